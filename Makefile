@@ -1,0 +1,59 @@
+# One word per job; `make help` lists them. PYTHON=/path/to/python3 picks another interpreter for the virtual
+# environment.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+export PYTHONUNBUFFERED := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DBOS_STAMP := .venvs/dbos/.installed
+BENCH_ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: help venv demo test check format faketime bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 10
+
+venv: $(STAMP) ## the virtual environment .venv with everything that development needs
+	@:
+
+$(STAMP): pyproject.toml constraints.txt scripts/venv.sh
+	@scripts/venv.sh $(VENV) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
+	@$(BIN)/python scripts/demo.py
+
+test: check faketime ## everything: lint, types, layers, all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP) ## lint, format, types and layers, without running tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the sources in the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+faketime:
+	@scripts/faketime.sh
+
+bench: $(STAMP) $(DBOS_STAMP) ## measure the speed budget, write benchmarks/RESULTS.md (BENCH_ARGS=--quick: a minute or two)
+	@$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
+
+# dbos lives apart, so that what it needs never meets what perdure needs. Without it the bench still runs.
+$(DBOS_STAMP): benchmarks/requirements-dbos.txt scripts/venv.sh
+	@if scripts/venv.sh .venvs/dbos -r benchmarks/requirements-dbos.txt; then touch $@; \
+	else echo "dbos could not be installed: its rows will be empty." >&2; fi
+
+clean: ## remove everything that can be made again
+	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf src/*.egg-info
+	find src tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,89 @@
+"""perdure: durable Python workflows from one `pip install`.
+
+What it promises after a crash: start the run again under its name, and it carries on. No call whose outcome was
+recorded is made again, no sleep starts over, and every race is won by the same side as before.
+
+Layers, each importing only what stands to its right (`lint-imports` holds them to it):
+
+    perdure (names only), cli  ->  api, durable, extras  ->  runtime  ->  store, executors  ->  core  ->  errors
+
+`core` is the durable core and imports no adapter; `runtime` is the one place that puts adapters and core together.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import durable, errors, extras
+    from .api.context import Context, ctx, group
+    from .api.environment import TaskEnvironment
+    from .api.mapping import map
+    from .api.run import Run, run, with_runcontext
+    from .api.settings import Cache, Timeout
+    from .api.task import Task
+    from .api.trace import trace
+    from .core.model import Status
+    from .core.spec import Backoff, RetryStrategy
+    from .runtime import init
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backoff",
+    "Cache",
+    "Context",
+    "RetryStrategy",
+    "Run",
+    "Status",
+    "Task",
+    "TaskEnvironment",
+    "Timeout",
+    "ctx",
+    "durable",
+    "errors",
+    "extras",
+    "group",
+    "init",
+    "map",
+    "run",
+    "trace",
+    "with_runcontext",
+]
+
+_HOMES = {
+    "Backoff": ".core.spec",
+    "Cache": ".api.settings",
+    "Context": ".api.context",
+    "RetryStrategy": ".core.spec",
+    "Run": ".api.run",
+    "Status": ".core.model",
+    "Task": ".api.task",
+    "TaskEnvironment": ".api.environment",
+    "Timeout": ".api.settings",
+    "ctx": ".api.context",
+    "group": ".api.context",
+    "init": ".runtime",
+    "map": ".api.mapping",
+    "run": ".api.run",
+    "trace": ".api.trace",
+    "with_runcontext": ".api.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Late, so that `import perdure` costs little; the name is then kept here.
+    home = _HOMES.get(name)
+    if home is not None:
+        value = getattr(importlib.import_module(home, __name__), name)
+    elif name in ("durable", "errors", "extras"):
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The public objects: environments, tasks, traces, runs. Thin: every decision is made in `perdure.core`."""

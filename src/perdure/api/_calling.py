@@ -1,0 +1,54 @@
+"""From a public call to a protocol: who calls, from which branch, and in which colour."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ..core.body import Body
+from ..core.branch import Branch, Call
+from ..core.calls import run_async, run_sync
+from ..core.scope import SCOPE, TraceScope, find_branch, refuse_stray_thread
+from ..errors import PerdureWarning
+
+__all__ = ["Branch", "Call", "caller", "run_async", "run_sync", "warn_blocking"]
+
+INPUTS_SHOWN = 4096
+"""Bytes of encoded arguments up to which a trace's entry keeps them, for people to read."""
+
+
+def caller(what: Callable[[], str]) -> Branch | TraceScope | None:
+    """The branch that calls; a `TraceScope` inside a trace; `None` outside any run.
+
+    Raises:
+        BranchError: there is a run, but this place has no branch of its own in it.
+    """
+    scope = SCOPE.get()
+    if scope is None:
+        refuse_stray_thread(what)
+        return None
+    if isinstance(scope, Body):
+        return find_branch(scope, what)
+    assert isinstance(scope, TraceScope)
+    return scope
+
+
+def on_loop() -> bool:
+    """Whether the calling thread runs an event loop right now."""
+    return asyncio._get_running_loop() is not None
+
+
+def warn_blocking(name: str, depth: int = 3) -> None:
+    """A synchronous durable call on an event loop's thread: it works, and blocks every task of that loop."""
+    warnings.warn(
+        f"{name}() blocks the event loop here until its outcome is on disk; in async code write: await {name}.aio(...)",
+        PerdureWarning,
+        stacklevel=depth,
+    )
+
+
+def shown(identity: bytes) -> bytes | None:
+    """The arguments that an entry keeps for people."""
+    return identity if 1 < len(identity) <= INPUTS_SHOWN else None

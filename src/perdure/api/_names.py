@@ -1,0 +1,73 @@
+"""Logical names: what a function, a file and a run are called, whatever process looks at them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..core.source import logical_name
+from ..core.values import set_main_name
+
+_ADJECTIVES = (
+    "able amber apt arch azure bold brave brief bright brisk calm candid civil clear clever cool coral crisp daring deep"
+    " eager early even fair fine firm fond frank free fresh gentle glad golden grand green happy hardy ideal ivory jade"
+    " keen kind late lean light lively loyal lucid lunar mellow merry mild modest neat noble novel olive open patient"
+    " plain polite prime proud quick quiet rapid ready rosy round ruby safe sage silent silver simple sleek smart solar"
+    " solid sound spry steady stout sunny sure swift tidy timely true upbeat vivid warm wide wise witty young zesty"
+).split()
+_NOUNS = (
+    "acorn alder anchor apple arrow aspen badger basil bay beech birch bison bluff breeze bridge brook canyon cedar cliff"
+    " cloud clover comet coral cove crane creek dawn delta dove dune eagle elm ember falcon fern field finch fjord flint"
+    " forest fox garden glade glen grove harbor hawk hazel heron hill holly island ivy jasper kestrel lake lark laurel"
+    " leaf lily linden lynx maple marsh meadow mesa mint moss oak oasis ocean orchard osprey otter peak pebble pine plum"
+    " pond poplar quail rain raven reef ridge river robin rowan sage shore sparrow spruce star stone stream summit swan"
+    " thistle tide trail valley violet willow wren"
+).split()
+
+
+def random_run_name() -> str:
+    """A readable name that is unique for all practical purposes, such as `calm-otter-3f9a21c4`."""
+    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.token_hex(4)}"
+
+
+_modules: dict[str, tuple[str, str]] = {}
+
+
+def module_of(fn: Callable[..., Any]) -> tuple[str, str]:
+    """`(file, logical module)` of the module that `fn` lives in; the file is empty where there is none."""
+    name = fn.__module__
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        # A notebook, `python -c` or a REPL. Functions know no file that could be loaded again.
+        return "", "__main__" if name == "__main__" else name
+    known = _modules.get(file)
+    if known is None:
+        path = os.path.abspath(file)
+        known = _modules[file] = (path, name if "site-packages" in path.split(os.sep) else logical_name(path))
+    return known
+
+
+def qualified(fn: Callable[..., Any]) -> str:
+    """`logical.module:QualName`."""
+    return f"{module_of(fn)[1]}:{fn.__qualname__}"
+
+
+def target(fn: Callable[..., Any]) -> str:
+    """`file::logical.module::QualName`, from which another process finds the task again."""
+    file, module = module_of(fn)
+    return f"{file}::{module}::{fn.__qualname__}"
+
+
+def _name_main_module() -> None:
+    """Tell the codecs under which name classes of `__main__` are written."""
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    if file is not None:
+        set_main_name(logical_name(os.path.abspath(file)))
+
+
+# Once, before anything can be encoded: a process's `__main__` does not change.
+_name_main_module()

@@ -1,0 +1,83 @@
+"""Where am I: `ctx()`, and labels for people: `group()`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+
+from ..core.body import Body
+from ..core.branch import Branch
+from ..core.scope import SCOPE, TraceScope
+from ..errors import UsageError
+from ._calling import caller
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The run and the action that the calling code belongs to."""
+
+    run_name: str
+    """The run's name, which is its idempotency key."""
+    task: str
+    """The full name of the task whose body executes, such as `etl.fetch`."""
+    action: int
+    """The action's number in the run; 0 is the root task."""
+    attempt: int
+    """The number of the current attempt, from 1; attempts after a crash count, too."""
+    group: str | None
+    """The innermost `perdure.group`, if any."""
+    trace: str | None
+    """The trace that executes, if any."""
+
+
+def ctx() -> Context | None:
+    """The current context, or `None` outside any run."""
+    scope = SCOPE.get()
+    if scope is None:
+        return None
+    body: Body = scope.body if isinstance(scope, TraceScope) else scope
+    label = body.root.label
+    if isinstance(scope, Body):
+        where = caller(lambda: "perdure.ctx")
+        label = where.label if isinstance(where, Branch) else label
+    return Context(
+        run_name=body.driver.run.name,
+        task=body.name,
+        action=body.action,
+        attempt=body.attempt,
+        group=label,
+        trace=scope.name if isinstance(scope, TraceScope) else None,
+    )
+
+
+class group:  # noqa: N801 - a verb of the public surface, used as `with perdure.group("name"):`
+    """Label the durable calls of a block, for `perdure show`. No part of any call's identity; does nothing outside
+    a run. Works with `with` and `async with`."""
+
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a group needs a name, not {name!r}")
+        self._name = name
+        self._branch: Branch | None = None
+        self._before: str | None = None
+
+    def __enter__(self) -> group:
+        where = caller(lambda: "perdure.group")
+        if isinstance(where, Branch):
+            self._branch, self._before = where, where.label
+            where.label = self._name
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._branch is not None:
+            self._branch.label = self._before
+
+    async def __aenter__(self) -> group:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)

@@ -1,0 +1,95 @@
+"""`TaskEnvironment`: tasks that share settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, overload
+
+from ..core.spec import RetryStrategy
+from ..errors import UsageError
+from .settings import CacheRequest, Timeout
+from .task import Task, declare
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskEnvironment:
+    """Settings for a group of tasks.
+
+    Args:
+        name: the first part of its tasks' names (`etl` in `etl.fetch`).
+        env_vars: environment variables for its tasks. Bodies run in this process, so they are set in it before the
+            first body of the environment starts, and stay set.
+        cache: the default for its tasks.
+        depends_on: other environments whose tasks its tasks call. Bodies find each other through Python's imports;
+            this is for tools that look at the whole.
+        description: for people.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        env_vars: Mapping[str, str] | None = None,
+        cache: CacheRequest = "disable",
+        depends_on: Sequence[TaskEnvironment] = (),
+        description: str | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise UsageError(f"a TaskEnvironment needs a name, not {name!r}")
+        for key, value in (env_vars or {}).items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise UsageError(f"environment {name}: env_vars must map str to str; {key!r} maps to {type(value).__name__}")
+        self.name = name
+        self.env_vars = dict(env_vars or {})
+        self.cache = cache
+        self.depends_on = tuple(depends_on)
+        self.description = description
+
+    def __repr__(self) -> str:
+        return f"<perdure.TaskEnvironment {self.name}>"
+
+    @overload
+    def task(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        retries: int | RetryStrategy = 0,
+        timeout: float | timedelta | Timeout | None = None,
+        cache: CacheRequest | None = None,
+        short_name: str | None = None,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        retries: int | RetryStrategy = 0,
+        timeout: float | timedelta | Timeout | None = None,
+        cache: CacheRequest | None = None,
+        short_name: str | None = None,
+    ) -> Any:
+        """Declare a task.
+
+        Args:
+            retries: how often a failed attempt is tried again; an int, or a `RetryStrategy` with a backoff. Crashes
+                of the process do not count.
+            timeout: limit of live time for one attempt: seconds, `timedelta` or `Timeout`.
+            cache: `"disable"`, `"auto"` or `Cache(...)`; the environment's by default.
+            short_name: the second part of the task's name; the function's by default.
+
+        Raises:
+            UsageError: a setting has no meaning, or `fn` cannot be a task.
+        """
+        settings = {
+            "retries": retries,
+            "timeout": timeout,
+            "cache": self.cache if cache is None else cache,
+            "short_name": short_name,
+        }
+        if fn is None:
+            return lambda function: declare(function, self, settings)
+        return declare(fn, self, settings)

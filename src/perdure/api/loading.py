@@ -1,0 +1,174 @@
+"""Loading a run's code in another process: by its file, as its logical module, and only where that is allowed (P11)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any
+
+from ..core.source import code_root, logical_name
+from ..core.spec import TaskSpec
+from ..errors import TaskNotFoundError, UsageError
+from .task import Task
+
+_LOADING: ContextVar[str | None] = ContextVar("perdure_loading", default=None)
+
+
+def loading_file() -> str | None:
+    """The file that is being loaded by perdure right now, whose top-level code therefore may not start runs."""
+    return _LOADING.get()
+
+
+def load_file(path: str) -> ModuleType:
+    """Import a file as its logical module: relative imports and packages work, its `__main__` part does not run.
+
+    Raises:
+        UsageError: there is no such file, or importing it fails.
+    """
+    file = os.path.abspath(path)
+    if not os.path.isfile(file):
+        raise UsageError(f"{path}: no such file")
+    if not file.endswith(".py"):
+        raise UsageError(f"{path} is not a Python file (.py)")
+    root, name = code_root(file), logical_name(file)
+    loaded = sys.modules.get(name)
+    if loaded is not None and _is_file(loaded, file):
+        return loaded
+    main = sys.modules.get("__main__")
+    if main is not None and _is_file(main, file):
+        return main
+    with _loading(file):
+        if root not in sys.path:
+            sys.path.insert(0, root)
+        try:
+            if "." in name:
+                importlib.import_module(name.rpartition(".")[0])
+            return _execute(name, file)
+        except Exception as error:
+            from ..errors import PerdureError
+
+            if isinstance(error, PerdureError):
+                raise
+            raise UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        except SystemExit as error:
+            raise UsageError(f"{path} ended the process while it was imported (exit code {error.code})") from error
+
+
+def _execute(name: str, file: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _loading(file: str) -> Iterator[None]:
+    token = _LOADING.set(file)
+    try:
+        yield
+    finally:
+        _LOADING.reset(token)
+
+
+def _is_file(module: ModuleType, file: str) -> bool:
+    found = getattr(module, "__file__", None)
+    return found is not None and os.path.abspath(found) == file
+
+
+def tasks_in(module: ModuleType) -> dict[str, Task[..., Any]]:
+    """The tasks that a module holds, by the name under which it holds them."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, Task)}
+
+
+def find_task(path: str, name: str) -> Task[..., Any]:
+    """The task of that name in a file: its variable's name, or its full name such as `etl.fetch`.
+
+    Raises:
+        UsageError: the file cannot be loaded.
+        TaskNotFoundError: it holds no such task; the message lists those that it does hold.
+    """
+    module = load_file(path)
+    tasks = tasks_in(module)
+    task = tasks.get(name) or next((task for task in tasks.values() if task.name == name), None)
+    if task is not None:
+        return task
+    other = vars(module).get(name)
+    if other is not None:
+        raise TaskNotFoundError(f"{name} in {path} is not a task ({type(other).__name__}); declare it with @env.task")
+    known = ", ".join(sorted(tasks)) or "none"
+    raise TaskNotFoundError(f"{path} holds no task {name!r}; its tasks are: {known}")
+
+
+def spec_of_loaded(target: str) -> TaskSpec | None:
+    """The task that `target` names, if its module is imported already; nothing is imported for it."""
+    file, module, qualname = target.split("::")
+    candidates = [sys.modules.get(module), sys.modules.get("__main__")]
+    for found in candidates:
+        if found is None or (file and not _is_file(found, file)):
+            continue
+        task = _attribute(found, qualname)
+        if task is not None:
+            return task.spec
+    return None
+
+
+def load_target(target: str, run: str, allowed_root: str) -> TaskSpec:
+    """The task of a stored run, loading its file if that is under `allowed_root` and ours.
+
+    Raises:
+        UsageError: the code may not be loaded, or cannot be; the message says how to name it instead.
+        TaskNotFoundError: the file no longer holds the task.
+    """
+    found = spec_of_loaded(target)
+    if found is not None:
+        return found
+    file, _, qualname = target.split("::")
+    if not file:
+        raise UsageError(
+            f"run {run!r} was started from a notebook or an interactive session, and its code is in no file. "
+            "Run the cell again with the same name and inputs to continue it."
+        )
+    if "<locals>" in qualname:
+        raise UsageError(f"run {run!r}: its task {qualname} is defined inside a function and cannot be found again; define it at module level")
+    named = f"name it: perdure resume {run} --file {file}"
+    real, root = os.path.realpath(file), os.path.realpath(allowed_root)
+    if os.path.commonpath([real, root]) != root:
+        raise UsageError(f"run {run!r}: its code, {file}, is outside this project ({root}). If you trust that file, {named}")
+    if not os.path.isfile(real):
+        raise UsageError(f"run {run!r}: its code, {file}, is gone. If it has moved: perdure resume {run} --file NEW_PATH")
+    owner = os.stat(real).st_uid
+    if owner not in (os.geteuid(), 0):
+        raise UsageError(f"run {run!r}: its code, {file}, belongs to another user. If you trust that file, {named}")
+    return task_at(load_file(file), qualname, file)
+
+
+def task_at(module: ModuleType, qualname: str, file: str) -> TaskSpec:
+    """The task of that qualified name in a loaded module."""
+    task = _attribute(module, qualname)
+    if task is None:
+        known = ", ".join(sorted(tasks_in(module))) or "none"
+        raise TaskNotFoundError(f"{file} no longer holds a task {qualname!r}; its tasks are: {known}")
+    return task.spec
+
+
+def _attribute(module: ModuleType, qualname: str) -> Task[..., Any] | None:
+    for task in tasks_in(module).values():
+        if task.fn.__qualname__ == qualname:
+            return task
+    return None

@@ -1,0 +1,199 @@
+"""`perdure.map`: one task over many inputs, lazily and in input order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import Any
+
+from ..core.branch import Branch
+from ..core.scope import SLOT, Slot, TraceScope
+from ..errors import InsideTraceError, RunStopped, UsageError
+from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
+from .task import Task
+
+
+class _Map:
+    """`perdure.map(task, *iterables)`, and `perdure.map.aio(...)`.
+
+    The calls stand on a branch of their own, in input order, so their identity depends neither on which of them is
+    done first nor on what the consumer does in between.
+    """
+
+    def __call__(
+        self,
+        task: Task[..., Any],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: bool = True,
+    ) -> Iterator[Any]:
+        """Call `task` with the items of the iterables, several at a time, and give the results in input order.
+
+        Args:
+            group_name: a label for `perdure show`; the task's name by default.
+            concurrency: how many calls may be under way at once; 0 means all.
+            return_exceptions: a failed call gives its exception as its result; if `False`, it is raised.
+
+        Raises:
+            UsageError: `task` is no task, or `concurrency` is negative.
+        """
+        where = _check(task, concurrency)
+        if where is None:
+            return _plain(task, iterables, return_exceptions)
+        if on_loop():
+            warn_blocking("perdure.map")
+        return _threads(task, _fork(where, task, group_name), iterables, concurrency, return_exceptions)
+
+    def aio(
+        self,
+        task: Task[..., Any],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: bool = True,
+    ) -> AsyncIterator[Any]:
+        """The same as an async iterator."""
+        where = _check(task, concurrency)
+        if where is None:
+            return _plain_async(task, iterables, return_exceptions)
+        return _tasks(task, _fork(where, task, group_name), iterables, concurrency, return_exceptions)
+
+
+map = _Map()
+
+
+def _check(task: Any, concurrency: int) -> Branch | None:
+    if not isinstance(task, Task):
+        raise UsageError(f"perdure.map takes a task as its first argument, not {task!r}; declare it with @env.task")
+    if concurrency < 0:
+        raise UsageError(f"perdure.map: concurrency must be 0 (no limit) or more, not {concurrency}")
+    where = caller(lambda: "perdure.map")
+    if isinstance(where, TraceScope):
+        raise InsideTraceError(f"perdure.map was called inside trace {where.name}; call it from a task")
+    return where
+
+
+def _fork(where: Branch, task: Task[..., Any], group_name: str | None) -> Branch:
+    branch = where.fork(f"map({task.name})")
+    branch.label = group_name or task.name
+    return branch
+
+
+async def _tasks(
+    task: Task[..., Any], branch: Branch, iterables: tuple[Iterable[Any], ...], concurrency: int, exceptions: bool
+) -> AsyncIterator[Any]:
+    inputs = zip(*iterables, strict=False)
+    limit = asyncio.Semaphore(concurrency) if concurrency else None
+    pending: deque[asyncio.Task[Any]] = deque()
+
+    async def bounded(protocol: Any) -> Any:
+        if limit is None:
+            return await run_async(protocol)
+        async with limit:
+            return await run_async(protocol)
+
+    try:
+        for args in inputs:
+            # Every call takes its identity here, in input order, whatever becomes ready first.
+            pending.append(asyncio.create_task(bounded(task.protocol(branch, args, {}))))
+        while pending:
+            try:
+                result = await pending[0]
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                if not exceptions:
+                    raise
+                result = error
+            pending.popleft()
+            yield result
+    finally:
+        for left in pending:
+            left.cancel()
+        if pending:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*pending, return_exceptions=True)
+
+
+def _threads(
+    task: Task[..., Any], branch: Branch, iterables: tuple[Iterable[Any], ...], concurrency: int, exceptions: bool
+) -> Iterator[Any]:
+    body = branch.body
+    threads = body.driver.worker.threads
+    inputs = zip(*iterables, strict=False)
+    pending: deque[Future[Any]] = deque()
+    exhausted = False
+
+    def fill() -> None:
+        nonlocal exhausted
+        while not exhausted and (not concurrency or len(pending) < concurrency):
+            args = next(inputs, None)
+            if args is None:
+                exhausted = True
+                return
+            slot = Slot(branch.fork("call"))
+            body.job_started(slot)
+            pending.append(threads.submit(copy_context().run, work, slot, task.protocol(branch, args, {})))
+
+    def work(slot: Slot, protocol: Any) -> Any:
+        import threading
+
+        slot.ident = threading.get_ident()
+        SLOT.set(slot)
+        try:
+            return run_sync(protocol)
+        finally:
+            body.job_ended(slot)
+
+    def wait(future: Future[Any]) -> Any:
+        mine = SLOT.get() if not on_loop() else None
+        if mine is not None:
+            body.slot_waits(mine)
+            threads.parked()
+        try:
+            return future.result()
+        finally:
+            if mine is not None:
+                threads.resumed()
+                body.slot_runs(mine)
+
+    fill()
+    while pending:
+        try:
+            result = wait(pending[0])
+        except RunStopped:
+            raise
+        except Exception as error:
+            if not exceptions:
+                raise
+            result = error
+        pending.popleft()
+        fill()
+        yield result
+
+
+def _plain(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool) -> Iterator[Any]:
+    for args in zip(*iterables, strict=False):
+        try:
+            result = asyncio.run(task.fn(*args)) if task.spec.is_async else task.fn(*args)
+        except Exception as error:
+            if not exceptions:
+                raise
+            result = error
+        yield result
+
+
+async def _plain_async(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool) -> AsyncIterator[Any]:
+    for args in zip(*iterables, strict=False):
+        try:
+            result = await task.aio(*args)
+        except Exception as error:
+            if not exceptions:
+                raise
+            result = error
+        yield result

@@ -1,0 +1,431 @@
+"""Runs: start one, continue one, look at one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Collection, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from .. import runtime
+from ..core import model
+from ..core.driver import Driver
+from ..core.model import FINISHED, NewRun, Result, Status
+from ..core.scope import SCOPE, know_this_thread
+from ..core.spec import TaskSpec
+from ..core.values import ANY, decode_error
+from ..core.worker import Worker
+from ..errors import (
+    InputError,
+    NestedRunError,
+    PerdureError,
+    RunAbortedError,
+    RunAlreadyActive,
+    RunConflictError,
+    RunNotFoundError,
+    UnsupportedTypeError,
+    UsageError,
+    ValueMismatchError,
+)
+from ._dual import Dual
+from ._names import random_run_name
+from .loading import loading_file, spec_of_loaded
+from .task import Task
+
+log = logging.getLogger("perdure")
+
+CLAIMABLE = (Status.QUEUED, Status.RUNNING)
+
+
+class Run:
+    """One run, as it is in the store. Attributes are read anew each time until the run has ended."""
+
+    def __init__(self, row: model.Run, spec: TaskSpec | None = None) -> None:
+        self._row = row
+        self._spec = spec
+
+    @classmethod
+    def get(cls, name: str) -> Run:
+        """The run of that name.
+
+        Raises:
+            RunNotFoundError: this store has no such run.
+        """
+        row = runtime.worker().store.run(name)
+        if row is None:
+            raise RunNotFoundError(f"no run is called {name!r} in {runtime.store_url()}; see them with: perdure ls")
+        return cls(row)
+
+    def __repr__(self) -> str:
+        return f"<perdure.Run {self.name} {self.status}>"
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._row.name
+
+    @property
+    def task(self) -> str:
+        """The full name of its task."""
+        return self._row.task
+
+    @property
+    def row(self) -> model.Run:
+        """The stored record, as it is now."""
+        if self._row.status not in FINISHED:
+            found = runtime.worker().store.run_by_id(self._row.id)
+            if found is not None:
+                self._row = found
+        return self._row
+
+    @property
+    def status(self) -> Status:
+        """`QUEUED RUNNING SLEEPING INTERRUPTED SUCCEEDED FAILED ABORTED`, as it is now."""
+        return derived_status(self.row)
+
+    @property
+    def result(self) -> Any:
+        """What the task returned; a failed run raises its error, with the run as its `.run`.
+
+        Raises:
+            RunAbortedError: the run was aborted.
+            PerdureError: it has not ended yet.
+        """
+        row = self.row
+        if row.status == Status.ABORTED:
+            raise attach(RunAbortedError(f"run {row.name!r} was aborted"), self)
+        if row.status not in FINISHED or row.value is None:
+            raise PerdureError(f"run {row.name!r} has not ended; it is {self.status}")
+        if row.result == Result.ERROR:
+            raise attach(decode_error(row.value), self)
+        spec = self._spec if self._spec is not None else spec_of_loaded(row.target)
+        return spec.signature.returns.decode(row.value) if spec is not None else ANY.decode(row.value)
+
+    def outputs(self) -> tuple[Any, ...]:
+        """The result as a tuple with the names `o0`, `o1`, ...: one for each element of a declared tuple, none for
+        `None`, else one. Raises what `result` raises."""
+        from collections import namedtuple
+
+        value = self.result
+        spec = self._spec if self._spec is not None else spec_of_loaded(self._row.target)
+        declared = getattr(getattr(spec, "fn", None), "__annotations__", {}).get("return")
+        if value is None:
+            values: tuple[Any, ...] = ()
+        elif type(value) is tuple and declared is not tuple:
+            values = value
+        else:
+            values = (value,)
+        names = [f"o{number}" for number in range(len(values))]
+        return namedtuple("Outputs", names)(*values)  # type: ignore[misc]
+
+
+def derived_status(row: model.Run) -> Status:
+    """The status as people see it: a run that nobody drives any more is INTERRUPTED, one that only waits is SLEEPING."""
+    if row.status != Status.RUNNING:
+        return row.status
+    worker = runtime.worker()
+    if worker.holder(row) is None:
+        if not _unchanged(worker, row):
+            again = worker.store.run_by_id(row.id)
+            return derived_status(again) if again is not None else Status.INTERRUPTED
+        return Status.INTERRUPTED
+    return Status.SLEEPING if worker.sleeps(row) else Status.RUNNING
+
+
+def attach(error: BaseException, run: Run) -> BaseException:
+    """Give an exception its run, as `.run`."""
+    error.run = run  # type: ignore[attr-defined]
+    return error
+
+
+# -- starting --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A run as the caller asks for it."""
+
+    spec: TaskSpec
+    new: NewRun
+    named: bool
+
+
+def _request(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None, reuse: str | None) -> _Request:
+    scope = SCOPE.get()
+    if scope is not None:
+        body = getattr(scope, "body", scope)
+        raise NestedRunError(
+            f"perdure.run was called inside task {body.name}. A run cannot start another: call the task itself, "
+            "and it becomes part of this run."
+        )
+    file = loading_file()
+    if file is not None:
+        raise NestedRunError(
+            f"{file} calls perdure.run at its top level, which would start a run each time the file is loaded to "
+            'continue one. Put that call under: if __name__ == "__main__":'
+        )
+    if not isinstance(task, Task):
+        raise UsageError(f"perdure.run takes a task as its first argument, not {task!r}; declare it with @env.task")
+    if name is not None:
+        check_name(name)
+    know_this_thread()
+    spec = task.spec
+    try:
+        identity = spec.signature.identity(args, inputs)
+        data = spec.signature.encode_inputs(args, inputs)
+    except TypeError as error:
+        if isinstance(error, (ValueMismatchError, UnsupportedTypeError)):
+            raise
+        raise InputError(f"task {task.name}: {error}") from None
+    new = NewRun(
+        uid=secrets.token_bytes(16),
+        name=name or random_run_name(),
+        task=task.name,
+        target=spec.target(),
+        inputs=data,
+        inputs_hash=blake2b(identity, digest_size=16).digest(),
+        created_at=runtime.worker().clock.wall(),
+        reuse=reuse,
+    )
+    return _Request(spec, new, name is not None)
+
+
+def check_name(name: Any) -> None:
+    """A run's name can be typed in a shell, and printed.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 200:
+        raise UsageError(f"a run's name is text of 1 to 200 characters, not {name!r}")
+    if name.startswith("-") or any(not char.isprintable() for char in name):
+        raise UsageError(f"a run's name begins with no dash and holds only printable characters, not {name!r}")
+
+
+def _mention_similar(worker: Worker, request: _Request) -> None:
+    for row in worker.store.similar(request.new.task, request.new.inputs_hash)[:1]:
+        if worker.holder(row) is None and _unchanged(worker, row):
+            log.warning(
+                "an interrupted run of %s with these inputs lies here; this is a new one, %s. "
+                "To continue the other: perdure resume %s",
+                row.task, request.new.name, row.name,
+            )  # fmt: skip
+
+
+def _unchanged(worker: Worker, row: model.Run) -> bool:
+    """Whether a run that seemed to be held by nobody has not simply ended in the meantime."""
+    again = worker.store.run_by_id(row.id)
+    return again is not None and again.status == row.status and again.token == row.token
+
+
+Existing = tuple[Driver | None, Run]
+"""A driver to wait for, or a run that has ended."""
+
+
+def _settle(worker: Worker, request: _Request, found: Driver | model.Run) -> Existing:
+    """What a submission came to: a run of ours, or one that had the name already (the name is the key)."""
+    if isinstance(found, Driver):
+        return found, Run(found.run, request.spec)
+    new = request.new
+    if found.task != new.task or found.inputs_hash != new.inputs_hash:
+        raise attach(
+            RunConflictError(
+                f"run {new.name!r} exists with another task or other inputs:\n"
+                f"  it is:     {found.task}({show_inputs(found.inputs)})\n"
+                f"  asked for: {new.task}({show_inputs(new.inputs)})\n"
+                "Choose another name, or ask for the same."
+            ),
+            Run(found, request.spec),
+        )
+    if found.status in FINISHED:
+        return None, Run(found, request.spec)
+    return continue_run(worker, found, request.spec, CLAIMABLE)
+
+
+def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Collection[Status]) -> Existing:
+    """Claim a stored run and drive it.
+
+    Raises:
+        RunAlreadyActive: somebody drives it.
+    """
+    for _ in range(10):
+        holder = worker.holder(row)
+        if holder is not None:
+            raise attach(RunAlreadyActive(_active(worker, row, holder)), Run(row, spec))
+        driver = worker.take(row, spec, statuses)
+        if driver is not None:
+            return driver, Run(driver.run, spec)
+        again = worker.store.run_by_id(row.id)
+        if again is None:
+            raise RunNotFoundError(f"run {row.name!r} is gone from {runtime.store_url()}")
+        row = again
+        if row.status not in statuses:
+            return None, Run(row, spec)
+    raise attach(RunAlreadyActive(f"run {row.name!r} is claimed by other processes again and again"), Run(row, spec))
+
+
+def _active(worker: Worker, row: model.Run, holder: model.Worker) -> str:
+    where = "in this process" if holder.id == worker.id else f"by process {holder.pid} on {holder.host}"
+    return f"run {row.name!r} is being driven {where}; wait for it, or end that process first"
+
+
+def show_inputs(data: bytes) -> str:
+    """A run's inputs for people."""
+    from ..core.values._preview import preview_inputs
+
+    return preview_inputs(data, 300)
+
+
+def _finish(run: Run, outcome: tuple[int, bytes, Any]) -> Run:
+    """The run has ended while we drove it."""
+    result, value, live = outcome
+    status = Status.SUCCEEDED if result == Result.VALUE else Status.FAILED
+    ended = run._row._replace(status=status, token=None, worker=None, result=result, value=value)
+    run._row = ended
+    if result == Result.VALUE:
+        return run
+    error = decode_error(value)
+    attach(error, run)
+    if type(error) is type(live):
+        raise error.with_traceback(live.__traceback__)
+    raise error from live
+
+
+def _ended(run: Run) -> Run:
+    """The run had ended before."""
+    if run._row.status == Status.SUCCEEDED:
+        return run
+    run.result  # noqa: B018 - raises the run's own error
+    return run
+
+
+def wait_for(driver: Driver, run: Run) -> Run:
+    """Block until the run that is driven here has ended. Ctrl-C stops driving; the run stays resumable."""
+    try:
+        outcome = driver.done.result()
+    except KeyboardInterrupt:
+        _interrupt(driver, "interrupted")
+        log.warning("run %s is interrupted and can be continued: perdure resume %s", run.name, run.name)
+        raise
+    except PerdureError as error:
+        raise attach(error, run) from None
+    return _finish(run, outcome)
+
+
+def _interrupt(driver: Driver, why: str) -> None:
+    driver.stop(PerdureError(why))
+    try:
+        driver.done.exception(2)
+    except (TimeoutError, KeyboardInterrupt):
+        pass
+
+
+def _run(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+    request = _request(task, args, inputs, name, None)
+    worker = runtime.worker()
+    if not request.named:
+        _mention_similar(worker, request)
+    driver, run = _settle(worker, request, worker.submit(request.new, request.spec))
+    return wait_for(driver, run) if driver is not None else _ended(run)
+
+
+async def _run_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+    request = _request(task, args, inputs, name, None)
+    worker = runtime.worker()
+    if not request.named:
+        _mention_similar(worker, request)
+    found = await asyncio.wrap_future(worker.submit_soon(request.new, request.spec))
+    if isinstance(found, Driver):
+        driver, run = _settle(worker, request, found)
+    else:
+        driver, run = await asyncio.to_thread(_settle, worker, request, found)
+    if driver is None:
+        return _ended(run)
+    try:
+        outcome = await asyncio.wrap_future(_view(driver.done))
+    except asyncio.CancelledError:
+        driver.stop(PerdureError("cancelled by the caller"))
+        raise
+    except PerdureError as error:
+        raise attach(error, run) from None
+    return _finish(run, outcome)
+
+
+def _view(done: Future[Any]) -> Future[Any]:
+    """A future that follows `done`, so that cancelling the view does not touch the driver's own."""
+    view: Future[Any] = Future()
+
+    def copy(source: Future[Any]) -> None:
+        if view.set_running_or_notify_cancel():
+            error = source.exception()
+            if error is not None:
+                view.set_exception(error)
+            else:
+                view.set_result(source.result())
+
+    done.add_done_callback(copy)
+    return view
+
+
+def _sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
+    """Drive a new run of `task` in this process until it has ended.
+
+    Args:
+        task: a task.
+        args, inputs: its arguments.
+
+    Returns:
+        The run; `run.result` is what the task returned.
+
+    Raises:
+        Exception: the task's own error, with the failed run as its `.run`.
+        UsageError: the call is wrong (no task, wrong inputs, inside a task).
+        StoreError: the store cannot be used.
+        NonDeterminismError: on replay the code asked for something else than what is recorded.
+        LeaseLostError: another process took the run over.
+    """
+    return _run(None, task, args, inputs)
+
+
+def _aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
+    return _run_aio(None, task, args, inputs)
+
+
+_sync.__name__ = _sync.__qualname__ = "run"
+run: Dual[..., Run] = Dual(_sync, _aio)
+
+
+class RunContext:
+    """Settings for the next run: `perdure.with_runcontext(name="daily").run(main, n=3)`."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+
+        def sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
+            return _run(name, task, args, inputs)
+
+        def aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
+            return _run_aio(name, task, args, inputs)
+
+        sync.__doc__ = _sync.__doc__
+        self.run: Dual[..., Run] = Dual(sync, aio)
+
+
+def with_runcontext(*, name: str | None = None) -> RunContext:
+    """Settings for a run.
+
+    Args:
+        name: the run's name, which is its idempotency key: running it again gives the recorded result, or continues
+            it if it was interrupted. A readable random one by default.
+
+    Raises:
+        UsageError: the name cannot be used.
+    """
+    if name is not None:
+        check_name(name)
+    return RunContext(name)
+

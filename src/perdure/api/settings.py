@@ -1,0 +1,101 @@
+"""What a task can be told besides its function: retries, timeouts, caching."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import blake2b
+from typing import Any, Literal
+
+from ..core.source import hash_function
+from ..core.spec import NO_RETRIES, RetryStrategy
+from ..core.values import Signature
+from ..errors import UsageError
+from ._names import qualified
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """A limit for one attempt.
+
+    Args:
+        max_runtime: seconds (or a `timedelta`) of live time; time during which no process drives the run is not
+            counted.
+    """
+
+    max_runtime: float | timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """How a task's outcome is shared between runs of one store.
+
+    Args:
+        behavior: `"auto"` reuses and stores, `"disable"` does neither.
+        version_override: a version to key by instead of the function's own code.
+        ignored_inputs: parameters that do not count.
+        salt: anything that shall separate otherwise equal keys.
+    """
+
+    behavior: Literal["auto", "disable"] = "auto"
+    version_override: str | None = None
+    ignored_inputs: Sequence[str] = ()
+    salt: str = ""
+
+
+CacheRequest = Literal["auto", "disable"] | Cache
+
+
+def retry_strategy(value: int | RetryStrategy, where: str) -> RetryStrategy:
+    """`retries=` as a strategy."""
+    if isinstance(value, RetryStrategy):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UsageError(f"{where}: retries must be a number of retries from 0 up, or a RetryStrategy, not {value!r}")
+    return RetryStrategy(value) if value else NO_RETRIES
+
+
+def timeout_seconds(value: float | timedelta | Timeout | None, where: str) -> float | None:
+    """`timeout=` as seconds."""
+    if isinstance(value, Timeout):
+        value = value.max_runtime
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        raise UsageError(f"{where}: timeout must be a number of seconds above 0, a timedelta or a Timeout, not {value!r}")
+    return float(seconds)
+
+
+def cache_key(value: CacheRequest, fn: Callable[..., Any], where: str) -> Callable[[bytes], bytes] | None:
+    """`cache=` as a function from the canonical inputs to the key, or `None` where nothing is cached."""
+    if isinstance(value, str):
+        if value not in ("auto", "disable"):
+            raise UsageError(f"{where}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
+        value = Cache(behavior=value)  # type: ignore[arg-type]
+    if not isinstance(value, Cache):
+        raise UsageError(f"{where}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
+    if value.behavior == "disable":
+        return None
+    settings = value
+    prefix: bytes | None = None
+
+    def key(identity: bytes) -> bytes:
+        nonlocal prefix
+        if prefix is None:
+            version = settings.version_override
+            code = hash_function(fn) if version is None else version.encode()
+            head = f"{qualified(fn)}\0{settings.salt}\0".encode("utf-8", "surrogatepass")
+            prefix = blake2b(head + code, digest_size=16).digest()
+        return blake2b(prefix + identity, digest_size=16).digest()
+
+    return key
+
+
+def cache_signature(value: CacheRequest, fn: Callable[..., Any]) -> Signature | None:
+    """The signature to key by where some inputs are ignored."""
+    if isinstance(value, Cache) and value.ignored_inputs:
+        return Signature.of(fn, ignore=tuple(value.ignored_inputs))
+    return None

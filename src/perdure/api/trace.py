@@ -1,0 +1,256 @@
+"""`@perdure.trace`: helper functions whose outcome is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import copy_context
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from ..core import calls
+from ..core.model import Kind
+from ..core.scope import SCOPE, TraceScope
+from ..core.spec import Function
+from ..core.values import Signature
+from ..errors import UsageError
+from ._calling import Branch, Call, caller, on_loop, run_async, run_sync, shown, warn_blocking
+from ._names import qualified
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Trace(Generic[P, R]):
+    """A traced function. Called inside a task, its outcome is recorded once and replayed ever after; outside a run,
+    or inside another trace, it is just the function."""
+
+    def __init__(self, fn: Callable[P, R], ignore: Sequence[str] = ()) -> None:
+        update_wrapper(self, fn)
+        self.fn = fn
+        self._function = Function(
+            kind=Kind.TRACE,
+            fn=fn,
+            name=fn.__qualname__,
+            is_async=inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn),
+            signature=Signature.of(fn, ignore=ignore),
+            qualified=lambda: qualified(fn),
+        )
+        self._generator = inspect.isgeneratorfunction(fn)
+        self._async_generator = inspect.isasyncgenfunction(fn)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else _BoundTrace(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<perdure.trace {self._function.qualified()}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        where = caller(self._what)
+        if where is None or isinstance(where, TraceScope):
+            return self.fn(*args, **kwargs)
+        call = self._call(where, args, kwargs)
+        if self._generator:
+            return _items(self, call, args, kwargs)  # type: ignore[return-value]
+        if self._async_generator:
+            return _async_items(self, call, args, kwargs)  # type: ignore[return-value]
+        protocol = calls.trace(call, self._function, args, kwargs)
+        if on_loop():
+            if self._function.is_async:
+                return run_async(protocol)  # type: ignore[return-value]
+            warn_blocking(self._function.name)
+        return run_sync(protocol)  # type: ignore[no-any-return]
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
+        """The call as a coroutine; a sync function then runs in a thread, and the event loop goes on meanwhile."""
+        if self._generator or self._async_generator:
+            raise UsageError(f"{self._function.name} is a generator; iterate over it instead of using .aio")
+        where = caller(self._what)
+        if where is None or isinstance(where, TraceScope):
+            if self._function.is_async:
+                return self.fn(*args, **kwargs)  # type: ignore[return-value]
+            return asyncio.to_thread(self.fn, *args, **kwargs)
+        return run_async(calls.trace(self._call(where, args, kwargs), self._function, args, kwargs))
+
+    def _what(self) -> str:
+        return f"trace {self._function.name}"
+
+    def _call(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        function = self._function
+        identity = function.signature.identity(args, kwargs)
+        return Call(branch, Kind.TRACE, function.name, function.fingerprint(identity), shown(identity))
+
+
+class _BoundTrace:
+    """A traced method on its instance."""
+
+    def __init__(self, trace: Trace[Any, Any], instance: object) -> None:
+        self._trace = trace
+        self._instance = instance
+        self.__wrapped__ = trace.fn
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._trace(self._instance, *args, **kwargs)
+
+    def aio(self, *args: Any, **kwargs: Any) -> Any:
+        """See `Trace.aio`."""
+        return self._trace.aio(self._instance, *args, **kwargs)
+
+
+@overload
+def trace(fn: Callable[P, R], /) -> Trace[P, R]: ...
+@overload
+def trace(*, ignore: Sequence[str] = ()) -> Callable[[Callable[P, R]], Trace[P, R]]: ...
+def trace(fn: Callable[..., Any] | None = None, /, *, ignore: Sequence[str] = ()) -> Any:
+    """Record the outcome of a helper function inside tasks.
+
+    The function may be sync, async, a generator or an async generator. Its result, or the exception that it raised,
+    is on disk before the call returns, and is never produced again in that run.
+
+    Args:
+        ignore: parameters that are no part of the call's identity and need not be encodable, such as `("self",)` or
+            an open client.
+
+    Raises:
+        UsageError: `fn` is no function, or `ignore` names no parameter of it.
+    """
+    if fn is None:
+        return lambda function: Trace(_function(function), ignore)
+    return Trace(_function(fn), ignore)
+
+
+def _function(fn: Any) -> Callable[..., Any]:
+    if isinstance(fn, (staticmethod, classmethod)):
+        raise UsageError(f"put @{type(fn).__name__} above @perdure.trace, not below it")
+    if not inspect.isfunction(fn):
+        raise UsageError(f"@perdure.trace goes on a function defined with def or async def, not on {fn!r}")
+    return fn
+
+
+# -- generators ------------------------------------------------------------------------------------------------
+
+
+class _Source:
+    """The user's generator behind a traced one: started only when the journal has no further item, and then moved
+    past the items that the journal has already given."""
+
+    def __init__(self, trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.trace = trace
+        self.call = call
+        self.args = args
+        self.kwargs = kwargs
+        self.item = 0
+        self.iterator: Any = None
+
+    def _start(self) -> int:
+        if self.iterator is not None:
+            return 0
+        self.iterator = self.trace.fn(*self.args, **self.kwargs)
+        return self.item
+
+    def block(self) -> tuple[bool, Any]:
+        body = self.call.body
+        SCOPE.set(TraceScope(body, self.call.name))
+        try:
+            for _ in range(self._start() + 1):
+                value = next(self.iterator)
+        except StopIteration:
+            return False, None
+        finally:
+            SCOPE.set(body)
+        return True, value
+
+    def __await__(self) -> Any:
+        return self._next().__await__()
+
+    async def _next(self) -> tuple[bool, Any]:
+        body = self.call.body
+        SCOPE.set(TraceScope(body, self.call.name))
+        try:
+            for _ in range(self._start() + 1):
+                value = await anext(self.iterator)
+        except StopAsyncIteration:
+            return False, None
+        finally:
+            SCOPE.set(body)
+        return True, value
+
+
+def _items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    source = _Source(trace, call, args, kwargs)
+    codec = trace._function.signature.yields
+    try:
+        while True:
+            more, value = run_sync(calls.trace_item(call, source.item, source, codec))
+            if not more:
+                return
+            source.item += 1
+            yield value
+    except GeneratorExit:
+        calls.close_generator(call, source.item)
+        raise
+    finally:
+        if source.iterator is not None:
+            copy_context().run(_close, source)
+
+
+def _close(source: _Source) -> None:
+    SCOPE.set(TraceScope(source.call.body, source.call.name))
+    source.iterator.close()
+
+
+class _AsyncItems:
+    """A traced async generator as its consumer sees it."""
+
+    def __init__(self, items: Any, name: str) -> None:
+        self._items = items
+        self._name = name
+
+    def __aiter__(self) -> _AsyncItems:
+        return self
+
+    def __anext__(self) -> Any:
+        return self._items.__anext__()
+
+    def aclose(self) -> Any:
+        """Close it early; recorded as complete at this point."""
+        return self._items.aclose()
+
+    def athrow(self, *args: Any) -> Any:
+        """As for any async generator."""
+        return self._items.athrow(*args)
+
+    async def asend(self, value: Any) -> Any:
+        """Refused: what is sent in would have to be recorded, too."""
+        raise UsageError(f"{self._name} is a traced async generator; values cannot be sent into it")
+
+
+def _async_items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _AsyncItems:
+    return _AsyncItems(_drive_async_items(_Source(trace, call, args, kwargs)), trace._function.name)
+
+
+async def _drive_async_items(source: _Source) -> Any:
+    call = source.call
+    codec = source.trace._function.signature.yields
+    try:
+        while True:
+            more, value = await run_async(calls.trace_item(call, source.item, source, codec))
+            if not more:
+                return
+            source.item += 1
+            yield value
+    except GeneratorExit:
+        calls.close_generator(call, source.item)
+        raise
+    finally:
+        if source.iterator is not None:
+            body = call.body
+            before = SCOPE.get()
+            SCOPE.set(TraceScope(body, call.name))
+            try:
+                await source.iterator.aclose()
+            finally:
+                SCOPE.set(before)
+
+

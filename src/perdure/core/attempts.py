@@ -1,0 +1,324 @@
+"""Attempts: executing a task's body until it succeeds, fails for good, or the run is no longer driven here.
+
+A crash makes a new attempt by itself: the body is simply executed again against its journal. A failure is charged to
+the task's `retries`; what it discards (the entries whose exceptions escaped), the attempt's number and the deadline
+of the backoff go to disk in one transaction before anybody acts on them. After a failure, what was recorded stays
+reusable but binds nobody: the next attempt may take another path (`Replay`, loose entries).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Generator
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NonRecoverableError, RunStopped, TaskTimeoutError, UsageError
+from .body import BLOCKING, Body, Sleeper
+from .clock import Deadline
+from .loop import DURABLE_CODE, BranchTask
+from .model import Action, ActionState, Result
+from .scope import SCOPE, SLOT, Slot
+from .spec import TaskSpec
+from .values import encode_error
+from .writer import Mark
+
+if TYPE_CHECKING:
+    from .driver import Driver
+
+log = logging.getLogger("perdure")
+
+Final = tuple[int, bytes, Any, tuple[Any, ...]]
+"""`(Result, encoded value or error, the live value or error, rows to be committed together with the outcome)`."""
+
+
+def attempts(
+    driver: Driver,
+    spec: TaskSpec,
+    action: Action,
+    inputs: bytes,
+    *,
+    floor: int,
+    recorded: bool,
+    stored: bool = True,
+) -> Generator[Any, Any, Final]:
+    """The protocol of a task: see the module text.
+
+    `recorded`: the store may hold something of this action already. `stored`: the action has a row (the root task
+    gets one only when there is something to say).
+    """
+    from .calls import Durable, deadline_of
+
+    attempt, failures = action.attempt, action.failures
+    deadline = deadline_of(action)
+    if recorded:
+        # A crash made this attempt; the row says so as soon as something is committed anyway.
+        attempt += 1
+        driver.outbox.append(_state(action, attempt, failures, deadline, stored))
+        stored = True
+    while True:
+        loop = driver.worker.loop_for(driver)
+        body = driver.open_body(
+            action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded
+        )
+        try:
+            if deadline is not None:
+                yield Sleeper(body, deadline)
+                deadline = None
+            args, kwargs = spec.signature.decode_inputs(inputs)
+            outcome, value = yield Execute(body, spec, args, kwargs, attempt)
+            if driver.stopping:
+                raise RunStopped(driver.why_stopped())
+            if outcome == Result.VALUE:
+                try:
+                    data, copy = spec.signature.returns.roundtrip(value)
+                except UsageError as error:
+                    outcome, value = Result.ERROR, error
+                else:
+                    if driver.ended_unasked(body):
+                        raise RunStopped(driver.why_stopped())
+                    return Result.VALUE, data, copy, ()
+            elif body.idle_replaying and driver.ended_unasked(body):
+                raise RunStopped(driver.why_stopped())
+        finally:
+            driver.close_body(body)
+        error = value
+        assert isinstance(error, BaseException)
+        marks = _marks(driver, action.action, error)
+        failures += 1
+        attempt += 1
+        retries = spec.retries
+        if failures > retries.count or _is_final(error):
+            # The next attempt, if a `resume` or the parent's own retry makes one, begins with its retries unused.
+            marks = (*marks, _state(action, attempt, 0, None, stored))
+            return Result.ERROR, encode_error(error), error, marks
+        pause = retries.backoff.seconds(failures) if retries.backoff is not None else 0.0
+        deadline = Deadline.after(pause, driver.worker.clock) if pause > 0 else None
+        log.warning(
+            "%s failed (attempt %d of %d), %s: %s: %s", spec.name, failures, retries.count + 1,
+            f"next in {pause:.3g} s" if pause else "trying again", type(error).__name__, error,
+        )  # fmt: skip
+        yield Durable(body, *marks, _state(action, attempt, failures, deadline, stored))
+        stored = True
+        recorded = True
+
+
+def _state(
+    action: Action, attempt: int, failures: int, deadline: Deadline | None, stored: bool
+) -> Action | ActionState:
+    wall, boot, boot_id = deadline if deadline is not None else (None, None, None)
+    if not stored:
+        return action._replace(attempt=attempt, failures=failures, wake_at=wall, wake_boot=boot, boot=boot_id)
+    return ActionState(action.run, action.parent, action.action, attempt, failures, wall, boot, boot_id)
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether retrying is pointless: the user said so, or the call or declaration itself is wrong."""
+    return isinstance(error, (NonRecoverableError, UsageError))
+
+
+def _marks(driver: Driver, action: int, error: BaseException) -> tuple[Any, ...]:
+    """Tombstones for the entries whose exception escaped, and the point from which the journal no longer binds."""
+    discards = sorted(_escaped(error, driver.run.uid, action))
+    low = discards[0] if discards else 0
+    return (*(Mark(action, Result.DISCARD, n) for n in discards), Mark(action, Result.LOOSEN, low))
+
+
+def _escaped(error: BaseException, run: bytes, action: int) -> set[int]:
+    """The entries of this body in an exception's cause, context and group tree."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    stack: list[BaseException | None] = [error]
+    while stack:
+        current = stack.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        tagged = getattr(current, "__perdure_entry__", None)
+        if tagged is not None and tagged[0] == run and tagged[1] == action:
+            found.add(tagged[2])
+        stack.append(current.__cause__)
+        stack.append(current.__context__)
+        if isinstance(current, BaseExceptionGroup):
+            stack.extend(current.exceptions)
+    return found
+
+
+# -- executing a body ------------------------------------------------------------------------------------------
+
+
+class Execute:
+    """An effect: execute a body once. Gives `(Result.VALUE, value)` or `(Result.ERROR, exception)`.
+
+    An async body becomes a task of its own on the body's loop; a sync one runs in a thread of its own, or, called
+    from a sync body without a timeout, in that body's thread.
+    """
+
+    def __init__(
+        self, body: Body, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], attempt: int
+    ) -> None:
+        self.body = body
+        self.spec = spec
+        self.args = args
+        self.kwargs = kwargs
+        self.attempt = attempt
+        body.attempt = attempt
+        body.spec = spec
+
+    # -- from an event loop ------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, Any, tuple[int, Any]]:
+        return self._run().__await__()
+
+    async def _run(self) -> tuple[int, Any]:
+        body, timeout = self.body, self.spec.timeout
+        loop = body.loop.loop
+        future: asyncio.Future[tuple[int, Any]]
+        if self.spec.is_async and body.loop.here():
+            future = self._make_task(copy_context())
+        elif self.spec.is_async:
+            context = copy_context()
+            future = asyncio.wrap_future(body.driver.worker.call_on_loop(body.loop, lambda: self._make_task(context)))
+        else:
+            future = asyncio.wrap_future(self._submit(copy_context()))
+        timer = loop.call_later(timeout, self._time_out, future, context=loop.empty) if timeout is not None else None
+        try:
+            return await future
+        except asyncio.CancelledError as error:
+            if body.timed_out:
+                return Result.ERROR, self._timeout_error()
+            if body.driver.stopping:
+                raise RunStopped(body.driver.why_stopped()) from None
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                body.close()
+                raise
+            return Result.ERROR, error
+        except RunStopped:
+            if body.timed_out and not body.driver.stopping:
+                return Result.ERROR, self._timeout_error()
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _time_out(self, future: asyncio.Future[Any]) -> None:
+        self.body.timed_out = True
+        self.body.close()
+        future.cancel()
+
+    def _timeout_error(self) -> TaskTimeoutError:
+        return TaskTimeoutError(f"task {self.spec.name} took longer than its timeout of {self.spec.timeout:g} s")
+
+    def _make_task(self, context: Context) -> BranchTask:
+        body = self.body
+        context.run(SCOPE.set, body)
+        context.run(SLOT.set, None)
+        task = body.loop.loop.create_task(self._main(), context=context)
+        assert isinstance(task, BranchTask)
+        task.branch = body.root
+        body.starting = False
+        return task
+
+    async def _main(self) -> tuple[int, Any]:
+        body = self.body
+        try:
+            value = await self.spec.fn(*self.args, **self.kwargs)
+        except (asyncio.CancelledError, RunStopped):
+            raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            outcome: tuple[int, Any] = (Result.ERROR, error)
+        else:
+            outcome = (Result.VALUE, value)
+        await self._reap(body)
+        return outcome
+
+    async def _reap(self, body: Body) -> None:
+        """The body has ended; tasks that it left behind end with it, as with `asyncio.run`."""
+        current = asyncio.current_task()
+        left = [task for task in body.tasks if task is not current and not task.done()]
+        if not left:
+            return
+        # Their calls are not recorded as cancelled: the body's outcome makes an end of them.
+        body.leaving = True
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1.0)
+
+    # -- from a thread -----------------------------------------------------------------------------------------
+
+    def block(self) -> tuple[int, Any]:
+        body = self.body
+        on_loop = asyncio._get_running_loop() is not None
+        if not self.spec.is_async and self.spec.timeout is None and not on_loop:
+            return self._inline(copy_context())
+        worker = body.driver.worker
+        if self.spec.is_async:
+            context = copy_context()
+            future = worker.call_on_loop(body.loop, lambda: self._make_task(context))
+        else:
+            future = self._submit(copy_context())
+        slot = SLOT.get() if not on_loop else None
+        timeout = self.spec.timeout
+        if slot is not None:
+            slot.branch.body.slot_waits(slot)
+            worker.threads.parked()
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            if future.done():
+                raise
+            body.timed_out = True
+            body.close()
+            return Result.ERROR, self._timeout_error()
+        except asyncio.CancelledError as error:
+            if body.driver.stopping:
+                raise RunStopped(body.driver.why_stopped()) from None
+            return Result.ERROR, error
+        finally:
+            if slot is not None:
+                worker.threads.resumed()
+                slot.branch.body.slot_runs(slot)
+
+    def _inline(self, context: Context) -> tuple[int, Any]:
+        outer = SLOT.get()
+        slot = Slot(self.body.root)
+        self.body.slot_runs(slot)
+        if outer is not None:
+            outer.branch.body.slot_waits(outer)
+        try:
+            return context.run(self._in_thread, slot)
+        finally:
+            if outer is not None:
+                outer.branch.body.slot_runs(outer)
+
+    def _submit(self, context: Context) -> Any:
+        slot = Slot(self.body.root)
+        self.body.slot_runs(slot)
+        return self.body.driver.worker.threads.submit(context.run, self._in_thread, slot)
+
+    def _in_thread(self, slot: Slot) -> tuple[int, Any]:
+        body = self.body
+        slot.ident = threading.get_ident()
+        SCOPE.set(body)
+        SLOT.set(slot)
+        body.starting = False
+        depth, BLOCKING.depth = getattr(BLOCKING, "depth", 0), 0
+        try:
+            value = self.spec.fn(*self.args, **self.kwargs)
+        except RunStopped:
+            raise
+        except BaseException as error:
+            return Result.ERROR, error
+        else:
+            return Result.VALUE, value
+        finally:
+            BLOCKING.depth = depth
+            body.job_ended(slot)
+
+
+DURABLE_CODE.add(Execute._main.__code__)

@@ -1,0 +1,619 @@
+"""A body as it executes or replays: what it waits for, and when its next outcome may be delivered.
+
+A body is a reactive program: it runs until nothing in it is ready any more, and is then handed the next outcome. What
+it does is therefore a function of the order of outcomes alone, which is the order in which they were committed. This
+module keeps that rule, live and on replay, for event-loop tasks and threads alike:
+
+- B1 an outcome is handed to an event-loop task only when the body is *quiet*: no callback of it is ready or running.
+- B2 outcomes are handed over one by one, in the order of their entry numbers, the body becoming quiet in between.
+- B3 on replay, the next recorded outcome waits for the call that it belongs to; if the body is quiet, nothing outside
+  is pending that could lead to that call, and it has not been made, the code no longer fits its journal.
+- B4 a call without an entry starts only when all recorded entries of the body, and of every other body that the
+  recovered run had open, have been delivered; and only when every cancellation it may depend on is on disk.
+- B5 a synchronous call on the loop's own thread blocks that loop, so nothing else can be delivered meanwhile: it is
+  answered out of turn, and its entry says after which one (`Entry.after`).
+
+Threads: a body's threads share nothing but memory with its tasks, so a live outcome does not wait for a thread that
+computes. It does wait, briefly, for one that has just been handed an outcome and may be about to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import NonDeterminismError, RunStopped
+from .branch import Branch, Call
+from .clock import US, Deadline
+from .model import Action, Entry, Kind, Result
+from .replay import Replay, Verdict
+from .scope import SLOT, Slot
+
+if TYPE_CHECKING:
+    from .driver import Driver
+    from .loop import LoopThread
+    from .spec import TaskSpec
+
+REPLAY_GRACE = 0.1
+"""Seconds for which replay waits for a thread of the body to make its next call before it stops counting on it."""
+LIVE_GRACE = 0.02
+"""The same, live, for a thread that has just been handed an outcome."""
+
+
+class Outcome(NamedTuple):
+    """What a call is answered with: the entry's number, its `Result` and its encoded value."""
+
+    n: int
+    result: int
+    value: bytes | None
+
+
+class LoopWaiter:
+    """A durable wait of an asyncio task."""
+
+    __slots__ = ("call", "entry", "future", "item")
+
+    def __init__(self, call: Call, item: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.call = call
+        self.item = item
+        self.entry: Entry | None = None
+        """The recorded entry that it waits for, on replay."""
+        self.future: asyncio.Future[Outcome | None] = loop.create_future()
+
+    def __await__(self) -> Any:
+        return self.future.__await__()
+
+    def block(self) -> Any:
+        raise AssertionError("an event-loop wait cannot block a thread")
+
+
+class ThreadWaiter:
+    """A durable wait of a thread: the thread blocks, holding no place in the pool."""
+
+    __slots__ = ("call", "entry", "handed", "item", "lock", "outcome", "slot")
+
+    def __init__(self, call: Call, item: int, slot: Slot) -> None:
+        self.call = call
+        self.item = item
+        self.entry: Entry | None = None
+        self.slot = slot
+        self.handed = False
+        self.outcome: Outcome | None = None
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def block(self) -> Outcome | None:
+        """Wait for the outcome; `None` tells the call to execute now."""
+        body = self.call.body
+        body.slot_waits(self.slot, self)
+        threads = body.driver.worker.threads
+        threads.parked()
+        try:
+            self.lock.acquire()
+        finally:
+            threads.resumed()
+        if body.stopped:
+            raise RunStopped(body.driver.why_stopped())
+        return self.outcome
+
+    def __await__(self) -> Any:
+        raise AssertionError("a thread's wait cannot suspend a task")
+
+
+Waiter = LoopWaiter | ThreadWaiter
+
+REARM = 30.0
+"""Seconds after which a timer is set again at the latest: the loop's monotonic clock stops while a machine sleeps."""
+
+
+class Sleeper:
+    """An effect: wait until a deadline. Woken early only when the body is closed."""
+
+    def __init__(self, body: Body, deadline: Deadline) -> None:
+        self._body = body
+        self._deadline = deadline
+        self._future: asyncio.Future[None] | None = None
+        self._lock: threading.Lock | None = None
+
+    def _seconds(self) -> float:
+        return self._deadline.remaining(self._body.driver.worker.clock) / US
+
+    def __await__(self) -> Any:
+        return self._sleep().__await__()
+
+    async def _sleep(self) -> None:
+        body = self._body
+        loop = asyncio.get_running_loop()
+        body.sleeper(self, True)
+        try:
+            while (left := self._seconds()) > 0 and not body.stopped:
+                self._future = loop.create_future()
+                timer = loop.call_later(min(left, REARM), self.wake, context=body.loop.loop.empty)
+                try:
+                    await self._future
+                finally:
+                    timer.cancel()
+        finally:
+            body.sleeper(self, False)
+        body.check_open()
+
+    def block(self) -> None:
+        body = self._body
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        body.sleeper(self, True)
+        slot = SLOT.get() if asyncio._get_running_loop() is None else None
+        if slot is not None:
+            slot.branch.body.slot_waits(slot)
+            body.driver.worker.threads.parked()
+        try:
+            while (left := self._seconds()) > 0 and not body.stopped:
+                self._lock.acquire(timeout=min(left, REARM))
+        finally:
+            body.sleeper(self, False)
+            if slot is not None:
+                body.driver.worker.threads.resumed()
+                slot.branch.body.slot_runs(slot)
+        body.check_open()
+
+    def wake(self) -> None:
+        """From the loop's timer, or from `Body.close` on any thread."""
+        if self._lock is not None:
+            if self._lock.locked():
+                self._lock.release()
+            return
+        if self._body.loop.here():
+            if self._future is not None and not self._future.done():
+                self._future.set_result(None)
+        else:
+            self._body.loop.soon(self.wake)
+
+
+class Body:
+    """See the module text. `active`, `timers`, `descriptors` are kept by the event loop, on its thread."""
+
+    def __init__(self, driver: Driver, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None) -> None:
+        self.driver = driver
+        self.action = action
+        self.name = name
+        self.loop = loop
+        self.stopped = False
+        self.timed_out = False
+        self.leaving = False
+        """Its code has ended; what its remaining tasks do while they are cancelled is not recorded."""
+        self.attempt = 1
+        self.spec: TaskSpec | None = None
+        self.starting = True
+        """Its code has not begun yet."""
+        self.active = 0
+        self.timers = 0
+        self.descriptors = 0
+        self.subprocesses: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.jobs = 0
+        """Jobs in executors that perdure cannot look into."""
+        self.tasks: list[asyncio.Task[Any]] = []
+        """The asyncio tasks of this body; finished ones are swept out now and then."""
+        self._sweep_at = 64
+        self.stirred = False
+        """Something may be handed over once the body is quiet."""
+        self.in_flight = 0
+        """Outcomes on their way to event-loop tasks: handed to the writer, not yet delivered."""
+        self.replay: Replay | None = None
+        self.open_actions: dict[tuple[int, bytes, int], Action] = {}
+        """Actions that calls of this body started earlier and whose outcome is not recorded."""
+        self.last = 0
+        """The number of the entry delivered last."""
+        self.root = Branch(self, 0, name, parent=None, floor=floor)
+        self.root.label = label
+        self._strays: Branch | None = None
+        self._lock = threading.RLock()
+        self._waiting: dict[int, Waiter] = {}
+        self._due: deque[tuple[LoopWaiter, Outcome]] = deque()
+        self._held: list[Waiter] = []
+        self._running: set[Slot] = set()
+        self._grace_armed = False
+        self._sleepers: set[Sleeper] = set()
+
+    # -- what a call may do ------------------------------------------------------------------------------------
+
+    @property
+    def strays(self) -> Branch:
+        """The branch from which tasks fork that were spawned from plain callbacks."""
+        if self._strays is None:
+            self._strays = self.root.fork("callbacks")
+        return self._strays
+
+    def check_open(self) -> None:
+        """Raise if this body is no longer driven."""
+        if self.stopped:
+            raise RunStopped(self.driver.why_stopped())
+
+    def begin(self, call: Call, item: int = 0) -> Outcome | Waiter | None:
+        """What `call` may do: an outcome (replayed at once), a waiter for it, or `None`: execute now.
+
+        A waiter that is answered with `None` tells the call to execute then.
+
+        Raises:
+            RunStopped: the run is no longer driven here.
+        """
+        if self.stopped:
+            raise RunStopped(self.driver.why_stopped())
+        if self.replay is None and self.driver.free:
+            return None
+        with self._lock:
+            return self._begin(call, item)
+
+    def _begin(self, call: Call, item: int) -> Outcome | Waiter | None:
+        running = asyncio._get_running_loop()
+        on_loop = running is not None
+        blocking = on_loop and call.kind in _BLOCKING_NOW and _blocks(running)
+        hold = False
+        replay = self.replay
+        if replay is not None:
+            decision = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
+            verdict, entry = decision
+            if verdict is Verdict.CHANGED:
+                assert entry is not None
+                self._loosen(f"{describe(entry)} was asked for as {call.describe()}")
+                decision = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
+                verdict, entry = decision
+            if verdict is Verdict.REPLAY:
+                assert entry is not None
+                return self._replayed(call, item, entry, on_loop, blocking)
+            if verdict is Verdict.REUSE:
+                assert entry is not None
+                if replay.done:
+                    self.replay = None
+                return self.driver.reuse(call, item, entry, blocking)
+            if verdict is Verdict.MISMATCH:
+                assert entry is not None
+                self.driver.stop(mismatch(describe(entry), call.describe()))
+                raise RunStopped(self.driver.why_stopped())
+            hold = verdict is Verdict.HOLD
+        if (hold or not self.driver.free) and not blocking and not self._was_started(call):
+            waiter = self._waiter(call, item)
+            self._held.append(waiter)
+            self.stirred = True
+            return waiter
+        return None
+
+    def _replayed(self, call: Call, item: int, entry: Entry, on_loop: bool, blocking: bool) -> Outcome | Waiter | None:
+        replay = self.replay
+        assert replay is not None
+        if blocking and entry[8] == Result.CANCELLED:
+            # Recorded by an async call, asked for by a sync one, which nothing can cancel: run it.
+            replay.consume(entry)
+            return None
+        if entry[8] != Result.CANCELLED and (blocking or (replay.head() is entry and self._quiet_but_me(on_loop))):
+            replay.consume(entry)
+            self.last = entry[2]
+            if replay.drained:
+                self._drained()
+            return Outcome(entry[2], entry[8], entry[12])
+        waiter = self._waiter(call, item)
+        waiter.entry = entry
+        self._waiting[entry[2]] = waiter
+        self.stirred = True
+        return waiter
+
+    def _was_started(self, call: Call) -> bool:
+        """A child task that was under way when the last driver died: its body replays at once, which has no effect."""
+        return call.kind is Kind.TASK and (call.branch.id, call.fp, call.occ) in self.open_actions
+
+    def _waiter(self, call: Call, item: int) -> Waiter:
+        running = asyncio._get_running_loop()
+        if running is not None:
+            return LoopWaiter(call, item, running)
+        slot = SLOT.get()
+        assert slot is not None
+        return ThreadWaiter(call, item, slot)
+
+    def _quiet_but_me(self, on_loop: bool) -> bool:
+        if on_loop:
+            return self.active <= 1 and not self._hot(live=False)
+        return self.active == 0 and len(self._running) <= 1
+
+    def _hot(self, *, live: bool) -> bool:
+        if live:
+            return any(slot.hot and not slot.cold for slot in self._running)
+        return any(not slot.cold for slot in self._running)
+
+    # -- handing over ------------------------------------------------------------------------------------------
+
+    def committed(self, waiter: LoopWaiter, outcome: Outcome) -> None:
+        """A live outcome is on disk. `pump` must follow."""
+        self._due.append((waiter, outcome))
+        self.stirred = True
+
+    def pump(self) -> None:
+        """Hand over what may be handed over now. From any thread; does nothing unless the body is quiet."""
+        while not self.stopped:
+            with self._lock:
+                if self.active or not self.stirred:
+                    return
+                if not self._step():
+                    return
+
+    def _step(self) -> bool:
+        """One step of `pump`; whether to go on."""
+        replay = self.replay
+        if replay is not None and not replay.drained:
+            head = replay.head()
+            if head is not None:
+                return self._step_replay(replay, head)
+            self._drained()
+            return True
+        if self._due:
+            if self._running and self._hot(live=True):
+                self._arm_grace(LIVE_GRACE)
+                return False
+            if not self.loop.here():
+                self.loop.soon(self.pump)
+                return False
+            waiter, outcome = self._due.popleft()
+            self.in_flight -= 1
+            if not waiter.future.done():
+                self.last = outcome.n
+                waiter.future.set_result(outcome)
+            return True
+        if self._held:
+            if not self.driver.free:
+                # Another body is still replaying, or a cancellation is on its way to disk: `Driver` pumps then, or
+                # finds that nothing moves any more.
+                self.driver.check_stuck()
+                return False
+            if not self.loop.here() and any(isinstance(waiter, LoopWaiter) for waiter in self._held):
+                self.loop.soon(self.pump)
+                return False
+            held, self._held = self._held, []
+            for held_waiter in held:
+                self._hand(held_waiter, None)
+            return True
+        self.stirred = False
+        return False
+
+    def _step_replay(self, replay: Replay, head: Entry) -> bool:
+        if self._running and self._hot(live=False):
+            self._arm_grace(REPLAY_GRACE)
+            return False
+        waiter = self._waiting.get(head[2])
+        if waiter is not None and head[8] != Result.CANCELLED:
+            if isinstance(waiter, LoopWaiter) and not self.loop.here():
+                self.loop.soon(self.pump)
+                return False
+            del self._waiting[head[2]]
+            replay.consume(head)
+            self._hand(waiter, Outcome(head[2], head[8], head[12]))
+            if replay.drained:
+                self._drained()
+            return True
+        if self.outside_pending():
+            return False
+        if not replay.is_changed(head):
+            received = "nothing more: the code is waiting for something else, or has gone another way"
+            if waiter is not None:
+                received = "the call still waits, and nothing cancels it"
+            self.driver.stop(mismatch(describe(head), received))
+            return False
+        self._loosen(f"{describe(head)} is no longer asked for")
+        return True
+
+    def _hand(self, waiter: Waiter, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self.last = outcome.n
+        if isinstance(waiter, LoopWaiter):
+            if not waiter.future.done():
+                waiter.future.set_result(outcome)
+        else:
+            waiter.outcome = outcome
+            waiter.handed = True
+            self._running.add(waiter.slot)
+            waiter.slot.hot = True
+            waiter.slot.cold = False
+            waiter.lock.release()
+
+    def add_task(self, task: asyncio.Task[Any]) -> None:
+        """A task of this body begins. A plain list, because a weak set costs more than the task's first step."""
+        self.tasks.append(task)
+        if len(self.tasks) >= self._sweep_at:
+            self.tasks = [task for task in self.tasks if not task.done()]
+            self._sweep_at = max(64, 2 * len(self.tasks))
+
+    def outside_pending(self) -> bool:
+        """Something that perdure does not record is pending and may yet lead to a call."""
+        return (
+            self.timers > 0
+            or self.descriptors > 0
+            or self.jobs > 0
+            or bool(self._running)
+            or any(transport.get_returncode() is None for transport in self.subprocesses)
+        )
+
+    def quiet(self) -> bool:
+        """Nothing in this body can move by itself."""
+        return not self.active and not self.starting and not self.outside_pending() and not self._due
+
+    @property
+    def idle_replaying(self) -> bool:
+        """Strict entries are left."""
+        return self.replay is not None and not self.replay.drained
+
+    def _drained(self) -> None:
+        replay = self.replay
+        if replay is not None and replay.done:
+            self.replay = None
+        self.stirred = True
+        self.driver.drained(self.action)
+
+    def _loosen(self, why: str) -> None:
+        """The source has changed and the journal no longer fits from here on: reuse what is still asked for (P6)."""
+        replay = self.replay
+        assert replay is not None
+        low, asked = replay.loosen()
+        self.driver.loosened(self, low, why)
+        for entry in asked:
+            waiter = self._waiting.pop(entry[2], None)
+            if waiter is not None:
+                waiter.entry = None
+                if entry[8] == Result.CANCELLED:
+                    self._held.append(waiter)
+                else:
+                    self.driver.reuse_for(waiter, entry)
+        self._drained()
+
+    # -- cancellation ------------------------------------------------------------------------------------------
+
+    def abandon(self, call: Call, waiter: Waiter | None, item: int = 0) -> bool:
+        """User code cancelled `call`, which may have been waiting with `waiter`. Whether that must be recorded."""
+        if self.stopped or self.leaving:
+            return False
+        if waiter is None:
+            return True
+        with self._lock:
+            if waiter in self._held:
+                self._held.remove(waiter)
+                return True
+            entry = waiter.entry
+            if entry is None:
+                return True
+            self._waiting.pop(entry[2], None)
+            replay = self.replay
+            if replay is None:
+                return True
+            replay.consume(entry)
+            if entry[8] == Result.CANCELLED:
+                self.last = entry[2]
+                if replay.drained:
+                    self._drained()
+                return False
+            if replay.drained:
+                self._drained()
+            return True
+
+    # -- threads -----------------------------------------------------------------------------------------------
+
+    def job_started(self, slot: Slot | None) -> None:
+        """A job of this body goes to an executor: one of perdure's threads (with a slot), or one it cannot see."""
+        with self._lock:
+            if slot is None:
+                self.jobs += 1
+            else:
+                self._running.add(slot)
+
+    def job_ended(self, slot: Slot | None) -> None:
+        """The job is done and whoever awaits it has been made ready."""
+        with self._lock:
+            if slot is None:
+                self.jobs -= 1
+            else:
+                self._running.discard(slot)
+        if self.stirred:
+            self.loop.soon(self.pump)
+
+    def slot_waits(self, slot: Slot, waiter: ThreadWaiter | None = None) -> None:
+        """That thread is about to wait for something durable."""
+        with self._lock:
+            if waiter is not None and waiter.handed:
+                return
+            self._running.discard(slot)
+            slot.hot = slot.cold = False
+        if self.stirred:
+            self.pump()
+
+    def slot_runs(self, slot: Slot) -> None:
+        """That thread goes on by itself (a child's result, say)."""
+        with self._lock:
+            self._running.add(slot)
+
+    def sleeper(self, sleeper: Sleeper, begins: bool) -> None:
+        """Keep book of who must be woken when the body is closed."""
+        with self._lock:
+            if begins:
+                self._sleepers.add(sleeper)
+            else:
+                self._sleepers.discard(sleeper)
+
+    def _arm_grace(self, seconds: float) -> None:
+        if not self._grace_armed:
+            self._grace_armed = True
+            self.loop.later(seconds, self._grace_over)
+
+    def _grace_over(self) -> None:
+        self._grace_armed = False
+        with self._lock:
+            for slot in self._running:
+                slot.cold = True
+        self.pump()
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def unasked(self) -> Entry | None:
+        """At the end of the body: a recorded entry that it never asked for, although the source is the same."""
+        with self._lock:
+            if self.replay is None:
+                return None
+            entry = self.replay.unasked()
+            if entry is not None and self.replay.is_changed(entry):
+                return None
+            return entry
+
+    def close(self) -> None:
+        """No more durable calls: the attempt has ended, or the run is no longer driven here. Loop tasks are
+        cancelled, waiting threads are woken with `RunStopped`. From any thread; idempotent."""
+        with self._lock:
+            if self.stopped:
+                return
+            self.stopped = True
+            waiters = [*self._waiting.values(), *self._held]
+            self._waiting.clear()
+            self._held.clear()
+            self._due.clear()
+            sleepers = list(self._sleepers)
+        for sleeper in sleepers:
+            sleeper.wake()
+        for waiter in waiters:
+            if isinstance(waiter, ThreadWaiter):
+                waiter.lock.release()
+        if self.tasks:
+            self.loop.soon(self._cancel_tasks)
+
+    def _cancel_tasks(self) -> None:
+        for task in list(self.tasks):
+            if not task.done():
+                task.cancel()
+
+
+_BLOCKING_NOW = frozenset({Kind.TRACE, Kind.TIME, Kind.NOW, Kind.UUID, Kind.RANDOM, Kind.SLEEP, Kind.TASK, Kind.TIMEOUT})
+
+
+def _blocks(loop: Any) -> bool:
+    return getattr(BLOCKING, "depth", 0) > 0
+
+
+BLOCKING = threading.local()
+"""`depth` > 0 while this thread, an event loop's, executes a synchronous durable call."""
+
+
+def describe(entry: Entry) -> str:
+    """A recorded entry for people."""
+    from .values import preview
+
+    shown = preview(entry[13], 120) if entry[13] else ""
+    return f"{Kind(entry[7]).name.lower()} {entry[10]}({shown}) [entry {entry[2]}, call {entry[4]} of its branch]"
+
+
+def mismatch(expected: str, received: str) -> NonDeterminismError:
+    """The error of P5."""
+    return NonDeterminismError(
+        "The code asks for something else than what this run has recorded, although its source has not changed.\n"
+        f"  expected: {expected}\n"
+        f"  received: {received}\n"
+        "Something in the body depends on more than recorded outcomes: a clock, a random number, a set's order, the "
+        "environment. Put it under @perdure.trace or use perdure.durable. The run is unharmed: it stays interrupted "
+        "and continues as soon as the code fits.",
+        expected=expected,
+        received=received,
+    )

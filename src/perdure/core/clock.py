@@ -1,0 +1,95 @@
+"""The only module that reads the system clock.
+
+Three clocks, all in integer microseconds: *wall* (since the Unix epoch; people see it, and it may step), *boot*
+(since this machine booted, suspend included; it never steps, and is comparable between processes of one boot), and the
+boot's identity, which tells whether two boot readings may be compared at all.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final, NamedTuple, Protocol
+
+US: Final = 1_000_000
+
+
+class Clock(Protocol):
+    """What the core asks of a clock; tests inject their own."""
+
+    boot_id: str
+
+    def wall(self) -> int:
+        """Microseconds since the Unix epoch."""
+
+    def boot(self) -> int:
+        """Microseconds since boot, suspend included."""
+
+
+class Deadline(NamedTuple):
+    """A moment that survives this process: by the boot clock within one boot, by the wall clock beyond (P7)."""
+
+    wall: int
+    boot: int | None
+    boot_id: str | None
+
+    @classmethod
+    def after(cls, seconds: float, clock: Clock) -> Deadline:
+        """The moment `seconds` from now."""
+        span = int(seconds * US)
+        return cls(clock.wall() + span, clock.boot() + span, clock.boot_id)
+
+    def remaining(self, clock: Clock) -> int:
+        """Microseconds left; zero or less when it has passed."""
+        if self.boot is not None and self.boot_id == clock.boot_id:
+            return self.boot - clock.boot()
+        return self.wall - clock.wall()
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def __init__(self) -> None:
+        self.boot_id = _boot_id()
+
+    def wall(self) -> int:
+        return wall()
+
+    if sys.platform == "darwin":
+
+        # Darwin's CLOCK_MONOTONIC goes on while the machine sleeps, so it serves as the boot clock.
+        def boot(self) -> int:
+            return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+    else:
+
+        def boot(self) -> int:
+            return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def wall() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1000
+
+
+perf = time.perf_counter_ns
+"""Nanoseconds of a fast monotonic clock, for durations within this process. No wrapper: hot paths call it."""
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        pass
+    if sys.platform == "darwin":
+        import subprocess
+
+        answer = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            return answer.stdout.strip()
+    # Without an identity no two boots may be taken for one: every process counts as its own boot, and deadlines fall
+    # back to the wall clock after a restart.
+    import uuid
+
+    return uuid.uuid4().hex

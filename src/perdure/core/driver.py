@@ -1,0 +1,381 @@
+"""Driving one run: its claim, its open bodies, what stands between replay and new effects, and its end.
+
+- D1 nothing is written for the run but through `outbox`, under `token` (P3).
+- D2 `free` is false while some body that the last driver had open still replays, and while a cancellation that user
+  code has seen is not on disk. Nothing new starts meanwhile.
+- D3 once `_stopping` is set, nothing more is recorded, whatever user code does while it unwinds.
+- D4 `done` is resolved exactly once: with the outcome that is on disk, or with the reason why driving ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CrashLoopError, LeaseLostError, PerdureError, RunStopped
+from .body import Body, LoopWaiter, Outcome, Waiter, describe, mismatch
+from .branch import Call
+from .model import Action, Entry, Finish, Kind, Result, Run, Status
+from .replay import Replay
+from .scope import driving
+from .spec import TaskSpec
+from .values import encode_error
+from .writer import Mark, Record, Reuse
+
+if TYPE_CHECKING:
+    from .loop import LoopThread
+    from .worker import Worker
+
+log = logging.getLogger("perdure")
+
+UNWIND_SECONDS = 1.0
+"""How long a stopped run's tasks may take to unwind before the caller is told."""
+
+
+class Driver:
+    """One run, driven by this process under one claim. See the module text."""
+
+    def __init__(self, worker: Worker, run: Run, spec: TaskSpec, loop: LoopThread, *, fresh: bool) -> None:
+        assert run.token is not None
+        self.worker = worker
+        self.run = run
+        self.run_id = run.id
+        self.token = run.token
+        self.spec = spec
+        self.loop = loop
+        self.fresh = fresh
+        self.n = 0
+        """Entries written so far; kept by the writer's leader."""
+        self.source_id = 0
+        self.outbox: list[Any] = []
+        self.free = True
+        self.done: Future[tuple[int, bytes, Any]] = Future()
+        """`(Result, encoded value, the value itself or its error)`, or the exception that ended driving."""
+        self.bodies: dict[int, Body] = {}
+        self.replayed = 0
+        self.executed = 0
+        self._lock = threading.Lock()
+        self._next_action = 1
+        self._undrained: set[int] = set()
+        self._cancellations = 0
+        self._stopping: BaseException | None = None
+        self._outcome: tuple[int, bytes, Any] | None = None
+        self._main: asyncio.Task[Any] | None = None
+        self._changed: dict[int, bool] = {}
+        self._lazy_flush = False
+
+    # -- beginning ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to drive, on the loop's thread."""
+        driving(1)
+        try:
+            self._prepare()
+        except PerdureError as error:
+            self._resolve_error(error)
+            return
+        self._main = self.loop.loop.create_task(self._drive(), context=self.loop.loop.empty.copy())
+
+    def _prepare(self) -> None:
+        store = self.worker.store
+        self.source_id = self.worker.source_id(self.run.target)
+        if self.fresh:
+            return
+        self.n = store.journal_length(self.run_id)
+        self._next_action = store.last_action(self.run_id) + 1
+
+    async def _drive(self) -> None:
+        from .calls import root
+
+        try:
+            if self.run.crashes > CRASH_LIMIT:
+                result, value, live, extra = self._crash_loop()
+            else:
+                result, value, live, extra = await root(self)
+        except RunStopped:
+            return
+        except asyncio.CancelledError:
+            return
+        except BaseException as error:
+            log.exception("driving run %s failed", self.run.name)
+            self.stop(error)
+            return
+        if self._stopping is not None:
+            return
+        self._outcome = (result, value, live)
+        status = Status.SUCCEEDED if result == Result.VALUE else Status.FAILED
+        self.outbox.append((*extra, Finish(status, result, value, self.worker.clock.wall())))
+        self.worker.writer.mark_ready(self)
+        self.loop.flush_soon(self.worker.writer)
+
+    def _crash_loop(self) -> tuple[int, bytes, Any, tuple[Any, ...]]:
+        error = CrashLoopError(
+            f"run {self.run.name!r} died {CRASH_LIMIT} times in a row without recording anything new. The process is "
+            "killed, or kills itself, at the same place each time: look for a crash in native code or for memory "
+            f"running out. Continue it with: perdure resume {self.run.name}"
+        )
+        return Result.ERROR, encode_error(error), error, ()
+
+    def finished(self) -> None:
+        """The outcome is on disk."""
+        assert self._outcome is not None
+        outcome, self._outcome = self._outcome, None
+        self._leave()
+        self.done.set_result(outcome)
+
+    # -- ending early ------------------------------------------------------------------------------------------
+
+    def stop(self, reason: BaseException) -> None:
+        """Drive no further: shutdown, lost claim, mismatch, broken store. Nothing more is recorded. Any thread."""
+        with self._lock:
+            if self._stopping is not None or self.done.done():
+                return
+            self._stopping = reason
+        for body in list(self.bodies.values()):
+            body.close()
+        self.loop.soon(self._unwind)
+
+    def _unwind(self) -> None:
+        tasks = [task for body in list(self.bodies.values()) for task in list(body.tasks) if not task.done()]
+        if self._main is not None and not self._main.done():
+            self._main.cancel()
+            tasks.append(self._main)
+        if not tasks:
+            self._give_up()
+            return
+        for task in tasks:
+            task.cancel()
+        waiter = self.loop.loop.create_task(_settle(tasks), context=self.loop.loop.empty.copy())
+        waiter.add_done_callback(lambda _: self._give_up(), context=self.loop.loop.empty)
+
+    def _give_up(self) -> None:
+        reason = self._stopping
+        assert reason is not None
+        if not isinstance(reason, LeaseLostError):
+            try:
+                self.worker.store.release(self.run_id, self.token)
+            except PerdureError as error:
+                log.warning("run %s could not be released: %s", self.run.name, error)
+        self._resolve_error(reason)
+
+    def _resolve_error(self, reason: BaseException) -> None:
+        self._leave()
+        if not self.done.done():
+            self.done.set_exception(reason)
+
+    def _leave(self) -> None:
+        driving(-1)
+        self.worker.left(self)
+
+    def fenced(self) -> None:
+        """The store refused a write: the claim is somebody else's (P3), or the run was ended from outside."""
+        self.worker.explain_fence(self)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the outcome is on its way to disk."""
+        return self._outcome is not None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether driving has been told to end."""
+        return self._stopping is not None
+
+    def why_stopped(self) -> str:
+        """For `RunStopped`."""
+        reason = self._stopping
+        return f"run {self.run.name!r} is no longer driven here" + (f": {reason}" if reason is not None else "")
+
+    def stopped_error(self) -> RunStopped:
+        """What a caller gets whose record was not written."""
+        return RunStopped(self.why_stopped())
+
+    # -- bodies ------------------------------------------------------------------------------------------------
+
+    def open_body(self, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None, recorded: bool) -> Body:
+        """A body about to execute; with `recorded` its journal is loaded."""
+        body = Body(self, action, name, loop, floor=floor, label=label)
+        if recorded:
+            self._load(body)
+        with self._lock:
+            self.bodies[action] = body
+        if self._stopping is not None:
+            body.close()
+            raise self.stopped_error()
+        return body
+
+    def _load(self, body: Body) -> None:
+        store = self.worker.store
+        entries = store.entries(self.run_id, body.action)
+        rows: list[Any] = entries if isinstance(entries, list) else list(entries)
+        ended = {row[15] for row in rows if row[15] is not None}
+        for action in store.actions(self.run_id, body.action):
+            if action.action not in ended:
+                body.open_actions[action.branch, action.fp, action.occ] = action
+        replay = Replay(rows, self.is_changed)
+        if not replay.done or replay.closed:
+            body.replay = replay
+        with self._lock:
+            if self.fresh:
+                return
+            if not replay.drained:
+                self._undrained.add(body.action)
+            else:
+                self._undrained.discard(body.action)
+            if not any(row[8] == Result.LOOSEN for row in rows):
+                # After a failed attempt the code may rightly not call them again.
+                self._undrained.update(a.action for a in body.open_actions.values() if a.kind == Kind.TASK)
+            self._refresh()
+
+    def close_body(self, body: Body) -> None:
+        """That attempt is over."""
+        body.close()
+        with self._lock:
+            self.bodies.pop(body.action, None)
+        self.drained(body.action)
+
+    def drained(self, action: int) -> None:
+        """That body has been handed all it had recorded."""
+        with self._lock:
+            if action not in self._undrained:
+                return
+            self._undrained.discard(action)
+            opened = self._refresh()
+        if opened:
+            self._pump_all()
+
+    def cancellations_written(self, count: int) -> None:
+        """So many cancellations are on disk."""
+        with self._lock:
+            self._cancellations -= count
+            opened = self._refresh()
+        if opened:
+            self._pump_all()
+
+    def _refresh(self) -> bool:
+        was = self.free
+        self.free = not self._undrained and not self._cancellations
+        return self.free and not was
+
+    def _pump_all(self) -> None:
+        for body in list(self.bodies.values()):
+            if body.stirred:
+                body.loop.soon(body.pump)
+
+    def check_stuck(self) -> None:
+        """A body holds back new calls: make sure that what it waits for can still come."""
+        self.loop.soon(self._check_stuck)
+
+    def _check_stuck(self) -> None:
+        bodies = list(self.bodies.values())
+        if self.free or self._cancellations or not all(body.quiet() and not body.idle_replaying for body in bodies):
+            return
+        with self._lock:
+            missing = self._undrained - {body.action for body in bodies}
+        if not missing:
+            return
+        for body in bodies:
+            for action in body.open_actions.values():
+                if action.action in missing:
+                    if not self.is_changed(action.source):
+                        self.stop(mismatch(f"{Kind(action.kind).name.lower()} {action.name} (under way when the run was last driven)", "nothing more: it is not called again"))
+                        return
+                    log.warning("run %s: %s was under way and is no longer called; the source has changed", self.run.name, action.name)
+        for number in missing:
+            self.drained(number)
+
+    def is_changed(self, source_id: int) -> bool:
+        """Whether that snapshot differs from today's code."""
+        if source_id == self.source_id:
+            return False
+        known = self._changed.get(source_id)
+        if known is None:
+            known = self._changed[source_id] = self.worker.source_changed(source_id, self.run.target)
+        return known
+
+    # -- what bodies record ------------------------------------------------------------------------------------
+
+    def next_action(self) -> int:
+        """A number for an action about to start."""
+        with self._lock:
+            number = self._next_action
+            self._next_action += 1
+        return number
+
+    def started(self, action: Action) -> None:
+        """A child task begins. Nobody acts on that row, so it goes along with whatever is committed next."""
+        self.outbox.append(action)
+        self.worker.flush_lazily(self)
+
+    def reuse(self, call: Call, item: int, entry: Entry, blocking: bool) -> Any:
+        """A loose entry is this call's: hand it out in live order."""
+        body = call.body
+        self.replayed += 1
+        running = asyncio._get_running_loop()
+        if running is None or blocking:
+            record = Reuse(call, entry, item, after=None, waiter=None)
+            self.outbox.append(record)
+            self.worker.writer.through(self, record)
+            body.last = record.n
+            return Outcome(record.n, record.result, record.value)
+        waiter = LoopWaiter(call, item, running)
+        self._send_reuse(waiter, entry)
+        return waiter
+
+    def reuse_for(self, waiter: Waiter, entry: Entry) -> None:
+        """The same for a call that already waits for that entry."""
+        if isinstance(waiter, LoopWaiter):
+            self._send_reuse(waiter, entry)
+        else:
+            record = Reuse(waiter.call, entry, waiter.item, after=None, waiter=None)
+            self.outbox.append(record)
+            self.worker.writer.mark_ready(self)
+            self.loop.soon(self.worker.writer.flush)
+            waiter.outcome = Outcome(entry.n, entry.result, entry.value)
+            waiter.lock.release()
+
+    def _send_reuse(self, waiter: LoopWaiter, entry: Entry) -> None:
+        body = waiter.call.body
+        body.in_flight += 1
+        self.outbox.append(Reuse(waiter.call, entry, waiter.item, after=None, waiter=waiter))
+        self.worker.writer.mark_ready(self)
+        if body.loop.here():
+            body.loop.flush_soon(self.worker.writer)
+        else:
+            body.loop.soon(self.worker.writer.flush)
+
+    def loosened(self, body: Body, low: int, why: str) -> None:
+        """The journal no longer fits the changed source from entry `low` on."""
+        log.warning("run %s: the source has changed and %s; what is unchanged is still replayed", self.run.name, why)
+        self.outbox.append(Mark(body.action, Result.LOOSEN, low))
+        self.worker.writer.mark_ready(self)
+        self.loop.soon(self.worker.writer.flush)
+
+    def cancelled(self, call: Call, item: int, at: int, took: int) -> None:
+        """User code cancelled `call`: recorded, and nothing new starts before that is on disk (D2)."""
+        body = call.body
+        with self._lock:
+            self._cancellations += 1
+            self._refresh()
+        self.outbox.append(Record(call, Result.CANCELLED, None, at, took, item=item, after=body.last))
+        self.worker.writer.mark_ready(self)
+        body.loop.flush_soon(self.worker.writer)
+
+    def ended_unasked(self, body: Body) -> bool:
+        """At a body's end: an entry that it never asked for. Whether driving has been stopped for it (P5)."""
+        entry = body.unasked()
+        if entry is None:
+            return False
+        self.stop(mismatch(describe(entry), "the end of the body: it returned without asking for this"))
+        return True
+
+
+CRASH_LIMIT = 10
+"""Attempts in a row that die without a new entry before the run is given up."""
+
+
+async def _settle(tasks: list[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(tasks, timeout=UNWIND_SECONDS)

@@ -1,0 +1,339 @@
+"""perdure's event loop: a selector loop that knows, for every body, what it still has to do.
+
+Outcomes are delivered to a body only when it is quiet (DESIGN §4), and futures alone cannot tell: a plain timer, a
+socket and a durable wait all look like a pending future. So the loop counts per body its ready or running callbacks,
+its pending timers and its watched file descriptors, by the scope in each handle's context. Callbacks of traces and of
+perdure itself carry another scope and are not counted.
+
+It relies on a few names of asyncio's own base class that have been stable since Python 3.4 (`_ready`, `_scheduled`,
+`_add_reader` and the like); `tests/unit/test_loop.py` fails if one of them changes its meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import threading
+from asyncio import events
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from .body import Body
+from .branch import Branch, fork_for_coroutine, fork_for_function
+from .clock import perf
+from .scope import SCOPE, SLOT, Slot
+
+if TYPE_CHECKING:
+    from .writer import Writer
+
+log = logging.getLogger("perdure")
+
+
+SPIN_NS = 2_000_000
+"""How long an iteration may go on without looking at timers and sockets (nanoseconds)."""
+
+
+class BodyHandle(events.Handle):
+    """A callback of a body: counted from when it is scheduled until it has run or is cancelled."""
+
+    __slots__ = ("body",)
+    body: Body | None
+
+    def _run(self) -> None:
+        body = self.body
+        self.body = None
+        try:
+            # As the base class does it, whose frame would cost as much as the rest of this function.
+            self._context.run(self._callback, *self._args)  # type: ignore[attr-defined]
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._loop.call_exception_handler(  # type: ignore[attr-defined]
+                {"message": f"Exception in callback {self!r}", "exception": error, "handle": self}
+            )
+        finally:
+            if body is not None:
+                body.active -= 1
+                if not body.active and body.stirred:
+                    body.pump()
+
+    def cancel(self) -> None:
+        body = self.body
+        super().cancel()
+        if body is not None:
+            self.body = None
+            body.active -= 1
+            if not body.active and body.stirred:
+                body.loop.soon(body.pump)
+
+
+class BodyTimer(events.TimerHandle):
+    """A plain timer of a body."""
+
+    __slots__ = ("body",)
+    body: Body | None
+
+    def _run(self) -> None:
+        body = self.body
+        self.body = None
+        if body is None:
+            super()._run()  # type: ignore[misc]
+            return
+        body.timers -= 1
+        body.active += 1
+        try:
+            super()._run()  # type: ignore[misc]
+        finally:
+            body.active -= 1
+            if not body.active and body.stirred:
+                body.pump()
+
+    def cancel(self) -> None:
+        body = self.body
+        super().cancel()
+        if body is not None:
+            self.body = None
+            body.timers -= 1
+            if not body.active and body.stirred:
+                body.loop.soon(body.pump)
+
+
+class BranchTask(asyncio.Task[Any]):
+    """An asyncio task with the branch that it carries; `None` for perdure's own tasks and for those of traces."""
+
+    branch: Branch | None = None
+
+
+class PerdureLoop(asyncio.SelectorEventLoop):
+    """See the module text."""
+
+    def __init__(self, threads: Executor) -> None:
+        super().__init__()
+        self._threads = threads
+        self.empty = Context()
+        """The context of perdure's own callbacks: no scope. One per loop, since no two threads may be in one at once."""
+        self.flush_due: Writer | None = None
+        """Set where something waits to be committed at the end of this iteration."""
+        self._fd_bodies: dict[tuple[int, str], Body] = {}
+        self.set_task_factory(self._make_task)  # type: ignore[arg-type]
+
+    # -- one iteration -----------------------------------------------------------------------------------------
+
+    def _run_once(self) -> None:
+        """One iteration as the base class does it, and then, without asking the selector again, rounds of what has
+        become ready meanwhile: delivering an outcome makes its task ready, and a trip through the selector for each
+        would cost more than the outcome. When nothing is ready, what was recorded is committed."""
+        super()._run_once()  # type: ignore[misc]
+        ready = self._ready  # type: ignore[attr-defined]
+        writer = self.flush_due
+        if not ready and writer is None:
+            return
+        until = perf() + SPIN_NS
+        while True:
+            while ready:
+                if self._stopping:  # type: ignore[attr-defined]
+                    return
+                for _ in range(len(ready)):
+                    handle = ready.popleft()
+                    if not handle._cancelled:
+                        handle._run()
+                handle = None
+                if perf() > until:
+                    break
+            writer = self.flush_due
+            if writer is None:
+                return
+            self.flush_due = None
+            writer.flush()
+            if perf() > until:
+                return
+
+    # -- callbacks ---------------------------------------------------------------------------------------------
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
+        if context is None:
+            context = copy_context()
+        scope = context.get(SCOPE)
+        handle: events.Handle
+        if scope.__class__ is Body:
+            handle = BodyHandle(callback, args, self, context)
+            handle.body = scope
+            scope.active += 1
+        else:
+            handle = events.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_soon_unscoped(self, callback: Callable[..., Any], *args: Any) -> events.Handle:
+        """`call_soon` on behalf of perdure itself."""
+        handle = events.Handle(callback, args, self, self.empty)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> events.TimerHandle:
+        if context is None:
+            context = copy_context()
+        scope = context.get(SCOPE)
+        timer: events.TimerHandle
+        if scope.__class__ is Body:
+            timer = BodyTimer(when, callback, args, self, context)
+            timer.body = scope
+            scope.timers += 1
+        else:
+            timer = events.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    # -- tasks and threads -------------------------------------------------------------------------------------
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> BranchTask:
+        context = options.get("context")
+        scope = SCOPE.get() if context is None else context.get(SCOPE)
+        if scope.__class__ is not Body:
+            return BranchTask(coro, loop=loop, **options)
+        scope.check_open()
+        task = BranchTask(coro, loop=loop, **options)
+        scope.add_task(task)
+        # A durable call's own coroutine took its identity when it was called, and makes no calls on this branch.
+        if getattr(coro, "cr_code", None) not in DURABLE_CODE:
+            current = asyncio.current_task(self)
+            spawner: Branch | None = getattr(current, "branch", None)
+            parent = spawner if spawner is not None and spawner.body is scope else scope.strays
+            task.branch = fork_for_coroutine(parent, coro)
+        return task
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        if executor is None:
+            executor = self._threads
+        scope = SCOPE.get()
+        if scope.__class__ is not Body or _is_process_pool(executor):
+            future = super().run_in_executor(executor, func, *args)
+            if scope.__class__ is Body:
+                scope.job_started(None)
+                future.add_done_callback(lambda _: scope.job_ended(None), context=self.empty)
+            return future
+        scope.check_open()
+        current: Branch | None = getattr(asyncio.current_task(self), "branch", None)
+        parent = current if current is not None and current.body is scope else scope.strays
+        from functools import partial
+
+        slot = Slot(fork_for_function(parent, partial(func, *args)))
+        context = copy_context()
+        scope.job_started(slot)
+        future = super().run_in_executor(executor, context.run, _in_slot, slot, func, args)
+        # Registered first, so that the slot is gone exactly when the awaiting task has been made ready.
+        future.add_done_callback(lambda _: scope.job_ended(slot), context=self.empty)
+        return future
+
+    # -- file descriptors and subprocesses ---------------------------------------------------------------------
+
+    def _watch(self, fd: Any, what: str) -> None:
+        scope = SCOPE.get()
+        key = (fd if isinstance(fd, int) else fd.fileno(), what)
+        if scope.__class__ is Body and key not in self._fd_bodies:
+            self._fd_bodies[key] = scope
+            scope.descriptors += 1
+
+    def _unwatch(self, fd: Any, what: str) -> None:
+        body = self._fd_bodies.pop((fd if isinstance(fd, int) else fd.fileno(), what), None)
+        if body is not None:
+            body.descriptors -= 1
+            if not body.active and body.stirred:
+                self.call_soon_unscoped(body.pump)
+
+    def _add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Any:
+        self._watch(fd, "r")
+        return super()._add_reader(fd, callback, *args)  # type: ignore[misc]
+
+    def _remove_reader(self, fd: Any) -> bool:
+        self._unwatch(fd, "r")
+        return bool(super()._remove_reader(fd))  # type: ignore[misc]
+
+    def _add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Any:
+        self._watch(fd, "w")
+        return super()._add_writer(fd, callback, *args)  # type: ignore[misc]
+
+    def _remove_writer(self, fd: Any) -> bool:
+        self._unwatch(fd, "w")
+        return bool(super()._remove_writer(fd))  # type: ignore[misc]
+
+    async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> Any:
+        transport = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
+        scope = SCOPE.get()
+        if scope.__class__ is Body:
+            scope.subprocesses.add(transport)
+        return transport
+
+
+DURABLE_CODE: set[Any] = set()
+"""Code objects of the coroutines that durable calls return."""
+
+
+def _in_slot(slot: Slot, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    slot.ident = threading.get_ident()
+    SLOT.set(slot)
+    return func(*args)
+
+
+def _is_process_pool(executor: Any) -> bool:
+    # By name, because importing the class would import multiprocessing.
+    return any(cls.__name__ == "ProcessPoolExecutor" for cls in type(executor).__mro__)
+
+
+class LoopThread:
+    """A `PerdureLoop` on a daemon thread of its own. Bodies never run on a caller's loop."""
+
+    def __init__(self, name: str, threads: Executor) -> None:
+        self.loop = PerdureLoop(threads)
+        self.blocked = 0
+        """How many synchronous durable calls block this loop's thread right now; new bodies then go elsewhere."""
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._main, args=(started,), name=name, daemon=True)
+        self._thread.start()
+        started.wait()
+        self.ident = self._thread.ident
+
+    def _main(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(started.set)
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A task of a body raised it. The body gets it as a failure; other runs on this loop must go on.
+                log.debug("an asyncio task raised %r; the loop goes on", error)
+                continue
+            return
+
+    def here(self) -> bool:
+        """Whether the calling thread is this loop's."""
+        return threading.get_ident() == self.ident
+
+    def soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Run `callback` on the loop, outside any scope; from any thread."""
+        if threading.get_ident() == self.ident:
+            self.loop.call_soon_unscoped(callback, *args)
+        else:
+            self.loop.call_soon_threadsafe(callback, *args, context=self.loop.empty)
+
+    def flush_soon(self, writer: Writer) -> None:
+        """Have `writer` commit at the end of this iteration. On the loop's thread only."""
+        self.loop.flush_due = writer
+
+    def later(self, seconds: float, callback: Callable[..., Any], *args: Any) -> None:
+        """Run `callback` on the loop after `seconds`, outside any scope; from any thread."""
+        self.soon(self._later, seconds, callback, args)
+
+    def _later(self, seconds: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.loop.call_later(seconds, callback, *args, context=self.loop.empty)
+
+    def stop(self) -> None:
+        """End the thread; for tests and interpreter shutdown."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)

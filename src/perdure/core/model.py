@@ -1,0 +1,269 @@
+"""The records that are stored, their legal values and their units; frozen, free of I/O.
+
+Everything durable about a run is one `Run`, its `Entry` rows (the journal) and one `Action` row for each task,
+container, sleep or timeout that was *started*. An entry is written once, when its outcome is known. `Entry.n`
+counts a run's entries in commit order; that order is the truth that replay follows.
+
+Times: `..._at` are microseconds since the Unix epoch (wall clock), `..._boot` microseconds since boot, `took` is
+microseconds of duration. Identity (DESIGN §4): an entry is found by (run, action, branch, fp, occ); (branch, seq) is
+its position.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+ROOT = 0
+"""The action number of a run's root task; its parent is `NO_PARENT`."""
+NO_PARENT = -1
+
+
+class Status(StrEnum):
+    """A run's status as people see it. `INTERRUPTED` and `SLEEPING` are derived, never stored."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SLEEPING = "SLEEPING"
+    INTERRUPTED = "INTERRUPTED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    ABORTED = "ABORTED"
+
+
+STORED_STATUSES = (Status.QUEUED, Status.RUNNING, Status.SUCCEEDED, Status.FAILED, Status.ABORTED)
+FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED})
+
+
+class Kind(IntEnum):
+    """What a durable call is."""
+
+    TASK = 1
+    TRACE = 2
+    SLEEP = 3
+    TIME = 4
+    NOW = 5
+    UUID = 6
+    RANDOM = 7
+    TIMEOUT = 8
+    CONTAINER = 9
+
+
+class Result(IntEnum):
+    """What an entry holds.
+
+    `VALUE`, `ERROR`, `ITEM` (one item of a generator) and `END` (the generator is exhausted) are delivered to user
+    code. `CANCELLED`: user code cancelled the call; on replay it stays pending until it is cancelled again. `CLOSED`:
+    a generator that its consumer closed early; nothing to deliver. `FIRED`: a `durable.timeout` ran out. The last
+    three are about other entries: `LOOSEN` (from entry number `seq` on, what was recorded before this row is reused
+    where it is asked for, but no longer has to be asked for in that order), `DISCARD` (a tombstone: entry number
+    `seq` no longer counts) and `REUSE` (entry number `seq` was handed out again here).
+    """
+
+    VALUE = 0
+    ERROR = 1
+    CANCELLED = 2
+    ITEM = 3
+    END = 4
+    CLOSED = 5
+    FIRED = 6
+    LOOSEN = 7
+    DISCARD = 8
+    REUSE = 9
+
+
+class Entry(NamedTuple):
+    """One row of a journal."""
+
+    run: int
+    action: int
+    """The action in whose body the call was made."""
+    n: int
+    """Position in the run's commit order, from 1; unique within the run."""
+    branch: int
+    """Signed 64-bit hash of the branch's path in the body; 0 is the body's root branch."""
+    seq: int
+    """Position of the call in its branch, from 0; for LOOSEN, DISCARD and REUSE the entry number they speak of."""
+    occ: int
+    """How many calls of the same fingerprint came before in this branch."""
+    item: int
+    """The index of a generator's item; 0 for everything else."""
+    kind: int
+    result: int
+    fp: bytes
+    """Fingerprint: 16 bytes over kind, qualified name and canonical arguments."""
+    name: str
+    """Qualified name for people, such as `etl.fetch`."""
+    label: str | None
+    """The innermost `perdure.group` around the call."""
+    value: bytes | None
+    """The encoded outcome."""
+    inputs: bytes | None
+    """The encoded arguments, for people; `None` where there are none or they are long."""
+    source: int
+    """Id of the source snapshot under which this was written."""
+    child: int | None
+    """The number of the action that this call started, if it started one."""
+    after: int | None
+    """Set where the caller saw this outcome out of turn: right after entry `after` had been delivered."""
+    at: int
+    """When execution began (wall, microseconds)."""
+    took: int
+    """How long it took (microseconds)."""
+
+
+class Action(NamedTuple):
+    """A started task, container, sleep or timeout. Its outcome is the entry whose `child` is this action."""
+
+    run: int
+    parent: int
+    action: int
+    """Numbered from 0 (the root task) within the run."""
+    branch: int
+    seq: int
+    occ: int
+    kind: int
+    fp: bytes
+    name: str
+    label: str | None
+    inputs: bytes | None
+    source: int
+    at: int
+    attempt: int
+    """The number of the current attempt, from 1 (crashes included)."""
+    failures: int
+    """Attempts that failed and were charged to the user's `retries`."""
+    wake_at: int | None
+    """Deadline of a sleep, a backoff or a timeout (wall, microseconds)."""
+    wake_boot: int | None
+    """The same deadline since boot `boot` (microseconds); valid within that boot only."""
+    boot: str | None
+
+
+class ActionState(NamedTuple):
+    """An update of an `Action`'s changing half."""
+
+    run: int
+    parent: int
+    action: int
+    attempt: int
+    failures: int
+    wake_at: int | None
+    wake_boot: int | None
+    boot: str | None
+
+
+class Claim(NamedTuple):
+    """The right to drive a run: who, and the random token that every write must carry (DESIGN P3)."""
+
+    token: bytes
+    worker: str
+
+
+class NewRun(NamedTuple):
+    """A run as it is submitted."""
+
+    uid: bytes
+    """16 random bytes; unique over all stores."""
+    name: str
+    task: str
+    """The task's full name for people, such as `etl.main`."""
+    target: str
+    """Where the code is: `file::logical.module::QualName`; `file` is empty for code without a file (a notebook)."""
+    inputs: bytes
+    inputs_hash: bytes
+    """16 bytes over the canonical inputs; equal inputs, equal hash."""
+    created_at: int
+    reuse: str | None = None
+    """For `rerun --recover`: the name of the run whose outcomes may be reused."""
+
+
+class Run(NamedTuple):
+    """A run as it is stored. `status` is one of `STORED_STATUSES`."""
+
+    id: int
+    uid: bytes
+    name: str
+    task: str
+    target: str
+    inputs: bytes
+    inputs_hash: bytes
+    created_at: int
+    reuse: str | None
+    status: Status
+    token: bytes | None
+    worker: str | None
+    started_at: int | None
+    ended_at: int | None
+    result: int | None
+    """`Result.VALUE` or `Result.ERROR` once the run has ended by itself."""
+    value: bytes | None
+    crashes: int
+    """Claims in a row that brought no new entry."""
+    mark: int
+    """The journal's length when the run was last claimed."""
+
+
+class Finish(NamedTuple):
+    """The end of a run."""
+
+    status: Status
+    result: int
+    value: bytes
+    ended_at: int
+
+
+class CachePut(NamedTuple):
+    """A cached task outcome, shared by all runs of a store."""
+
+    key: bytes
+    value: bytes
+    at: int
+
+
+class RunWrites(NamedTuple):
+    """What one driver commits for one run: all of it or, if the token is no longer the run's, nothing of it."""
+
+    run: int
+    token: bytes
+    entries: tuple[Entry, ...] | list[Entry] = ()
+    actions: tuple[Action, ...] | list[Action] = ()
+    states: tuple[ActionState, ...] = ()
+    cache: tuple[CachePut, ...] = ()
+    finish: Finish | None = None
+
+
+class CreateRun(NamedTuple):
+    """Submit a run; with a claim it is RUNNING under that claim at once, else QUEUED."""
+
+    new: NewRun
+    claim: Claim | None
+
+
+class Created(NamedTuple):
+    """The answer to `CreateRun`: the run under that name, and whether it is the one just submitted."""
+
+    run: Run
+    fresh: bool
+
+
+class Source(NamedTuple):
+    """A snapshot of the code under a run's code root (DESIGN §4, look-up rule 3)."""
+
+    digest: bytes
+    python: str
+    """Major and minor version."""
+    modules: dict[str, bytes]
+    """Logical module name to the hash of its code."""
+
+
+class Worker(NamedTuple):
+    """A process that drives runs."""
+
+    id: str
+    pid: int
+    host: str
+    boot: str
+    lease_until_boot: int
+    """Until when its claims hold (microseconds since boot `boot`)."""
+    started_at: int

@@ -1,0 +1,133 @@
+"""What the core asks of the world: a `Store`, and `Liveness` of other workers. Each verb states what is atomic.
+
+Both are held to one contract suite (`tests/contract`) that every implementation passes, the in-memory twin included.
+Implementations are safe to call from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
+
+from .model import (
+    Action,
+    Claim,
+    Created,
+    CreateRun,
+    Entry,
+    Run,
+    RunWrites,
+    Source,
+    Status,
+    Worker,
+)
+
+
+class Store(Protocol):
+    """Where runs and journals live.
+
+    Every method raises `perdure.errors.StoreError` (a subclass that says what to do) when the database cannot be
+    used; no driver's own exception crosses this border, `database is locked` included.
+    """
+
+    @property
+    def id(self) -> str:
+        """Random, fixed when the store was created."""
+
+    @property
+    def url(self) -> str:
+        """As a person would name it, without secrets."""
+
+    def close(self) -> None:
+        """Release every connection. Further calls raise `StoreUnavailableError`. Idempotent."""
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+        """Write all of it in ONE transaction, on disk (fsynced) when this returns. One answer for each write.
+
+        `RunWrites`: `True` written whole; `False` fenced: the run's token is another, or the run has ended, and
+        nothing of this element was written (the others are not affected). Within an element: actions first, then
+        states, entries, cache puts, finish. `finish` also clears the claim. The store keeps `Entry` rows as given
+        (the driver numbers them). `CreateRun`: `Created(run, True)`, or, when the name is taken,
+        `Created(existing, False)` and nothing written for this element. Two creations of one name within one batch:
+        the first wins.
+        """
+
+    def claim(self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]) -> Run | None:
+        """Compare-and-set: take the run if its token is still `expect` and its stored status in `statuses`.
+
+        Sets token, worker and status RUNNING, clears result, value and ended_at, sets started_at if unset. If
+        `entries` (the journal's length that the claimer saw) is greater than `mark`, `crashes` becomes 1, else it
+        grows by 1; `mark` becomes `entries`. Returns the run as it is afterwards, `None` if somebody was faster.
+        Only needs to be visible to others, not fsynced.
+        """
+
+    def release(self, run: int, token: bytes) -> bool:
+        """Give a claim back (token and worker become NULL, status stays RUNNING, crashes 0) if `token` still holds."""
+
+    def abort(self, run: int, ended_at: int) -> bool:
+        """Status ABORTED and the claim cleared, whoever holds it, if the run has not ended. Fsynced."""
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def run(self, name: str) -> Run | None:
+        """The run of that name."""
+
+    def run_by_id(self, run: int) -> Run | None:
+        """The run of that number."""
+
+    def runs(self, *, limit: int | None = None, statuses: Collection[Status] | None = None) -> list[Run]:
+        """Runs by stored status, newest first."""
+
+    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
+        """Runs of this task and these inputs whose stored status is RUNNING, newest first. Must use an index."""
+
+    def journal_length(self, run: int) -> int:
+        """The highest `n` in the run's journal, 0 if it is empty. O(actions) at most."""
+
+    def last_action(self, run: int) -> int:
+        """The highest action number that the run has used, 0 if none but the root."""
+
+    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
+        """The entries of one action's body in order of `n`, or of the whole run (in order of `n`)."""
+
+    def actions(self, run: int, parent: int | None = None) -> list[Action]:
+        """The started actions under one parent (or of the whole run), in order of their number."""
+
+    def open_actions(self, run: int) -> list[Action]:
+        """The actions of that run that no entry names as its `child`: what was started and has no outcome."""
+
+    # -- sources, cache, workers -------------------------------------------------------------------------------
+
+    def source_id(self, source: Source) -> int:
+        """A small number for this snapshot, the same for the same digest. Visible is enough."""
+
+    def source(self, id: int) -> Source | None:
+        """The snapshot of that number."""
+
+    def cache_get(self, key: bytes) -> bytes | None:
+        """A cached outcome."""
+
+    def renew(self, worker: Worker) -> None:
+        """Insert or update the worker's row. Visible is enough. On a connection of its own: never waits for commit()
+        calls of this process to return, only for the database's own lock."""
+
+    def worker(self, id: str) -> Worker | None:
+        """That worker's row."""
+
+    def forget(self, id: str) -> None:
+        """Remove the worker's row."""
+
+
+class Liveness(Protocol):
+    """An operating-system lock per worker: a free lock means a dead process on this host (DESIGN §6)."""
+
+    def hold(self, worker: str) -> None:
+        """Take this process's lock; held until `drop` or the process's death, however it dies."""
+
+    def drop(self, worker: str) -> None:
+        """Let go and remove the lock's file."""
+
+    def is_dead(self, worker: str) -> bool:
+        """`True` only if that worker's process is certainly gone; `False` if it lives or this cannot be told."""

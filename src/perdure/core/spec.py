@@ -1,0 +1,85 @@
+"""What the core knows of a task: a function and its settings, without the public classes around it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from .model import Kind
+from .values import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The pause between two attempts: `initial` seconds, times `factor` each time, at most `maximum` seconds.
+
+    `jitter` is the share of the pause (0 to 1) that is random.
+    """
+
+    initial: float = 1.0
+    factor: float = 2.0
+    maximum: float = 300.0
+    jitter: float = 0.0
+
+    def seconds(self, failures: int) -> float:
+        """The pause after that many failures (from 1)."""
+        try:
+            pause = self.initial * self.factor ** (failures - 1)
+        except OverflowError:
+            pause = self.maximum
+        pause = min(pause, self.maximum)
+        return pause * (1 - self.jitter * random.random())
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStrategy:
+    """How often a failed attempt is tried again, and after which pause. `count` retries make `count + 1` attempts."""
+
+    count: int = 0
+    backoff: Backoff | None = None
+
+
+NO_RETRIES = RetryStrategy()
+
+
+@dataclass(eq=False, slots=True)
+class Function:
+    """A function under the durability boundary: its identity and the codecs of what crosses it."""
+
+    kind: Kind
+    fn: Callable[..., Any]
+    name: str
+    """For people, such as `etl.fetch` or `call_api`."""
+    is_async: bool
+    signature: Signature
+    qualified: Callable[[], str]
+    """The qualified name under the logical module; computed late, because `__main__` has to be resolved first."""
+    _prefix: Any = field(default=None)
+
+    def fingerprint(self, identity: bytes) -> bytes:
+        """16 bytes over kind, qualified name and canonical arguments (DESIGN §4)."""
+        prefix = self._prefix
+        if prefix is None:
+            prefix = self._prefix = blake2b(
+                b"%d\0%b\0" % (self.kind, self.qualified().encode("utf-8", "surrogatepass")), digest_size=16
+            )
+        digest = prefix.copy()
+        digest.update(identity)
+        return digest.digest()  # type: ignore[no-any-return]
+
+
+@dataclass(eq=False, slots=True)
+class TaskSpec(Function):
+    """A task's function and settings."""
+
+    retries: RetryStrategy = NO_RETRIES
+    timeout: float | None = None
+    """Seconds of live time for one attempt."""
+    cache_key: Callable[[bytes], bytes] | None = None
+    """From the canonical inputs to the key under which the outcome is shared between runs; `None`: not cached."""
+    target: Callable[[], str] = field(default=lambda: "")
+    """Where the code is, as `NewRun.target` says it."""
+    env_vars: dict[str, str] = field(default_factory=dict)

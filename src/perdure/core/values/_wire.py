@@ -1,0 +1,311 @@
+"""What stands in the bytes: MessagePack, plus extension types for what MessagePack cannot say.
+
+A value under no declaration (`Any`) is written so that it comes back as it was: a tuple as a tuple, a set as a
+set. The same extensions carry the leaves of declared types (a `Decimal` is written alike under `Decimal` and under
+`Any`), so any stored value can be read for display without its declaration. Only the standard library's value types
+have a code; nothing here looks up a class by a name taken from data.
+
+The codes are part of the stored format: never renumber one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from typing import Any, Final, cast
+
+import msgspec
+from msgspec.msgpack import Ext
+
+INT: Final = 1  # an integer over 64 bits: signed, big-endian
+STR: Final = 2  # text with lone surrogates: UTF-8 with surrogates passed through
+TUPLE: Final = 3
+SET: Final = 4  # elements sorted by their bytes
+FROZENSET: Final = 5
+BYTEARRAY: Final = 6
+PAIRS: Final = 7  # a dict whose keys are not all text: [key, value, key, value, ...]
+DATETIME: Final = 8  # [year, month, day, hour, minute, second, microsecond, fold, zone]
+DATE: Final = 9  # proleptic ordinal
+TIME: Final = 10  # [hour, minute, second, microsecond, fold, zone]
+TIMEDELTA: Final = 11  # [days, seconds, microseconds]
+DECIMAL: Final = 12  # its text
+UUID: Final = 13  # its 16 bytes
+COMPLEX: Final = 14  # [real, imaginary]
+RANGE: Final = 15  # [start, stop, step]
+
+SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types of immutable values that MessagePack itself keeps apart: bytes in, the same value out."""
+
+INT_MIN: Final = -(2**63)
+INT_MAX: Final = 2**64 - 1
+
+Dump = Callable[[Any, bool], object]
+
+encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class NotStorable(Exception):
+    """A value under `Any` whose type has no extension; `path` grows outwards as the exception passes containers."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+        self.path: list[str] = []
+
+
+def dump_any(value: object, canonical: bool = False) -> object:
+    """`value` as objects that `encode` writes losslessly; `canonical` also sorts dicts. Raises `NotStorable`."""
+    cls = type(value)
+    dump = _DUMP.get(cls) or _late(cls)
+    if dump is None:
+        raise NotStorable(value)
+    return dump(value, canonical)
+
+
+def _late(cls: type) -> Dump | None:
+    """Types whose modules perdure does not import for their sake: a value of one means its module is there."""
+    for module, name, dump in (("decimal", "Decimal", _dump_decimal), ("uuid", "UUID", _dump_uuid)):
+        if cls is getattr(sys.modules.get(module), name, None):
+            _DUMP[cls] = dump
+            return dump
+    return None
+
+
+def sorted_wires(wires: list[object]) -> list[object]:
+    """Set elements in the order of their bytes, the one order that every process agrees on."""
+    if len(wires) < 2:
+        return wires
+    return sorted(wires, key=encode)
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether MessagePack can hold the text (no lone surrogate in it)."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _dump_same(value: object, canonical: bool) -> object:
+    return value
+
+
+def dump_int(value: int, canonical: bool = False) -> object:
+    if INT_MIN <= value <= INT_MAX:
+        return value
+    return Ext(INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def dump_str(value: str, canonical: bool = False) -> object:
+    return value if is_plain_text(value) else Ext(STR, value.encode("utf-8", "surrogatepass"))
+
+
+def _items(values: Any, canonical: bool) -> list[object]:
+    wires: list[object] = []
+    for value in values:
+        try:
+            wires.append(dump_any(value, canonical))
+        except NotStorable as misfit:
+            misfit.path.append(f"[{len(wires)}]")
+            raise
+    return wires
+
+
+def _dump_list(value: list[object], canonical: bool) -> object:
+    return _items(value, canonical)
+
+
+def _dump_tuple(value: tuple[object, ...], canonical: bool) -> object:
+    return Ext(TUPLE, encode(_items(value, canonical)))
+
+
+def _dump_set(value: set[object], canonical: bool) -> object:
+    return Ext(SET, encode(sorted_wires(_items(value, canonical))))
+
+
+def _dump_frozenset(value: frozenset[object], canonical: bool) -> object:
+    return Ext(FROZENSET, encode(sorted_wires(_items(value, canonical))))
+
+
+def _dump_dict(value: dict[object, object], canonical: bool) -> object:
+    pairs: list[tuple[object, object]] = []
+    plain = True
+    for key, item in value.items():
+        try:
+            pairs.append((dump_any(key, canonical), dump_any(item, canonical)))
+        except NotStorable as misfit:
+            misfit.path.append(f"[{short(key)}]")
+            raise
+        plain = plain and type(pairs[-1][0]) is str
+    if plain:
+        return dict(sorted(pairs, key=key_order)) if canonical and len(pairs) > 1 else dict(pairs)
+    if canonical:
+        pairs.sort(key=key_order)
+    return Ext(PAIRS, encode([wire for pair in pairs for wire in pair]))
+
+
+def key_order(pair: Sequence[object]) -> tuple[str, bytes]:
+    """Where a pair of wires stands in a canonical map: text in the order of its characters, as msgspec has it."""
+    key = pair[0]
+    return (key, b"") if type(key) is str else ("", encode(key))
+
+
+def _dump_bytearray(value: bytearray, canonical: bool) -> object:
+    return Ext(BYTEARRAY, bytes(value))
+
+
+def _dump_zone(zone: tzinfo | None, offset: timedelta | None) -> object:
+    """`None`, a zone's key, or `[offset in µs]` with the name it was given, where it was given one."""
+    if zone is None:
+        return None
+    key = getattr(zone, "key", None)
+    if isinstance(key, str) and type(zone).__module__ in ("zoneinfo", "zoneinfo._zoneinfo", "_zoneinfo"):
+        return key
+    if offset is None:
+        raise NotStorable(zone)  # a zone that knows no offset for this value cannot be written down
+    name = zone.__getinitargs__()[1:] if type(zone) is timezone else ()  # type: ignore[attr-defined]
+    return [offset // timedelta(microseconds=1), *map(dump_str, name)]
+
+
+def _dump_datetime(value: datetime, canonical: bool) -> object:
+    return Ext(DATETIME, encode([
+        value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond,
+        value.fold, _dump_zone(value.tzinfo, value.utcoffset()),
+    ]))  # fmt: skip
+
+
+def _dump_date(value: date, canonical: bool) -> object:
+    return Ext(DATE, encode(value.toordinal()))
+
+
+def _dump_time(value: time, canonical: bool) -> object:
+    zone = _dump_zone(value.tzinfo, value.utcoffset())
+    return Ext(TIME, encode([value.hour, value.minute, value.second, value.microsecond, value.fold, zone]))
+
+
+def _dump_timedelta(value: timedelta, canonical: bool) -> object:
+    return Ext(TIMEDELTA, encode([value.days, value.seconds, value.microseconds]))
+
+
+def _dump_decimal(value: object, canonical: bool) -> object:
+    return Ext(DECIMAL, str(value).encode())
+
+
+def _dump_uuid(value: Any, canonical: bool) -> object:
+    return Ext(UUID, value.bytes)
+
+
+def _dump_complex(value: complex, canonical: bool) -> object:
+    return Ext(COMPLEX, encode([value.real, value.imag]))
+
+
+def _dump_range(value: range, canonical: bool) -> object:
+    return Ext(RANGE, encode([dump_int(value.start), dump_int(value.stop), dump_int(value.step)]))
+
+
+_DUMP: dict[type, Dump] = {
+    type(None): _dump_same,
+    bool: _dump_same,
+    float: _dump_same,
+    bytes: _dump_same,
+    int: dump_int,
+    str: dump_str,
+    list: _dump_list,
+    dict: _dump_dict,
+    tuple: _dump_tuple,
+    set: _dump_set,
+    frozenset: _dump_frozenset,
+    bytearray: _dump_bytearray,
+    datetime: _dump_datetime,
+    date: _dump_date,
+    time: _dump_time,
+    timedelta: _dump_timedelta,
+    complex: _dump_complex,
+    range: _dump_range,
+}
+
+
+def _load_zone(wire: object) -> tzinfo | None:
+    if wire is None:
+        return None
+    if isinstance(wire, str):
+        import re
+        from zoneinfo import ZoneInfo
+
+        # A key names files under the zone database, and may name modules of the `tzdata` package: keep it to those.
+        if not re.fullmatch(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*", wire):
+            raise ValueError(f"{wire!r} is not the key of a time zone")
+        return ZoneInfo(wire)
+    offset, *name = cast("list[Any]", wire)
+    return timezone(timedelta(microseconds=offset), *name)
+
+
+def _load_datetime(data: memoryview) -> datetime:
+    year, month, day, hour, minute, second, microsecond, fold, zone = decode_any(data)
+    return datetime(year, month, day, hour, minute, second, microsecond, _load_zone(zone), fold=fold)
+
+
+def _load_time(data: memoryview) -> time:
+    hour, minute, second, microsecond, fold, zone = decode_any(data)
+    return time(hour, minute, second, microsecond, _load_zone(zone), fold=fold)
+
+
+def _load_pairs(data: memoryview) -> dict[object, object]:
+    flat = iter(decode_any(data))
+    return dict(zip(flat, flat, strict=True))
+
+
+def _load_decimal(data: memoryview) -> object:
+    from decimal import Decimal
+
+    return Decimal(bytes(data).decode())
+
+
+def _load_uuid(data: memoryview) -> object:
+    import uuid
+
+    return uuid.UUID(bytes=bytes(data))
+
+
+_LOAD: dict[int, Callable[[memoryview], object]] = {
+    INT: lambda data: int.from_bytes(data, "big", signed=True),
+    STR: lambda data: bytes(data).decode("utf-8", "surrogatepass"),
+    TUPLE: lambda data: tuple(decode_any(data)),
+    SET: lambda data: set(decode_any(data)),
+    FROZENSET: lambda data: frozenset(decode_any(data)),
+    BYTEARRAY: bytearray,
+    PAIRS: _load_pairs,
+    DATETIME: _load_datetime,
+    DATE: lambda data: date.fromordinal(decode_any(data)),
+    TIME: _load_time,
+    TIMEDELTA: lambda data: timedelta(*decode_any(data)),
+    DECIMAL: _load_decimal,
+    UUID: _load_uuid,
+    COMPLEX: lambda data: complex(*decode_any(data)),
+    RANGE: lambda data: range(*decode_any(data)),
+}
+
+
+def _load_ext(code: int, data: memoryview) -> object:
+    load = _LOAD.get(code)
+    if load is None:
+        raise ValueError(f"extension {code} is unknown to this version of perdure")
+    return load(data)
+
+
+decode_any: Final[Callable[[bytes | memoryview], Any]] = msgspec.msgpack.Decoder(ext_hook=_load_ext).decode
+"""Bytes to values, as under `Any`. Corrupt bytes raise exceptions of many types: callers catch `Exception`."""
+
+
+def short(value: object, limit: int = 60) -> str:
+    """A value inside a message: the text of plain scalars only, since any other `repr` is code of its author."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    if type(value) not in SCALARS:
+        return type(value).__qualname__
+    text = repr(value[:limit]) if isinstance(value, (str, bytes)) else repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

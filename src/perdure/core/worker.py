@@ -1,0 +1,331 @@
+"""A process that drives runs: its store and writer, its loops and threads, its lease, and the runs it holds.
+
+A worker's claims hold as long as its row in the store is renewed (every third of the lease) or, on this host, as long
+as its process lives: it holds an operating-system lock, and a free lock means a dead process. A run's own token, not
+the lease, decides whether a write counts: a worker that comes back too late is refused by the store (P3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from ..errors import LeaseLostError, PerdureError, RunAbortedError, StoreError
+from . import source
+from .clock import US, Clock, SystemClock
+from .driver import Driver
+from .loop import LoopThread
+from .model import Claim, Created, CreateRun, Kind, NewRun, Run, Status
+from .model import Worker as WorkerRow
+from .ports import Liveness, Store
+from .spec import TaskSpec
+from .writer import Submission, Writer
+
+log = logging.getLogger("perdure")
+
+LAZY_SECONDS = 0.05
+"""How long a row that nobody waits for may stay in memory."""
+WATCH_SECONDS = 1.0
+"""How often the claims of a few driven runs are looked at, so that an abort is noticed while nothing is written."""
+WATCHED = 50
+
+
+class Threads(Protocol):
+    """Where sync bodies run: an executor whose jobs can say that they wait."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]: ...
+
+    def parked(self) -> None: ...
+
+    def resumed(self) -> None: ...
+
+
+class Worker:
+    """See the module text. One per store and process."""
+
+    def __init__(
+        self, store: Store, liveness: Liveness, threads: Any, *, lease: float = 15.0, clock: Clock | None = None
+    ) -> None:
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.store = store
+        self.liveness = liveness
+        self.threads = threads
+        self.lease = lease
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self.writer = Writer(store)
+        self.drivers: dict[int, Driver] = {}
+        self._started_at = self.clock.wall()
+        self._lock = threading.Lock()
+        self._loops: list[LoopThread] = []
+        self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
+        self._lazy: set[Driver] = set()
+        self._lazy_armed = False
+        self._beating = False
+        self._closed = threading.Event()
+
+    # -- loops -------------------------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> LoopThread:
+        """The main loop."""
+        if not self._loops:
+            with self._lock:
+                if not self._loops:
+                    self._loops.append(LoopThread("perdure-loop", self.threads))
+        return self._loops[0]
+
+    def loop_for(self, driver: Driver) -> LoopThread:
+        """A loop whose thread is not blocked by a synchronous durable call: the driver's own if possible."""
+        if not driver.loop.blocked:
+            return driver.loop
+        with self._lock:
+            for loop in self._loops:
+                if not loop.blocked:
+                    return loop
+            loop = LoopThread(f"perdure-loop-{len(self._loops) + 1}", self.threads)
+            self._loops.append(loop)
+            return loop
+
+    def call_on_loop(self, loop: LoopThread, make_task: Callable[[], asyncio.Task[Any]]) -> Future[Any]:
+        """Make a task on that loop and have its outcome as a thread-safe future."""
+        future: Future[Any] = Future()
+
+        def done(task: asyncio.Task[Any]) -> None:
+            if task.cancelled():
+                future.set_exception(asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(task.result())
+
+        def begin() -> None:
+            try:
+                make_task().add_done_callback(done, context=loop.loop.empty)
+            except BaseException as error:
+                future.set_exception(error)
+
+        loop.soon(begin)
+        return future
+
+    # -- submitting and claiming -------------------------------------------------------------------------------
+
+    def submit(self, new: NewRun, spec: TaskSpec) -> Driver | Run:
+        """Store a run and drive it. Gives its driver, or the run that already has that name. Blocks on the store."""
+        self._attend()
+        created = self.writer.submit_through(CreateRun(new, self._claim()))
+        if not created.fresh:
+            return created.run
+        driver = self._driver(created.run, spec, fresh=True)
+        driver.loop.soon(driver.start)
+        return driver
+
+    def submit_soon(self, new: NewRun, spec: TaskSpec) -> Future[Driver | Run]:
+        """The same without blocking: runs that are submitted at one time share a commit."""
+        self._attend()
+        future: Future[Driver | Run] = Future()
+        loop = self.loop
+
+        def created(answer: Created | StoreError) -> None:
+            if isinstance(answer, StoreError):
+                future.set_exception(answer)
+            elif not answer.fresh:
+                future.set_result(answer.run)
+            else:
+                loop.soon(begin, answer.run)
+
+        def begin(run: Run) -> None:
+            driver = self._driver(run, spec, fresh=True)
+            future.set_result(driver)
+            driver.start()
+
+        def send() -> None:
+            self.writer.submit(Submission(CreateRun(new, self._claim()), created))
+            loop.flush_soon(self.writer)
+
+        loop.soon(send)
+        return future
+
+    def _claim(self) -> Claim:
+        return Claim(secrets.token_bytes(16), self.id)
+
+    def take(self, run: Run, spec: TaskSpec, statuses: Collection[Status]) -> Driver | None:
+        """Claim a stored run and drive it; `None` if somebody was faster. Blocks on the store."""
+        self._attend()
+        length = self.store.journal_length(run.id)
+        if run.status == Status.FAILED:
+            # Continuing by hand is a new beginning for the crash count.
+            length = max(length, run.mark + 1)
+        claimed = self.store.claim(run.id, self._claim(), expect=run.token, entries=length, statuses=statuses)
+        if claimed is None:
+            return None
+        driver = self._driver(claimed, spec, fresh=False)
+        driver.loop.soon(driver.start)
+        return driver
+
+    def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool) -> Driver:
+        driver = Driver(self, run, spec, self.loop, fresh=fresh)
+        self.drivers[run.id] = driver
+        return driver
+
+    def left(self, driver: Driver) -> None:
+        """That run is no longer driven here."""
+        if self.drivers.get(driver.run_id) is driver:
+            del self.drivers[driver.run_id]
+
+    def holder(self, run: Run) -> WorkerRow | None:
+        """Who drives that run right now; `None` if nobody does, so that it may be claimed."""
+        if run.token is None or run.worker is None:
+            return None
+        if run.worker == self.id:
+            return self._row() if run.id in self.drivers else None
+        if self.liveness.is_dead(run.worker):
+            return None
+        row = self.store.worker(run.worker)
+        if row is None or row.boot != self.clock.boot_id or row.lease_until_boot <= self.clock.boot():
+            return None
+        return row
+
+    def sleeps(self, run: Run) -> bool:
+        """Whether a live run has nothing to do until a recorded deadline."""
+        now = self.clock.boot()
+        waiting = [
+            action
+            for action in self.store.open_actions(run.id)
+            if action.wake_boot is not None and action.boot == self.clock.boot_id
+        ]
+        return any(action.kind != Kind.TIMEOUT and (action.wake_boot or 0) > now for action in waiting)
+
+    def explain_fence(self, driver: Driver) -> None:
+        """The store refused a write of `driver`: find out why, and stop it with that."""
+        name = driver.run.name
+        reason: PerdureError = LeaseLostError(
+            f"run {name!r} is no longer this process's: it was frozen or cut off for longer than its lease "
+            f"({self.lease:g} s), and another process took the run over. Nothing that happened here since was recorded."
+        )
+        try:
+            now = self.store.run_by_id(driver.run_id)
+        except StoreError:
+            now = None
+        if now is not None and now.status == Status.ABORTED:
+            reason = RunAbortedError(f"run {name!r} was aborted")
+        elif now is not None and now.worker is not None and now.worker != self.id:
+            reason = LeaseLostError(f"{reason} It is driven by {now.worker} now.")
+        driver.stop(reason)
+
+    # -- sources -----------------------------------------------------------------------------------------------
+
+    def source_id(self, target: str) -> int:
+        """The number of today's snapshot of the code that `target` belongs to."""
+        file = target.partition("::")[0]
+        root = source.code_root(file) if file else ""
+        known = self._sources.get(root)
+        if known is None:
+            sources = source.Sources(root or None)
+        else:
+            sources = known[0]
+        snapshot = sources.snapshot()
+        if known is None or known[1] != snapshot.digest:
+            known = (sources, snapshot.digest, self.store.source_id(snapshot))
+            self._sources[root] = known
+        return known[2]
+
+    def source_changed(self, source_id: int, target: str) -> bool:
+        """Whether the code of that snapshot differs from today's."""
+        file = target.partition("::")[0]
+        self.source_id(target)
+        sources = self._sources[source.code_root(file) if file else ""][0]
+        then = self.store.source(source_id)
+        return then is None or source.changed(then, sources.snapshot())
+
+    # -- what is committed when nobody waits -------------------------------------------------------------------
+
+    def flush_lazily(self, driver: Driver) -> None:
+        """Commit that driver's outbox soon, unless something else does first."""
+        self._lazy.add(driver)
+        if not self._lazy_armed:
+            self._lazy_armed = True
+            self.loop.later(LAZY_SECONDS, self._flush_lazy)
+
+    def _flush_lazy(self) -> None:
+        self._lazy_armed = False
+        while self._lazy:
+            driver = self._lazy.pop()
+            if driver.outbox and not driver.stopping:
+                self.writer.mark_ready(driver)
+        self.writer.flush()
+
+    # -- the lease ---------------------------------------------------------------------------------------------
+
+    def _row(self) -> WorkerRow:
+        until = self.clock.boot() + int(self.lease * US)
+        return WorkerRow(self.id, os.getpid(), socket.gethostname(), self.clock.boot_id, until, self._started_at)
+
+    def _attend(self) -> None:
+        """Before the first claim: take the lock, write the row, keep it fresh."""
+        if self._beating:
+            return
+        with self._lock:
+            if self._beating:
+                return
+            self.liveness.hold(self.id)
+            self.store.renew(self._row())
+            self._beating = True
+        threading.Thread(target=self._beat, name="perdure-heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
+        renewed = self.clock.boot()
+        interval = int(self.lease * US / 3)
+        pause = min(WATCH_SECONDS, self.lease / 3)
+        while not self._closed.wait(pause):
+            now = self.clock.boot()
+            due = now - renewed >= interval
+            try:
+                if due:
+                    self.store.renew(self._row())
+                    renewed = now
+                if self.drivers and (due or len(self.drivers) <= WATCHED):
+                    self._watch()
+            except StoreError as error:
+                log.warning("the lease could not be renewed: %s", error)
+
+    def _watch(self) -> None:
+        for driver in list(self.drivers.values()):
+            now = self.store.run_by_id(driver.run_id)
+            if now is not None and now.token != driver.token and not driver.done.done() and not driver.ending:
+                driver.fenced()
+
+    def retire(self) -> None:
+        """The process ends: give back what is still claimed and leave no row behind. Quick; waits for nothing."""
+        self._closed.set()
+        for driver in list(self.drivers.values()):
+            if not driver.ending:
+                self.store.release(driver.run_id, driver.token)
+        if self._beating:
+            self._beating = False
+            self.store.forget(self.id)
+            self.liveness.drop(self.id)
+
+    def close(self) -> None:
+        """Stop driving, let go of the lock, end the loops. For tests, and for `perdure.init` with another store."""
+        self._closed.set()
+        for driver in list(self.drivers.values()):
+            driver.stop(PerdureError("perdure was shut down"))
+        for driver in list(self.drivers.values()):
+            try:
+                driver.done.exception(5)
+            except TimeoutError:
+                log.warning("run %s did not unwind", driver.run.name)
+        for loop in self._loops:
+            loop.stop()
+        try:
+            self.retire()
+        except StoreError as error:
+            log.debug("the worker's row stays behind: %s", error)
+        self.store.close()

@@ -1,0 +1,397 @@
+"""The commit path: what many callers record at one time shares one transaction, and nobody waits for a thread hop.
+
+Every driver has an *outbox* of records. Whoever wants them on disk becomes the leader if there is none: it empties
+all outboxes into one transaction, commits, and tells everybody. Threads queue up behind the leader and mostly find
+their record already committed when their turn comes. The event loop never queues: if there is a leader, that leader
+looks again before it lets go (W3).
+
+- W1 entry numbers are given by the leader, in the order in which records entered the outbox; they have no gaps.
+- W2 a record's outcome is announced only after the transaction that holds it is on disk.
+- W3 no record is left behind: a leader that has released the lock looks at `_ready` once more.
+- W4 what stands in one outbox item is written in one transaction, whoever flushes when.
+
+Where the disk is slow, committing on the loop's thread would stall every body, so a writer thread takes over. That is
+decided by what commits really took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StoreError
+from .body import Body, LoopWaiter, Outcome
+from .branch import Call
+from .clock import perf
+from .model import (
+    Action,
+    ActionState,
+    CachePut,
+    Created,
+    CreateRun,
+    Entry,
+    Finish,
+    Result,
+    RunWrites,
+)
+
+if TYPE_CHECKING:
+    from .driver import Driver
+    from .ports import Store
+
+SLOW_NS = 5_000_000
+"""A commit that takes longer than this (nanoseconds, smoothed) moves to the writer thread."""
+FAST_NS = 2_000_000
+"""Below this it comes back."""
+
+
+class Record:
+    """An outcome on its way into the journal."""
+
+    __slots__ = ("after", "at", "call", "child", "done", "error", "item", "n", "result", "took", "value", "waiter")
+
+    def __init__(
+        self,
+        call: Call,
+        result: int,
+        value: bytes | None,
+        at: int,
+        took: int,
+        *,
+        item: int = 0,
+        child: int | None = None,
+        after: int | None = None,
+        waiter: LoopWaiter | None = None,
+    ) -> None:
+        self.call = call
+        self.result = result
+        self.value = value
+        self.at = at
+        self.took = took
+        self.item = item
+        self.child = child
+        self.after = after
+        self.waiter = waiter
+        self.n = 0
+        self.done = False
+        self.error: BaseException | None = None
+
+
+class Mark:
+    """A row about other entries (`LOOSEN`, `DISCARD`, `REUSE`); `record` is set where a call waits for it."""
+
+    __slots__ = ("action", "result", "seq", "value")
+
+    def __init__(self, action: int, result: Result, seq: int) -> None:
+        self.action = action
+        self.result = result
+        self.seq = seq
+
+
+class Reuse(Record):
+    """A loose entry handed out again; `original` is the entry's number."""
+
+    __slots__ = ("original",)
+
+    def __init__(self, call: Call, entry: Entry, item: int, *, after: int | None, waiter: LoopWaiter | None) -> None:
+        super().__init__(call, entry.result, entry.value, entry.at, entry.took, item=item, after=after, waiter=waiter)
+        self.original = entry.n
+
+
+class Synced:
+    """Not a row: tells a caller that everything before it in the outbox is on disk."""
+
+    __slots__ = ("body", "done", "error", "future")
+
+    def __init__(self, body: Body, future: asyncio.Future[None] | None) -> None:
+        self.body = body
+        self.future = future
+        self.done = False
+        self.error: BaseException | None = None
+
+    def announce(self) -> None:
+        self.done = True
+        if self.future is not None:
+            self.body.loop.soon(self._wake)
+
+    def _wake(self) -> None:
+        assert self.future is not None
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Submission:
+    """A run on its way into the store."""
+
+    __slots__ = ("create", "outcome", "tell")
+
+    def __init__(self, create: CreateRun, tell: Callable[[Created | StoreError], None] | None = None) -> None:
+        self.create = create
+        self.tell = tell
+        self.outcome: Created | StoreError | None = None
+
+    def answer(self, outcome: Created | StoreError) -> None:
+        self.outcome = outcome
+        if self.tell is not None:
+            self.tell(outcome)
+
+
+Item = Any
+"""A Record, Mark, Action, ActionState, CachePut, Finish, or a tuple of them that must not be parted."""
+
+_MARK_FP = bytes(16)
+
+
+class Writer:
+    """One per store and process."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._ready: list[Driver] = []
+        self._submissions: list[Submission] = []
+        self._smoothed_ns = 0
+        self._slow = False
+        self._thread_wake: threading.Event | None = None
+
+    # -- three ways in -----------------------------------------------------------------------------------------
+
+    def through(self, driver: Driver, record: Record | Synced) -> None:
+        """Commit `record` (already in the outbox) and whatever else waits; the calling thread blocks."""
+        self._ready.append(driver)
+        with self._lock:
+            if not record.done:
+                self._drain()
+        self._look_again()
+        if record.error is not None:
+            raise record.error
+
+    def mark_ready(self, driver: Driver) -> None:
+        """Something in that driver's outbox waits for the next commit."""
+        self._ready.append(driver)
+
+    def submit(self, submission: Submission) -> None:
+        """A new run waits for the next commit."""
+        self._submissions.append(submission)
+
+    def submit_through(self, create: CreateRun) -> Created:
+        """Commit a new run, and whatever else waits; the calling thread blocks."""
+        submission = Submission(create)
+        self._submissions.append(submission)
+        with self._lock:
+            if submission.outcome is None:
+                self._drain()
+        self._look_again()
+        if isinstance(submission.outcome, StoreError):
+            raise submission.outcome
+        assert submission.outcome is not None
+        return submission.outcome
+
+    def flush(self) -> None:
+        """Commit what waits, without ever blocking on another committer. For event loops."""
+        if self._slow:
+            self._to_thread()
+            return
+        self._look_again()
+
+    def _look_again(self) -> None:
+        while (self._ready or self._submissions) and self._lock.acquire(blocking=False):
+            try:
+                self._drain()
+            finally:
+                self._lock.release()
+
+    def _to_thread(self) -> None:
+        if self._thread_wake is None:
+            self._thread_wake = threading.Event()
+            threading.Thread(target=self._writer_thread, name="perdure-writer", daemon=True).start()
+        self._thread_wake.set()
+
+    def _writer_thread(self) -> None:
+        wake = self._thread_wake
+        assert wake is not None
+        while True:
+            wake.wait()
+            wake.clear()
+            while self._ready or self._submissions:
+                with self._lock:
+                    self._drain()
+
+    # -- the leader --------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Commit everything that waits now, as one transaction. Called with the lock held."""
+        # Lists are cut, never replaced: a thread may hold a reference to one and be about to append to it, and what
+        # it appends must either be in the cut or stay for the next leader.
+        ready = _cut(self._ready)
+        submissions = _cut(self._submissions) if self._submissions else []
+        taken: list[tuple[Driver, list[Item]]] = []
+        writes: list[RunWrites | CreateRun] = []
+        for driver in dict.fromkeys(ready) if len(ready) > 1 else ready:
+            outbox = _cut(driver.outbox)
+            if outbox:
+                taken.append((driver, outbox))
+                writes.append(_rows(driver, outbox))
+        for submission in submissions:
+            writes.append(submission.create)
+        if not writes:
+            return
+        began = perf()
+        try:
+            answers = self._store.commit(writes)
+        except StoreError as error:
+            self._failed(taken, submissions, error)
+            return
+        except BaseException as error:
+            # Not a condition of the database but a fault of ours: nobody may wait for ever because of it.
+            failure = StoreError(f"the journal could not be written: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._failed(taken, submissions, failure)
+            return
+        self._measure(perf() - began)
+        bodies: dict[Body, None] = {}
+        for (driver, outbox), answer in zip(taken, answers, strict=False):
+            if answer:
+                _announce(driver, outbox, bodies)
+            else:
+                driver.fenced()
+                for record in _records(outbox):
+                    record.done = True
+                    record.error = driver.stopped_error()
+        if submissions:
+            for submission, created in zip(submissions, answers[len(taken) :], strict=True):
+                assert isinstance(created, Created)
+                submission.answer(created)
+        for body in bodies:
+            if body.loop.here():
+                body.pump()
+            else:
+                body.loop.soon(body.pump)
+
+    def _failed(self, taken: list[tuple[Driver, list[Item]]], submissions: list[Submission], error: StoreError) -> None:
+        for driver, outbox in taken:
+            driver.stop(error)
+            for record in _records(outbox):
+                record.done = True
+                record.error = driver.stopped_error()
+        for submission in submissions:
+            submission.answer(error)
+
+    def _measure(self, took_ns: int) -> None:
+        self._smoothed_ns += (took_ns - self._smoothed_ns) // 8
+        if self._slow:
+            self._slow = self._smoothed_ns > FAST_NS
+        else:
+            self._slow = self._smoothed_ns > SLOW_NS
+
+
+def _cut(queue: list[Any]) -> list[Any]:
+    taken = queue[:]
+    del queue[: len(taken)]
+    return taken
+
+
+def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
+    """Number the records of one driver and turn them into rows."""
+    run, n, source = driver.run_id, driver.n, driver.source_id
+    if len(outbox) == 1 and outbox[0].__class__ is Record:
+        item = outbox[0]
+        driver.n = item.n = n + 1
+        return RunWrites(run, driver.token, (_entry(item, run, n + 1, source),))
+    entries: list[Any] = []
+    actions: list[Action] = []
+    states: list[ActionState] = []
+    cache: list[CachePut] = []
+    finish: Finish | None = None
+    stack = outbox
+    if any(item.__class__ is tuple for item in outbox):
+        stack = []
+        for item in outbox:
+            if item.__class__ is tuple:
+                stack.extend(item)
+            else:
+                stack.append(item)
+    for item in stack:
+        kind = item.__class__
+        if kind is Record:
+            n += 1
+            item.n = n
+            entries.append(_entry(item, run, n, source))
+        elif kind is Mark:
+            n += 1
+            entries.append(Entry(run, item.action, n, 0, item.seq, 0, 0, 0, item.result, _MARK_FP, "", None, None, None, source, None, None, 0, 0))
+        elif kind is Reuse:
+            n += 1
+            item.n = n
+            action = item.call.body.action
+            entries.append(
+                Entry(run, action, n, 0, item.original, 0, item.item, 0, Result.REUSE, _MARK_FP, "", None, None, None, source, None, item.after, 0, 0)
+            )
+        elif kind is Action:
+            actions.append(item)
+        elif kind is ActionState:
+            states.append(item)
+        elif kind is CachePut:
+            cache.append(item)
+        elif kind is Synced:
+            pass
+        else:
+            assert kind is Finish, kind
+            finish = item
+    driver.n = n
+    return RunWrites(run, driver.token, entries, actions, tuple(states), tuple(cache), finish)
+
+
+def _entry(record: Record, run: int, n: int, source: int) -> Any:
+    # A plain tuple in the order of `Entry`: building the class costs three times as much, and this is the one place
+    # that runs once per recorded call.
+    call = record.call
+    return (
+        run, call.body.action, n, call.branch.id, call.seq, call.occ, record.item, call.kind, record.result, call.fp,
+        call.name, call.label, record.value, call.inputs, source, record.child, record.after, record.at, record.took,
+    )  # fmt: skip
+
+
+def _records(outbox: list[Item]) -> list[Record | Synced]:
+    found: list[Record | Synced] = []
+    for item in outbox:
+        for part in item if item.__class__ is tuple else (item,):
+            if isinstance(part, (Record, Synced)):
+                found.append(part)
+    return found
+
+
+def _announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> None:
+    """Tell everybody whose record is on disk (W2)."""
+    if len(outbox) == 1 and outbox[0].__class__ is Record and outbox[0].result != Result.CANCELLED:
+        record = outbox[0]
+        if record.waiter is not None:
+            body = record.call.body
+            body.committed(record.waiter, Outcome(record.n, record.result, record.value))
+            bodies[body] = None
+        record.done = True
+        return
+    cancelled = 0
+    finish = False
+    for item in outbox:
+        for part in item if item.__class__ is tuple else (item,):
+            kind = part.__class__
+            if kind is Record or kind is Reuse:
+                waiter = part.waiter
+                if waiter is not None:
+                    body = waiter.call.body
+                    body.committed(waiter, Outcome(part.n, part.result, part.value))
+                    bodies[body] = None
+                elif part.result == Result.CANCELLED:
+                    cancelled += 1
+                part.done = True
+            elif kind is Synced:
+                part.announce()
+            elif kind is Finish:
+                finish = True
+    if cancelled:
+        driver.cancellations_written(cancelled)
+    if finish:
+        driver.finished()

@@ -1,0 +1,187 @@
+"""Every error that perdure raises, as one tree; the name says whose fault it is.
+
+    PerdureError
+    ├── UsageError                 you: the call, the input or the declaration is wrong; fix it and call again
+    │   ├── TaskNotFoundError          no such task in that file
+    │   ├── RunNotFoundError           no such run in this store
+    │   ├── InputError                 an input is missing, unknown or of the wrong type
+    │   ├── UnsupportedTypeError       a declared type that cannot cross the durability boundary
+    │   ├── ValueMismatchError         a value that does not fit its declared type
+    │   ├── ValueTooLargeError         a value over the inline limit
+    │   ├── RunConflictError           the run name is taken by another task or other inputs
+    │   ├── NestedRunError             `perdure.run` inside a task, or while a file is only being loaded
+    │   ├── BranchError                a durable call from a place that has no branch of its own
+    │   └── InsideTraceError           a durable call that may not stand inside a trace
+    ├── RunAlreadyActive           somebody else drives this run right now; wait for it, or look there
+    ├── RunAbortedError            the run was aborted by a person
+    ├── NonDeterminismError        the code asks for something else than what is recorded; restore the code
+    ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
+    ├── CrashLoopError             ten attempts in a row died without one new entry
+    ├── TaskTimeoutError           an attempt took longer than its task's `timeout`
+    ├── NonRecoverableError        raised by user code: do not retry
+    ├── RemoteError                a recorded exception whose own class cannot be rebuilt here
+    └── StoreError                 the world: the database cannot be used
+        ├── StoreUnavailableError      it cannot be opened, read or written (missing, read-only, full, locked)
+        ├── ForeignStoreError          the file is not a perdure store
+        └── StoreVersionError          its schema is newer than this perdure
+
+`RunStopped` stands outside the tree: it is control flow, derives from `BaseException`, and user code that
+catches `Exception` does not swallow it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BranchError",
+    "CrashLoopError",
+    "ForeignStoreError",
+    "InputError",
+    "InsideTraceError",
+    "LeaseLostError",
+    "NestedRunError",
+    "NonDeterminismError",
+    "NonRecoverableError",
+    "PerdureError",
+    "PerdureWarning",
+    "RemoteError",
+    "RunAbortedError",
+    "RunAlreadyActive",
+    "RunConflictError",
+    "RunNotFoundError",
+    "RunStopped",
+    "StoreError",
+    "StoreUnavailableError",
+    "StoreVersionError",
+    "TaskNotFoundError",
+    "TaskTimeoutError",
+    "UnsupportedTypeError",
+    "UsageError",
+    "ValueMismatchError",
+    "ValueTooLargeError",
+]
+
+
+class PerdureError(Exception):
+    """Base of every error that perdure itself raises."""
+
+
+class PerdureWarning(UserWarning):
+    """Something works but probably not as its author meant it."""
+
+
+class RunStopped(BaseException):
+    """This run is no longer driven here (shutdown, lost lease, abort, parking): unwind, nothing more is recorded."""
+
+
+class UsageError(PerdureError):
+    """The caller asked for something that cannot be; the message names the thing and the remedy."""
+
+
+class TaskNotFoundError(UsageError):
+    """No such task where it was looked for."""
+
+
+class RunNotFoundError(UsageError):
+    """No run of that name in this store."""
+
+
+class InputError(UsageError):
+    """An input is missing, unknown, or does not fit its parameter's type."""
+
+
+class UnsupportedTypeError(UsageError, TypeError):
+    """A declared type, or a value under no declaration, that perdure cannot encode."""
+
+
+class ValueMismatchError(UsageError, TypeError):
+    """A value that does not fit the type declared for it; the message says which annotation would fit."""
+
+
+class ValueTooLargeError(UsageError, ValueError):
+    """An encoded value over the inline limit."""
+
+
+class RunConflictError(UsageError):
+    """The run name belongs to another task, or to the same task with other inputs."""
+
+
+class NestedRunError(UsageError):
+    """`perdure.run` where no run may start: inside a task, or while a file is loaded to resume one of its runs."""
+
+
+class BranchError(UsageError):
+    """A durable call from a second task or thread on one branch, or from a thread that perdure did not start."""
+
+
+class InsideTraceError(UsageError):
+    """A sleep, task or container called inside a trace, which is recorded as one unit."""
+
+
+class RunAlreadyActive(PerdureError):
+    """The run is live in another process (or elsewhere in this one); the message says where."""
+
+
+class RunAbortedError(PerdureError):
+    """The run was aborted."""
+
+
+class NonDeterminismError(PerdureError):
+    """Replayed code of unchanged source asks for something else than what its journal holds.
+
+    Attributes:
+        expected: what the journal holds at this place, as text (`None`: nothing was recorded here).
+        received: what the code asked for, as text (`None`: the code no longer asks).
+    """
+
+    def __init__(self, message: str, *, expected: str | None = None, received: str | None = None) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.received = received
+
+
+class LeaseLostError(PerdureError):
+    """This process lost its claim on the run; nothing it did after that was recorded."""
+
+
+class CrashLoopError(PerdureError):
+    """The run died ten times in a row without one new entry in its journal."""
+
+
+class TaskTimeoutError(PerdureError, TimeoutError):
+    """An attempt ran longer than its task's `timeout`."""
+
+
+class NonRecoverableError(PerdureError):
+    """Raise this (or a subclass) in a task to fail it at once, whatever its `retries` say."""
+
+
+class RemoteError(PerdureError):
+    """A recorded exception whose class cannot be rebuilt from modules already imported.
+
+    Attributes:
+        type_name: the original class as `module.QualName`.
+        message: `str()` of the original.
+        traceback_text: the original traceback as text.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.type_name = type_name
+        self.message = message
+        self.traceback_text = traceback_text
+
+
+class StoreError(PerdureError):
+    """The database cannot be used as it is."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be opened, read or written just now."""
+
+
+class ForeignStoreError(StoreError):
+    """The file is a database, or something else, that perdure did not make."""
+
+
+class StoreVersionError(StoreError):
+    """The database was written by a newer perdure."""

@@ -1,0 +1,37 @@
+"""How a run's row looks after it was submitted or claimed: rules of the port that every adapter shares."""
+
+from __future__ import annotations
+
+from perdure.core.model import Claim, NewRun, Run, Status
+
+
+def submitted(number: int, new: NewRun, claim: Claim | None) -> Run:
+    """A run just submitted; with a claim, as if it had been queued and claimed in the same moment."""
+    return Run(
+        number,
+        *new,
+        status=Status.QUEUED if claim is None else Status.RUNNING,
+        token=None if claim is None else claim.token,
+        worker=None if claim is None else claim.worker,
+        started_at=None if claim is None else new.created_at,
+        ended_at=None,
+        result=None,
+        value=None,
+        crashes=0 if claim is None else 1,
+        mark=0,
+    )
+
+
+def claimed(run: Run, claim: Claim, entries: int, now: int) -> Run:
+    """A run just claimed by somebody who saw `entries` entries in its journal."""
+    return run._replace(
+        token=claim.token,
+        worker=claim.worker,
+        status=Status.RUNNING,
+        result=None,
+        value=None,
+        ended_at=None,
+        started_at=now if run.started_at is None else run.started_at,
+        crashes=1 if entries > run.mark else run.crashes + 1,
+        mark=entries,
+    )

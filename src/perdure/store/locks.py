@@ -1,0 +1,165 @@
+"""A lock per worker, which the system lets go however its process ends: the fastest way to learn of a death.
+
+Each worker holds a POSIX record lock (`fcntl.lockf`) on `<directory>/<worker>.lock`. Unlike `flock` it belongs to the
+process and not to the descriptor, so a forked child that outlives the worker does not keep it; and it is one lock for
+the whole machine, whatever the pid namespaces of those who ask (containers included, if they share the directory).
+
+Two traps of that kind of lock decide how this module is built: closing *any* descriptor of the file drops the lock,
+and asking about a lock of one's own process finds it free. So a module-wide table knows what this process holds, and
+no file in that table is ever opened again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import threading
+from contextlib import suppress
+from typing import Final
+
+from perdure.errors import StoreUnavailableError, UsageError
+
+from ._posix_locks import holder
+
+_SUFFIX: Final = ".lock"
+_WORKER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+_table_lock = threading.Lock()
+# Path of a lock file to the process that holds it here and its descriptor. A forked child inherits the table but not
+# the locks; the pid tells them apart.
+_table: dict[str, tuple[int, int]] = {}
+
+
+def _after_fork_in_child() -> None:
+    # Some other thread of the parent may have held the lock at the moment of the fork.
+    global _table_lock
+    _table_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class FileLiveness:
+    """A `Liveness` through lock files in one directory of this host.
+
+    A worker whose file is missing counts as dead if the directory is there: workers hold before anybody can hear of
+    them, and only `drop`, or a sweep that found the lock free, removes a file. Without the directory nothing can be
+    told. Ask only about workers that use this directory (those of this host); never trust the answer with more than a
+    compare-and-set claim, whose token fences whoever was taken for dead by mistake.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory: Final = os.path.realpath(directory)
+
+    def hold(self, worker: str) -> None:
+        path = self._path(worker)
+        if path is None:
+            raise UsageError(f"a worker's id is made of letters, digits and _.-, at most 128: not {worker!r}")
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            with _table_lock:
+                if self._is_own(path):
+                    raise UsageError(f"worker {worker} is already held by this process")
+                fd = _create_locked(path)
+                if fd is None:
+                    raise UsageError(f"worker {worker} is already held by another process")
+                _table[path] = os.getpid(), fd
+        except OSError as error:
+            raise StoreUnavailableError(f"{path} cannot be locked ({error.strerror}): check its directory") from error
+        self.sweep()
+
+    def drop(self, worker: str) -> None:
+        path = self._path(worker)
+        with _table_lock:
+            if path is None or not self._is_own(path):
+                return
+            _, fd = _table.pop(path)
+            # First the name, then the lock: the file can be taken for a dead worker's, but for nobody else's.
+            with suppress(OSError):
+                os.unlink(path)
+            os.close(fd)
+
+    def is_dead(self, worker: str) -> bool:
+        path = self._path(worker)
+        if path is None:
+            return False
+        with _table_lock:
+            if self._is_own(path):
+                return False
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return os.path.isdir(self._directory)
+            except OSError:
+                return False
+            try:
+                return holder(fd) is None
+            except OSError:
+                return False
+            finally:
+                os.close(fd)
+
+    def sweep(self) -> None:
+        """Remove the files of dead workers; they count as dead before and after."""
+        try:
+            names = os.listdir(self._directory)
+        except OSError:
+            return
+        for name in names:
+            path = os.path.join(self._directory, name)
+            if not name.endswith(_SUFFIX):
+                continue
+            with _table_lock:
+                if not self._is_own(path):
+                    with suppress(OSError):
+                        _remove_if_free(path)
+
+    def _path(self, worker: str) -> str | None:
+        # Ids come from the database, whose writer must not choose which files are opened here.
+        if not _WORKER.fullmatch(worker):
+            return None
+        return os.path.join(self._directory, worker + _SUFFIX)
+
+    @staticmethod
+    def _is_own(path: str) -> bool:
+        own = _table.get(path)
+        return own is not None and own[0] == os.getpid()
+
+
+def _create_locked(path: str) -> int | None:
+    """A descriptor of the file with its lock held, `None` if another process has it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(fd, path):
+                return fd
+            # A sweep removed the file between our opening and locking it.
+            os.close(fd)
+        except (BlockingIOError, PermissionError):  # which of them depends on the system
+            taken = _is_at(fd, path) and holder(fd) is not None
+            os.close(fd)
+            if taken:
+                return None
+        except BaseException:
+            os.close(fd)
+            raise
+
+
+def _remove_if_free(path: str) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The name may belong to a new file by now, if another sweep was faster.
+        if _is_at(fd, path):
+            os.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

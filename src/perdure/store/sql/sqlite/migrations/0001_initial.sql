@@ -1,0 +1,112 @@
+-- The first schema. Column names are those of `perdure.core.model`, where each is explained.
+
+-- Facts about the store itself: its random id.
+CREATE TABLE meta (
+    key   TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- What every write looks at (token, status) comes first and what may be large comes last: SQLite reads a row up to the
+-- last column that it needs, and a large one in front would cost a walk through its overflow pages each time.
+CREATE TABLE runs (
+    id          INTEGER PRIMARY KEY,
+    token       BLOB,
+    status      TEXT    NOT NULL,
+    worker      TEXT,
+    crashes     INTEGER NOT NULL,
+    mark        INTEGER NOT NULL,
+    result      INTEGER,
+    created_at  INTEGER NOT NULL,
+    started_at  INTEGER,
+    ended_at    INTEGER,
+    uid         BLOB    NOT NULL,
+    inputs_hash BLOB    NOT NULL,
+    name        TEXT    NOT NULL UNIQUE,
+    task        TEXT    NOT NULL,
+    target      TEXT    NOT NULL,
+    reuse       TEXT,
+    inputs      BLOB    NOT NULL,
+    value       BLOB
+);
+
+-- Runs that were started and have not ended: those that a same call may continue.
+CREATE INDEX runs_running ON runs (task, inputs_hash) WHERE status = 'RUNNING';
+
+-- Every status that a plain successful run never has, so that listing by it costs such a run nothing.
+CREATE INDEX runs_rare ON runs (status) WHERE status NOT IN ('RUNNING', 'SUCCEEDED');
+
+-- The journals. Clustered by body and commit order, which is how they grow and how they are read. The columns stand in
+-- the order of `Entry`, and those of `actions` in the order of `Action`: the tuples are bound as they are.
+CREATE TABLE entries (
+    run    INTEGER NOT NULL,
+    action INTEGER NOT NULL,
+    n      INTEGER NOT NULL,
+    branch INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    occ    INTEGER NOT NULL,
+    item   INTEGER NOT NULL,
+    kind   INTEGER NOT NULL,
+    result INTEGER NOT NULL,
+    fp     BLOB    NOT NULL,
+    name   TEXT    NOT NULL,
+    label  TEXT,
+    value  BLOB,
+    inputs BLOB,
+    source INTEGER NOT NULL,
+    child  INTEGER,
+    after  INTEGER,
+    at     INTEGER NOT NULL,
+    took   INTEGER NOT NULL,
+    PRIMARY KEY (run, action, n)
+) WITHOUT ROWID;
+
+-- Which started actions have an outcome; traces start none and do not pay for it.
+CREATE INDEX entries_child ON entries (run, child) WHERE child IS NOT NULL;
+
+-- Tasks, containers, sleeps and timeouts that were started.
+CREATE TABLE actions (
+    run       INTEGER NOT NULL,
+    parent    INTEGER NOT NULL,
+    action    INTEGER NOT NULL,
+    branch    INTEGER NOT NULL,
+    seq       INTEGER NOT NULL,
+    occ       INTEGER NOT NULL,
+    kind      INTEGER NOT NULL,
+    fp        BLOB    NOT NULL,
+    name      TEXT    NOT NULL,
+    label     TEXT,
+    inputs    BLOB,
+    source    INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    attempt   INTEGER NOT NULL,
+    failures  INTEGER NOT NULL,
+    wake_at   INTEGER,
+    wake_boot INTEGER,
+    boot      TEXT,
+    PRIMARY KEY (run, parent, action)
+) WITHOUT ROWID;
+
+-- Snapshots of the code under which entries were written; `modules` is a JSON object, module name to base64 hash.
+CREATE TABLE sources (
+    id      INTEGER PRIMARY KEY,
+    digest  BLOB NOT NULL UNIQUE,
+    python  TEXT NOT NULL,
+    modules TEXT NOT NULL
+);
+
+-- Outcomes of cached tasks, shared by all runs.
+CREATE TABLE cache (
+    key   BLOB    NOT NULL PRIMARY KEY,
+    value BLOB    NOT NULL,
+    at    INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Processes that drive runs, and until when their claims hold.
+CREATE TABLE workers (
+    id               TEXT    NOT NULL PRIMARY KEY,
+    pid              INTEGER NOT NULL,
+    host             TEXT    NOT NULL,
+    boot             TEXT    NOT NULL,
+    lease_until_boot INTEGER NOT NULL,
+    started_at       INTEGER NOT NULL
+) WITHOUT ROWID;

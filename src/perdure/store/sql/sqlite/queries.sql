@@ -1,0 +1,196 @@
+-- Every statement that the SQLite store runs (pragmas and BEGIN/COMMIT apart). Parameters are bound in order of their
+-- question marks, which follows the order of the records in `perdure.core.model`.
+
+-- name: insert_run
+-- Submit a run; no row is inserted when its name is taken.
+INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at,
+                  crashes, mark)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+ON CONFLICT (name) DO NOTHING;
+
+-- name: insert_entry_fenced
+-- Append one entry, if the claim still holds: fence and row in one statement, the fast path of a sequential body.
+INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
+                     after, at, took)
+SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+WHERE EXISTS (SELECT 1 FROM runs WHERE id = ? AND token = ? AND status = 'RUNNING');
+
+-- name: holder
+-- The token under which a run may be written; no row if it has ended or was not started.
+SELECT token FROM runs WHERE id = ? AND status = 'RUNNING';
+
+-- name: insert_entry
+-- Append an entry inside a transaction that has checked the fence.
+INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
+                     after, at, took)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_action
+-- Record a started action inside a transaction that has checked the fence.
+INSERT INTO actions (run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures,
+                     wake_at, wake_boot, boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: update_action
+-- Change the changing half of an action.
+UPDATE actions SET attempt = ?, failures = ?, wake_at = ?, wake_boot = ?, boot = ?
+WHERE run = ? AND parent = ? AND action = ?;
+
+-- name: put_cache
+-- Keep a cached outcome; the last one wins.
+INSERT INTO cache (key, value, at) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
+
+-- name: finish
+-- End a run and clear its claim, if the claim still holds.
+UPDATE runs SET status = ?, result = ?, value = ?, ended_at = ?, token = NULL, worker = NULL
+WHERE id = ? AND token = ? AND status = 'RUNNING';
+
+-- name: claim
+-- Take a run; the caller has compared its token and status in the same transaction.
+UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
+                started_at = coalesce(started_at, ?), crashes = ?, mark = ?
+WHERE id = ?;
+
+-- name: release
+-- Give a claim back.
+UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token = ? AND status = 'RUNNING';
+
+-- name: abort
+-- End a run that has not ended, whoever drives it.
+UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?
+WHERE id = ? AND status IN ('QUEUED', 'RUNNING');
+
+-- name: run_by_name
+-- The run of that name.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark
+FROM runs WHERE name = ?;
+
+-- name: run_by_id
+-- The run of that number.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark
+FROM runs WHERE id = ?;
+
+-- name: runs_all
+-- All runs, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark
+FROM runs ORDER BY id DESC LIMIT ?;
+
+-- name: runs_running
+-- Runs that are RUNNING, newest first. Left alone, SQLite would read the whole table to save the sorting.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark
+FROM runs WHERE id IN (
+    SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' ORDER BY id DESC LIMIT ?
+) ORDER BY id DESC;
+
+-- name: runs_succeeded
+-- Runs that SUCCEEDED, newest first; most runs did, so this reads the table from its end.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark
+FROM runs WHERE status = 'SUCCEEDED' ORDER BY id DESC LIMIT ?;
+
+-- name: runs_rare
+-- Runs of any other status, newest first; its second condition is what lets SQLite use the partial index.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark
+FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') ORDER BY id DESC LIMIT ?;
+
+-- name: similar
+-- Unfinished runs of this task and these inputs, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark
+FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
+
+-- name: journal_length
+-- The highest `n` of a run: leaps from action to action in the primary key, and takes the last entry of each.
+WITH RECURSIVE body (run, action) AS (
+    SELECT run, action FROM (SELECT run, action FROM entries WHERE run = ? ORDER BY action LIMIT 1)
+    UNION ALL
+    SELECT run, (SELECT min(e.action) FROM entries AS e WHERE e.run = body.run AND e.action > body.action)
+    FROM body WHERE action IS NOT NULL
+)
+SELECT coalesce(max((SELECT max(e.n) FROM entries AS e WHERE e.run = body.run AND e.action = body.action)), 0)
+FROM body WHERE action IS NOT NULL;
+
+-- name: last_action
+-- The highest action number of a run: leaps from parent to parent in the primary key, and takes the last of each.
+WITH RECURSIVE family (run, parent) AS (
+    SELECT run, parent FROM (SELECT run, parent FROM actions WHERE run = ? ORDER BY parent LIMIT 1)
+    UNION ALL
+    SELECT run, (SELECT min(a.parent) FROM actions AS a WHERE a.run = family.run AND a.parent > family.parent)
+    FROM family WHERE parent IS NOT NULL
+)
+SELECT coalesce(max((SELECT max(a.action) FROM actions AS a WHERE a.run = family.run AND a.parent = family.parent)), 0)
+FROM family WHERE parent IS NOT NULL;
+
+-- name: entries_of_action
+-- One page of a body's entries, in commit order.
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took
+FROM entries WHERE run = ? AND action = ? AND n > ? ORDER BY n LIMIT ?;
+
+-- name: entries_of_run
+-- A whole journal by body; the caller merges the bodies, which are each in order (much faster than sorting here).
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took
+FROM entries WHERE run = ? ORDER BY action, n;
+
+-- name: actions_of_parent
+-- The actions that one body started, in order of their number.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot
+FROM actions WHERE run = ? AND parent = ? ORDER BY action;
+
+-- name: actions_of_run
+-- All started actions of a run, in order of their number.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot
+FROM actions WHERE run = ? ORDER BY action;
+
+-- name: open_actions
+-- The actions of a run that have no outcome, in order of their number.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot
+FROM actions AS a
+WHERE run = ? AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.run = a.run AND e.child = a.action)
+ORDER BY action;
+
+-- name: source_id
+-- The number of a snapshot.
+SELECT id FROM sources WHERE digest = ?;
+
+-- name: insert_source
+-- Keep a snapshot, unless another process was faster.
+INSERT INTO sources (digest, python, modules) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING;
+
+-- name: source
+-- The snapshot of that number.
+SELECT digest, python, modules FROM sources WHERE id = ?;
+
+-- name: cache_get
+-- A cached outcome.
+SELECT value FROM cache WHERE key = ?;
+
+-- name: renew
+-- Insert or update a worker's row.
+INSERT INTO workers (id, pid, host, boot, lease_until_boot, started_at) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, boot = excluded.boot,
+                               lease_until_boot = excluded.lease_until_boot, started_at = excluded.started_at;
+
+-- name: worker
+-- A worker's row.
+SELECT id, pid, host, boot, lease_until_boot, started_at FROM workers WHERE id = ?;
+
+-- name: forget
+-- Remove a worker's row.
+DELETE FROM workers WHERE id = ?;
+
+-- name: insert_meta
+-- Set a fact about the store.
+INSERT INTO meta (key, value) VALUES (?, ?);
+
+-- name: meta
+-- Read a fact about the store.
+SELECT value FROM meta WHERE key = ?;

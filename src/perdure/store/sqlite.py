@@ -1,0 +1,303 @@
+"""The default store: one SQLite file, no server.
+
+Guarantees: `commit` and `abort` are fsynced when they return (`synchronous=FULL`; also `fullfsync` on macOS). With
+`durability="process"` they are only handed to the system: they survive the death of every process, and an outage of
+the machine may take back the newest ones, in order. Claims, sources and heartbeats are always written that way, since
+they need only be visible; a commit that follows them takes them to the disk with it.
+
+Three connections, each with a lock of its own: one writes journals, one reads, one is for claims and heartbeats, so
+that neither a long read nor a slow commit keeps a lease from being renewed. WAL mode lets them work side by side;
+between processes, and between the two that write, SQLite's own write lock decides.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Final, Literal
+
+import msgspec
+
+from perdure.core.clock import Clock, SystemClock
+from perdure.core.model import (
+    Action,
+    ActionState,
+    CachePut,
+    Claim,
+    Created,
+    CreateRun,
+    Entry,
+    Run,
+    RunWrites,
+    Source,
+    Status,
+    Worker,
+)
+from perdure.errors import StoreError
+
+from ._rows import claimed, submitted
+from ._sql import queries
+from ._sqlite_file import Link, StoreFile
+
+Durability = Literal["power", "process"]
+Row = tuple[Any, ...]
+
+_SQL: Final = queries("sqlite")
+_INSERT_RUN: Final = _SQL["insert_run"]
+_INSERT_ENTRY_FENCED: Final = _SQL["insert_entry_fenced"]
+_FINISH: Final = _SQL["finish"]
+_STATUS: Final = {str(status): status for status in Status}
+_PAGE: Final = 2_000
+_NO_ROW: Final = object()
+
+
+class SQLiteStore:
+    """A `Store` in one SQLite file.
+
+    The file is created when it is missing, readable for its owner only; so is a directory `.perdure` around it, and no
+    other. Safe from any thread. A forked child cannot use it, nor open the same file again while it has this copy; both
+    are refused with an error that says so.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        durability: Durability = "power",
+        busy_timeout: float = 5.0,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        """Open or create the store.
+
+        Args:
+            path: the database file.
+            durability: `"power"`: what is committed survives an outage; `"process"`: it survives every process.
+            busy_timeout: seconds to wait while another process writes, before `StoreUnavailableError` names it.
+            clock: gives the time at which a run was first claimed.
+        """
+        self._clock = clock or SystemClock()
+        file = StoreFile(path, busy_timeout)
+        file.create()
+        self._file = file
+        self._writer = Link(file, synchronous="FULL" if durability == "power" else "NORMAL")
+        self._reader = Link(file, synchronous="NORMAL", read_only=True)
+        self._aside = Link(file, synchronous="NORMAL")
+        try:
+            self._id = self._writer.run(file.prepare)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self._file.path}"
+
+    @property
+    def path(self) -> str:
+        """The database file, absolute, links resolved."""
+        return self._file.path
+
+    def close(self) -> None:
+        self._aside.close()
+        self._reader.close()
+        self._writer.close()
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+        if len(writes) == 1:
+            # One statement is a transaction by itself, and saves BEGIN, a query for the fence, and COMMIT.
+            write = writes[0]
+            if isinstance(write, CreateRun):
+                return [self._writer.run(lambda cursor: _create(cursor, write))]
+            run, token, entries, actions, states, cache, finish = write
+            if not (actions or states or cache):
+                if finish is None and len(entries) == 1 and entries[0][0] == run:
+                    return [self._writer.change(_INSERT_ENTRY_FENCED, (*entries[0], run, token))]
+                if finish is not None and not entries:
+                    return [self._writer.change(_FINISH, (*finish, run, token))]
+        elif not writes:
+            return []
+        return self._writer.transaction(lambda cursor: _write_batch(cursor, writes))
+
+    def claim(
+        self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
+    ) -> Run | None:
+        def take(cursor: sqlite3.Cursor) -> Run | None:
+            row = cursor.execute(_SQL["run_by_id"], (run,)).fetchone()
+            old = None if row is None else _run(row)
+            if old is None or old.token != expect or old.status not in statuses:
+                return None
+            new = claimed(old, claim, entries, self._clock.wall())
+            cursor.execute(_SQL["claim"], (new.token, new.worker, new.started_at, new.crashes, new.mark, run))
+            return new
+
+        return self._aside.transaction(take)
+
+    def release(self, run: int, token: bytes) -> bool:
+        return self._aside.change(_SQL["release"], (run, token))
+
+    def abort(self, run: int, ended_at: int) -> bool:
+        return self._writer.change(_SQL["abort"], (ended_at, run))
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def run(self, name: str) -> Run | None:
+        rows = self._reader.rows(_SQL["run_by_name"], (name,))
+        return _run(rows[0]) if rows else None
+
+    def run_by_id(self, run: int) -> Run | None:
+        rows = self._reader.rows(_SQL["run_by_id"], (run,))
+        return _run(rows[0]) if rows else None
+
+    def runs(self, *, limit: int | None = None, statuses: Collection[Status] | None = None) -> list[Run]:
+        most = -1 if limit is None else limit
+        if statuses is None:
+            return [_run(row) for row in self._reader.rows(_SQL["runs_all"], (most,))]
+        found: list[Run] = []
+        for status in set(statuses):
+            if status is Status.RUNNING:
+                rows = self._reader.rows(_SQL["runs_running"], (most,))
+            elif status is Status.SUCCEEDED:
+                rows = self._reader.rows(_SQL["runs_succeeded"], (most,))
+            else:
+                rows = self._reader.rows(_SQL["runs_rare"], (status, most))
+            found += [_run(row) for row in rows]
+        found.sort(key=lambda run: run.id, reverse=True)
+        return found[:limit]
+
+    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
+        return [_run(row) for row in self._reader.rows(_SQL["similar"], (task, inputs_hash))]
+
+    def journal_length(self, run: int) -> int:
+        length: int = self._reader.rows(_SQL["journal_length"], (run,))[0][0]
+        return length
+
+    def last_action(self, run: int) -> int:
+        number: int = self._reader.rows(_SQL["last_action"], (run,))[0][0]
+        return number
+
+    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
+        if action is None:
+            journal = list(map(Entry._make, self._reader.rows(_SQL["entries_of_run"], (run,))))
+            journal.sort(key=_by_n)
+            return journal
+        # By pages, so that a million rows need not lie in memory at once, and no read transaction stays open between
+        # them, which would keep the WAL from being reset. What is appended meanwhile may show or not.
+        first = self._entries_after(run, action, 0)
+        return first if len(first) < _PAGE else chain(first, self._further_entries(run, action, first[-1].n))
+
+    def _entries_after(self, run: int, action: int, n: int) -> list[Entry]:
+        return list(map(Entry._make, self._reader.rows(_SQL["entries_of_action"], (run, action, n, _PAGE))))
+
+    def _further_entries(self, run: int, action: int, n: int) -> Iterator[Entry]:
+        while page := self._entries_after(run, action, n):
+            yield from page
+            n = page[-1].n
+
+    def actions(self, run: int, parent: int | None = None) -> list[Action]:
+        if parent is None:
+            return list(map(Action._make, self._reader.rows(_SQL["actions_of_run"], (run,))))
+        return list(map(Action._make, self._reader.rows(_SQL["actions_of_parent"], (run, parent))))
+
+    def open_actions(self, run: int) -> list[Action]:
+        return list(map(Action._make, self._reader.rows(_SQL["open_actions"], (run,))))
+
+    # -- sources, cache, workers -------------------------------------------------------------------------------
+
+    def source_id(self, source: Source) -> int:
+        if not (rows := self._reader.rows(_SQL["source_id"], (source.digest,))):
+            modules = msgspec.json.encode(source.modules).decode()
+            self._aside.change(_SQL["insert_source"], (source.digest, source.python, modules))
+            rows = self._reader.rows(_SQL["source_id"], (source.digest,))
+        number: int = rows[0][0]
+        return number
+
+    def source(self, id: int) -> Source | None:
+        if not (rows := self._reader.rows(_SQL["source"], (id,))):
+            return None
+        digest, python, modules = rows[0]
+        try:
+            return Source(digest, python, msgspec.json.decode(modules, type=dict[str, bytes]))
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{self.path}: the source snapshot {id} cannot be read: {error}") from error
+
+    def cache_get(self, key: bytes) -> bytes | None:
+        rows = self._reader.rows(_SQL["cache_get"], (key,))
+        return rows[0][0] if rows else None
+
+    def renew(self, worker: Worker) -> None:
+        self._aside.change(_SQL["renew"], worker)
+
+    def worker(self, id: str) -> Worker | None:
+        rows = self._reader.rows(_SQL["worker"], (id,))
+        return Worker._make(rows[0]) if rows else None
+
+    def forget(self, id: str) -> None:
+        self._aside.change(_SQL["forget"], (id,))
+
+
+def _by_n(entry: Entry) -> int:
+    return entry.n
+
+
+def _run(row: Row) -> Run:
+    return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
+
+
+def _create(cursor: sqlite3.Cursor, write: CreateRun) -> Created:
+    new, claim = write
+    # The fresh row is built here rather than read back; its number comes from the insertion.
+    run = submitted(0, new, claim)
+    cursor.execute(_INSERT_RUN, (*new, run.status, run.token, run.worker, run.started_at, run.crashes))
+    if cursor.rowcount == 1:
+        assert cursor.lastrowid is not None
+        return Created(run._replace(id=cursor.lastrowid), True)
+    return Created(_run(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
+
+
+def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+    answers: list[Created | bool] = []
+    holders: dict[int, object] = {}
+    entries: list[Entry] = []
+    actions: list[Action] = []
+    states: list[ActionState] = []
+    cache: list[CachePut] = []
+    ends: list[Row] = []
+    for write in writes:
+        if isinstance(write, CreateRun):
+            answers.append(_create(cursor, write))
+            continue
+        run = write.run
+        holder = holders.get(run, _NO_ROW)
+        if holder is _NO_ROW:
+            row = cursor.execute(_SQL["holder"], (run,)).fetchone()
+            holder = holders[run] = None if row is None else row[0]
+        if holder is None or holder != write.token:
+            answers.append(False)
+            continue
+        entries += write.entries
+        actions += write.actions
+        states += write.states
+        cache += write.cache
+        if write.finish is not None:
+            ends.append((*write.finish, run, write.token))
+            holders[run] = None
+        answers.append(True)
+    if actions:
+        cursor.executemany(_SQL["insert_action"], actions)
+    if states:
+        cursor.executemany(_SQL["update_action"], [(*state[3:], *state[:3]) for state in states])
+    if entries:
+        cursor.executemany(_SQL["insert_entry"], entries)
+    if cache:
+        cursor.executemany(_SQL["put_cache"], cache)
+    if ends:
+        cursor.executemany(_FINISH, ends)
+    return answers

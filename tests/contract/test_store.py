@@ -1,0 +1,626 @@
+"""The contract of the port `Store`: what every implementation promises, the in-memory twin included.
+
+P1 (recorded once) and P3 (one driver) rest on these promises. Each test states one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract._records import (
+    DONE,
+    OTHER,
+    TOKEN,
+    action,
+    created,
+    entry,
+    new_run,
+    root_action,
+    state,
+    worker,
+    writes,
+)
+
+from perdure.core.model import (
+    NO_PARENT,
+    ROOT,
+    STORED_STATUSES,
+    CachePut,
+    Claim,
+    Created,
+    CreateRun,
+    Finish,
+    Result,
+    Run,
+    RunWrites,
+    Source,
+    Status,
+)
+from perdure.core.ports import Store
+from perdure.errors import StoreError, StoreUnavailableError
+from perdure.store.memory import MemoryStore
+from perdure.store.sqlite import SQLiteStore
+
+RUNNING = frozenset({Status.RUNNING})
+NOW = 123_456
+
+
+class StoppedClock:
+    boot_id = "boot-1"
+
+    def wall(self) -> int:
+        return NOW
+
+    def boot(self) -> int:
+        return 0
+
+
+MAKERS: dict[str, Callable[[Path], Store]] = {
+    "memory": lambda _: MemoryStore(clock=StoppedClock()),
+    "sqlite": lambda path: SQLiteStore(path / "store.db", clock=StoppedClock()),
+    "sqlite-process": lambda path: SQLiteStore(path / "store.db", "process", clock=StoppedClock()),
+}
+
+
+@pytest.fixture(params=MAKERS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = MAKERS[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def fail_with(store: Store, run: Run) -> Run:
+    """The run, ended by an exception of its own."""
+    assert store.commit([writes(run.id, finish=Finish(Status.FAILED, int(Result.ERROR), b"boom", 50))]) == [True]
+    found = store.run_by_id(run.id)
+    assert found is not None
+    return found
+
+
+class TestSubmitting:
+    def test_without_a_claim_the_run_is_queued(self, store: Store) -> None:
+        [answer] = store.commit([CreateRun(new_run("a"), None)])
+        assert isinstance(answer, Created)
+        assert answer.fresh
+        run = answer.run
+        assert run[1:9] == tuple(new_run("a"))
+        assert run.status is Status.QUEUED
+        assert (run.token, run.worker, run.started_at, run.ended_at, run.result, run.value) == (None,) * 6
+        assert (run.crashes, run.mark) == (0, 0)
+
+    def test_with_a_claim_it_runs_as_if_queued_and_claimed_at_once(self, store: Store) -> None:
+        at_once = created(store, "a")
+        queued = created(store, "b", token=None)
+        later = store.claim(queued.id, Claim(TOKEN, "worker-1"), expect=None, entries=0, statuses={Status.QUEUED})
+        assert later is not None
+        assert at_once.status is Status.RUNNING
+        assert at_once.started_at == at_once.created_at
+        assert later == at_once._replace(id=later.id, uid=later.uid, name="b", started_at=NOW)
+
+    def test_what_is_answered_is_what_is_stored(self, store: Store) -> None:
+        run = created(store, "a", reuse="older")
+        assert store.run("a") == store.run_by_id(run.id) == run
+        assert type(store.run("a").status) is Status  # type: ignore[union-attr]
+
+    def test_a_taken_name_answers_with_the_run_that_has_it_and_changes_nothing(self, store: Store) -> None:
+        first = created(store, "a")
+        assert store.commit([CreateRun(new_run("a", task="other", inputs=b"x"), Claim(OTHER, "w2"))]) == [
+            Created(first, False)
+        ]
+        assert store.runs() == [first]
+
+    def test_of_two_creations_of_one_name_in_one_batch_the_first_wins(self, store: Store) -> None:
+        one, two = store.commit(
+            [CreateRun(new_run("a", inputs=b"1"), None), CreateRun(new_run("a", inputs=b"2"), None)]
+        )
+        assert isinstance(one, Created)
+        assert one.fresh
+        assert two == Created(one.run, False)
+        assert one.run.inputs == b"1"
+
+    def test_many_in_one_batch_get_numbers_in_order(self, store: Store) -> None:
+        answers = store.commit([CreateRun(new_run(f"r{i}"), None) for i in range(50)])
+        runs = [answer.run for answer in answers if isinstance(answer, Created)]
+        assert [run.name for run in runs] == [f"r{i}" for i in range(50)]
+        assert [run.id for run in runs] == sorted({run.id for run in runs})
+        assert store.runs() == runs[::-1]
+
+    def test_an_empty_batch_is_nothing(self, store: Store) -> None:
+        assert store.commit([]) == []
+
+
+class TestFencing:
+    """P3: every write carries the claim's token."""
+
+    SHAPES: dict[str, Callable[[int, bytes], RunWrites]] = {
+        "one entry": lambda run, token: writes(run, entry(run, 1), token=token),
+        "entries": lambda run, token: writes(run, entry(run, 1), entry(run, 2), token=token),
+        "finish": lambda run, token: writes(run, token=token, finish=DONE),
+        "all": lambda run, token: RunWrites(
+            run, token, [entry(run, 1)], [action(run, 1)], (state(run, 1),), (CachePut(b"k", b"v", 1),), DONE
+        ),
+        "only cache": lambda run, token: RunWrites(run, token, cache=(CachePut(b"k", b"v", 1),)),
+        "nothing": lambda run, token: RunWrites(run, token),
+    }
+
+    @pytest.fixture(params=SHAPES)
+    def shape(self, request: pytest.FixtureRequest) -> Callable[[int, bytes], RunWrites]:
+        return self.SHAPES[request.param]
+
+    @staticmethod
+    def assert_untouched(store: Store, run: Run | None, number: int) -> None:
+        assert store.run_by_id(number) == run
+        assert list(store.entries(number)) == []
+        assert store.actions(number) == []
+        assert store.cache_get(b"k") is None
+
+    def test_the_holder_writes(self, store: Store, shape: Callable[[int, bytes], RunWrites]) -> None:
+        run = created(store)
+        assert store.commit([shape(run.id, TOKEN)]) == [True]
+
+    def test_another_token_writes_nothing(self, store: Store, shape: Callable[[int, bytes], RunWrites]) -> None:
+        run = created(store)
+        assert store.commit([shape(run.id, OTHER)]) == [False]
+        self.assert_untouched(store, run, run.id)
+
+    def test_a_claim_that_was_taken_over_writes_nothing(
+        self, store: Store, shape: Callable[[int, bytes], RunWrites]
+    ) -> None:
+        run = created(store)
+        taken = store.claim(run.id, Claim(OTHER, "w2"), expect=TOKEN, entries=0, statuses=RUNNING)
+        assert store.commit([shape(run.id, TOKEN)]) == [False]
+        self.assert_untouched(store, taken, run.id)
+
+    def test_a_queued_run_takes_no_writes(self, store: Store, shape: Callable[[int, bytes], RunWrites]) -> None:
+        run = created(store, token=None)
+        assert store.commit([shape(run.id, TOKEN)]) == [False]
+        self.assert_untouched(store, run, run.id)
+
+    def test_an_ended_run_takes_no_writes(self, store: Store, shape: Callable[[int, bytes], RunWrites]) -> None:
+        run = fail_with(store, created(store))
+        assert store.commit([shape(run.id, TOKEN)]) == [False]
+        self.assert_untouched(store, run, run.id)
+
+    def test_an_aborted_run_takes_no_writes(self, store: Store, shape: Callable[[int, bytes], RunWrites]) -> None:
+        run = created(store)
+        assert store.abort(run.id, 60)
+        assert store.commit([shape(run.id, TOKEN)]) == [False]
+        self.assert_untouched(store, store.run("run"), run.id)
+
+    def test_a_released_run_takes_no_writes(self, store: Store, shape: Callable[[int, bytes], RunWrites]) -> None:
+        run = created(store)
+        assert store.release(run.id, TOKEN)
+        assert store.commit([shape(run.id, TOKEN)]) == [False]
+        self.assert_untouched(store, store.run("run"), run.id)
+
+    def test_a_run_that_is_not_there_takes_no_writes(
+        self, store: Store, shape: Callable[[int, bytes], RunWrites]
+    ) -> None:
+        assert store.commit([shape(77, TOKEN)]) == [False]
+        self.assert_untouched(store, None, 77)
+
+    def test_within_a_batch_a_fenced_element_fails_alone(self, store: Store) -> None:
+        a, b, c = (created(store, name) for name in "abc")
+        assert store.abort(b.id, 60)
+        full = self.SHAPES["all"]
+        answers = store.commit(
+            [writes(a.id, entry(a.id, 1)), full(b.id, TOKEN), writes(c.id, entry(c.id, 1), finish=DONE)]
+        )
+        assert answers == [True, False, True]
+        assert list(store.entries(a.id)) == [entry(a.id, 1)]
+        assert list(store.entries(c.id)) == [entry(c.id, 1)]
+        self.assert_untouched(store, store.run("b"), b.id)
+
+    def test_within_a_batch_the_end_of_a_run_fences_what_follows_it(self, store: Store) -> None:
+        run = created(store).id
+        answers = store.commit([writes(run, entry(run, 1), finish=DONE), writes(run, entry(run, 2))])
+        assert answers == [True, False]
+        assert list(store.entries(run)) == [entry(run, 1)]
+
+    def test_within_a_batch_two_tokens_for_one_run_are_told_apart(self, store: Store) -> None:
+        run = created(store).id
+        answers = store.commit([writes(run, entry(run, 1), token=OTHER), writes(run, entry(run, 2)), writes(run)])
+        assert answers == [False, True, True]
+        assert list(store.entries(run)) == [entry(run, 2)]
+
+
+class TestWriting:
+    def test_rows_come_back_exactly(self, store: Store) -> None:
+        run = created(store).id
+        full = entry(
+            run, 1, branch=-(2**63), seq=2**63 - 1, occ=3, item=4, label="group", value=b"\0" * 9, inputs=b"",
+            child=7, after=0, took=0, name="naïve ☃ \0 name",
+        )  # fmt: skip
+        empty = entry(run, 2, value=None)
+        started = action(run, 3, label="g", inputs=None, wake_at=1, wake_boot=2, boot="b")
+        assert store.commit([RunWrites(run, TOKEN, [full, empty], [root_action(run), started])]) == [True]
+        assert list(store.entries(run, ROOT)) == [full, empty]
+        assert store.actions(run) == [root_action(run), started]
+        assert next(iter(store.entries(run, ROOT))).label == "group"
+        assert store.actions(run)[1].boot == "b"
+
+    def test_plain_tuples_in_the_order_of_the_record_are_entries(self, store: Store) -> None:
+        run = created(store).id
+        rows = [entry(run, n) for n in (1, 2, 3)]
+        assert store.commit([RunWrites(run, TOKEN, [tuple(rows[0])])]) == [True]  # type: ignore[list-item]
+        assert store.commit([RunWrites(run, TOKEN, [tuple(row) for row in rows[1:]])]) == [True]  # type: ignore[misc]
+        assert [row.n for row in store.entries(run)] == [row.n for row in store.entries(run, ROOT)] == [1, 2, 3]
+        assert store.journal_length(run) == 3
+
+    def test_an_action_started_and_changed_in_one_element_ends_changed(self, store: Store) -> None:
+        run = created(store).id
+        assert store.commit([RunWrites(run, TOKEN, actions=[action(run, 1)], states=(state(run, 1),))]) == [True]
+        [found] = store.actions(run, ROOT)
+        assert found == action(run, 1, attempt=2, failures=1, wake_at=77, wake_boot=78, boot="boot-1")
+
+    def test_the_last_state_of_an_action_counts(self, store: Store) -> None:
+        run = created(store).id
+        store.commit([RunWrites(run, TOKEN, actions=[action(run, 1), action(run, 2)])])
+        store.commit([RunWrites(run, TOKEN, states=(state(run, 1, attempt=2), state(run, 1, attempt=3, wake_at=None)))])
+        one, two = store.actions(run)
+        assert (one.attempt, one.wake_at) == (3, None)
+        assert two == action(run, 2)
+
+    def test_a_state_of_an_unknown_action_is_nothing(self, store: Store) -> None:
+        run = created(store).id
+        assert store.commit([RunWrites(run, TOKEN, states=(state(run, 9),))]) == [True]
+        assert store.actions(run) == []
+
+    def test_finish_ends_the_run_and_clears_its_claim(self, store: Store) -> None:
+        run = created(store)
+        assert store.commit([writes(run.id, entry(run.id, 1), finish=DONE)]) == [True]
+        assert store.run("run") == run._replace(
+            status=Status.SUCCEEDED, token=None, worker=None, ended_at=99, result=0, value=b"result"
+        )
+
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_an_entry_number_that_is_taken_is_an_error_and_changes_nothing(self, store: Store, alone: bool) -> None:
+        run = created(store).id
+        store.commit([writes(run, entry(run, 1))])
+        again = [entry(run, 1, value=b"other")] if alone else [entry(run, 2), entry(run, 1, value=b"other")]
+        with pytest.raises(StoreError):
+            store.commit([writes(run, *again)])
+        assert list(store.entries(run)) == [entry(run, 1)]
+        assert store.commit([writes(run, entry(run, 2))]) == [True]
+
+    def test_a_large_value_comes_back(self, store: Store) -> None:
+        run = created(store).id
+        large = entry(run, 1, value=bytes(range(256)) * 40_000)
+        assert store.commit([writes(run, large)]) == [True]
+        assert list(store.entries(run, ROOT)) == [large]
+
+
+class TestClaiming:
+    def test_a_queued_run_is_claimed_once(self, store: Store) -> None:
+        run = created(store, token=None)
+        first = store.claim(run.id, Claim(TOKEN, "w1"), expect=None, entries=0, statuses={Status.QUEUED})
+        second = store.claim(run.id, Claim(OTHER, "w2"), expect=None, entries=0, statuses={Status.QUEUED})
+        assert first == store.run("run")
+        assert first is not None
+        assert (first.status, first.token, first.worker, first.started_at) == (Status.RUNNING, TOKEN, "w1", NOW)
+        assert second is None
+
+    def test_a_claim_expecting_another_token_is_refused(self, store: Store) -> None:
+        run = created(store)
+        for expect in (None, OTHER, b""):
+            assert store.claim(run.id, Claim(OTHER, "w2"), expect=expect, entries=0, statuses=RUNNING) is None
+        assert store.run("run") == run
+
+    def test_a_claim_of_a_run_in_another_status_is_refused(self, store: Store) -> None:
+        run = created(store)
+        others = set(STORED_STATUSES) - RUNNING
+        assert store.claim(run.id, Claim(OTHER, "w2"), expect=TOKEN, entries=0, statuses=others) is None
+        assert store.claim(run.id, Claim(OTHER, "w2"), expect=TOKEN, entries=0, statuses=()) is None
+        assert store.run("run") == run
+
+    def test_a_run_that_is_not_there_cannot_be_claimed(self, store: Store) -> None:
+        assert store.claim(9, Claim(TOKEN, "w"), expect=None, entries=0, statuses=STORED_STATUSES) is None
+
+    def test_a_failed_run_is_claimed_as_if_it_had_not_ended(self, store: Store) -> None:
+        run = fail_with(store, created(store))
+        again = store.claim(run.id, Claim(OTHER, "w2"), expect=None, entries=3, statuses={Status.FAILED})
+        assert again == run._replace(
+            status=Status.RUNNING, token=OTHER, worker="w2", result=None, value=None, ended_at=None, crashes=1, mark=3
+        )
+        assert again.started_at == run.started_at
+
+    def test_crashes_count_claims_in_a_row_that_brought_no_new_entry(self, store: Store) -> None:
+        run = created(store)
+        seen = [(run.crashes, run.mark)]
+        token = TOKEN
+        for turn, length in enumerate((0, 0, 2, 2, 2, 5)):
+            taken = bytes([turn]) * 16
+            after = store.claim(run.id, Claim(taken, "w"), expect=token, entries=length, statuses=RUNNING)
+            assert after is not None
+            seen.append((after.crashes, after.mark))
+            token = taken
+        assert seen == [(1, 0), (2, 0), (3, 0), (1, 2), (2, 2), (3, 2), (1, 5)]
+
+    def test_release_gives_the_claim_back_and_forgives_the_crashes(self, store: Store) -> None:
+        run = created(store)
+        assert not store.release(run.id, OTHER)
+        assert store.run("run") == run
+        assert store.release(run.id, TOKEN)
+        assert not store.release(run.id, TOKEN)
+        assert store.run("run") == run._replace(token=None, worker=None, crashes=0)
+        assert store.claim(run.id, Claim(OTHER, "w2"), expect=None, entries=0, statuses=RUNNING) is not None
+
+    def test_abort_ends_a_run_whoever_drives_it(self, store: Store) -> None:
+        running, queued = created(store, "a"), created(store, "b", token=None)
+        assert store.abort(running.id, 60)
+        assert store.abort(queued.id, 61)
+        gone: dict[str, Any] = {"status": Status.ABORTED, "token": None, "worker": None}
+        assert store.run("a") == running._replace(**gone, ended_at=60)
+        assert store.run("b") == queued._replace(**gone, ended_at=61)
+
+    def test_a_run_that_has_ended_cannot_be_aborted(self, store: Store) -> None:
+        run = fail_with(store, created(store))
+        assert not store.abort(run.id, 60)
+        assert not store.abort(77, 60)
+        assert store.run("run") == run
+
+    def test_of_many_threads_one_wins_the_claim(self, store: Store) -> None:
+        run = created(store, token=None)
+        won: list[Run] = []
+        start = threading.Barrier(8)
+
+        def take(number: int) -> None:
+            start.wait()
+            claim = Claim(bytes([number]) * 16, f"w{number}")
+            if after := store.claim(run.id, claim, expect=None, entries=0, statuses={Status.QUEUED}):
+                won.append(after)
+
+        in_threads(take, 8)
+        assert won == [store.run("run")]
+
+
+class TestReading:
+    def test_what_is_not_there(self, store: Store) -> None:
+        assert store.run("a") is None
+        assert store.run_by_id(1) is None
+        assert store.runs() == []
+        assert store.similar("etl.main", b"x") == []
+        assert store.journal_length(1) == 0
+        assert store.last_action(1) == 0
+        assert list(store.entries(1)) == list(store.entries(1, ROOT)) == []
+        assert store.actions(1) == store.actions(1, ROOT) == []
+        assert store.source(1) is None
+        assert store.cache_get(b"k") is None
+        assert store.worker("w") is None
+
+    def test_runs_are_listed_newest_first_by_status_and_up_to_a_limit(self, store: Store) -> None:
+        a = created(store, "a", token=None)
+        b = created(store, "b")
+        c = fail_with(store, created(store, "c"))
+        d = created(store, "d")
+        store.commit([writes(d.id, finish=DONE)])
+        e = created(store, "e")
+        store.abort(e.id, 9)
+        f = created(store, "f", token=None)
+        d, e = store.run("d"), store.run("e")  # type: ignore[assignment]
+        assert store.runs() == [f, e, d, c, b, a]
+        assert store.runs(limit=2) == [f, e]
+        assert store.runs(limit=0) == []
+        assert store.runs(statuses=[Status.QUEUED]) == [f, a]
+        assert store.runs(statuses=[Status.QUEUED], limit=1) == [f]
+        assert store.runs(statuses=[Status.RUNNING]) == [b]
+        assert store.runs(statuses=[Status.SUCCEEDED]) == [d]
+        assert store.runs(statuses=(Status.FAILED, Status.ABORTED)) == [e, c]
+        assert store.runs(statuses={Status.RUNNING, Status.QUEUED, Status.FAILED}, limit=3) == [f, c, b]
+        assert store.runs(statuses=STORED_STATUSES) == store.runs()
+        assert store.runs(statuses=()) == []
+        assert store.runs(statuses=[Status.SLEEPING, Status.INTERRUPTED]) == []
+
+    def test_similar_runs_have_the_task_and_inputs_and_are_running(self, store: Store) -> None:
+        a = created(store, "a", inputs=b"x")
+        created(store, "b", inputs=b"y")
+        created(store, "c", inputs=b"x", task="etl.other")
+        created(store, "d", inputs=b"x", token=None)
+        e = created(store, "e", inputs=b"x")
+        fail_with(store, created(store, "f", inputs=b"x"))
+        released = created(store, "g", inputs=b"x")
+        store.release(released.id, TOKEN)
+        assert store.similar(a.task, a.inputs_hash) == [store.run("g"), e, a]
+
+    def test_entries_come_in_commit_order_whatever_order_they_were_given_in(self, store: Store) -> None:
+        run, other = created(store, "a").id, created(store, "b").id
+        rows = [entry(run, n, action=n % 3) for n in range(1, 31)]
+        store.commit([writes(run, *rows[:10][::-1]), writes(other, entry(other, 1))])
+        store.commit([writes(run, *rows[10:])])
+        assert list(store.entries(run)) == rows
+        for number in range(3):
+            assert list(store.entries(run, number)) == [row for row in rows if row.action == number]
+        assert list(store.entries(run, 7)) == []
+
+    def test_a_long_journal_is_read_whole(self, store: Store) -> None:
+        run = created(store).id
+        rows = [entry(run, n) for n in range(1, 10_001)]
+        store.commit([writes(run, *rows)])
+        assert list(store.entries(run, ROOT)) == rows
+
+    def test_entries_that_are_being_read_do_not_keep_others_from_writing(self, store: Store) -> None:
+        run = created(store).id
+        store.commit([writes(run, *(entry(run, n) for n in range(1, 6_001)))])
+        reading = iter(store.entries(run, ROOT))
+        assert next(reading).n == 1
+        assert store.commit([writes(run, entry(run, 6_001))]) == [True]
+        assert [row.n for row in reading][:5_999] == list(range(2, 6_001))
+
+    def test_the_journal_length_is_the_highest_number_over_all_actions(self, store: Store) -> None:
+        run, other = created(store, "a").id, created(store, "b").id
+        assert store.journal_length(run) == 0
+        store.commit([writes(run, entry(run, 1, action=5))])
+        assert store.journal_length(run) == 1
+        store.commit([writes(run, entry(run, 2, action=0), entry(run, 4, action=2), entry(run, 3, action=9))])
+        store.commit([writes(other, entry(other, 8))])
+        assert store.journal_length(run) == 4
+        assert store.journal_length(other) == 8
+
+    def test_the_last_action_is_the_highest_number_under_any_parent(self, store: Store) -> None:
+        run, other = created(store, "a").id, created(store, "b").id
+        store.commit([RunWrites(run, TOKEN, actions=[root_action(run)])])
+        assert store.last_action(run) == 0
+        rows = [action(run, 4), action(run, 9, parent=4), action(run, 6, parent=9), action(run, 5)]
+        store.commit([RunWrites(run, TOKEN, actions=rows), RunWrites(other, TOKEN, actions=[action(other, 50)])])
+        assert store.last_action(run) == 9
+        assert store.last_action(other) == 50
+
+    def test_open_actions_are_those_that_no_entry_names_as_its_child(self, store: Store) -> None:
+        run, other = created(store, "a").id, created(store, "b").id
+        rows = [root_action(run), action(run, 1), action(run, 2, parent=1), action(run, 3)]
+        store.commit([RunWrites(run, TOKEN, actions=rows), RunWrites(other, TOKEN, actions=[action(other, 3)])])
+        store.commit([writes(run, entry(run, 1)), writes(other, entry(other, 1, child=1))])
+        assert store.open_actions(run) == rows
+        store.commit([writes(run, entry(run, 2, action=1, child=2), entry(run, 3, child=3))])
+        assert store.open_actions(run) == [rows[0], rows[1]]
+        assert store.open_actions(other) == [action(other, 3)]
+        assert store.open_actions(77) == []
+
+    def test_actions_come_in_order_of_their_number(self, store: Store) -> None:
+        run, other = created(store, "a").id, created(store, "b").id
+        four, two, three = action(run, 4), action(run, 2, parent=4), action(run, 3)
+        store.commit([RunWrites(run, TOKEN, actions=[four, two, root_action(run), three])])
+        store.commit([RunWrites(other, TOKEN, actions=[action(other, 1)])])
+        assert store.actions(run) == [root_action(run), two, three, four]
+        assert store.actions(run, ROOT) == [three, four]
+        assert store.actions(run, 4) == [two]
+        assert store.actions(run, NO_PARENT) == [root_action(run)]
+
+
+class TestSources:
+    def test_equal_digests_have_one_number(self, store: Store) -> None:
+        one = Source(b"1" * 16, "3.11", {"etl": b"\0\xff", "lib.x": b""})
+        two = Source(b"2" * 16, "3.12", {})
+        numbers = [store.source_id(source) for source in (one, two, one, two)]
+        assert numbers[:2] == numbers[2:]
+        assert numbers[0] != numbers[1]
+        assert store.source(numbers[0]) == one
+        assert store.source(numbers[1]) == two
+        assert store.source(max(numbers) + 1) is None
+        assert store.source(0) is None
+
+    def test_of_many_threads_all_get_the_same_number(self, store: Store) -> None:
+        numbers: list[int] = []
+        in_threads(lambda _: numbers.append(store.source_id(Source(b"d", "3.11", {}))), 8)
+        assert len(numbers) == 8
+        assert len(set(numbers)) == 1
+
+
+class TestCache:
+    def test_a_put_is_seen_by_all_runs_and_the_last_one_counts(self, store: Store) -> None:
+        a, b = created(store, "a").id, created(store, "b").id
+        one = RunWrites(a, TOKEN, cache=(CachePut(b"k", b"1", 1), CachePut(b"other", b"", 1)))
+        two = RunWrites(b, TOKEN, cache=(CachePut(b"k", b"2", 2),))
+        assert store.commit([one]) == [True]
+        assert store.cache_get(b"k") == b"1"
+        assert store.commit([one, two]) == [True, True]
+        assert store.cache_get(b"k") == b"2"
+        assert store.cache_get(b"other") == b""
+
+
+class TestWorkers:
+    def test_a_row_is_inserted_updated_and_removed(self, store: Store) -> None:
+        store.renew(worker("w1", lease=10))
+        store.renew(worker("w2", lease=20))
+        store.renew(worker("w1", lease=30))
+        assert store.worker("w1") == worker("w1", lease=30)
+        assert store.worker("w2") == worker("w2", lease=20)
+        store.forget("w1")
+        store.forget("w1")
+        assert store.worker("w1") is None
+        assert store.worker("w2") == worker("w2", lease=20)
+
+
+class TestTheStoreItself:
+    def test_its_id_is_random_and_its_url_names_it(self, store: Store, tmp_path: Path) -> None:
+        (tmp_path / "b").mkdir()
+        other = SQLiteStore(tmp_path / "b" / "store.db")
+        assert store.id != other.id
+        assert len(store.id) == 32
+        assert store.url.startswith(("memory://", f"sqlite:///{tmp_path}"))
+        other.close()
+
+    def test_closed_it_refuses_everything_but_to_be_closed_again(self, store: Store) -> None:
+        run = created(store).id
+        store.commit([writes(run, *(entry(run, n) for n in range(1, 4_002)))])
+        name = store.url
+        store.close()
+        store.close()
+        calls: list[Callable[[], object]] = [
+            lambda: store.commit([writes(run, entry(run, 1))]),
+            lambda: store.commit([CreateRun(new_run("b"), None)]),
+            lambda: store.claim(run, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses=RUNNING),
+            lambda: store.release(run, TOKEN),
+            lambda: store.abort(run, 1),
+            lambda: store.run("run"),
+            lambda: store.run_by_id(run),
+            lambda: store.runs(),
+            lambda: store.similar("t", b"h"),
+            lambda: store.journal_length(run),
+            lambda: store.last_action(run),
+            lambda: list(store.entries(run)),
+            lambda: list(store.entries(run, ROOT)),
+            lambda: store.actions(run),
+            lambda: store.open_actions(run),
+            lambda: store.source_id(Source(b"d", "3.11", {})),
+            lambda: store.source(1),
+            lambda: store.cache_get(b"k"),
+            lambda: store.renew(worker()),
+            lambda: store.worker("w"),
+            lambda: store.forget("w"),
+        ]
+        for call in calls:
+            with pytest.raises(StoreUnavailableError, match="is closed"):
+                call()
+        assert store.url == name
+
+    def test_threads_commit_claim_read_and_renew_side_by_side(self, store: Store) -> None:
+        """Every acknowledged entry is there once; every fenced one is not; no error crosses the border."""
+        runs = [created(store, f"r{i}").id for i in range(6)]
+        acknowledged: list[tuple[int, int]] = []
+
+        def drive(number: int) -> None:
+            run = runs[number]
+            for n in range(1, 41):
+                if n % 10 == 0:
+                    answer = store.commit([writes(run, entry(run, n), token=OTHER), writes(run, entry(run, n))])
+                    assert answer == [False, True]
+                else:
+                    assert store.commit([writes(run, entry(run, n))]) == [True]
+                acknowledged.append((run, n))
+                assert store.journal_length(run) == n
+                if n % 7 == 0:
+                    store.renew(worker(f"w{number}", lease=n))
+                    [answered] = store.commit([CreateRun(new_run(f"shared-{n}"), None)])
+                    assert isinstance(answered, Created)
+                    assert answered.run.name == f"shared-{n}"
+            assert store.release(run, TOKEN)
+
+        in_threads(drive, 6)
+        assert sorted(acknowledged) == [(e.run, e.n) for run in runs for e in store.entries(run)]
+        assert [run.name for run in store.runs(statuses=[Status.QUEUED])].count("shared-7") == 1
+        assert {store.worker(f"w{i}") for i in range(6)} == {worker(f"w{i}", lease=35) for i in range(6)}
+
+
+def in_threads(work: Callable[[int], object], count: int) -> None:
+    """Call `work(0)` to `work(count - 1)` at once; the first failure is raised here."""
+    failures: list[BaseException] = []
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,175 @@
+"""A differential law: whatever sequence of calls is made, the SQLite store answers as its in-memory twin does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.contract._records import action, entry, new_run, state, worker
+
+from perdure.core.model import (
+    STORED_STATUSES,
+    CachePut,
+    Claim,
+    CreateRun,
+    Entry,
+    Finish,
+    Result,
+    RunWrites,
+    Source,
+    Status,
+)
+from perdure.core.ports import Store
+from perdure.store.memory import MemoryStore
+from perdure.store.sqlite import SQLiteStore
+
+TOKENS = st.sampled_from([b"a" * 16, b"b" * 16])
+NAMES = st.sampled_from(["one", "two", "three", "four"])
+RUNS = st.integers(0, 5)
+ACTIONS = st.integers(0, 3)
+STATUSES = st.frozensets(st.sampled_from(STORED_STATUSES))
+ENDS = st.builds(
+    Finish,
+    st.sampled_from([Status.SUCCEEDED, Status.FAILED]),
+    st.sampled_from([int(Result.VALUE), int(Result.ERROR)]),
+    st.binary(max_size=4),
+    st.integers(0, 99),
+)
+PUTS = st.builds(CachePut, st.sampled_from([b"k", b"l"]), st.binary(max_size=3), st.integers(0, 9))
+
+
+class Clock:
+    boot_id = "boot-1"
+
+    def __init__(self) -> None:
+        self._ticks = count(1)
+
+    def wall(self) -> int:
+        return next(self._ticks)
+
+    def boot(self) -> int:
+        return 0
+
+
+class TwoStores(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="perdure-machine-"))
+        self.numbers = count(1)
+
+    @initialize()
+    def open(self) -> None:
+        self.memory: Store = MemoryStore(clock=Clock())
+        self.clock = Clock()
+        self.sqlite: Store = SQLiteStore(self.directory / "store.db", "process", clock=self.clock)
+
+    @rule()
+    def reopen(self) -> None:
+        old = self.sqlite.id
+        self.sqlite.close()
+        self.sqlite = SQLiteStore(self.directory / "store.db", "process", clock=self.clock)
+        assert self.sqlite.id == old
+
+    @rule(data=st.data(), size=st.integers(0, 5))
+    def commit(self, data: st.DataObject, size: int) -> None:
+        batch = [self._creation(data) if data.draw(st.integers(0, 3)) == 0 else self._writes(data) for _ in range(size)]
+        assert self.memory.commit(batch) == self.sqlite.commit(batch)
+
+    def _creation(self, data: st.DataObject) -> CreateRun:
+        new = new_run(data.draw(NAMES), inputs=data.draw(st.sampled_from([b"x", b"y"])))
+        claim = data.draw(st.none() | st.builds(Claim, TOKENS, st.sampled_from(["w1", "w2"])))
+        return CreateRun(new, claim)
+
+    def _writes(self, data: st.DataObject) -> RunWrites:
+        # Nobody knows a run's number before the batch that creates it is answered. Rows' numbers are never reused: a
+        # driver counts them, fenced or not.
+        run = data.draw(st.integers(0, len(self.memory.runs())))
+        entries: list[Entry] = [
+            entry(
+                run, next(self.numbers), action=data.draw(ACTIONS), value=data.draw(st.none() | st.binary(max_size=5))
+            )
+            for _ in range(data.draw(st.integers(0, 3)))
+        ]
+        actions = [
+            action(run, next(self.numbers), parent=data.draw(ACTIONS)) for _ in range(data.draw(st.integers(0, 2)))
+        ]
+        known = [(a.action, a.parent) for a in (*self.memory.actions(run), *actions)]
+        states = [
+            state(run, number, parent, attempt=data.draw(st.integers(1, 9)))
+            for number, parent in (data.draw(st.lists(st.sampled_from(known), max_size=2)) if known else [])
+        ]
+        puts = data.draw(st.lists(PUTS, max_size=2))
+        finish = data.draw(st.none() | st.none() | ENDS)
+        return RunWrites(run, data.draw(TOKENS), entries, actions, tuple(states), tuple(puts), finish)
+
+    @rule(run=RUNS, token=TOKENS, expect=st.none() | TOKENS, entries=st.integers(0, 4), statuses=STATUSES)
+    def claim(self, run: int, token: bytes, expect: bytes | None, entries: int, statuses: frozenset[Status]) -> None:
+        claim = Claim(token, "w3")
+        one = self.memory.claim(run, claim, expect=expect, entries=entries, statuses=statuses)
+        assert one == self.sqlite.claim(run, claim, expect=expect, entries=entries, statuses=statuses)
+
+    @rule(run=RUNS, token=TOKENS)
+    def release(self, run: int, token: bytes) -> None:
+        assert self.memory.release(run, token) == self.sqlite.release(run, token)
+
+    @rule(run=RUNS, at=st.integers(0, 99))
+    def abort(self, run: int, at: int) -> None:
+        assert self.memory.abort(run, at) == self.sqlite.abort(run, at)
+
+    @rule(digest=st.sampled_from([b"1", b"2", b"3"]))
+    def source(self, digest: bytes) -> None:
+        source = Source(digest, "3.11", {"m": digest})
+        number = self.memory.source_id(source)
+        assert self.sqlite.source_id(source) == number
+        assert self.memory.source(number) == self.sqlite.source(number)
+
+    @rule(name=st.sampled_from(["w1", "w2"]), lease=st.integers(0, 99))
+    def renew(self, name: str, lease: int) -> None:
+        self.memory.renew(worker(name, lease))
+        self.sqlite.renew(worker(name, lease))
+
+    @rule(name=st.sampled_from(["w1", "w2"]))
+    def forget(self, name: str) -> None:
+        self.memory.forget(name)
+        self.sqlite.forget(name)
+
+    @rule(limit=st.none() | st.integers(0, 4), statuses=st.none() | STATUSES)
+    def list_runs(self, limit: int | None, statuses: frozenset[Status] | None) -> None:
+        assert self.memory.runs(limit=limit, statuses=statuses) == self.sqlite.runs(limit=limit, statuses=statuses)
+
+    @invariant()
+    def read_alike(self) -> None:
+        one, two = self.memory, self.sqlite
+        assert one.runs() == two.runs()
+        for run in range(6):
+            assert one.run_by_id(run) == two.run_by_id(run)
+            assert list(one.entries(run)) == list(two.entries(run))
+            assert one.actions(run) == two.actions(run)
+            assert one.journal_length(run) == two.journal_length(run)
+            assert one.open_actions(run) == two.open_actions(run)
+            assert one.last_action(run) == two.last_action(run)
+            for number in range(4):
+                assert list(one.entries(run, number)) == list(two.entries(run, number))
+                assert one.actions(run, number) == two.actions(run, number)
+        for found in one.runs():
+            assert one.run(found.name) == two.run(found.name)
+            assert one.similar(found.task, found.inputs_hash) == two.similar(found.task, found.inputs_hash)
+        for key in (b"k", b"l"):
+            assert one.cache_get(key) == two.cache_get(key)
+        for name in ("w1", "w2"):
+            assert one.worker(name) == two.worker(name)
+
+    def teardown(self) -> None:
+        self.sqlite.close()
+        shutil.rmtree(self.directory)
+
+
+TestTwoStores = TwoStores.TestCase
+TestTwoStores.settings = settings(
+    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

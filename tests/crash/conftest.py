@@ -1,0 +1,29 @@
+"""One pair of warm hosts for all crash tests, and a count of what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.harness import Hosts
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    """Warm processes that fork one child per trial."""
+    found = Hosts(tmp_path_factory.mktemp("hosts"))
+    yield found
+    found.close()
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(
+            f"\ncrash tests: {found.processes} processes, {found.kills} killed with SIGKILL, {found.cpu:.0f} s of CPU"
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the trials of one test have their projects."""
+    return tmp_path

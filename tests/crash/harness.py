@@ -1,0 +1,470 @@
+"""Run a workflow in real processes, kill them with SIGKILL, start them again, and look at what is left.
+
+`Lab` is one project directory with one run in it; `explore` kills a workflow at every journal write in turn and
+checks what every workflow must keep, whatever it does:
+
+- P1 a step whose outcome was in the database when the kill came never runs again (unless a retry discarded it);
+- P1 what a body has seen before the kill, it sees again, in the same order, before it sees anything new (P4);
+- the run ends well, with a result that the caller of `explore` accepts;
+- the finished journal, replayed from its first entry, gives the same result and executes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+WORKFLOWS = HERE / "workflows"
+WORKERS = 2
+
+VALUE, ERROR, CANCELLED, ITEM, END, CLOSED, FIRED, LOOSEN, DISCARD, REUSE = range(10)
+TRACE_KIND, TIME_KIND, UUID_KIND = 2, 4, 6
+
+
+class HostBroke(RuntimeError):
+    """The warm host died; that is no result of a test."""
+
+
+class Host:
+    """A warm process (see `host.py`)."""
+
+    def __init__(self, directory: Path, extra_env: dict[str, str] | None = None) -> None:
+        self._errors = open(directory / f"host-{id(self):x}.err", "w+b")
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "host.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(extra_env or {})},
+        )
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise HostBroke(self._errors.read().decode()[-4000:])
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._errors.close()
+
+
+class Hosts:
+    """A few warm hosts, used in turn by whoever asks. Counts what was done."""
+
+    def __init__(self, directory: Path, count: int = WORKERS) -> None:
+        self._free: queue.SimpleQueue[Host] = queue.SimpleQueue()
+        self._all = [Host(directory) for _ in range(count)]
+        for host in self._all:
+            self._free.put(host)
+        self._lock = threading.Lock()
+        self.processes = 0
+        self.kills = 0
+        self.cpu = 0.0
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        host = self._free.get()
+        try:
+            answer = host.run(request)
+        finally:
+            self._free.put(host)
+        with self._lock:
+            self.processes += 1
+            self.kills += answer["code"] == -9
+            self.cpu += answer["cpu"]
+        return answer
+
+    def close(self) -> None:
+        for host in self._all:
+            host.close()
+
+
+class Line(NamedTuple):
+    """One line of a workflow's outside log."""
+
+    pid: int
+    boot: float
+    kind: str
+    fields: list[Any]
+
+
+class Row(NamedTuple):
+    """What the checks need of an entry."""
+
+    action: int
+    n: int
+    branch: int
+    seq: int
+    occ: int
+    item: int
+    kind: int
+    result: int
+    name: str
+    value: bytes | None
+    inputs: bytes | None
+
+
+@dataclass
+class Trial:
+    """One process: how it ended, and what it left in the log and in the database."""
+
+    code: int
+    answer: dict[str, Any] | None
+    log: list[Line]
+    recorded: frozenset[str]
+    """Steps whose outcome was in the database when the process had ended."""
+    rows: list[Row]
+    errors: str
+    hung: bool = False
+    kill_at: str | None = None
+
+    @property
+    def killed(self) -> bool:
+        return self.code == -9
+
+    def executed(self) -> list[str]:
+        return [line.fields[0] for line in self.log if line.kind == "executed"]
+
+    def seen(self) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for line in self.log:
+            if line.kind == "see":
+                found.setdefault(line.fields[0], []).append(line.fields[1])
+        return found
+
+
+class Lab:
+    """A project directory with one run, `r`."""
+
+    def __init__(self, hosts: Hosts, directory: Path, script: Path, workflow: str, env: dict[str, str] | None = None) -> None:
+        self.hosts = hosts
+        self.directory = directory
+        self.script = script
+        self.workflow = workflow
+        self.env = env or {}
+        self.log_file = directory / "log"
+        self.database = directory / ".perdure" / "perdure.db"
+        self.trials: list[Trial] = []
+        directory.mkdir(parents=True)
+        self._read = 0
+
+    def start(
+        self, kill_at: str | None = None, kill_after: float | None = None, env: dict[str, str] | None = None
+    ) -> Trial:
+        """One process: start the run, or start it again under its name."""
+        number = len(self.trials)
+        out, err = self.directory / f"out{number}", self.directory / f"err{number}"
+        answer = self.hosts.run(
+            {
+                "script": str(self.script),
+                "args": [self.workflow],
+                "cwd": str(self.directory),
+                "env": {"LAB_LOG": str(self.log_file), **self.env, **(env or {})},
+                "out": str(out),
+                "err": str(err),
+                "kill_at": kill_at,
+                "kill_after": kill_after,
+            }
+        )
+        text = out.read_text() if out.exists() else ""
+        rows = self.journal()
+        trial = Trial(
+            code=answer["code"],
+            answer=json.loads(text) if answer["code"] == 0 and text.strip() else None,
+            log=self._new_lines(),
+            recorded=recorded_steps(rows),
+            rows=rows,
+            errors=err.read_text() if err.exists() else "",
+            hung=answer["hung"],
+            kill_at=kill_at or (f"{kill_after:.4f} s" if kill_after is not None else None),
+        )
+        self.trials.append(trial)
+        return trial
+
+    def _new_lines(self) -> list[Line]:
+        if not self.log_file.exists():
+            return []
+        with open(self.log_file, "rb") as stream:
+            stream.seek(self._read)
+            data = stream.read()
+        self._read += len(data)
+        lines = []
+        for text in data.splitlines():
+            pid, boot, kind, *fields = json.loads(text)
+            lines.append(Line(pid, boot, kind, fields))
+        return lines
+
+    def query(self, sql: str, *args: Any) -> list[Any]:
+        connection = sqlite3.connect(self.database)
+        try:
+            with connection:
+                return connection.execute(sql, args).fetchall()
+        finally:
+            connection.close()
+
+    def journal(self) -> list[Row]:
+        if not self.database.exists():
+            return []
+        try:
+            found = self.query(
+                "SELECT action, n, branch, seq, occ, item, kind, result, name, value, inputs FROM entries ORDER BY n"
+            )
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+        return [Row(*row) for row in found]
+
+    def actions(self) -> list[tuple[Any, ...]]:
+        return self.query("SELECT parent, action, kind, name, attempt, failures, wake_at, wake_boot FROM actions")
+
+    def run_row(self) -> dict[str, Any]:
+        rows = self.query("SELECT status, token, worker, crashes, mark, result FROM runs WHERE name = 'r'")
+        return dict(zip(("status", "token", "worker", "crashes", "mark", "result"), rows[0], strict=True)) if rows else {}
+
+    def reopen(self) -> None:
+        """Forget the run's end, so that its whole journal is replayed."""
+        self.query("UPDATE runs SET status='RUNNING', token=NULL, worker=NULL, result=NULL, value=NULL, ended_at=NULL")
+
+    def story(self) -> str:
+        """Everything, for the message of a failed check."""
+        parts = [f"{self.workflow} in {self.directory}"]
+        for number, trial in enumerate(self.trials):
+            parts.append(f"-- process {number}: killed at {trial.kill_at}, code {trial.code}, hung {trial.hung}")
+            parts.append(f"   answer {trial.answer}")
+            parts.extend(f"   {line.boot:.4f} {line.kind} {line.fields}" for line in trial.log)
+            if trial.errors.strip():
+                parts.append("   " + trial.errors.strip()[-3000:].replace("\n", "\n   "))
+        parts.append("-- journal")
+        parts.extend(
+            f"   {row.n} action {row.action} branch {row.branch % 10007} seq {row.seq} occ {row.occ} item {row.item} "
+            f"kind {row.kind} result {row.result} {row.name} {row.value!r} {row.inputs!r}"
+            for row in self.journal()
+        )
+        if self.database.exists():
+            parts.append("-- actions")
+            parts.extend(f"   {action}" for action in self.actions())
+        return "\n".join(parts)
+
+
+def recorded_steps(rows: Iterable[Row]) -> frozenset[str]:
+    """The names of the steps that have a recorded outcome which no failed attempt has discarded."""
+    rows = list(rows)
+    origin = {(row.action, row.n): row.seq for row in rows if row.result == REUSE}
+    discarded = set()
+    for row in rows:
+        if row.result == DISCARD:
+            discarded.add((row.action, row.seq))
+            while (row.action, row.seq) in origin:
+                row = row._replace(seq=origin[row.action, row.seq])
+                discarded.add((row.action, row.seq))
+    return frozenset(
+        name
+        for row in rows
+        if row.kind == TRACE_KIND and row.result in (VALUE, ERROR, ITEM) and (row.action, row.n) not in discarded
+        for name in [_step_name(row)]
+        if name is not None
+    )
+
+
+def _step_name(row: Row) -> str | None:
+    # A step's value is its name; a failed one's message is.
+    if row.value is None:
+        return None
+    from perdure.core.values import ANY, decode_error
+
+    if row.result == ERROR:
+        return str(decode_error(row.value)).removeprefix("lab.").removeprefix("LabError: ")
+    value = ANY.decode(row.value)
+    return value if isinstance(value, str) else None
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+def check(lab: Lab) -> None:
+    """What must hold over all processes so far, whatever the workflow."""
+    recorded: frozenset[str] = frozenset()
+    for number, trial in enumerate(lab.trials):
+        if trial.hung:
+            raise Broken(f"process {number} hung\n{lab.story()}")
+        again = recorded & set(trial.executed())
+        if again:
+            raise Broken(f"P1: recorded steps ran again in process {number}: {sorted(again)}\n{lab.story()}")
+        recorded = trial.recorded
+    sights: dict[str, list[Any]] = {}
+    for number, trial in enumerate(lab.trials):
+        for line, now in trial.seen().items():
+            before = sights.get(line, [])
+            short = min(len(before), len(now))
+            if before[:short] != now[:short]:
+                raise Broken(
+                    f"P4: on {line!r}, process {number} saw\n  {now}\nwhere earlier ones had seen\n  {before}\n{lab.story()}"
+                )
+            if len(now) > len(before):
+                sights[line] = now
+            elif number == len(lab.trials) - 1 and not trial.killed and len(now) < len(before):
+                raise Broken(f"P4: on {line!r}, process {number} saw only\n  {now}\nof\n  {before}\n{lab.story()}")
+        if trial.killed:
+            continue
+    _check_readings(lab)
+
+
+def _check_readings(lab: Lab) -> None:
+    # A row, once written, is never changed: compare what each process found with what it left.
+    known: dict[tuple[int, int], Row] = {}
+    for number, trial in enumerate(lab.trials):
+        for row in trial.rows:
+            if known.setdefault((row.action, row.n), row) != row:
+                raise Broken(f"the journal's entry {row.n} was changed by process {number}\n{lab.story()}")
+
+
+def finish(lab: Lab, accept: Callable[[Any], Any], limit: int = 12) -> Any:
+    """Resume undisturbed, check everything, replay the finished journal from its start; the result."""
+    last = lab.trials[-1] if lab.trials else None
+    if last is None or last.killed:
+        last = lab.start()
+    check(lab)
+    if last.code != 0 or last.answer is None or "value" not in last.answer:
+        raise Broken(f"the run did not end well: {last.answer} (code {last.code})\n{lab.story()}")
+    value = last.answer["value"]
+    try:
+        verdict = accept(value)
+    except Exception as error:
+        raise Broken(f"the result {value!r} is wrong: {type(error).__name__}: {error}\n{lab.story()}") from error
+    if verdict is False:
+        raise Broken(f"the result {value!r} is wrong\n{lab.story()}")
+    return value
+
+
+def replay_all(lab: Lab, value: Any) -> None:
+    """Replay the whole journal: the same result, the same sights, nothing executed, nothing written."""
+    before = lab.journal()
+    lab.reopen()
+    trial = lab.start()
+    check(lab)
+    if trial.answer != {"value": value}:
+        raise Broken(f"replaying the finished journal gives {trial.answer}, not {value!r}\n{lab.story()}")
+    if trial.executed():
+        raise Broken(f"replaying the finished journal executed {trial.executed()}\n{lab.story()}")
+    if lab.journal() != before:
+        raise Broken(f"replaying the finished journal wrote to it\n{lab.story()}")
+
+
+Accept = Callable[[Any], Any]
+
+
+@dataclass
+class Explorer:
+    """Trials of one workflow, a few in parallel."""
+
+    hosts: Hosts
+    directory: Path
+    script: Path
+    workflow: str
+    accept: Accept
+    env: dict[str, str] = field(default_factory=dict)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def lab(self) -> Lab:
+        with self._lock:
+            self._count += 1
+            number = self._count
+        return Lab(self.hosts, self.directory / f"{self.workflow}-{number}", self.script, self.workflow, self.env)
+
+    def undisturbed(self) -> int:
+        """One run without a kill, and its replay."""
+        lab = self.lab()
+        value = finish(lab, self.accept)
+        replay_all(lab, value)
+        shutil.rmtree(lab.directory)
+        return 0
+
+    def one_kill(self, kill_at: str) -> bool:
+        """Kill at one write, resume to the end. Whether the kill came."""
+        lab = self.lab()
+        hit = lab.start(kill_at=kill_at).killed
+        value = finish(lab, self.accept)
+        replay_all(lab, value)
+        shutil.rmtree(lab.directory)
+        return hit
+
+    def chain(self, kill_at: str, limit: int = 200) -> int:
+        """Kill every process at the same write of its own until one ends by itself."""
+        lab = self.lab()
+        for _ in range(limit):
+            if not lab.start(kill_at=kill_at).killed:
+                break
+            check(lab)
+        else:
+            raise Broken(f"still not done after {limit} processes\n{lab.story()}")
+        value = finish(lab, self.accept)
+        replay_all(lab, value)
+        shutil.rmtree(lab.directory)
+        return len(lab.trials)
+
+    def random_kills(self, delays: list[float]) -> int:
+        """Kill at random moments, then resume to the end."""
+        lab = self.lab()
+        for delay in delays:
+            if not lab.start(kill_after=delay).killed:
+                break
+        value = finish(lab, self.accept)
+        replay_all(lab, value)
+        shutil.rmtree(lab.directory)
+        return len(lab.trials)
+
+    def every_write(self, whens: tuple[str, ...] = ("before", "after"), upto: int = 150) -> int:
+        """Kill at every write in turn, until the run ends undisturbed; how many writes there were."""
+        writes = 0
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for first in range(1, upto, 4):
+                points = [f"{k}:{when}" for k in range(first, first + 4) for when in whens]
+                hits = list(pool.map(self.one_kill, points))
+                writes += sum(hits)
+                if not any(hits[-len(whens) :]):
+                    return writes
+        raise Broken(f"{self.workflow} has more than {upto} writes")
+
+
+def run_parallel(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
+    """Run the jobs, two at a time; the first failure is raised."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def explore(explorer: Explorer, *, undisturbed: int = 2, inside: bool = False) -> int:
+    """Everything that every workflow goes through; the number of kills at writes."""
+    run_parallel([explorer.undisturbed] * undisturbed)
+    kills = explorer.every_write(("before", "inside", "after") if inside else ("before", "after"))
+    run_parallel([lambda: explorer.chain("1:after"), lambda: explorer.chain("2:before")])
+    return kills
+
+
+def plain_text(text: str) -> str:
+    """Text without the codes that colour a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

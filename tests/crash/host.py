@@ -1,0 +1,165 @@
+"""A warm process that forks one child per trial; each child is a real process that can be killed for real.
+
+Start-up of Python and of perdure's modules is paid once. The parent has opened nothing and has no threads, so a fork
+of it is as good as a fresh process (it says so if that ever stops being true). Requests and answers are JSON lines.
+
+In the child, `SQLiteStore.commit` is wrapped so that the process kills itself (SIGKILL) at a chosen commit:
+
+    kill_at = "3:before"   nothing of the third commit is written
+              "3:inside"   its statements have run, its transaction is not committed
+              "3:after"    it is on disk, and nobody has been told
+"""
+
+from __future__ import annotations
+
+import asyncio  # noqa: F401 - warm
+import faulthandler
+import json
+import os
+import random
+import select
+import signal
+import sys
+import threading
+import types
+from typing import Any
+
+HANG_SECONDS = 25.0
+
+
+def _warm() -> None:
+    import concurrent.futures.thread
+    import datetime  # noqa: F401
+    import sqlite3  # noqa: F401
+    import uuid  # noqa: F401
+
+    import msgspec  # noqa: F401
+
+    import perdure
+
+    for name in perdure.__all__:
+        getattr(perdure, name)
+    import perdure.api.run
+    import perdure.core.values._preview  # noqa: F401
+    import perdure.store.locks  # noqa: F401
+    import perdure.store.sqlite  # noqa: F401
+
+
+def arm(kill_at: str) -> None:
+    """Make this process kill itself at that commit of its store."""
+    from perdure.store import _sqlite_file, sqlite
+
+    number, when = kill_at.split(":")
+    plain_commit = sqlite.SQLiteStore.commit
+    plain_transaction = _sqlite_file.Link.transaction
+    plain_change = _sqlite_file.Link.change
+    counted = 0
+    inside = threading.local()
+
+    def commit(self: Any, writes: Any) -> Any:
+        nonlocal counted
+        counted += 1
+        if counted != int(number):
+            return plain_commit(self, writes)
+        if when == "before":
+            _die()
+        inside.now = when == "inside"
+        answer = plain_commit(self, writes)
+        _die()
+        return answer
+
+    def transaction(self: Any, work: Any) -> Any:
+        def whole(cursor: Any) -> Any:
+            answer = work(cursor)
+            if getattr(inside, "now", False):
+                _die()
+            return answer
+
+        return plain_transaction(self, whole)
+
+    def change(self: Any, sql: str, row: Any) -> Any:
+        # A single statement is a transaction by itself: open one around it, so that there is an inside.
+        if getattr(inside, "now", False):
+            return transaction(self, lambda cursor: cursor.execute(sql, row).rowcount == 1)
+        return plain_change(self, sql, row)
+
+    sqlite.SQLiteStore.commit = commit  # type: ignore[method-assign]
+    _sqlite_file.Link.transaction = transaction  # type: ignore[method-assign]
+    _sqlite_file.Link.change = change  # type: ignore[method-assign]
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    while True:  # the signal is on its way
+        signal.pause()
+
+
+def _child(request: dict[str, Any]) -> None:
+    os.chdir(request["cwd"])
+    os.environ.update(request["env"])
+    out = os.open(request["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    err = os.open(request["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+    # Other addresses than the siblings', so that no order of a set is the same by accident.
+    junk = [bytearray(random.randrange(32, 700)) for _ in range(random.randrange(3000))]
+    del junk[:: random.randrange(2, 5)]
+    if request.get("kill_at"):
+        arm(request["kill_at"])
+    script = request["script"]
+    sys.argv = [script, *request["args"]]
+    sys.path.insert(0, os.path.dirname(script))
+    main = types.ModuleType("__main__")
+    main.__file__ = script
+    main.__dict__["_junk"] = junk
+    sys.modules["__main__"] = main
+    with open(script, "rb") as stream:
+        code = compile(stream.read(), script, "exec", dont_inherit=True)
+    exec(code, main.__dict__)
+
+
+def _watch(pid: int, kill_after: float | None) -> dict[str, Any]:
+    fd = os.pidfd_open(pid)
+    hung = False
+    try:
+        limit = HANG_SECONDS if kill_after is None else kill_after
+        if not select.select([fd], [], [], limit)[0]:
+            if kill_after is None:
+                hung = True
+                os.kill(pid, signal.SIGUSR1)
+                select.select([fd], [], [], 0.5)
+            os.kill(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+    finally:
+        os.close(fd)
+    return {"code": os.waitstatus_to_exitcode(status), "hung": hung, "cpu": usage.ru_utime + usage.ru_stime}
+
+
+def serve() -> dict[str, Any] | None:
+    """Answer requests until the input ends; in a child, give it its request."""
+    _warm()
+    commands, answers = os.fdopen(0, "rb", buffering=0, closefd=False), 1
+    pending = b""
+    while True:
+        while b"\n" not in pending:
+            data = commands.read(65536)
+            if not data:
+                return None
+            pending += data
+        line, _, pending = pending.partition(b"\n")
+        request = json.loads(line)
+        assert threading.active_count() == 1, threading.enumerate()
+        pid = os.fork()
+        if pid == 0:
+            return request
+        answer = _watch(pid, request.get("kill_after"))
+        os.write(answers, json.dumps(answer).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    found = serve()
+    if found is not None:
+        _child(found)

@@ -1,0 +1,127 @@
+"""What the workflows under test are made of: steps that leave a mark outside of perdure, and a log of what bodies see.
+
+Every line is one `write` to a file opened with O_APPEND, so that it is there whatever happens next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import perdure
+
+env = perdure.TaskEnvironment(name="lab")
+
+_fd = os.open(os.environ["LAB_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def boot() -> float:
+    """Seconds since boot: the same clock in every process."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def log(kind: str, *fields: Any) -> None:
+    """One line of the outside log."""
+    os.write(_fd, json.dumps([os.getpid(), boot(), kind, *fields]).encode() + b"\n")
+
+
+def see(line: str, what: Any) -> None:
+    """What a body observes on one of its lines of control flow: replay must show the same, in the same order."""
+    log("see", line, what)
+
+
+class LabError(Exception):
+    """A step's own failure."""
+
+
+def _end(name: str, fail: bool) -> str:
+    if fail:
+        raise LabError(name)
+    return name
+
+
+@perdure.trace
+async def step(name: str, seconds: float = 0.0, fail: bool = False) -> str:
+    """An async step."""
+    log("executed", name)
+    if seconds:
+        await asyncio.sleep(seconds)
+    return _end(name, fail)
+
+
+@perdure.trace
+def sync_step(name: str, seconds: float = 0.0, fail: bool = False) -> str:
+    """A sync step."""
+    log("executed", name)
+    if seconds:
+        time.sleep(seconds)
+    return _end(name, fail)
+
+
+@perdure.trace
+def items(name: str, count: int, fail_at: int = -1) -> Any:
+    """A generator of steps."""
+    log("opened", name)
+    try:
+        for number in range(count):
+            if number == fail_at:
+                raise LabError(f"{name}{number}")
+            log("executed", f"{name}{number}")
+            yield f"{name}{number}"
+    finally:
+        log("closed", name)
+
+
+@perdure.trace
+async def async_items(name: str, count: int, fail_at: int = -1, seconds: float = 0.0) -> Any:
+    """An async generator of steps."""
+    log("opened", name)
+    try:
+        for number in range(count):
+            if number == fail_at:
+                raise LabError(f"{name}{number}")
+            log("executed", f"{name}{number}")
+            if seconds:
+                await asyncio.sleep(seconds)
+            yield f"{name}{number}"
+    finally:
+        log("closed", name)
+
+
+def tries(name: str) -> int:
+    """How often a step of that name has been executed before, in any process: for steps that fail at first."""
+    with open(os.environ["LAB_LOG"]) as stream:
+        return sum(1 for line in stream if json.loads(line)[2:4] == ["executed", name])
+
+
+@perdure.trace
+async def flaky(name: str, failures: int) -> str:
+    """A step that fails the first times it is executed."""
+    before = tries(name)
+    log("executed", name)
+    return _end(name, before < failures)
+
+
+@perdure.trace
+def sync_flaky(name: str, failures: int) -> str:
+    """The same, sync."""
+    before = tries(name)
+    log("executed", name)
+    return _end(name, before < failures)
+
+
+def main(tasks: dict[str, Any], plain: Callable[[Any], Any] = lambda value: value) -> None:
+    """Run the task named on the command line as run "r", and print how it ended."""
+    log("alive")
+    name = sys.argv[1]
+    try:
+        run = perdure.with_runcontext(name="r").run(tasks[name])
+    except Exception as error:
+        print(json.dumps({"error": type(error).__name__, "text": str(error)}))
+    else:
+        print(json.dumps({"value": plain(run.result)}))
