@@ -37,7 +37,12 @@ def _fp(kind: Kind) -> bytes:
 
 
 def _reading(
-    kind: Kind, name: str, codec: Codec[T], read: Callable[[Branch], T], plain: Callable[[], T], doc: str,
+    kind: Kind,
+    name: str,
+    codec: Codec[T],
+    read: Callable[[Branch], T],
+    plain: Callable[[], T],
+    doc: str,
     seen: Callable[[Branch, T], None] | None = None,
 ) -> Dual[[], T]:
     fp = _fp(kind)
@@ -142,8 +147,8 @@ _LONGEST = 100 * 366 * 86_400
 def _sleep_call(seconds: float, where: Branch | TraceScope) -> Any:
     if isinstance(where, TraceScope):
         raise InsideTraceError(
-            f"durable_sleep was called inside trace {where.name}. A trace is recorded as one unit and would sleep again "
-            f"after a crash: sleep in the task, or use time.sleep / asyncio.sleep for a short pause."
+            f"durable_sleep was called inside trace {where.name}. A trace is recorded as one unit and would sleep "
+            f"again after a crash: sleep in the task, or use time.sleep / asyncio.sleep for a short pause."
         )
     return calls.sleep(Call(where, Kind.SLEEP, "durable_sleep", _SLEEP), seconds)
 

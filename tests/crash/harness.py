@@ -249,7 +249,7 @@ class Lab:
     def story(self) -> str:
         """Everything, for the message of a failed check."""
         parts = [f"{self.workflow} in {self.directory}"]
-        for number, trial in enumerate(self.trials):
+        for number, trial in list(enumerate(self.trials))[-8:]:
             parts.append(f"-- process {number}: killed at {trial.kill_at}, code {trial.code}, hung {trial.hung}")
             parts.append(f"   answer {trial.answer}")
             parts.extend(f"   {line.boot:.4f} {line.kind} {line.fields}" for line in trial.log)
@@ -414,7 +414,8 @@ class Explorer:
         return hit
 
     def chain(self, kill_at: str, limit: int = 200) -> int:
-        """Kill every process at the same write of its own until one ends by itself."""
+        """Kill every process at the same write of its own until one ends by itself. A process's first commit is the
+        attempt to submit the run, so the second is the first to add something."""
         lab = self.lab()
         for _ in range(limit):
             if not lab.start(kill_at=kill_at).killed:
@@ -461,7 +462,7 @@ def explore(explorer: Explorer, *, undisturbed: int = 2, inside: bool = False) -
     """Everything that every workflow goes through; the number of kills at writes."""
     run_parallel([explorer.undisturbed] * undisturbed)
     kills = explorer.every_write(("before", "inside", "after") if inside else ("before", "after"))
-    run_parallel([lambda: explorer.chain("1:after"), lambda: explorer.chain("2:before")])
+    run_parallel([lambda: explorer.chain("2:after"), lambda: explorer.chain("3:before")])
     return kills
 
 

@@ -28,7 +28,7 @@ from perdure.core.model import ROOT, Claim, Created, CreateRun, RunWrites, Statu
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
 from perdure.store import open_store
 from perdure.store._sql import migrations, queries
-from perdure.store._sqlite_file import APPLICATION_ID, MIGRATIONS, VERSION
+from perdure.store._sqlite_file import APPLICATION_ID, MIGRATIONS, VERSION, StoreFile
 from perdure.store.memory import MemoryLiveness, MemoryStore
 from perdure.store.sqlite import SQLiteStore
 
@@ -167,6 +167,24 @@ class TestOpening:
             created(one)
             assert one.id == two.id
             assert two.run("run") == one.run("run")
+
+    def test_a_process_that_was_faster_with_the_schema_is_noticed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        look = StoreFile._version
+        others: list[str] = []
+
+        def look_then_be_overtaken(self: StoreFile, cursor: sqlite3.Cursor) -> int:
+            version = look(self, cursor)
+            if not others:
+                others.append("begun")
+                with closing(SQLiteStore(path)) as other:
+                    others.append(other.id)
+            return version
+
+        monkeypatch.setattr(StoreFile, "_version", look_then_be_overtaken)
+        with closing(SQLiteStore(path)) as store:
+            assert others == ["begun", store.id]
 
     def test_many_processes_open_a_new_store_at_once(self, path: Path) -> None:
         script = """
@@ -346,10 +364,14 @@ sys.stdin.readline()
 
 class TestLocks:
     def test_a_process_frozen_inside_a_commit_is_named(self, path: Path) -> None:
-        with closing(SQLiteStore(path, busy_timeout=0.3)) as store, process(HOLD_THE_WRITE_LOCK, path) as child:
+        with (
+            closing(SQLiteStore(path, busy_timeout=0.3)) as store,
+            process("store = SQLiteStore(path)\nprint('idle', flush=True)\nsys.stdin.readline()", path) as bystander,
+            process(HOLD_THE_WRITE_LOCK, path) as child,
+        ):
             run = created(store).id
+            assert pipe(bystander)[1].readline() == "idle\n"
             stdin, stdout = pipe(child)
-            # The child may only open the file once this process has: both orders are usual.
             assert stdout.readline() == "locked\n"
             os.kill(child.pid, signal.SIGSTOP)
             wait_until_stopped(child.pid)

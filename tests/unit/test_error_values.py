@@ -228,7 +228,7 @@ def test_a_remote_error_comes_back_as_itself() -> None:
     assert type(again) is RemoteError
     assert (again.type_name, again.message, again.traceback_text) == ("a.B", "text", "Traceback ...")
     assert str(again) == "a.B: text"
-    assert describe_error(encode_error(exc)) == ("perdure.errors.RemoteError", "a.B: text", "Traceback ...")
+    assert describe_error(encode_error(exc)) == ("a.B", "text", "Traceback ...")
 
 
 def test_a_remote_member_of_a_group_stays_a_member() -> None:
@@ -301,12 +301,11 @@ def test_the_bytes_stay_under_the_inline_limit() -> None:
 
 
 def test_an_error_of_a_library_with_state_of_its_own() -> None:
-    try:
+    with pytest.raises(json.JSONDecodeError) as caught:
         json.loads("{")
-    except json.JSONDecodeError as error:
-        again = copy(error)
-        assert isinstance(again, json.JSONDecodeError)
-        assert (str(again), again.pos, again.doc) == (str(error), error.pos, "{")
+    again = copy(caught.value)
+    assert isinstance(again, json.JSONDecodeError)
+    assert (str(again), again.pos, again.doc) == (str(caught.value), caught.value.pos, "{")
     url = urllib.error.URLError("refused")
     assert str(copy(url)) == str(url)
 
@@ -418,6 +417,34 @@ def test_any_storable_exception_round_trips(cls: Any, args: list[Any], attribute
     assert again.args == exc.args
     assert vars(again) == vars(exc)
     assert repr(again) == repr(exc)
+
+
+def test_a_lazily_loaded_module_is_not_executed() -> None:
+    import importlib.util
+
+    spec = importlib.util.find_spec("this")  # prints when it is executed
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)  # type: ignore[arg-type]
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules["this"] = module
+    try:
+        assert isinstance(decode_error(forged(module="this", name="Error")), RemoteError)
+        assert type(module) is not types.ModuleType, "the module has been executed"
+    finally:
+        del sys.modules["this"]
+
+
+def test_an_exception_whose_attributes_raise_is_encoded_all_the_same() -> None:
+    class Broken(Exception):
+        @property
+        def __cause__(self) -> BaseException:  # type: ignore[override]
+            raise RuntimeError
+
+    name, message, _ = describe_error(encode_error(Broken("x")))
+    assert name.endswith("Broken")
+    assert message == "<recorded without its data: RuntimeError>"
 
 
 # -------------------------------------------------------------------------------------------------- logical names

@@ -381,7 +381,7 @@ def test_the_item_type_of_generators(annotation: Any) -> None:
     f.__annotations__["return"] = annotation
     yields = Signature.of(f).yields
     assert yields.roundtrip(3)[1] == 3
-    with pytest.raises(ValueMismatchError, match="item of .*f: declared `int`"):
+    with pytest.raises(ValueMismatchError, match=r"item of .*f: declared `int`"):
         yields.encode("x")
 
 

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar, Union
+from typing import Any, Literal, NamedTuple, NewType, NotRequired, TypedDict, TypeVar, Union
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -223,7 +223,7 @@ def _containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
         inner.map(lambda t: (tuple[t[0], ...], st.lists(t[1], **few).map(tuple))),
         inner.map(lambda t: (dict[str, t[0]], st.dictionaries(texts, t[1], **few))),
         inner.map(lambda t: (dict[int, t[0]], st.dictionaries(ints, t[1], **few))),
-        inner.map(lambda t: (Optional[t[0]], st.one_of(st.none(), t[1]))),
+        inner.map(lambda t: (Union[t[0], None], st.one_of(st.none(), t[1]))),
         inner.map(lambda t: (Box[t[0]], st.builds(Box, t[1]))),
         st.tuples(inner, inner).map(lambda ts: (tuple[ts[0][0], ts[1][0]], st.tuples(ts[0][1], ts[1][1]))),
         st.lists(inner, min_size=2, max_size=3).map(_union),

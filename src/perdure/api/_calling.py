@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 from ..core.body import Body
 from ..core.branch import Branch, Call

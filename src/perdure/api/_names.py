@@ -11,21 +11,21 @@ from typing import Any
 from ..core.source import logical_name
 from ..core.values import set_main_name
 
-_ADJECTIVES = (
-    "able amber apt arch azure bold brave brief bright brisk calm candid civil clear clever cool coral crisp daring deep"
-    " eager early even fair fine firm fond frank free fresh gentle glad golden grand green happy hardy ideal ivory jade"
-    " keen kind late lean light lively loyal lucid lunar mellow merry mild modest neat noble novel olive open patient"
-    " plain polite prime proud quick quiet rapid ready rosy round ruby safe sage silent silver simple sleek smart solar"
-    " solid sound spry steady stout sunny sure swift tidy timely true upbeat vivid warm wide wise witty young zesty"
-).split()
-_NOUNS = (
-    "acorn alder anchor apple arrow aspen badger basil bay beech birch bison bluff breeze bridge brook canyon cedar cliff"
-    " cloud clover comet coral cove crane creek dawn delta dove dune eagle elm ember falcon fern field finch fjord flint"
-    " forest fox garden glade glen grove harbor hawk hazel heron hill holly island ivy jasper kestrel lake lark laurel"
-    " leaf lily linden lynx maple marsh meadow mesa mint moss oak oasis ocean orchard osprey otter peak pebble pine plum"
-    " pond poplar quail rain raven reef ridge river robin rowan sage shore sparrow spruce star stone stream summit swan"
-    " thistle tide trail valley violet willow wren"
-).split()
+_ADJECTIVES = """
+able amber apt arch azure bold brave brief bright brisk calm candid civil clear clever cool coral crisp daring deep
+eager early even fair fine firm fond frank free fresh gentle glad golden grand green happy hardy ideal ivory jade
+keen kind late lean light lively loyal lucid lunar mellow merry mild modest neat noble novel olive open patient
+plain polite prime proud quick quiet rapid ready rosy round ruby safe sage silent silver simple sleek smart solar
+solid sound spry steady stout sunny sure swift tidy timely true upbeat vivid warm wide wise witty young zesty
+""".split()  # noqa: SIM905 - a list literal would take a line for each word
+_NOUNS = """
+acorn alder anchor apple arrow aspen badger basil bay beech birch bison bluff breeze bridge brook canyon cedar cliff
+cloud clover comet coral cove crane creek dawn delta dove dune eagle elm ember falcon fern field finch fjord flint
+forest fox garden glade glen grove harbor hawk hazel heron hill holly island ivy jasper kestrel lake lark laurel
+leaf lily linden lynx maple marsh meadow mesa mint moss oak oasis ocean orchard osprey otter peak pebble pine plum
+pond poplar quail rain raven reef ridge river robin rowan sage shore sparrow spruce star stone stream summit swan
+thistle tide trail valley violet willow wren
+""".split()  # noqa: SIM905 - a list literal would take a line for each word
 
 
 def random_run_name() -> str:

@@ -39,9 +39,11 @@ class TaskEnvironment:
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise UsageError(f"a TaskEnvironment needs a name, not {name!r}")
-        for key, value in (env_vars or {}).items():
+        pairs: Mapping[Any, Any] = env_vars or {}
+        for key, value in pairs.items():
             if not isinstance(key, str) or not isinstance(value, str):
-                raise UsageError(f"environment {name}: env_vars must map str to str; {key!r} maps to {type(value).__name__}")
+                found = type(value).__name__
+                raise UsageError(f"environment {name}: env_vars must map str to str; {key!r} maps to {found}")
         self.name = name
         self.env_vars = dict(env_vars or {})
         self.cache = cache
@@ -62,7 +64,7 @@ class TaskEnvironment:
         cache: CacheRequest | None = None,
         short_name: str | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def task(
+    def task(  # type: ignore[misc]
         self,
         fn: Callable[..., Any] | None = None,
         /,

@@ -62,7 +62,8 @@ def load_file(path: str) -> ModuleType:
 
 def _execute(name: str, file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(name)
     sys.modules[name] = module
@@ -145,13 +146,20 @@ def load_target(target: str, run: str, allowed_root: str) -> TaskSpec:
             "Run the cell again with the same name and inputs to continue it."
         )
     if "<locals>" in qualname:
-        raise UsageError(f"run {run!r}: its task {qualname} is defined inside a function and cannot be found again; define it at module level")
+        raise UsageError(
+            f"run {run!r}: its task {qualname} is defined inside a function and cannot be found again; "
+            "define it at module level"
+        )
     named = f"name it: perdure resume {run} --file {file}"
     real, root = os.path.realpath(file), os.path.realpath(allowed_root)
     if os.path.commonpath([real, root]) != root:
-        raise UsageError(f"run {run!r}: its code, {file}, is outside this project ({root}). If you trust that file, {named}")
+        raise UsageError(
+            f"run {run!r}: its code, {file}, is outside this project ({root}). If you trust that file, {named}"
+        )
     if not os.path.isfile(real):
-        raise UsageError(f"run {run!r}: its code, {file}, is gone. If it has moved: perdure resume {run} --file NEW_PATH")
+        raise UsageError(
+            f"run {run!r}: its code, {file}, is gone. If it has moved: perdure resume {run} --file NEW_PATH"
+        )
     owner = os.stat(real).st_uid
     if owner not in (os.geteuid(), 0):
         raise UsageError(f"run {run!r}: its code, {file}, belongs to another user. If you trust that file, {named}")

@@ -188,7 +188,9 @@ def _plain(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exception
         yield result
 
 
-async def _plain_async(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool) -> AsyncIterator[Any]:
+async def _plain_async(
+    task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool
+) -> AsyncIterator[Any]:
     for args in zip(*iterables, strict=False):
         try:
             result = await task.aio(*args)

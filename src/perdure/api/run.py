@@ -120,11 +120,11 @@ class Run:
         else:
             values = (value,)
         names = [f"o{number}" for number in range(len(values))]
-        return namedtuple("Outputs", names)(*values)  # type: ignore[misc]
+        return namedtuple("Outputs", names)(*values)
 
 
 def derived_status(row: model.Run) -> Status:
-    """The status as people see it: a run that nobody drives any more is INTERRUPTED, one that only waits is SLEEPING."""
+    """The status as people see it: INTERRUPTED where nobody drives any more, SLEEPING where only time is left."""
     if row.status != Status.RUNNING:
         return row.status
     worker = runtime.worker()
@@ -428,4 +428,3 @@ def with_runcontext(*, name: str | None = None) -> RunContext:
     if name is not None:
         check_name(name)
     return RunContext(name)
-

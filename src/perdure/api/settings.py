@@ -65,7 +65,7 @@ def timeout_seconds(value: float | timedelta | Timeout | None, where: str) -> fl
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise UsageError(f"{where}: timeout must be a number of seconds above 0, a timedelta or a Timeout, not {value!r}")
+        raise UsageError(f"{where}: timeout must be seconds above 0, a timedelta or a Timeout, not {value!r}")
     return float(seconds)
 
 
@@ -74,7 +74,7 @@ def cache_key(value: CacheRequest, fn: Callable[..., Any], where: str) -> Callab
     if isinstance(value, str):
         if value not in ("auto", "disable"):
             raise UsageError(f"{where}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
-        value = Cache(behavior=value)  # type: ignore[arg-type]
+        value = Cache(behavior=value)
     if not isinstance(value, Cache):
         raise UsageError(f"{where}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
     if value.behavior == "disable":

@@ -43,7 +43,12 @@ class Task(Generic[P, R]):
         self.fn = fn
         self.environment = environment
         self.name = f"{environment.name}.{short_name or fn.__name__}"
-        self._settings: dict[str, Any] = {"retries": retries, "timeout": timeout, "cache": cache, "short_name": short_name}
+        self._settings: dict[str, Any] = {
+            "retries": retries,
+            "timeout": timeout,
+            "cache": cache,
+            "short_name": short_name,
+        }
         self._cache_signature = cache_signature(cache, fn)
         self.spec = TaskSpec(
             kind=Kind.TASK,

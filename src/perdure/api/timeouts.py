@@ -87,10 +87,12 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
             finally:
                 self._fired = self._plain.expired()
         task, self._task = self._task, None
-        assert task is not None and self._watch is not None
+        assert task is not None
+        assert self._watch is not None
         if not self._watch.done():
             self._watch.cancel()
-        if self._fired and task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
+        cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
+        if self._fired and task.uncancel() <= self._cancelling and cancelled:
             raise TimeoutError(f"the block took longer than {self._seconds:g} s") from error
         return None
 

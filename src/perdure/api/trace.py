@@ -52,7 +52,7 @@ class Trace(Generic[P, R]):
             return self.fn(*args, **kwargs)
         call = self._call(where, args, kwargs)
         if self._generator:
-            return _items(self, call, args, kwargs)  # type: ignore[return-value]
+            return _items(self, call, args, kwargs)  # type: ignore[no-any-return]
         if self._async_generator:
             return _async_items(self, call, args, kwargs)  # type: ignore[return-value]
         protocol = calls.trace(call, self._function, args, kwargs)
@@ -252,5 +252,3 @@ async def _drive_async_items(source: _Source) -> Any:
                 await source.iterator.aclose()
             finally:
                 SCOPE.set(before)
-
-

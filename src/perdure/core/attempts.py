@@ -60,9 +60,7 @@ def attempts(
         stored = True
     while True:
         loop = driver.worker.loop_for(driver)
-        body = driver.open_body(
-            action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded
-        )
+        body = driver.open_body(action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded)
         try:
             if deadline is not None:
                 yield Sleeper(body, deadline)
@@ -74,8 +72,8 @@ def attempts(
             if outcome == Result.VALUE:
                 try:
                     data, copy = spec.signature.returns.roundtrip(value)
-                except UsageError as error:
-                    outcome, value = Result.ERROR, error
+                except UsageError as misfit:
+                    outcome, value = Result.ERROR, misfit
                 else:
                     if driver.ended_unasked(body):
                         raise RunStopped(driver.why_stopped())
@@ -156,9 +154,7 @@ class Execute:
     from a sync body without a timeout, in that body's thread.
     """
 
-    def __init__(
-        self, body: Body, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], attempt: int
-    ) -> None:
+    def __init__(self, body: Body, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], attempt: int) -> None:
         self.body = body
         self.spec = spec
         self.args = args
@@ -268,7 +264,8 @@ class Execute:
             slot.branch.body.slot_waits(slot)
             worker.threads.parked()
         try:
-            return future.result(timeout)
+            outcome: tuple[int, Any] = future.result(timeout)
+            return outcome
         except TimeoutError:
             if future.done():
                 raise
@@ -307,7 +304,7 @@ class Execute:
         SCOPE.set(body)
         SLOT.set(slot)
         body.starting = False
-        depth, BLOCKING.depth = getattr(BLOCKING, "depth", 0), 0
+        depth, BLOCKING.depth = BLOCKING.depth, 0
         try:
             value = self.spec.fn(*self.args, **self.kwargs)
         except RunStopped:

@@ -175,7 +175,9 @@ class Sleeper:
 class Body:
     """See the module text. `active`, `timers`, `descriptors` are kept by the event loop, on its thread."""
 
-    def __init__(self, driver: Driver, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None) -> None:
+    def __init__(
+        self, driver: Driver, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None
+    ) -> None:
         self.driver = driver
         self.action = action
         self.name = name
@@ -247,9 +249,8 @@ class Body:
             return self._begin(call, item)
 
     def _begin(self, call: Call, item: int) -> Outcome | Waiter | None:
-        running = asyncio._get_running_loop()
-        on_loop = running is not None
-        blocking = on_loop and call.kind in _BLOCKING_NOW and _blocks(running)
+        on_loop = asyncio._get_running_loop() is not None
+        blocking = on_loop and BLOCKING.depth > 0
         hold = False
         replay = self.replay
         if replay is not None:
@@ -355,6 +356,8 @@ class Body:
                 return False
             waiter, outcome = self._due.popleft()
             self.in_flight -= 1
+            if not (self._due or self._held):
+                self.stirred = False
             if not waiter.future.done():
                 self.last = outcome.n
                 waiter.future.set_result(outcome)
@@ -586,14 +589,11 @@ class Body:
                 task.cancel()
 
 
-_BLOCKING_NOW = frozenset({Kind.TRACE, Kind.TIME, Kind.NOW, Kind.UUID, Kind.RANDOM, Kind.SLEEP, Kind.TASK, Kind.TIMEOUT})
+class _Blocking(threading.local):
+    depth = 0
 
 
-def _blocks(loop: Any) -> bool:
-    return getattr(BLOCKING, "depth", 0) > 0
-
-
-BLOCKING = threading.local()
+BLOCKING = _Blocking()
 """`depth` > 0 while this thread, an event loop's, executes a synchronous durable call."""
 
 

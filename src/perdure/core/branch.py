@@ -22,9 +22,7 @@ class Call:
 
     __slots__ = ("body", "branch", "fp", "inputs", "kind", "label", "name", "occ", "seq")
 
-    def __init__(
-        self, branch: Branch, kind: Kind, name: str, fp: bytes, inputs: bytes | None = None
-    ) -> None:
+    def __init__(self, branch: Branch, kind: Kind, name: str, fp: bytes, inputs: bytes | None = None) -> None:
         occurrences = branch.occurrences
         occ = occurrences.get(fp, 0)
         occurrences[fp] = occ + 1
@@ -62,7 +60,7 @@ class Branch:
         self.forks: dict[bytes, int] = {}
         self.floor = floor
         """The latest time read on this line, microseconds; `durable_time` never gives less (P8)."""
-        self.label = parent.label if parent is not None else None
+        self.label: str | None = parent.label if parent is not None else None
 
     def fork(self, title: str, args: bytes | None = None) -> Branch:
         """A child branch for a new task or thread."""

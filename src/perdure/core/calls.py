@@ -54,7 +54,7 @@ def run_sync(protocol: Protocol) -> Any:
     """Drive a protocol in the current thread, which blocks. On an event loop's thread, that loop blocks with it."""
     if asyncio._get_running_loop() is None:
         return _run_blocking(protocol)
-    BLOCKING.depth = getattr(BLOCKING, "depth", 0) + 1
+    BLOCKING.depth += 1
     scope = SCOPE.get()
     loop = scope.loop if isinstance(scope, Body) else None
     if loop is not None:
@@ -176,14 +176,14 @@ def record(
         raise RunStopped(driver.why_stopped())
     driver.executed += 1
     loop = asyncio._get_running_loop()
-    if loop is None or getattr(BLOCKING, "depth", 0):
+    if loop is None or BLOCKING.depth:
         after = body.last if loop is not None and (body.in_flight or body.idle_replaying) else None
-        row = Record(call, result, value, at, took, item=item, child=child, after=after)
+        row = Record(call, result, value, at, took, item, child, after)
         driver.outbox.append((*extra, row) if extra else row)
         return OnDisk(body, row)
     waiter = LoopWaiter(call, item, loop)
     body.in_flight += 1
-    row = Record(call, result, value, at, took, item=item, child=child, waiter=waiter)
+    row = Record(call, result, value, at, took, item, child, None, waiter)
     driver.outbox.append((*extra, row) if extra else row)
     writer = driver.worker.writer
     writer.mark_ready(driver)
@@ -272,7 +272,7 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
         except asyncio.CancelledError as error:
             if was_cancelled() or call.body.stopped:
                 raise
-            failure: BaseException | None = error
+            failure: BaseException = error
         except BaseException as error:
             failure = error
         else:
@@ -324,7 +324,7 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
         except asyncio.CancelledError as error:
             if was_cancelled() or call.body.stopped:
                 raise
-            failure: BaseException | None = error
+            failure: BaseException = error
         except BaseException as error:
             failure = error
         else:
@@ -349,7 +349,7 @@ def close_generator(call: Call, item: int) -> None:
     if replay is not None and (call.branch.id, call.fp, call.occ, item) in replay.closed:
         return
     driver = body.driver
-    driver.outbox.append(Record(call, Result.CLOSED, None, driver.worker.clock.wall(), 0, item=item, after=body.last))
+    driver.outbox.append(Record(call, Result.CLOSED, None, driver.worker.clock.wall(), 0, item, None, body.last))
     driver.worker.flush_lazily(driver)
 
 
@@ -561,6 +561,4 @@ def root(driver: Driver) -> Any:
             driver.worker.clock.wall(), 1, 0, None, None, None,
         )
     )  # fmt: skip
-    return run_async(
-        attempts(driver, spec, action, run.inputs, floor=0, recorded=not driver.fresh, stored=bool(found))
-    )
+    return run_async(attempts(driver, spec, action, run.inputs, floor=0, recorded=not driver.fresh, stored=bool(found)))

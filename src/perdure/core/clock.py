@@ -56,7 +56,6 @@ class SystemClock:
         return wall()
 
     if sys.platform == "darwin":
-
         # Darwin's CLOCK_MONOTONIC goes on while the machine sleeps, so it serves as the boot clock.
         def boot(self) -> int:
             return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -85,7 +84,8 @@ def _boot_id() -> str:
     if sys.platform == "darwin":
         import subprocess
 
-        answer = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
             return answer.stdout.strip()
     # Without an identity no two boots may be taken for one: every process counts as its own boot, and deadlines fall

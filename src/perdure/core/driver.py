@@ -195,7 +195,9 @@ class Driver:
 
     # -- bodies ------------------------------------------------------------------------------------------------
 
-    def open_body(self, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None, recorded: bool) -> Body:
+    def open_body(
+        self, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None, recorded: bool
+    ) -> Body:
         """A body about to execute; with `recorded` its journal is loaded."""
         body = Body(self, action, name, loop, floor=floor, label=label)
         if recorded:
@@ -281,9 +283,12 @@ class Driver:
             for action in body.open_actions.values():
                 if action.action in missing:
                     if not self.is_changed(action.source):
-                        self.stop(mismatch(f"{Kind(action.kind).name.lower()} {action.name} (under way when the run was last driven)", "nothing more: it is not called again"))
+                        expected = (
+                            f"{Kind(action.kind).name.lower()} {action.name}, which was under way when driving ended"
+                        )
+                        self.stop(mismatch(expected, "nothing more: it is not called again"))
                         return
-                    log.warning("run %s: %s was under way and is no longer called; the source has changed", self.run.name, action.name)
+                    log.warning("run %s: the source has changed; %s is no longer called", self.run.name, action.name)
         for number in missing:
             self.drained(number)
 
@@ -310,7 +315,7 @@ class Driver:
         self.outbox.append(action)
         self.worker.flush_lazily(self)
 
-    def reuse(self, call: Call, item: int, entry: Entry, blocking: bool) -> Any:
+    def reuse(self, call: Call, item: int, entry: Entry, blocking: bool) -> Outcome | LoopWaiter:
         """A loose entry is this call's: hand it out in live order."""
         body = call.body
         self.replayed += 1
@@ -360,7 +365,7 @@ class Driver:
         with self._lock:
             self._cancellations += 1
             self._refresh()
-        self.outbox.append(Record(call, Result.CANCELLED, None, at, took, item=item, after=body.last))
+        self.outbox.append(Record(call, Result.CANCELLED, None, at, took, item, None, body.last))
         self.worker.writer.mark_ready(self)
         body.loop.flush_soon(self.worker.writer)
 

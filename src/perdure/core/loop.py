@@ -80,12 +80,12 @@ class BodyTimer(events.TimerHandle):
         body = self.body
         self.body = None
         if body is None:
-            super()._run()  # type: ignore[misc]
+            super()._run()
             return
         body.timers -= 1
         body.active += 1
         try:
-            super()._run()  # type: ignore[misc]
+            super()._run()
         finally:
             body.active -= 1
             if not body.active and body.stirred:
@@ -114,11 +114,11 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self._threads = threads
         self.empty = Context()
-        """The context of perdure's own callbacks: no scope. One per loop, since no two threads may be in one at once."""
+        """The context of perdure's own callbacks: no scope. One per loop, as two threads cannot be in one at once."""
         self.flush_due: Writer | None = None
         """Set where something waits to be committed at the end of this iteration."""
         self._fd_bodies: dict[tuple[int, str], Body] = {}
-        self.set_task_factory(self._make_task)  # type: ignore[arg-type]
+        self.set_task_factory(self._make_task)
 
     # -- one iteration -----------------------------------------------------------------------------------------
 
@@ -208,7 +208,9 @@ class PerdureLoop(asyncio.SelectorEventLoop):
             task.branch = fork_for_coroutine(parent, coro)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         if executor is None:
             executor = self._threads
         scope = SCOPE.get()

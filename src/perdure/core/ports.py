@@ -51,10 +51,14 @@ class Store(Protocol):
         states, entries, cache puts, finish. `finish` also clears the claim. The store keeps `Entry` rows as given
         (the driver numbers them). `CreateRun`: `Created(run, True)`, or, when the name is taken,
         `Created(existing, False)` and nothing written for this element. Two creations of one name within one batch:
-        the first wins.
+        the first wins. A batch of nothing but creations with a claim needs only to be visible: whoever holds the claim
+        drives the run at once, and its first entry, or its end, takes the creation to disk. Should power fail before,
+        nothing of the run was recorded, and asking for it again begins it again.
         """
 
-    def claim(self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]) -> Run | None:
+    def claim(
+        self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
+    ) -> Run | None:
         """Compare-and-set: take the run if its token is still `expect` and its stored status in `statuses`.
 
         Sets token, worker and status RUNNING, clears result, value and ended_at, sets started_at if unset. If

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import types
-from functools import lru_cache
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -19,7 +19,7 @@ from .model import Source
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def code_root(file: str) -> str:
     """The folder that a file's code belongs to: above the topmost package that the file is in."""
     folder = os.path.dirname(os.path.abspath(file))
@@ -31,14 +31,13 @@ def code_root(file: str) -> str:
     return folder
 
 
-@lru_cache(maxsize=None)
+@cache
 def logical_name(file: str) -> str:
     """The dotted module name of `file` under its code root, whatever name it was started under."""
     path = os.path.abspath(file)
     stem = os.path.splitext(os.path.relpath(path, code_root(path)))[0]
-    if os.path.basename(stem) in ("__init__", "__main__") and os.path.dirname(stem):
-        if os.path.basename(stem) == "__init__":
-            stem = os.path.dirname(stem)
+    if os.path.basename(stem) == "__init__" and os.path.dirname(stem):
+        stem = os.path.dirname(stem)
     return stem.replace(os.sep, ".")
 
 
@@ -124,7 +123,8 @@ def hash_function(fn: Any) -> bytes:
         _feed(digest, code)
     for default in getattr(seen, "__defaults__", None) or ():
         # Only what looks the same in every process; other defaults show their address.
-        shown = repr(default) if isinstance(default, (str, bytes, int, float, type(None))) else type(default).__qualname__
+        plain = isinstance(default, (str, bytes, int, float, type(None)))
+        shown = repr(default) if plain else type(default).__qualname__
         digest.update(shown.encode("utf-8", "surrogatepass") + b"\0")
     return digest.digest()
 
@@ -142,7 +142,8 @@ def _hash_functions(module: Any) -> bytes:
 def _feed(digest: Any, code: types.CodeType) -> None:
     digest.update(code.co_code)
     names = (code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    digest.update(repr((names, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)).encode("utf-8", "surrogatepass"))
+    shape = (names, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    digest.update(repr(shape).encode("utf-8", "surrogatepass"))
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             _feed(digest, constant)

@@ -272,11 +272,13 @@ class Worker:
         if self._beating:
             return
         with self._lock:
-            if self._beating:
-                return
-            self.liveness.hold(self.id)
-            self.store.renew(self._row())
-            self._beating = True
+            if not self._beating:
+                self.liveness.hold(self.id)
+                self.store.renew(self._row())
+                self._beating = True
+                self._start_beat()
+
+    def _start_beat(self) -> None:
         threading.Thread(target=self._beat, name="perdure-heartbeat", daemon=True).start()
 
     def _beat(self) -> None:

@@ -59,7 +59,6 @@ class Record:
         value: bytes | None,
         at: int,
         took: int,
-        *,
         item: int = 0,
         child: int | None = None,
         after: int | None = None,
@@ -96,7 +95,7 @@ class Reuse(Record):
     __slots__ = ("original",)
 
     def __init__(self, call: Call, entry: Entry, item: int, *, after: int | None, waiter: LoopWaiter | None) -> None:
-        super().__init__(call, entry.result, entry.value, entry.at, entry.took, item=item, after=after, waiter=waiter)
+        super().__init__(call, entry.result, entry.value, entry.at, entry.took, item, None, after, waiter)
         self.original = entry.n
 
 
@@ -321,14 +320,12 @@ def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
             entries.append(_entry(item, run, n, source))
         elif kind is Mark:
             n += 1
-            entries.append(Entry(run, item.action, n, 0, item.seq, 0, 0, 0, item.result, _MARK_FP, "", None, None, None, source, None, None, 0, 0))
+            entries.append(_mark(run, item.action, n, item.seq, item.result, source))
         elif kind is Reuse:
             n += 1
             item.n = n
-            action = item.call.body.action
-            entries.append(
-                Entry(run, action, n, 0, item.original, 0, item.item, 0, Result.REUSE, _MARK_FP, "", None, None, None, source, None, item.after, 0, 0)
-            )
+            row = _mark(run, item.call.body.action, n, item.original, Result.REUSE, source)
+            entries.append(row._replace(item=item.item, after=item.after))
         elif kind is Action:
             actions.append(item)
         elif kind is ActionState:
@@ -344,13 +341,17 @@ def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
     return RunWrites(run, driver.token, entries, actions, tuple(states), tuple(cache), finish)
 
 
+def _mark(run: int, action: int, n: int, seq: int, result: Result, source: int) -> Entry:
+    return Entry(run, action, n, 0, seq, 0, 0, 0, int(result), _MARK_FP, "", None, None, None, source, None, None, 0, 0)
+
+
 def _entry(record: Record, run: int, n: int, source: int) -> Any:
     # A plain tuple in the order of `Entry`: building the class costs three times as much, and this is the one place
-    # that runs once per recorded call.
+    # that runs once per recorded call. Plain ints, too: a driver sends members of an enum down a slower path.
     call = record.call
     return (
-        run, call.body.action, n, call.branch.id, call.seq, call.occ, record.item, call.kind, record.result, call.fp,
-        call.name, call.label, record.value, call.inputs, source, record.child, record.after, record.at, record.took,
+        run, call.body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
+        call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after, record.at, record.took,
     )  # fmt: skip
 
 

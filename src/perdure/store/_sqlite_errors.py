@@ -11,11 +11,11 @@ from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError,
 
 from ._posix_locks import UNSEEN, holder
 
-# Bytes that SQLite locks to write: in the -shm file the WAL write lock, in the database file (while it is opened for
-# the first time, or by a tool in rollback mode) PENDING, RESERVED and the SHARED range.
-# https://www.sqlite.org/walformat.html#wal_locks and unixShmLock/unixLock in os_unix.c
+# Bytes that SQLite locks to write: in the -shm file the WAL write lock; in the database file, while it is opened for
+# the first time or by a tool in rollback mode, PENDING and RESERVED (not SHARED, which everybody has who opened it).
+# https://www.sqlite.org/walformat.html#wal_locks and, in os_unix.c, unixShmLock and unixLock
 _SHM_WRITE: Final = (120, 1)
-_FILE_WRITE: Final = (0x40000000, 512)
+_FILE_WRITE: Final = (0x40000000, 2)
 
 
 def is_busy(error: BaseException) -> bool:

@@ -37,19 +37,19 @@ _inherited: set[str] = set()
 
 def _after_fork_in_child() -> None:
     # A connection that a fork copied must not even be closed: SQLite would roll back in the memory that it shares with
-    # the parent, or take itself for the last user and remove the WAL. One reference more, never given back, keeps the
-    # garbage collector and the interpreter's end from doing so. Nor may the file be opened again here: SQLite keeps the
-    # state of a file's locks per process, and the copy of it says that the parent's are ours.
+    # the parent, or take itself for the last user and remove the WAL. One reference more to the cursor (which refers to
+    # its connection), never given back, keeps the garbage collector and the interpreter's end from doing so. Nor may
+    # the file be opened again here: SQLite keeps the state of a file's locks per process, and the copy of it says that
+    # the parent's are ours.
     # https://www.sqlite.org/howtocorrupt.html, 2.6
     global _creating
     _creating = threading.Lock()
     for link in list(_links):
-        if link.connection is not None:
+        if link.cursor is not None:
             _inherited.add(link.path)
             with suppress(ImportError):
                 import ctypes
 
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(link.connection))
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(link.cursor))
 
 

@@ -115,7 +115,8 @@ class SQLiteStore:
             # One statement is a transaction by itself, and saves BEGIN, a query for the fence, and COMMIT.
             write = writes[0]
             if isinstance(write, CreateRun):
-                return [self._writer.run(lambda cursor: _create(cursor, write))]
+                link = self._writer if write.claim is None else self._aside
+                return [link.run(lambda cursor: _create(cursor, write))]
             run, token, entries, actions, states, cache, finish = write
             if not (actions or states or cache):
                 if finish is None and len(entries) == 1 and entries[0][0] == run:
@@ -124,6 +125,9 @@ class SQLiteStore:
                     return [self._writer.change(_FINISH, (*finish, run, token))]
         elif not writes:
             return []
+        if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
+            # Visible is enough: each goes to disk with its run's first entry, or with its end.
+            return self._aside.transaction(lambda cursor: _write_batch(cursor, writes))
         return self._writer.transaction(lambda cursor: _write_batch(cursor, writes))
 
     def claim(

@@ -6,7 +6,8 @@ refused with the annotation that would fit. Nothing in the bytes can make code r
 the annotation alone, the class of an exception only from modules already imported.
 
     _wire        MessagePack and its extensions: what stands in the bytes
-    _nodes       declared types as trees; _records: those with named fields; _compile: from annotations to trees
+    _nodes       declared types as trees of nodes; _containers and _records: those that hold others
+    _compile     from annotations to trees
     _codec       one declared type, bytes to values and back
     _signature   a function's arguments, for identity and as recorded inputs
     _errors      exceptions

@@ -146,9 +146,15 @@ class _AnyCodec(Codec[Any]):
             return data if len(data) <= INLINE_LIMIT else self._within_limit(data)
         return super().encode(value)
 
+    def decode(self, data: bytes) -> Any:
+        try:
+            return _wire.decode_any(data)
+        except Exception:
+            return self._load(data)  # says what is wrong
+
     def roundtrip(self, value: object) -> tuple[bytes, Any]:
         data = self.encode(value)
-        return data, value if type(value) in _wire.SCALARS else self._load(data)
+        return data, value if type(value) in _wire.SCALARS else self.decode(data)
 
 
 class _NativeCodec(Codec[T]):

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.core.values import _containers as containers
 from perdure.core.values import _nodes as nodes
 from perdure.core.values import _records as records
 from perdure.core.values._names import type_text
@@ -142,7 +143,7 @@ class _Compiler:
     def _alias(self, tp: Any, alias: Any, args: tuple[Any, ...], env: Env) -> Node:
         if tp in self.open:
             return self.open[tp]
-        ref = self.open[tp] = nodes.RefNode(type_text(tp))
+        ref = self.open[tp] = containers.RefNode(type_text(tp))
         values = [env.get(arg, arg) if isinstance(arg, typing.TypeVar) else arg for arg in args]
         ref.target = self._node(alias.__value__, dict(zip(alias.__type_params__, values, strict=False)))
         return ref
@@ -157,8 +158,8 @@ class _Compiler:
             kinds = [child.kind for child in children]
             distinct = len(set(kinds)) == len(kinds) and None not in kinds
             tagged = not (distinct and all(is_native(child) for child in children))
-            inner = nodes.UnionNode(label, children, _distinct_labels(children, members), tagged)
-        return inner if len(members) == len(args) else nodes.OptionalNode(label, inner)
+            inner = containers.UnionNode(label, children, _distinct_labels(children, members), tagged)
+        return inner if len(members) == len(args) else containers.OptionalNode(label, inner)
 
     def _literal(self, tp: Any, options: tuple[Any, ...]) -> Node:
         enums = {type(option): nodes.EnumNode(type(option)) for option in options if isinstance(option, Enum)}
@@ -170,13 +171,13 @@ class _Compiler:
             return self._tuple(label, tp, args, env)
         if cls in _ARRAYS:
             accepts, build = _ARRAYS[cls]
-            return nodes.ArrayNode(label, self._node(args[0] if args else Any, env), accepts, build)
+            return containers.ArrayNode(label, self._node(args[0] if args else Any, env), accepts, build)
         if cls in _MAPPINGS:
             key, item = args or (Any, Any)
-            return nodes.DictNode(label, self._node(key, env), self._node(item, env), _MAPPINGS[cls])
+            return containers.DictNode(label, self._node(key, env), self._node(item, env), _MAPPINGS[cls])
         if cls in _LEAVES or _is_late_leaf(cls):
             return nodes.LeafNode(cls)
-        if issubclass(cls, Enum):
+        if issubclass(cls, Enum) and cls._member_map_:
             return nodes.EnumNode(cls)
         if cls.__module__.partition(".")[0] == "pathlib" and hasattr(cls, "joinpath"):
             return nodes.PathNode(cls)
@@ -186,10 +187,10 @@ class _Compiler:
 
     def _tuple(self, label: str, tp: Any, args: tuple[Any, ...], env: Env) -> Node:
         if not args and tp not in (tuple, typing.Tuple):  # noqa: UP006 - tuple[()] against a bare tuple
-            return nodes.TupleNode(label, [])
+            return containers.TupleNode(label, [])
         if not args or (len(args) == 2 and args[1] is Ellipsis):
-            return nodes.ArrayNode(label, self._node(args[0] if args else Any, env), (tuple,), tuple)
-        return nodes.TupleNode(label, [self._node(arg, env) for arg in args])
+            return containers.ArrayNode(label, self._node(args[0] if args else Any, env), (tuple,), tuple)
+        return containers.TupleNode(label, [self._node(arg, env) for arg in args])
 
     def _record(self, tp: Any, cls: Any, args: tuple[Any, ...], env: Env) -> Node:
         label = type_text(tp)
@@ -250,12 +251,12 @@ def _distinct_labels(children: list[Node], members: list[Any]) -> list[str]:
 
 def is_native(root: Node) -> bool:
     """Whether msgspec alone reads and writes values of this tree losslessly."""
-    return all(node.native for node in nodes.walk(root) if not isinstance(node, nodes.RefNode))
+    return all(node.native for node in nodes.walk(root) if not isinstance(node, containers.RefNode))
 
 
 _SCALAR_NODES = (
     nodes.NoneNode, nodes.BoolNode, nodes.IntNode, nodes.FloatNode, nodes.StrNode, nodes.BytesNode,
-    nodes.OptionalNode, nodes.UnionNode,
+    containers.OptionalNode, containers.UnionNode,
 )  # fmt: skip
 
 
@@ -365,6 +366,7 @@ def _fill_named_tuple(compiler: _Compiler, node: Any, cls: Any, env: Env) -> Non
 
 
 def _fill_pydantic(compiler: _Compiler, node: Any, cls: Any, env: Env) -> None:
+    cls.model_rebuild(raise_errors=False)  # forward references may have been defined since
     for name, info in cls.model_fields.items():
         try:
             inner = compiler.field(cls, name, info.annotation, env)

@@ -11,8 +11,9 @@ have cycles. So the bytes hold a list of exceptions that name one another by pos
 
 from __future__ import annotations
 
+import builtins
 import traceback
-from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 from perdure.core.values import _wire
@@ -41,10 +42,15 @@ def encode_error(exc: BaseException) -> bytes:
     What cannot be stored is left out: an attribute, or the arguments, in which case it comes back as `RemoteError`.
     Tracebacks are plain text, without the values of local variables.
     """
-    data = _wire.encode(_Writer(exc, MAX_DEPTH).nodes)
-    if len(data) > INLINE_LIMIT:  # ten thousands of members
-        data = _wire.encode(_Writer(exc, depth=0).nodes)
-    return data
+    try:
+        data = _wire.encode(_Writer(exc, MAX_DEPTH).nodes)
+        if len(data) <= INLINE_LIMIT:
+            return data
+        return _wire.encode(_Writer(exc, depth=0).nodes)  # it has ten thousands of members
+    except Exception as error:  # a class whose own attributes raise, or no stack left
+        cls = type(exc)
+        note = f"<recorded without its data: {type(error).__qualname__}>"
+        return _wire.encode([{"module": "?", "name": cls.__qualname__, "message": note, "traceback": ""}])
 
 
 class _Writer:
@@ -163,7 +169,7 @@ def _builtin_slots(cls: type) -> dict[str, Any]:
     """Attributes that built-in exceptions keep outside `__dict__`, as `OSError` does with `errno`."""
     slots: dict[str, Any] = {}
     for base in cls.__mro__:
-        if base.__module__ == "builtins" and base is not object:
+        if _is_builtin(base) and base is not object:
             for name, held in vars(base).items():
                 if isinstance(held, (MemberDescriptorType, GetSetDescriptorType)) and name not in _COMMON:
                     slots.setdefault(name, held)
@@ -203,6 +209,9 @@ def describe_error(data: bytes) -> tuple[str, str, str]:
     """
     try:
         node = _decoded(data)[0]
+        if (_text(node, "module"), _text(node, "name")) == (RemoteError.__module__, RemoteError.__qualname__):
+            own = node.get("attributes", {})  # what it stands for says more than that it is remote
+            return _text(own, "type_name"), _text(own, "message"), _text(node, "traceback")
         return _type_name(node), _text(node, "message"), _text(node, "traceback")
     except Exception as error:  # as above
         raise ValueMismatchError(f"a recorded exception cannot be read: {type(error).__name__}: {error}") from error
@@ -293,12 +302,15 @@ class _Reader:
 def _builtin_new(cls: type) -> Any:
     """The `__new__` that makes a bare instance; `None` where the class has one of its own, or state in slots."""
     for base in cls.__mro__:
-        if base.__module__ != "builtins" and vars(base).get("__slots__"):
+        if _is_builtin(base):
+            return base.__new__
+        if vars(base).get("__slots__") or "__new__" in vars(base):
             return None
-        new = vars(base).get("__new__")
-        if new is not None:
-            return None if isinstance(new, (FunctionType, staticmethod)) else new
     return None
+
+
+def _is_builtin(cls: type) -> bool:
+    return vars(builtins).get(cls.__name__) is cls
 
 
 def _set_slot(slot: Any, exc: BaseException, value: object) -> None:

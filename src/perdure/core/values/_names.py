@@ -8,12 +8,15 @@ sets the script's logical module name once; from then on such classes are writte
 from __future__ import annotations
 
 import sys
-from types import ModuleType, NoneType
-from typing import Any, ForwardRef, TypeVar
+import typing
+from types import ModuleType, NoneType, UnionType
+from typing import Any, ForwardRef, TypeVar, cast
 
 from perdure.core.values._wire import SCALARS
 
 _main_name: str | None = None
+_MODULE_DICT: Any = cast(Any, vars(ModuleType)["__dict__"]).__get__
+_CLASS_DICT: Any = cast(Any, vars(type)["__dict__"]).__get__
 
 
 def set_main_name(name: str) -> None:
@@ -29,11 +32,6 @@ def logical_module(name: str) -> str:
     return name
 
 
-def class_name(cls: type) -> str:
-    """`module.QualName` under the logical module; what `find_class` reads."""
-    return f"{logical_module(str(cls.__module__))}.{cls.__qualname__}"
-
-
 def find_class(module: str, qualname: str) -> type | None:
     """The class of that name, if its module is already imported here; `None` otherwise.
 
@@ -46,7 +44,9 @@ def find_class(module: str, qualname: str) -> type | None:
         for part in qualname.split("."):
             if not isinstance(found, (ModuleType, type)):
                 break
-            found = vars(found).get(part)
+            # Not `vars`: a lazily loaded module would be executed by it, and a metaclass may answer in its own way.
+            held = _MODULE_DICT if isinstance(found, ModuleType) else _CLASS_DICT
+            found = held(found).get(part)
         if isinstance(found, type):
             return found
     return None
@@ -65,15 +65,11 @@ def type_text(tp: Any) -> str:
     if isinstance(tp, list):
         return f"[{', '.join(map(type_text, tp))}]"
     origin, args = getattr(tp, "__origin__", None), getattr(tp, "__args__", None)
-    if args and (origin is None or _is_union(origin)):
+    if args and (origin is typing.Union or isinstance(tp, UnionType)):
         return " | ".join(map(type_text, args))
     if args and isinstance(origin, type) and not hasattr(tp, "__metadata__"):
         return f"{type_text(origin)}[{', '.join(map(type_text, args))}]"
     return str(tp).replace("typing.", "")
-
-
-def _is_union(origin: object) -> bool:
-    return str(origin) == "typing.Union"
 
 
 def annotation_for(value: object, depth: int = 3) -> str | None:

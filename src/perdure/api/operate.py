@@ -1,0 +1,725 @@
+"""Operating runs from outside: start, continue, end, repeat, list and look at them.
+
+Plain functions that give data; what prints (the command line) calls them. Nothing here blocks for long: starting and
+continuing give a `Handle`, and the run is driven meanwhile. Times are those of `core.model` (microseconds).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .. import runtime
+from ..core import model
+from ..core.driver import Driver
+from ..core.model import NO_PARENT, ROOT, Action, Claim, Created, CreateRun, Entry, Kind, NewRun, Result, RunWrites, Status
+from ..core.spec import TaskSpec
+from ..core.values import ANY, describe_error
+from ..core.worker import Worker
+from ..errors import (
+    PerdureError,
+    RunAbortedError,
+    RunAlreadyActive,
+    RunNotFoundError,
+    StoreError,
+    UsageError,
+)
+from ._names import random_run_name
+from .loading import load_file, load_target, spec_of_loaded, task_at
+from .run import (
+    CLAIMABLE,
+    Run,
+    _active,
+    _mention_similar,
+    _Request,
+    _request,
+    _settle,
+    check_name,
+    continue_run,
+    derived_status,
+)
+from .task import Task
+
+RESUMABLE = (*CLAIMABLE, Status.FAILED)
+"""What a run may be, stored, for `resume` to continue it by its name."""
+
+
+# -- a run in hand ---------------------------------------------------------------------------------------------
+
+
+class Failure(NamedTuple):
+    """A recorded exception as text; nothing is rebuilt for it."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Ended(NamedTuple):
+    """How a run has ended."""
+
+    name: str
+    task: str
+    status: Status
+    result: Any
+    error: Failure | None
+    replayed: int
+    executed: int
+    driven: bool
+    """Whether it was driven here, rather than having ended before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A run that this process drives, or (without a driver) one that had ended before."""
+
+    run: Run
+    driver: Driver | None
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def task(self) -> str:
+        return self.run.task
+
+    @property
+    def continued(self) -> bool:
+        """Whether an earlier driver had begun it."""
+        return self.driver is not None and not self.driver.fresh
+
+    @property
+    def done(self) -> Future[Any] | None:
+        """Resolved when driving is over; `None` if there was nothing to drive."""
+        return None if self.driver is None else self.driver.done
+
+
+def outcome(handle: Handle) -> Ended:
+    """How the run ended. To be asked once driving is over.
+
+    Raises:
+        PerdureError: driving ended before the run did (lost lease, abort, mismatch, broken store).
+    """
+    driver = handle.driver
+    if driver is None:
+        return _recorded(handle.run.row)
+    result, data, live = driver.done.result()
+    counts = (driver.replayed, driver.executed, True)
+    if result == Result.VALUE:
+        return Ended(handle.name, handle.task, Status.SUCCEEDED, live, None, *counts)
+    return Ended(handle.name, handle.task, Status.FAILED, None, Failure(*describe_error(data)), *counts)
+
+
+def _recorded(row: model.Run) -> Ended:
+    if row.status == Status.ABORTED:
+        raise RunAbortedError(_aborted(row.name))
+    if row.value is None:
+        raise PerdureError(f"run {row.name!r} has not ended; it is {derived_status(row)}")
+    if row.result == Result.ERROR:
+        error = Failure(*describe_error(row.value))
+        return Ended(row.name, row.task, Status.FAILED, None, error, 0, 0, False)
+    # By its declared type where that is at hand. No code is loaded only to show a value.
+    spec = spec_of_loaded(row.target)
+    value = ANY.decode(row.value) if spec is None else spec.signature.returns.decode(row.value)
+    return Ended(row.name, row.task, Status.SUCCEEDED, value, None, 0, 0, False)
+
+
+def _aborted(name: str) -> str:
+    return f"run {name!r} was aborted and cannot be continued; a new run that reuses its work: perdure rerun {name} --recover"
+
+
+def stop(handles: Iterable[Handle], why: str) -> None:
+    """Drive these no further. They stay as they are and can be resumed; `done` is resolved soon."""
+    for handle in handles:
+        if handle.driver is not None:
+            handle.driver.stop(PerdureError(why))
+
+
+class Progress(NamedTuple):
+    """What a driven run is at."""
+
+    replayed: int
+    executed: int
+    running: dict[str, int]
+    """Names of the child tasks that are under way, and how many of each."""
+    sleeping_until: int | None
+    """The nearest recorded deadline (wall, microseconds), where the run waits for nothing but time."""
+
+
+def progress(handle: Handle) -> Progress:
+    """Counts and whereabouts of a driven run. Asks the store: not for tight loops."""
+    driver = handle.driver
+    if driver is None:
+        return Progress(0, 0, {}, None)
+    names = Counter(body.name for body in list(driver.bodies.values()) if body.action != ROOT)
+    until = None
+    if derived_status(driver.run) == Status.SLEEPING:
+        clock = driver.worker.clock
+        waits = [
+            action.wake_at
+            for action in driver.worker.store.open_actions(driver.run_id)
+            if action.wake_at is not None and action.kind != Kind.TIMEOUT and action.wake_at > clock.wall()
+        ]
+        until = min(waits, default=None)
+    return Progress(driver.replayed, driver.executed, dict(names), until)
+
+
+# -- starting and continuing -----------------------------------------------------------------------------------
+
+
+def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> _Request:
+    """A run as it is asked for, checked and named; nothing is stored yet.
+
+    Raises:
+        UsageError: the inputs or the name cannot be used.
+    """
+    return _request(task, args, inputs, name, None)
+
+
+def submit(asked: _Request) -> Handle:
+    """Start the run, or continue the one of that name, or find that it has ended.
+
+    Raises:
+        RunConflictError: the name belongs to another task or other inputs.
+        RunAlreadyActive: somebody drives it.
+        StoreError: the store cannot be used.
+    """
+    worker = runtime.worker()
+    if not asked.named:
+        _mention_similar(worker, asked)
+    found = worker.submit(asked.new, asked.spec).result()
+    if not isinstance(found, Driver):
+        _ensure_recovered(worker, found)
+    driver, run = _settle(worker, asked, found)
+    return Handle(run, driver)
+
+
+def resume(name: str, file: str | None = None) -> Handle:
+    """Continue an interrupted or failed run; one that has succeeded is only looked up.
+
+    Args:
+        file: where its code is, if not where it was.
+
+    Raises:
+        RunNotFoundError: no such run.
+        RunAbortedError: it was aborted.
+        RunAlreadyActive: somebody drives it.
+        UsageError: its code may not be loaded, or cannot be.
+    """
+    row = find(name)
+    worker = runtime.worker()
+    if row.status == Status.SUCCEEDED:
+        return Handle(Run(row), None)
+    if row.status == Status.ABORTED:
+        raise RunAbortedError(_aborted(name))
+    _refuse_active(worker, row)
+    spec = _code_of(row, file)
+    _ensure_recovered(worker, row)
+    driver, run = continue_run(worker, find(name), spec, RESUMABLE)
+    return Handle(run, driver)
+
+
+def interrupted() -> list[str]:
+    """The names of the runs that nobody drives any more, oldest first."""
+    if not store_exists():
+        return []
+    worker = runtime.worker()
+    rows = worker.store.runs(statuses={Status.RUNNING})
+    return [row.name for row in reversed(rows) if worker.holder(row) is None]
+
+
+def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> _Request:
+    """A new run of the same task with the same inputs, as `submit_rerun` takes it; nothing is stored yet.
+
+    Args:
+        name: the run to repeat.
+        recover: reuse what succeeded in it.
+        new_name: the new run's name; a readable random one by default.
+        file: where the code is, if not where it was.
+
+    Raises:
+        RunNotFoundError: no such run.
+        RunAlreadyActive: `recover`, and the run is still being driven.
+        UsageError: the code may not be loaded, or cannot be; or the new name cannot be used.
+    """
+    if new_name is not None:
+        check_name(new_name)
+        if new_name == name:
+            raise UsageError(f"the new run needs a name of its own; {name!r} is the old one's")
+    old = find(name)
+    worker = runtime.worker()
+    if recover:
+        _refuse_active(worker, old)
+    spec = _code_of(old, file)
+    new = NewRun(
+        uid=secrets.token_bytes(16),
+        name=new_name or random_run_name(),
+        task=old.task,
+        target=spec.target(),
+        inputs=old.inputs,
+        inputs_hash=old.inputs_hash,
+        created_at=worker.clock.wall(),
+        reuse=old.name if recover else None,
+    )
+    return _Request(spec, new, True)
+
+
+def submit_rerun(asked: _Request) -> Handle:
+    """Start what `request_rerun` asks for. Raises what `submit` raises."""
+    if asked.new.reuse is None:
+        return submit(asked)
+    # Without a claim, and so not driven, until it holds what it reuses.
+    worker = runtime.worker()
+    created = worker.store.commit([CreateRun(asked.new, None)])[0]
+    assert isinstance(created, Created)
+    _ensure_recovered(worker, created.run)
+    row = worker.store.run_by_id(created.run.id)
+    driver, run = _settle(worker, asked, created.run if row is None else row)
+    return Handle(run, driver)
+
+
+def _code_of(row: model.Run, file: str | None) -> TaskSpec:
+    if file is None:
+        return load_target(row.target, row.name, runtime.project_root())
+    return task_at(load_file(file), row.target.split("::")[2], file)
+
+
+def _refuse_active(worker: Worker, row: model.Run) -> None:
+    holder = worker.holder(row)
+    if holder is not None:
+        raise RunAlreadyActive(_active(worker, row, holder))
+
+
+# -- recovering: a new run that begins with another's work -----------------------------------------------------
+
+
+def _ensure_recovered(worker: Worker, row: model.Run) -> None:
+    """Give a run that was submitted with `reuse` the work that it reuses, unless it has begun already.
+
+    One transaction writes all of it, so a crash leaves the run with everything or with nothing, and in the latter case
+    whoever continues it comes by here again. The claim under which it is written is let go at once.
+    """
+    if row.reuse is None or row.status not in CLAIMABLE or worker.holder(row) is not None:
+        return
+    store = worker.store
+    if store.journal_length(row.id) or store.actions(row.id, NO_PARENT):
+        return
+    old = store.run(row.reuse)
+    if old is None:
+        raise RunNotFoundError(f"run {row.name!r} was to reuse what run {row.reuse!r} did, which is gone")
+    claim = Claim(secrets.token_bytes(16), worker.id)
+    if store.claim(row.id, claim, expect=row.token, entries=0, statuses=CLAIMABLE) is None:
+        return
+    entries, actions = _work_of(store.entries(old.id), store.actions(old.id), row.id, old)
+    try:
+        store.commit([RunWrites(row.id, claim.token, entries, actions)])
+    finally:
+        store.release(row.id, claim.token)
+
+
+def _work_of(
+    journal: Iterable[Entry], started: Sequence[Action], run: int, old: model.Run
+) -> tuple[list[Entry], list[Action]]:
+    """What succeeded in a run, as rows of another: its outcomes, none of which have to be asked for again.
+
+    A finished child is its outcome alone; its body is never entered again. One that failed, or was under way, leaves
+    no outcome, but its action and what its body has recorded, under the same numbers: the call that asks for it finds
+    it open and continues it. Failures, cancellations and sleeps that had not ended leave nothing.
+    """
+    bodies: dict[int, list[Entry]] = {}
+    for entry in journal:
+        bodies.setdefault(entry.action, []).append(entry)
+    children = {action.action: action for action in started}
+    by_parent: dict[int, list[Action]] = {}
+    for action in started:
+        by_parent.setdefault(action.parent, []).append(action)
+    first = Action(
+        run, NO_PARENT, ROOT, 0, 0, 0, Kind.TASK, bytes(16), old.task, None, None, 0, old.created_at, 0, 0, None, None, None
+    )  # fmt: skip
+    entries: list[Entry] = []
+    actions = [first]
+    todo = [ROOT]
+    while todo:
+        body = todo.pop()
+        kept = _succeeded(bodies.get(body, ()))
+        ended = {entry.child for entry in kept if entry.child is not None}
+        for action in by_parent.get(body, ()):
+            if action.action in ended:
+                actions.append(action._replace(run=run))
+            elif action.kind == Kind.TASK:
+                # Its attempts start anew: driving makes this attempt number 1.
+                actions.append(action._replace(run=run, attempt=0, failures=0, wake_at=None, wake_boot=None, boot=None))
+                todo.append(action.action)
+        for entry in kept:
+            child = entry.child if entry.child in children else None
+            entries.append(entry._replace(run=run, n=len(entries) + 1, child=child, after=None))
+        if kept:
+            entries.append(
+                Entry(run, body, len(entries) + 1, 0, 0, 0, 0, 0, Result.LOOSEN, bytes(16), "", None, None, None,
+                      kept[-1].source, None, None, 0, 0)
+            )  # fmt: skip
+    return entries, actions
+
+
+def _succeeded(body: Iterable[Entry]) -> list[Entry]:
+    """The entries of one body that hold a success, the last one of each call."""
+    kept: dict[int, Entry] = {}
+    by_key: dict[tuple[int, bytes, int, int], int] = {}
+    alias: dict[int, int] = {}
+    for entry in body:
+        key = (entry.branch, entry.fp, entry.occ, entry.item)
+        if entry.result in (Result.VALUE, Result.ITEM, Result.END, Result.ERROR, Result.CANCELLED):
+            # A call's later row stands in place of its earlier one: recorded, then cancelled before it was delivered.
+            kept.pop(by_key.pop(key, 0), None)
+            if entry.result not in (Result.ERROR, Result.CANCELLED):
+                kept[entry.n] = entry
+                by_key[key] = entry.n
+        elif entry.result == Result.REUSE:
+            alias[entry.n] = entry.seq
+        elif entry.result == Result.DISCARD:
+            kept.pop(alias.get(entry.seq, entry.seq), None)
+    return list(kept.values())
+
+
+# -- ending ----------------------------------------------------------------------------------------------------
+
+
+def abort(name: str) -> bool:
+    """End a run for good, wherever it is driven. `False` if it was aborted already.
+
+    Raises:
+        RunNotFoundError: no such run.
+        UsageError: it has ended by itself.
+    """
+    row = find(name)
+    worker = runtime.worker()
+    if worker.store.abort(row.id, worker.clock.wall()):
+        return True
+    row = find(name)
+    if row.status == Status.ABORTED:
+        return False
+    raise UsageError(f"run {name!r} has ended already, it is {row.status}; there is nothing to abort")
+
+
+# -- looking ---------------------------------------------------------------------------------------------------
+
+
+def store_exists() -> bool:
+    """Whether there is a store to look at: looking creates none."""
+    path = store_path()
+    return path is None or os.path.exists(path)
+
+
+def store_path() -> str | None:
+    """The store's file, absolute; `None` for a store that is no file."""
+    url = runtime.store_url()
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        return os.path.abspath(url)
+    return os.path.abspath(rest[1:]) if scheme == "sqlite" and rest.startswith("/") else None
+
+
+def find(name: str) -> model.Run:
+    """The stored record of a run.
+
+    Raises:
+        RunNotFoundError: no such run; the message says where it was looked for.
+    """
+    where = store_path() or runtime.store_url()
+    if not store_exists():
+        raise RunNotFoundError(
+            f"no run is called {name!r}: there is no store at {where}. Go to the directory where it was started, or "
+            "name the store with --store or PERDURE_STORE."
+        )
+    row = runtime.worker().store.run(name)
+    if row is None:
+        raise RunNotFoundError(f"no run is called {name!r} in {where}; see them with: perdure ls")
+    return row
+
+
+class RunInfo(NamedTuple):
+    """A run as a list shows it."""
+
+    name: str
+    task: str
+    status: Status
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    inputs: bytes
+    reuse: str | None
+    holder: model.Worker | None
+    """Who drives it right now."""
+
+
+def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[list[RunInfo], bool]:
+    """Runs, newest first, and whether there are more than `limit` of them."""
+    if not store_exists():
+        return [], False
+    worker = runtime.worker()
+    stored: Collection[Status] | None = None
+    if status is not None:
+        stored = {Status.RUNNING if status in (Status.SLEEPING, Status.INTERRUPTED) else status}
+    # A derived status is found by looking at each run that could have it.
+    derived = stored == {Status.RUNNING}
+    rows = worker.store.runs(limit=None if derived or limit is None else limit + 1, statuses=stored)
+    found: list[RunInfo] = []
+    for row in rows:
+        info = _info(worker, row)
+        if status is None or info.status == status:
+            found.append(info)
+            if limit is not None and len(found) > limit:
+                return found[:limit], True
+    return found, False
+
+
+def names(statuses: Collection[Status] | None = None, limit: int = 500) -> list[str]:
+    """Names of runs by stored status, newest first; for completion."""
+    if not store_exists():
+        return []
+    return [row.name for row in runtime.worker().store.runs(limit=limit, statuses=statuses)]
+
+
+def _info(worker: Worker, row: model.Run) -> RunInfo:
+    return RunInfo(
+        row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
+        worker.holder(row) if row.status == Status.RUNNING else None,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Node:
+    """One action of a run's tree. `inputs` and `value` are encoded."""
+
+    kind: str
+    name: str
+    status: str
+    """A run's `Status`, or CANCELLED, UNFINISHED (its parent ended first), FIRED and NOT_FIRED (timeouts), CLOSED (a
+    generator that was closed early), EARLIER (recorded in an earlier attempt, not asked for since)."""
+    action: int | None = None
+    attempts: int | None = None
+    at: int | None = None
+    took: int | None = None
+    """Microseconds; so far, for what is under way."""
+    until: int | None = None
+    """A recorded deadline."""
+    label: str | None = None
+    items: int | None = None
+    """Of a generator: how many were recorded."""
+    discarded: bool = False
+    """A failure that a retry or a resume has taken back."""
+    reused: bool = False
+    """Recorded before an attempt failed, the source changed, or in the run that this one recovers; handed out again."""
+    inputs: bytes | None = None
+    value: bytes | None = None
+    error: bytes | None = None
+    n: int = 0
+    depth: int = 0
+    parent: int = -1
+    """The parent's position in the tree."""
+    order: tuple[int, int] = field(default=(0, 0))
+
+
+class Tree(NamedTuple):
+    """A run's actions, parents first."""
+
+    run: RunInfo
+    nodes: dict[int, Node]
+    """By position in the whole tree; the root is 0. What a limit leaves out is absent."""
+    total: int
+
+
+def tree(name: str, limit: int | None = None) -> Tree:
+    """The actions of a run, each below the one that called it, in the order in which they began.
+
+    Args:
+        limit: at most so many: the first and the last ones, with those that they stand below.
+
+    Raises:
+        RunNotFoundError: no such run.
+    """
+    row = find(name)
+    worker = runtime.worker()
+    info = _info(worker, row)
+    started = worker.store.actions(row.id)
+    bodies = _Bodies(started, row, info.status, worker.clock.wall()).read(worker.store.entries(row.id))
+    nodes = _flat(bodies, info.status)
+    total = len(nodes)
+    if limit is None or total <= limit:
+        return Tree(info, dict(enumerate(nodes)), total)
+    tail = limit // 2
+    kept = {*range(limit - tail), *range(total - tail, total)}
+    for position in list(kept):
+        while (position := nodes[position].parent) >= 0 and position not in kept:
+            kept.add(position)
+    return Tree(info, {position: nodes[position] for position in sorted(kept)}, total)
+
+
+class _Bodies:
+    """Turns a journal into nodes, body by body, with what later rows say of earlier ones applied."""
+
+    def __init__(self, started: Sequence[Action], run: model.Run, status: Status, now: int) -> None:
+        self._actions = {action.action: action for action in started}
+        self._run = run
+        self._status = status
+        self._now = now
+        self._nodes: dict[int, list[Node]] = {}
+        self._by_n: dict[int, Node] = {}
+        self._by_key: dict[tuple[int, int, bytes, int], Node] = {}
+
+    def read(self, journal: Iterable[Entry]) -> dict[int, list[Node]]:
+        ended = set()
+        for entry in journal:
+            if entry.result >= Result.LOOSEN:
+                self._mark(entry)
+            else:
+                self._call(entry)
+                ended.add(entry.child)
+        for action in self._actions.values():
+            if action.action not in ended and action.parent != NO_PARENT:
+                self._nodes.setdefault(action.parent, []).append(self._open(action))
+        for nodes in self._nodes.values():
+            nodes.sort(key=_by_order)
+        self._nodes[NO_PARENT] = [self._root()]
+        return self._nodes
+
+    def _mark(self, entry: Entry) -> None:
+        if entry.result == Result.LOOSEN:
+            for node in self._nodes.get(entry.action, ()):
+                if node.n >= entry.seq and not node.discarded:
+                    node.status, node.reused = "EARLIER", False
+            return
+        target = self._by_n.get(entry.seq)
+        if target is None:
+            return
+        if entry.result == Result.DISCARD:
+            target.discarded = True
+            target.status = "FAILED"
+        else:
+            target.status, target.reused = _status_of(target), True
+            self._by_n[entry.n] = target
+
+    def _call(self, entry: Entry) -> None:
+        key = (entry.action, entry.branch, entry.fp, entry.occ)
+        known = self._by_key.get(key)
+        result = entry.result
+        if known is not None and known.items is not None and not known.discarded:
+            # A generator: one node for all its items.
+            known.items += result == Result.ITEM
+            known.took = (known.took or 0) + entry.took
+            known.status = _GENERATOR.get(result, "RUNNING")
+            known.error = entry.value if result == Result.ERROR else None
+            self._by_n[entry.n] = known
+            return
+        if known is not None and result == Result.CANCELLED:
+            known.status, known.value, known.error = "CANCELLED", None, None
+            return
+        started = self._actions.get(entry.child) if entry.child is not None else None
+        node = Node(
+            _KINDS[entry.kind], entry.name, "SUCCEEDED", entry.child, None, entry.at, entry.took, None, entry.label,
+            inputs=entry.inputs, n=entry.n, order=(entry.at, entry.n),
+        )  # fmt: skip
+        if result == Result.ERROR:
+            node.error = entry.value
+        elif result == Result.VALUE:
+            node.value = entry.value
+        if result in (Result.ITEM, Result.END, Result.CLOSED):
+            node.items = int(result == Result.ITEM)
+            node.status = _GENERATOR[result]
+        else:
+            node.status = {Result.CANCELLED: "CANCELLED", Result.FIRED: "FIRED"}.get(Result(result)) or _status_of(node)
+        if started is not None:
+            node.until = started.wake_at if started.kind != Kind.TASK else None
+            node.inputs = started.inputs if node.inputs is None else node.inputs
+            if started.kind == Kind.TASK:
+                # The row of an attempt that failed for good already speaks of the next one.
+                node.attempts = max(1, started.attempt - (result == Result.ERROR))
+        elif entry.kind == Kind.TASK:
+            node.attempts = 0  # from the cache
+        self._by_n[entry.n] = node
+        self._by_key[key] = node
+        self._nodes.setdefault(entry.action, []).append(node)
+
+    def _open(self, action: Action) -> Node:
+        waits = action.wake_at is not None and action.wake_at > self._now
+        status = str(self._status)
+        if self._status in (Status.RUNNING, Status.SLEEPING):
+            status = "SLEEPING" if waits and action.kind != Kind.TIMEOUT else "RUNNING"
+        if action.kind == Kind.TIMEOUT:
+            status = "NOT_FIRED"
+        return Node(
+            _KINDS[action.kind], action.name, status, action.action,
+            max(1, action.attempt) if action.kind == Kind.TASK else None,
+            action.at, None, action.wake_at, action.label, inputs=action.inputs, order=(action.at, 0),
+        )  # fmt: skip
+
+    def _root(self) -> Node:
+        run, row = self._run, self._actions.get(ROOT)
+        row = row if row is not None and row.parent == NO_PARENT else None
+        attempts = row.attempt if row is not None else int(run.started_at is not None)
+        failed = run.status == Status.FAILED
+        took = None
+        if run.started_at is not None and run.ended_at is not None:
+            took = max(0, run.ended_at - run.started_at)
+        return Node(
+            "task", run.task, str(self._status), ROOT, max(attempts - (failed and row is not None), min(attempts, 1)),
+            run.started_at, took, row.wake_at if row is not None and not failed else None,
+            inputs=run.inputs, value=run.value if run.result == Result.VALUE else None,
+            error=run.value if run.result == Result.ERROR else None,
+        )  # fmt: skip
+
+
+_KINDS = {int(kind): kind.name.lower() for kind in Kind}
+_GENERATOR: dict[int, str] = {Result.ITEM: "RUNNING", Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.ERROR: "FAILED"}
+_LIVE = (Status.RUNNING, Status.SLEEPING)
+
+
+def _by_order(node: Node) -> tuple[int, int]:
+    return node.order
+
+
+def _status_of(node: Node) -> str:
+    return "SUCCEEDED" if node.error is None else "FAILED"
+
+
+def _flat(bodies: dict[int, list[Node]], run: Status) -> list[Node]:
+    """All nodes, parents first, with their depth and their parent's position."""
+    flat: list[Node] = []
+    todo = [(node, 0, -1) for node in bodies[NO_PARENT]]
+    while todo:
+        node, depth, parent = todo.pop()
+        node.depth, node.parent = depth, parent
+        if parent >= 0:
+            above = flat[parent].status
+            if node.status in ("RUNNING", "SLEEPING", "INTERRUPTED") and above not in ("RUNNING", "SLEEPING", "INTERRUPTED"):
+                # Its parent went on without it, or ended; a generator that nobody asked for more ends so as well.
+                node.status = "UNFINISHED" if above != "ABORTED" else "ABORTED"
+            elif node.status == "RUNNING" and run not in _LIVE:
+                node.status = str(run) if run in (Status.INTERRUPTED, Status.ABORTED) else "UNFINISHED"
+            elif node.status in ("FAILED", "SUCCEEDED") and node.took is None:
+                node.status = "UNFINISHED"
+        below = bodies.get(node.action) if node.action is not None else None
+        if below:
+            position = len(flat)
+            todo.extend((child, depth + 1, position) for child in reversed(below))
+        flat.append(node)
+    return flat
+
+
+def error_of(node: Node) -> tuple[str, str] | None:
+    """Type name and message of a node's failure."""
+    if node.error is None:
+        return None
+    try:
+        kind, message, _ = describe_error(node.error)
+    except StoreError:
+        return "unreadable", ""
+    except UsageError as error:
+        return "unreadable", str(error)
+    return kind, message

@@ -1,0 +1,328 @@
+"""A task's options, built from its signature, and the words of a command line read by them.
+
+Everything here takes a task and words and gives values or one `InputError`; nothing prints.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import shlex
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .convert import Unfit, from_json, from_text, item_of, label, members, shown, stripped
+
+if TYPE_CHECKING:
+    from ..api.task import Task
+
+NOTHING: Any = Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One parameter of a task as an option."""
+
+    name: str
+    option: str
+    type: Any
+    default: Any
+    """`NOTHING` where it is required."""
+    kind: Any
+    """As `inspect.Parameter.kind`."""
+
+    @property
+    def required(self) -> bool:
+        return self.default is NOTHING and self.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the option alone says `true`."""
+        union = [member for member in members(self.type) if member is not types.NoneType]
+        return (stripped(self.type) if not union else union[0] if len(union) == 1 else None) is bool
+
+    @property
+    def is_many(self) -> bool:
+        """Whether the option may be given several times."""
+        return self.kind is Parameter.VAR_POSITIONAL or item_of(self.type) is not None
+
+    @property
+    def type_label(self) -> str:
+        text = label(self.type)
+        return f"{text} ..." if self.kind is Parameter.VAR_POSITIONAL else text
+
+    def __str__(self) -> str:
+        return f"{self.option} ({self.type_label})"
+
+
+def inputs_of(task: Task[..., Any]) -> list[Input]:
+    """The inputs of a task, in the order of its parameters."""
+    fn = inspect.unwrap(task.fn)
+    try:
+        hints = typing.get_type_hints(fn, include_extras=True)
+    except Exception:  # an annotation that is not defined; what the task itself makes of it is its own message
+        hints = {}
+    found = []
+    names = set(task.spec.signature.parameters)
+    for parameter in task.spec.signature.parameters.values():
+        declared = hints.get(parameter.name, parameter.annotation)
+        if isinstance(declared, str):
+            declared = NOTHING
+        if declared is NOTHING and isinstance(parameter.default, (bool, str)):
+            declared = type(parameter.default)
+        found.append(
+            Input(parameter.name, _option(parameter.name, names), declared, parameter.default, parameter.kind)
+        )
+    return found
+
+
+def _option(name: str, names: set[str]) -> str:
+    plain = name.rstrip("_")
+    shown_name = plain if plain and plain not in names else name
+    return "--" + (shown_name if shown_name.startswith("_") else shown_name.replace("_", "-"))
+
+
+def command(file: str, task: str) -> str:
+    """The beginning of the command line, as it would be typed."""
+    return f"perdure run {shlex.quote(file)} {shlex.quote(task)}"
+
+
+# -- reading words ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Own:
+    """The options of `perdure run` itself, which may stand before or behind the task."""
+
+    name: str | None = None
+    store: str | None = None
+    json: bool = False
+    verbose: int = 0
+    quiet: bool = False
+    help: bool = False
+
+
+_OWN_FLAGS = {
+    "--json": "json", "--verbose": "verbose", "-v": "verbose", "--quiet": "quiet", "-q": "quiet", "--help": "help",
+    "-h": "help",
+}  # fmt: skip
+_OWN_VALUES = {"--name": "name", "--store": "store"}
+
+
+@dataclass(slots=True)
+class Words:
+    """What `perdure run` was given: its own options apart from everything behind FILE and TASK."""
+
+    own: Own = field(default_factory=Own)
+    file: str | None = None
+    task: str | None = None
+    rest: list[tuple[str, bool]] = field(default_factory=list)
+    """Words for the task, in order; with whether they stood behind `--`, where nothing is an option of ours."""
+
+
+def split(words: Sequence[str]) -> Words:
+    """Take our own options out, and FILE and TASK."""
+    found = Words()
+    queue = iter(words)
+    literal = False
+    for word in queue:
+        if word == "--" and not literal:
+            literal = True
+        elif literal and found.task is not None:
+            found.rest.append((word, True))
+        elif not literal and _take_own(found.own, word, queue):
+            continue
+        elif found.file is None or found.task is None:
+            if word.startswith("-") and not literal:
+                raise InputError(
+                    f"no such option: {word}; the task's inputs stand behind FILE and TASK: "
+                    "perdure run FILE TASK --INPUT VALUE"
+                )
+            if found.file is None:
+                found.file = word
+            else:
+                found.task = word
+        else:
+            found.rest.append((word, False))
+            # Its value is not looked at here: `--title --json` would be ambiguous, `--title=--json` is not.
+    return found
+
+
+def _take_own(own: Own, word: str, queue: Iterator[str]) -> bool:
+    flag = _OWN_FLAGS.get(word)
+    if flag == "verbose" or (len(word) > 1 and set(word[1:]) == {"v"} and word[0] == "-"):
+        own.verbose += 1 if word.startswith("--") else len(word) - 1
+        return True
+    if flag is not None:
+        setattr(own, flag, True)
+        return True
+    option, sign, value = word.partition("=")
+    if option not in _OWN_VALUES:
+        return False
+    if not sign:
+        try:
+            value = next(queue)
+        except StopIteration:
+            raise InputError(f"{option} needs a value") from None
+    setattr(own, _OWN_VALUES[option], value)
+    return True
+
+
+def read(task: Task[..., Any], file: str, words: Sequence[tuple[str, bool]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments for the task.
+
+    Raises:
+        InputError: an input is missing, unknown, given twice, or does not fit its type.
+    """
+    return _Reader(task, file).read(words)
+
+
+class _Reader:
+    def __init__(self, task: Task[..., Any], file: str) -> None:
+        self.task = task
+        self.file = file
+        self.inputs = inputs_of(task)
+        self.by_name = {one.name: one for one in self.inputs}
+        for one in self.inputs:
+            self.by_name.setdefault(one.option[2:].replace("-", "_"), one)
+        self.rest = next((one for one in self.inputs if one.kind is Parameter.VAR_KEYWORD), None)
+
+    def read(self, words: Sequence[tuple[str, bool]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given: dict[str, list[str]] = {}
+        further: dict[str, str] = {}
+        queue = iter(words)
+        for word, _ in queue:
+            if not word.startswith("--") or word == "--":
+                raise InputError(self._stray(word, given))
+            option, sign, text = word.partition("=")
+            found, negated = self._input(option)
+            if found is None:
+                if self.rest is None:
+                    raise InputError(self._unknown(option))
+                further[option[2:].replace("-", "_")] = text if sign else self._value(option, queue, self.rest)
+                continue
+            if negated:
+                if sign:
+                    raise InputError(f"{option} takes no value; write {found.option}=true or {found.option}=false")
+                text = "false"
+            elif not sign:
+                text = "true" if found.is_flag else self._value(option, queue, found)
+            given.setdefault(found.name, []).append(text)
+        return self._arranged(given, further)
+
+    def _input(self, option: str) -> tuple[Input | None, bool]:
+        name = option[2:].replace("-", "_")
+        found = self.by_name.get(name)
+        if found is not None and found.kind is not Parameter.VAR_KEYWORD:
+            return found, False
+        if name.startswith("no_"):
+            found = self.by_name.get(name[3:])
+            if found is not None and found.is_flag:
+                return found, True
+        return None, False
+
+    def _value(self, option: str, queue: Iterator[tuple[str, bool]], one: Input) -> str:
+        word, _ = next(queue, (None, False))
+        if word is None:
+            raise InputError(f"{option} needs a value: {one.type_label}")
+        if word.startswith("--") and self._input(word.partition("=")[0])[0] is not None:
+            raise InputError(f"{option} needs a value: {one.type_label}; if {word} is meant to be it: {option}={word}")
+        return word
+
+    def _arranged(
+        self, given: dict[str, list[str]], further: dict[str, str]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        missing = [one for one in self.inputs if one.required and one.name not in given]
+        if missing:
+            raise InputError(self._missing(missing))
+        values = {name: self._converted(self.by_name[name], texts) for name, texts in given.items()}
+        args: list[Any] = []
+        last = max((i for i, one in enumerate(self.inputs) if one.kind is Parameter.POSITIONAL_ONLY and one.name in values), default=-1)
+        many = next((one for one in self.inputs if one.kind is Parameter.VAR_POSITIONAL and one.name in values), None)
+        for position, one in enumerate(self.inputs):
+            if one is many:
+                args.extend(values.pop(one.name))
+            elif one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) and (many or position <= last):
+                # Python leaves no way to name these, nor any that stand before them.
+                args.append(values.pop(one.name) if one.name in values else one.default)
+        if self.rest is not None:
+            values |= {name: self._converted(self.rest, [text], name) for name, text in further.items()}
+        return tuple(args), values
+
+    def _converted(self, one: Input, texts: list[str], name: str | None = None) -> Any:
+        option = one.option if name is None else f"--{name}"
+        try:
+            if one.kind is Parameter.VAR_POSITIONAL:
+                return [from_text(text, one.type) for text in texts]
+            if one.is_many:
+                return _list(texts, one.type)
+            if len(texts) > 1:
+                raise InputError(f"input {option} of {self.task.name} is given {len(texts)} times; it is {one.type_label}")
+            return from_text(texts[0], one.type)
+        except Unfit as unfit:
+            typed = f"input {option} of {self.task.name} is {one.type_label}, not {shown(' '.join(texts))}"
+            whole = not unfit.path and not unfit.note and unfit.expected.partition(" ")[0] == one.type_label
+            raise InputError(typed if whole else f"{typed}: {unfit}") from None
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def _takes(self) -> str:
+        return ", ".join(map(str, self.inputs)) or "no inputs"
+
+    def _stray(self, word: str, given: dict[str, list[str]]) -> str:
+        flag = next((one for one in reversed(self.inputs) if one.is_flag and one.name in given), None)
+        if flag is not None and word.lower() in ("true", "false"):
+            return f"unexpected {word!r}; write {flag.option}={word}"
+        return f"unexpected {word!r}; inputs are given by name. {self.task.name} takes: {self._takes()}"
+
+    def _unknown(self, option: str) -> str:
+        close = difflib.get_close_matches(option, [one.option for one in self.inputs], 1, 0.6)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return f"no such input: {option}. {self.task.name} takes: {self._takes()}.{hint}"
+
+    def _missing(self, missing: list[Input]) -> str:
+        several = "inputs" if len(missing) > 1 else "input"
+        text = f"missing {several} of {self.task.name}: {', '.join(map(str, missing))}"
+        hidden = next((one for one in missing if one.option in OWN_OPTIONS), None)
+        if hidden is not None:
+            begin = command(self.file, self.task.fn.__name__)
+            text += f"; {hidden.option} is perdure's own, the task's stands behind `--`: {begin} -- {hidden.option} VALUE"
+        return text
+
+
+OWN_OPTIONS = frozenset({*_OWN_FLAGS, *_OWN_VALUES})
+
+
+def _list(texts: list[str], tp: Any) -> Any:
+    """A list from one JSON array, or from its items one by one."""
+    if len(texts) == 1:
+        try:
+            return from_text(texts[0], tp)
+        except Unfit as unfit:
+            if unfit.path:
+                raise
+            item = item_of(tp)
+            if item is None or texts[0].lstrip()[:1] in ("[", "{") and unfit.note:
+                raise
+    item = item_of(tp)
+    return from_json_items([from_text(text, item) for text in texts], tp)
+
+
+def from_json_items(items: list[Any], tp: Any) -> Any:
+    """Items that have their type already, as the collection that is declared."""
+    several = [member for member in members(tp) if member is not types.NoneType]
+    tp = several[0] if several else stripped(tp)
+    kind = typing.get_origin(tp) or tp
+    if kind is tuple:
+        return tuple(items)
+    from .convert import LISTS
+
+    return LISTS[kind](items)
+
+
+__all__ = ["Input", "OWN_OPTIONS", "Own", "Words", "command", "from_json", "inputs_of", "read", "split"]

@@ -1,0 +1,99 @@
+"""P1, P4: interleavings that naive designs get wrong, each killed at every journal write, before and after.
+
+What every case is held to stands in `harness.py`: no recorded step runs again, every body sees again what it saw
+before the kill and in that order, and the finished journal replays to the same result without executing anything.
+Beyond that, `accept` says here what a right result looks like.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crash.harness import WORKFLOWS, Explorer, Hosts, explore
+
+
+def exactly(*expected: Any) -> Any:
+    return lambda value: value == list(expected)
+
+
+def _gather_times(value: list[Any]) -> bool:
+    pauses = {"a": 0.03, "b": 0.01, "c": 0.02}
+    return [row[0] for row in value] == ["a", "b", "c"] and all(
+        second - first >= pauses[name] for name, first, second in value
+    )
+
+
+def _same_names(*names: str) -> Any:
+    return lambda value: sorted(value) == sorted(names)
+
+
+def _uuids(value: list[Any]) -> bool:
+    flat = [*value[0], *value[1], value[2], value[3]]
+    return len(set(flat)) == 6
+
+
+def _in_order(value: list[str], *chains: tuple[str, ...]) -> bool:
+    return all([name for name in value if name in chain] == list(chain) for chain in chains)
+
+
+CASES: dict[str, Any] = {
+    "gather_times_and_sleeps": _gather_times,
+    "gather_random_order": lambda v: _in_order(v, ("a", "a2"), ("b", "b2"), ("c", "c2"), ("d", "d2")) and len(v) == 8,
+    "two_append_to_one_list": lambda v: _in_order(v, ("x0", "x1", "x2"), ("y0", "y1", "y2")) and len(v) == 6,
+    "same_coroutine_same_arguments": _uuids,
+    "user_cancels_gather": exactly("quick", "slow cancelled", "last"),
+    "race_first_completed": lambda v: v[1] == f"{v[0]} won",
+    "race_loser_kept": lambda v: v[1] == f"{v[0]} won" and sorted([v[0], v[2]]) == ["blue", "red"],
+    "race_of_sleeps": lambda v: v[1] == f"after {v[0]}",
+    "as_completed_times": lambda v: sorted(row[0] for row in v) == ["a", "b", "c"],
+    "wait_with_timeout_keeps_task": exactly("meanwhile", "slow", "end"),
+    "asyncio_timeout_fallback": exactly("fallback0.02", "try5.0"),
+    "wait_for_fallback": exactly("fallback0.02", "try5.0"),
+    "timeout_around_two_steps": exactly("inside1", "fallback"),
+    "durable_timeout_fallback": exactly("fallback0.02", "try5.0"),
+    "durable_timeout_in_branches": lambda v: v[0] == "a late" and v[2] == "c",
+    "durable_timeout_sync": exactly("try0.01", "late0.01", "try5.0"),
+    "task_group_failing_sibling": exactly("early", "late cancelled", "failed: ['bad']", "after"),
+    "created_here_awaited_there": exactly("main", "other saw first", "first"),
+    "task_of_a_task": exactly("m0", "m1", "n0", "n1"),
+    "nested_helpers": lambda v: [row[0] for row in v] == ["one", "two", "same", "other"],
+    "closures_in_a_loop": exactly("closure0", "closure1", "closure2"),
+    "to_thread_with_durable_calls": lambda v: [row[0] for row in v[:3]] == ["alone", "left", "right"],
+    "own_executor_with_durable_calls": exactly("e1", "e2", "e3", "e4"),
+    "children": exactly("one!", "two!", "three!", "four!"),
+    "nested_sync_children": exactly("one!", "two.inner!two.mine", "own"),
+    "async_child_from_sync_body": exactly("one!", "own", "two!"),
+    "sync_task_called_on_the_loop": exactly("q.x!q.y!q.end", "own"),
+    "sync_trace_called_on_the_loop": lambda v: _in_order(v, ("a1", "a2", "a3"), ("b1", "b2", "b3")) and len(v) == 6,
+    "map_async": exactly("m0", "m1", "m2", "m3", "m1", "LabError m2", "m3"),
+    "map_async_limited": exactly("m0", "m1", "m2", "m3", "m4"),
+    "map_sync": exactly("m0", "m1", "m2", "m3", "m4", "u0", "u1"),
+    "map_half_consumed": exactly("m0", "m1", "after"),
+    "map_sync_half_consumed": exactly("m0", "m1", "after"),
+    "generators": exactly("g0", "g1", "g2", "h0", "h1", "between", "f0", "f1", "failed f2", "end"),
+    "async_generators": exactly("g0", "g1", "g2", "h0", "h1", "between", "f0", "f1", "failed f2", "end"),
+    "generators_interleaved": lambda v: _in_order(v, ("i0", "i1", "i2"), ("j0", "j1", "j2")) and len(v) == 6,
+    "generator_kept_open": exactly("k0", "mid", "k1", "end"),
+    "queue_between_branches": exactly("cp0", "cp1", "cp2", "cp3"),
+    "two_consumers_one_queue": lambda v: sorted(name[-1] for name in v) == ["a", "b", "c", "d"],
+    "lock_event_semaphore": _same_names("locked x", "locked y", "limited a", "limited b", "limited c"),
+    "condition_and_barrier": lambda v: set(v[:2]) == {"a1", "b1"} and set(v[2:]) == {"a2", "b2"},
+    "plain_sleeps_between": lambda v: _same_names("one", "two", "a", "b", "end")(v),
+    "plain_sleep_races_a_step": exactly("nap", "nap won", "slow"),
+    "caught_and_raised_again": exactly("bad", "again LabError", "end"),
+    "retries_with_backoff": exactly("a kepta flaky", "b keptb flaky", "beside", "end"),
+    "second_attempt_other_path": exactly("o done at 1", "end"),
+    "cleanup_only_when_failing": exactly("d common d flaky d rest", "end"),
+    "child_fails_under_retrying_parent": exactly("k parentk flaky", "l parentl flaky", "end"),
+    "gather_then_fail": exactly("one", "two", "three!", "flaky"),
+    "caught_from_child": exactly("caught u out", "u after", "caught v out", "v after"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_at_every_write(hosts: Hosts, place: Path, name: str) -> None:
+    """P1, P4."""
+    assert explore(Explorer(hosts, place, WORKFLOWS / "named.py", name, CASES[name])) >= 4
