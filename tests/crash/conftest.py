@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.crash.harness import Hosts
 
 
@@ -24,6 +26,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Where the trials of one test have their projects."""
-    return tmp_path
+def place() -> Iterator[Path]:
+    """Where the trials of one test have their projects: in memory where that is possible. SIGKILL leaves to the files
+    what was written, fsynced or not, so a slow disk would add nothing but its slowness (see `slow` in `host.py`)."""
+    memory = "/dev/shm"
+    path = tempfile.mkdtemp(prefix="perdure-crash-", dir=memory if os.access(memory, os.W_OK) else None)
+    yield Path(path)
+    shutil.rmtree(path)

@@ -8,6 +8,8 @@ In the child, `SQLiteStore.commit` is wrapped so that the process kills itself (
     kill_at = "3:before"   nothing of the third commit is written
               "3:inside"   its statements have run, its transaction is not committed
               "3:after"    it is on disk, and nobody has been told
+
+`slow` adds that many seconds to every commit, which moves commits from the event loop to the writer thread.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ import select
 import signal
 import sys
 import threading
+import time
 import types
 from typing import Any
 
 HANG_SECONDS = 25.0
 
+commits = 0
+"""How many commits this process has made."""
+
 
 def _warm() -> None:
-    import concurrent.futures.thread
     import datetime  # noqa: F401
     import sqlite3  # noqa: F401
     import uuid  # noqa: F401
@@ -42,26 +47,27 @@ def _warm() -> None:
     for name in perdure.__all__:
         getattr(perdure, name)
     import perdure.api.run
-    import perdure.core.values._preview  # noqa: F401
-    import perdure.store.locks  # noqa: F401
-    import perdure.store.sqlite  # noqa: F401
+    import perdure.core.values._preview
+    import perdure.store.locks
+    import perdure.store.sqlite
 
 
-def arm(kill_at: str) -> None:
-    """Make this process kill itself at that commit of its store."""
+def arm(kill_at: str, slow: float) -> None:
+    """Make this process kill itself at that commit of its store, and every commit take longer."""
     from perdure.store import _sqlite_file, sqlite
 
     number, when = kill_at.split(":")
     plain_commit = sqlite.SQLiteStore.commit
     plain_transaction = _sqlite_file.Link.transaction
     plain_change = _sqlite_file.Link.change
-    counted = 0
     inside = threading.local()
 
     def commit(self: Any, writes: Any) -> Any:
-        nonlocal counted
-        counted += 1
-        if counted != int(number):
+        global commits
+        commits += 1
+        if slow:
+            time.sleep(slow)
+        if commits != int(number):
             return plain_commit(self, writes)
         if when == "before":
             _die()
@@ -109,8 +115,7 @@ def _child(request: dict[str, Any]) -> None:
     # Other addresses than the siblings', so that no order of a set is the same by accident.
     junk = [bytearray(random.randrange(32, 700)) for _ in range(random.randrange(3000))]
     del junk[:: random.randrange(2, 5)]
-    if request.get("kill_at"):
-        arm(request["kill_at"])
+    arm(request.get("kill_at") or "0:never", request.get("slow") or 0.0)
     script = request["script"]
     sys.argv = [script, *request["args"]]
     sys.path.insert(0, os.path.dirname(script))
@@ -124,6 +129,8 @@ def _child(request: dict[str, Any]) -> None:
     # What the interpreter does at its end, without taking apart every module (which costs more than the trial).
     atexit._run_exitfuncs()
     sys.stdout.flush()
+    with open(request["out"] + ".commits", "w") as stream:
+        stream.write(str(commits))
     os._exit(0)
 
 

@@ -15,13 +15,14 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perdure.core.values import INLINE_LIMIT, Signature, preview
 from perdure.errors import PerdureError, UnsupportedTypeError, UsageError, ValueMismatchError, ValueTooLargeError
 
 SENTINEL = object()
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclasses.dataclass
@@ -136,6 +137,7 @@ def test_identity_is_equal_in_processes_with_other_hash_seeds() -> None:
     assert len(seen) == 1
 
 
+@PATIENT
 @given(
     args=st.lists(st.one_of(st.integers(), st.text(), st.floats(), st.booleans(), st.none(), st.binary()), max_size=4)
 )
@@ -153,6 +155,7 @@ def test_an_argument_that_cannot_be_stored_is_named_with_the_way_out() -> None:
         calls(fetch, Client(), "u")
     signature = Signature.of(fetch, ignore=("client",))
     assert signature.identity((Client(), "u"), {}) == signature.identity((None,), {"url": "u"})
+    assert signature.identity((Client(), "u"), {}) == signature.identity((1, "u"), {})
     assert signature.preview(signature.identity((Client(), "u"), {})) == "url='u'"
 
 
@@ -218,6 +221,7 @@ def test_inputs_come_back_as_a_call(args: Any, kwargs: Any, again: Any) -> None:
     assert list(map(type, decoded[0])) == list(map(type, again[0]))
 
 
+@PATIENT
 @given(
     args=st.lists(st.integers(), min_size=1, max_size=6).map(tuple),
     kwargs=st.dictionaries(st.sampled_from("bcxyz"), st.lists(st.integers() | st.text(max_size=3), max_size=2)),
@@ -276,6 +280,7 @@ def test_inputs_that_do_not_fit_the_parameters_any_more_say_so() -> None:
             Signature.of(fn).decode_inputs(encoded)
 
 
+@PATIENT
 @given(data=st.binary(max_size=30))
 def test_corrupt_inputs_are_a_clear_error(data: bytes) -> None:
     signature = Signature.of(mixed)

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from ..core.branch import Branch
-from ..core.scope import SLOT, Slot, TraceScope
+from ..core.scope import THREAD, Slot, TraceScope
 from ..errors import InsideTraceError, RunStopped, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from .task import Task
@@ -138,43 +139,39 @@ def _threads(
                 return
             slot = Slot(branch.fork("call"))
             body.job_started(slot)
-            pending.append(threads.submit(copy_context().run, work, slot, task.protocol(branch, args, {})))
+            future = threads.submit(copy_context().run, work, slot, task.protocol(branch, args, {}))
+            future.add_done_callback(partial(body.joined, ended=slot))
+            pending.append(future)
 
     def work(slot: Slot, protocol: Any) -> Any:
-        import threading
-
-        slot.ident = threading.get_ident()
-        SLOT.set(slot)
+        outer, THREAD.slot = THREAD.slot, slot
         try:
             return run_sync(protocol)
         finally:
-            body.job_ended(slot)
+            THREAD.slot = outer
 
-    def wait(future: Future[Any]) -> Any:
-        mine = SLOT.get() if not on_loop() else None
-        if mine is not None:
-            body.slot_waits(mine)
-            threads.parked()
-        try:
-            return future.result()
-        finally:
-            if mine is not None:
-                threads.resumed()
-                body.slot_runs(mine)
-
-    fill()
-    while pending:
-        try:
-            result = wait(pending[0])
-        except RunStopped:
-            raise
-        except Exception as error:
-            if not exceptions:
-                raise
-            result = error
-        pending.popleft()
+    # On an event loop's thread the loop counts as blocked for as long as the iteration lasts, so that bodies which the
+    # calls start go to another one.
+    blocked = body.loop if on_loop() else None
+    if blocked is not None:
+        blocked.blocked += 1
+    try:
         fill()
-        yield result
+        while pending:
+            try:
+                result = body.driver.worker.join(pending[0], THREAD.slot if blocked is None else None)
+            except RunStopped:
+                raise
+            except Exception as error:
+                if not exceptions:
+                    raise
+                result = error
+            pending.popleft()
+            fill()
+            yield result
+    finally:
+        if blocked is not None:
+            blocked.blocked -= 1
 
 
 def _plain(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool) -> Iterator[Any]:

@@ -17,7 +17,20 @@ from typing import Any, NamedTuple
 from .. import runtime
 from ..core import model
 from ..core.driver import Driver
-from ..core.model import NO_PARENT, ROOT, Action, Claim, Created, CreateRun, Entry, Kind, NewRun, Result, RunWrites, Status
+from ..core.model import (
+    NO_PARENT,
+    ROOT,
+    Action,
+    Claim,
+    Created,
+    CreateRun,
+    Entry,
+    Kind,
+    NewRun,
+    Result,
+    RunWrites,
+    Status,
+)
 from ..core.spec import TaskSpec
 from ..core.values import ANY, describe_error
 from ..core.worker import Worker
@@ -80,6 +93,8 @@ class Handle:
 
     run: Run
     driver: Driver | None
+    continued: bool
+    """Whether an earlier driver had begun it."""
 
     @property
     def name(self) -> str:
@@ -88,11 +103,6 @@ class Handle:
     @property
     def task(self) -> str:
         return self.run.task
-
-    @property
-    def continued(self) -> bool:
-        """Whether an earlier driver had begun it."""
-        return self.driver is not None and not self.driver.fresh
 
     @property
     def done(self) -> Future[Any] | None:
@@ -131,7 +141,7 @@ def _recorded(row: model.Run) -> Ended:
 
 
 def _aborted(name: str) -> str:
-    return f"run {name!r} was aborted and cannot be continued; a new run that reuses its work: perdure rerun {name} --recover"
+    return f"run {name!r} was aborted; a new run that reuses its work: perdure rerun {name} --recover"
 
 
 def stop(handles: Iterable[Handle], why: str) -> None:
@@ -193,11 +203,11 @@ def submit(asked: _Request) -> Handle:
     worker = runtime.worker()
     if not asked.named:
         _mention_similar(worker, asked)
-    found = worker.submit(asked.new, asked.spec).result()
+    found = worker.submit(asked.new, asked.spec)
     if not isinstance(found, Driver):
         _ensure_recovered(worker, found)
     driver, run = _settle(worker, asked, found)
-    return Handle(run, driver)
+    return Handle(run, driver, not isinstance(found, Driver))
 
 
 def resume(name: str, file: str | None = None) -> Handle:
@@ -215,14 +225,14 @@ def resume(name: str, file: str | None = None) -> Handle:
     row = find(name)
     worker = runtime.worker()
     if row.status == Status.SUCCEEDED:
-        return Handle(Run(row), None)
+        return Handle(Run(row), None, True)
     if row.status == Status.ABORTED:
         raise RunAbortedError(_aborted(name))
     _refuse_active(worker, row)
     spec = _code_of(row, file)
     _ensure_recovered(worker, row)
     driver, run = continue_run(worker, find(name), spec, RESUMABLE)
-    return Handle(run, driver)
+    return Handle(run, driver, True)
 
 
 def interrupted() -> list[str]:
@@ -281,7 +291,7 @@ def submit_rerun(asked: _Request) -> Handle:
     _ensure_recovered(worker, created.run)
     row = worker.store.run_by_id(created.run.id)
     driver, run = _settle(worker, asked, created.run if row is None else row)
-    return Handle(run, driver)
+    return Handle(run, driver, not created.fresh)
 
 
 def _code_of(row: model.Run, file: str | None) -> TaskSpec:
@@ -316,22 +326,21 @@ def _ensure_recovered(worker: Worker, row: model.Run) -> None:
     claim = Claim(secrets.token_bytes(16), worker.id)
     if store.claim(row.id, claim, expect=row.token, entries=0, statuses=CLAIMABLE) is None:
         return
-    entries, actions = _work_of(store.entries(old.id), store.actions(old.id), row.id, old)
+    entries, actions = _work_of(store.entries(old.id), store.actions(old.id), row)
     try:
         store.commit([RunWrites(row.id, claim.token, entries, actions)])
     finally:
         store.release(row.id, claim.token)
 
 
-def _work_of(
-    journal: Iterable[Entry], started: Sequence[Action], run: int, old: model.Run
-) -> tuple[list[Entry], list[Action]]:
-    """What succeeded in a run, as rows of another: its outcomes, none of which have to be asked for again.
+def _work_of(journal: Iterable[Entry], started: Sequence[Action], new: model.Run) -> tuple[list[Entry], list[Action]]:
+    """What succeeded in a run, as rows of a new one: its outcomes, none of which have to be asked for again.
 
     A finished child is its outcome alone; its body is never entered again. One that failed, or was under way, leaves
     no outcome, but its action and what its body has recorded, under the same numbers: the call that asks for it finds
     it open and continues it. Failures, cancellations and sleeps that had not ended leave nothing.
     """
+    run = new.id
     bodies: dict[int, list[Entry]] = {}
     for entry in journal:
         bodies.setdefault(entry.action, []).append(entry)
@@ -340,7 +349,8 @@ def _work_of(
     for action in started:
         by_parent.setdefault(action.parent, []).append(action)
     first = Action(
-        run, NO_PARENT, ROOT, 0, 0, 0, Kind.TASK, bytes(16), old.task, None, None, 0, old.created_at, 0, 0, None, None, None
+        run, NO_PARENT, ROOT, 0, 0, 0, Kind.TASK, bytes(16), new.task, None, None, 0, new.created_at, 0, 0, None, None,
+        None,
     )  # fmt: skip
     entries: list[Entry] = []
     actions = [first]
@@ -349,13 +359,21 @@ def _work_of(
         body = todo.pop()
         kept = _succeeded(bodies.get(body, ()))
         ended = {entry.child for entry in kept if entry.child is not None}
+        open_tasks: dict[tuple[int, bytes, int], Action] = {}
         for action in by_parent.get(body, ()):
             if action.action in ended:
                 actions.append(action._replace(run=run))
             elif action.kind == Kind.TASK:
-                # Its attempts start anew: driving makes this attempt number 1.
-                actions.append(action._replace(run=run, attempt=0, failures=0, wake_at=None, wake_boot=None, boot=None))
-                todo.append(action.action)
+                # Of several that one call has started, the last one got farthest.
+                open_tasks[action.branch, action.fp, action.occ] = action
+        for action in open_tasks.values():
+            # It begins anew: driving makes this attempt number 1.
+            actions.append(
+                action._replace(
+                    run=run, at=new.created_at, attempt=0, failures=0, wake_at=None, wake_boot=None, boot=None
+                )
+            )
+            todo.append(action.action)
         for entry in kept:
             child = entry.child if entry.child in children else None
             entries.append(entry._replace(run=run, n=len(entries) + 1, child=child, after=None))
@@ -501,7 +519,7 @@ class Node:
     name: str
     status: str
     """A run's `Status`, or CANCELLED, UNFINISHED (its parent ended first), FIRED and NOT_FIRED (timeouts), CLOSED (a
-    generator that was closed early), EARLIER (recorded in an earlier attempt, not asked for since)."""
+    generator that was closed early)."""
     action: int | None = None
     attempts: int | None = None
     at: int | None = None
@@ -514,6 +532,8 @@ class Node:
     """Of a generator: how many were recorded."""
     discarded: bool = False
     """A failure that a retry or a resume has taken back."""
+    earlier: bool = False
+    """Recorded by an attempt that failed, or before the source changed, and not asked for since."""
     reused: bool = False
     """Recorded before an attempt failed, the source changed, or in the run that this one recovers; handed out again."""
     inputs: bytes | None = None
@@ -555,7 +575,7 @@ def tree(name: str, limit: int | None = None) -> Tree:
         return Tree(info, dict(enumerate(nodes)), total)
     tail = limit // 2
     kept = {*range(limit - tail), *range(total - tail, total)}
-    for position in list(kept):
+    for position in kept:
         while (position := nodes[position].parent) >= 0 and position not in kept:
             kept.add(position)
     return Tree(info, {position: nodes[position] for position in sorted(kept)}, total)
@@ -593,16 +613,15 @@ class _Bodies:
         if entry.result == Result.LOOSEN:
             for node in self._nodes.get(entry.action, ()):
                 if node.n >= entry.seq and not node.discarded:
-                    node.status, node.reused = "EARLIER", False
+                    node.earlier, node.reused = True, False
             return
         target = self._by_n.get(entry.seq)
         if target is None:
             return
         if entry.result == Result.DISCARD:
-            target.discarded = True
-            target.status = "FAILED"
+            target.discarded, target.earlier = True, False
         else:
-            target.status, target.reused = _status_of(target), True
+            target.earlier, target.reused = False, True
             self._by_n[entry.n] = target
 
     def _call(self, entry: Entry) -> None:
@@ -676,7 +695,12 @@ class _Bodies:
 
 
 _KINDS = {int(kind): kind.name.lower() for kind in Kind}
-_GENERATOR: dict[int, str] = {Result.ITEM: "RUNNING", Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.ERROR: "FAILED"}
+_GENERATOR: dict[int, str] = {
+    Result.ITEM: "RUNNING",
+    Result.END: "SUCCEEDED",
+    Result.CLOSED: "CLOSED",
+    Result.ERROR: "FAILED",
+}
 _LIVE = (Status.RUNNING, Status.SLEEPING)
 
 
@@ -697,7 +721,13 @@ def _flat(bodies: dict[int, list[Node]], run: Status) -> list[Node]:
         node.depth, node.parent = depth, parent
         if parent >= 0:
             above = flat[parent].status
-            if node.status in ("RUNNING", "SLEEPING", "INTERRUPTED") and above not in ("RUNNING", "SLEEPING", "INTERRUPTED"):
+            # The attempt that ended its parent is the last one, not an earlier one.
+            node.earlier = node.earlier and above != "FAILED"
+            if node.status in ("RUNNING", "SLEEPING", "INTERRUPTED") and above not in (
+                "RUNNING",
+                "SLEEPING",
+                "INTERRUPTED",
+            ):
                 # Its parent went on without it, or ended; a generator that nobody asked for more ends so as well.
                 node.status = "UNFINISHED" if above != "ABORTED" else "ABORTED"
             elif node.status == "RUNNING" and run not in _LIVE:

@@ -16,7 +16,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .convert import Unfit, from_json, from_text, item_of, label, members, shown, stripped
+from .convert import LISTS, Unfit, from_text, item_of, label, members, shown, stripped
 
 if TYPE_CHECKING:
     from ..api.task import Task
@@ -75,9 +75,7 @@ def inputs_of(task: Task[..., Any]) -> list[Input]:
             declared = NOTHING
         if declared is NOTHING and isinstance(parameter.default, (bool, str)):
             declared = type(parameter.default)
-        found.append(
-            Input(parameter.name, _option(parameter.name, names), declared, parameter.default, parameter.kind)
-        )
+        found.append(Input(parameter.name, _option(parameter.name, names), declared, parameter.default, parameter.kind))
     return found
 
 
@@ -116,40 +114,31 @@ _OWN_VALUES = {"--name": "name", "--store": "store"}
 
 @dataclass(slots=True)
 class Words:
-    """What `perdure run` was given: its own options apart from everything behind FILE and TASK."""
+    """What `perdure run` was given, up to the task; its inputs cannot be told from options of ours without it."""
 
     own: Own = field(default_factory=Own)
     file: str | None = None
     task: str | None = None
-    rest: list[tuple[str, bool]] = field(default_factory=list)
-    """Words for the task, in order; with whether they stood behind `--`, where nothing is an option of ours."""
+    rest: list[str] = field(default_factory=list)
 
 
 def split(words: Sequence[str]) -> Words:
-    """Take our own options out, and FILE and TASK."""
+    """Find FILE and TASK, and our own options in front of them."""
     found = Words()
     queue = iter(words)
-    literal = False
     for word in queue:
-        if word == "--" and not literal:
-            literal = True
-        elif literal and found.task is not None:
-            found.rest.append((word, True))
-        elif not literal and _take_own(found.own, word, queue):
+        if _take_own(found.own, word, queue):
             continue
-        elif found.file is None or found.task is None:
-            if word.startswith("-") and not literal:
-                raise InputError(
-                    f"no such option: {word}; the task's inputs stand behind FILE and TASK: "
-                    "perdure run FILE TASK --INPUT VALUE"
-                )
-            if found.file is None:
-                found.file = word
-            else:
-                found.task = word
+        if word.startswith("-"):
+            raise InputError(
+                f"no such option: {word}; a task's inputs stand behind it: perdure run FILE TASK --INPUT VALUE"
+            )
+        if found.file is None:
+            found.file = word
         else:
-            found.rest.append((word, False))
-            # Its value is not looked at here: `--title --json` would be ambiguous, `--title=--json` is not.
+            found.task = word
+            break
+    found.rest = list(queue)
     return found
 
 
@@ -173,30 +162,40 @@ def _take_own(own: Own, word: str, queue: Iterator[str]) -> bool:
     return True
 
 
-def read(task: Task[..., Any], file: str, words: Sequence[tuple[str, bool]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments for the task.
+def read(task: Task[..., Any], file: str, words: Sequence[str], own: Own) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments for the task. Our own options among the words go to `own`; behind a `--` all
+    options are the task's.
 
     Raises:
         InputError: an input is missing, unknown, given twice, or does not fit its type.
     """
-    return _Reader(task, file).read(words)
+    return _Reader(task, file, own).read(words)
 
 
 class _Reader:
-    def __init__(self, task: Task[..., Any], file: str) -> None:
+    def __init__(self, task: Task[..., Any], file: str, own: Own) -> None:
         self.task = task
         self.file = file
+        self.own = own
         self.inputs = inputs_of(task)
         self.by_name = {one.name: one for one in self.inputs}
         for one in self.inputs:
             self.by_name.setdefault(one.option[2:].replace("-", "_"), one)
         self.rest = next((one for one in self.inputs if one.kind is Parameter.VAR_KEYWORD), None)
 
-    def read(self, words: Sequence[tuple[str, bool]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def read(self, words: Sequence[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         given: dict[str, list[str]] = {}
         further: dict[str, str] = {}
         queue = iter(words)
-        for word, _ in queue:
+        all_the_tasks = False
+        for word in queue:
+            if word == "--" and not all_the_tasks:
+                all_the_tasks = True
+                continue
+            if not all_the_tasks and _take_own(self.own, word, queue):
+                if self.own.help:
+                    return (), {}
+                continue
             if not word.startswith("--") or word == "--":
                 raise InputError(self._stray(word, given))
             option, sign, text = word.partition("=")
@@ -226,28 +225,32 @@ class _Reader:
                 return found, True
         return None, False
 
-    def _value(self, option: str, queue: Iterator[tuple[str, bool]], one: Input) -> str:
-        word, _ = next(queue, (None, False))
+    def _value(self, option: str, queue: Iterator[str], one: Input) -> str:
+        word = next(queue, None)
         if word is None:
             raise InputError(f"{option} needs a value: {one.type_label}")
-        if word.startswith("--") and self._input(word.partition("=")[0])[0] is not None:
+        begin = word.partition("=")[0]
+        if word.startswith("--") and (begin in OWN_OPTIONS or self._input(begin)[0] is not None):
             raise InputError(f"{option} needs a value: {one.type_label}; if {word} is meant to be it: {option}={word}")
         return word
 
-    def _arranged(
-        self, given: dict[str, list[str]], further: dict[str, str]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _arranged(self, given: dict[str, list[str]], further: dict[str, str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         missing = [one for one in self.inputs if one.required and one.name not in given]
         if missing:
             raise InputError(self._missing(missing))
         values = {name: self._converted(self.by_name[name], texts) for name, texts in given.items()}
         args: list[Any] = []
-        last = max((i for i, one in enumerate(self.inputs) if one.kind is Parameter.POSITIONAL_ONLY and one.name in values), default=-1)
+        last = max(
+            (i for i, one in enumerate(self.inputs) if one.kind is Parameter.POSITIONAL_ONLY and one.name in values),
+            default=-1,
+        )
         many = next((one for one in self.inputs if one.kind is Parameter.VAR_POSITIONAL and one.name in values), None)
         for position, one in enumerate(self.inputs):
             if one is many:
                 args.extend(values.pop(one.name))
-            elif one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) and (many or position <= last):
+            elif one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) and (
+                many or position <= last
+            ):
                 # Python leaves no way to name these, nor any that stand before them.
                 args.append(values.pop(one.name) if one.name in values else one.default)
         if self.rest is not None:
@@ -262,7 +265,9 @@ class _Reader:
             if one.is_many:
                 return _list(texts, one.type)
             if len(texts) > 1:
-                raise InputError(f"input {option} of {self.task.name} is given {len(texts)} times; it is {one.type_label}")
+                raise InputError(
+                    f"input {option} of {self.task.name} is given {len(texts)} times; it is {one.type_label}"
+                )
             return from_text(texts[0], one.type)
         except Unfit as unfit:
             typed = f"input {option} of {self.task.name} is {one.type_label}, not {shown(' '.join(texts))}"
@@ -291,7 +296,9 @@ class _Reader:
         hidden = next((one for one in missing if one.option in OWN_OPTIONS), None)
         if hidden is not None:
             begin = command(self.file, self.task.fn.__name__)
-            text += f"; {hidden.option} is perdure's own, the task's stands behind `--`: {begin} -- {hidden.option} VALUE"
+            text += (
+                f"; {hidden.option} is perdure's own, the task's stands behind `--`: {begin} -- {hidden.option} VALUE"
+            )
         return text
 
 
@@ -307,22 +314,17 @@ def _list(texts: list[str], tp: Any) -> Any:
             if unfit.path:
                 raise
             item = item_of(tp)
-            if item is None or texts[0].lstrip()[:1] in ("[", "{") and unfit.note:
+            if item is None or (texts[0].lstrip()[:1] in ("[", "{") and unfit.note):
                 raise
     item = item_of(tp)
-    return from_json_items([from_text(text, item) for text in texts], tp)
+    return _collected([from_text(text, item) for text in texts], tp)
 
 
-def from_json_items(items: list[Any], tp: Any) -> Any:
+def _collected(items: list[Any], tp: Any) -> Any:
     """Items that have their type already, as the collection that is declared."""
     several = [member for member in members(tp) if member is not types.NoneType]
     tp = several[0] if several else stripped(tp)
     kind = typing.get_origin(tp) or tp
     if kind is tuple:
         return tuple(items)
-    from .convert import LISTS
-
     return LISTS[kind](items)
-
-
-__all__ = ["Input", "OWN_OPTIONS", "Own", "Words", "command", "from_json", "inputs_of", "read", "split"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
+import os
 from collections.abc import Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from .body import BLOCKING, Body, Sleeper
 from .clock import Deadline
 from .loop import DURABLE_CODE, BranchTask
 from .model import Action, ActionState, Result
-from .scope import SCOPE, SLOT, Slot
+from .scope import SCOPE, THREAD, Slot
 from .spec import TaskSpec
 from .values import encode_error
 from .writer import Mark
@@ -161,7 +161,9 @@ class Execute:
         self.kwargs = kwargs
         self.attempt = attempt
         body.attempt = attempt
-        body.spec = spec
+        if spec.env_vars:
+            # Bodies share this process, and so its environment.
+            os.environ.update(spec.env_vars)
 
     # -- from an event loop ------------------------------------------------------------------------------------
 
@@ -211,7 +213,6 @@ class Execute:
     def _make_task(self, context: Context) -> BranchTask:
         body = self.body
         context.run(SCOPE.set, body)
-        context.run(SLOT.set, None)
         task = body.loop.loop.create_task(self._main(), context=context)
         assert isinstance(task, BranchTask)
         task.branch = body.root
@@ -258,13 +259,8 @@ class Execute:
             future = worker.call_on_loop(body.loop, lambda: self._make_task(context))
         else:
             future = self._submit(copy_context())
-        slot = SLOT.get() if not on_loop else None
-        timeout = self.spec.timeout
-        if slot is not None:
-            slot.branch.body.slot_waits(slot)
-            worker.threads.parked()
         try:
-            outcome: tuple[int, Any] = future.result(timeout)
+            outcome: tuple[int, Any] = worker.join(future, THREAD.slot if not on_loop else None, self.spec.timeout)
             return outcome
         except TimeoutError:
             if future.done():
@@ -276,13 +272,9 @@ class Execute:
             if body.driver.stopping:
                 raise RunStopped(body.driver.why_stopped()) from None
             return Result.ERROR, error
-        finally:
-            if slot is not None:
-                worker.threads.resumed()
-                slot.branch.body.slot_runs(slot)
 
     def _inline(self, context: Context) -> tuple[int, Any]:
-        outer = SLOT.get()
+        outer = THREAD.slot
         slot = Slot(self.body.root)
         self.body.slot_runs(slot)
         if outer is not None:
@@ -300,9 +292,8 @@ class Execute:
 
     def _in_thread(self, slot: Slot) -> tuple[int, Any]:
         body = self.body
-        slot.ident = threading.get_ident()
         SCOPE.set(body)
-        SLOT.set(slot)
+        outer, THREAD.slot = THREAD.slot, slot
         body.starting = False
         depth, BLOCKING.depth = BLOCKING.depth, 0
         try:
@@ -315,6 +306,7 @@ class Execute:
             return Result.VALUE, value
         finally:
             BLOCKING.depth = depth
+            THREAD.slot = outer
             body.job_ended(slot)
 
 

@@ -12,6 +12,9 @@ module keeps that rule, live and on replay, for event-loop tasks and threads ali
   recovered run had open, have been delivered; and only when every cancellation it may depend on is on disk.
 - B5 a synchronous call on the loop's own thread blocks that loop, so nothing else can be delivered meanwhile: it is
   answered out of turn, and its entry says after which one (`Entry.after`).
+- B6 what is not recorded (a plain timer, a socket) may win a race against an outcome. The only trace of it is a call
+  that was made before that outcome was delivered (`Entry.begun`); on replay the outcome waits for that call for as
+  long as something unrecorded is pending that may bring it about.
 
 Threads: a body's threads share nothing but memory with its tasks, so a live outcome does not wait for a thread that
 computes. It does wait, briefly, for one that has just been handed an outcome and may be about to finish.
@@ -23,6 +26,7 @@ import asyncio
 import threading
 import weakref
 from collections import deque
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NonDeterminismError, RunStopped
@@ -30,12 +34,11 @@ from .branch import Branch, Call
 from .clock import US, Deadline
 from .model import Action, Entry, Kind, Result
 from .replay import Replay, Verdict
-from .scope import SLOT, Slot
+from .scope import THREAD, Slot
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .loop import LoopThread
-    from .spec import TaskSpec
 
 REPLAY_GRACE = 0.1
 """Seconds for which replay waits for a thread of the body to make its next call before it stops counting on it."""
@@ -145,7 +148,7 @@ class Sleeper:
         self._lock = threading.Lock()
         self._lock.acquire()
         body.sleeper(self, True)
-        slot = SLOT.get() if asyncio._get_running_loop() is None else None
+        slot = THREAD.slot if asyncio._get_running_loop() is None else None
         if slot is not None:
             slot.branch.body.slot_waits(slot)
             body.driver.worker.threads.parked()
@@ -187,7 +190,6 @@ class Body:
         self.leaving = False
         """Its code has ended; what its remaining tasks do while they are cancelled is not recorded."""
         self.attempt = 1
-        self.spec: TaskSpec | None = None
         self.starting = True
         """Its code has not begun yet."""
         self.active = 0
@@ -206,6 +208,8 @@ class Body:
         self.replay: Replay | None = None
         self.open_actions: dict[tuple[int, bytes, int], Action] = {}
         """Actions that calls of this body started earlier and whose outcome is not recorded."""
+        self._unasked_actions: dict[tuple[int, bytes, int], int] = {}
+        """Those of them that have not been called again yet, with their `begun`."""
         self.last = 0
         """The number of the entry delivered last."""
         self.root = Branch(self, 0, name, parent=None, floor=floor)
@@ -218,6 +222,8 @@ class Body:
         self._running: set[Slot] = set()
         self._grace_armed = False
         self._sleepers: set[Sleeper] = set()
+        self._joins: dict[Future[Any], Slot] = {}
+        """Threads of this body that wait for a future of its own."""
 
     # -- what a call may do ------------------------------------------------------------------------------------
 
@@ -243,6 +249,7 @@ class Body:
         """
         if self.stopped:
             raise RunStopped(self.driver.why_stopped())
+        call.begun = self.last
         if self.replay is None and self.driver.free:
             return None
         with self._lock:
@@ -253,6 +260,8 @@ class Body:
         blocking = on_loop and BLOCKING.depth > 0
         hold = False
         replay = self.replay
+        if self._unasked_actions:
+            self._unasked_actions.pop((call.branch.id, call.fp, call.occ), None)
         if replay is not None:
             decision = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
             verdict, entry = decision
@@ -288,7 +297,10 @@ class Body:
             # Recorded by an async call, asked for by a sync one, which nothing can cancel: run it.
             replay.consume(entry)
             return None
-        if entry[8] != Result.CANCELLED and (blocking or (replay.head() is entry and self._quiet_but_me(on_loop))):
+        if entry[8] != Result.CANCELLED and (
+            blocking
+            or (replay.head() is entry and self._quiet_but_me(on_loop) and not self._awaits_outside(replay, entry))
+        ):
             replay.consume(entry)
             self.last = entry[2]
             if replay.drained:
@@ -308,7 +320,7 @@ class Body:
         running = asyncio._get_running_loop()
         if running is not None:
             return LoopWaiter(call, item, running)
-        slot = SLOT.get()
+        slot = THREAD.slot
         assert slot is not None
         return ThreadWaiter(call, item, slot)
 
@@ -316,6 +328,12 @@ class Body:
         if on_loop:
             return self.active <= 1 and not self._hot(live=False)
         return self.active == 0 and len(self._running) <= 1
+
+    def _awaits_outside(self, replay: Replay, entry: Entry) -> bool:
+        """Whether something unrecorded is pending that, in the recorded run, led to a call before `entry` came (B6)."""
+        return self.outside_pending() and (
+            replay.late(entry[2]) or any(begun < entry[2] for begun in self._unasked_actions.values())
+        )
 
     def _hot(self, *, live: bool) -> bool:
         if live:
@@ -384,6 +402,8 @@ class Body:
             return False
         waiter = self._waiting.get(head[2])
         if waiter is not None and head[8] != Result.CANCELLED:
+            if self._awaits_outside(replay, head):
+                return False
             if isinstance(waiter, LoopWaiter) and not self.loop.here():
                 self.loop.soon(self.pump)
                 return False
@@ -424,6 +444,11 @@ class Body:
         if len(self.tasks) >= self._sweep_at:
             self.tasks = [task for task in self.tasks if not task.done()]
             self._sweep_at = max(64, 2 * len(self.tasks))
+
+    def expect(self, actions: dict[tuple[int, bytes, int], Action]) -> None:
+        """These were under way when the last driver ended, and should be called again."""
+        self.open_actions = actions
+        self._unasked_actions = {key: action.begun for key, action in actions.items()}
 
     def outside_pending(self) -> bool:
         """Something that perdure does not record is pending and may yet lead to a call."""
@@ -525,6 +550,29 @@ class Body:
             slot.hot = slot.cold = False
         if self.stirred:
             self.pump()
+
+    def join(self, future: Future[Any], slot: Slot) -> None:
+        """That thread is about to wait for `future`."""
+        with self._lock:
+            if future.done():
+                return
+            self._running.discard(slot)
+            slot.hot = slot.cold = False
+            self._joins[future] = slot
+        future.add_done_callback(self.joined)
+        if self.stirred:
+            self.pump()
+
+    def joined(self, future: Future[Any], ended: Slot | None = None) -> None:
+        """`future` is done: whoever waits for it runs again, and only then has the thread of `ended` left."""
+        with self._lock:
+            waiting = self._joins.pop(future, None)
+            if waiting is not None:
+                self._running.add(waiting)
+            if ended is not None:
+                self._running.discard(ended)
+        if ended is not None and self.stirred:
+            self.loop.soon(self.pump)
 
     def slot_runs(self, slot: Slot) -> None:
         """That thread goes on by itself (a child's result, say)."""

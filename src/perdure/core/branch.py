@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Call:
     """One durable call: its identity, taken when it was called, and the place that it was called from."""
 
-    __slots__ = ("body", "branch", "fp", "inputs", "kind", "label", "name", "occ", "seq")
+    __slots__ = ("begun", "body", "branch", "fp", "inputs", "kind", "label", "name", "occ", "seq")
 
     def __init__(self, branch: Branch, kind: Kind, name: str, fp: bytes, inputs: bytes | None = None) -> None:
         occurrences = branch.occurrences
@@ -35,6 +35,8 @@ class Call:
         self.seq = branch.seq
         self.inputs = inputs
         self.label = branch.label
+        self.begun = 0
+        """Set by `Body.begin`: the entry delivered last when the call was made."""
         branch.seq += 1
 
     def describe(self) -> str:

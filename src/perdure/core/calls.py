@@ -21,7 +21,7 @@ from .clock import Deadline, perf
 from .driver import Driver
 from .loop import DURABLE_CODE
 from .model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
-from .scope import SCOPE, SLOT, TraceScope
+from .scope import SCOPE, THREAD, TraceScope
 from .spec import Function, TaskSpec
 from .values import Codec, decode_error, encode_error
 from .writer import Record, Synced
@@ -111,7 +111,7 @@ class Invoke:
     def block(self) -> Any:
         body = self.call.body
         scope = TraceScope(body, self.function.name)
-        slot = SLOT.get()
+        slot = THREAD.slot
         if slot is not None:
             # It computes now, for as long as it likes; nobody waits for it to come back.
             slot.hot = False
@@ -128,11 +128,7 @@ class Invoke:
         future = worker.call_on_loop(
             loop, lambda: loop.loop.create_task(self.function.fn(*self.args, **self.kwargs), context=context)
         )
-        worker.threads.parked()
-        try:
-            return future.result()
-        finally:
-            worker.threads.resumed()
+        return worker.join(future, THREAD.slot)
 
 
 class OnDisk:
@@ -231,11 +227,13 @@ def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
     return error
 
 
-def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int) -> None:
-    """`asyncio.CancelledError` has reached a durable call."""
+def cancelled(
+    call: Call, waiter: Waiter | None, item: int, at: int, began: int, child: int | None = None
+) -> None:
+    """`asyncio.CancelledError` has reached a durable call, which may have started action `child`."""
     body = call.body
     if body.abandon(call, waiter, item):
-        body.driver.cancelled(call, item, at, (perf() - began) // 1000 if at else 0)
+        body.driver.cancelled(call, item, at, (perf() - began) // 1000 if at else 0, child)
 
 
 def was_cancelled() -> bool:
@@ -390,6 +388,7 @@ def sleep(call: Call, seconds: float) -> Protocol:
     body = call.body
     clock = body.driver.worker.clock
     waiter: Any = None
+    child: int | None = None
     at = began = 0
     try:
         outcome = body.begin(call)
@@ -402,7 +401,6 @@ def sleep(call: Call, seconds: float) -> Protocol:
             return None
         at = clock.wall()
         began = perf()
-        child = None
         if seconds > 0 or (call.branch.id, call.fp, call.occ) in body.open_actions:
             child, deadline = yield from _deadline(call, seconds)
             at = min(at, deadline.wall)
@@ -412,7 +410,7 @@ def sleep(call: Call, seconds: float) -> Protocol:
         yield waiter
         return None
     except asyncio.CancelledError:
-        cancelled(call, waiter, 0, at, began)
+        cancelled(call, waiter, 0, at, began, child)
         raise
 
 
@@ -455,9 +453,10 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
 
 def timeout_begin(call: Call, seconds: float) -> Protocol:
     """The deadline of a sync `durable.timeout`, on disk."""
-    outcome = call.body.begin(call)
-    if outcome is not None and outcome.__class__ is not Outcome:
-        yield outcome
+    if (call.branch.id, call.fp, call.occ) not in call.body.open_actions:
+        outcome = call.body.begin(call)
+        if outcome is not None and outcome.__class__ is not Outcome:
+            yield outcome
     _, deadline = yield from _deadline(call, seconds)
     return deadline
 
@@ -488,6 +487,7 @@ def new_action(call: Call, *, deadline: Deadline | None = None, inputs: bytes | 
     return Action(
         driver.run_id, body.action, driver.next_action(), call.branch.id, call.seq, call.occ, call.kind, call.fp,
         call.name, call.label, inputs, driver.source_id, driver.worker.clock.wall(), 1, 0, wall, boot, boot_id,
+        call.begun,
     )  # fmt: skip
 
 
@@ -506,6 +506,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
     body = call.body
     driver = body.driver
     waiter: Any = None
+    action: Action | None = None
     at = began = 0
     try:
         outcome = body.begin(call)
@@ -541,7 +542,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
         waiter = record(call, result, data, at, took, child=action.action, extra=extra)
         outcome = yield waiter
     except asyncio.CancelledError:
-        cancelled(call, waiter, 0, at, began)
+        cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
         raise
     if result == Result.ERROR:
         raise_live(call, outcome, live)

@@ -213,11 +213,14 @@ class Driver:
         store = self.worker.store
         entries = store.entries(self.run_id, body.action)
         rows: list[Any] = entries if isinstance(entries, list) else list(entries)
-        ended = {row[15] for row in rows if row[15] is not None}
-        for action in store.actions(self.run_id, body.action):
-            if action.action not in ended:
-                body.open_actions[action.branch, action.fp, action.occ] = action
         replay = Replay(rows, self.is_changed)
+        body.expect(
+            {
+                (action.branch, action.fp, action.occ): action
+                for action in store.actions(self.run_id, body.action)
+                if action.action not in replay.children
+            }
+        )
         if not replay.done or replay.closed:
             body.replay = replay
         with self._lock:
@@ -359,13 +362,13 @@ class Driver:
         self.worker.writer.mark_ready(self)
         self.loop.soon(self.worker.writer.flush)
 
-    def cancelled(self, call: Call, item: int, at: int, took: int) -> None:
+    def cancelled(self, call: Call, item: int, at: int, took: int, child: int | None) -> None:
         """User code cancelled `call`: recorded, and nothing new starts before that is on disk (D2)."""
         body = call.body
         with self._lock:
             self._cancellations += 1
             self._refresh()
-        self.outbox.append(Record(call, Result.CANCELLED, None, at, took, item, None, body.last))
+        self.outbox.append(Record(call, Result.CANCELLED, None, at, took, item, child, body.last))
         self.worker.writer.mark_ready(self)
         body.loop.flush_soon(self.worker.writer)
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .body import Body
 from .branch import Branch, fork_for_coroutine, fork_for_function
 from .clock import perf
-from .scope import SCOPE, SLOT, Slot
+from .scope import SCOPE, THREAD, Slot
 
 if TYPE_CHECKING:
     from .writer import Writer
@@ -111,13 +111,14 @@ class PerdureLoop(asyncio.SelectorEventLoop):
     """See the module text."""
 
     def __init__(self, threads: Executor) -> None:
-        super().__init__()
         self._threads = threads
         self.empty = Context()
         """The context of perdure's own callbacks: no scope. One per loop, as two threads cannot be in one at once."""
         self.flush_due: Writer | None = None
         """Set where something waits to be committed at the end of this iteration."""
         self._fd_bodies: dict[tuple[int, str], Body] = {}
+        # Last, because it already watches the loop's own pipe.
+        super().__init__()
         self.set_task_factory(self._make_task)
 
     # -- one iteration -----------------------------------------------------------------------------------------
@@ -278,9 +279,11 @@ DURABLE_CODE: set[Any] = set()
 
 
 def _in_slot(slot: Slot, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    slot.ident = threading.get_ident()
-    SLOT.set(slot)
-    return func(*args)
+    outer, THREAD.slot = THREAD.slot, slot
+    try:
+        return func(*args)
+    finally:
+        THREAD.slot = outer
 
 
 def _is_process_pool(executor: Any) -> bool:
@@ -292,7 +295,8 @@ class LoopThread:
     """A `PerdureLoop` on a daemon thread of its own. Bodies never run on a caller's loop."""
 
     def __init__(self, name: str, threads: Executor) -> None:
-        self.loop = PerdureLoop(threads)
+        # In a context of its own: made from inside a body, its pipe would count as one of that body's descriptors.
+        self.loop = Context().run(PerdureLoop, threads)
         self.blocked = 0
         """How many synchronous durable calls block this loop's thread right now; new bodies then go elsewhere."""
         started = threading.Event()

@@ -110,6 +110,8 @@ class Entry(NamedTuple):
     """When execution began (wall, microseconds)."""
     took: int
     """How long it took (microseconds)."""
+    begun: int = 0
+    """The number of the entry that had been delivered to the body last when this call was made."""
 
 
 class Action(NamedTuple):
@@ -138,6 +140,8 @@ class Action(NamedTuple):
     wake_boot: int | None
     """The same deadline since boot `boot` (microseconds); valid within that boot only."""
     boot: str | None
+    begun: int = 0
+    """As `Entry.begun`."""
 
 
 class ActionState(NamedTuple):

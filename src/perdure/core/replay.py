@@ -58,7 +58,20 @@ _ABOUT_OTHERS = frozenset({Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Resul
 class Replay:
     """One body's recorded past, being consumed. `changed(source_id)` tells whether that source differs from today's."""
 
-    __slots__ = ("_changed", "_consumed", "_index", "_positions", "_strict", "_turn", "closed", "loose")
+    __slots__ = (
+        "_by_begun",
+        "_by_begun_turn",
+        "_changed",
+        "_consumed",
+        "_index",
+        "_late",
+        "_positions",
+        "_strict",
+        "_turn",
+        "children",
+        "closed",
+        "loose",
+    )
 
     def __init__(self, entries: Iterable[Entry], changed: Callable[[int], bool]) -> None:
         self._changed = changed
@@ -66,10 +79,15 @@ class Replay:
         self.closed: set[Key] = set()
         """Generators that their consumer closed early, and the index of the item that was never asked for."""
         self._strict = self._settle(entries)
+        self.children = {entry[15] for entry in (*self._strict, *self.loose.values()) if entry[15] is not None}
+        """The actions whose outcome counts; one whose outcome was discarded goes on where it is called again."""
         self._turn = 0
         self._consumed: set[int] = set()
         self._index: dict[Key, Entry] = {}
         self._positions: dict[tuple[int, int], Key] = {}
+        self._by_begun: list[Entry] | None = None
+        self._by_begun_turn = 0
+        self._late: list[Key] = []
         index, positions = self._index, self._positions
         for entry in self._strict:
             key = (entry[3], entry[9], entry[5], entry[6])
@@ -181,6 +199,22 @@ class Replay:
             self._consumed.add(entry[2])
             self.head()
 
+    def late(self, n: int) -> bool:
+        """Whether a recorded call that was made before entry `n` was delivered has not been made yet.
+
+        Something that is not recorded (a plain timer that won a race, say) led to that call, and as long as that may
+        still come, entry `n` has to wait for it.
+        """
+        if self._by_begun is None:
+            self._by_begun = sorted(self._strict[self._turn :], key=_begun)
+        by_begun, index, late = self._by_begun, self._index, self._late
+        while self._by_begun_turn < len(by_begun) and by_begun[self._by_begun_turn][19] < n:
+            late.append(key_of(by_begun[self._by_begun_turn]))
+            self._by_begun_turn += 1
+        while late and late[-1] not in index:
+            late.pop()
+        return bool(late)
+
     def is_changed(self, entry: Entry) -> bool:
         """Whether that entry was written by other source than today's."""
         return self._changed(entry[14])
@@ -221,6 +255,10 @@ class Replay:
 def key_of(entry: Entry) -> Key:
     """What an entry is found by."""
     return (entry[3], entry[9], entry[5], entry[6])
+
+
+def _begun(entry: Entry) -> int:
+    return entry[19]
 
 
 def _delivery_order(entry: Entry) -> tuple[int, int]:

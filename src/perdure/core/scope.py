@@ -38,11 +38,10 @@ class Slot:
     only another branch can bring about.
     """
 
-    __slots__ = ("branch", "cold", "hot", "ident")
+    __slots__ = ("branch", "cold", "hot")
 
     def __init__(self, branch: Branch) -> None:
         self.branch = branch
-        self.ident = 0
         self.hot = False
         self.cold = False
 
@@ -50,8 +49,13 @@ class Slot:
 SCOPE: ContextVar[Any] = ContextVar("perdure_scope", default=None)
 """`None`, a `Body` or a `TraceScope`."""
 
-SLOT: ContextVar[Slot | None] = ContextVar("perdure_slot", default=None)
-"""The slot of a thread that perdure started for a body."""
+
+class _Thread(threading.local):
+    slot: Slot | None = None
+
+
+THREAD = _Thread()
+"""`slot`: what this thread, started by perdure, works in now. Not a ContextVar, because contexts are copied."""
 
 _known_threads: set[int] = set()
 _drives = 0
@@ -97,8 +101,8 @@ def find_branch(scope: Body, what: Callable[[], str]) -> Branch:
             f"{what()} was called on an event loop or in an asyncio task that this run does not know. Call it from "
             "the body itself, or from tasks that the body starts with asyncio.create_task() or gather()."
         )
-    slot = SLOT.get()
-    if slot is not None and slot.ident == threading.get_ident() and slot.branch.body is scope:
+    slot = THREAD.slot
+    if slot is not None and slot.branch.body is scope:
         return slot.branch
     raise BranchError(
         f"{what()} was called from a thread that shares another thread's place in the run. "

@@ -25,6 +25,7 @@ from .loop import LoopThread
 from .model import Claim, Created, CreateRun, Kind, NewRun, Run, Status
 from .model import Worker as WorkerRow
 from .ports import Liveness, Store
+from .scope import Slot
 from .spec import TaskSpec
 from .writer import Submission, Writer
 
@@ -113,6 +114,23 @@ class Worker:
 
         loop.soon(begin)
         return future
+
+    def join(self, future: Future[Any], slot: Slot | None, timeout: float | None = None) -> Any:
+        """Wait in a body's thread for something that the body itself does elsewhere. The thread counts as waiting
+        until the very moment at which the future is done, not until it has woken up.
+
+        Raises:
+            TimeoutError: `timeout` seconds have passed.
+        """
+        if slot is None:
+            return future.result(timeout)
+        slot.branch.body.join(future, slot)
+        self.threads.parked()
+        try:
+            return future.result(timeout)
+        finally:
+            self.threads.resumed()
+            slot.branch.body.slot_runs(slot)
 
     # -- submitting and claiming -------------------------------------------------------------------------------
 

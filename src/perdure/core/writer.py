@@ -351,7 +351,8 @@ def _entry(record: Record, run: int, n: int, source: int) -> Any:
     call = record.call
     return (
         run, call.body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
-        call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after, record.at, record.took,
+        call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after,
+        record.at, record.took, call.begun,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +40,10 @@ class LabError(Exception):
     """A step's own failure."""
 
 
+def _really(seconds: float) -> float:
+    return seconds if seconds >= 0 else random.random() * -seconds
+
+
 def _end(name: str, fail: bool) -> str:
     if fail:
         raise LabError(name)
@@ -47,10 +52,10 @@ def _end(name: str, fail: bool) -> str:
 
 @perdure.trace
 async def step(name: str, seconds: float = 0.0, fail: bool = False) -> str:
-    """An async step."""
+    """An async step. Negative seconds: a random time up to that many, another one each time."""
     log("executed", name)
     if seconds:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(_really(seconds))
     return _end(name, fail)
 
 
@@ -59,7 +64,7 @@ def sync_step(name: str, seconds: float = 0.0, fail: bool = False) -> str:
     """A sync step."""
     log("executed", name)
     if seconds:
-        time.sleep(seconds)
+        time.sleep(_really(seconds))
     return _end(name, fail)
 
 
@@ -71,7 +76,7 @@ def items(name: str, count: int, fail_at: int = -1) -> Any:
         for number in range(count):
             if number == fail_at:
                 raise LabError(f"{name}{number}")
-            log("executed", f"{name}{number}")
+            log("yields", f"{name}{number}")
             yield f"{name}{number}"
     finally:
         log("closed", name)
@@ -85,9 +90,9 @@ async def async_items(name: str, count: int, fail_at: int = -1, seconds: float =
         for number in range(count):
             if number == fail_at:
                 raise LabError(f"{name}{number}")
-            log("executed", f"{name}{number}")
+            log("yields", f"{name}{number}")
             if seconds:
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(_really(seconds))
             yield f"{name}{number}"
     finally:
         log("closed", name)

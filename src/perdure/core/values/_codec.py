@@ -11,7 +11,7 @@ import msgspec
 from perdure.core.values import _wire
 from perdure.core.values._compile import UnresolvedNameError, is_native, is_scalar, node_of
 from perdure.core.values._names import annotation_for, type_text
-from perdure.core.values._nodes import AnyNode, Misfit, Node
+from perdure.core.values._nodes import AnyNode, Misfit, Mode, Node
 from perdure.core.values._records import DataclassNode
 from perdure.errors import UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
 
@@ -74,7 +74,7 @@ class Codec(Generic[T]):
 
     def _dump(self, value: object, canonical: bool) -> bytes:
         try:
-            return _encode(self._node.dump(value, canonical))
+            return _encode(self._node.dump(value, Mode(canonical)))
         except Misfit as misfit:
             self._refuse(misfit)
         except RecursionError:

@@ -145,7 +145,7 @@ class _Compiler:
             return self.open[tp]
         ref = self.open[tp] = containers.RefNode(type_text(tp))
         values = [env.get(arg, arg) if isinstance(arg, typing.TypeVar) else arg for arg in args]
-        ref.target = self._node(alias.__value__, dict(zip(alias.__type_params__, values, strict=False)))
+        ref.bind(self._node(alias.__value__, dict(zip(alias.__type_params__, values, strict=False))))
         return ref
 
     def _union(self, tp: Any, args: tuple[Any, ...], env: Env) -> Node:
@@ -250,8 +250,8 @@ def _distinct_labels(children: list[Node], members: list[Any]) -> list[str]:
 
 
 def is_native(root: Node) -> bool:
-    """Whether msgspec alone reads and writes values of this tree losslessly."""
-    return all(node.native for node in nodes.walk(root) if not isinstance(node, containers.RefNode))
+    """Whether msgspec alone reads and writes values of this tree losslessly (not, while it is being compiled)."""
+    return all(node.native for node in nodes.walk(root))
 
 
 _SCALAR_NODES = (

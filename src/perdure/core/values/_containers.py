@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from perdure.core.values import _wire
-from perdure.core.values._nodes import IntNode, Kind, Misfit, Node, StrNode
+from perdure.core.values._nodes import IntNode, Kind, Misfit, Mode, Node, StrNode
 
 _WIRE_KINDS: dict[type, Kind] = {
     bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", list: "array", dict: "map",
@@ -29,14 +29,16 @@ class ArrayNode(Node):
     def children(self) -> Iterable[Node]:
         return (self.item,)
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, self.accepts) or isinstance(value, (str, bytes, bytearray, Iterator, Mapping)):
             raise Misfit(self.label, value, "an iterator is used up by storing it" * isinstance(value, Iterator))
+        if type(value) is not self.build:
+            mode.inexact += 1
         wires: list[object] = []
         dump = self.item.dump
         try:
             for item in cast("Iterable[Any]", value):
-                wires.append(dump(item, canonical))
+                wires.append(dump(item, mode))
         except Misfit as misfit:
             misfit.path.append(f"[{len(wires)}]")
             raise
@@ -60,13 +62,15 @@ class TupleNode(Node):
     def children(self) -> Iterable[Node]:
         return self.items
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, tuple) or len(value) != len(self.items):
             raise Misfit(self.label, value)
+        if type(value) is not tuple:
+            mode.inexact += 1
         wires: list[object] = []
         try:
             for node, item in zip(self.items, value, strict=True):
-                wires.append(node.dump(item, canonical))
+                wires.append(node.dump(item, mode))
         except Misfit as misfit:
             misfit.path.append(f"[{len(wires)}]")
             raise
@@ -97,20 +101,22 @@ class DictNode(Node):
     def children(self) -> Iterable[Node]:
         return (self.key, self.item)
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, self.accepts):
             raise Misfit(self.label, value)
+        if type(value) is not dict:
+            mode.inexact += 1
         pairs: list[list[object]] = []
         plain = self.plain_keys
         for key, item in cast("Mapping[Any, Any]", value).items():
             try:
-                wire = self.key.dump(key, canonical)
+                wire = self.key.dump(key, mode)
                 plain = plain and type(wire) in (str, int)
-                pairs.append([wire, self.item.dump(item, canonical)])
+                pairs.append([wire, self.item.dump(item, mode)])
             except Misfit as misfit:
                 misfit.path.append(f"[{_wire.short(key)}]")
                 raise
-        if canonical:
+        if mode.canonical:
             pairs.sort(key=_wire.key_order)
         return dict(pairs) if plain else pairs  # type: ignore[arg-type]
 
@@ -146,8 +152,8 @@ class OptionalNode(Node):
     def children(self) -> Iterable[Node]:
         return (self.inner,)
 
-    def dump(self, value: Any, canonical: bool) -> object:
-        return None if value is None else self.inner.dump(value, canonical)
+    def dump(self, value: Any, mode: Mode) -> object:
+        return None if value is None else self.inner.dump(value, mode)
 
     def load(self, wire: Any) -> object:
         return None if wire is None else self.inner.load(wire)
@@ -156,8 +162,8 @@ class OptionalNode(Node):
 class UnionNode(Node):
     """A union of at least two types besides `None`.
 
-    A value belongs to the member of exactly its type; where there is none or it does not fit, to the first member
-    that takes it. It is written as `[label of the member, value]`, except where MessagePack's own kinds already tell
+    A value belongs to the first member that takes it exactly as it is, with all that it holds; where there is none,
+    to the first that takes it at all, the member of exactly its type before the others. It is written as `[label of the member, value]`, except where MessagePack's own kinds already tell
     all members apart, as in `int | str`.
     """
 
@@ -172,20 +178,31 @@ class UnionNode(Node):
     def children(self) -> Iterable[Node]:
         return self.members
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         cls = type(value)
         exact = [position for position, member in enumerate(self.members) if cls in member.types]
         misfit = None
+        fallback: tuple[int, object] | None = None
+        before = mode.inexact
         for position in (*exact, *(other for other in range(len(self.members)) if other not in exact)):
             try:
-                wire = self.members[position].dump(value, canonical)
+                wire = self.members[position].dump(value, mode)
             except Misfit as caught:
                 misfit = misfit or caught
             else:
-                return [self.labels[position], wire] if self.tagged else wire
+                if mode.inexact == before:
+                    return self._tagged(position, wire)
+                fallback = fallback or (position, wire)
+            mode.inexact = before
+        if fallback is not None:
+            mode.inexact += 1
+            return self._tagged(*fallback)
         if misfit is not None and misfit.path and len(exact) == 1:
             raise misfit  # the member is clear, something inside it is wrong
         raise Misfit(self.label, value) from None
+
+    def _tagged(self, position: int, wire: object) -> object:
+        return [self.labels[position], wire] if self.tagged else wire
 
     def load(self, wire: Any) -> object:
         if self.tagged:
@@ -209,11 +226,15 @@ class RefNode(Node):
     def __init__(self, label: str) -> None:
         self.label = label
 
-    def children(self) -> Iterable[Node]:
-        return (self.target,)
+    def bind(self, target: Node) -> None:
+        self.target = target
+        self.native = True
 
-    def dump(self, value: Any, canonical: bool) -> object:
-        return self.target.dump(value, canonical)
+    def children(self) -> Iterable[Node]:
+        return (self.target,) if self.native else ()
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        return self.target.dump(value, mode)
 
     def load(self, wire: Any) -> object:
         return self.target.load(wire)

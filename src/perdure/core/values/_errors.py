@@ -110,7 +110,7 @@ class _Writer:
                 return own
             own["args"] = args
         attributes = {}
-        held = {name: item for name, item in _dict_of(exc).items() if name != "__notes__"}
+        held = {name: item for name, item in _dict_of(exc).items() if not name.startswith("__")}
         for name, item in {**held, **_builtin_state(exc)}.items():
             wire = self._within_budget(item) if _wire.is_plain_text(name) else None
             if wire is not None or item is None:

@@ -29,6 +29,22 @@ class Misfit(Exception):
         self.path: list[str] = []
 
 
+class Mode:
+    """How a value is being written, and what happened to it so far.
+
+    Attributes:
+        canonical: also sort what has an order but means none (the keys of dicts).
+        inexact: how many values were taken that are not exactly of their declared type, and become so: an `int` for
+            a `float`, an instance of a subclass. A union prefers the member that needs none of that.
+    """
+
+    __slots__ = ("canonical", "inexact")
+
+    def __init__(self, canonical: bool) -> None:
+        self.canonical = canonical
+        self.inexact = 0
+
+
 class Node:
     """One type of a declaration.
 
@@ -47,7 +63,7 @@ class Node:
     def children(self) -> Iterable[Node]:
         return ()
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         raise NotImplementedError
 
     def load(self, wire: Any) -> object:
@@ -69,9 +85,9 @@ def walk(root: Node) -> Iterator[Node]:
 class AnyNode(Node):
     label = "Any"
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         try:
-            return _wire.dump_any(value, canonical)
+            return _wire.dump_any(value, mode.canonical)
         except NotStorable as refused:
             misfit = Misfit("Any", refused.value)
             misfit.path = refused.path
@@ -87,7 +103,7 @@ class NeverNode(Node):
     def __init__(self, label: str) -> None:
         self.label = label
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         raise Misfit(self.label, value)
 
     load = dump  # type: ignore[assignment]
@@ -96,7 +112,7 @@ class NeverNode(Node):
 class NoneNode(Node):
     label, types, native, kind = "None", (type(None),), True, "none"
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         return self.load(value)
 
     def load(self, wire: Any) -> object:
@@ -108,7 +124,7 @@ class NoneNode(Node):
 class BoolNode(Node):
     label, types, native, kind = "bool", (bool,), True, "bool"
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         return self.load(value)
 
     def load(self, wire: Any) -> object:
@@ -120,10 +136,13 @@ class BoolNode(Node):
 class IntNode(Node):
     label, types, native, kind = "int", (int,), True, "int"
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, int) or type(value) is bool:
             raise Misfit("int", value)
-        return _wire.dump_int(int.__int__(value))
+        if type(value) is not int:
+            mode.inexact += 1
+            value = int.__int__(value)
+        return _wire.dump_int(value)
 
     def load(self, wire: Any) -> object:
         if type(wire) is not int:
@@ -136,10 +155,11 @@ class FloatNode(Node):
 
     label, types, native, kind = "float", (float,), True, "float"
 
-    def dump(self, value: Any, canonical: bool) -> object:
-        if isinstance(value, float):
-            return float.__float__(value)
-        return self.load(value)
+    def dump(self, value: Any, mode: Mode) -> object:
+        if type(value) is float:
+            return value
+        mode.inexact += 1
+        return float.__float__(value) if isinstance(value, float) else self.load(value)
 
     def load(self, wire: Any) -> object:
         if type(wire) is float:
@@ -155,10 +175,13 @@ class FloatNode(Node):
 class StrNode(Node):
     label, types, native, kind = "str", (str,), True, "str"
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, str):
             raise Misfit("str", value)
-        return _wire.dump_str(str.__str__(value))
+        if type(value) is not str:
+            mode.inexact += 1
+            value = str.__str__(value)
+        return _wire.dump_str(value)
 
     def load(self, wire: Any) -> object:
         if type(wire) is not str:
@@ -169,9 +192,11 @@ class StrNode(Node):
 class BytesNode(Node):
     label, types, native, kind = "bytes", (bytes,), True, "bytes"
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise Misfit("bytes", value)
+        if type(value) is not bytes:
+            mode.inexact += 1
         return bytes(value)
 
     def load(self, wire: Any) -> object:
@@ -188,11 +213,12 @@ class LeafNode(Node):
         self.label = cls.__qualname__
         self.types = (cls,)
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if type(value) is not self.cls:
+            mode.inexact += 1
             value = self._plain(value)
         try:
-            return _wire.dump_any(value, canonical)
+            return _wire.dump_any(value, mode.canonical)
         except NotStorable as refused:
             raise Misfit(self.label, refused.value, "its time zone cannot be stored") from None
 
@@ -237,7 +263,7 @@ class PathNode(Node):
         self.label = cls.__qualname__
         self.types = (cls, type(cls())) if cls.__qualname__ in ("Path", "PurePath") else (cls,)
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, self.cls):
             raise Misfit(self.label, value)
         return _wire.dump_str(str(value))
@@ -259,7 +285,7 @@ class EnumNode(Node):
         self.types = (cls,)
         self.by_value = issubclass(cls, Flag)
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, self.cls):
             raise Misfit(self.label, value)
         return _wire.dump_int(int(value._value_)) if self.by_value else _wire.dump_str(value._name_)
@@ -287,11 +313,11 @@ class LiteralNode(Node):
     def _fits(self, value: object) -> bool:
         return any(type(value) is type(option) and value == option for option in self.options)
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not self._fits(value):
             raise Misfit(self.label, value)
         enum = self.enums.get(type(value))
-        return [enum.label, enum.dump(value, canonical)] if enum else _wire.dump_any(value)
+        return [enum.label, enum.dump(value, mode)] if enum else _wire.dump_any(value)
 
     def load(self, wire: Any) -> object:
         if type(wire) is list and len(wire) == 2:

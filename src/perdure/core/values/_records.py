@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from perdure.core.values import _wire
-from perdure.core.values._nodes import AnyNode, Misfit, Node
+from perdure.core.values._nodes import AnyNode, Misfit, Mode, Node
 
 EXTRAS = ""
 """The key of what an instance holds beyond its fields; no field can have this name."""
@@ -60,7 +60,7 @@ class RecordNode(Node):
     def children(self) -> Iterable[Node]:
         return [field.node for field in self.fields]
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if type(value) is not self.cls:
             derived = isinstance(value, self.cls)
             raise Misfit(self.label, value, "a subclass would lose what it adds" if derived else "")
@@ -68,14 +68,14 @@ class RecordNode(Node):
         for field in self.fields:
             item = getattr(value, field.name, _MISSING)
             if item is not _MISSING:
-                wires[field.name] = self._dump_field(field, item, canonical)
+                wires[field.name] = self._dump_field(field, item, mode)
             elif field.required:
                 raise Misfit(self.label, value, f"it has no attribute {field.name!r}")
         return wires
 
-    def _dump_field(self, field: Field, item: object, canonical: bool) -> object:
+    def _dump_field(self, field: Field, item: object, mode: Mode) -> object:
         try:
-            return field.node.dump(item, canonical)
+            return field.node.dump(item, mode)
         except Misfit as misfit:
             misfit.path.append(f".{field.name}")
             raise
@@ -114,19 +114,19 @@ class DataclassNode(RecordNode):
     keeps_extras = False
     skipped: frozenset[str] = frozenset()  # cached properties: computed again on demand
 
-    def dump(self, value: Any, canonical: bool) -> object:
-        wires: Any = super().dump(value, canonical)
+    def dump(self, value: Any, mode: Mode) -> object:
+        wires: Any = super().dump(value, mode)
         held = getattr(value, "__dict__", None) if self.keeps_extras else None
         if held:
             names = {field.name for field in self.fields} | self.skipped
             extras = {name: item for name, item in held.items() if name not in names}
             if extras:
-                wires[EXTRAS] = self._dump_extras(extras, canonical)
+                wires[EXTRAS] = self._dump_extras(extras, mode)
         return wires
 
-    def _dump_extras(self, extras: dict[str, object], canonical: bool) -> object:
+    def _dump_extras(self, extras: dict[str, object], mode: Mode) -> object:
         try:
-            return AnyNode().dump(extras, canonical)
+            return AnyNode().dump(extras, mode)
         except Misfit as misfit:
             name = misfit.path[-1].strip("[]'\"")
             misfit.path[-1] = f".{name}"
@@ -166,7 +166,7 @@ class TypedDictNode(RecordNode):
         super().__init__(cls, label)
         self.types = ()  # its values are dicts, which says nothing about which TypedDict they are
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, dict):
             raise Misfit(self.label, value)
         known = {field.name: field for field in self.fields}
@@ -176,8 +176,8 @@ class TypedDictNode(RecordNode):
         for field in self.fields:
             if field.required and field.name not in value:
                 raise Misfit(self.label, value, f"key {field.name!r} is missing")
-        order = sorted(value) if canonical else list(value)
-        return {name: self._dump_field(known[name], value[name], canonical) for name in order}
+        order = sorted(value) if mode.canonical else list(value)
+        return {name: self._dump_field(known[name], value[name], mode) for name in order}
 
     def build(self, values: dict[str, object], wire: dict[str, Any]) -> object:
         return {name: values[name] for name in wire if name in values}
@@ -192,19 +192,19 @@ class PydanticNode(RecordNode):
 
     _PARTS = ("__pydantic_extra__", "__pydantic_private__")
 
-    def dump(self, value: Any, canonical: bool) -> object:
-        wires: Any = super().dump(value, canonical)
+    def dump(self, value: Any, mode: Mode) -> object:
+        wires: Any = super().dump(value, mode)
         extras: dict[str, object] = {"set": sorted(value.__pydantic_fields_set__)}
         for part in self._PARTS:
             held = getattr(value, part, None)
             if held:
                 try:
-                    extras[part] = AnyNode().dump(held, canonical)
+                    extras[part] = AnyNode().dump(held, mode)
                 except Misfit as misfit:
                     misfit.path[-1] = "." + misfit.path[-1].strip("[]'\"")
                     raise
         # Which fields were set explicitly is no part of what the value means: two equal models are one identity.
-        if canonical:
+        if mode.canonical:
             del extras["set"]
         if extras:
             wires[EXTRAS] = extras
@@ -234,7 +234,7 @@ class AdaptedNode(Node):
         self.adapter = adapter
         self.label = label
 
-    def dump(self, value: Any, canonical: bool) -> object:
+    def dump(self, value: Any, mode: Mode) -> object:
         try:
             wire = self.adapter.dump_python(value, mode="json", warnings="error")
             same = bool(self.adapter.validate_python(wire) == value)
@@ -242,7 +242,7 @@ class AdaptedNode(Node):
             raise Misfit(self.label, value, f"pydantic says: {type(error).__name__}") from None
         if not same:
             raise Misfit(self.label, value, "pydantic does not read back what it writes for it")
-        return AnyNode().dump(wire, canonical)
+        return AnyNode().dump(wire, mode)
 
     def load(self, wire: Any) -> object:
         try:

@@ -11,8 +11,8 @@ ON CONFLICT (name) DO NOTHING;
 -- name: insert_entry_fenced
 -- Append one entry, if the claim still holds: fence and row in one statement, the fast path of a sequential body.
 INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                     after, at, took)
-SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+                     after, at, took, begun)
+SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 WHERE EXISTS (SELECT 1 FROM runs WHERE id = ? AND token = ? AND status = 'RUNNING');
 
 -- name: holder
@@ -22,14 +22,14 @@ SELECT token FROM runs WHERE id = ? AND status = 'RUNNING';
 -- name: insert_entry
 -- Append an entry inside a transaction that has checked the fence.
 INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                     after, at, took)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                     after, at, took, begun)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_action
 -- Record a started action inside a transaction that has checked the fence.
 INSERT INTO actions (run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures,
-                     wake_at, wake_boot, boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                     wake_at, wake_boot, boot, begun)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_action
 -- Change the changing half of an action.
@@ -129,30 +129,30 @@ FROM family WHERE parent IS NOT NULL;
 
 -- name: entries_of_action
 -- One page of a body's entries, in commit order.
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun
 FROM entries WHERE run = ? AND action = ? AND n > ? ORDER BY n LIMIT ?;
 
 -- name: entries_of_run
 -- A whole journal by body; the caller merges the bodies, which are each in order (much faster than sorting here).
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun
 FROM entries WHERE run = ? ORDER BY action, n;
 
 -- name: actions_of_parent
 -- The actions that one body started, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
-       wake_boot, boot
+       wake_boot, boot, begun
 FROM actions WHERE run = ? AND parent = ? ORDER BY action;
 
 -- name: actions_of_run
 -- All started actions of a run, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
-       wake_boot, boot
+       wake_boot, boot, begun
 FROM actions WHERE run = ? ORDER BY action;
 
 -- name: open_actions
 -- The actions of a run that have no outcome, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
-       wake_boot, boot
+       wake_boot, boot, begun
 FROM actions AS a
 WHERE run = ? AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.run = a.run AND e.child = a.action)
 ORDER BY action;

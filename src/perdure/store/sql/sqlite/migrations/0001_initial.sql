@@ -57,6 +57,7 @@ CREATE TABLE entries (
     after  INTEGER,
     at     INTEGER NOT NULL,
     took   INTEGER NOT NULL,
+    begun  INTEGER NOT NULL,
     PRIMARY KEY (run, action, n)
 ) WITHOUT ROWID;
 
@@ -83,6 +84,7 @@ CREATE TABLE actions (
     wake_at   INTEGER,
     wake_boot INTEGER,
     boot      TEXT,
+    begun     INTEGER NOT NULL,
     PRIMARY KEY (run, parent, action)
 ) WITHOUT ROWID;
 

@@ -1,0 +1,366 @@
+"""What goes where and how it looks: the result to stdout, all else to stderr; text for people, JSON for machines."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..api.operate import Ended, Node, RunInfo, Tree
+
+WIDE = 100_000
+"""Columns of a table that no terminal shows: nothing is cut."""
+
+
+# -- streams ---------------------------------------------------------------------------------------------------
+
+
+class Output:
+    """This command's two streams and how much it says."""
+
+    def __init__(self) -> None:
+        self.json = False
+        self.quiet = False
+        self.verbose = 0
+        self._out: TextIO | None = None
+
+    def keep_stdout(self) -> None:
+        """From now on whatever code writes to stdout, and its subprocesses too, goes to stderr; only results go out.
+
+        Otherwise a task's `print` would stand in the middle of its JSON.
+        """
+        if self._out is not None:
+            return
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        try:
+            sys.stdout.flush()
+            kept = os.dup(1)
+            os.dup2(2, 1)
+        except (OSError, AttributeError):  # closed: nobody wants the result
+            self._out = open(os.devnull, "w", encoding=encoding)  # noqa: SIM115 - lives as long as the process
+            return
+        self._out = open(kept, "w", encoding=encoding, errors="backslashreplace")  # noqa: SIM115
+        with contextlib.suppress(AttributeError):
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+    @property
+    def out(self) -> TextIO:
+        """Where results go."""
+        return self._out if self._out is not None else sys.stdout
+
+    def result(self, text: str) -> None:
+        """Write to stdout, now."""
+        self.out.write(text if text.endswith("\n") else f"{text}\n")
+        self.out.flush()
+
+    def result_json(self, data: Any) -> None:
+        """Write JSON to stdout."""
+        self.result(json.dumps(jsonable(data), indent=2))
+
+    def say(self, text: str) -> None:
+        """One message to stderr."""
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):  # nobody listens; the exit code still tells
+                print(text, file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """A message that `--quiet` leaves out."""
+        if not self.quiet:
+            self.say(text)
+
+    def draw(self, *parts: RenderableType) -> None:
+        """Tables to stdout; cut to the width of a terminal, never elsewhere."""
+        from rich.console import Console
+
+        width = None if self.out.isatty() else WIDE
+        console = Console(file=self.out, width=width, highlight=False, markup=False, emoji=False)
+        with console.capture() as capture:
+            console.print(*parts, sep="\n")
+        self.result("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+# -- values ----------------------------------------------------------------------------------------------------
+
+
+def jsonable(value: Any) -> Any:
+    """A value as plain JSON data. What JSON has no form for becomes text; nothing fails."""
+    if value is None or (isinstance(value, (bool, str)) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, Enum):
+        return jsonable(value.value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {_key(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: jsonable(item) for name, item in value._asdict().items()}
+    if isinstance(value, (list, tuple, set, frozenset, range)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return _record(value)
+
+
+def _record(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: jsonable(getattr(value, one.name, None)) for one in dataclasses.fields(value)}
+    names = getattr(type(value), "__struct_fields__", None)  # msgspec.Struct
+    if names is not None:
+        return {name: jsonable(getattr(value, name)) for name in names}
+    if hasattr(type(value), "model_dump"):  # pydantic
+        return jsonable(value.model_dump(mode="json"))
+    return str(value)
+
+
+def _key(key: Any) -> str:
+    plain = jsonable(key)
+    return plain if isinstance(plain, str) else json.dumps(plain)
+
+
+def readable(value: Any) -> str:
+    """A result for people: text as it is, everything else as Python writes it, long structures over several lines."""
+    if isinstance(value, str):
+        return value
+    import pprint
+
+    return pprint.pformat(value, width=100, sort_dicts=False)
+
+
+# -- times -----------------------------------------------------------------------------------------------------
+
+
+def iso(us: int | None) -> str | None:
+    """Microseconds since the epoch as ISO 8601 in UTC."""
+    return None if us is None else _moment(us).isoformat(timespec="microseconds")
+
+
+def _moment(us: int) -> datetime:
+    return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
+
+
+def local(us: int | None) -> str:
+    """The same for people, where they are."""
+    return "" if us is None else _moment(us).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def local_time(us: int) -> str:
+    """Only the time of day, unless it is another day."""
+    return _moment(us).astimezone().strftime("%H:%M:%S")
+
+
+def span(us: int | None) -> str:
+    """A duration for people."""
+    if us is None:
+        return ""
+    if us < 1_000:
+        return f"{us} µs"
+    if us < 1_000_000:
+        return f"{us / 1_000:.3g} ms"
+    seconds = us / 1_000_000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} m" if hours < 24 else f"{hours // 24} d {hours % 24:02} h"
+
+
+# -- results of runs -------------------------------------------------------------------------------------------
+
+
+def ended_data(ended: Ended) -> dict[str, Any]:
+    """How a run ended, as `--json` gives it."""
+    error = ended.error
+    return {
+        "name": ended.name,
+        "task": ended.task,
+        "status": str(ended.status),
+        "result": ended.result,
+        "error": None if error is None else error._asdict(),
+        "replayed": ended.replayed,
+        "executed": ended.executed,
+    }
+
+
+def unfinished_data(name: str, task: str | None, status: str | None, message: str) -> dict[str, Any]:
+    """A run that was not driven to its end, in the same shape."""
+    error = {"type": None, "message": message, "traceback": ""}
+    return {"name": name, "task": task, "status": status, "result": None, "error": error, "replayed": 0, "executed": 0}
+
+
+# -- lists -----------------------------------------------------------------------------------------------------
+
+_STYLES = {
+    "SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan", "SLEEPING": "blue", "INTERRUPTED": "yellow",
+    "ABORTED": "magenta", "CANCELLED": "dim", "UNFINISHED": "dim", "NOT_FIRED": "dim",
+}  # fmt: skip
+
+
+def run_data(run: RunInfo) -> dict[str, Any]:
+    """A run as `--json` gives it."""
+    holder = run.holder
+    return {
+        "name": run.name,
+        "task": run.task,
+        "status": str(run.status),
+        "created_at": iso(run.created_at),
+        "started_at": iso(run.started_at),
+        "ended_at": iso(run.ended_at),
+        "recovers": run.reuse,
+        "driven_by": None if holder is None else {"pid": holder.pid, "host": holder.host},
+    }
+
+
+def print_runs(output: Output, runs: Iterable[RunInfo]) -> None:
+    """Runs as a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..core.values._preview import preview_inputs
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("NAME", "TASK", "STATUS"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for heading in ("CREATED", "TOOK"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("INPUTS", no_wrap=True, overflow="ellipsis", ratio=1)
+    for run in runs:
+        took = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
+        table.add_row(
+            Text(run.name), Text(run.task), Text(str(run.status), _STYLES.get(run.status, "")), local(run.created_at),
+            span(took), Text(preview_inputs(run.inputs, 120)),
+        )  # fmt: skip
+    output.draw(table)
+
+
+# -- trees -----------------------------------------------------------------------------------------------------
+
+
+def tree_data(tree: Tree) -> dict[str, Any]:
+    """A run and its actions, nested, as `--json` gives them."""
+    by_position: dict[int, dict[str, Any]] = {}
+    for position, node in tree.nodes.items():
+        data = by_position[position] = _node_data(node)
+        if node.parent >= 0:
+            by_position[node.parent]["actions"].append(data)
+    return {**run_data(tree.run), **by_position[0], "total": tree.total, "left_out": tree.total - len(tree.nodes)}
+
+
+def _node_data(node: Node) -> dict[str, Any]:
+    from ..api.operate import error_of
+
+    error = error_of(node)
+    data: dict[str, Any] = {
+        "action": node.action,
+        "kind": node.kind,
+        "name": node.name,
+        "status": node.status,
+        "group": node.label,
+        "attempts": node.attempts,
+        "start": iso(node.at),
+        "duration": None if node.took is None else node.took / 1_000_000,
+        "until": iso(node.until),
+        "inputs": _decoded(node.inputs),
+        "outcome": _decoded(node.value),
+        "error": None if error is None else {"type": error[0], "message": error[1]},
+        "items": node.items,
+        "discarded": node.discarded,
+        "earlier": node.earlier,
+        "reused": node.reused,
+        "actions": [],
+    }
+    if node.parent < 0:
+        # The root's name is the run's; its task stands in `task`.
+        del data["name"], data["status"]
+    return data
+
+
+def _decoded(data: bytes | None) -> Any:
+    if data is None:
+        return None
+    from ..core.values import ANY, preview
+    from ..errors import UsageError
+
+    try:
+        return ANY.decode(data)
+    except UsageError:
+        return preview(data)
+
+
+def print_tree(output: Output, tree: Tree) -> None:
+    """A run and its actions as an indented table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    run = tree.run
+    head = Text.assemble((run.name, "bold"), "  ", run.task, "  ", (str(run.status), _STYLES.get(run.status, "")))
+    head.append(f"\ncreated {local(run.created_at)}" + (f", ended {local(run.ended_at)}" if run.ended_at else ""))
+    if run.holder is not None:
+        head.append(f"\ndriven by process {run.holder.pid} on {run.holder.host}")
+    if run.reuse is not None:
+        head.append(f"\nrecovers {run.reuse}")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("ACTION", no_wrap=True, overflow="ellipsis")
+    for heading in ("KIND", "STATUS"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("ATTEMPTS", no_wrap=True, justify="right")
+    for heading in ("START", "TOOK"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("INPUTS", "OUTCOME"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1)
+    before = -1
+    for position, node in tree.nodes.items():
+        if position != before + 1:
+            table.add_row(Text(f"… {position - before - 1:,} more", "dim"))
+        before = position
+        name = f"{'  ' * min(node.depth, 20)}{node.name}" + (f" [{node.label}]" if node.label else "")
+        marks = {"discarded": node.discarded, "earlier attempt": node.earlier, "reused": node.reused}
+        status = ", ".join([node.status, *(mark for mark, holds in marks.items() if holds)])
+        table.add_row(
+            Text(name), node.kind, Text(status, _STYLES.get(node.status, "")),
+            "" if node.attempts is None else str(node.attempts), local(node.at), span(node.took),
+            Text(_inputs_text(node)), Text(_outcome_text(node)),
+            style="dim" if node.discarded or node.earlier or node.status == "UNFINISHED" else None,
+        )  # fmt: skip
+    output.draw(head, table)
+
+
+def _inputs_text(node: Node) -> str:
+    from ..core.values._preview import preview_inputs
+
+    return "" if node.inputs is None else preview_inputs(node.inputs, 100)
+
+
+def _outcome_text(node: Node) -> str:
+    from ..api.operate import error_of
+    from ..core.values import preview
+
+    error = error_of(node)
+    if error is not None:
+        kind, _, message = error[0].rpartition(".")[2], ": ", error[1].partition("\n")[0]
+        return f"{kind}: {message}"[:200] if message else kind
+    if node.items is not None:
+        return f"{node.items} item{'s' * (node.items != 1)}"
+    if node.until is not None:
+        return f"until {local(node.until)}"
+    if node.kind == "time" and node.value is not None:
+        return preview(node.value, 40)
+    return "" if node.value is None else preview(node.value, 100)

@@ -1,0 +1,75 @@
+"""SIGINT and SIGTERM end this process promptly, whatever it is doing; its runs stay resumable.
+
+The first signal raises `Interrupted` in the main thread, which then stops its runs in order. A main thread that is
+blocked inside C code does not get there, and user code may hold up its own unwinding. So the signal also wakes a
+watchdog thread (through a pipe that Python's C-level handler writes to), which ends the process when the grace is
+over. A second signal ends it at once. Nothing is lost either way: what is recorded is on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import NoReturn
+
+from ..core.clock import perf
+
+INTERRUPTED = 130
+"""The exit code."""
+GRACE_SECONDS = 2.5
+"""From the first signal to the end of the process at the latest."""
+_REPEATED_NS = 500_000_000
+"""A second signal this soon is the first one again: `timeout` and process groups often deliver two."""
+
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """A signal asks this process to end. Not a `KeyboardInterrupt`, so that nobody else's handling of those applies."""
+
+
+class Signals:
+    """The handlers of this process. `last_words` is what the watchdog writes to stderr when it has to end it."""
+
+    def __init__(self) -> None:
+        self.last_words = ""
+        self._first_ns: int | None = None
+
+    def install(self) -> None:
+        """Handle both signals from now on, also where a shell had SIGINT ignored for a background job: whoever sends
+        one means it, and a run that is ended loses nothing."""
+        for number in _HANDLED:
+            signal.signal(number, self._handle)
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(reader,), name="perdure-signals", daemon=True).start()
+
+    def ignore(self) -> None:
+        """The end has begun; nothing may interrupt it but the watchdog."""
+        for number in _HANDLED:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = perf()
+        if self._first_ns is None:
+            self._first_ns = now
+            raise Interrupted
+        if now - self._first_ns > _REPEATED_NS:
+            self._end()
+
+    def _watch(self, reader: int) -> None:
+        while True:
+            numbers = os.read(reader, 64)
+            if any(number in numbers for number in _HANDLED):
+                break
+        threading.Event().wait(GRACE_SECONDS)
+        self._end()
+
+    def _end(self) -> NoReturn:
+        try:
+            os.write(2, self.last_words.encode("utf-8", "backslashreplace"))
+        finally:
+            os._exit(INTERRUPTED)
