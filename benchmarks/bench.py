@@ -121,7 +121,11 @@ class Bench:
         command = [str(python or sys.executable), str(CASES / script), *map(str, arguments)]
         if script not in ("import_time.py", "raw_scan.py") and "--db" not in arguments:
             command += ["--dir", str(where)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PERDURE_", "DBOS_"))}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PERDURE_", "DBOS_", "PYTHONDONTWRITE"))
+        }
         print(f"  {key} ...", end="", file=sys.stderr, flush=True)
         try:
             done = subprocess.run(

@@ -135,7 +135,7 @@ class Trial:
     """One process: how it ended, and what it left in the log and in the database."""
 
     code: int
-    answer: dict[str, Any] | None
+    answer: Any
     log: list[Line]
     recorded: frozenset[str]
     """Steps whose outcome was in the database when the process had ended."""
@@ -186,14 +186,18 @@ class Lab:
         self._read = 0
 
     def start(
-        self, kill_at: str | None = None, kill_after: float | None = None, env: dict[str, str] | None = None
+        self,
+        kill_at: str | None = None,
+        kill_after: float | None = None,
+        env: dict[str, str] | None = None,
+        script: Path | None = None,
     ) -> Trial:
         """One process: start the run, or start it again under its name."""
         number = len(self.trials)
         out, err = self.directory / f"out{number}", self.directory / f"err{number}"
         answer = self.hosts.run(
             {
-                "script": str(self.script),
+                "script": str(script or self.script),
                 "args": [self.workflow],
                 "cwd": str(self.directory),
                 "env": {"LAB_LOG": str(self.log_file), **self.env, **(env or {})},
@@ -264,6 +268,15 @@ class Lab:
         columns = ("status", "token", "worker", "crashes", "mark", "result")
         rows = self.query(f"SELECT {', '.join(columns)} FROM runs WHERE name = 'r'")
         return dict(zip(columns, rows[0], strict=True)) if rows else {}
+
+    def status(self) -> str:
+        """The run's status, as a process that looks on says it."""
+        looker = self.directory / "looker.py"
+        looker.write_text('import perdure\nprint("\\"" + perdure.Run.get("r").status + "\\"")\n')
+        trial = self.start(script=looker)
+        self.trials.pop()
+        assert isinstance(trial.answer, str), trial.errors
+        return trial.answer
 
     def reopen(self) -> None:
         """Forget the run's end, so that its whole journal is replayed."""
@@ -353,8 +366,8 @@ def patient(trial: Callable[..., T]) -> Callable[..., T]:
     return repeated
 
 
-def check(lab: Lab) -> None:
-    """What must hold over all processes so far, whatever the workflow."""
+def check(lab: Lab, first: int = 0) -> None:
+    """What must hold over all processes so far, whatever the workflow; sights are compared from process `first` on."""
     recorded: frozenset[str] = frozenset()
     for number, trial in enumerate(lab.trials):
         if trial.hung:
@@ -369,7 +382,7 @@ def check(lab: Lab) -> None:
             raise Broken(f"P1: process {number} executed steps twice: {sorted(twice)}\n{lab.story()}")
         recorded = trial.recorded
     sights: dict[str, list[Any]] = {}
-    for number, trial in enumerate(lab.trials):
+    for number, trial in list(enumerate(lab.trials))[first:]:
         for line, now in trial.seen().items():
             before = sights.get(line, [])
             short = min(len(before), len(now))
@@ -394,12 +407,16 @@ def _check_readings(lab: Lab) -> None:
                 raise Broken(f"the journal's entry {row.n} was changed by process {number}\n{lab.story()}")
 
 
-def finish(lab: Lab, accept: Callable[[Any], Any], limit: int = 12) -> Any:
-    """Resume undisturbed, check everything, replay the finished journal from its start; the result."""
+def finish(lab: Lab, accept: Callable[[Any], Any], timer_race: bool = False) -> Any:
+    """Resume undisturbed, check everything; the result.
+
+    `timer_race`: a plain timer races a durable call. Its victory is recorded with the first call that follows from it,
+    so a process that dies before that may be followed by one in which the other side wins.
+    """
     last = lab.trials[-1] if lab.trials else None
     if last is None or last.killed:
         last = lab.start()
-    check(lab)
+    check(lab, len(lab.trials) - 1 if timer_race else 0)
     if last.code != 0 or last.answer is None or "value" not in last.answer:
         raise Broken(f"the run did not end well: {last.answer} (code {last.code})\n{lab.story()}")
     value = last.answer["value"]
@@ -418,9 +435,10 @@ def replay_all(lab: Lab, value: Any, leftovers: bool = False) -> None:
     `leftovers`: the body ended while calls were under way, which no thread can be stopped from; they may run again.
     """
     before = lab.journal()
+    last = len(lab.trials) - 1
     lab.reopen()
     trial = lab.start()
-    check(lab)
+    check(lab, last)
     if trial.answer != {"value": value}:
         raise Broken(f"replaying the finished journal gives {trial.answer}, not {value!r}\n{lab.story()}")
     if leftovers:
@@ -446,6 +464,7 @@ class Explorer:
     env: dict[str, str] = field(default_factory=dict)
     slow: float = 0.0
     leftovers: bool = False
+    timer_race: bool = False
     extra: Callable[[Lab], None] = lambda lab: None
     """What else is checked at the end of each trial."""
     _count: int = 0
@@ -464,7 +483,7 @@ class Explorer:
     def undisturbed(self) -> int:
         """One run without a kill, and its replay; how many commits it made."""
         lab = self.lab()
-        value = finish(lab, self.accept)
+        value = finish(lab, self.accept, self.timer_race)
         self.extra(lab)
         commits = lab.trials[-1].commits
         replay_all(lab, value, self.leftovers)
@@ -476,7 +495,7 @@ class Explorer:
         """Kill at one write, resume to the end. Whether the kill came."""
         lab = self.lab()
         hit = lab.start(kill_at=kill_at).killed
-        value = finish(lab, self.accept)
+        value = finish(lab, self.accept, self.timer_race)
         self.extra(lab)
         if kill_at.endswith("after"):
             replay_all(lab, value, self.leftovers)
@@ -491,10 +510,10 @@ class Explorer:
         for _ in range(limit):
             if not lab.start(kill_at=kill_at).killed:
                 break
-            check(lab)
+            check(lab, len(lab.trials) - 1 if self.timer_race else 0)
         else:
             raise Broken(f"still not done after {limit} processes\n{lab.story()}")
-        value = finish(lab, self.accept)
+        value = finish(lab, self.accept, self.timer_race)
         self.extra(lab)
         replay_all(lab, value, self.leftovers)
         shutil.rmtree(lab.directory)
@@ -507,7 +526,7 @@ class Explorer:
         for delay in delays:
             if not lab.start(kill_after=delay).killed:
                 break
-        value = finish(lab, self.accept)
+        value = finish(lab, self.accept, self.timer_race)
         self.extra(lab)
         replay_all(lab, value, self.leftovers)
         shutil.rmtree(lab.directory)

@@ -29,6 +29,7 @@ import time
 import types
 from typing import Any
 
+WORKFLOWS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "workflows")
 HANG_SECONDS = 25.0
 
 commits = 0
@@ -118,7 +119,7 @@ def _child(request: dict[str, Any]) -> None:
     arm(request.get("kill_at") or "0:never", request.get("slow") or 0.0)
     script = request["script"]
     sys.argv = [script, *request["args"]]
-    sys.path.insert(0, os.path.dirname(script))
+    sys.path[:0] = [os.path.dirname(script), WORKFLOWS]
     main = types.ModuleType("__main__")
     main.__file__ = script
     main.__dict__["_junk"] = junk

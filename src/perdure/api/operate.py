@@ -11,7 +11,7 @@ import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .. import runtime
@@ -39,7 +39,6 @@ from ..errors import (
     RunAbortedError,
     RunAlreadyActive,
     RunNotFoundError,
-    StoreError,
     UsageError,
 )
 from ._names import random_run_name
@@ -513,7 +512,7 @@ def _info(worker: Worker, row: model.Run) -> RunInfo:
 
 @dataclass(slots=True)
 class Node:
-    """One action of a run's tree. `inputs` and `value` are encoded."""
+    """One action of a run's tree. `inputs`, `value` and `error` are encoded."""
 
     kind: str
     name: str
@@ -524,7 +523,7 @@ class Node:
     attempts: int | None = None
     at: int | None = None
     took: int | None = None
-    """Microseconds; so far, for what is under way."""
+    """Microseconds; `None` while it is under way."""
     until: int | None = None
     """A recorded deadline."""
     label: str | None = None
@@ -539,11 +538,9 @@ class Node:
     inputs: bytes | None = None
     value: bytes | None = None
     error: bytes | None = None
-    n: int = 0
     depth: int = 0
     parent: int = -1
     """The parent's position in the tree."""
-    order: tuple[int, int] = field(default=(0, 0))
 
 
 class Tree(NamedTuple):
@@ -567,179 +564,230 @@ def tree(name: str, limit: int | None = None) -> Tree:
     row = find(name)
     worker = runtime.worker()
     info = _info(worker, row)
-    started = worker.store.actions(row.id)
-    bodies = _Bodies(started, row, info.status, worker.clock.wall()).read(worker.store.entries(row.id))
-    nodes = _flat(bodies, info.status)
-    total = len(nodes)
-    if limit is None or total <= limit:
-        return Tree(info, dict(enumerate(nodes)), total)
-    tail = limit // 2
-    kept = {*range(limit - tail), *range(total - tail, total)}
-    for position in kept:
-        while (position := nodes[position].parent) >= 0 and position not in kept:
-            kept.add(position)
-    return Tree(info, {position: nodes[position] for position in sorted(kept)}, total)
+    grown = _Grown(row, info.status, worker.store.actions(row.id), worker.clock.wall())
+    grown.read(worker.store.entries(row.id))
+    grown.arrange()
+    total = len(grown.flat)
+    wanted: Iterable[int] = range(total)
+    if limit is not None and total > limit:
+        tail = limit // 2
+        wanted = (*range(limit - tail), *range(total - tail, total))
+    nodes: dict[int, Node] = {}
+    for position in wanted:
+        grown.node(position, nodes)
+    return Tree(info, dict(sorted(nodes.items())), total)
 
 
-class _Bodies:
-    """Turns a journal into nodes, body by body, with what later rows say of earlier ones applied."""
+@dataclass(slots=True)
+class _Generator:
+    """What the rows of one generator come to."""
 
-    def __init__(self, started: Sequence[Action], run: model.Run, status: Status, now: int) -> None:
-        self._actions = {action.action: action for action in started}
+    items: int = 0
+    took: int = 0
+    result: int = Result.ITEM
+    error: bytes | None = None
+
+    def add(self, entry: Entry) -> None:
+        self.items += entry.result == Result.ITEM
+        self.took += entry.took
+        self.result = entry.result
+        self.error = entry.value if entry.result == Result.ERROR else None
+
+
+class _Grown:
+    """A journal as a tree. Rows stay rows until somebody wants to see them: a journal may hold very many."""
+
+    def __init__(self, run: model.Run, status: Status, started: Sequence[Action], now: int) -> None:
         self._run = run
         self._status = status
+        self._actions = {action.action: action for action in started}
         self._now = now
-        self._nodes: dict[int, list[Node]] = {}
-        self._by_n: dict[int, Node] = {}
-        self._by_key: dict[tuple[int, int, bytes, int], Node] = {}
+        self._rows: dict[int, list[Entry | Action]] = {}
+        """By body: the entries that stand for a call, and the actions that have none."""
+        self._generators: dict[tuple[int, int, bytes, int], tuple[int, _Generator]] = {}
+        self._generator_at: dict[int, _Generator] = {}
+        self._same: dict[int, int] = {}
+        """Entry numbers that mean another entry's call: items of a generator, and what was handed out again."""
+        self._discarded: set[int] = set()
+        self._earlier: set[int] = set()
+        self._reused: set[int] = set()
+        self._cancelled: set[int] = set()
+        self.flat: list[Entry | Action | None] = []
+        """Parents first; the root is `None`."""
+        self._parents: list[int] = []
 
-    def read(self, journal: Iterable[Entry]) -> dict[int, list[Node]]:
+    def read(self, journal: Iterable[Entry]) -> None:
+        """Take in the journal, in commit order."""
+        rows, plain = self._rows, (Result.VALUE, Result.ERROR, Result.FIRED)
         ended = set()
         for entry in journal:
-            if entry.result >= Result.LOOSEN:
+            result = entry.result
+            if result in plain and not entry.item:
+                rows.setdefault(entry.action, []).append(entry)
+            elif result >= Result.LOOSEN:
                 self._mark(entry)
+            elif result == Result.CANCELLED:
+                self._cancel(entry)
             else:
-                self._call(entry)
+                self._generate(entry)
+            if entry.child is not None:
                 ended.add(entry.child)
         for action in self._actions.values():
             if action.action not in ended and action.parent != NO_PARENT:
-                self._nodes.setdefault(action.parent, []).append(self._open(action))
-        for nodes in self._nodes.values():
-            nodes.sort(key=_by_order)
-        self._nodes[NO_PARENT] = [self._root()]
-        return self._nodes
+                rows.setdefault(action.parent, []).append(action)
 
     def _mark(self, entry: Entry) -> None:
         if entry.result == Result.LOOSEN:
-            for node in self._nodes.get(entry.action, ()):
-                if node.n >= entry.seq and not node.discarded:
-                    node.earlier, node.reused = True, False
+            loose = {row.n for row in self._rows.get(entry.action, ()) if isinstance(row, Entry) and row.n >= entry.seq}
+            self._earlier |= loose - self._discarded
+            self._reused -= loose
             return
-        target = self._by_n.get(entry.seq)
-        if target is None:
-            return
+        n = self._same.get(entry.seq, entry.seq)
+        self._earlier.discard(n)
         if entry.result == Result.DISCARD:
-            target.discarded, target.earlier = True, False
+            self._discarded.add(n)
         else:
-            target.earlier, target.reused = False, True
-            self._by_n[entry.n] = target
+            self._reused.add(n)
+            self._same[entry.n] = n
 
-    def _call(self, entry: Entry) -> None:
+    def _cancel(self, entry: Entry) -> None:
+        # Usually the call's only row; else it was recorded, then cancelled before it was delivered.
+        rows = self._rows.setdefault(entry.action, [])
+        for position in range(len(rows) - 1, -1, -1):
+            row = rows[position]
+            if isinstance(row, Entry) and (row.branch, row.fp, row.occ) == (entry.branch, entry.fp, entry.occ):
+                if row.n not in self._earlier:
+                    self._cancelled.add(row.n)
+                    return
+                break
+        rows.append(entry)
+
+    def _generate(self, entry: Entry) -> None:
         key = (entry.action, entry.branch, entry.fp, entry.occ)
-        known = self._by_key.get(key)
-        result = entry.result
-        if known is not None and known.items is not None and not known.discarded:
-            # A generator: one node for all its items.
-            known.items += result == Result.ITEM
-            known.took = (known.took or 0) + entry.took
-            known.status = _GENERATOR.get(result, "RUNNING")
-            known.error = entry.value if result == Result.ERROR else None
-            self._by_n[entry.n] = known
-            return
-        if known is not None and result == Result.CANCELLED:
-            known.status, known.value, known.error = "CANCELLED", None, None
-            return
-        started = self._actions.get(entry.child) if entry.child is not None else None
-        node = Node(
-            _KINDS[entry.kind], entry.name, "SUCCEEDED", entry.child, None, entry.at, entry.took, None, entry.label,
-            inputs=entry.inputs, n=entry.n, order=(entry.at, entry.n),
-        )  # fmt: skip
-        if result == Result.ERROR:
-            node.error = entry.value
-        elif result == Result.VALUE:
-            node.value = entry.value
-        if result in (Result.ITEM, Result.END, Result.CLOSED):
-            node.items = int(result == Result.ITEM)
-            node.status = _GENERATOR[result]
+        first, generator = self._generators.get(key, (0, None))
+        if generator is None or first in self._discarded:
+            generator = _Generator()
+            self._generators[key] = (entry.n, generator)
+            self._generator_at[entry.n] = generator
+            self._rows.setdefault(entry.action, []).append(entry)
         else:
-            node.status = {Result.CANCELLED: "CANCELLED", Result.FIRED: "FIRED"}.get(Result(result)) or _status_of(node)
-        if started is not None:
-            node.until = started.wake_at if started.kind != Kind.TASK else None
-            node.inputs = started.inputs if node.inputs is None else node.inputs
-            if started.kind == Kind.TASK:
-                # The row of an attempt that failed for good already speaks of the next one.
-                node.attempts = max(1, started.attempt - (result == Result.ERROR))
-        elif entry.kind == Kind.TASK:
-            node.attempts = 0  # from the cache
-        self._by_n[entry.n] = node
-        self._by_key[key] = node
-        self._nodes.setdefault(entry.action, []).append(node)
+            self._same[entry.n] = first
+        generator.add(entry)
 
-    def _open(self, action: Action) -> Node:
-        waits = action.wake_at is not None and action.wake_at > self._now
-        status = str(self._status)
-        if self._status in (Status.RUNNING, Status.SLEEPING):
-            status = "SLEEPING" if waits and action.kind != Kind.TIMEOUT else "RUNNING"
-        if action.kind == Kind.TIMEOUT:
-            status = "NOT_FIRED"
-        return Node(
-            _KINDS[action.kind], action.name, status, action.action,
-            max(1, action.attempt) if action.kind == Kind.TASK else None,
-            action.at, None, action.wake_at, action.label, inputs=action.inputs, order=(action.at, 0),
-        )  # fmt: skip
+    def arrange(self) -> None:
+        """Order all rows as a tree."""
+        flat, parents, rows = self.flat, self._parents, self._rows
+        for body in rows.values():
+            body.sort(key=_begin)
+        flat.append(None)
+        parents.append(-1)
+        stack = [(iter(rows.get(ROOT, ())), 0)]
+        while stack:
+            body_rows, parent = stack[-1]
+            for row in body_rows:
+                flat.append(row)
+                parents.append(parent)
+                child = row.child if isinstance(row, Entry) else row.action
+                if child is not None and child in rows:
+                    stack.append((iter(rows[child]), len(flat) - 1))
+                    break
+            else:
+                stack.pop()
+
+    def node(self, position: int, nodes: dict[int, Node]) -> Node:
+        """The node at that position, with all that it stands below."""
+        known = nodes.get(position)
+        if known is not None:
+            return known
+        row, parent = self.flat[position], self._parents[position]
+        if row is None:
+            made = self._root()
+        else:
+            above = self.node(parent, nodes)
+            made = self._ended(row) if isinstance(row, Entry) else self._open(row)
+            made.depth, made.parent = above.depth + 1, parent
+            # The attempt that ended its parent is the last one, not an earlier one.
+            made.earlier = made.earlier and above.status != "FAILED"
+            if made.status in _UNDER_WAY and above.status not in _UNDER_WAY:
+                # Its parent ended, or went on without it.
+                made.status = "ABORTED" if above.status == "ABORTED" else "UNFINISHED"
+            elif made.status == "RUNNING" and self._status == Status.INTERRUPTED:
+                made.status = "INTERRUPTED"
+        nodes[position] = made
+        return made
 
     def _root(self) -> Node:
         run, row = self._run, self._actions.get(ROOT)
-        row = row if row is not None and row.parent == NO_PARENT else None
-        attempts = row.attempt if row is not None else int(run.started_at is not None)
         failed = run.status == Status.FAILED
+        if row is not None:
+            # The row of an attempt that failed for good already speaks of the next one.
+            attempts = max(1, row.attempt - failed)
+        else:
+            attempts = int(run.started_at is not None)
         took = None
         if run.started_at is not None and run.ended_at is not None:
             took = max(0, run.ended_at - run.started_at)
         return Node(
-            "task", run.task, str(self._status), ROOT, max(attempts - (failed and row is not None), min(attempts, 1)),
-            run.started_at, took, row.wake_at if row is not None and not failed else None,
-            inputs=run.inputs, value=run.value if run.result == Result.VALUE else None,
+            "task", run.task, str(self._status), ROOT, attempts, run.started_at, took,
+            row.wake_at if row is not None and self._status in _UNDER_WAY else None,
+            inputs=run.inputs,
+            value=run.value if run.result == Result.VALUE else None,
             error=run.value if run.result == Result.ERROR else None,
+        )  # fmt: skip
+
+    def _ended(self, entry: Entry) -> Node:
+        n = entry.n
+        generator = self._generator_at.get(n)
+        result = entry.result if generator is None else generator.result
+        if n in self._cancelled:
+            result = Result.CANCELLED
+        node = Node(
+            _KINDS[entry.kind], entry.name, _OUTCOMES[result], entry.child, None, entry.at, entry.took,
+            label=entry.label, inputs=entry.inputs, discarded=n in self._discarded, earlier=n in self._earlier,
+            reused=n in self._reused,
+        )  # fmt: skip
+        if generator is not None:
+            node.items, node.took, node.error = generator.items, generator.took, generator.error
+        elif result == Result.ERROR:
+            node.error = entry.value
+        elif result == Result.VALUE:
+            node.value = entry.value
+        started = self._actions.get(entry.child) if entry.child is not None else None
+        if started is not None and started.kind == Kind.TASK:
+            node.attempts = max(1, started.attempt - (result == Result.ERROR))
+            node.inputs = started.inputs
+        elif started is not None:
+            node.until = started.wake_at
+        elif entry.kind == Kind.TASK and result != Result.CANCELLED:
+            node.attempts = 0  # from the cache
+        return node
+
+    def _open(self, action: Action) -> Node:
+        waits = action.wake_at is not None and action.wake_at > self._now
+        status = str(self._status)
+        if action.kind == Kind.TIMEOUT:
+            status = "NOT_FIRED"
+        elif self._status in (Status.RUNNING, Status.SLEEPING):
+            status = "SLEEPING" if waits else "RUNNING"
+        elif self._status in (Status.SUCCEEDED, Status.FAILED):
+            status = "UNFINISHED"
+        return Node(
+            _KINDS[action.kind], action.name, status, action.action,
+            max(1, action.attempt) if action.kind == Kind.TASK else None, action.at, None, action.wake_at, action.label,
+            inputs=action.inputs,
         )  # fmt: skip
 
 
 _KINDS = {int(kind): kind.name.lower() for kind in Kind}
-_GENERATOR: dict[int, str] = {
-    Result.ITEM: "RUNNING",
-    Result.END: "SUCCEEDED",
-    Result.CLOSED: "CLOSED",
-    Result.ERROR: "FAILED",
-}
-_LIVE = (Status.RUNNING, Status.SLEEPING)
+_OUTCOMES: dict[int, str] = {
+    Result.VALUE: "SUCCEEDED", Result.ERROR: "FAILED", Result.CANCELLED: "CANCELLED", Result.ITEM: "RUNNING",
+    Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.FIRED: "FIRED",
+}  # fmt: skip
+_UNDER_WAY = ("RUNNING", "SLEEPING", "INTERRUPTED")
 
 
-def _by_order(node: Node) -> tuple[int, int]:
-    return node.order
-
-
-def _status_of(node: Node) -> str:
-    return "SUCCEEDED" if node.error is None else "FAILED"
-
-
-def _flat(bodies: dict[int, list[Node]], run: Status) -> list[Node]:
-    """All nodes, parents first, with their depth and their parent's position."""
-    flat: list[Node] = []
-    todo = [(node, 0, -1) for node in bodies[NO_PARENT]]
-    while todo:
-        node, depth, parent = todo.pop()
-        node.depth, node.parent = depth, parent
-        if parent >= 0:
-            above = flat[parent].status
-            # The attempt that ended its parent is the last one, not an earlier one.
-            node.earlier = node.earlier and above != "FAILED"
-            if node.status in ("RUNNING", "SLEEPING", "INTERRUPTED") and above not in (
-                "RUNNING",
-                "SLEEPING",
-                "INTERRUPTED",
-            ):
-                # Its parent went on without it, or ended; a generator that nobody asked for more ends so as well.
-                node.status = "UNFINISHED" if above != "ABORTED" else "ABORTED"
-            elif node.status == "RUNNING" and run not in _LIVE:
-                node.status = str(run) if run in (Status.INTERRUPTED, Status.ABORTED) else "UNFINISHED"
-            elif node.status in ("FAILED", "SUCCEEDED") and node.took is None:
-                node.status = "UNFINISHED"
-        below = bodies.get(node.action) if node.action is not None else None
-        if below:
-            position = len(flat)
-            todo.extend((child, depth + 1, position) for child in reversed(below))
-        flat.append(node)
-    return flat
+def _begin(row: Entry | Action) -> tuple[int, int]:
+    return (row.at, row.n) if isinstance(row, Entry) else (row.at, 0)
 
 
 def error_of(node: Node) -> tuple[str, str] | None:
@@ -748,8 +796,6 @@ def error_of(node: Node) -> tuple[str, str] | None:
         return None
     try:
         kind, message, _ = describe_error(node.error)
-    except StoreError:
-        return "unreadable", ""
     except UsageError as error:
         return "unreadable", str(error)
     return kind, message

@@ -48,7 +48,7 @@ class Trace(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         where = caller(self._what)
-        if where is None or isinstance(where, TraceScope):
+        if where.__class__ is not Branch:
             return self.fn(*args, **kwargs)
         call = self._call(where, args, kwargs)
         if self._generator:
@@ -170,10 +170,16 @@ class _Source:
         try:
             for _ in range(self._start() + 1):
                 value = await anext(self.iterator)
+        except GeneratorExit:
+            # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+            raise
         except StopAsyncIteration:
-            return False, None
-        finally:
             SCOPE.set(body)
+            return False, None
+        except BaseException:
+            SCOPE.set(body)
+            raise
+        SCOPE.set(body)
         return True, value
 
 

@@ -16,7 +16,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .convert import LISTS, Unfit, from_text, item_of, label, members, shown, stripped
+from .convert import LISTS, Unfit, from_text, is_simple, item_of, label, members, shown, stripped
 
 if TYPE_CHECKING:
     from ..api.task import Task
@@ -307,16 +307,14 @@ OWN_OPTIONS = frozenset({*_OWN_FLAGS, *_OWN_VALUES})
 
 def _list(texts: list[str], tp: Any) -> Any:
     """A list from one JSON array, or from its items one by one."""
+    item = item_of(tp)
     if len(texts) == 1:
         try:
             return from_text(texts[0], tp)
         except Unfit as unfit:
-            if unfit.path:
+            # What is wrong inside an array is to be told; what is no array at all may be an item.
+            if unfit.path or (unfit.note and not is_simple(item)):
                 raise
-            item = item_of(tp)
-            if item is None or (texts[0].lstrip()[:1] in ("[", "{") and unfit.note):
-                raise
-    item = item_of(tp)
     return _collected([from_text(text, item) for text in texts], tp)
 
 

@@ -217,8 +217,9 @@ def _first_line(fn: Any) -> str:
 
 def _input_data(one: Input) -> dict[str, Any]:
     from .inputs import NOTHING
+    from .output import jsonable
 
-    default = None if one.default is NOTHING else one.default
+    default = None if one.default is NOTHING else jsonable(one.default)
     return {
         "name": one.name,
         "option": one.option,

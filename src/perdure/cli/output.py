@@ -65,8 +65,9 @@ class Output:
         self.out.flush()
 
     def result_json(self, data: Any) -> None:
-        """Write JSON to stdout."""
-        self.result(json.dumps(jsonable(data), indent=2))
+        """Write JSON data to stdout: one line for programs, several for a person who looks."""
+        # Indenting takes Python's slow encoder.
+        self.result(json.dumps(data, indent=2 if self.out.isatty() else None))
 
     def say(self, text: str) -> None:
         """One message to stderr."""
@@ -193,7 +194,7 @@ def ended_data(ended: Ended) -> dict[str, Any]:
         "name": ended.name,
         "task": ended.task,
         "status": str(ended.status),
-        "result": ended.result,
+        "result": jsonable(ended.result),
         "error": None if error is None else error._asdict(),
         "replayed": ended.replayed,
         "executed": ended.executed,
@@ -300,7 +301,7 @@ def _decoded(data: bytes | None) -> Any:
     from ..errors import UsageError
 
     try:
-        return ANY.decode(data)
+        return jsonable(ANY.decode(data))
     except UsageError:
         return preview(data)
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NonDeterminismError, RunStopped
 from .branch import Branch, Call
-from .clock import US, Deadline
+from .clock import US, Deadline, perf
 from .model import Action, Entry, Kind, Result
 from .replay import Replay, Verdict
 from .scope import THREAD, Slot
@@ -64,7 +64,8 @@ class LoopWaiter:
         self.item = item
         self.entry: Entry | None = None
         """The recorded entry that it waits for, on replay."""
-        self.future: asyncio.Future[Outcome | None] = loop.create_future()
+        # Not `loop.create_future()`, whose frame costs more than the future.
+        self.future: asyncio.Future[Outcome | None] = asyncio.Future(loop=loop)
 
     def __await__(self) -> Any:
         return self.future.__await__()
@@ -449,6 +450,18 @@ class Body:
         """These were under way when the last driver ended, and should be called again."""
         self.open_actions = actions
         self._unasked_actions = {key: action.begun for key, action in actions.items()}
+
+    def alone(self, loop: Any) -> bool:
+        """Whether an outcome recorded now by the running task could be handed to it at once: nothing else of this body
+        is under way (B1, B2), nothing else is ready on the loop, and the loop has looked at its timers lately."""
+        return (
+            self.active == 1
+            and not self.in_flight
+            and not self.stirred
+            and not self._running
+            and not loop._ready
+            and perf() < loop.spin_until
+        )
 
     def outside_pending(self) -> bool:
         """Something that perdure does not record is pending and may yet lead to a call."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from ..errors import RunStopped
@@ -85,7 +86,7 @@ def _run_blocking(protocol: Protocol) -> Any:
 
 
 class Invoke:
-    """Run a traced function; inside, the trace is the unit."""
+    """Run a traced function; inside, the trace is the unit. The protocol restores the scope afterwards."""
 
     __slots__ = ("args", "call", "function", "kwargs")
 
@@ -95,63 +96,34 @@ class Invoke:
         self.args = args
         self.kwargs = kwargs
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        body = self.call.body
-        SCOPE.set(TraceScope(body, self.function.name))
-        try:
-            if self.function.is_async:
-                return (yield from self.function.fn(*self.args, **self.kwargs).__await__())
-            context = copy_context()
-            loop = asyncio.get_running_loop()
-            fn, args, kwargs = self.function.fn, self.args, self.kwargs
-            return (yield from loop.run_in_executor(None, lambda: context.run(fn, *args, **kwargs)).__await__())
-        finally:
-            SCOPE.set(body)
+    def __await__(self) -> Any:
+        # The function's own iterator, not a generator around it: this runs once per traced call.
+        function = self.function
+        SCOPE.set(TraceScope(self.call.body, function.name))
+        if function.is_async:
+            return function.fn(*self.args, **self.kwargs).__await__()
+        context = copy_context()
+        work = partial(context.run, function.fn, *self.args, **self.kwargs)
+        return asyncio.get_running_loop().run_in_executor(None, work).__await__()
 
     def block(self) -> Any:
-        body = self.call.body
-        scope = TraceScope(body, self.function.name)
+        body, function = self.call.body, self.function
+        scope = TraceScope(body, function.name)
         slot = THREAD.slot
         if slot is not None:
             # It computes now, for as long as it likes; nobody waits for it to come back.
             slot.hot = False
-        if not self.function.is_async:
+        if not function.is_async:
             SCOPE.set(scope)
-            try:
-                return self.function.fn(*self.args, **self.kwargs)
-            finally:
-                SCOPE.set(body)
+            return function.fn(*self.args, **self.kwargs)
         context = copy_context()
         context.run(SCOPE.set, scope)
         worker = body.driver.worker
         loop = worker.loop_for(body.driver)
         future = worker.call_on_loop(
-            loop, lambda: loop.loop.create_task(self.function.fn(*self.args, **self.kwargs), context=context)
+            loop, lambda: loop.loop.create_task(function.fn(*self.args, **self.kwargs), context=context)
         )
-        return worker.join(future, THREAD.slot)
-
-
-class OnDisk:
-    """Get a record onto disk from a thread, or from a loop that may block: no hop, the caller commits."""
-
-    __slots__ = ("body", "record")
-
-    def __init__(self, body: Body, record: Record | Synced) -> None:
-        self.body = body
-        self.record = record
-
-    def block(self) -> Outcome | None:
-        driver = self.body.driver
-        driver.worker.writer.through(driver, self.record)
-        record = self.record
-        if isinstance(record, Record):
-            if record.n > self.body.last:
-                self.body.last = record.n
-            return Outcome(record.n, record.result, record.value)
-        return None
-
-    def __await__(self) -> Any:
-        raise AssertionError("only a blocking shell commits by itself")
+        return worker.join(future, slot)
 
 
 def record(
@@ -164,7 +136,7 @@ def record(
     item: int = 0,
     child: int | None = None,
     extra: tuple[Any, ...] = (),
-) -> LoopWaiter | OnDisk:
+) -> LoopWaiter | Record:
     """Hand an outcome to the writer. The effect gives the `Outcome` once it is on disk and its turn has come."""
     body = call.body
     driver = body.driver
@@ -176,12 +148,16 @@ def record(
         after = body.last if loop is not None and (body.in_flight or body.idle_replaying) else None
         row = Record(call, result, value, at, took, item, child, after)
         driver.outbox.append((*extra, row) if extra else row)
-        return OnDisk(body, row)
+        return row
+    writer = driver.worker.writer
+    if not extra and body.alone(loop):
+        row = Record(call, result, value, at, took, item, child)
+        if writer.commit_now(driver, row):
+            return row
     waiter = LoopWaiter(call, item, loop)
     body.in_flight += 1
     row = Record(call, result, value, at, took, item, child, None, waiter)
     driver.outbox.append((*extra, row) if extra else row)
-    writer = driver.worker.writer
     writer.mark_ready(driver)
     body.loop.flush_soon(writer)
     return waiter
@@ -227,9 +203,7 @@ def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
     return error
 
 
-def cancelled(
-    call: Call, waiter: Waiter | None, item: int, at: int, began: int, child: int | None = None
-) -> None:
+def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int, child: int | None = None) -> None:
     """`asyncio.CancelledError` has reached a durable call, which may have started action `child`."""
     body = call.body
     if body.abandon(call, waiter, item):
@@ -263,7 +237,15 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
         at = call.body.driver.worker.clock.wall()
         began = perf()
         try:
-            value = yield Invoke(call, function, args, kwargs)
+            try:
+                value = yield Invoke(call, function, args, kwargs)
+            except GeneratorExit:
+                # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+                raise
+            except BaseException:
+                SCOPE.set(call.body)
+                raise
+            SCOPE.set(call.body)
             data, copy = function.signature.returns.roundtrip(value)
         except (RunStopped, GeneratorExit):
             raise

@@ -114,6 +114,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         self._threads = threads
         self.empty = Context()
         """The context of perdure's own callbacks: no scope. One per loop, as two threads cannot be in one at once."""
+        self.spin_until = 0
+        """Until when this iteration may go on (`perf()`); 0 while it has just begun."""
         self.flush_due: Writer | None = None
         """Set where something waits to be committed at the end of this iteration."""
         self._fd_bodies: dict[tuple[int, str], Body] = {}
@@ -127,12 +129,13 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         """One iteration as the base class does it, and then, without asking the selector again, rounds of what has
         become ready meanwhile: delivering an outcome makes its task ready, and a trip through the selector for each
         would cost more than the outcome. When nothing is ready, what was recorded is committed."""
+        self.spin_until = 0
         super()._run_once()  # type: ignore[misc]
         ready = self._ready  # type: ignore[attr-defined]
         writer = self.flush_due
         if not ready and writer is None:
             return
-        until = perf() + SPIN_NS
+        self.spin_until = until = perf() + SPIN_NS
         while True:
             while ready:
                 if self._stopping:  # type: ignore[attr-defined]

@@ -77,6 +77,23 @@ class Record:
         self.done = False
         self.error: BaseException | None = None
 
+    def __await__(self) -> Any:
+        # Already on disk (`Writer.commit_now`): nothing to suspend for.
+        yield from ()
+        if self.error is not None:
+            raise self.error
+        body = self.call.body
+        body.last = self.n
+        return Outcome(self.n, self.result, self.value)
+
+    def block(self) -> Outcome:
+        """As an effect: get it onto disk from a thread, or from a loop that may block. No hop, the caller commits."""
+        body = self.call.body
+        body.driver.worker.writer.through(body.driver, self)
+        if self.n > body.last:
+            body.last = self.n
+        return Outcome(self.n, self.result, self.value)
+
 
 class Mark:
     """A row about other entries (`LOOSEN`, `DISCARD`, `REUSE`); `record` is set where a call waits for it."""
@@ -159,13 +176,38 @@ class Writer:
 
     def through(self, driver: Driver, record: Record | Synced) -> None:
         """Commit `record` (already in the outbox) and whatever else waits; the calling thread blocks."""
-        self._ready.append(driver)
-        with self._lock:
-            if not record.done:
+        lock = self._lock
+        if not lock.acquire(blocking=False):
+            # So that the leader after the present one takes it along, whoever that is.
+            self._ready.append(driver)
+            lock.acquire()
+        try:
+            alone = len(driver.outbox) == 1 and not self._ready and not self._submissions
+            if not record.done and not (alone and self._commit_one(driver)):
+                self._ready.append(driver)
                 self._drain()
-        self._look_again()
+        finally:
+            lock.release()
+        if self._ready or self._submissions:
+            self._look_again()
         if record.error is not None:
             raise record.error
+
+    def commit_now(self, driver: Driver, record: Record) -> bool:
+        """Commit one record on the event loop's thread, in the middle of its iteration: for the only thing that the
+        loop has to do. `False`, and nothing done, if others wait or commits are slow."""
+        if self._slow or driver.outbox or self._ready or self._submissions or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            driver.outbox.append(record)
+            if len(driver.outbox) != 1 or not self._commit_one(driver):
+                self._ready.append(driver)
+                self._drain()
+        finally:
+            self._lock.release()
+        if self._ready or self._submissions:
+            self._look_again()
+        return True
 
     def mark_ready(self, driver: Driver) -> None:
         """Something in that driver's outbox waits for the next commit."""
@@ -198,6 +240,15 @@ class Writer:
     def _look_again(self) -> None:
         while (self._ready or self._submissions) and self._lock.acquire(blocking=False):
             try:
+                ready = self._ready
+                if len(ready) == 1 and not self._submissions:
+                    driver = ready[0]
+                    if len(driver.outbox) == 1 and self._commit_one(driver):
+                        # After the fact: an early mark is harmless, a lost one is not. Others have only appended.
+                        ready.pop(0)
+                        if driver.outbox:
+                            ready.append(driver)
+                        continue
                 self._drain()
             finally:
                 self._lock.release()
@@ -220,6 +271,37 @@ class Writer:
 
     # -- the leader --------------------------------------------------------------------------------------------
 
+    def _commit_one(self, driver: Driver) -> bool:
+        """The usual case of a sequential body, without the general one's bookkeeping: one plain outcome of one driver.
+
+        Called with the lock held; `False` if it is not that case, and then nothing was done."""
+        record = driver.outbox[0]
+        if record.__class__ is not Record or record.result == Result.CANCELLED:
+            return False
+        del driver.outbox[:1]
+        driver.n = n = driver.n + 1
+        record.n = n
+        began = perf()
+        try:
+            row = _entry(record, driver.run_id, n, driver.source_id)
+            (written,) = self._store.commit((RunWrites(driver.run_id, driver.token, (row,)),))
+        except BaseException as error:
+            self._failed([(driver, [record])], [], _store_error(error))
+            return True
+        self._measure(perf() - began)
+        record.done = True
+        if not written:
+            driver.fenced()
+            record.error = driver.stopped_error()
+        elif record.waiter is not None:
+            body = record.call.body
+            body.committed(record.waiter, Outcome(n, record.result, record.value))
+            if body.loop.here():
+                body.pump()
+            else:
+                body.loop.soon(body.pump)
+        return True
+
     def _drain(self) -> None:
         """Commit everything that waits now, as one transaction. Called with the lock held."""
         # Lists are cut, never replaced: a thread may hold a reference to one and be about to append to it, and what
@@ -240,14 +322,8 @@ class Writer:
         began = perf()
         try:
             answers = self._store.commit(writes)
-        except StoreError as error:
-            self._failed(taken, submissions, error)
-            return
         except BaseException as error:
-            # Not a condition of the database but a fault of ours: nobody may wait for ever because of it.
-            failure = StoreError(f"the journal could not be written: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            self._failed(taken, submissions, failure)
+            self._failed(taken, submissions, _store_error(error))
             return
         self._measure(perf() - began)
         bodies: dict[Body, None] = {}
@@ -286,6 +362,15 @@ class Writer:
             self._slow = self._smoothed_ns > SLOW_NS
 
 
+def _store_error(error: BaseException) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    # Not a condition of the database but a fault of ours: nobody may wait for ever because of it.
+    failure = StoreError(f"the journal could not be written: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
 def _cut(queue: list[Any]) -> list[Any]:
     taken = queue[:]
     del queue[: len(taken)]
@@ -295,10 +380,6 @@ def _cut(queue: list[Any]) -> list[Any]:
 def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
     """Number the records of one driver and turn them into rows."""
     run, n, source = driver.run_id, driver.n, driver.source_id
-    if len(outbox) == 1 and outbox[0].__class__ is Record:
-        item = outbox[0]
-        driver.n = item.n = n + 1
-        return RunWrites(run, driver.token, (_entry(item, run, n + 1, source),))
     entries: list[Any] = []
     actions: list[Action] = []
     states: list[ActionState] = []
@@ -367,14 +448,6 @@ def _records(outbox: list[Item]) -> list[Record | Synced]:
 
 def _announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> None:
     """Tell everybody whose record is on disk (W2)."""
-    if len(outbox) == 1 and outbox[0].__class__ is Record and outbox[0].result != Result.CANCELLED:
-        record = outbox[0]
-        if record.waiter is not None:
-            body = record.call.body
-            body.committed(record.waiter, Outcome(record.n, record.result, record.value))
-            bodies[body] = None
-        record.done = True
-        return
     cancelled = 0
     finish = False
     for item in outbox:

@@ -163,8 +163,9 @@ class UnionNode(Node):
     """A union of at least two types besides `None`.
 
     A value belongs to the first member that takes it exactly as it is, with all that it holds; where there is none,
-    to the first that takes it at all, the member of exactly its type before the others. It is written as `[label of the member, value]`, except where MessagePack's own kinds already tell
-    all members apart, as in `int | str`.
+    to the first that takes it at all, the member of exactly its type before the others. It is written as
+    `[label of the member, value]`, except where MessagePack's own kinds already tell all members apart, as in
+    `int | str`.
     """
 
     def __init__(self, label: str, members: list[Node], labels: list[str], tagged: bool) -> None:

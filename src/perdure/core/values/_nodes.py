@@ -106,7 +106,8 @@ class NeverNode(Node):
     def dump(self, value: Any, mode: Mode) -> object:
         raise Misfit(self.label, value)
 
-    load = dump  # type: ignore[assignment]
+    def load(self, wire: Any) -> object:
+        raise Misfit(self.label, wire)
 
 
 class NoneNode(Node):
