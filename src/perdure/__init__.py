@@ -5,7 +5,7 @@ recorded is made again, no sleep starts over, and every race is won by the same 
 
 Layers, each importing only what stands to its right (`lint-imports` holds them to it):
 
-    perdure (names only), cli  ->  api, durable, extras  ->  runtime  ->  store, executors  ->  core  ->  errors
+    perdure (names only), cli  ->  api, durable, extras, io  ->  runtime  ->  store, executors  ->  core  ->  errors
 
 `core` is the durable core and imports no adapter; `runtime` is the one place that puts adapters and core together.
 """
@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import durable, errors, extras
+    from . import durable, errors, extras, io
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.mapping import map
@@ -46,6 +46,7 @@ __all__ = [
     "extras",
     "group",
     "init",
+    "io",
     "map",
     "run",
     "trace",
@@ -77,7 +78,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is not None:
         value = getattr(importlib.import_module(home, __name__), name)
-    elif name in ("durable", "errors", "extras"):
+    elif name in ("durable", "errors", "extras", "io"):
         value = importlib.import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module 'perdure' has no attribute {name!r}")

@@ -12,10 +12,12 @@ import os
 import threading
 from typing import Literal
 
+from .core.ports import Blobs
+from .core.values import find_file_types
 from .core.worker import Worker
 from .errors import PerdureError, UsageError
 from .executors.local import DaemonThreads
-from .store import open_store
+from .store import open_blobs, open_store, store_path
 
 DEFAULT_STORE = os.path.join(".perdure", "perdure.db")
 DEFAULT_LEASE = 15.0
@@ -27,6 +29,7 @@ _worker: Worker | None = None
 _pid = 0
 _store: str | None = None
 _durability: Durability = "power"
+_blobs: dict[str, Blobs] = {}
 
 
 def init(store: str | os.PathLike[str] | None = None, *, durability: Durability = "power") -> None:
@@ -86,6 +89,57 @@ def worker() -> Worker:
             _worker = Worker(store, liveness, DaemonThreads(), lease=_lease())
             _pid = os.getpid()
         return _worker
+
+
+def blobs() -> Blobs:
+    """The blob store that belongs to the store in use, or to the one that would be used. Opens no database."""
+    path = _database()
+    place = path or "memory://"
+    if place not in _blobs:
+        _blobs[place] = open_blobs(place)
+    return _blobs[place]
+
+
+def refuse_own_files(path: str) -> None:
+    """Raise `UsageError` where a path that the user wants stored is, or holds, files that the store itself works on.
+
+    They would be different a moment later, and worse: closing any descriptor of a database or lock file drops every
+    lock that this process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
+    database = _database()
+    root = blobs().url
+    own = [f"{root}/sha256", f"{root}/staging"]
+    if database is not None:
+        own += [database, *(f"{database}-{part}" for part in ("wal", "shm", "journal", "workers"))]
+    real = os.path.realpath(path)
+    for mine in own:
+        if real == mine or real.startswith(f"{mine}/"):
+            verb = "belongs to"
+        elif mine.startswith(f"{real.rstrip('/')}/"):
+            verb = "holds"
+        else:
+            continue
+        if not real.startswith(f"{root}/sha256/"):  # a blob never changes
+            raise UsageError(
+                f"{path} {verb} what perdure itself works on ({mine}): name something else, or move the store with "
+                f"perdure.init(store=...)"
+            )
+
+
+def _database() -> str | None:
+    """The database in use, or the one that would be, links resolved; `None` for `memory://`."""
+    found = _worker
+    path = store_path(found.store.url if found is not None and _pid == os.getpid() else store_url())
+    return None if path is None else os.path.realpath(path)
+
+
+def _file_types() -> tuple[type, type]:
+    from .io import Dir, File
+
+    return File, Dir
+
+
+find_file_types(_file_types)
 
 
 def _lease() -> float:

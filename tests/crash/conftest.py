@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.crash.harness import Hosts
 
+_COUNTS = pytest.StashKey[str]()
+
 
 @pytest.fixture(scope="session")
 def hosts(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Hosts]:
@@ -18,11 +20,16 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     found = Hosts(tmp_path_factory.mktemp("hosts"))
     yield found
     found.close()
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(
-            f"\ncrash tests: {found.processes} processes, {found.kills} killed with SIGKILL, {found.cpu:.0f} s of CPU"
-        )
+    request.config.stash[_COUNTS] = (
+        f"crash tests: {found.processes} processes, {found.kills} killed with SIGKILL, {found.cpu:.0f} s of CPU"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how many kills there were."""
+    if _COUNTS in config.stash:
+        terminalreporter.write_line(config.stash[_COUNTS])
 
 
 @pytest.fixture

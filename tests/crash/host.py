@@ -30,6 +30,7 @@ import types
 from typing import Any
 
 WORKFLOWS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "workflows")
+LAB = os.path.join(WORKFLOWS, "lab.py")
 HANG_SECONDS = 25.0
 
 commits = 0
@@ -124,15 +125,33 @@ def _child(request: dict[str, Any]) -> None:
     main.__file__ = script
     main.__dict__["_junk"] = junk
     sys.modules["__main__"] = main
-    with open(script, "rb") as stream:
-        code = compile(stream.read(), script, "exec", dont_inherit=True)
-    exec(code, main.__dict__)
+    _module("lab", LAB)
+    exec(_compiled(script), main.__dict__)
     # What the interpreter does at its end, without taking apart every module (which costs more than the trial).
     atexit._run_exitfuncs()
     sys.stdout.flush()
     with open(request["out"] + ".commits", "w") as stream:
         stream.write(str(commits))
     os._exit(0)
+
+
+_code: dict[str, tuple[int, types.CodeType]] = {}
+
+
+def _compiled(path: str) -> types.CodeType:
+    """The code of a file, compiled once for all children (the parent calls this first)."""
+    changed = os.stat(path).st_mtime_ns
+    known = _code.get(path)
+    if known is None or known[0] != changed:
+        with open(path, "rb") as stream:
+            known = _code[path] = changed, compile(stream.read(), path, "exec", dont_inherit=True)
+    return known[1]
+
+
+def _module(name: str, path: str) -> None:
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__file__ = path
+    exec(_compiled(path), module.__dict__)
 
 
 def _watch(pid: int, kill_after: float | None) -> dict[str, Any]:
@@ -168,6 +187,8 @@ def serve() -> dict[str, Any] | None:
         line, _, pending = pending.partition(b"\n")
         request = json.loads(line)
         assert threading.active_count() == 1, threading.enumerate()
+        for path in (LAB, request["script"]):
+            _compiled(path)
         pid = os.fork()
         if pid == 0:
             return request

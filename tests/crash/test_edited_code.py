@@ -138,8 +138,9 @@ def edited_after(hosts: Hosts, place: Path, name: str, kill_at: str, again: str 
     lab = new_lab(hosts, place / f"{kill_at}-{again}".replace(":", ""), name)
     write(lab, old)
     hit = lab.start(kill_at=kill_at).killed
-    if not hit:
-        return False
+    if not hit or lab.run_row()["status"] != "RUNNING":
+        # The old code had come to its end before.
+        return hit
     write(lab, new)
     if again is not None:
         for _ in range(60):

@@ -11,17 +11,17 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perdure.api.operate import Node
-from perdure.cli import main as commands
+from perdure.api.operate import Node, _Grown, _work_of
+from perdure.cli import commands
 from perdure.cli.failures import users_frames
 from perdure.cli.output import jsonable, span
-from perdure.core.model import Status
+from perdure.core.model import Entry, Kind, NewRun, Result, Status
+from perdure.store._rows import submitted
 
 WORKFLOWS = '''
 import asyncio, os, time
@@ -85,7 +85,7 @@ def fixable() -> int:
 @env.task
 async def child(n: int) -> int:
     x = await step.aio(n)
-    await durable_sleep.aio(0.01)
+    await durable_sleep.aio(0.3 if n == 2 else 0.01)
     if n == 2 and not os.path.exists("fixed"):
         raise RuntimeError("no two yet")
     y = await step.aio(n + 100)
@@ -180,8 +180,8 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    yield Shell(tmp_path)
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
 
 
 def last(text: str) -> str:
@@ -312,7 +312,6 @@ def test_dash_m_and_version(shell: Shell) -> None:
         (["run", "--c", "wf.py", "add"], "no such option: --c"),
         (["run", "wf.py", "add", "--a", "1", "--name", "-x"], "begins with no dash"),
         (["run", "guard.py", "main"], 'if __name__ == "__main__":'),
-        (["run", "leaves.py", "main"], "leaves.py ended the process while it was imported (exit code 3)"),
         (["run", "wf.py", "text", "--store", "mongo://x"], "no store is called 'mongo'"),
         (["run", "wf.py", "text", "--store", "wf.py"], "wf.py is not a perdure store"),
         (["resume", "nope"], "no run is called 'nope'"),
@@ -330,7 +329,6 @@ def test_dash_m_and_version(shell: Shell) -> None:
 def test_a_mistake_is_one_message_with_exit_code_2(shell: Shell, args: list[str], message: str) -> None:
     (shell.path / "log").touch()
     shell.write("empty.py", "")
-    shell.write("leaves.py", "raise SystemExit(3)")
     shell.write("guard.py", """
         import perdure
         env = perdure.TaskEnvironment(name="g")
@@ -359,6 +357,8 @@ def test_an_error_in_the_users_file_shows_where_and_nothing_of_ours(shell: Shell
     assert done.returncode == 2
     assert 'broken.py", line 1' in done.stderr
     assert "SyntaxError" in last(done.stderr)
+    shell.write("broken.py", "raise SystemExit(3)\n")
+    assert last(shell("run", "broken.py", "main").stderr).endswith("while it was imported (exit code 3)")
 
 
 def test_a_name_with_other_inputs_shows_both(shell: Shell) -> None:
@@ -394,14 +394,27 @@ def test_output_that_cannot_be_written(shell: Shell) -> None:
     assert full.returncode == 1
     assert "No space left" in full.stderr
     assert "Traceback" not in full.stderr
-    closed = subprocess.run(["sh", "-c", f"{command} >&- 2>&-"], cwd=shell.path, env=shell.env)
-    assert closed.returncode == 0
     piped = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {sys.executable} -m perdure show t | true"],
         cwd=shell.path, env=shell.env, capture_output=True, text=True,
     )  # fmt: skip
     assert "Traceback" not in piped.stderr
     assert shell("run", "wf.py", "text", "--name", "t").stdout == "plain text\n"
+
+
+def test_a_closed_stdout_and_stderr_are_not_taken_by_the_next_file(shell: Shell) -> None:
+    shell.write("fds.py", """
+        import os, time, perdure
+        env = perdure.TaskEnvironment(name="f")
+        @env.task
+        def main() -> int:
+            os.write(2, bytes([15]))  # not into the pipe through which SIGTERM, number 15, wakes the watchdog
+            time.sleep(3)
+            return os.open("data", os.O_WRONLY | os.O_CREAT)
+    """)  # fmt: skip
+    command = f"{sys.executable} -m perdure run fds.py main --name x >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=shell.path, env=shell.env).returncode == 0
+    assert shell.json("resume", "x")["result"] > 2
 
 
 # -- signals ---------------------------------------------------------------------------------------------------
@@ -426,7 +439,10 @@ def test_a_signal_ends_promptly_and_the_last_line_says_how_to_go_on(
 
 
 def test_a_signal_also_ends_a_background_job_whose_shell_ignores_sigint(shell: Shell) -> None:
-    script = f"{sys.executable} -m perdure run wf.py slow --name x & p=$!; while ! grep -q step1 log; do sleep 0.1; done; kill -INT $p; wait $p"
+    script = (
+        f"{sys.executable} -m perdure run wf.py slow --name x & p=$!; "
+        "while ! grep -q step1 log; do sleep 0.1; done; kill -INT $p; wait $p"
+    )
     done = subprocess.run(
         ["sh", "-c", script], cwd=shell.path, env=shell.env, capture_output=True, text=True, timeout=60
     )
@@ -473,6 +489,33 @@ def test_after_sigkill_the_same_command_carries_on(shell: Shell) -> None:
     assert shell.log() == ["step1", "step2"]
 
 
+def test_a_mismatch_is_one_message_and_leaves_the_run_as_it_was(shell: Shell) -> None:
+    shell.write("moody.py", """
+        import os, perdure
+        from perdure.extras import durable_sleep
+        from wf import step
+        env = perdure.TaskEnvironment(name="m")
+        @env.task
+        def main() -> int:
+            step(int(os.environ["MOOD"]))
+            durable_sleep(1)
+            return 1
+    """)  # fmt: skip
+    shell.env["MOOD"] = "1"
+    process = shell.start("run", "moody.py", "main", "--name", "x")
+    shell.until_status("x", "SLEEPING")
+    process.kill()
+    process.wait()
+    done = shell("resume", "x", "--json", MOOD="2")
+    assert done.returncode == 1
+    assert "expected: trace step" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = json.loads(done.stdout)
+    assert (found["name"], found["task"], found["status"]) == ("x", "m.main", "INTERRUPTED")
+    assert shell("resume", "x").stdout == "1\n"
+    assert shell.log() == ["step1"]
+
+
 # -- resume ----------------------------------------------------------------------------------------------------
 
 
@@ -491,9 +534,9 @@ def test_resume_continues_what_was_interrupted(shell: Shell) -> None:
     done = shell("resume", "x")
     assert (done.returncode, done.stdout) == (0, "woke\n")
     assert shell.log() == ["step1", "step2"]
+    (shell.path / "wf.py").unlink()  # nothing is executed, so nothing is loaded
     again = shell.json("resume", "x")
     assert (again["name"], again["status"], again["result"]) == ("x", "SUCCEEDED", "woke")
-    assert shell.log() == ["step1", "step2"]
 
 
 def test_resume_all_leaves_failed_ones_alone(shell: Shell) -> None:
@@ -593,7 +636,7 @@ def test_rerun_recover_reuses_what_succeeded(shell: Shell) -> None:
     assert before == ["step0", "step1", "step100", "step101", "step2"]
     (shell.path / "fixed").touch()
     done = shell("rerun", "x", "--recover", "--name", "y")
-    assert (done.returncode, done.stdout) == (0, "[100, 102, 106]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "[10000, 10202, 10408]\n"), done.stderr
     assert "run y started: etl.tree" in done.stderr
     # Nothing but what came behind the failure, although it lies inside a child that had failed.
     assert sorted(shell.log()) == sorted([*before, "step102"])
@@ -610,7 +653,7 @@ def test_rerun_recover_reuses_what_succeeded(shell: Shell) -> None:
         ("step", True), ("durable_sleep", True), ("step", False),
     ]  # fmt: skip
     # The same command again finds the run that it has made.
-    assert shell("rerun", "x", "--recover", "--name", "y").stdout == "[100, 102, 106]\n"
+    assert shell("rerun", "x", "--recover", "--name", "y").stdout == "[10000, 10202, 10408]\n"
     assert sorted(shell.log()) == sorted([*before, "step102"])
 
 
@@ -620,8 +663,36 @@ def test_rerun_recover_of_a_recovered_run(shell: Shell) -> None:
     assert shell("rerun", "x", "--recover", "--name", "y").returncode == 1
     assert sorted(shell.log()) == before
     (shell.path / "fixed").touch()
-    assert shell("rerun", "y", "--recover", "--name", "z").stdout == "[100, 102, 106]\n"
+    assert shell("rerun", "y", "--recover", "--name", "z").stdout == "[10000, 10202, 10408]\n"
     assert sorted(shell.log()) == sorted([*before, "step102"])
+
+
+def test_rerun_recover_tries_failures_again_that_the_code_had_caught(shell: Shell) -> None:
+    shell.write("caught.py", """
+        import os, perdure
+        from wf import step
+        env = perdure.TaskEnvironment(name="c")
+        @perdure.trace
+        def attempt() -> str:
+            if not os.path.exists("fixed"):
+                raise OSError("down")
+            return "up"
+        @env.task
+        def main() -> str:
+            step(1)
+            try:
+                state = attempt()
+            except OSError:
+                state = "down"
+            step(2)
+            if not os.path.exists("fixed"):
+                raise RuntimeError(state)
+            return state
+    """)  # fmt: skip
+    assert "RuntimeError: down" in shell("run", "caught.py", "main", "--name", "x").stderr
+    (shell.path / "fixed").touch()
+    assert shell("rerun", "x", "--recover").stdout == "up\n"
+    assert shell.log() == ["step1", "step2"]
 
 
 def test_rerun_recover_of_an_aborted_run_does_not_inherit_its_deadline(shell: Shell) -> None:
@@ -702,7 +773,7 @@ def test_show_nests_actions_and_tells_all_about_them(shell: Shell) -> None:
     assert (reading["kind"], reading["status"]) == ("time", "SUCCEEDED")
     assert {child["group"] for child in children} == {"all"}
     done = next(child for child in children if child["inputs"] == {"n": 0})
-    assert (done["kind"], done["status"], done["attempts"], done["outcome"]) == ("task", "SUCCEEDED", 1, 100)
+    assert (done["kind"], done["status"], done["attempts"], done["outcome"]) == ("task", "SUCCEEDED", 1, 10000)
     assert [node["kind"] for node in done["actions"]] == ["trace", "sleep", "trace"]
     assert done["duration"] >= 0.01
     assert done["actions"][1]["until"] > done["start"]
@@ -767,6 +838,50 @@ def test_show_of_generators_cancellations_and_timeouts(shell: Shell) -> None:
         ("trace", "SUCCEEDED", 3), ("trace", "CLOSED", 1), ("trace", "CANCELLED", None), ("timeout", "NOT_FIRED", None),
         ("uuid", "SUCCEEDED", None), ("timeout", "FIRED", None),
     ], key=str)  # fmt: skip
+
+
+def test_show_of_a_failure_that_was_taken_back_and_made_good(shell: Shell) -> None:
+    assert shell("run", "wf.py", "tree", "--name", "x").returncode == 1
+    (shell.path / "fixed").touch()
+    assert shell("resume", "x").returncode == 0
+    children = [node for node in shell.json("show", "x")["actions"] if node["inputs"] == {"n": 2}]
+    assert [(child["status"], child["discarded"]) for child in children] == [("FAILED", True), ("SUCCEEDED", False)]
+    # What the action did stands once, below its last outcome.
+    assert [len(child["actions"]) for child in children] == [0, 3]
+
+
+def test_show_tells_what_goes_on_from_what_was_left_behind(shell: Shell) -> None:
+    shell.write("left.py", """
+        import asyncio, perdure
+        from perdure.extras import durable_sleep
+        env = perdure.TaskEnvironment(name="l")
+        @perdure.trace
+        async def fails() -> None:
+            await asyncio.sleep(0.2)
+            raise ValueError("no")
+        @env.task
+        async def child() -> None:
+            await asyncio.gather(durable_sleep.aio(60), fails())
+        @env.task
+        async def main() -> None:
+            try:
+                await child()
+            except ValueError:
+                await durable_sleep.aio(61)
+    """)  # fmt: skip
+    process = shell.start("run", "left.py", "main", "--name", "x")
+    for _ in range(100):
+        tree = json.loads(shell("show", "x", "--json").stdout or '{"actions": []}')
+        if len(tree["actions"]) == 2:
+            break
+    child, sleep = tree["actions"]
+    assert (tree["status"], sleep["kind"], sleep["status"]) == ("SLEEPING", "sleep", "SLEEPING")
+    assert (child["status"], child["discarded"]) == ("FAILED", False)
+    assert [(node["kind"], node["status"]) for node in child["actions"]] == [
+        ("sleep", "UNFINISHED"), ("trace", "FAILED"),
+    ]  # fmt: skip
+    process.kill()
+    process.communicate()
 
 
 def test_show_leaves_out_the_middle_of_a_large_run_and_says_so(shell: Shell) -> None:
@@ -860,6 +975,25 @@ def test_a_terminal_sees_live_progress_and_the_tasks_prints_above_it(shell: Shel
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------
+
+
+def row(n: int, result: Result, seq: int = 0, occ: int = 0) -> Entry:
+    """An entry of the root body."""
+    return Entry(1, 0, n, 0, seq, occ, 0, Kind.TRACE, result, b"f" * 16, "f", None, b"\x01", None, 1, None, None, n, 5)
+
+
+def test_a_call_recorded_and_then_cancelled_is_one_cancelled_call() -> None:
+    journal = [row(1, Result.VALUE), row(2, Result.VALUE, 1, 1), row(3, Result.CANCELLED)]
+    new = NewRun(b"", "x", "t", "f::m::q", b"\x80", b"", 0)
+    run = submitted(1, new, None)
+    grown = _Grown(run, Status.SUCCEEDED, [], 0)
+    grown.read(journal)
+    grown.arrange()
+    nodes: dict[int, Node] = {}
+    assert [grown.node(position, nodes).status for position in (1, 2)] == ["CANCELLED", "SUCCEEDED"]
+    assert len(grown.flat) == 3
+    entries, _ = _work_of(journal, [], run)
+    assert [(entry.result, entry.occ) for entry in entries] == [(Result.VALUE, 1), (Result.LOOSEN, 0)]
 
 
 def test_statuses_are_those_of_the_model() -> None:

@@ -402,7 +402,7 @@ def test_the_name_is_the_key() -> None:
     assert named.run(async_child, x=1).result == 2
     with pytest.raises(errors.RunConflictError, match=r"x=1.*\n.*x=2"):
         named.run(async_child, 2)
-    with pytest.raises(errors.RunConflictError, match="surface.sync_child"):
+    with pytest.raises(errors.RunConflictError, match=r"surface.sync_child"):
         named.run(sync_child, 1)
     assert perdure.Run.get("key").result == 2
     with pytest.raises(errors.RunNotFoundError, match="perdure ls"):

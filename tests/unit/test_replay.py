@@ -1,4 +1,4 @@
-"""The replay state machine without I/O (DESIGN §4): its invariants R1 to R4, and what later rows say of earlier ones."""
+"""The replay state machine without I/O (DESIGN §4): invariants R1 to R4, and what later rows say of earlier ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def fp(name: str) -> bytes:
     return name.encode().ljust(16, b".")
 
 
-def entry(n: int, name: str, *, branch: int = 0, seq: int | None = None, occ: int = 0, item: int = 0, **more: Any) -> Entry:
+def entry(
+    n: int, name: str, *, branch: int = 0, seq: int | None = None, occ: int = 0, item: int = 0, **more: Any
+) -> Entry:
     fields: dict[str, Any] = {
         "run": 1, "action": 0, "n": n, "branch": branch, "seq": n - 1 if seq is None else seq, "occ": occ, "item": item,
         "kind": 2, "result": Result.VALUE, "fp": fp(name), "name": name, "label": None, "value": b"", "inputs": None,
@@ -91,7 +93,13 @@ def test_loosening_gives_back_those_that_wait() -> None:
 
 
 def test_a_discarded_entry_no_longer_counts_and_what_followed_is_loose() -> None:
-    rows = [entry(1, "a", seq=0), entry(2, "b", seq=1), entry(3, "c", seq=2), mark(4, Result.DISCARD, 2), mark(5, Result.LOOSEN, 2)]
+    rows = [
+        entry(1, "a", seq=0),
+        entry(2, "b", seq=1),
+        entry(3, "c", seq=2),
+        mark(4, Result.DISCARD, 2),
+        mark(5, Result.LOOSEN, 2),
+    ]
     machine = replay(*rows)
     assert ask(machine, "a", 0).verdict is Verdict.REPLAY
     machine.consume(rows[0])

@@ -19,7 +19,9 @@ def hashed(folder: Path, text: str, name: str = "job.py") -> bytes:
 
 
 def test_comments_blank_lines_and_formatting_do_not_count(tmp_path: Path) -> None:
-    assert hashed(tmp_path, "def f(x):\n    return x + 1\n") == hashed(tmp_path, "# a\n\ndef f( x ):\n\n    return (x+1)  # b\n")
+    assert hashed(tmp_path, "def f(x):\n    return x + 1\n") == hashed(
+        tmp_path, "# a\n\ndef f( x ):\n\n    return (x+1)  # b\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from ..core.body import Body
 from ..core.branch import Branch, Call
 from ..core.calls import run_async, run_sync
+from ..core.loop import PerdureLoop
 from ..core.scope import SCOPE, TraceScope, find_branch, refuse_stray_thread
-from ..errors import PerdureWarning
+from ..errors import BranchError, PerdureWarning
 
 __all__ = ["Branch", "Call", "caller", "run_async", "run_sync", "warn_blocking"]
 
@@ -26,6 +27,11 @@ def caller(what: Callable[[], str]) -> Branch | TraceScope | None:
     """
     scope = SCOPE.get()
     if scope is None:
+        if asyncio._get_running_loop().__class__ is PerdureLoop:
+            raise BranchError(
+                f"{what()} was called on perdure's event loop from outside any body, where its outcome cannot be "
+                "recorded. Start such work from the task itself with asyncio.create_task(), in its own context."
+            )
         refuse_stray_thread(what)
         return None
     if isinstance(scope, Body):

@@ -18,6 +18,7 @@ from .. import runtime
 from ..core import model
 from ..core.driver import Driver
 from ..core.model import (
+    FINISHED,
     NO_PARENT,
     ROOT,
     Action,
@@ -612,6 +613,9 @@ class _Grown:
         self._earlier: set[int] = set()
         self._reused: set[int] = set()
         self._cancelled: set[int] = set()
+        self._last_of: dict[int, int] = {}
+        """By action: the entry that holds its last outcome. A failure that is taken back is not the last one, and what
+        the action did is shown below that."""
         self.flat: list[Entry | Action | None] = []
         """Parents first; the root is `None`."""
         self._parents: list[int] = []
@@ -619,7 +623,6 @@ class _Grown:
     def read(self, journal: Iterable[Entry]) -> None:
         """Take in the journal, in commit order."""
         rows, plain = self._rows, (Result.VALUE, Result.ERROR, Result.FIRED)
-        ended = set()
         for entry in journal:
             result = entry.result
             if result in plain and not entry.item:
@@ -631,9 +634,14 @@ class _Grown:
             else:
                 self._generate(entry)
             if entry.child is not None:
-                ended.add(entry.child)
+                self._last_of[entry.child] = entry.n
         for action in self._actions.values():
-            if action.action not in ended and action.parent != NO_PARENT:
+            last = self._last_of.get(action.action)
+            if last in self._discarded and self._status not in FINISHED:
+                # It failed, that was taken back, and the next attempt has no outcome yet.
+                del self._last_of[action.action]
+                last = None
+            if last is None and action.parent != NO_PARENT:
                 rows.setdefault(action.parent, []).append(action)
 
     def _mark(self, entry: Entry) -> None:
@@ -687,12 +695,18 @@ class _Grown:
             for row in body_rows:
                 flat.append(row)
                 parents.append(parent)
-                child = row.child if isinstance(row, Entry) else row.action
+                child = self._child(row)
                 if child is not None and child in rows:
                     stack.append((iter(rows[child]), len(flat) - 1))
                     break
             else:
                 stack.pop()
+
+    def _child(self, row: Entry | Action) -> int | None:
+        """The action whose body stands below that row."""
+        if not isinstance(row, Entry):
+            return row.action
+        return row.child if row.child is not None and self._last_of.get(row.child) == row.n else None
 
     def node(self, position: int, nodes: dict[int, Node]) -> Node:
         """The node at that position, with all that it stands below."""
@@ -754,7 +768,8 @@ class _Grown:
             node.value = entry.value
         started = self._actions.get(entry.child) if entry.child is not None else None
         if started is not None and started.kind == Kind.TASK:
-            node.attempts = max(1, started.attempt - (result == Result.ERROR))
+            if self._child(entry) is not None:
+                node.attempts = max(1, started.attempt - (result == Result.ERROR))
             node.inputs = started.inputs
         elif started is not None:
             node.until = started.wake_at

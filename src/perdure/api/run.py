@@ -338,11 +338,11 @@ async def _run_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...]
     worker = runtime.worker()
     if not request.named:
         _mention_similar(worker, request)
-    found = await asyncio.wrap_future(worker.submit_soon(request.new, request.spec))
+    found = await _uncancelled(worker.submit_soon(request.new, request.spec))
     if isinstance(found, Driver):
         driver, run = _settle(worker, request, found)
     else:
-        driver, run = await asyncio.to_thread(_settle, worker, request, found)
+        driver, run = await _uncancelled(worker.threads.submit(_settle, worker, request, found))
     if driver is None:
         return _ended(run)
     try:
@@ -353,6 +353,24 @@ async def _run_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...]
     except PerdureError as error:
         raise attach(error, run) from None
     return _finish(run, outcome)
+
+
+async def _uncancelled(pending: Future[Any]) -> Any:
+    """Wait for something that must not be cancelled half-way; if the caller is, what it gives is let go of."""
+    try:
+        return await asyncio.wrap_future(_view(pending))
+    except asyncio.CancelledError:
+        pending.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(pending: Future[Any]) -> None:
+    if pending.exception() is not None:
+        return
+    found = pending.result()
+    driver = found[0] if isinstance(found, tuple) else found
+    if isinstance(driver, Driver):
+        driver.stop(PerdureError("cancelled by the caller"))
 
 
 def _view(done: Future[Any]) -> Future[Any]:

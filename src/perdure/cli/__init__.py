@@ -2,7 +2,7 @@
 
 Exit codes: 0 success, 1 the run failed (or cannot go on just now), 2 wrong usage, 130 interrupted and resumable.
 
-    main         the commands; `main()` turns every error into one message and an exit code
+    commands     the commands; `run()` turns every error into one message and an exit code
     inputs       a task's options from its signature; convert: text and JSON into values of declared types
     driving      wait for runs while signals may come; signals: SIGINT and SIGTERM end the process promptly
     progress     what is shown meanwhile
@@ -17,6 +17,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """The entry point of the command `perdure`."""
-    from .main import main as run
+    from .commands import run
 
     run()

@@ -97,7 +97,7 @@ def _ended(output: Output, reporter: Reporter, handle: Handle, *, one: bool) -> 
     except PerdureError as error:
         if one and not output.json:
             raise
-        return _refused(output, handle.name, error)
+        return _refused(output, handle.name, error, handle.task)
     if ended.error is not None:
         _tell_failure(output, ended)
     elif ended.driven:
@@ -123,10 +123,10 @@ def _tell_failure(output: Output, ended: Ended) -> None:
     output.say(f"To continue it, once the cause is gone: {resume_line([ended.name])}")
 
 
-def _refused(output: Output, name: str, error: PerdureError) -> Told:
+def _refused(output: Output, name: str, error: PerdureError, task: str | None = None) -> Told:
     """A run that is not driven (any further), beside others or where JSON is asked for."""
     tell(output, error)
-    return Told(unfinished_data(name, None, _status_of(name), str(error)), exit_code(error))
+    return Told(unfinished_data(name, task, _status_of(name), str(error)), exit_code(error))
 
 
 def _status_of(name: str) -> str | None:

@@ -16,13 +16,14 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NonRecoverableError, RunStopped, TaskTimeoutError, UsageError
-from .body import BLOCKING, Body, Sleeper
+from .body import Body
 from .clock import Deadline
 from .loop import DURABLE_CODE, BranchTask
 from .model import Action, ActionState, Result
 from .scope import SCOPE, THREAD, Slot
 from .spec import TaskSpec
 from .values import encode_error
+from .waits import BLOCKING, Sleeper
 from .writer import Mark
 
 if TYPE_CHECKING:

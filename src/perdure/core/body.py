@@ -12,9 +12,12 @@ module keeps that rule, live and on replay, for event-loop tasks and threads ali
   recovered run had open, have been delivered; and only when every cancellation it may depend on is on disk.
 - B5 a synchronous call on the loop's own thread blocks that loop, so nothing else can be delivered meanwhile: it is
   answered out of turn, and its entry says after which one (`Entry.after`).
-- B6 what is not recorded (a plain timer, a socket) may win a race against an outcome. The only trace of it is a call
-  that was made before that outcome was delivered (`Entry.begun`); on replay the outcome waits for that call for as
-  long as something unrecorded is pending that may bring it about.
+- B6 what is not recorded (a plain timer, a socket) may win a race against an outcome, and lead to a call before that
+  outcome is delivered. Each entry says what had been delivered when its call was made (`Entry.begun`); on replay an
+  outcome waits for the calls that came before it, as long as something unrecorded is pending that may lead to them.
+- B7 the same where a timeout of asyncio's led to no call, but only to other values: how many had run out when an
+  outcome was delivered is noted in the entry that is recorded next (`Entry.races`).
+- B8 conversely, a recorded outcome whose turn it is goes before any plain timer: replay may be slower than life was.
 
 Threads: a body's threads share nothing but memory with its tasks, so a live outcome does not wait for a thread that
 computes. It does wait, briefly, for one that has just been handed an outcome and may be about to finish.
@@ -24,156 +27,30 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NonDeterminismError, RunStopped
 from .branch import Branch, Call
-from .clock import US, Deadline, perf
+from .clock import perf
 from .model import Action, Entry, Kind, Result
-from .replay import Replay, Verdict
-from .scope import THREAD, Slot
+from .replay import Replay, Verdict, encode_races
+from .scope import THREAD, Slot, unknown_threads
+from .waits import BLOCKING, LoopWaiter, Outcome, Sleeper, ThreadWaiter, Waiter
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .loop import LoopThread
 
+PATIENCE = 5.0
+"""Seconds for which replay waits for threads that it does not know, before it calls a missing call a mismatch."""
+PATIENCE_STEP = 0.1
+
 REPLAY_GRACE = 0.1
 """Seconds for which replay waits for a thread of the body to make its next call before it stops counting on it."""
 LIVE_GRACE = 0.02
 """The same, live, for a thread that has just been handed an outcome."""
-
-
-class Outcome(NamedTuple):
-    """What a call is answered with: the entry's number, its `Result` and its encoded value."""
-
-    n: int
-    result: int
-    value: bytes | None
-
-
-class LoopWaiter:
-    """A durable wait of an asyncio task."""
-
-    __slots__ = ("call", "entry", "future", "item")
-
-    def __init__(self, call: Call, item: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.call = call
-        self.item = item
-        self.entry: Entry | None = None
-        """The recorded entry that it waits for, on replay."""
-        # Not `loop.create_future()`, whose frame costs more than the future.
-        self.future: asyncio.Future[Outcome | None] = asyncio.Future(loop=loop)
-
-    def __await__(self) -> Any:
-        return self.future.__await__()
-
-    def block(self) -> Any:
-        raise AssertionError("an event-loop wait cannot block a thread")
-
-
-class ThreadWaiter:
-    """A durable wait of a thread: the thread blocks, holding no place in the pool."""
-
-    __slots__ = ("call", "entry", "handed", "item", "lock", "outcome", "slot")
-
-    def __init__(self, call: Call, item: int, slot: Slot) -> None:
-        self.call = call
-        self.item = item
-        self.entry: Entry | None = None
-        self.slot = slot
-        self.handed = False
-        self.outcome: Outcome | None = None
-        self.lock = threading.Lock()
-        self.lock.acquire()
-
-    def block(self) -> Outcome | None:
-        """Wait for the outcome; `None` tells the call to execute now."""
-        body = self.call.body
-        body.slot_waits(self.slot, self)
-        threads = body.driver.worker.threads
-        threads.parked()
-        try:
-            self.lock.acquire()
-        finally:
-            threads.resumed()
-        if body.stopped:
-            raise RunStopped(body.driver.why_stopped())
-        return self.outcome
-
-    def __await__(self) -> Any:
-        raise AssertionError("a thread's wait cannot suspend a task")
-
-
-Waiter = LoopWaiter | ThreadWaiter
-
-REARM = 30.0
-"""Seconds after which a timer is set again at the latest: the loop's monotonic clock stops while a machine sleeps."""
-
-
-class Sleeper:
-    """An effect: wait until a deadline. Woken early only when the body is closed."""
-
-    def __init__(self, body: Body, deadline: Deadline) -> None:
-        self._body = body
-        self._deadline = deadline
-        self._future: asyncio.Future[None] | None = None
-        self._lock: threading.Lock | None = None
-
-    def _seconds(self) -> float:
-        return self._deadline.remaining(self._body.driver.worker.clock) / US
-
-    def __await__(self) -> Any:
-        return self._sleep().__await__()
-
-    async def _sleep(self) -> None:
-        body = self._body
-        loop = asyncio.get_running_loop()
-        body.sleeper(self, True)
-        try:
-            while (left := self._seconds()) > 0 and not body.stopped:
-                self._future = loop.create_future()
-                timer = loop.call_later(min(left, REARM), self.wake, context=body.loop.loop.empty)
-                try:
-                    await self._future
-                finally:
-                    timer.cancel()
-        finally:
-            body.sleeper(self, False)
-        body.check_open()
-
-    def block(self) -> None:
-        body = self._body
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        body.sleeper(self, True)
-        slot = THREAD.slot if asyncio._get_running_loop() is None else None
-        if slot is not None:
-            slot.branch.body.slot_waits(slot)
-            body.driver.worker.threads.parked()
-        try:
-            while (left := self._seconds()) > 0 and not body.stopped:
-                self._lock.acquire(timeout=min(left, REARM))
-        finally:
-            body.sleeper(self, False)
-            if slot is not None:
-                body.driver.worker.threads.resumed()
-                slot.branch.body.slot_runs(slot)
-        body.check_open()
-
-    def wake(self) -> None:
-        """From the loop's timer, or from `Body.close` on any thread."""
-        if self._lock is not None:
-            if self._lock.locked():
-                self._lock.release()
-            return
-        if self._body.loop.here():
-            if self._future is not None and not self._future.done():
-                self._future.set_result(None)
-        else:
-            self._body.loop.soon(self.wake)
 
 
 class Body:
@@ -196,7 +73,7 @@ class Body:
         self.active = 0
         self.timers = 0
         self.descriptors = 0
-        self.subprocesses: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.subprocesses: list[Any] = []
         self.jobs = 0
         """Jobs in executors that perdure cannot look into."""
         self.tasks: list[asyncio.Task[Any]] = []
@@ -222,6 +99,11 @@ class Body:
         self._held: list[Waiter] = []
         self._running: set[Slot] = set()
         self._grace_armed = False
+        self._patience = 0
+        self.fires = 0
+        """How many of asyncio's timeouts have run out in this body so far; kept by the event loop."""
+        self._noted_fires = 0
+        self._notes: list[tuple[int, int]] = []
         self._sleepers: set[Sleeper] = set()
         self._joins: dict[Future[Any], Slot] = {}
         """Threads of this body that wait for a future of its own."""
@@ -254,9 +136,14 @@ class Body:
         if self.replay is None and self.driver.free:
             return None
         with self._lock:
-            return self._begin(call, item)
+            answer = self._begin(call, item)
+        if isinstance(answer, Entry):
+            # Outside the lock: a thread commits here, and the leader of a commit may be waiting for this body.
+            return self.driver.reuse(call, item, answer)
+        return answer
 
-    def _begin(self, call: Call, item: int) -> Outcome | Waiter | None:
+    def _begin(self, call: Call, item: int) -> Outcome | Waiter | Entry | None:
+        """As `begin`; a loose entry that is to be handed out again comes back as itself."""
         on_loop = asyncio._get_running_loop() is not None
         blocking = on_loop and BLOCKING.depth > 0
         hold = False
@@ -278,7 +165,7 @@ class Body:
                 assert entry is not None
                 if replay.done:
                     self.replay = None
-                return self.driver.reuse(call, item, entry, blocking)
+                return entry
             if verdict is Verdict.MISMATCH:
                 assert entry is not None
                 self.driver.stop(mismatch(describe(entry), call.describe()))
@@ -306,7 +193,10 @@ class Body:
             self.last = entry[2]
             if replay.drained:
                 self._drained()
-            return Outcome(entry[2], entry[8], entry[12])
+            else:
+                # Should the body now wait for something that never comes, somebody has to notice.
+                self.stirred = True
+            return self.handing(Outcome(entry[2], entry[8], entry[12]))
         waiter = self._waiter(call, item)
         waiter.entry = entry
         self._waiting[entry[2]] = waiter
@@ -327,14 +217,46 @@ class Body:
 
     def _quiet_but_me(self, on_loop: bool) -> bool:
         if on_loop:
-            return self.active <= 1 and not self._hot(live=False)
+            return self.active <= 1 and not (self._running and self._hot(live=False))
         return self.active == 0 and len(self._running) <= 1
 
     def _awaits_outside(self, replay: Replay, entry: Entry) -> bool:
-        """Whether something unrecorded is pending that, in the recorded run, led to a call before `entry` came (B6)."""
-        return self.outside_pending() and (
-            replay.late(entry[2]) or any(begun < entry[2] for begun in self._unasked_actions.values())
+        """Whether something unrecorded is pending that, in the recorded run, came before `entry` did (B6, B7)."""
+        return self.outside_pending() and self._behind(replay, entry)
+
+    def _behind(self, replay: Replay, entry: Entry) -> bool:
+        n = entry[2]
+        return (
+            replay.late(n)
+            or (replay.races and replay.fires_before(n) > self.fires)
+            or any(begun < n for begun in self._unasked_actions.values())
         )
+
+    def timer_stands_back(self) -> bool:
+        """Whether a plain timer that is due has to wait, because a recorded outcome is about to be handed over (B8)."""
+        with self._lock:
+            replay = self.replay
+            head = replay.head() if replay is not None else None
+            if replay is None or head is None:
+                return False
+            if self.active or (self._running and self._hot(live=False)):
+                return True
+            return head[8] != Result.CANCELLED and head[2] in self._waiting and not self._behind(replay, head)
+
+    def handing(self, outcome: Outcome) -> Outcome:
+        """Book that `outcome` is being handed to user code: which races a plain timer has won until now (B7)."""
+        self.last = outcome.n
+        if self.fires != self._noted_fires:
+            self._noted_fires = self.fires
+            self._notes.append((outcome.n, self.fires))
+        return outcome
+
+    def take_notes(self) -> bytes | None:
+        """What `handing` has booked since the last record, for the next one to carry along."""
+        if not self._notes:
+            return None
+        notes, self._notes = self._notes, []
+        return encode_races(notes)
 
     def _hot(self, *, live: bool) -> bool:
         if live:
@@ -378,8 +300,7 @@ class Body:
             if not (self._due or self._held):
                 self.stirred = False
             if not waiter.future.done():
-                self.last = outcome.n
-                waiter.future.set_result(outcome)
+                waiter.future.set_result(self.handing(outcome))
             return True
         if self._held:
             if not self.driver.free:
@@ -414,10 +335,10 @@ class Body:
             if replay.drained:
                 self._drained()
             return True
-        if self.outside_pending():
+        if self.outside_pending() or self._be_patient():
             return False
         if not replay.is_changed(head):
-            received = "nothing more: the code is waiting for something else, or has gone another way"
+            received = self._asked_instead()
             if waiter is not None:
                 received = "the call still waits, and nothing cancels it"
             self.driver.stop(mismatch(describe(head), received))
@@ -425,9 +346,27 @@ class Body:
         self._loosen(f"{describe(head)} is no longer asked for")
         return True
 
+    def _be_patient(self) -> bool:
+        """Before judging: threads that perdure does not know may be about to set an event that the body waits for."""
+        if not unknown_threads():
+            return False
+        self._patience += 1
+        if self._patience > PATIENCE / PATIENCE_STEP:
+            return False
+        self.loop.later(PATIENCE_STEP, self.pump)
+        return True
+
+    def _asked_instead(self) -> str:
+        calls = [waiter.call for waiter in (*self._held, *self._waiting.values())]
+        if not calls:
+            return "nothing more: the code waits for something that is not recorded, or has gone another way"
+        shown = ", ".join(call.describe() for call in calls[:3])
+        return shown + (f" and {len(calls) - 3} more" if len(calls) > 3 else "")
+
     def _hand(self, waiter: Waiter, outcome: Outcome | None) -> None:
         if outcome is not None:
-            self.last = outcome.n
+            self.handing(outcome)
+            self._patience = 0
         if isinstance(waiter, LoopWaiter):
             if not waiter.future.done():
                 waiter.future.set_result(outcome)
@@ -446,10 +385,11 @@ class Body:
             self.tasks = [task for task in self.tasks if not task.done()]
             self._sweep_at = max(64, 2 * len(self.tasks))
 
-    def expect(self, actions: dict[tuple[int, bytes, int], Action]) -> None:
-        """These were under way when the last driver ended, and should be called again."""
+    def expect(self, actions: dict[tuple[int, bytes, int], Action], *, certain: bool) -> None:
+        """These were under way when the last driver ended. They will be called again, unless an attempt has failed
+        since (`certain` is false), after which the code may rightly go another way."""
         self.open_actions = actions
-        self._unasked_actions = {key: action.begun for key, action in actions.items()}
+        self._unasked_actions = {key: action.begun for key, action in actions.items()} if certain else {}
 
     def alone(self, loop: Any) -> bool:
         """Whether an outcome recorded now by the running task could be handed to it at once: nothing else of this body
@@ -470,8 +410,12 @@ class Body:
             or self.descriptors > 0
             or self.jobs > 0
             or bool(self._running)
-            or any(transport.get_returncode() is None for transport in self.subprocesses)
+            or (bool(self.subprocesses) and self._subprocess_runs())
         )
+
+    def _subprocess_runs(self) -> bool:
+        self.subprocesses = [transport for transport in self.subprocesses if transport.get_returncode() is None]
+        return bool(self.subprocesses)
 
     def quiet(self) -> bool:
         """Nothing in this body can move by itself."""
@@ -648,14 +592,6 @@ class Body:
         for task in list(self.tasks):
             if not task.done():
                 task.cancel()
-
-
-class _Blocking(threading.local):
-    depth = 0
-
-
-BLOCKING = _Blocking()
-"""`depth` > 0 while this thread, an event loop's, executes a synchronous durable call."""
 
 
 def describe(entry: Entry) -> str:

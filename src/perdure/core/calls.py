@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import RunStopped
 from .attempts import attempts
-from .body import BLOCKING, Body, LoopWaiter, Outcome, Sleeper, Waiter
+from .body import Body
 from .branch import Branch, Call
 from .clock import Deadline, perf
 from .driver import Driver
@@ -25,6 +25,7 @@ from .model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
 from .scope import SCOPE, THREAD, TraceScope
 from .spec import Function, TaskSpec
 from .values import Codec, decode_error, encode_error
+from .waits import BLOCKING, LoopWaiter, Outcome, Sleeper, Waiter
 from .writer import Record, Synced
 
 Protocol = Generator[Any, Any, Any]
@@ -61,6 +62,10 @@ def run_sync(protocol: Protocol) -> Any:
     if loop is not None:
         loop.blocked += 1
     try:
+        if isinstance(scope, Body) and scope.driver.outbox:
+            # The iteration at whose end this would be committed does not end before the call does, and the call may
+            # need it on disk (a cancellation that led here, D2).
+            Durable(scope).block()
         return _run_blocking(protocol)
     finally:
         BLOCKING.depth -= 1
@@ -223,48 +228,57 @@ def was_cancelled() -> bool:
 
 def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Protocol:
     """A traced function: its outcome, recorded or recorded now."""
+    body = call.body
     waiter: Any = None
+    failure: BaseException | None = None
     at = began = 0
     try:
-        outcome = call.body.begin(call)
+        outcome = body.begin(call)
         if outcome.__class__ is not Outcome and outcome is not None:
             waiter = outcome
             outcome = yield waiter
             waiter = None
-        if outcome is not None:
-            call.body.driver.replayed += 1
-            return open_outcome(call, outcome, function.signature.returns)
-        at = call.body.driver.worker.clock.wall()
-        began = perf()
-        try:
+        if outcome is None:
+            at = body.driver.worker.clock.wall()
+            began = perf()
             try:
-                value = yield Invoke(call, function, args, kwargs)
-            except GeneratorExit:
-                # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+                try:
+                    value = yield Invoke(call, function, args, kwargs)
+                except GeneratorExit:
+                    # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+                    raise
+                except BaseException:
+                    SCOPE.set(body)
+                    raise
+                SCOPE.set(body)
+                data, copy = function.signature.returns.roundtrip(value)
+            except (RunStopped, GeneratorExit):
                 raise
-            except BaseException:
-                SCOPE.set(call.body)
-                raise
-            SCOPE.set(call.body)
-            data, copy = function.signature.returns.roundtrip(value)
-        except (RunStopped, GeneratorExit):
-            raise
-        except asyncio.CancelledError as error:
-            if was_cancelled() or call.body.stopped:
-                raise
-            failure: BaseException = error
-        except BaseException as error:
-            failure = error
-        else:
-            waiter = record(call, Result.VALUE, data, at, (perf() - began) // 1000)
-            yield waiter
-            return copy
-        waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000)
-        outcome = yield waiter
+            except asyncio.CancelledError as error:
+                if was_cancelled() or body.stopped:
+                    raise
+                failure = error
+            except BaseException as error:
+                failure = error
+            else:
+                waiter = record(call, Result.VALUE, data, at, (perf() - began) // 1000)
+                yield waiter
+                return copy
+            waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000)
+            outcome = yield waiter
     except asyncio.CancelledError:
         cancelled(call, waiter, 0, at, began)
         raise
-    raise_live(call, outcome, failure)
+    # Outside the `try`: an outcome may itself be a CancelledError, and that cancels nothing.
+    return close_outcome(call, outcome, function.signature.returns, failure)
+
+
+def close_outcome(call: Call, outcome: Outcome, codec: Codec[Any], failure: BaseException | None) -> Any:
+    """The end of a call: a replayed outcome opened, or the failure that was just recorded raised."""
+    if failure is not None:
+        raise_live(call, outcome, failure)
+    call.body.driver.replayed += 1
+    return open_outcome(call, outcome, codec)
 
 
 def raise_live(call: Call, outcome: Outcome, original: BaseException) -> None:
@@ -281,43 +295,44 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
 
     `advance` is an effect that gives `(True, value)` or `(False, None)` of the generator itself.
     """
+    body = call.body
     waiter: Any = None
+    failure: BaseException | None = None
     at = began = 0
     try:
-        outcome = call.body.begin(call, item)
+        outcome = body.begin(call, item)
         if outcome.__class__ is not Outcome and outcome is not None:
             waiter = outcome
             outcome = yield waiter
             waiter = None
-        if outcome is not None:
-            call.body.driver.replayed += 1
-            if outcome.result == Result.END:
-                return False, None
-            return True, open_outcome(call, outcome, codec)
-        at = call.body.driver.worker.clock.wall()
-        began = perf()
-        try:
-            more, value = yield advance
-            data, copy = codec.roundtrip(value) if more else (None, None)
-        except (RunStopped, GeneratorExit):
-            raise
-        except asyncio.CancelledError as error:
-            if was_cancelled() or call.body.stopped:
+        if outcome is None:
+            at = body.driver.worker.clock.wall()
+            began = perf()
+            try:
+                more, value = yield advance
+                data, copy = codec.roundtrip(value) if more else (None, None)
+            except (RunStopped, GeneratorExit):
                 raise
-            failure: BaseException = error
-        except BaseException as error:
-            failure = error
-        else:
-            result = Result.ITEM if more else Result.END
-            waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
-            yield waiter
-            return more, copy
-        waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000, item=item)
-        outcome = yield waiter
+            except asyncio.CancelledError as error:
+                if was_cancelled() or body.stopped:
+                    raise
+                failure = error
+            except BaseException as error:
+                failure = error
+            else:
+                result = Result.ITEM if more else Result.END
+                waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
+                yield waiter
+                return more, copy
+            waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000, item=item)
+            outcome = yield waiter
     except asyncio.CancelledError:
         cancelled(call, waiter, item, at, began)
         raise
-    raise_live(call, outcome, failure)
+    if outcome.result == Result.END:
+        body.driver.replayed += 1
+        return False, None
+    return True, close_outcome(call, outcome, codec, failure)
 
 
 def close_generator(call: Call, item: int) -> None:
@@ -489,6 +504,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
     driver = body.driver
     waiter: Any = None
     action: Action | None = None
+    failure: BaseException | None = None
     at = began = 0
     try:
         outcome = body.begin(call)
@@ -496,39 +512,38 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
             waiter = outcome
             outcome = yield waiter
             waiter = None
-        if outcome is not None:
-            driver.replayed += 1
-            return open_outcome(call, outcome, spec.signature.returns)
-        at = driver.worker.clock.wall()
-        began = perf()
-        key = spec.cache_key(identity) if spec.cache_key is not None else None
-        if key is not None:
-            hit = driver.worker.store.cache_get(key)
+        if outcome is None:
+            at = driver.worker.clock.wall()
+            began = perf()
+            action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
+            key = spec.cache_key(identity) if spec.cache_key is not None else None
+            # An action that is under way is carried to its own end, whatever others have cached meanwhile.
+            hit = driver.worker.store.cache_get(key) if key is not None and action is None else None
             if hit is not None:
                 waiter = record(call, Result.VALUE, hit, at, 0)
                 outcome = yield waiter
-                return open_outcome(call, outcome, spec.signature.returns)
-        action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
-        recorded = action is not None
-        if action is None:
-            action = new_action(call, inputs=inputs)
-            driver.started(action)
-        else:
-            at = action.at
-        result, data, live, extra = yield from attempts(
-            driver, spec, action, inputs, floor=call.branch.floor, recorded=recorded
-        )
-        if key is not None and result == Result.VALUE:
-            extra = (*extra, CachePut(key, data, driver.worker.clock.wall()))
-        took = max(0, driver.worker.clock.wall() - at)
-        waiter = record(call, result, data, at, took, child=action.action, extra=extra)
-        outcome = yield waiter
+            else:
+                recorded = action is not None
+                if action is None:
+                    action = new_action(call, inputs=inputs)
+                    driver.started(action)
+                else:
+                    at = action.at
+                result, data, live, extra = yield from attempts(
+                    driver, spec, action, inputs, floor=call.branch.floor, recorded=recorded
+                )
+                if key is not None and result == Result.VALUE:
+                    extra = (*extra, CachePut(key, data, driver.worker.clock.wall()))
+                took = max(0, driver.worker.clock.wall() - at)
+                waiter = record(call, result, data, at, took, child=action.action, extra=extra)
+                outcome = yield waiter
+                if result == Result.VALUE:
+                    return live
+                failure = live
     except asyncio.CancelledError:
         cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
         raise
-    if result == Result.ERROR:
-        raise_live(call, outcome, live)
-    return live
+    return close_outcome(call, outcome, spec.signature.returns, failure)
 
 
 def root(driver: Driver) -> Any:

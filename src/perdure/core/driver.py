@@ -16,13 +16,14 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CrashLoopError, LeaseLostError, PerdureError, RunStopped
-from .body import Body, LoopWaiter, Outcome, Waiter, describe, mismatch
+from .body import Body, describe, mismatch
 from .branch import Call
 from .model import Action, Entry, Finish, Kind, Result, Run, Status
 from .replay import Replay
 from .scope import driving
 from .spec import TaskSpec
 from .values import encode_error
+from .waits import BLOCKING, LoopWaiter, Outcome, Waiter
 from .writer import Mark, Record, Reuse
 
 if TYPE_CHECKING:
@@ -74,8 +75,10 @@ class Driver:
         driving(1)
         try:
             self._prepare()
-        except PerdureError as error:
-            self._resolve_error(error)
+        except BaseException as error:
+            # Whatever it is: nobody may wait for ever, and nobody else be kept from the run (D4).
+            self._stopping = error
+            self._give_up()
             return
         self._main = self.loop.loop.create_task(self._drive(), context=self.loop.loop.empty.copy())
 
@@ -219,7 +222,8 @@ class Driver:
                 (action.branch, action.fp, action.occ): action
                 for action in store.actions(self.run_id, body.action)
                 if action.action not in replay.children
-            }
+            },
+            certain=not replay.loosened,
         )
         if not replay.done or replay.closed:
             body.replay = replay
@@ -230,7 +234,7 @@ class Driver:
                 self._undrained.add(body.action)
             else:
                 self._undrained.discard(body.action)
-            if not any(row[8] == Result.LOOSEN for row in rows):
+            if not replay.loosened:
                 # After a failed attempt the code may rightly not call them again.
                 self._undrained.update(a.action for a in body.open_actions.values() if a.kind == Kind.TASK)
             self._refresh()
@@ -318,12 +322,12 @@ class Driver:
         self.outbox.append(action)
         self.worker.flush_lazily(self)
 
-    def reuse(self, call: Call, item: int, entry: Entry, blocking: bool) -> Outcome | LoopWaiter:
+    def reuse(self, call: Call, item: int, entry: Entry) -> Outcome | LoopWaiter:
         """A loose entry is this call's: hand it out in live order."""
         body = call.body
         self.replayed += 1
         running = asyncio._get_running_loop()
-        if running is None or blocking:
+        if running is None or BLOCKING.depth:
             record = Reuse(call, entry, item, after=None, waiter=None)
             self.outbox.append(record)
             self.worker.writer.through(self, record)

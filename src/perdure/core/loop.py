@@ -70,18 +70,33 @@ class BodyHandle(events.Handle):
                 body.loop.soon(body.pump)
 
 
+DEFER_SECONDS = 0.005
+"""How soon a timer that has to stand back on replay tries again."""
+
+RACERS = frozenset({"_on_timeout", "_release_waiter"})
+"""asyncio's own callbacks behind `timeout`, `wait`, `wait_for` and `as_completed`: what a race is lost to."""
+
+
 class BodyTimer(events.TimerHandle):
-    """A plain timer of a body."""
+    """A plain timer of a body. On replay it stands back behind a recorded outcome whose turn it is (B8)."""
 
     __slots__ = ("body",)
     body: Body | None
 
     def _run(self) -> None:
         body = self.body
+        if body is not None and body.idle_replaying and body.timer_stands_back():
+            loop: Any = self._loop  # type: ignore[attr-defined]
+            self._when = loop.time() + DEFER_SECONDS
+            heapq.heappush(loop._scheduled, self)
+            self._scheduled = True
+            return
         self.body = None
         if body is None:
             super()._run()
             return
+        if getattr(self._callback, "__name__", "") in RACERS:  # type: ignore[attr-defined]
+            body.fires += 1
         body.timers -= 1
         body.active += 1
         try:
@@ -232,9 +247,18 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         slot = Slot(fork_for_function(parent, partial(func, *args)))
         context = copy_context()
         scope.job_started(slot)
-        future = super().run_in_executor(executor, context.run, _in_slot, slot, func, args)
+        job = executor.submit(context.run, _in_slot, slot, func, args)
+        future = asyncio.wrap_future(job, loop=self)
+
+        def over(_: Any) -> None:
+            # A job whose future was cancelled goes on in its thread all the same.
+            if job.done():
+                scope.job_ended(slot)
+            else:
+                job.add_done_callback(lambda _: scope.job_ended(slot))
+
         # Registered first, so that the slot is gone exactly when the awaiting task has been made ready.
-        future.add_done_callback(lambda _: scope.job_ended(slot), context=self.empty)
+        future.add_done_callback(over, context=self.empty)
         return future
 
     # -- file descriptors and subprocesses ---------------------------------------------------------------------
@@ -273,7 +297,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         transport = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
         scope = SCOPE.get()
         if scope.__class__ is Body:
-            scope.subprocesses.add(transport)
+            scope.subprocesses.append(transport)
         return transport
 
 
@@ -302,6 +326,7 @@ class LoopThread:
         self.loop = Context().run(PerdureLoop, threads)
         self.blocked = 0
         """How many synchronous durable calls block this loop's thread right now; new bodies then go elsewhere."""
+        self._ending = False
         started = threading.Event()
         self._thread = threading.Thread(target=self._main, args=(started,), name=name, daemon=True)
         self._thread.start()
@@ -317,8 +342,10 @@ class LoopThread:
             except (SystemExit, KeyboardInterrupt) as error:
                 # A task of a body raised it. The body gets it as a failure; other runs on this loop must go on.
                 log.debug("an asyncio task raised %r; the loop goes on", error)
-                continue
-            return
+            except BaseException:
+                log.exception("the event loop was interrupted by an error and goes on")
+            if self._ending:
+                return
 
     def here(self) -> bool:
         """Whether the calling thread is this loop's."""
@@ -344,5 +371,6 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the thread; for tests and interpreter shutdown."""
+        self._ending = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)

@@ -112,6 +112,8 @@ class Entry(NamedTuple):
     """How long it took (microseconds)."""
     begun: int = 0
     """The number of the entry that had been delivered to the body last when this call was made."""
+    races: bytes | None = None
+    """`[[n, count], ...]`: since the last entry, that many of asyncio's timeouts had run out when `n` was delivered."""
 
 
 class Action(NamedTuple):

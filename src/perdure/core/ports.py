@@ -6,8 +6,8 @@ Implementations are safe to call from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import BinaryIO, Protocol
 
 from .model import (
     Action,
@@ -135,3 +135,45 @@ class Liveness(Protocol):
 
     def is_dead(self, worker: str) -> bool:
         """`True` only if that worker's process is certainly gone; `False` if it lives or this cannot be told."""
+
+
+class Blobs(Protocol):
+    """Where the content of files lies: each content once, never changed, named by its SHA-256 in hexadecimal.
+
+    Every method raises `UsageError` for what is wrong with a file or path of the user's, and `StoreError` when a blob
+    is missing or damaged (which one, in which store) or the blob store cannot be used. No hash or name leads outside.
+    """
+
+    @property
+    def url(self) -> str:
+        """As a person would name it, without secrets."""
+
+    def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
+        """Copy these files in, links followed; the hash and size of each. On disk (fsynced) when this returns.
+
+        Streamed, and a copy of its own: what happens to a source afterwards changes nothing. A source that changes
+        while it is copied is copied again, or refused. A crash leaves no half blob under a hash.
+        """
+
+    def put_bytes(self, data: bytes) -> str:
+        """The same for bytes in memory; their hash."""
+
+    def open(self, hash: str, size: int) -> BinaryIO:
+        """A stream of the content."""
+
+    def read(self, hash: str) -> bytes:
+        """The whole of a small blob, checked against its hash."""
+
+    def copy(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
+        """A file of the user's own with that content at `to`, in place of whatever file was there: whole or not at all.
+        Its directory must exist."""
+
+    def link(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
+        """A read-only file with that content at `to`, where there is none; shares the store's own copy if it can."""
+
+    def path(self, hash: str, size: int, name: str) -> str:
+        """The path of a local, read-only file of that name and content, kept by the store. Copies nothing if it can."""
+
+    def tree(self, hash: str, name: str, fill: Callable[[str], None]) -> str:
+        """The path of a local directory of that name, kept by the store; where there is none yet, `fill` puts its
+        content into an empty directory that then takes its place, whole or not at all."""

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import NamedTuple
 
+import msgspec
+
 from .model import Entry, Result
 
 Key = tuple[int, bytes, int, int]
@@ -66,11 +68,14 @@ class Replay:
         "_index",
         "_late",
         "_positions",
+        "_race_turn",
         "_strict",
         "_turn",
         "children",
         "closed",
         "loose",
+        "loosened",
+        "races",
     )
 
     def __init__(self, entries: Iterable[Entry], changed: Callable[[int], bool]) -> None:
@@ -78,13 +83,19 @@ class Replay:
         self.loose: dict[Key, Entry] = {}
         self.closed: set[Key] = set()
         """Generators that their consumer closed early, and the index of the item that was never asked for."""
-        self._strict = self._settle(entries)
-        self.children = {entry[15] for entry in (*self._strict, *self.loose.values()) if entry[15] is not None}
+        self.loosened = False
+        """An attempt has failed, or the source has changed, since the journal began."""
+        self.races: list[tuple[int, int]] = []
+        """`(n, count)`: that many of asyncio's timeouts had run out when entry `n` was delivered."""
+        self.children: set[int] = set()
         """The actions whose outcome counts; one whose outcome was discarded goes on where it is called again."""
+        self._strict = self._settle(entries)
         self._turn = 0
         self._consumed: set[int] = set()
         self._index: dict[Key, Entry] = {}
         self._positions: dict[tuple[int, int], Key] = {}
+        self.races.sort()
+        self._race_turn = 0
         self._by_begun: list[Entry] | None = None
         self._by_begun_turn = 0
         self._late: list[Key] = []
@@ -98,6 +109,10 @@ class Replay:
     def _settle(self, entries: Iterable[Entry]) -> list[Entry]:
         """Apply what later rows say of earlier ones; what remains, in order of delivery."""
         rows = entries if isinstance(entries, list) else list(entries)
+        self.children.update(row[15] for row in rows if row[15] is not None)
+        for row in rows:
+            if row[20] is not None:
+                self.races.extend(decode_races(row[20]))
         if not any(row[8] in _ABOUT_OTHERS or row[16] is not None for row in rows):
             return rows
         kept: dict[int, Entry] = {}
@@ -112,19 +127,27 @@ class Replay:
                 if gone is not None:
                     by_key.pop(key_of(gone), None)
                 else:
-                    self.loose = {k: e for k, e in self.loose.items() if e.n != entry.seq}
+                    gone = next((old for old in self.loose.values() if old.n == entry.seq), None)
+                    if gone is not None:
+                        del self.loose[key_of(gone)]
+                if gone is not None and gone.child is not None:
+                    self.children.discard(gone.child)
             elif result == Result.LOOSEN:
+                self.loosened = True
+                self.races = [race for race in self.races if race[0] < entry.seq or race[0] > entry.n]
                 for n in [n for n in kept if n >= entry.seq]:
                     moved = kept.pop(n)
                     by_key.pop(key_of(moved), None)
                     # A cancelled call is not reused: nothing may ever cancel it again on the new path.
                     if moved.result != Result.CANCELLED:
                         self.loose[key_of(moved)] = moved
+                    elif moved.child is not None:
+                        self.children.discard(moved.child)
             elif result == Result.REUSE:
                 for k, old in self.loose.items():
                     if old.n == entry.seq:
                         del self.loose[k]
-                        kept[entry.n] = old._replace(n=entry.n, after=entry.after)
+                        kept[entry.n] = old._replace(n=entry.n, after=entry.after, seq=entry.occ, begun=entry.begun)
                         by_key[k] = entry.n
                         alias[entry.seq] = entry.n
                         break
@@ -215,6 +238,14 @@ class Replay:
             late.pop()
         return bool(late)
 
+    def fires_before(self, n: int) -> int:
+        """How many of asyncio's timeouts had run out when entry `n` was delivered. Asked for ascending `n` only."""
+        races = self.races
+        while self._race_turn + 1 < len(races) and races[self._race_turn + 1][0] <= n:
+            self._race_turn += 1
+        number, count = races[self._race_turn]
+        return count if number <= n else 0
+
     def is_changed(self, entry: Entry) -> bool:
         """Whether that entry was written by other source than today's."""
         return self._changed(entry[14])
@@ -255,6 +286,19 @@ class Replay:
 def key_of(entry: Entry) -> Key:
     """What an entry is found by."""
     return (entry[3], entry[9], entry[5], entry[6])
+
+
+def encode_races(races: list[tuple[int, int]]) -> bytes:
+    """As `Entry.races` holds them."""
+    return msgspec.msgpack.encode(races)
+
+
+def decode_races(data: bytes) -> list[tuple[int, int]]:
+    """The reverse; what cannot be read is left out, and replay then waits for nothing."""
+    try:
+        return msgspec.msgpack.decode(data, type=list[tuple[int, int]])
+    except msgspec.MsgspecError:
+        return []
 
 
 def _begun(entry: Entry) -> int:

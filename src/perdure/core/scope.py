@@ -74,6 +74,14 @@ def driving(count: int) -> None:
             _known_threads.update(threading._active)  # type: ignore[attr-defined]
 
 
+def unknown_threads() -> bool:
+    """Whether there are threads that neither perdure started nor were there before the runs of this process."""
+    return any(
+        ident not in _known_threads and not thread.name.startswith("perdure-")
+        for ident, thread in list(threading._active.items())  # type: ignore[attr-defined]
+    )
+
+
 def know_this_thread() -> None:
     """This thread starts runs or serves perdure; it is no stray thread of a body."""
     if _drives:

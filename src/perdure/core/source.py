@@ -67,8 +67,11 @@ class Sources:
         return self._source
 
     def _module_hash(self, name: str, module: Any) -> tuple[str, bytes] | None:
-        file = getattr(module, "__file__", None)
-        if file is None:
+        try:
+            file = getattr(module, "__file__", None)
+        except Exception:  # a module that computes its attributes is none of ours
+            return None
+        if not isinstance(file, str):
             # A notebook's cells live in a `__main__` that has no file: its functions are all there is.
             if name == "__main__" and self._root is None:
                 return "__main__", _hash_functions(module)

@@ -66,6 +66,8 @@ class Worker:
         self._lock = threading.Lock()
         self._loops: list[LoopThread] = []
         self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
+        self._claiming: set[bytes] = set()
+        """Tokens on their way into the store, whose driver does not exist yet."""
         self._lazy: set[Driver] = set()
         self._lazy_armed = False
         self._beating = False
@@ -137,8 +139,14 @@ class Worker:
     def submit(self, new: NewRun, spec: TaskSpec) -> Driver | Run:
         """Store a run and drive it. Gives its driver, or the run that already has that name. Blocks on the store."""
         self._attend()
-        created = self.writer.submit_through(CreateRun(new, self._claim()))
+        claim = self._claim()
+        try:
+            created = self.writer.submit_through(CreateRun(new, claim))
+        except BaseException:
+            self._claiming.discard(claim.token)
+            raise
         if not created.fresh:
+            self._claiming.discard(claim.token)
             return created.run
         driver = self._driver(created.run, spec, fresh=True)
         driver.loop.soon(driver.start)
@@ -150,10 +158,14 @@ class Worker:
         future: Future[Driver | Run] = Future()
         loop = self.loop
 
+        claim = self._claim()
+
         def created(answer: Created | StoreError) -> None:
             if isinstance(answer, StoreError):
+                self._claiming.discard(claim.token)
                 future.set_exception(answer)
             elif not answer.fresh:
+                self._claiming.discard(claim.token)
                 future.set_result(answer.run)
             else:
                 loop.soon(begin, answer.run)
@@ -164,14 +176,16 @@ class Worker:
             driver.start()
 
         def send() -> None:
-            self.writer.submit(Submission(CreateRun(new, self._claim()), created))
+            self.writer.submit(Submission(CreateRun(new, claim), created))
             loop.flush_soon(self.writer)
 
         loop.soon(send)
         return future
 
     def _claim(self) -> Claim:
-        return Claim(secrets.token_bytes(16), self.id)
+        token = secrets.token_bytes(16)
+        self._claiming.add(token)
+        return Claim(token, self.id)
 
     def take(self, run: Run, spec: TaskSpec, statuses: Collection[Status]) -> Driver | None:
         """Claim a stored run and drive it; `None` if somebody was faster. Blocks on the store."""
@@ -180,16 +194,21 @@ class Worker:
         if run.status == Status.FAILED:
             # Continuing by hand is a new beginning for the crash count.
             length = max(length, run.mark + 1)
-        claimed = self.store.claim(run.id, self._claim(), expect=run.token, entries=length, statuses=statuses)
-        if claimed is None:
-            return None
-        driver = self._driver(claimed, spec, fresh=False)
+        claim = self._claim()
+        try:
+            claimed = self.store.claim(run.id, claim, expect=run.token, entries=length, statuses=statuses)
+            if claimed is None:
+                return None
+            driver = self._driver(claimed, spec, fresh=False)
+        finally:
+            self._claiming.discard(claim.token)
         driver.loop.soon(driver.start)
         return driver
 
     def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool) -> Driver:
         driver = Driver(self, run, spec, self.loop, fresh=fresh)
         self.drivers[run.id] = driver
+        self._claiming.discard(driver.token)
         return driver
 
     def left(self, driver: Driver) -> None:
@@ -202,7 +221,8 @@ class Worker:
         if run.token is None or run.worker is None:
             return None
         if run.worker == self.id:
-            return self._row() if run.id in self.drivers else None
+            # A claim of ours counts from the moment at which it may be in the store.
+            return self._row() if run.token in self._claiming or run.id in self.drivers else None
         if self.liveness.is_dead(run.worker):
             return None
         row = self.store.worker(run.worker)

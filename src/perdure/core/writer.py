@@ -17,12 +17,13 @@ decided by what commits really took.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
-from .body import Body, LoopWaiter, Outcome
+from .body import Body
 from .branch import Call
 from .clock import perf
 from .model import (
@@ -36,10 +37,13 @@ from .model import (
     Result,
     RunWrites,
 )
+from .waits import LoopWaiter, Outcome
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .ports import Store
+
+log = logging.getLogger("perdure")
 
 SLOW_NS = 5_000_000
 """A commit that takes longer than this (nanoseconds, smoothed) moves to the writer thread."""
@@ -50,7 +54,20 @@ FAST_NS = 2_000_000
 class Record:
     """An outcome on its way into the journal."""
 
-    __slots__ = ("after", "at", "call", "child", "done", "error", "item", "n", "result", "took", "value", "waiter")
+    __slots__ = (
+        "after",
+        "at",
+        "call",
+        "child",
+        "done",
+        "error",
+        "item",
+        "n",
+        "result",
+        "took",
+        "value",
+        "waiter",
+    )
 
     def __init__(
         self,
@@ -82,9 +99,7 @@ class Record:
         yield from ()
         if self.error is not None:
             raise self.error
-        body = self.call.body
-        body.last = self.n
-        return Outcome(self.n, self.result, self.value)
+        return self.call.body.handing(Outcome(self.n, self.result, self.value))
 
     def block(self) -> Outcome:
         """As an effect: get it onto disk from a thread, or from a loop that may block. No hop, the caller commits."""
@@ -291,15 +306,13 @@ class Writer:
         self._measure(perf() - began)
         record.done = True
         if not written:
-            driver.fenced()
-            record.error = driver.stopped_error()
+            with _last_resort:
+                _refuse(driver, [record])
         elif record.waiter is not None:
             body = record.call.body
             body.committed(record.waiter, Outcome(n, record.result, record.value))
-            if body.loop.here():
-                body.pump()
-            else:
-                body.loop.soon(body.pump)
+            with _last_resort:
+                _pump(body)
         return True
 
     def _drain(self) -> None:
@@ -328,22 +341,19 @@ class Writer:
         self._measure(perf() - began)
         bodies: dict[Body, None] = {}
         for (driver, outbox), answer in zip(taken, answers, strict=False):
-            if answer:
-                _announce(driver, outbox, bodies)
-            else:
-                driver.fenced()
-                for record in _records(outbox):
-                    record.done = True
-                    record.error = driver.stopped_error()
+            with _last_resort:
+                if answer:
+                    _announce(driver, outbox, bodies)
+                else:
+                    _refuse(driver, outbox)
         if submissions:
             for submission, created in zip(submissions, answers[len(taken) :], strict=True):
                 assert isinstance(created, Created)
-                submission.answer(created)
+                with _last_resort:
+                    submission.answer(created)
         for body in bodies:
-            if body.loop.here():
-                body.pump()
-            else:
-                body.loop.soon(body.pump)
+            with _last_resort:
+                _pump(body)
 
     def _failed(self, taken: list[tuple[Driver, list[Item]]], submissions: list[Submission], error: StoreError) -> None:
         for driver, outbox in taken:
@@ -360,6 +370,35 @@ class Writer:
             self._slow = self._smoothed_ns > FAST_NS
         else:
             self._slow = self._smoothed_ns > SLOW_NS
+
+
+class _LastResort:
+    """One listener's fault may neither end the leader's thread nor keep the others from being told (W2)."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if error is None or not isinstance(error, Exception):
+            return False
+        log.error("a committed outcome could not be announced", exc_info=error)
+        return True
+
+
+_last_resort = _LastResort()
+
+
+def _pump(body: Body) -> None:
+    if body.loop.here():
+        body.pump()
+    else:
+        body.loop.soon(body.pump)
+
+
+def _refuse(driver: Driver, outbox: list[Item]) -> None:
+    driver.fenced()
+    for record in _records(outbox):
+        record.done = True
+        record.error = driver.stopped_error()
 
 
 def _store_error(error: BaseException) -> StoreError:
@@ -405,8 +444,10 @@ def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
         elif kind is Reuse:
             n += 1
             item.n = n
-            row = _mark(run, item.call.body.action, n, item.original, Result.REUSE, source)
-            entries.append(row._replace(item=item.item, after=item.after))
+            call = item.call
+            row = _mark(run, call.body.action, n, item.original, Result.REUSE, source)
+            # `seq` names the entry; where the call stands now, and when it was made, go along for the next replay.
+            entries.append(row._replace(item=item.item, after=item.after, occ=call.seq, begun=call.begun))
         elif kind is Action:
             actions.append(item)
         elif kind is ActionState:
@@ -433,7 +474,7 @@ def _entry(record: Record, run: int, n: int, source: int) -> Any:
     return (
         run, call.body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
         call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after,
-        record.at, record.took, call.begun,
+        record.at, record.took, call.begun, call.body.take_notes(),
     )  # fmt: skip
 
 

@@ -19,16 +19,19 @@ from perdure.core.values._errors import decode_error, describe_error, encode_err
 from perdure.core.values._names import logical_module, set_main_name
 from perdure.core.values._preview import preview
 from perdure.core.values._signature import Signature
+from perdure.core.values._wire import add_file_types, find_file_types
 
 __all__ = [
     "ANY",
     "INLINE_LIMIT",
     "Codec",
     "Signature",
+    "add_file_types",
     "codec_for",
     "decode_error",
     "describe_error",
     "encode_error",
+    "find_file_types",
     "logical_module",
     "preview",
     "set_main_name",

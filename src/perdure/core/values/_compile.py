@@ -20,6 +20,7 @@ from perdure.core.values import _nodes as nodes
 from perdure.core.values import _records as records
 from perdure.core.values._names import type_text
 from perdure.core.values._nodes import Node
+from perdure.core.values._wire import is_file_type
 from perdure.errors import UnsupportedTypeError
 
 Env = Mapping[Any, Any]  # type variables and what stands for them
@@ -177,6 +178,8 @@ class _Compiler:
             return containers.DictNode(label, self._node(key, env), self._node(item, env), _MAPPINGS[cls])
         if cls in _LEAVES or _is_late_leaf(cls):
             return nodes.LeafNode(cls)
+        if is_file_type(cls):
+            return nodes.FileNode(cls)
         if issubclass(cls, Enum) and cls._member_map_:
             return nodes.EnumNode(cls)
         if cls.__module__.partition(".")[0] == "pathlib" and hasattr(cls, "joinpath"):

@@ -242,6 +242,16 @@ class LeafNode(Node):
         return wire
 
 
+class FileNode(LeafNode):
+    """`File` or `Dir`: what it refers to in the blob store, never the content."""
+
+    def _plain(self, value: Any) -> object:
+        from os import PathLike
+
+        note = f"make one with {self.label}.from_local(path)" if isinstance(value, (str, PathLike)) else ""
+        raise Misfit(self.label, value, note)
+
+
 def _downcast(cls: type, value: Any) -> object:
     from datetime import date, datetime, timedelta
 

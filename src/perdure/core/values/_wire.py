@@ -3,7 +3,7 @@
 A value under no declaration (`Any`) is written so that it comes back as it was: a tuple as a tuple, a set as a
 set. The same extensions carry the leaves of declared types (a `Decimal` is written alike under `Decimal` and under
 `Any`), so any stored value can be read for display without its declaration. Only the standard library's value types
-have a code; nothing here looks up a class by a name taken from data.
+and perdure's own `File` and `Dir` have a code; nothing here looks up a class by a name taken from data.
 
 The codes are part of the stored format: never renumber one.
 """
@@ -33,6 +33,8 @@ DECIMAL: Final = 12  # its text
 UUID: Final = 13  # its 16 bytes
 COMPLEX: Final = 14  # [real, imaginary]
 RANGE: Final = 15  # [start, stop, step]
+FILE: Final = 16  # [hash, size, name]: what a File refers to in the blob store
+DIR: Final = 17  # the same for a Dir
 
 SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 """Types of immutable values that MessagePack itself keeps apart: bytes in, the same value out."""
@@ -61,6 +63,28 @@ def dump_any(value: object, canonical: bool = False) -> object:
     if dump is None:
         raise NotStorable(value)
     return dump(value, canonical)
+
+
+_file_types: list[Any] = []
+_find_file_types: Callable[[], object] | None = None
+
+
+def add_file_types(file: type, folder: type) -> None:
+    """Make `File` and `Dir` known, which live in a layer above: `perdure.io` calls this when it is imported."""
+    _file_types[:] = file, folder
+    _DUMP[file] = _dump_file
+    _DUMP[folder] = _dump_dir
+
+
+def find_file_types(find: Callable[[], object]) -> None:
+    """Set what imports `perdure.io` when a stored `File` or `Dir` is met before anybody else has imported it."""
+    global _find_file_types
+    _find_file_types = find
+
+
+def is_file_type(cls: type) -> bool:
+    """Whether it is `File` or `Dir`."""
+    return cls in _file_types
 
 
 def _late(cls: type) -> Dump | None:
@@ -199,6 +223,18 @@ def _dump_uuid(value: Any, canonical: bool) -> object:
     return Ext(UUID, value.bytes)
 
 
+def _dump_reference(code: int, value: Any) -> object:
+    return Ext(code, encode([bytes.fromhex(value.hash), value.size, dump_str(value.name)]))
+
+
+def _dump_file(value: Any, canonical: bool) -> object:
+    return _dump_reference(FILE, value)
+
+
+def _dump_dir(value: Any, canonical: bool) -> object:
+    return _dump_reference(DIR, value)
+
+
 def _dump_complex(value: complex, canonical: bool) -> object:
     return Ext(COMPLEX, encode([value.real, value.imag]))
 
@@ -271,6 +307,15 @@ def _load_uuid(data: memoryview) -> object:
     return uuid.UUID(bytes=bytes(data))
 
 
+def _load_reference(code: int, data: memoryview) -> object:
+    if not _file_types and _find_file_types is not None:
+        _find_file_types()
+    if not _file_types:
+        raise ValueError("a File or Dir can be read only where perdure.io can be imported")
+    digest, size, name = decode_any(data)
+    return _file_types[code - FILE](name=name, hash=digest.hex(), size=size)  # refuses what makes no sense
+
+
 _LOAD: dict[int, Callable[[memoryview], object]] = {
     INT: lambda data: int.from_bytes(data, "big", signed=True),
     STR: lambda data: bytes(data).decode("utf-8", "surrogatepass"),
@@ -287,6 +332,8 @@ _LOAD: dict[int, Callable[[memoryview], object]] = {
     UUID: _load_uuid,
     COMPLEX: lambda data: complex(*decode_any(data)),
     RANGE: lambda data: range(*decode_any(data)),
+    FILE: lambda data: _load_reference(FILE, data),
+    DIR: lambda data: _load_reference(DIR, data),
 }
 
 

@@ -11,8 +11,8 @@ ON CONFLICT (name) DO NOTHING;
 -- name: insert_entry_fenced
 -- Append one entry, if the claim still holds: fence and row in one statement, the fast path of a sequential body.
 INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                     after, at, took, begun)
-SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+                     after, at, took, begun, races)
+SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 WHERE EXISTS (SELECT 1 FROM runs WHERE id = ? AND token = ? AND status = 'RUNNING');
 
 -- name: holder
@@ -22,8 +22,8 @@ SELECT token FROM runs WHERE id = ? AND status = 'RUNNING';
 -- name: insert_entry
 -- Append an entry inside a transaction that has checked the fence.
 INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                     after, at, took, begun)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                     after, at, took, begun, races)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_action
 -- Record a started action inside a transaction that has checked the fence.
@@ -129,12 +129,12 @@ FROM family WHERE parent IS NOT NULL;
 
 -- name: entries_of_action
 -- One page of a body's entries, in commit order.
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun, races
 FROM entries WHERE run = ? AND action = ? AND n > ? ORDER BY n LIMIT ?;
 
 -- name: entries_of_run
 -- A whole journal by body; the caller merges the bodies, which are each in order (much faster than sorting here).
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun, races
 FROM entries WHERE run = ? ORDER BY action, n;
 
 -- name: actions_of_parent

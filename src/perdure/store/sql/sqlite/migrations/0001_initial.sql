@@ -58,6 +58,7 @@ CREATE TABLE entries (
     at     INTEGER NOT NULL,
     took   INTEGER NOT NULL,
     begun  INTEGER NOT NULL,
+    races  BLOB,
     PRIMARY KEY (run, action, n)
 ) WITHOUT ROWID;
 

@@ -471,15 +471,15 @@ def log_to_stderr() -> None:
     logger.setLevel(logging.ERROR if output.quiet else logging.DEBUG if output.verbose else logging.WARNING)
 
 
-def main(args: list[str] | None = None) -> NoReturn:
+def run(args: list[str] | None = None) -> NoReturn:
     """Run the command line and end the process; every foreseen error is one message."""
     _open_missing_streams()
     if os.environ.get(completion.VARIABLE) is None:
         signals.install()
-    sys.exit(_main(args))
+    sys.exit(_run(args))
 
 
-def _main(args: list[str] | None) -> int:
+def _run(args: list[str] | None) -> int:
     try:
         code = cli.main(args=args, prog_name="perdure", standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -1,0 +1,556 @@
+"""`File` and `Dir`: data too large for a journal, as values that go through it.
+
+`from_local` copies a file or a directory into the blob store beside the journal and gives a small object that refers
+to it by the hash of its content. That object is a value like any other: an argument, a result, a field, an item of a
+list. Only the reference is written to the journal; the content is on disk before the reference can be, and stays
+there when the original is changed or removed.
+
+A `Dir` is stored as a manifest, itself a blob, that lists the names in it with the hashes of their contents; the hash
+of the manifest is the hash of the directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import io
+import os
+import re
+import secrets
+import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import MethodType
+from typing import IO, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, TypeVar, cast, final, overload
+
+import msgspec
+
+from . import runtime
+from .api._dual import Dual
+from .core.ports import Blobs
+from .core.values import add_file_types
+from .errors import StoreError, UsageError
+from .store.blobs import TRIES, check_name, reading, refuse_special, settled, signature, writing
+
+__all__ = ["Dir", "File"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+StrPath = str | os.PathLike[str]
+
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_MAX_LINKS: Final = 40  # as many as Linux follows
+
+
+def _both(fn: Callable[P, R]) -> Dual[P, R]:
+    """A function in two colours; the async one works in a thread."""
+
+    async def aio(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(fn, *args, **kwargs)
+
+    return Dual(fn, aio)
+
+
+class _BothMethod(Generic[S, P, R]):
+    """A method in two colours: `value.method(...)` and `await value.method.aio(...)`."""
+
+    def __init__(self, fn: Callable[Concatenate[S, P], R]) -> None:
+        self._fn = fn
+        self.__doc__ = fn.__doc__
+
+    @overload
+    def __get__(self, owner: None, cls: type[S]) -> _BothMethod[S, P, R]: ...
+
+    @overload
+    def __get__(self, owner: S, cls: type[S]) -> Dual[P, R]: ...
+
+    def __get__(self, owner: S | None, cls: type[S]) -> _BothMethod[S, P, R] | Dual[P, R]:
+        return self if owner is None else _both(cast("Callable[P, R]", MethodType(self._fn, owner)))
+
+
+class _Reference:
+    """What `File` and `Dir` have in common: a name, and the hash and size of a content."""
+
+    __slots__ = ("hash", "name", "size")
+
+    name: str
+    """The last part of the path that it was made from."""
+
+    hash: str
+    """The SHA-256 of its content, in hexadecimal."""
+
+    size: int
+    """The bytes of its content."""
+
+    def __init__(self, *, name: str, hash: str, size: int) -> None:
+        check_name(name)
+        if not isinstance(hash, str) or not _HASH.fullmatch(hash):
+            raise UsageError(f"{hash!r} is no content hash: use {type(self).__name__}.from_local(path)")
+        if type(size) is not int or size < 0:
+            raise UsageError(f"{size!r} is no size in bytes: use {type(self).__name__}.from_local(path)")
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "hash", hash)
+        object.__setattr__(self, "size", size)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a {type(self).__name__} never changes: make another one")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        self.__setattr__(name, None)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        assert isinstance(other, _Reference)
+        return self.hash == other.hash and self.name == other.name
+
+    def __hash__(self) -> int:
+        return builtins.hash((type(self), self.hash, self.name))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r}, size={self.size}, hash='{self.hash[:12]}…')"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.name, self.hash, self.size)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(cls)
+
+
+def _rebuilt(cls: type[_Reference], name: str, hash: str, size: int) -> _Reference:
+    return cls(name=name, hash=hash, size=size)
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+@final
+class File(_Reference):
+    """The content and the name of one file, kept in the blob store. Equal if both are; never changes."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _from_local(path: StrPath) -> File:
+        """Copy a file into the blob store. It is on disk when this returns; the original is free again.
+
+        Raises:
+            UsageError: it does not exist, cannot be read, is no regular file, or does not stop changing.
+            StoreError: the blob store cannot be written.
+        """
+        text = _path(path)
+        name = os.path.basename(text)
+        with reading(text):
+            refuse_special(text, os.stat(text))
+        check_name(name)
+        runtime.refuse_own_files(text)
+        [(hash, size)] = runtime.blobs().put([text])
+        return File(name=name, hash=hash, size=size)
+
+    _from_local.__name__, _from_local.__qualname__ = "from_local", "File.from_local"
+    from_local = _both(_from_local)
+
+    @property
+    def path(self) -> str:
+        """The path of a local, read-only file with this name and content, kept by the blob store: nothing is copied.
+
+        To change the content, `download` it.
+        """
+        return runtime.blobs().path(self.hash, self.size, self.name)
+
+    @_BothMethod
+    def download(self, to: StrPath | None = None) -> str:
+        """Make a copy that is yours to change, and return its path.
+
+        Args:
+            to: the copy's path, whatever file is there is replaced at once; or a directory that it shall lie in under
+                its own name (one that exists, or a path with a slash at its end). Missing directories are made.
+                Without it: a new temporary directory, which is yours to remove.
+        """
+        if to is None:
+            target = os.path.join(_temporary(), self.name)
+        else:
+            target = os.path.abspath(_path(to))
+            if os.fspath(to).endswith(os.sep) or os.path.isdir(target):
+                target = os.path.join(target, self.name)
+            with writing(target):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+        runtime.blobs().copy(self.hash, self.size, target)
+        return target
+
+    @_BothMethod
+    def open(
+        self, mode: str = "rb", *, encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> IO[Any]:
+        """Open the content to read it: `"rb"` for bytes, `"r"` for text (UTF-8 unless said otherwise)."""
+        if mode not in ("rb", "br", "r", "rt", "tr"):
+            raise UsageError(f"a File never changes, so it opens with 'rb' or 'r', not {mode!r}: download it to write")
+        binary = runtime.blobs().open(self.hash, self.size)
+        if "b" in mode:
+            return binary
+        return io.TextIOWrapper(binary, encoding or "utf-8", errors, newline)
+
+
+# -- directories -----------------------------------------------------------------------------------------------------
+
+
+class _Entry(msgspec.Struct, array_like=True, frozen=True):
+    """One name in a directory's manifest.
+
+    Attributes:
+        path: where it lies, relative, as the bytes that the file system has, with slashes.
+        kind: "dir", "file", "exec" (a file that may be executed) or "link".
+        data: the digest of a file, the target of a link.
+        size: the bytes of a file.
+    """
+
+    path: bytes
+    kind: str
+    data: bytes = b""
+    size: int = 0
+
+    @property
+    def text(self) -> str:
+        return os.fsdecode(self.path)
+
+    @property
+    def is_file(self) -> bool:
+        return self.kind in ("file", "exec")
+
+
+class _Manifest(msgspec.Struct, array_like=True, frozen=True):
+    """What a directory's blob holds, as MessagePack. Part of the stored format: the hash of a Dir is taken over it."""
+
+    kind: str
+    version: int
+    entries: list[_Entry]
+
+
+_KIND: Final = "perdure.Dir"
+_VERSION: Final = 1
+_read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
+
+
+@final
+class Dir(_Reference):
+    """A tree of files and its name, kept in the blob store. Equal if both are; never changes.
+
+    Kept are the files with their contents, sub-directories, empty ones too, which files may be executed, and symbolic
+    links that stay inside. Owners, times and other permissions are not.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def _from_local(path: StrPath) -> Dir:
+        """Copy a directory into the blob store. It is on disk when this returns; the original is free again.
+
+        Raises:
+            UsageError: it does not exist, cannot be read, does not stop changing, or holds something that cannot be
+                stored: a device, a socket, a FIFO, a link that leads out of it.
+            StoreError: the blob store cannot be written.
+        """
+        text = _path(path)
+        name = os.path.basename(os.path.abspath(text))
+        with reading(text):
+            found = os.stat(text)
+        if not stat.S_ISDIR(found.st_mode):
+            refuse_special(text, found)
+            raise UsageError(f"{text} is a file, not a directory: use File.from_local")
+        if not name:
+            raise UsageError(f"{text} has no name of its own: name a directory below it")
+        check_name(name)
+        runtime.refuse_own_files(text)
+        blobs = runtime.blobs()
+        entries = _stored(text, blobs)
+        hash = blobs.put_bytes(msgspec.msgpack.encode(_Manifest(_KIND, _VERSION, entries)))
+        return Dir(name=name, hash=hash, size=sum(entry.size for entry in entries))
+
+    _from_local.__name__, _from_local.__qualname__ = "from_local", "Dir.from_local"
+    from_local = _both(_from_local)
+
+    @property
+    def path(self) -> str:
+        """The path of a local, read-only directory with this name and content, kept by the blob store.
+
+        Its files are the blob store's own, so nothing is copied (except files that may be executed, once). To change
+        the content, `download` it.
+        """
+        blobs = runtime.blobs()
+
+        def fill(top: str) -> None:
+            os.chmod(top, 0o755)
+            links = []
+            for entry in _entries(self, blobs):
+                place = os.path.join(top, entry.text)
+                if entry.kind == "dir":
+                    os.mkdir(place)
+                    os.chmod(place, 0o755)
+                elif entry.kind == "link":
+                    links.append((entry.data, place))
+                else:
+                    blobs.link(entry.data.hex(), entry.size, place, executable=entry.kind == "exec")
+            for target, place in links:  # last, so that nothing is ever written through one
+                os.symlink(target, os.fsencode(place))
+
+        return blobs.tree(self.hash, self.name, fill)
+
+    @_BothMethod
+    def download(self, to: StrPath | None = None) -> str:
+        """Make a copy that is yours to change, and return its path.
+
+        Args:
+            to: the directory that shall hold the content. Made where it is missing; where it exists, its files of the
+                same names are replaced one by one and all others stay. So a download that a crash cut short can be
+                made again. Without it: a directory of this name in a new temporary one, which is yours to remove.
+        """
+        blobs = runtime.blobs()
+        entries = _entries(self, blobs)
+        top = os.path.abspath(_path(to)) if to is not None else os.path.join(_temporary(), self.name)
+        with writing(top):
+            os.makedirs(top, exist_ok=True)
+        links = []
+        for entry in entries:
+            place = os.path.join(top, entry.text)
+            if entry.kind == "dir":
+                with writing(place):
+                    _real_folder(place)
+            elif entry.kind == "link":
+                links.append((entry.data, place))
+            else:
+                blobs.copy(entry.data.hex(), entry.size, place, executable=entry.kind == "exec")
+        for target, place in links:
+            with writing(place):
+                _put_link(target, place)
+        return top
+
+    def walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Its directories from the top down, as `os.walk` gives them: path, names of directories, names of the rest.
+
+        Paths are relative to this directory, which itself is `""`. Nothing is made on disk.
+        """
+        folders: dict[str, tuple[list[str], list[str]]] = {"": ([], [])}
+        for entry in _entries(self, runtime.blobs()):
+            parent, name = os.path.split(entry.text)
+            if entry.kind == "dir":
+                folders[entry.text] = ([], [])
+                folders[parent][0].append(name)
+            else:
+                folders[parent][1].append(name)
+        stack = [""]
+        while stack:
+            path = stack.pop()
+            names, others = folders[path]
+            stack.extend(os.path.join(path, name) for name in reversed(names))
+            yield path, names, others
+
+    def files(self) -> dict[str, File]:
+        """Its files by their paths relative to this directory, in order. Links are not among them."""
+        return {
+            entry.text: File(name=os.path.basename(entry.text), hash=entry.data.hex(), size=entry.size)
+            for entry in _entries(self, runtime.blobs())
+            if entry.is_file
+        }
+
+
+def _stored(top: str, blobs: Blobs) -> list[_Entry]:
+    """The manifest of a directory whose files are in the blob store, all as they were at one moment."""
+    changed = None
+    for attempt in range(TRIES):
+        found = _scanned(top)
+        if found is None:
+            continue
+        entries, states = found
+        _check(entries, top)
+        wanted = [entry for entry in entries if entry.is_file]
+        try:
+            stored = dict(zip(wanted, blobs.put([os.path.join(top, entry.text) for entry in wanted]), strict=True))
+        except UsageError:
+            # Gone, or replaced by something else, since it was listed?
+            if attempt < TRIES - 1 and _changed(states) is not None:
+                continue
+            raise
+        changed = _changed(states)
+        if changed is None:
+            return [_with_content(entry, *stored[entry]) if entry in stored else entry for entry in entries]
+    raise UsageError(
+        f"{changed or top} changed each of the {TRIES} times that {top} was copied: stop whatever writes to it, or "
+        f"copy it aside first"
+    )
+
+
+def _with_content(entry: _Entry, hash: str, size: int) -> _Entry:
+    return _Entry(entry.path, entry.kind, bytes.fromhex(hash), size)
+
+
+States = list[tuple[bytes, tuple[int, ...]]]
+
+
+def _scanned(top: str) -> tuple[list[_Entry], States] | None:
+    """All names below a directory, sorted, and what tells whether anything changed since; `None` while one does."""
+    root = os.fsencode(top)
+    entries: list[_Entry] = []
+    states: States = []
+    folders = [b""]
+    while folders:
+        folder = folders.pop()
+        place = os.path.join(root, folder) if folder else root
+        with reading(os.fsdecode(place)):
+            # Before the names are read, so that a name that comes later shows.
+            state = settled(place)
+            if state is None:
+                return None
+            states.append((place, signature(state)))
+            with os.scandir(place) as names:
+                children = list(names)
+        for child in children:
+            path = os.path.join(folder, child.name)
+            with reading(os.fsdecode(child.path)):
+                found = child.stat(follow_symlinks=False)
+                entry = _entry_of(path, child.path, found)
+            entries.append(entry)
+            if entry.kind == "dir":
+                folders.append(path)
+            else:
+                states.append((child.path, signature(found)))
+    entries.sort(key=lambda entry: entry.path)
+    return entries, states
+
+
+def _entry_of(path: bytes, place: bytes, found: os.stat_result) -> _Entry:
+    if stat.S_ISDIR(found.st_mode):
+        return _Entry(path, "dir")
+    if stat.S_ISLNK(found.st_mode):
+        return _Entry(path, "link", os.readlink(place))
+    refuse_special(os.fsdecode(place), found)
+    return _Entry(path, "exec" if found.st_mode & 0o100 else "file")
+
+
+def _changed(states: States) -> str | None:
+    for place, state in states:
+        try:
+            if signature(os.lstat(place)) == state:
+                continue
+            if place == states[0][0] and signature(os.stat(place)) == state:
+                continue  # the directory itself was named through a link
+        except OSError:
+            pass
+        return os.fsdecode(place)
+    return None
+
+
+def _entries(folder: Dir, blobs: Blobs) -> list[_Entry]:
+    """The manifest of a Dir, checked: a blob is data, and data may come from anybody (P11)."""
+    data = blobs.read(folder.hash)
+    try:
+        manifest = _read_manifest(data)
+        if manifest.kind != _KIND:
+            raise ValueError(f"it begins with {manifest.kind!r}")
+        if manifest.version != _VERSION:
+            raise ValueError(f"its version is {manifest.version}, and this perdure knows {_VERSION}")
+        _check(manifest.entries, folder.name)
+        for entry in manifest.entries:
+            if entry.is_file and (len(entry.data) != 32 or entry.size < 0):
+                raise ValueError(f"{entry.text!r} has no content")
+    except (UsageError, ValueError) as error:
+        raise StoreError(
+            f"blob {folder.hash} of the blob store {blobs.url} is not the manifest of directory {folder.name!r} "
+            f"({error}): store the directory again"
+        ) from error
+    return manifest.entries
+
+
+def _check(entries: list[_Entry], top: str) -> None:
+    """Refuse names and links that would lead out of the directory, and a tree that is none."""
+    known = {entry.path: entry for entry in entries}
+    before = b""
+    for entry in entries:
+        if entry.kind not in ("dir", "file", "exec", "link"):
+            raise UsageError(f"{entry.text!r} in {top} is of the unknown kind {entry.kind!r}: upgrade perdure")
+        if entry.path <= before:
+            raise UsageError(f"{entry.text!r} in {top} stands out of order: store the directory again")
+        before = entry.path
+        parent, _, name = entry.path.rpartition(b"/")
+        check_name(os.fsdecode(name))
+        if parent or entry.path.startswith(b"/"):
+            holder = known.get(parent)
+            if holder is None or holder.kind != "dir":
+                raise UsageError(f"{entry.text!r} in {top} lies in no directory of it: store the directory again")
+    for entry in entries:
+        if entry.kind == "link" and _leaves(entry, known):
+            raise UsageError(
+                f"{os.path.join(top, entry.text)} is a symbolic link to {os.fsdecode(entry.data)!r}, which leads out "
+                f"of {top} or nowhere: put what it means in its place, or make it a relative link that stays inside"
+            )
+
+
+def _leaves(link: _Entry, known: dict[bytes, _Entry]) -> bool:
+    """Whether following a link could lead out of the directory, other links on its way included.
+
+    Text alone does not tell: beside `here -> .`, the link `up -> here/../x` names a place above the top.
+    """
+    place = link.path.split(b"/")[:-1]
+    ahead = deque(link.data.split(b"/"))
+    followed = 0
+    if not link.data or link.data.startswith(b"/") or b"\0" in link.data:
+        return True
+    while ahead:
+        part = ahead.popleft()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if not place:
+                return True
+            place.pop()
+            continue
+        met = known.get(b"/".join((*place, part)))
+        if met is None or met.kind != "link":
+            place.append(part)
+            continue
+        followed += 1
+        if followed > _MAX_LINKS or met.data.startswith(b"/"):
+            return True
+        ahead.extendleft(reversed(met.data.split(b"/")))
+    return False
+
+
+# -- places ----------------------------------------------------------------------------------------------------------
+
+
+def _path(path: StrPath) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UsageError(f"{text!r} is not a path: give text or a pathlib.Path")
+    return text
+
+
+def _temporary() -> str:
+    import tempfile
+
+    return tempfile.mkdtemp(prefix="perdure-")
+
+
+def _real_folder(place: str) -> None:
+    """Make a directory where there is none. A link to one will not do: what is written below would land elsewhere."""
+    with suppress(FileExistsError):
+        os.mkdir(place)
+    if not stat.S_ISDIR(os.lstat(place).st_mode):
+        raise UsageError(f"{place} is in the way of a directory: remove it, or name another place")
+
+
+def _put_link(target: bytes, place: str) -> None:
+    temp = os.path.join(os.path.dirname(place), f".perdure-{secrets.token_hex(8)}")
+    os.symlink(target, os.fsencode(temp))
+    try:
+        os.replace(temp, place)
+    except OSError:
+        os.unlink(temp)
+        raise
+
+
+add_file_types(File, Dir)

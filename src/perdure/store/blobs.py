@@ -1,0 +1,577 @@
+"""The local blob store: the content of files, each once, under the SHA-256 of its bytes.
+
+    sha256/ab/<hash>        a blob, read-only; `<hash>.x` is the same as an executable, made when it is first asked for
+    files/<hash>/<name>     a blob under its own name: a hard link inside this directory
+    trees/<hash>/<name>/    a directory under its own name, made of such links
+    staging/<id>            what is being written; `<id>.lock` is locked for as long as its writer lives
+
+A blob is written and fsynced under `staging` and renamed then, so whatever has a blob's name is whole, whenever the
+process or the machine died. What a dead writer left in `staging` the next one removes. Nobody else's file is ever
+linked into here: its owner may still write to it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import BinaryIO, Final, TypeVar
+
+from perdure.core.clock import wall
+from perdure.errors import PerdureError, StoreError, StoreUnavailableError, UsageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK: Final = 1 << 20
+TRIES: Final = 5
+THREADS: Final = 8
+"""Files written at once. Nearly all of a small file's time is its fsync, and a file system commits several in one."""
+
+_ZEROS: Final = bytes(CHUNK)
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_FICLONE: Final[int] = getattr(fcntl, "FICLONE", 0x40049409)
+_NO_LINK: Final = {errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
+
+
+class LocalBlobs:
+    """`Blobs` in a directory. Safe from any thread and process, also several at once."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root: Final = os.path.abspath(root)
+        self._swept = False
+        # Directories whose own names are on disk: synced by this process, whoever made them.
+        self._anchored: set[str] = set()
+
+    @property
+    def url(self) -> str:
+        return self.root
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
+        with self._staging() as staging:
+            found = each(lambda source: self._take(source, staging), sources)
+            self._anchor({self._shard(hash) for hash, _ in found})
+        return found
+
+    def put_bytes(self, data: bytes) -> str:
+        hash = hashlib.sha256(data).hexdigest()
+        with self._staging() as staging, self._storing():
+            fd, temp = _create(staging)
+            try:
+                _write(fd, memoryview(data))
+                self._publish(fd, temp, hash, len(data))
+            finally:
+                os.close(fd)
+            self._anchor({self._shard(hash)})
+        return hash
+
+    def _take(self, source: str, staging: str) -> tuple[str, int]:
+        """Copy one file in. What changes meanwhile is copied again: the blob must be what the file was at one time."""
+        for _ in range(TRIES):
+            with reading(source):
+                before = settled(source)
+                if before is None:
+                    continue
+                refuse_special(source, before)
+                # Not blocking, should a FIFO have taken the file's place just now.
+                fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                with self._storing():
+                    out, temp = _create(staging)
+                try:
+                    hash, size = _copy(fd, out, before.st_size, lambda: reading(source), self._storing)
+                    with reading(source):
+                        # Under /proc and /sys sizes mean nothing.
+                        whole = size == before.st_size or not before.st_size
+                        same = whole and signature(os.stat(source)) == signature(before)
+                    with self._storing():
+                        if same:
+                            self._publish(out, temp, hash, size)
+                            return hash, size
+                        os.unlink(temp)
+                finally:
+                    os.close(out)
+            finally:
+                os.close(fd)
+        raise UsageError(
+            f"{source} changed each of the {TRIES} times that it was copied: stop whatever writes to it, or copy it "
+            f"aside first"
+        )
+
+    def _publish(self, fd: int, temp: str, hash: str, size: int, *, executable: bool = False) -> None:
+        """Give a written file its final name, unless its content is there already. The caller syncs the directory."""
+        final = self._blob(hash, executable)
+        if _is_file(final, size):
+            os.unlink(temp)
+            return
+        os.makedirs(os.path.dirname(final), 0o755, exist_ok=True)
+        os.fchmod(fd, 0o555 if executable else 0o444)
+        _sync(fd)
+        os.rename(temp, final)
+
+    def _anchor(self, folders: Iterable[str]) -> None:
+        """Take the names in these directories to disk, and the first time those of the directories above.
+
+        Also where nothing new was written: another process may have renamed a blob and not have come to this yet.
+        """
+        shards = sorted(folders)
+        base = os.path.dirname(self.root)
+        above = [os.path.join(self.root, "sha256"), self.root, base]
+        if os.path.basename(base) == ".perdure":
+            above.append(os.path.dirname(base))
+        with self._storing():
+            each(_sync_folder, shards)
+            if not self._anchored.issuperset(shards):
+                for folder in above:
+                    with suppress(PermissionError):  # not ours to read, then it was not ours to make
+                        _sync_folder(folder)
+                self._anchored.update(shards)
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def open(self, hash: str, size: int) -> BinaryIO:
+        return os.fdopen(self._open(hash, size), "rb")
+
+    def read(self, hash: str) -> bytes:
+        with os.fdopen(self._open(hash, None), "rb") as file, self._storing():
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != hash:
+            raise self._damaged(hash, "its content does not have that hash")
+        return data
+
+    def copy(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
+        source = self._open(hash, size)
+        try:
+            with writing(to):
+                temp = os.path.join(os.path.dirname(to), f".perdure-{secrets.token_hex(8)}")
+                mode = 0o777 if executable else 0o666  # less the user's umask, as for any new file
+                out = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            try:
+                try:
+                    found, length = _copy(source, out, size, self._storing, lambda: writing(to), hashed=False)
+                finally:
+                    os.close(out)
+                if length != size or found not in (hash, ""):
+                    raise self._damaged(hash, "its content does not have that hash")
+                with writing(to):
+                    os.replace(temp, to)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temp)
+                raise
+        finally:
+            os.close(source)
+
+    def link(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
+        source = self._executable(hash, size) if executable else self._checked(hash, size)
+        try:
+            os.link(source, to, follow_symlinks=False)
+        except OSError as error:
+            # Too many links (65,000 on ext4), a file system without them, or a store of another user's.
+            if error.errno not in _NO_LINK:
+                with self._storing():
+                    raise
+            self.copy(hash, size, to, executable=executable)
+            with self._storing():
+                os.chmod(to, 0o555 if executable else 0o444)
+
+    def path(self, hash: str, size: int, name: str) -> str:
+        target = self._named("files", hash, name)
+        if not _is_file(target, size):
+            self._checked(hash, size)
+            with self._staging() as staging, self._storing():
+                temp = os.path.join(staging, secrets.token_hex(8))
+                self.link(hash, size, temp)
+                os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+                os.rename(temp, target)
+                # Two links to one file: rename does nothing then, and the temporary one goes with `staging`.
+        return target
+
+    def tree(self, hash: str, name: str, fill: Callable[[str], None]) -> str:
+        target = self._named("trees", hash, name)
+        if not os.path.isdir(target):
+            with self._staging() as staging, self._storing():
+                temp = os.path.join(staging, "tree")
+                os.mkdir(temp)
+                fill(temp)
+                # As for a blob: whatever has its name is whole.
+                each(_sync_folder, [folder for folder, _, _ in os.walk(temp)])
+                os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+                try:
+                    os.rename(temp, target)
+                except OSError:
+                    if not os.path.isdir(target):  # somebody was faster, and made the same
+                        raise
+        return target
+
+    def _executable(self, hash: str, size: int) -> str:
+        """The blob's twin that may be executed: links share one mode, so it takes a file of its own."""
+        target = self._blob(hash, executable=True)
+        if not _is_file(target, size):
+            source = self._open(hash, size)
+            try:
+                with self._staging() as staging, self._storing():
+                    out, temp = _create(staging)
+                    try:
+                        _copy(source, out, size, self._storing, self._storing, hashed=False)
+                        self._publish(out, temp, hash, size, executable=True)
+                    finally:
+                        os.close(out)
+            finally:
+                os.close(source)
+        return target
+
+    def _open(self, hash: str, size: int | None) -> int:
+        path = self._blob(hash)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self._missing(hash) from None
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"blob {hash} of the blob store {self.root} cannot be read ({error.strerror}): check the permissions "
+                f"of {path}"
+            ) from error
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or size not in (None, found.st_size):
+            os.close(fd)
+            raise self._damaged(hash, f"{found.st_size} bytes where {size} were stored")
+        return fd
+
+    def _checked(self, hash: str, size: int) -> str:
+        path = self._blob(hash)
+        if not _is_file(path, size):
+            os.close(self._open(hash, size))  # says what is wrong
+        return path
+
+    def _missing(self, hash: str) -> StoreError:
+        return StoreError(
+            f"blob {hash} is not in the blob store {self.root}: restore that directory from a backup, or choose the "
+            f"store that the file was recorded in (`PERDURE_STORE`, `perdure.init(store=...)`)"
+        )
+
+    def _damaged(self, hash: str, how: str) -> StoreError:
+        return StoreError(
+            f"blob {hash} of the blob store {self.root} is damaged ({how}): restore {self._blob(hash)} from a backup, "
+            f"or remove it and store the same file again"
+        )
+
+    # -- places ----------------------------------------------------------------------------------------------------
+
+    def _shard(self, hash: str) -> str:
+        # Hashes and names come from data too: nothing may lead out of this directory (P11).
+        if not _HASH.fullmatch(hash):
+            raise UsageError(f"{hash!r} is not the hash of a blob: 64 hexadecimal digits are")
+        return os.path.join(self.root, "sha256", hash[:2])
+
+    def _blob(self, hash: str, executable: bool = False) -> str:
+        return os.path.join(self._shard(hash), hash + ".x" * executable)
+
+    def _named(self, kind: str, hash: str, name: str) -> str:
+        self._shard(hash)
+        check_name(name)
+        return os.path.join(self.root, kind, hash, name)
+
+    @contextmanager
+    def _staging(self) -> Iterator[str]:
+        """A directory for one operation, removed at its end; by the next one, should this process die before."""
+        with self._storing():
+            folder = os.path.join(self.root, "staging")
+            if not os.path.isdir(folder):
+                base = os.path.dirname(self.root)
+                if os.path.basename(base) == ".perdure":
+                    with suppress(FileExistsError):
+                        os.mkdir(base, 0o700)
+                with suppress(FileExistsError):
+                    os.mkdir(self.root, 0o700)
+                os.makedirs(folder, exist_ok=True)
+            if not self._swept:
+                self._swept = True
+                self._sweep(folder)
+            while True:
+                place = os.path.join(folder, secrets.token_hex(8))
+                lock = os.open(f"{place}.lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with suppress(OSError):  # a file system without locks: then nothing is swept either
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if os.fstat(lock).st_nlink:
+                    break
+                os.close(lock)  # a sweeper came between the two
+        try:
+            with self._storing():
+                os.mkdir(place, 0o700)
+            yield place
+        finally:
+            _remove(place)
+            os.close(lock)
+
+    def _sweep(self, folder: str) -> None:
+        for name in os.listdir(folder):
+            place, dot, _ = name.rpartition(".lock")
+            if not dot:
+                continue
+            with suppress(OSError):
+                lock = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(os.path.join(folder, place))
+                finally:
+                    os.close(lock)
+
+    def _storing(self) -> AbstractContextManager[None]:
+        return _Translated(self._unusable)
+
+    def _unusable(self, error: OSError) -> Exception:
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                text = f"the disk of the blob store {self.root} is full: free some space, then start again"
+            case errno.EACCES | errno.EPERM | errno.EROFS:
+                text = f"the blob store {self.root} cannot be written: change its permissions, or choose another store"
+            case errno.ENOENT | errno.ENOTDIR:
+                text = (
+                    f"{error.filename or self.root} went away or is not a directory: create the directory of the blob "
+                    f"store {self.root}, or choose another store"
+                )
+            case errno.EMFILE | errno.ENFILE:
+                text = (
+                    f"the blob store {self.root} cannot be used, too many files are open: raise the limit (`ulimit -n`)"
+                )
+            case _:
+                text = f"the blob store {self.root} cannot be used ({error.strerror}): check its disk"
+        return StoreUnavailableError(text)
+
+
+# -- what the store and `perdure.io` share ---------------------------------------------------------------------------
+
+
+def check_name(name: str) -> None:
+    """Refuse what is not the name of one file in a directory.
+
+    Raises:
+        UsageError: it is empty, too long, holds a separator, or means a directory itself.
+    """
+    try:
+        fits = 0 < len(os.fsencode(name)) <= 255 and name not in (".", "..") and "/" not in name and "\0" not in name
+    except (TypeError, UnicodeEncodeError):
+        fits = False
+    if not fits:
+        raise UsageError(f"{name!r} is not the name of a file: name one without a directory, up to 255 bytes")
+
+
+def signature(found: os.stat_result) -> tuple[int, ...]:
+    """What tells that a file or directory is still the same, unchanged."""
+    return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def settled(path: str | bytes) -> os.stat_result | None:
+    """The state of a file from which any later change will differ; `None` while it is changing.
+
+    The kernel stamps files with its tick. A file that changes twice within one shows the same times after both, so one
+    that has just changed is looked at again a tick later.
+    """
+    found = os.stat(path)
+    # Times in the future (a clock that was set back) cannot be waited for.
+    if 0 <= _age(found) <= _tick():
+        time.sleep((_tick() - _age(found)) / 1e9 + 0.0002)
+        found = os.stat(path)
+        if 0 <= _age(found) <= _tick():
+            return None
+    return found
+
+
+def _age(found: os.stat_result) -> int:
+    return wall() * 1000 - max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _tick() -> int:
+    clock = getattr(time, "CLOCK_REALTIME_COARSE", None)
+    return 10_000_000 if clock is None else round(time.clock_getres(clock) * 1e9)
+
+
+_KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def refuse_special(path: str, found: os.stat_result) -> None:
+    """Raise `UsageError` unless it is a regular file."""
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((text for test, text in _KINDS if test(found.st_mode)), "no regular file")
+        remedy = "use Dir.from_local" if kind == "a directory" else "copy what comes out of it to a file first"
+        raise UsageError(f"{path} is {kind}, and only the content of files can be stored: {remedy}")
+
+
+def reading(path: str) -> AbstractContextManager[None]:
+    """Failures to read what the user named, as `UsageError`."""
+
+    def told(error: OSError) -> Exception:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return UsageError(f"{path} does not exist: check the path (it is relative to {_here()})")
+        return UsageError(f"{path} cannot be read ({error.strerror}): check its permissions and its disk")
+
+    return _Translated(told)
+
+
+def writing(path: str) -> AbstractContextManager[None]:
+    """Failures to write where the user wants it, as `UsageError`."""
+    return _Translated(lambda error: UsageError(f"{path} cannot be written ({error.strerror}): name another place"))
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "a directory that was removed"
+
+
+class _Translated:
+    """Raises in place of an `OSError` what `told` makes of it. A class, since each file passes through several."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, told: Callable[[OSError], Exception]) -> None:
+        self.told = told
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, PerdureError):
+            raise self.told(error) from error
+
+
+def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """`work` on each item, several at once, the answers in order. The first failure is raised; none begins after it."""
+    if len(items) < 2:
+        return [work(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
+    answers: list[R] = []
+    with ThreadPoolExecutor(min(THREADS, len(items)), "perdure-blobs") as pool:
+        for batch in _batches(items, 1024):  # so that a million files do not become a million futures
+            answers.extend(pool.map(work, batch))
+    return answers
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def _create(folder: str) -> tuple[int, str]:
+    path = os.path.join(folder, secrets.token_hex(8))
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+
+
+def _copy(
+    source: int,
+    out: int,
+    size: int,
+    from_there: Callable[[], AbstractContextManager[None]],
+    to_here: Callable[[], AbstractContextManager[None]],
+    *,
+    hashed: bool = True,
+) -> tuple[str, int]:
+    """Copy an open file into an empty one; the hash and size of what the copy holds.
+
+    Shares the blocks where the file system can: the copy's content is fixed from then on, and is read for the hash
+    (not where `hashed` is false: then the hash is empty). Elsewhere the bytes pass through here once.
+    """
+    if clone(source, out):
+        if not hashed:
+            return "", os.fstat(out).st_size
+        with to_here():
+            return _digest(out)
+    hasher = hashlib.sha256()
+    total = 0
+    buffer = bytearray(min(CHUNK, max(size, 4095) + 1))
+    view = memoryview(buffer)
+    while True:
+        with from_there():
+            count = os.readv(source, [view])
+        if not count:
+            break
+        hasher.update(view[:count])
+        total += count
+        with to_here():
+            if count == CHUNK and buffer == _ZEROS:
+                os.lseek(out, count, os.SEEK_CUR)  # holes stay holes
+            else:
+                _write(out, view[:count])
+    with to_here():
+        os.ftruncate(out, total)
+    return hasher.hexdigest(), total
+
+
+def clone(source: int, out: int) -> bool:
+    """Let an empty file share the blocks of another, where the file system can (Btrfs, XFS and their like)."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(out, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def _digest(fd: int) -> tuple[str, int]:
+    hasher = hashlib.sha256()
+    total = 0
+    view = memoryview(bytearray(CHUNK))
+    while count := os.preadv(fd, [view], total):
+        hasher.update(view[:count])
+        total += count
+    return hasher.hexdigest(), total
+
+
+def _write(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _is_file(path: str, size: int) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def _sync(fd: int) -> None:
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync there stops at the disk's own cache
+    else:
+        os.fsync(fd)
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that keeps its directories by other means
+            raise
+    finally:
+        os.close(fd)
+
+
+def _remove(place: str) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    with suppress(OSError):
+        os.unlink(f"{place}.lock")

@@ -1,0 +1,184 @@
+"""P7, P8 under a system clock that is set by an hour, forwards and back: during a sleep, and between crash and resume.
+
+libfaketime moves the wall clock of real processes; the boot clock is left alone, as when somebody sets the time.
+Within one boot a sleep's length does not change, and no reading is earlier than one that its branch knows of."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.crash.harness import TIME_KIND, WORKFLOWS, Hosts, Lab
+from tests.crash.test_one_driver import Process, executed, lines, wait_for
+
+from perdure.core.values import ANY
+
+LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
+HOUR = 3600
+
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed (make faketime)")
+
+
+class FakeClock:
+    """The wall clock of a lab's processes, some seconds off; it can be set while they run."""
+
+    def __init__(self, place: Path) -> None:
+        self.file = place / "clock"
+        self.set(0)
+        self.env = {
+            "LD_PRELOAD": str(LIBRARY),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_RESET": "1",
+        }
+
+    def set(self, seconds: int) -> None:
+        """Put it that far off, in one step."""
+        new = self.file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n")
+        new.replace(self.file)
+
+
+@pytest.fixture
+def clock(place: Path) -> FakeClock:
+    return FakeClock(place)
+
+
+def test_the_tool_itself(clock: FakeClock) -> None:
+    """It moves the wall clock within one process, and neither the boot clock nor the monotonic one."""
+    code = """if True:
+        import json, sys, time
+        def read():
+            print(json.dumps([time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic()]), flush=True)
+        read(); sys.stdin.readline(); read()
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **clock.env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    clock.set(HOUR)
+    out, _ = process.communicate("\n", timeout=10)
+    second = json.loads(out)
+    assert abs(second[0] - first[0] - HOUR) < 5
+    assert abs(second[1] - first[1]) < 5
+    assert abs(second[2] - first[2]) < 5
+    assert abs(first[1] - time.clock_gettime(time.CLOCK_BOOTTIME)) < 10
+
+
+def begun(lab: Lab) -> float:
+    return float(lines(lab, "naps")[0][1])
+
+
+def woken(lab: Lab) -> float:
+    return float(lines(lab, "woke")[-1][1])
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize("task", ["sleeping", "sync_sleeping"])
+def test_set_during_a_sleep(hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int) -> None:
+    """P7: the sleep takes what it was to take."""
+    lab = Lab(hosts, place / task, WORKFLOWS / "long.py", task, {"SECONDS": "0.8", **clock.env})
+    process = Process(lab)
+    wait_for(lambda: lines(lab, "naps"))
+    time.sleep(0.2)
+    clock.set(step)
+    assert process.end() == {"value": ["before", "after"]}
+    assert 0.79 <= woken(lab) - begun(lab) < 1.2
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize("task", ["sleeping", "sync_sleeping"])
+def test_set_between_crash_and_resume(hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int) -> None:
+    """P7: it ends when it was to end, killed in between (twice) or not."""
+    lab = Lab(hosts, place / task, WORKFLOWS / "long.py", task, {"SECONDS": "1.6", **clock.env})
+    for number in (1, 2):
+        process = Process(lab)
+        wait_for(lambda number=number: len(lines(lab, "naps")) == number)
+        time.sleep(0.1)
+        process.process.kill()
+        process.process.wait()
+        clock.set(step * number)
+    assert Process(lab).end() == {"value": ["before", "after"]}
+    alive = lines(lab, "naps")[-1][1]
+    assert begun(lab) + 1.59 <= woken(lab) < max(begun(lab) + 1.6, alive) + 0.3
+    assert executed(lab) == ["before", "after"]
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+def test_deadline_past_at_resume(hosts: Hosts, place: Path, clock: FakeClock, step: int) -> None:
+    """P7: a sleep that was to end while nothing ran ends at once, whatever the wall clock says now."""
+    lab = Lab(hosts, place / "past", WORKFLOWS / "long.py", "sleeping", {"SECONDS": "0.4", **clock.env})
+    process = Process(lab)
+    wait_for(lambda: lines(lab, "naps"))
+    time.sleep(0.1)
+    process.process.kill()
+    process.process.wait()
+    clock.set(step)
+    time.sleep(0.5)
+    assert Process(lab).end() == {"value": ["before", "after"]}
+    again, woke = lines(lab, "naps")[-1], lines(lab, "woke")[-1]
+    assert woke[1] - again[1] < 0.1
+
+
+def ascending(answer: dict[str, dict[str, list[list[float]]]]) -> bool:
+    """A branch's readings never decrease; a child's are not before those that its caller had when it called."""
+    value = answer["value"]
+    assert len(value["own"][0]) == 7
+    assert len(value["below"]) == 15
+    return all(now >= before for row in value["own"] + value["below"] for before, now in pairwise(row))
+
+
+@pytest.mark.parametrize("steps", [(-HOUR, HOUR, -HOUR), (HOUR, -HOUR, 0)], ids=["back first", "forward first"])
+def test_readings_never_decrease(hosts: Hosts, place: Path, clock: FakeClock, steps: tuple[int, ...]) -> None:
+    """P8: in a body, its branches and its children, while the clock is set again and again."""
+    lab = Lab(hosts, place / "readings", WORKFLOWS / "long.py", "readings", clock.env)
+    process = Process(lab)
+    for number, step in enumerate(steps):
+        wait_for(lambda number=number: len(lines(lab, "reads")) > number)
+        clock.set(step)
+    answer = process.end()
+    assert ascending(answer), answer
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+def test_readings_over_crashes(hosts: Hosts, place: Path, clock: FakeClock, step: int) -> None:
+    """P8: the same where the clock is set between crash and resume; what was read stays as it was read."""
+    lab = Lab(hosts, place / "readings", WORKFLOWS / "long.py", "readings", clock.env)
+    first: Any = None
+    for number in range(3):
+        process = Process(lab)
+        wait_for(lambda number=number: any(line[3] == number for line in lines(lab, "reads")))
+        time.sleep(0.17 if number % 2 else 0.05)
+        process.process.kill()
+        process.process.wait()
+        reading = next(row for row in lab.journal() if row.kind == TIME_KIND)
+        assert reading.value is not None
+        first = first or ANY.decode(reading.value)
+        clock.set(step * (number + 1) if number % 2 else -step)
+    answer = Process(lab).end()
+    assert ascending(answer), answer
+    assert answer["value"]["own"][0][0] == first
+
+
+def test_outside_a_run(place: Path, clock: FakeClock) -> None:
+    """Outside a run durable_time is the plain clock."""
+    code = "from perdure.extras import durable_time; print(durable_time())"
+    clock.set(HOUR)
+    out: Any = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **clock.env}, capture_output=True, text=True, timeout=20
+    ).stdout
+    assert abs(float(out) - time.time() - HOUR) < 20
