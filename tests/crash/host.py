@@ -18,6 +18,7 @@ import asyncio  # noqa: F401 - warm
 import atexit
 import faulthandler
 import gc
+import importlib
 import json
 import os
 import random
@@ -30,28 +31,28 @@ import types
 from typing import Any
 
 WORKFLOWS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "workflows")
-LAB = os.path.join(WORKFLOWS, "lab.py")
 HANG_SECONDS = 25.0
 
 commits = 0
 """How many commits this process has made."""
 
 
+_WARM = """
+    concurrent.futures.thread datetime sqlite3 uuid msgspec perdure perdure.api.run perdure.core.values._preview
+    perdure.store.locks perdure.store.sqlite
+"""
+
+
 def _warm() -> None:
-    import datetime  # noqa: F401
-    import sqlite3  # noqa: F401
-    import uuid  # noqa: F401
-
-    import msgspec  # noqa: F401
-
-    import perdure
-
-    for name in perdure.__all__:
+    for name in _WARM.split():
+        importlib.import_module(name)
+    perdure = sys.modules["perdure"]
+    for name in perdure.__all__:  # type: ignore[attr-defined]
         getattr(perdure, name)
-    import perdure.api.run
-    import perdure.core.values._preview
-    import perdure.store.locks
-    import perdure.store.sqlite
+    sys.modules["perdure.store._sql"].queries("sqlite")  # type: ignore[attr-defined]
+    sys.path.insert(0, WORKFLOWS)
+    importlib.import_module("lab")
+    del sys.path[0]
 
 
 def arm(kill_at: str, slow: float) -> None:
@@ -121,12 +122,18 @@ def _child(request: dict[str, Any]) -> None:
     script = request["script"]
     sys.argv = [script, *request["args"]]
     sys.path[:0] = [os.path.dirname(script), WORKFLOWS]
-    main = types.ModuleType("__main__")
-    main.__file__ = script
-    main.__dict__["_junk"] = junk
-    sys.modules["__main__"] = main
-    _module("lab", LAB)
-    exec(_compiled(script), main.__dict__)
+    warm = _warm_scripts.get(script)
+    if warm is not None:
+        main, arguments = warm
+        sys.modules["__main__"] = main
+        sys.modules["lab"].waiting = None  # type: ignore[attr-defined]
+        sys.modules["lab"].main(*arguments)
+    else:
+        main = types.ModuleType("__main__")
+        main.__file__ = script
+        sys.modules["__main__"] = main
+        exec(_compiled(script), main.__dict__)
+    del junk
     # What the interpreter does at its end, without taking apart every module (which costs more than the trial).
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -148,10 +155,26 @@ def _compiled(path: str) -> types.CodeType:
     return known[1]
 
 
-def _module(name: str, path: str) -> None:
-    module = sys.modules[name] = types.ModuleType(name)
-    module.__file__ = path
-    exec(_compiled(path), module.__dict__)
+_warm_scripts: dict[str, tuple[types.ModuleType, list[Any]]] = {}
+
+
+def _warm_script(script: str) -> None:
+    """Import a script as `__main__` without running what it is there for; children take over from there."""
+    if script in _warm_scripts:
+        return
+    lab = sys.modules["lab"]
+    main = types.ModuleType("__main__")
+    main.__file__ = script
+    arguments: list[Any] = []
+    lab.waiting = arguments  # type: ignore[attr-defined]
+    ours, sys.modules["__main__"] = sys.modules["__main__"], main
+    try:
+        exec(_compiled(script), main.__dict__)
+    finally:
+        sys.modules["__main__"] = ours
+        lab.waiting = None  # type: ignore[attr-defined]
+    _warm_scripts[script] = main, arguments
+    gc.freeze()
 
 
 def _watch(pid: int, kill_after: float | None) -> dict[str, Any]:
@@ -187,8 +210,10 @@ def serve() -> dict[str, Any] | None:
         line, _, pending = pending.partition(b"\n")
         request = json.loads(line)
         assert threading.active_count() == 1, threading.enumerate()
-        for path in (LAB, request["script"]):
-            _compiled(path)
+        if request.get("warm"):
+            _warm_script(request["script"])
+        else:
+            _compiled(request["script"])
         pid = os.fork()
         if pid == 0:
             return request

@@ -97,9 +97,51 @@ CASES: dict[str, Any] = {
 }
 
 
-LEFTOVERS = {"map:map_sync_half_consumed"}
-TIMER_RACES = {"races:wait_with_timeout_keeps_task", "tools:plain_sleep_races_a_step"}
+# Where both deadlines have passed while nothing ran, both fire at once, and the outer one takes it all.
+NESTED = (
+    ["inner late", "after inner", "outer late", "end"],
+    ["inner late", "outer late", "end"],
+    ["outer late", "end"],
+)
+
+CASES |= {
+    "more:shielded_step": lambda v: v in (["late", "between", "inner"], ["inner", "between", "inner"]),
+    "more:gather_with_exceptions": exactly("one", "two", "three", "end"),
+    "more:first_exception": exactly("2 done, 1 pending", "then", "quick", "bad", "slow"),
+    "more:cleanup_when_cancelled": lambda v: sorted(v) == ["a cleaned", "b cleaned", "end", "first"],
+    "more:cancellation_swallowed": exactly("first", "instead", "end"),
+    "more:cancelled_twice_called_again": exactly("late 0", "late 1", "again", "end"),
+    "more:child_cancelled": exactly("late", "t.1", "late too", "end"),
+    "more:cancelled_before_it_began": exactly("one", "early call, late await", "cancelled", "two"),
+    "more:nested_timeouts": lambda v: v in NESTED,
+    "more:sleep_cut_short": exactly("late", "one", "late too", "two"),
+    "more:group_in_a_group": exactly("1 failed", "end"),
+    "more:exception_group_retried": exactly("g kept", "h kept", "end"),
+    "more:plain_generators_of_steps": lambda v: _in_order(v, ("x0", "x1", "x2"), ("y0", "y1", "y2")) and len(v) == 6,
+    "more:same_child_same_input": lambda v: len({name[:36] for name in v}) == 4,
+    "more:task_timeout_retried": exactly("t", "beside", "end"),
+    "more:queue_workers_cancelled": exactly(*(f"job{number}" for number in range(5))),
+    "more:generator_under_timeout": lambda v: v[0] == "g0" and 1 <= int(v[1].removeprefix("after ")) <= 5,
+    "more:many_at_once": exactly(*(f"n{number}" for number in range(40))),
+    "more:callbacks_spawn": exactly("c0", "c1", "c2", "c3"),
+    "more:body_ends_while_a_step_runs": exactly("one", "two"),
+    "more:sync_body_with_map_of_async": exactly("one", "x.1", "y.1", "z.1", "two"),
+    "more:thread_cancelled": lambda v: v in (["late", "end"], ["in threadsecond", "end"]),
+}
+LEFTOVERS = {"more:body_ends_while_a_step_runs", "more:thread_cancelled", "map:map_sync_half_consumed"}
+TIMER_RACES = {
+    "more:shielded_step",
+    "more:thread_cancelled",
+    "races:wait_with_timeout_keeps_task",
+    "tools:plain_sleep_races_a_step",
+}
 """See `harness.finish`."""
+
+REPEATS = {
+    "more:cancelled_twice_called_again": frozenset({"again"}),
+    "more:task_timeout_retried": frozenset({"t nap"}),
+}
+"""Steps that a body calls again after their cancellation, which is no outcome."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -108,5 +150,6 @@ def test_killed_at_every_write(hosts: Hosts, place: Path, name: str) -> None:
     home, _, case = name.partition(":")
     explorer = Explorer(hosts, place, WORKFLOWS / f"named_{home}.py", case, CASES[name])
     explorer.leftovers = name in LEFTOVERS
+    explorer.repeats = REPEATS.get(name, frozenset())
     explorer.timer_race = name in TIMER_RACES
     assert explore(explorer) >= 4

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from ..core.body import Body
 from ..core.branch import Branch
 from ..core.scope import THREAD, Slot, TraceScope
 from ..errors import InsideTraceError, RunStopped, UsageError
@@ -159,7 +160,7 @@ def _threads(
         fill()
         while pending:
             try:
-                result = body.driver.worker.join(pending[0], THREAD.slot if blocked is None else None)
+                result = _join(body, pending[0], blocked is not None)
             except RunStopped:
                 raise
             except Exception as error:
@@ -172,6 +173,16 @@ def _threads(
     finally:
         if blocked is not None:
             blocked.blocked -= 1
+
+
+def _join(body: Body, future: Future[Any], on_loop_thread: bool) -> Any:
+    if not on_loop_thread:
+        return body.driver.worker.join(future, THREAD.slot)
+    body.block_loop()
+    try:
+        return future.result()
+    finally:
+        body.unblock_loop()
 
 
 def _plain(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool) -> Iterator[Any]:

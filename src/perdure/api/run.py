@@ -138,7 +138,8 @@ def derived_status(row: model.Run) -> Status:
 
 def attach(error: BaseException, run: Run) -> BaseException:
     """Give an exception its run, as `.run`."""
-    error.run = run  # type: ignore[attr-defined]
+    # Past the class's own `__setattr__`, which may refuse (a frozen dataclass does).
+    error.__dict__["run"] = run
     return error
 
 

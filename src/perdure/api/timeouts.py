@@ -70,7 +70,12 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
         begun = asyncio.get_running_loop().create_future()
         self._watch = asyncio.create_task(run_async(calls.timeout(call, self._seconds, begun)))
         self._watch.add_done_callback(self._fire)
-        await begun
+        try:
+            await begun
+        except BaseException:
+            self._task = None
+            self._watch.cancel()
+            raise
         return self
 
     def _fire(self, watch: asyncio.Task[Any]) -> None:

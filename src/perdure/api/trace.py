@@ -52,7 +52,7 @@ class Trace(Generic[P, R]):
             return self.fn(*args, **kwargs)
         call = self._call(where, args, kwargs)
         if self._generator:
-            return _items(self, call, args, kwargs)  # type: ignore[no-any-return]
+            return _items(self, call, args, kwargs)  # type: ignore[return-value]
         if self._async_generator:
             return _async_items(self, call, args, kwargs)  # type: ignore[return-value]
         protocol = calls.trace(call, self._function, args, kwargs)
@@ -183,19 +183,50 @@ class _Source:
         return True, value
 
 
-def _items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    source = _Source(trace, call, args, kwargs)
-    codec = trace._function.signature.yields
+class _Items:
+    """A traced generator as its consumer sees it."""
+
+    def __init__(self, items: Any, name: str) -> None:
+        self._items = items
+        self._name = name
+
+    def __iter__(self) -> _Items:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Close it early; recorded as complete at this point."""
+        self._items.close()
+
+    def throw(self, *args: Any) -> Any:
+        """The exception ends the iteration here and is raised; the generator is closed."""
+        return self._items.throw(*args)
+
+    def send(self, value: Any) -> Any:
+        """Refused: what is sent in would have to be recorded, too."""
+        raise UsageError(f"{self._name} is a traced generator; values cannot be sent into it")
+
+
+def _items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Items:
+    return _Items(_drive_items(_Source(trace, call, args, kwargs)), trace._function.name)
+
+
+def _drive_items(source: _Source) -> Any:
+    call = source.call
+    codec = source.trace._function.signature.yields
     try:
         while True:
             more, value = run_sync(calls.trace_item(call, source.item, source, codec))
             if not more:
                 return
             source.item += 1
-            yield value
-    except GeneratorExit:
-        calls.close_generator(call, source.item)
-        raise
+            try:
+                yield value
+            except BaseException:
+                calls.close_generator(call, source.item)
+                raise
     finally:
         if source.iterator is not None:
             copy_context().run(_close, source)
@@ -245,10 +276,11 @@ async def _drive_async_items(source: _Source) -> Any:
             if not more:
                 return
             source.item += 1
-            yield value
-    except GeneratorExit:
-        calls.close_generator(call, source.item)
-        raise
+            try:
+                yield value
+            except BaseException:
+                calls.close_generator(call, source.item)
+                raise
     finally:
         if source.iterator is not None:
             body = call.body

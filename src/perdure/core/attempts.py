@@ -173,7 +173,6 @@ class Execute:
 
     async def _run(self) -> tuple[int, Any]:
         body, timeout = self.body, self.spec.timeout
-        loop = body.loop.loop
         future: asyncio.Future[tuple[int, Any]]
         if self.spec.is_async and body.loop.here():
             future = self._make_task(copy_context())
@@ -182,26 +181,29 @@ class Execute:
             future = asyncio.wrap_future(body.driver.worker.call_on_loop(body.loop, lambda: self._make_task(context)))
         else:
             future = asyncio.wrap_future(self._submit(copy_context()))
-        timer = loop.call_later(timeout, self._time_out, future, context=loop.empty) if timeout is not None else None
+        timer = None
+        if timeout is not None:
+            # On the loop that waits, which need not be the body's, and in a context without a scope.
+            timer = asyncio.get_running_loop().call_later(timeout, self._time_out, future, context=Context())
         try:
-            return await future
+            outcome = await future
         except asyncio.CancelledError as error:
-            if body.timed_out:
-                return Result.ERROR, self._timeout_error()
             if body.driver.stopping:
                 raise RunStopped(body.driver.why_stopped()) from None
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 body.close()
                 raise
-            return Result.ERROR, error
+            outcome = Result.ERROR, error
         except RunStopped:
-            if body.timed_out and not body.driver.stopping:
-                return Result.ERROR, self._timeout_error()
-            raise
+            if not body.timed_out or body.driver.stopping:
+                raise
+            outcome = Result.ERROR, None
         finally:
             if timer is not None:
                 timer.cancel()
+        # Whatever came back after the timeout: the body could no longer make a durable call.
+        return (Result.ERROR, self._timeout_error()) if body.timed_out else outcome
 
     def _time_out(self, future: asyncio.Future[Any]) -> None:
         self.body.timed_out = True

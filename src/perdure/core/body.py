@@ -31,7 +31,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NonDeterminismError, RunStopped
+from ..errors import NonDeterminismError, RunStopped, StoreError
 from .branch import Branch, Call
 from .clock import perf
 from .model import Action, Entry, Kind, Result
@@ -79,6 +79,8 @@ class Body:
         self.tasks: list[asyncio.Task[Any]] = []
         """The asyncio tasks of this body; finished ones are swept out now and then."""
         self._sweep_at = 64
+        self.blocked = 0
+        """How many synchronous calls of this body block its loop right now (nested)."""
         self.stirred = False
         """Something may be handed over once the body is quiet."""
         self.in_flight = 0
@@ -135,8 +137,12 @@ class Body:
         call.begun = self.last
         if self.replay is None and self.driver.free:
             return None
-        with self._lock:
-            answer = self._begin(call, item)
+        try:
+            with self._lock:
+                answer = self._begin(call, item)
+        except StoreError as error:
+            self.driver.stop(error)
+            raise RunStopped(self.driver.why_stopped()) from error
         if isinstance(answer, Entry):
             # Outside the lock: a thread commits here, and the leader of a commit may be waiting for this body.
             return self.driver.reuse(call, item, answer)
@@ -145,7 +151,8 @@ class Body:
     def _begin(self, call: Call, item: int) -> Outcome | Waiter | Entry | None:
         """As `begin`; a loose entry that is to be handed out again comes back as itself."""
         on_loop = asyncio._get_running_loop() is not None
-        blocking = on_loop and BLOCKING.depth > 0
+        # Out of turn (B5): the call that blocks the loop, and those of threads that it waits for.
+        blocking = BLOCKING.depth > 0 if on_loop else self.blocked > 0
         hold = False
         replay = self.replay
         if self._unasked_actions:
@@ -274,7 +281,8 @@ class Body:
         """Hand over what may be handed over now. From any thread; does nothing unless the body is quiet."""
         while not self.stopped:
             with self._lock:
-                if self.active or not self.stirred:
+                # The step that blocks the loop is not at work: it waits, like a thread.
+                if self.active > (1 if self.blocked else 0) or not self.stirred:
                     return
                 if not self._step():
                     return
@@ -288,6 +296,8 @@ class Body:
                 return self._step_replay(replay, head)
             self._drained()
             return True
+        if self._due and self.blocked:
+            return False
         if self._due:
             if self._running and self._hot(live=True):
                 self._arm_grace(LIVE_GRACE)
@@ -308,10 +318,13 @@ class Body:
                 # finds that nothing moves any more.
                 self.driver.check_stuck()
                 return False
-            if not self.loop.here() and any(isinstance(waiter, LoopWaiter) for waiter in self._held):
+            held = [waiter for waiter in self._held if not (self.blocked and isinstance(waiter, LoopWaiter))]
+            if not held:
+                return False
+            if not self.loop.here() and any(isinstance(waiter, LoopWaiter) for waiter in held):
                 self.loop.soon(self.pump)
                 return False
-            held, self._held = self._held, []
+            self._held = [waiter for waiter in self._held if waiter not in held]
             for held_waiter in held:
                 self._hand(held_waiter, None)
             return True
@@ -321,6 +334,9 @@ class Body:
     def _step_replay(self, replay: Replay, head: Entry) -> bool:
         if self._running and self._hot(live=False):
             self._arm_grace(REPLAY_GRACE)
+            return False
+        if self.blocked:
+            # The loop's own outcomes have to wait, and threads have been answered out of turn.
             return False
         waiter = self._waiting.get(head[2])
         if waiter is not None and head[8] != Result.CANCELLED:
@@ -402,6 +418,42 @@ class Body:
             and not loop._ready
             and perf() < loop.spin_until
         )
+
+    def block_loop(self) -> None:
+        """A synchronous call on the loop's thread begins: nothing can be handed to this body's tasks until it ends."""
+        with self._lock:
+            self.blocked += 1
+            first = self.blocked == 1
+            if first:
+                self._answer_threads()
+        if first and not self.driver.free:
+            self.driver.loop_blocked(self, True)
+
+    def _answer_threads(self) -> None:
+        """Threads that asked before the loop was blocked are answered out of turn, like those that ask from now on."""
+        for n, waiter in list(self._waiting.items()):
+            entry = waiter.entry
+            if isinstance(waiter, ThreadWaiter) and entry is not None and self.replay is not None:
+                del self._waiting[n]
+                self.replay.consume(entry)
+                self._hand(waiter, Outcome(entry[2], entry[8], entry[12]))
+        for waiter in [waiter for waiter in self._held if isinstance(waiter, ThreadWaiter)]:
+            self._held.remove(waiter)
+            self._hand(waiter, None)
+
+    def unblock_loop(self) -> None:
+        """That call has ended."""
+        with self._lock:
+            self.blocked -= 1
+            last = self.blocked == 0
+        if last and self.replay is not None:
+            self.driver.loop_blocked(self, False)
+
+    def asked_action(self, call: Call) -> bool:
+        """Whether the last driver left an action of `call` under way; it has now been called again."""
+        key = (call.branch.id, call.fp, call.occ)
+        self._unasked_actions.pop(key, None)
+        return key in self.open_actions
 
     def outside_pending(self) -> bool:
         """Something that perdure does not record is pending and may yet lead to a call."""

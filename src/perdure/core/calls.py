@@ -14,7 +14,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from ..errors import RunStopped
+from ..errors import RunStopped, StoreError
 from .attempts import attempts
 from .body import Body
 from .branch import Branch, Call
@@ -62,6 +62,8 @@ def run_sync(protocol: Protocol) -> Any:
     if loop is not None:
         loop.blocked += 1
     try:
+        if isinstance(scope, Body):
+            scope.block_loop()
         if isinstance(scope, Body) and scope.driver.outbox:
             # The iteration at whose end this would be committed does not end before the call does, and the call may
             # need it on disk (a cancellation that led here, D2).
@@ -69,6 +71,8 @@ def run_sync(protocol: Protocol) -> Any:
         return _run_blocking(protocol)
     finally:
         BLOCKING.depth -= 1
+        if isinstance(scope, Body):
+            scope.unblock_loop()
         if loop is not None:
             loop.blocked -= 1
 
@@ -176,7 +180,7 @@ class Durable:
         self._rows = rows
 
     def block(self) -> None:
-        synced = Synced(self._body, None)
+        synced = Synced(None)
         driver = self._body.driver
         driver.outbox.append((*self._rows, synced))
         driver.worker.writer.through(driver, synced)
@@ -184,7 +188,7 @@ class Durable:
     def __await__(self) -> Any:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         driver = self._body.driver
-        driver.outbox.append((*self._rows, Synced(self._body, future)))
+        driver.outbox.append((*self._rows, Synced(future)))
         driver.worker.writer.mark_ready(driver)
         self._body.loop.flush_soon(driver.worker.writer)
         return future.__await__()
@@ -204,7 +208,8 @@ def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any]) -> Any:
 
 def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
     """Mark an exception that is about to be raised with its entry, so that an attempt that it ends can discard it."""
-    error.__perdure_entry__ = (call.body.driver.run.uid, call.body.action, outcome.n)  # type: ignore[attr-defined]
+    # Past the class's own `__setattr__`, which may refuse (a frozen dataclass does).
+    error.__dict__["__perdure_entry__"] = (call.body.driver.run.uid, call.body.action, outcome.n)
     return error
 
 
@@ -450,7 +455,7 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
 
 def timeout_begin(call: Call, seconds: float) -> Protocol:
     """The deadline of a sync `durable.timeout`, on disk."""
-    if (call.branch.id, call.fp, call.occ) not in call.body.open_actions:
+    if not call.body.asked_action(call):
         outcome = call.body.begin(call)
         if outcome is not None and outcome.__class__ is not Outcome:
             yield outcome
@@ -540,6 +545,10 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                 if result == Result.VALUE:
                     return live
                 failure = live
+    except StoreError as error:
+        # Ours, not the body's: it must not be caught there, nor charged to anybody's retries.
+        driver.stop(error)
+        raise RunStopped(driver.why_stopped()) from error
     except asyncio.CancelledError:
         cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
         raise

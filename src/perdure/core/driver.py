@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CrashLoopError, LeaseLostError, PerdureError, RunStopped
+from ..errors import CrashLoopError, LeaseLostError, PerdureError, RunStopped, StoreError
 from .body import Body, describe, mismatch
 from .branch import Call
 from .model import Action, Entry, Finish, Kind, Result, Run, Status
@@ -24,7 +24,7 @@ from .scope import driving
 from .spec import TaskSpec
 from .values import encode_error
 from .waits import BLOCKING, LoopWaiter, Outcome, Waiter
-from .writer import Mark, Record, Reuse
+from .writer import Mark, Record, Reuse, Synced
 
 if TYPE_CHECKING:
     from .loop import LoopThread
@@ -63,6 +63,7 @@ class Driver:
         self._undrained: set[int] = set()
         self._cancellations = 0
         self._stopping: BaseException | None = None
+        self._left = False
         self._outcome: tuple[int, bytes, Any] | None = None
         self._main: asyncio.Task[Any] | None = None
         self._changed: dict[int, bool] = {}
@@ -94,7 +95,7 @@ class Driver:
         from .calls import root
 
         try:
-            if self.run.crashes > CRASH_LIMIT:
+            if self.run.crashes > CRASH_LIMIT and not self._was_waiting():
                 result, value, live, extra = self._crash_loop()
             else:
                 result, value, live, extra = await root(self)
@@ -114,6 +115,13 @@ class Driver:
         self.worker.writer.mark_ready(self)
         self.loop.flush_soon(self.worker.writer)
 
+    def _was_waiting(self) -> bool:
+        """Whether the run was in a sleep or a backoff, in which any number of processes may rightly end."""
+        return any(
+            action.wake_at is not None and action.kind != Kind.TIMEOUT
+            for action in self.worker.store.open_actions(self.run_id)
+        )
+
     def _crash_loop(self) -> tuple[int, bytes, Any, tuple[Any, ...]]:
         error = CrashLoopError(
             f"run {self.run.name!r} died {CRASH_LIMIT} times in a row without recording anything new. The process is "
@@ -124,17 +132,17 @@ class Driver:
 
     def finished(self) -> None:
         """The outcome is on disk."""
-        assert self._outcome is not None
-        outcome, self._outcome = self._outcome, None
-        self._leave()
-        self.done.set_result(outcome)
+        outcome = self._outcome
+        assert outcome is not None
+        if self._leave():
+            self.done.set_result(outcome)
 
     # -- ending early ------------------------------------------------------------------------------------------
 
     def stop(self, reason: BaseException) -> None:
         """Drive no further: shutdown, lost claim, mismatch, broken store. Nothing more is recorded. Any thread."""
         with self._lock:
-            if self._stopping is not None or self.done.done():
+            if self._stopping is not None or self._left:
                 return
             self._stopping = reason
         for body in list(self.bodies.values()):
@@ -157,6 +165,14 @@ class Driver:
     def _give_up(self) -> None:
         reason = self._stopping
         assert reason is not None
+        if self._outcome is not None and not isinstance(reason, (LeaseLostError, StoreError)):
+            # The end is on its way to disk: wait for what becomes of it rather than guess.
+            synced = Synced(None)
+            self.outbox.append(synced)
+            try:
+                self.worker.writer.through(self, synced)
+            except RunStopped:
+                pass
         if not isinstance(reason, LeaseLostError):
             try:
                 self.worker.store.release(self.run_id, self.token)
@@ -165,13 +181,18 @@ class Driver:
         self._resolve_error(reason)
 
     def _resolve_error(self, reason: BaseException) -> None:
-        self._leave()
-        if not self.done.done():
+        if self._leave():
             self.done.set_exception(reason)
 
-    def _leave(self) -> None:
+    def _leave(self) -> bool:
+        """Driving ends; `False` if it had ended already (D4)."""
+        with self._lock:
+            if self._left:
+                return False
+            self._left = True
         driving(-1)
         self.worker.left(self)
+        return True
 
     def fenced(self) -> None:
         """The store refused a write: the claim is somebody else's (P3), or the run was ended from outside."""
@@ -274,9 +295,25 @@ class Driver:
             if body.stirred:
                 body.loop.soon(body.pump)
 
+    def loop_blocked(self, body: Body, blocked: bool) -> None:
+        """A synchronous call blocks that body's loop: what it has yet to be handed cannot be handed meanwhile, and
+        what the call does must not wait for it."""
+        with self._lock:
+            if not blocked:
+                if body.idle_replaying and not body.stopped:
+                    self._undrained.add(body.action)
+                self._refresh()
+                return
+            if body.action not in self._undrained:
+                return
+            self._undrained.discard(body.action)
+            opened = self._refresh()
+        if opened:
+            self._pump_all()
+
     def check_stuck(self) -> None:
         """A body holds back new calls: make sure that what it waits for can still come."""
-        self.loop.soon(self._check_stuck)
+        self.worker.loop_for(self).soon(self._check_stuck)
 
     def _check_stuck(self) -> None:
         bodies = list(self.bodies.values())

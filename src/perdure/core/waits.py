@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import RunStopped
@@ -109,7 +110,8 @@ class Sleeper:
         try:
             while (left := self._seconds()) > 0 and not body.stopped:
                 self._future = loop.create_future()
-                timer = loop.call_later(min(left, REARM), self.wake, context=body.loop.loop.empty)
+                # In a context without a scope: this is no timer of the body's.
+                timer = loop.call_later(min(left, REARM), self.wake, context=Context())
                 try:
                     await self._future
                 finally:
@@ -143,11 +145,14 @@ class Sleeper:
             if self._lock.locked():
                 self._lock.release()
             return
-        if self._body.loop.here():
-            if self._future is not None and not self._future.done():
-                self._future.set_result(None)
-        else:
-            self._body.loop.soon(self.wake)
+        future = self._future
+        if future is None:
+            return
+        loop = future.get_loop()
+        if asyncio._get_running_loop() is not loop:
+            loop.call_soon_threadsafe(self.wake, context=Context())
+        elif not future.done():
+            future.set_result(None)
 
 
 class _Blocking(threading.local):

@@ -134,10 +134,9 @@ class Reuse(Record):
 class Synced:
     """Not a row: tells a caller that everything before it in the outbox is on disk."""
 
-    __slots__ = ("body", "done", "error", "future")
+    __slots__ = ("done", "error", "future")
 
-    def __init__(self, body: Body, future: asyncio.Future[None] | None) -> None:
-        self.body = body
+    def __init__(self, future: asyncio.Future[None] | None) -> None:
         self.future = future
         self.done = False
         self.error: BaseException | None = None
@@ -145,7 +144,7 @@ class Synced:
     def announce(self) -> None:
         self.done = True
         if self.future is not None:
-            self.body.loop.soon(self._wake)
+            self.future.get_loop().call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         assert self.future is not None

@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 CHUNK: Final = 1 << 20
 TRIES: Final = 5
-THREADS: Final = 8
+THREADS: Final = 16
 """Files written at once. Nearly all of a small file's time is its fsync, and a file system commits several in one."""
 
 _ZEROS: Final = bytes(CHUNK)
