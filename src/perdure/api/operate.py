@@ -46,15 +46,15 @@ from ._names import random_run_name
 from .loading import load_file, load_target, spec_of_loaded, task_at
 from .run import (
     CLAIMABLE,
+    Request,
     Run,
-    _active,
-    _mention_similar,
-    _Request,
-    _request,
-    _settle,
     check_name,
     continue_run,
     derived_status,
+    describe_holder,
+    mention_similar,
+    request_for,
+    settle,
 )
 from .task import Task
 
@@ -183,16 +183,16 @@ def progress(handle: Handle) -> Progress:
 # -- starting and continuing -----------------------------------------------------------------------------------
 
 
-def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> _Request:
+def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> Request:
     """A run as it is asked for, checked and named; nothing is stored yet.
 
     Raises:
         UsageError: the inputs or the name cannot be used.
     """
-    return _request(task, args, inputs, name, None)
+    return request_for(task, args, inputs, name, None)
 
 
-def submit(asked: _Request) -> Handle:
+def submit(asked: Request) -> Handle:
     """Start the run, or continue the one of that name, or find that it has ended.
 
     Raises:
@@ -202,11 +202,11 @@ def submit(asked: _Request) -> Handle:
     """
     worker = runtime.worker()
     if not asked.named:
-        _mention_similar(worker, asked)
+        mention_similar(worker, asked)
     found = worker.submit(asked.new, asked.spec)
     if not isinstance(found, Driver):
         _ensure_recovered(worker, found)
-    driver, run = _settle(worker, asked, found)
+    driver, run = settle(worker, asked, found)
     return Handle(run, driver, not isinstance(found, Driver))
 
 
@@ -244,7 +244,7 @@ def interrupted() -> list[str]:
     return [row.name for row in reversed(rows) if worker.holder(row) is None]
 
 
-def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> _Request:
+def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> Request:
     """A new run of the same task with the same inputs, as `submit_rerun` takes it; nothing is stored yet.
 
     Args:
@@ -277,10 +277,10 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
         created_at=worker.clock.wall(),
         reuse=old.name if recover else None,
     )
-    return _Request(spec, new, True)
+    return Request(spec, new, True)
 
 
-def submit_rerun(asked: _Request) -> Handle:
+def submit_rerun(asked: Request) -> Handle:
     """Start what `request_rerun` asks for. Raises what `submit` raises."""
     if asked.new.reuse is None:
         return submit(asked)
@@ -290,7 +290,7 @@ def submit_rerun(asked: _Request) -> Handle:
     assert isinstance(created, Created)
     _ensure_recovered(worker, created.run)
     row = worker.store.run_by_id(created.run.id)
-    driver, run = _settle(worker, asked, created.run if row is None else row)
+    driver, run = settle(worker, asked, created.run if row is None else row)
     return Handle(run, driver, not created.fresh)
 
 
@@ -303,7 +303,7 @@ def _code_of(row: model.Run, file: str | None) -> TaskSpec:
 def _refuse_active(worker: Worker, row: model.Run) -> None:
     holder = worker.holder(row)
     if holder is not None:
-        raise RunAlreadyActive(_active(worker, row, holder))
+        raise RunAlreadyActive(describe_holder(worker, row, holder))
 
 
 # -- recovering: a new run that begins with another's work -----------------------------------------------------

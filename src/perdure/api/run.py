@@ -147,7 +147,7 @@ def attach(error: BaseException, run: Run) -> BaseException:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     """A run as the caller asks for it."""
 
     spec: TaskSpec
@@ -155,7 +155,9 @@ class _Request:
     named: bool
 
 
-def _request(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None, reuse: str | None) -> _Request:
+def request_for(
+    task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None, reuse: str | None
+) -> Request:
     scope = SCOPE.get()
     if scope is not None:
         body = getattr(scope, "body", scope)
@@ -192,7 +194,7 @@ def _request(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str
         created_at=runtime.worker().clock.wall(),
         reuse=reuse,
     )
-    return _Request(spec, new, name is not None)
+    return Request(spec, new, name is not None)
 
 
 def check_name(name: Any) -> None:
@@ -207,7 +209,7 @@ def check_name(name: Any) -> None:
         raise UsageError(f"a run's name begins with no dash and holds only printable characters, not {name!r}")
 
 
-def _mention_similar(worker: Worker, request: _Request) -> None:
+def mention_similar(worker: Worker, request: Request) -> None:
     for row in worker.store.similar(request.new.task, request.new.inputs_hash)[:1]:
         if worker.holder(row) is None and _unchanged(worker, row):
             log.warning(
@@ -227,7 +229,7 @@ Existing = tuple[Driver | None, Run]
 """A driver to wait for, or a run that has ended."""
 
 
-def _settle(worker: Worker, request: _Request, found: Driver | model.Run) -> Existing:
+def settle(worker: Worker, request: Request, found: Driver | model.Run) -> Existing:
     """What a submission came to: a run of ours, or one that had the name already (the name is the key)."""
     if isinstance(found, Driver):
         return found, Run(found.run, request.spec)
@@ -256,7 +258,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
     for _ in range(10):
         holder = worker.holder(row)
         if holder is not None:
-            raise attach(RunAlreadyActive(_active(worker, row, holder)), Run(row, spec))
+            raise attach(RunAlreadyActive(describe_holder(worker, row, holder)), Run(row, spec))
         driver = worker.take(row, spec, statuses)
         if driver is not None:
             return driver, Run(driver.run, spec)
@@ -269,7 +271,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
     raise attach(RunAlreadyActive(f"run {row.name!r} is claimed by other processes again and again"), Run(row, spec))
 
 
-def _active(worker: Worker, row: model.Run, holder: model.Worker) -> str:
+def describe_holder(worker: Worker, row: model.Run, holder: model.Worker) -> str:
     where = "in this process" if holder.id == worker.id else f"by process {holder.pid} on {holder.host}"
     return f"run {row.name!r} is being driven {where}; wait for it, or end that process first"
 
@@ -326,24 +328,24 @@ def _interrupt(driver: Driver, why: str) -> None:
 
 
 def _run(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
-    request = _request(task, args, inputs, name, None)
+    request = request_for(task, args, inputs, name, None)
     worker = runtime.worker()
     if not request.named:
-        _mention_similar(worker, request)
-    driver, run = _settle(worker, request, worker.submit(request.new, request.spec))
+        mention_similar(worker, request)
+    driver, run = settle(worker, request, worker.submit(request.new, request.spec))
     return wait_for(driver, run) if driver is not None else _ended(run)
 
 
 async def _run_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
-    request = _request(task, args, inputs, name, None)
+    request = request_for(task, args, inputs, name, None)
     worker = runtime.worker()
     if not request.named:
-        _mention_similar(worker, request)
+        mention_similar(worker, request)
     found = await _uncancelled(worker.submit_soon(request.new, request.spec))
     if isinstance(found, Driver):
-        driver, run = _settle(worker, request, found)
+        driver, run = settle(worker, request, found)
     else:
-        driver, run = await _uncancelled(worker.threads.submit(_settle, worker, request, found))
+        driver, run = await _uncancelled(worker.threads.submit(settle, worker, request, found))
     if driver is None:
         return _ended(run)
     try:

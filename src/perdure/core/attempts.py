@@ -41,6 +41,7 @@ def attempts(
     action: Action,
     inputs: bytes,
     *,
+    parent: Body | None,
     floor: int,
     recorded: bool,
     stored: bool = True,
@@ -54,14 +55,17 @@ def attempts(
 
     attempt, failures = action.attempt, action.failures
     deadline = deadline_of(action)
-    if recorded:
+    begun = deadline is None or deadline.remaining(driver.worker.clock) <= 0
+    if recorded and begun:
         # A crash made this attempt; the row says so as soon as something is committed anyway.
         attempt += 1
         driver.outbox.append(_state(action, attempt, failures, deadline, stored))
         stored = True
     while True:
         loop = driver.worker.loop_for(driver)
-        body = driver.open_body(action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded)
+        body = driver.open_body(
+            parent, action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded
+        )
         try:
             if deadline is not None:
                 yield Sleeper(body, deadline)
@@ -91,7 +95,7 @@ def attempts(
         retries = spec.retries
         if failures > retries.count or _is_final(error):
             # The next attempt, if a `resume` or the parent's own retry makes one, begins with its retries unused.
-            marks = (*marks, _state(action, attempt, 0, None, stored))
+            marks = (*marks, _state(action, attempt - 1, 0, None, stored))
             return Result.ERROR, encode_error(error), error, marks
         pause = retries.backoff.seconds(failures) if retries.backoff is not None else 0.0
         deadline = Deadline.after(pause, driver.worker.clock) if pause > 0 else None
@@ -206,8 +210,9 @@ class Execute:
         return (Result.ERROR, self._timeout_error()) if body.timed_out else outcome
 
     def _time_out(self, future: asyncio.Future[Any]) -> None:
-        self.body.timed_out = True
-        self.body.close()
+        body = self.body
+        body.timed_out = body.abandoned = body.driver.abandoning = True
+        body.close()
         future.cancel()
 
     def _timeout_error(self) -> TaskTimeoutError:
@@ -267,8 +272,9 @@ class Execute:
             return outcome
         except TimeoutError:
             if future.done():
-                raise
-            body.timed_out = True
+                ended: tuple[int, Any] = future.result()
+                return ended
+            body.timed_out = body.abandoned = body.driver.abandoning = True
             body.close()
             return Result.ERROR, self._timeout_error()
         except asyncio.CancelledError as error:

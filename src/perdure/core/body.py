@@ -26,12 +26,13 @@ computes. It does wait, briefly, for one that has just been handed an outcome an
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NonDeterminismError, RunStopped, StoreError
+from ..errors import BranchError, NonDeterminismError, RunStopped, StoreError
 from .branch import Branch, Call
 from .clock import perf
 from .model import Action, Entry, Kind, Result
@@ -43,9 +44,17 @@ if TYPE_CHECKING:
     from .driver import Driver
     from .loop import LoopThread
 
+log = logging.getLogger("perdure")
+
+REFUSALS = 1000
+"""How often a stopped body's calls are refused before they are left hanging."""
+
 PATIENCE = 5.0
 """Seconds for which replay waits for threads that it does not know, before it calls a missing call a mismatch."""
 PATIENCE_STEP = 0.1
+
+MENTION_SECONDS = 15.0
+"""How often replay says what it waits for."""
 
 REPLAY_GRACE = 0.1
 """Seconds for which replay waits for a thread of the body to make its next call before it stops counting on it."""
@@ -64,6 +73,13 @@ class Body:
         self.name = name
         self.loop = loop
         self.stopped = False
+        self.abandoned = False
+        """Stopped before its time, by a timeout or by the end of the body that called it: what it was about to record
+        no longer counts."""
+        self.parent: Body | None = None
+        self.children: set[Body] = set()
+        """The open bodies that calls of this one execute."""
+        self.refused = 0
         self.timed_out = False
         self.leaving = False
         """Its code has ended; what its remaining tasks do while they are cancelled is not recorded."""
@@ -102,6 +118,7 @@ class Body:
         self._running: set[Slot] = set()
         self._grace_armed = False
         self._patience = 0
+        self._mentioned = 0
         self.fires = 0
         """How many of asyncio's timeouts have run out in this body so far; kept by the event loop."""
         self._noted_fires = 0
@@ -132,8 +149,14 @@ class Body:
         Raises:
             RunStopped: the run is no longer driven here.
         """
+        running = asyncio._get_running_loop()
+        if running is not None and running is not self.loop.loop:
+            raise BranchError(
+                f"{call.describe()} is awaited on another event loop than the body's own, where its outcome cannot be "
+                "delivered. Await it in the task itself, or in one started with asyncio.create_task()."
+            )
         if self.stopped:
-            raise RunStopped(self.driver.why_stopped())
+            return self._refuse(call, item)
         call.begun = self.last
         if self.replay is None and self.driver.free:
             return None
@@ -147,6 +170,17 @@ class Body:
             # Outside the lock: a thread commits here, and the leader of a commit may be waiting for this body.
             return self.driver.reuse(call, item, answer)
         return answer
+
+    def _refuse(self, call: Call, item: int) -> Waiter:
+        """The body is over. Code that takes even `RunStopped` for an error to try again must not spin for ever: after
+        a while it simply never hears again."""
+        self.refused += 1
+        if self.refused < REFUSALS:
+            raise RunStopped(self.driver.why_stopped())
+        waiter = self._waiter(call, item)
+        if isinstance(waiter, ThreadWaiter):
+            waiter.lock.acquire()
+        return waiter
 
     def _begin(self, call: Call, item: int) -> Outcome | Waiter | Entry | None:
         """As `begin`; a loose entry that is to be handed out again comes back as itself."""
@@ -351,9 +385,11 @@ class Body:
             if replay.drained:
                 self._drained()
             return True
-        if self.outside_pending() or self._be_patient():
+        changed = replay.is_changed(head)
+        if not (changed and waiter is None) and (self.outside_pending() or self._be_patient()):
+            self._mention(head)
             return False
-        if not replay.is_changed(head):
+        if not changed:
             received = self._asked_instead()
             if waiter is not None:
                 received = "the call still waits, and nothing cancels it"
@@ -361,6 +397,24 @@ class Body:
             return False
         self._loosen(f"{describe(head)} is no longer asked for")
         return True
+
+    def _mention(self, head: Entry) -> None:
+        """Say after a while what replay waits for, as nothing else would show it."""
+        if self._mentioned != head[2]:
+            self._mentioned = head[2]
+            self.loop.later(MENTION_SECONDS, self._still_waiting, head)
+
+    def _still_waiting(self, head: Entry) -> None:
+        replay = self.replay
+        if not self.stopped and replay is not None and replay.head() is head and not self.active:
+            log.warning(
+                "run %s: replay waits for the code to ask for %s; a timer, socket, thread or subprocess of the task is "
+                "pending and may yet lead to it",
+                self.driver.run.name,
+                describe(head),
+            )
+            self._mentioned = 0
+            self._mention(head)
 
     def _be_patient(self) -> bool:
         """Before judging: threads that perdure does not know may be about to set an event that the body waits for."""
@@ -620,6 +674,13 @@ class Body:
                 return None
             return entry
 
+    def abandon_children(self) -> None:
+        """Close the bodies that calls of this one execute, and theirs: it has ended before them."""
+        for child in list(self.children):
+            child.abandoned = True
+            self.driver.abandoning = True
+            child.close()
+
     def close(self) -> None:
         """No more durable calls: the attempt has ended, or the run is no longer driven here. Loop tasks are
         cancelled, waiting threads are woken with `RunStopped`. From any thread; idempotent."""
@@ -627,11 +688,14 @@ class Body:
             if self.stopped:
                 return
             self.stopped = True
+            children = bool(self.children)
             waiters = [*self._waiting.values(), *self._held]
             self._waiting.clear()
             self._held.clear()
             self._due.clear()
             sleepers = list(self._sleepers)
+        if children:
+            self.abandon_children()
         for sleeper in sleepers:
             sleeper.wake()
         for waiter in waiters:

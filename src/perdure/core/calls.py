@@ -535,7 +535,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                 else:
                     at = action.at
                 result, data, live, extra = yield from attempts(
-                    driver, spec, action, inputs, floor=call.branch.floor, recorded=recorded
+                    driver, spec, action, inputs, parent=body, floor=call.branch.floor, recorded=recorded
                 )
                 if key is not None and result == Result.VALUE:
                     extra = (*extra, CachePut(key, data, driver.worker.clock.wall()))
@@ -568,4 +568,6 @@ def root(driver: Driver) -> Any:
             driver.worker.clock.wall(), 1, 0, None, None, None,
         )
     )  # fmt: skip
-    return run_async(attempts(driver, spec, action, run.inputs, floor=0, recorded=not driver.fresh, stored=bool(found)))
+    return run_async(
+        attempts(driver, spec, action, run.inputs, parent=None, floor=0, recorded=not driver.fresh, stored=bool(found))
+    )

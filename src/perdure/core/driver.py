@@ -58,6 +58,8 @@ class Driver:
         self.bodies: dict[int, Body] = {}
         self.replayed = 0
         self.executed = 0
+        self.abandoning = False
+        """Some body was abandoned, so that records have to be looked at before they are written."""
         self._lock = threading.Lock()
         self._next_action = 1
         self._undrained: set[int] = set()
@@ -220,14 +222,33 @@ class Driver:
     # -- bodies ------------------------------------------------------------------------------------------------
 
     def open_body(
-        self, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None, recorded: bool
+        self,
+        parent: Body | None,
+        action: int,
+        name: str,
+        loop: LoopThread,
+        *,
+        floor: int,
+        label: str | None,
+        recorded: bool,
     ) -> Body:
         """A body about to execute; with `recorded` its journal is loaded."""
         body = Body(self, action, name, loop, floor=floor, label=label)
         if recorded:
             self._load(body)
         with self._lock:
+            earlier = self.bodies.get(action)
             self.bodies[action] = body
+        if earlier is not None:
+            # A thread of an attempt that is over still works on this action.
+            earlier.abandoned = self.abandoning = True
+            earlier.close()
+        body.parent = parent
+        if parent is not None:
+            parent.children.add(body)
+            if parent.stopped:
+                body.close()
+                raise self.stopped_error()
         if self._stopping is not None:
             body.close()
             raise self.stopped_error()
@@ -263,8 +284,11 @@ class Driver:
     def close_body(self, body: Body) -> None:
         """That attempt is over."""
         body.close()
+        if body.parent is not None:
+            body.parent.children.discard(body)
         with self._lock:
-            self.bodies.pop(body.action, None)
+            if self.bodies.get(body.action) is body:
+                del self.bodies[body.action]
         self.drained(body.action)
 
     def drained(self, action: int) -> None:
@@ -362,7 +386,6 @@ class Driver:
     def reuse(self, call: Call, item: int, entry: Entry) -> Outcome | LoopWaiter:
         """A loose entry is this call's: hand it out in live order."""
         body = call.body
-        self.replayed += 1
         running = asyncio._get_running_loop()
         if running is None or BLOCKING.depth:
             record = Reuse(call, entry, item, after=None, waiter=None)

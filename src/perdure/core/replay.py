@@ -54,6 +54,8 @@ class Decision(NamedTuple):
 _EXECUTE = Decision(Verdict.EXECUTE)
 _HOLD = Decision(Verdict.HOLD)
 
+_NOWHERE: Key = (0, b"", -1, -1)
+
 _ABOUT_OTHERS = frozenset({Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Result.DISCARD, Result.REUSE})
 
 
@@ -118,6 +120,7 @@ class Replay:
         kept: dict[int, Entry] = {}
         by_key: dict[Key, int] = {}
         alias: dict[int, int] = {}
+        loose_keys: dict[int, Key] = {}
         for row in rows:
             entry = Entry._make(row)
             result = entry.result
@@ -127,9 +130,7 @@ class Replay:
                 if gone is not None:
                     by_key.pop(key_of(gone), None)
                 else:
-                    gone = next((old for old in self.loose.values() if old.n == entry.seq), None)
-                    if gone is not None:
-                        del self.loose[key_of(gone)]
+                    gone = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
                 if gone is not None and gone.child is not None:
                     self.children.discard(gone.child)
             elif result == Result.LOOSEN:
@@ -141,16 +142,15 @@ class Replay:
                     # A cancelled call is not reused: nothing may ever cancel it again on the new path.
                     if moved.result != Result.CANCELLED:
                         self.loose[key_of(moved)] = moved
+                        loose_keys[n] = key_of(moved)
                     elif moved.child is not None:
                         self.children.discard(moved.child)
             elif result == Result.REUSE:
-                for k, old in self.loose.items():
-                    if old.n == entry.seq:
-                        del self.loose[k]
-                        kept[entry.n] = old._replace(n=entry.n, after=entry.after, seq=entry.occ, begun=entry.begun)
-                        by_key[k] = entry.n
-                        alias[entry.seq] = entry.n
-                        break
+                old = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
+                if old is not None:
+                    kept[entry.n] = old._replace(n=entry.n, after=entry.after, seq=entry.occ, begun=entry.begun)
+                    by_key[key_of(old)] = entry.n
+                    alias[entry.seq] = entry.n
             elif result == Result.CLOSED:
                 self.closed.add(key)
             else:

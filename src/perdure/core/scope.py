@@ -58,6 +58,7 @@ THREAD = _Thread()
 """`slot`: what this thread, started by perdure, works in now. Not a ContextVar, because contexts are copied."""
 
 _known_threads: set[int] = set()
+_refused_threads: set[int] = set()
 _drives = 0
 _lock = threading.Lock()
 
@@ -72,6 +73,8 @@ def driving(count: int) -> None:
             # The module's own table, because `threading.enumerate()` costs a tenth of an empty run.
             _known_threads.clear()
             _known_threads.update(threading._active)  # type: ignore[attr-defined]
+            # But for those of a pool that an earlier run's body started and that has not ended with it.
+            _known_threads.difference_update(_refused_threads)
 
 
 def unknown_threads() -> bool:
@@ -124,6 +127,7 @@ def refuse_stray_thread(what: Callable[[], str]) -> None:
         thread = threading.current_thread()
         if thread is threading.main_thread():
             return
+        _refused_threads.add(threading.get_ident())
         raise BranchError(
             f"{what()} was called from thread {thread.name!r}, which perdure did not start, while a run is driven in "
             "this process. Its outcome could not be recorded. In a body, use asyncio.to_thread() or perdure.map() "

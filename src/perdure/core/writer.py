@@ -290,7 +290,7 @@ class Writer:
 
         Called with the lock held; `False` if it is not that case, and then nothing was done."""
         record = driver.outbox[0]
-        if record.__class__ is not Record or record.result == Result.CANCELLED:
+        if record.__class__ is not Record or record.result == Result.CANCELLED or driver.abandoning:
             return False
         del driver.outbox[:1]
         driver.n = n = driver.n + 1
@@ -324,6 +324,8 @@ class Writer:
         writes: list[RunWrites | CreateRun] = []
         for driver in dict.fromkeys(ready) if len(ready) > 1 else ready:
             outbox = _cut(driver.outbox)
+            if driver.abandoning:
+                outbox = _without_abandoned(outbox)
             if outbox:
                 taken.append((driver, outbox))
                 writes.append(_rows(driver, outbox))
@@ -384,6 +386,20 @@ class _LastResort:
 
 
 _last_resort = _LastResort()
+
+
+def _without_abandoned(outbox: list[Item]) -> list[Item]:
+    """What bodies were about to record whose attempt is over: refused here, at the last moment."""
+    kept = []
+    for item in outbox:
+        records = [part for part in (item if item.__class__ is tuple else (item,)) if isinstance(part, Record)]
+        dead = [record for record in records if record.call.body.abandoned]
+        if not dead:
+            kept.append(item)
+        for record in dead:
+            record.done = True
+            record.error = record.call.body.driver.stopped_error()
+    return kept
 
 
 def _pump(body: Body) -> None:
