@@ -518,6 +518,26 @@ def test_paths_carry_the_name_and_copy_nothing(blobs: LocalBlobs, tmp_path: Path
     assert os.path.samefile(tmp_path / "run", tmp_path / "also")
 
 
+def test_a_tree_is_whole_or_not_there(blobs: LocalBlobs, tmp_path: Path) -> None:
+    [(hash, size)] = blobs.put([write(tmp_path / "x", b"data")])
+    seen: list[str] = []
+
+    def fill(top: str) -> None:
+        blobs.link(hash, size, os.path.join(top, "file"))
+        seen.append(top)
+        assert not list(Path(blobs.root, "trees").glob("*/*")), "it can be seen before it is whole"
+        if len(seen) == 1:
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        blobs.tree(hash, "tree", fill)
+    path = blobs.tree(hash, "tree", fill)
+    assert os.listdir(path) == ["file"]
+    assert blobs.tree(hash, "tree", fill) == path
+    assert len(seen) == 2
+    assert not leftovers(blobs)
+
+
 @pytest.mark.parametrize("code", [errno.EMLINK, errno.EPERM, errno.EXDEV])
 def test_without_links_paths_are_copies(
     blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int

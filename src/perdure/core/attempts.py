@@ -239,6 +239,7 @@ class Execute:
             outcome: tuple[int, Any] = (Result.ERROR, error)
         else:
             outcome = (Result.VALUE, value)
+        body.returned = True
         await self._reap(body)
         return outcome
 
@@ -314,6 +315,7 @@ class Execute:
         else:
             return Result.VALUE, value
         finally:
+            body.returned = True
             BLOCKING.depth = depth
             THREAD.slot = outer
             body.job_ended(slot)

@@ -81,6 +81,8 @@ class Body:
         """The open bodies that calls of this one execute."""
         self.refused = 0
         self.timed_out = False
+        self.returned = False
+        """Its code has returned or raised; what it has not asked for by now, it never will."""
         self.leaving = False
         """Its code has ended; what its remaining tasks do while they are cancelled is not recorded."""
         self.attempt = 1
@@ -369,7 +371,7 @@ class Body:
         if self._running and self._hot(live=False):
             self._arm_grace(REPLAY_GRACE)
             return False
-        if self.blocked:
+        if self.blocked or self.returned:
             # The loop's own outcomes have to wait, and threads have been answered out of turn.
             return False
         waiter = self._waiting.get(head[2])

@@ -64,9 +64,9 @@ def run_sync(protocol: Protocol) -> Any:
     try:
         if isinstance(scope, Body):
             scope.block_loop()
-        if isinstance(scope, Body) and scope.driver.outbox:
-            # The iteration at whose end this would be committed does not end before the call does, and the call may
-            # need it on disk (a cancellation that led here, D2).
+        if isinstance(scope, Body) and scope.driver.cancelling:
+            # A cancellation may have led here. The iteration at whose end it would be committed does not end before
+            # this call does, and nothing new may start before it is on disk (D2).
             Durable(scope).block()
         return _run_blocking(protocol)
     finally:

@@ -206,6 +206,11 @@ class Driver:
         return self._outcome is not None
 
     @property
+    def cancelling(self) -> bool:
+        """Whether a cancellation that user code has seen is not on disk yet."""
+        return self._cancellations > 0
+
+    @property
     def stopping(self) -> bool:
         """Whether driving has been told to end."""
         return self._stopping is not None

@@ -29,6 +29,21 @@ def sync_ticking() -> list[str]:
 
 
 @env.task
+async def pairs() -> list[str]:
+    """Steps of which several end in one tick and share a commit, and child actions."""
+    out: list[str] = []
+    for number in range(int(os.environ.get("TICKS", "12"))):
+        out.extend(await asyncio.gather(step(f"l{number}", 0.05), one(f"r{number}")))
+    return out
+
+
+@env.task
+async def one(name: str) -> str:
+    """A child with one step."""
+    return await step(name, 0.05)
+
+
+@env.task
 async def sleeping() -> list[str]:
     """A durable sleep of SECONDS."""
     out = [await step("before")]
