@@ -68,7 +68,10 @@ def attempts(
         )
         try:
             if deadline is not None:
+                # Nothing of this body can be asked for before that is over, and nobody else has to wait for it.
+                driver.loop_blocked(body, True)
                 yield Sleeper(body, deadline)
+                driver.loop_blocked(body, False)
                 deadline = None
             args, kwargs = spec.signature.decode_inputs(inputs)
             outcome, value = yield Execute(body, spec, args, kwargs, attempt)
@@ -251,6 +254,7 @@ class Execute:
             return
         # Their calls are not recorded as cancelled: the body's outcome makes an end of them.
         body.leaving = True
+        body.abandon_children()
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=1.0)

@@ -189,6 +189,8 @@ class Body:
         on_loop = asyncio._get_running_loop() is not None
         # Out of turn (B5): the call that blocks the loop, and those of threads that it waits for.
         blocking = BLOCKING.depth > 0 if on_loop else self.blocked > 0
+        if self.stopped:
+            raise RunStopped(self.driver.why_stopped())
         hold = False
         replay = self.replay
         if self._unasked_actions:
@@ -214,7 +216,7 @@ class Body:
                 self.driver.stop(mismatch(describe(entry), call.describe()))
                 raise RunStopped(self.driver.why_stopped())
             hold = verdict is Verdict.HOLD
-        if (hold or not self.driver.free) and not blocking and not self._was_started(call):
+        if (hold or not self.driver.free) and not blocking and not self._was_started(call, hold):
             waiter = self._waiter(call, item)
             self._held.append(waiter)
             self.stirred = True
@@ -246,9 +248,12 @@ class Body:
         self.stirred = True
         return waiter
 
-    def _was_started(self, call: Call) -> bool:
-        """A child task that was under way when the last driver died: its body replays at once, which has no effect."""
-        return call.kind is Kind.TASK and (call.branch.id, call.fp, call.occ) in self.open_actions
+    def _was_started(self, call: Call, hold: bool) -> bool:
+        """Something that was under way when the last driver died and may go on at once: a child task, whose body
+        replays, which has no effect; a sleep, once this body's own outcomes have been delivered."""
+        if (call.branch.id, call.fp, call.occ) not in self.open_actions:
+            return False
+        return call.kind is Kind.TASK or (call.kind is Kind.SLEEP and not hold)
 
     def _waiter(self, call: Call, item: int) -> Waiter:
         running = asyncio._get_running_loop()
@@ -444,11 +449,16 @@ class Body:
                 waiter.future.set_result(outcome)
         else:
             waiter.outcome = outcome
+            self.wake(waiter)
+
+    def wake(self, waiter: ThreadWaiter) -> None:
+        """That thread goes on."""
+        with self._lock:
             waiter.handed = True
             self._running.add(waiter.slot)
             waiter.slot.hot = True
             waiter.slot.cold = False
-            waiter.lock.release()
+        waiter.lock.release()
 
     def add_task(self, task: asyncio.Task[Any]) -> None:
         """A task of this body begins. A plain list, because a weak set costs more than the task's first step."""
@@ -639,9 +649,11 @@ class Body:
         if ended is not None and self.stirred:
             self.loop.soon(self.pump)
 
-    def slot_runs(self, slot: Slot) -> None:
-        """That thread goes on by itself (a child's result, say)."""
+    def slot_runs(self, slot: Slot, joined: Future[Any] | None = None) -> None:
+        """That thread goes on by itself; it no longer waits for `joined`."""
         with self._lock:
+            if joined is not None:
+                self._joins.pop(joined, None)
             self._running.add(slot)
 
     def sleeper(self, sleeper: Sleeper, begins: bool) -> None:

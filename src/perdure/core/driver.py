@@ -152,7 +152,9 @@ class Driver:
         self.loop.soon(self._unwind)
 
     def _unwind(self) -> None:
-        tasks = [task for body in list(self.bodies.values()) for task in list(body.tasks) if not task.done()]
+        # Bodies on other loops have been told by `Body.close`; a task is touched on its own loop's thread only.
+        bodies = [body for body in list(self.bodies.values()) if body.loop is self.loop]
+        tasks = [task for body in bodies for task in list(body.tasks) if not task.done()]
         if self._main is not None and not self._main.done():
             self._main.cancel()
             tasks.append(self._main)
@@ -407,12 +409,9 @@ class Driver:
         if isinstance(waiter, LoopWaiter):
             self._send_reuse(waiter, entry)
         else:
-            record = Reuse(waiter.call, entry, waiter.item, after=None, waiter=None)
-            self.outbox.append(record)
-            self.worker.writer.mark_ready(self)
-            self.loop.soon(self.worker.writer.flush)
-            waiter.outcome = Outcome(entry.n, entry.result, entry.value)
-            waiter.lock.release()
+            # It commits that itself once it is awake.
+            waiter.reuse = entry
+            waiter.call.body.wake(waiter)
 
     def _send_reuse(self, waiter: LoopWaiter, entry: Entry) -> None:
         body = waiter.call.body
@@ -437,7 +436,13 @@ class Driver:
         with self._lock:
             self._cancellations += 1
             self._refresh()
-        self.outbox.append(Record(call, Result.CANCELLED, None, at, took, item, child, body.last))
+        row = Record(call, Result.CANCELLED, None, at, took, item, child, body.last)
+        # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
+        # recorded is there to be reused, but what was cancelled in it is not waited for.
+        if child is not None and call.kind is Kind.TASK:
+            self.outbox.append((Mark(child, Result.LOOSEN, 0), row))
+        else:
+            self.outbox.append(row)
         self.worker.writer.mark_ready(self)
         body.loop.flush_soon(self.worker.writer)
 

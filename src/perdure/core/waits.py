@@ -52,7 +52,7 @@ class LoopWaiter:
 class ThreadWaiter:
     """A durable wait of a thread: the thread blocks, holding no place in the pool."""
 
-    __slots__ = ("call", "entry", "handed", "item", "lock", "outcome", "slot")
+    __slots__ = ("call", "entry", "handed", "item", "lock", "outcome", "reuse", "slot")
 
     def __init__(self, call: Call, item: int, slot: Slot) -> None:
         self.call = call
@@ -61,6 +61,8 @@ class ThreadWaiter:
         self.slot = slot
         self.handed = False
         self.outcome: Outcome | None = None
+        self.reuse: Entry | None = None
+        """A loose entry that it is to hand out again."""
         self.lock = threading.Lock()
         self.lock.acquire()
 
@@ -76,6 +78,10 @@ class ThreadWaiter:
             threads.resumed()
         if body.stopped:
             raise RunStopped(body.driver.why_stopped())
+        if self.reuse is not None:
+            outcome = body.driver.reuse(self.call, self.item, self.reuse)
+            assert isinstance(outcome, Outcome)
+            return outcome
         return self.outcome
 
     def __await__(self) -> Any:

@@ -86,8 +86,12 @@ class Worker:
 
     def loop_for(self, driver: Driver) -> LoopThread:
         """A loop whose thread is not blocked by a synchronous durable call: the driver's own if possible."""
-        if not driver.loop.blocked:
-            return driver.loop
+        return driver.loop if not driver.loop.blocked else self.free_loop()
+
+    def free_loop(self) -> LoopThread:
+        """A loop whose thread is not blocked by a synchronous durable call: the main one if possible."""
+        if not self.loop.blocked:
+            return self.loop
         with self._lock:
             for loop in self._loops:
                 if not loop.blocked:
@@ -132,7 +136,7 @@ class Worker:
             return future.result(timeout)
         finally:
             self.threads.resumed()
-            slot.branch.body.slot_runs(slot)
+            slot.branch.body.slot_runs(slot, future)
 
     # -- submitting and claiming -------------------------------------------------------------------------------
 
@@ -156,7 +160,7 @@ class Worker:
         """The same without blocking: runs that are submitted at one time share a commit."""
         self._attend()
         future: Future[Driver | Run] = Future()
-        loop = self.loop
+        loop = self.free_loop()
 
         claim = self._claim()
 
@@ -168,12 +172,9 @@ class Worker:
                 self._claiming.discard(claim.token)
                 future.set_result(answer.run)
             else:
-                loop.soon(begin, answer.run)
-
-        def begin(run: Run) -> None:
-            driver = self._driver(run, spec, fresh=True)
-            future.set_result(driver)
-            driver.start()
+                driver = self._driver(answer.run, spec, fresh=True)
+                future.set_result(driver)
+                driver.loop.soon(driver.start)
 
         def send() -> None:
             self.writer.submit(Submission(CreateRun(new, claim), created))
@@ -206,7 +207,7 @@ class Worker:
         return driver
 
     def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool) -> Driver:
-        driver = Driver(self, run, spec, self.loop, fresh=fresh)
+        driver = Driver(self, run, spec, self.free_loop(), fresh=fresh)
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
         return driver
@@ -289,7 +290,7 @@ class Worker:
         self._lazy.add(driver)
         if not self._lazy_armed:
             self._lazy_armed = True
-            self.loop.later(LAZY_SECONDS, self._flush_lazy)
+            self.free_loop().later(LAZY_SECONDS, self._flush_lazy)
 
     def _flush_lazy(self) -> None:
         self._lazy_armed = False

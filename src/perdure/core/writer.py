@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -234,11 +235,12 @@ class Writer:
     def submit_through(self, create: CreateRun) -> Created:
         """Commit a new run, and whatever else waits; the calling thread blocks."""
         submission = Submission(create)
-        self._submissions.append(submission)
-        with self._lock:
-            if submission.outcome is None:
-                self._drain()
-        self._look_again()
+        with _Uninterrupted():
+            self._submissions.append(submission)
+            with self._lock:
+                if submission.outcome is None:
+                    self._drain()
+            self._look_again()
         if isinstance(submission.outcome, StoreError):
             raise submission.outcome
         assert submission.outcome is not None
@@ -371,6 +373,27 @@ class Writer:
             self._slow = self._smoothed_ns > FAST_NS
         else:
             self._slow = self._smoothed_ns > SLOW_NS
+
+
+class _Uninterrupted:
+    """Ctrl-C strikes the main thread between any two lines; while that thread commits for everybody, it has to wait."""
+
+    def __enter__(self) -> None:
+        self._before: Any = None
+        self._struck = False
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+            if callable(self._before):
+                signal.signal(signal.SIGINT, self._strike)
+
+    def _strike(self, *_: object) -> None:
+        self._struck = True
+
+    def __exit__(self, *_: object) -> None:
+        if callable(self._before):
+            signal.signal(signal.SIGINT, self._before)
+            if self._struck:
+                signal.raise_signal(signal.SIGINT)
 
 
 class _LastResort:
