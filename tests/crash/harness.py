@@ -587,7 +587,7 @@ def explore(explorer: Explorer, *, inside: bool = False) -> int:
     """Everything that every workflow goes through; the number of kills at writes."""
     commits = max(run_parallel([explorer.undisturbed] * 2))
     kills = explorer.every_write(("before", "inside", "after") if inside else ("before", "after"), commits)
-    explorer.chain("2:after", "3:before")
+    explorer.chain("2:after", "3:before", "4:after")
     return kills
 
 

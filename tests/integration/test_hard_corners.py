@@ -1,0 +1,274 @@
+"""Corners where a plausible engine deadlocks, loses a run or records twice; each of these once did (P1, P4)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextvars import Context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import errors, runtime
+from perdure.core.model import Kind, Result
+from perdure.extras import durable_sleep, durable_time
+
+pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
+
+env = perdure.TaskEnvironment(name="corner")
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path) -> Iterator[None]:
+    perdure.init(store=tmp_path / "perdure.db")
+    yield
+    perdure.init()
+
+
+counts: dict[str, int] = {}
+
+
+@perdure.trace
+async def step(name: str, seconds: float = 0.0) -> str:
+    counts[name] = counts.get(name, 0) + 1
+    await asyncio.sleep(seconds)
+    return name
+
+
+@perdure.trace
+def sync_step(name: str) -> str:
+    counts[name] = counts.get(name, 0) + 1
+    return name
+
+
+@env.task
+async def quick(n: int) -> int:
+    return n
+
+
+def recorded_twice(run: Any) -> list[Any]:
+    """Identities of traces that hold more than one outcome in one body."""
+    seen: dict[Any, int] = {}
+    cancelled = set()
+    for row in runtime.worker().store.entries(run.row.id):
+        key = (row.action, row.branch, row.fp, row.occ)
+        if row.kind == Kind.TRACE and row.result in (Result.VALUE, Result.ERROR):
+            seen[key] = seen.get(key, 0) + 1
+        elif row.result == Result.CANCELLED:
+            # Its outcome came, but was never delivered: user code had cancelled the call.
+            cancelled.add(key)
+    return [key for key, count in seen.items() if count > 1 and key not in cancelled]
+
+
+def test_a_caller_that_cancels_while_it_submits_takes_nobody_down() -> None:
+    async def main() -> None:
+        perdure.with_runcontext(name="there").run(quick, 1)
+        for name in ("there", "new"):
+            task = asyncio.create_task(perdure.with_runcontext(name=name).run.aio(quick, 1))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await asyncio.sleep(0.2)
+        assert (await perdure.run.aio(quick, 2)).result == 2
+
+    asyncio.run(main())
+    assert not runtime.worker().drivers
+    assert perdure.with_runcontext(name="new").run(quick, 1).result == 1
+
+
+@env.task(retries=1)
+async def threads_and_tasks_retried() -> int:
+    await asyncio.gather(
+        asyncio.to_thread(lambda: [sync_step(f"t{n}") for n in range(20)]), *(step(f"a{n}") for n in range(20))
+    )
+    counts["tries"] = counts.get("tries", 0) + 1
+    if counts["tries"] == 1:
+        raise ValueError("first attempt")
+    return counts["tries"]
+
+
+def test_reuse_in_threads_and_tasks_at_once_does_not_deadlock() -> None:
+    counts.clear()
+    assert perdure.run(threads_and_tasks_retried).result == 2
+    assert {count for name, count in counts.items() if name != "tries"} == {1}
+
+
+@env.task
+def reads_time() -> float:
+    return durable_time()
+
+
+@env.task
+async def blocks_after_a_cancellation() -> float:
+    try:
+        async with asyncio.timeout(0.02):
+            await step("slow", 5)
+    except TimeoutError:
+        return reads_time()
+    return 0.0
+
+
+def test_a_blocking_call_right_after_a_cancelled_one() -> None:
+    assert perdure.run(blocks_after_a_cancellation).result > 0
+
+
+@env.task
+async def fails_or_works(n: int) -> int:
+    await step(f"first {n}", 0.01)
+    counts[f"try {n}"] = counts.get(f"try {n}", 0) + 1
+    if n == 0 and counts["try 0"] < 3:
+        raise ValueError(n)
+    await step(f"second {n}", 0.05)
+    return n
+
+
+@env.task(retries=3)
+async def group_of_children() -> int:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(fails_or_works(n)) for n in range(3)]
+    return sum(task.result() for task in tasks)
+
+
+@env.task(retries=3)
+async def map_of_children() -> list[Any]:
+    return [value async for value in perdure.map.aio(fails_or_works, range(3), return_exceptions=False)]
+
+
+@env.task(retries=3)
+def sync_map_of_children() -> list[Any]:
+    return list(perdure.map(fails_or_works, range(3), return_exceptions=False))
+
+
+@pytest.mark.parametrize("task", [group_of_children, map_of_children, sync_map_of_children])
+def test_siblings_that_a_failure_cancelled_are_called_again(task: Any) -> None:
+    counts.clear()
+    run = perdure.run(task)
+    assert run.result in (3, [0, 1, 2])
+    assert recorded_twice(run) == []
+    assert all(counts[f"first {n}"] <= 2 for n in range(3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+@perdure.trace
+async def raises_frozen() -> None:
+    raise Frozen(3)
+
+
+@env.task
+async def catches_frozen() -> int:
+    try:
+        await raises_frozen()
+    except Frozen as error:
+        return error.code
+    return 0
+
+
+def test_an_exception_that_refuses_attributes() -> None:
+    assert perdure.run(catches_frozen).result == 3
+
+
+@env.task(timeout=0.1)
+async def swallows_its_timeout() -> str:
+    try:
+        await asyncio.sleep(5)
+    except BaseException:
+        pass
+    return "fine"
+
+
+@env.task(timeout=0.1)
+async def cleans_up_after_its_timeout() -> None:
+    async def member() -> None:
+        try:
+            await asyncio.sleep(5)
+        finally:
+            await step("cleanup")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(member())
+
+
+@pytest.mark.parametrize("task", [swallows_its_timeout, cleans_up_after_its_timeout])
+def test_a_timed_out_attempt_has_timed_out_whatever_it_says(task: Any) -> None:
+    with pytest.raises(errors.TaskTimeoutError):
+        perdure.run(task)
+
+
+@env.task
+async def from_nowhere(how: str) -> str:
+    loop = asyncio.get_running_loop()
+
+    async def helper() -> str:
+        return await step("lost")
+
+    try:
+        if how == "another loop":
+            return await asyncio.to_thread(asyncio.run, step("lost"))  # type: ignore[arg-type]
+        if how == "no context":
+            return await loop.create_task(helper(), context=Context())
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(helper(), loop))
+    except errors.BranchError as error:
+        return type(error).__name__
+
+
+@pytest.mark.parametrize("how", ["another loop", "no context"])
+def test_calls_that_have_no_place_in_the_run_are_refused(how: str) -> None:
+    assert perdure.run(from_nowhere, how).result == "BranchError"
+
+
+@env.task
+async def waits_without_crash() -> str:
+    task = asyncio.create_task(step("slow", 0.1))
+    done, _ = await asyncio.wait({task}, timeout=0.02)
+    late = not done
+    await task
+    return await step(f"late {late}")
+
+
+def test_a_wait_that_timed_out_says_so() -> None:
+    assert perdure.run(waits_without_crash).result == "late True"
+
+
+@env.task
+async def cancelled_while_entering() -> str:
+    try:
+        async with asyncio.timeout(0):
+            async with perdure.durable.timeout(0.1):
+                await asyncio.sleep(1)
+    except TimeoutError:
+        pass
+    await asyncio.sleep(0.3)
+    return "undisturbed"
+
+
+def test_a_durable_timeout_that_was_never_entered_strikes_nobody() -> None:
+    assert perdure.run(cancelled_while_entering).result == "undisturbed"
+
+
+@env.task
+async def sleeps_for_long() -> None:
+    await durable_sleep.aio(60)
+
+
+def test_stopping_a_run_is_prompt_and_leaves_it_resumable() -> None:
+    async def main() -> float:
+        task = asyncio.create_task(perdure.with_runcontext(name="nap").run.aio(sleeps_for_long))
+        await asyncio.sleep(0.3)
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.2)
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) < 2
+    assert perdure.Run.get("nap").status == "INTERRUPTED"
