@@ -86,8 +86,13 @@ def test_killed_again_and_again(hosts: Hosts, place: Path) -> None:
     trials = explorer(hosts, place)
     # So many processes, one after the other: on a busy machine one of them is always somewhat late.
     trials.extra = partial(check_sleeps, slack=5 * SLACK)
-    # On a slow machine a process's first own commit may hold no entry (children under way): each cycle reaches further.
-    cycles = (("2:after", "4:before"), ("3:before", "3:after"), ("3:inside", "5:after"), ("2:after", "3:after", "4:after"))
+    # A process's first own commit may hold no entry (children under way), so each cycle reaches further.
+    cycles = (
+        ("2:after", "4:before"),
+        ("3:before", "3:after"),
+        ("3:inside", "5:after"),
+        ("2:after", "3:after", "4:after"),
+    )
     jobs = [partial(trials.chain, *points) for points in cycles]
     assert sum(run_parallel(jobs)) > 100
 
