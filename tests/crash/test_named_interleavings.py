@@ -67,6 +67,7 @@ CASES: dict[str, Any] = {
     "threads:to_thread_with_durable_calls": lambda v: [row[0] for row in v[:3]] == ["alone", "left", "right"],
     "threads:own_executor_with_durable_calls": exactly("e1", "e2", "e3", "e4"),
     "children:children": exactly("one!", "two!", "three!", "four!"),
+    "children:late_sibling": exactly("early.1early.2early.3", "late.1late.2late.3"),
     "children:nested_sync_children": exactly("one!", "two.inner!two.mine", "own"),
     "children:async_child_from_sync_body": exactly("one!", "own", "two!"),
     "children:sync_task_called_on_the_loop": exactly("q.x!q.y!q.end", "own"),

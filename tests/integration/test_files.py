@@ -14,6 +14,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,9 @@ env = perdure.TaskEnvironment(name="files")
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path) -> Iterator[Path]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))  # where downloads without a place go
     perdure.init(store=tmp_path / "perdure.db")
     yield tmp_path
     perdure.init()
@@ -694,7 +697,7 @@ def test_the_blob_store_lies_beside_the_journal(tmp_path: Path, monkeypatch: pyt
     perdure.init(store="memory://")
     file = text_file(tmp_path)
     assert file.open("r").read() == "hello"
-    assert not runtime.blobs().url.startswith(str(tmp_path))
+    assert not runtime.blobs().url.startswith(str(tmp_path / ".perdure"))
 
 
 _SCRIPT = """

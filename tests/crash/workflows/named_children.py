@@ -35,6 +35,26 @@ async def children() -> list[str]:
 
 
 @env.task
+async def crawl(name: str, first: float, second: float) -> str:
+    out = await step(f"{name}.1", first) + await step(f"{name}.2", second)
+    see(name, out)
+    return out + await step(f"{name}.3")
+
+
+@env.task
+async def late_sibling() -> list[str]:
+    """On replay, the sibling's body is opened (with nothing recorded) when the other already waits to go on."""
+
+    async def late() -> str:
+        await asyncio.sleep(0.01)
+        return await crawl("late", 0.06, 0.0)
+
+    out = list(await asyncio.gather(crawl("early", 0.0, 0.03), late()))
+    see("main", out)
+    return out
+
+
+@env.task
 def nested_sync_children() -> list[str]:
     out = [sync_double("one"), middle_child("two"), sync_step("own")]
     see("main", out)
