@@ -372,11 +372,11 @@ class Late(Broken):
 
 
 def patient(trial: Callable[..., T]) -> Callable[..., T]:
-    """Repeat a trial that was late, twice at most."""
+    """Repeat a trial that was late, four times at most."""
 
     @wraps(trial)
     def repeated(*args: Any) -> T:
-        for _ in range(2):
+        for _ in range(4):
             try:
                 return trial(*args)
             except Late:

@@ -114,6 +114,7 @@ CASES |= {
     "more:cancellation_swallowed": exactly("first", "instead", "end"),
     "more:cancelled_twice_called_again": exactly("late 0", "late 1", "again", "end"),
     "more:child_cancelled": exactly("late", "t.1", "late too", "end"),
+    "more:child_cancelled_from_outside": exactly("main0", "main1", "main2", "main3", "cancelled", "end"),
     "more:cancelled_before_it_began": exactly("one", "early call, late await", "cancelled", "two"),
     "more:nested_timeouts": lambda v: v in NESTED,
     "more:sleep_cut_short": exactly("late", "one", "late too", "two"),

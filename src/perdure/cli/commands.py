@@ -384,18 +384,18 @@ LS_EPILOG = """  perdure ls --status FAILED
 @common
 def list_command(limit: int | None, status: str | None) -> None:
     """List the runs in the store, newest first."""
-    from ..api import operate
+    from ..api import looking
     from ..core.model import Status
     from .output import print_runs, run_data
 
     most = _rows(limit)
-    runs, more = operate.runs(limit=most, status=None if status is None else Status(status.upper()))
+    runs, more = looking.runs(limit=most, status=None if status is None else Status(status.upper()))
     if output.json:
         output.result_json([run_data(run) for run in runs])
     elif runs:
         print_runs(output, runs)
     else:
-        where = operate.store_path() or "this store"
+        where = looking.store_path() or "this store"
         output.note(f"no runs{f' are {status.upper()}' if status else ''} in {where}")
     if more:
         output.note(f"there are more than {most}; see all with: perdure ls --limit 0")
@@ -420,11 +420,11 @@ SHOW_EPILOG = """  perdure show daily
 @common
 def show(run: str, limit: int | None) -> None:
     """Show the tree of a run's actions: kind, status, attempts, start, duration, inputs, outcome."""
-    from ..api import operate
+    from ..api import looking
     from .output import print_tree, tree_data
 
     most = _rows(limit)
-    tree = operate.tree(run, most)
+    tree = looking.tree(run, most)
     if output.json:
         output.result_json(tree_data(tree))
     else:

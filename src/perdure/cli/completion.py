@@ -72,12 +72,12 @@ def run_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 
 def _names(ctx: click.Context) -> Iterator[str]:
     from .. import runtime
-    from ..api import operate
+    from ..api import looking
 
     try:
         store = ctx.params.get("store") or (ctx.parent.params.get("store") if ctx.parent is not None else None)
         if store:
             runtime.init(store)
-        yield from operate.names()
+        yield from looking.names()
     except PerdureError:
         return  # a shell's line is no place for messages

@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from typing import Any, NamedTuple, NoReturn
 
 from .. import runtime
-from ..api import operate
+from ..api import looking, operate
 from ..api.operate import Ended, Handle
 from ..api.run import derived_status
 from ..core.model import Status
@@ -131,7 +131,7 @@ def _refused(output: Output, name: str, error: PerdureError, task: str | None = 
 
 def _status_of(name: str) -> str | None:
     try:
-        row = operate.find(name)
+        row = looking.find(name)
         return str(derived_status(row))
     except PerdureError:
         return None

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..api.operate import Ended, Node, RunInfo, Tree
+    from ..api.looking import Node, RunInfo, Tree
+    from ..api.operate import Ended
 
 WIDE = 100_000
 """Columns of a table that no terminal shows: nothing is cut."""
@@ -266,7 +267,7 @@ def tree_data(tree: Tree) -> dict[str, Any]:
 
 
 def _node_data(node: Node) -> dict[str, Any]:
-    from ..api.operate import error_of
+    from ..api.looking import error_of
 
     error = error_of(node)
     data: dict[str, Any] = {
@@ -351,7 +352,7 @@ def _inputs_text(node: Node) -> str:
 
 
 def _outcome_text(node: Node) -> str:
-    from ..api.operate import error_of
+    from ..api.looking import error_of
     from ..core.values import preview
 
     error = error_of(node)

@@ -134,6 +134,31 @@ async def child_cancelled() -> list[str]:
 
 
 @env.task
+async def reluctant_child(name: str) -> str:
+    try:
+        return await step(name, 5.0)
+    finally:
+        await asyncio.sleep(0.03)
+
+
+@env.task
+async def child_cancelled_from_outside() -> list[str]:
+    """The child's own step is cancelled and recorded so, before anything of the parent tells of it."""
+    out = []
+    task = asyncio.create_task(reluctant_child("c"))
+    for number in range(4):
+        out.append(await step(f"main{number}", 0.004))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        out.append("cancelled")
+    see("main", out)
+    return [*out, await step("end")]
+
+
+@env.task
 async def cancelled_before_it_began() -> list[str]:
     task = asyncio.create_task(step("never"))
     task.cancel()

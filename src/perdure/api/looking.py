@@ -1,0 +1,421 @@
+"""Looking at runs from outside: find, list, and the tree of what a run did. Data only; who prints is elsewhere.
+
+Times are those of `core.model` (microseconds).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .. import runtime
+from ..core import model
+from ..core.model import (
+    FINISHED,
+    NO_PARENT,
+    ROOT,
+    Action,
+    Entry,
+    Kind,
+    Result,
+    Status,
+)
+from ..core.values import describe_error
+from ..core.worker import Worker
+from ..errors import (
+    RunNotFoundError,
+    UsageError,
+)
+from .run import (
+    derived_status,
+)
+
+
+def store_exists() -> bool:
+    """Whether there is a store to look at: looking creates none."""
+    path = store_path()
+    return path is None or os.path.exists(path)
+
+
+def store_path() -> str | None:
+    """The store's file, absolute; `None` for a store that is no file."""
+    url = runtime.store_url()
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        return os.path.abspath(url)
+    return os.path.abspath(rest[1:]) if scheme == "sqlite" and rest.startswith("/") else None
+
+
+def find(name: str) -> model.Run:
+    """The stored record of a run.
+
+    Raises:
+        RunNotFoundError: no such run; the message says where it was looked for.
+    """
+    where = store_path() or runtime.store_url()
+    if not store_exists():
+        raise RunNotFoundError(
+            f"no run is called {name!r}: there is no store at {where}. Go to the directory where it was started, or "
+            "name the store with --store or PERDURE_STORE."
+        )
+    row = runtime.worker().store.run(name)
+    if row is None:
+        raise RunNotFoundError(f"no run is called {name!r} in {where}; see them with: perdure ls")
+    return row
+
+
+class RunInfo(NamedTuple):
+    """A run as a list shows it."""
+
+    name: str
+    task: str
+    status: Status
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    inputs: bytes
+    reuse: str | None
+    holder: model.Worker | None
+    """Who drives it right now."""
+
+
+def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[list[RunInfo], bool]:
+    """Runs, newest first, and whether there are more than `limit` of them."""
+    if not store_exists():
+        return [], False
+    worker = runtime.worker()
+    stored: Collection[Status] | None = None
+    if status is not None:
+        stored = {Status.RUNNING if status in (Status.SLEEPING, Status.INTERRUPTED) else status}
+    # A derived status is found by looking at each run that could have it.
+    derived = stored == {Status.RUNNING}
+    rows = worker.store.runs(limit=None if derived or limit is None else limit + 1, statuses=stored)
+    found: list[RunInfo] = []
+    for row in rows:
+        info = _info(worker, row)
+        if status is None or info.status == status:
+            found.append(info)
+            if limit is not None and len(found) > limit:
+                return found[:limit], True
+    return found, False
+
+
+def names(statuses: Collection[Status] | None = None, limit: int = 500) -> list[str]:
+    """Names of runs by stored status, newest first; for completion."""
+    if not store_exists():
+        return []
+    return [row.name for row in runtime.worker().store.runs(limit=limit, statuses=statuses)]
+
+
+def _info(worker: Worker, row: model.Run) -> RunInfo:
+    return RunInfo(
+        row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
+        worker.holder(row) if row.status == Status.RUNNING else None,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Node:
+    """One action of a run's tree. `inputs`, `value` and `error` are encoded."""
+
+    kind: str
+    name: str
+    status: str
+    """A run's `Status`, or CANCELLED, UNFINISHED (its parent ended first), FIRED and NOT_FIRED (timeouts), CLOSED (a
+    generator that was closed early)."""
+    action: int | None = None
+    attempts: int | None = None
+    at: int | None = None
+    took: int | None = None
+    """Microseconds; `None` while it is under way."""
+    until: int | None = None
+    """A recorded deadline."""
+    label: str | None = None
+    items: int | None = None
+    """Of a generator: how many were recorded."""
+    discarded: bool = False
+    """A failure that a retry or a resume has taken back."""
+    earlier: bool = False
+    """Recorded by an attempt that failed, or before the source changed, and not asked for since."""
+    reused: bool = False
+    """Recorded before an attempt failed, the source changed, or in the run that this one recovers; handed out again."""
+    inputs: bytes | None = None
+    value: bytes | None = None
+    error: bytes | None = None
+    depth: int = 0
+    parent: int = -1
+    """The parent's position in the tree."""
+
+
+class Tree(NamedTuple):
+    """A run's actions, parents first."""
+
+    run: RunInfo
+    nodes: dict[int, Node]
+    """By position in the whole tree; the root is 0. What a limit leaves out is absent."""
+    total: int
+
+
+def tree(name: str, limit: int | None = None) -> Tree:
+    """The actions of a run, each below the one that called it, in the order in which they began.
+
+    Args:
+        limit: at most so many: the first and the last ones, with those that they stand below.
+
+    Raises:
+        RunNotFoundError: no such run.
+    """
+    row = find(name)
+    worker = runtime.worker()
+    info = _info(worker, row)
+    grown = _Grown(row, info.status, worker.store.actions(row.id), worker.clock.wall())
+    grown.read(worker.store.entries(row.id))
+    grown.arrange()
+    total = len(grown.flat)
+    wanted: Iterable[int] = range(total)
+    if limit is not None and total > limit:
+        tail = limit // 2
+        wanted = (*range(limit - tail), *range(total - tail, total))
+    nodes: dict[int, Node] = {}
+    for position in wanted:
+        grown.node(position, nodes)
+    return Tree(info, dict(sorted(nodes.items())), total)
+
+
+@dataclass(slots=True)
+class _Generator:
+    """What the rows of one generator come to."""
+
+    items: int = 0
+    took: int = 0
+    result: int = Result.ITEM
+    error: bytes | None = None
+
+    def add(self, entry: Entry) -> None:
+        self.items += entry.result == Result.ITEM
+        self.took += entry.took
+        self.result = entry.result
+        self.error = entry.value if entry.result == Result.ERROR else None
+
+
+class _Grown:
+    """A journal as a tree. Rows stay rows until somebody wants to see them: a journal may hold very many."""
+
+    def __init__(self, run: model.Run, status: Status, started: Sequence[Action], now: int) -> None:
+        self._run = run
+        self._status = status
+        self._actions = {action.action: action for action in started}
+        self._now = now
+        self._rows: dict[int, list[Entry | Action]] = {}
+        """By body: the entries that stand for a call, and the actions that have none."""
+        self._generators: dict[tuple[int, int, bytes, int], tuple[int, _Generator]] = {}
+        self._generator_at: dict[int, _Generator] = {}
+        self._same: dict[int, int] = {}
+        """Entry numbers that mean another entry's call: items of a generator, and what was handed out again."""
+        self._discarded: set[int] = set()
+        self._earlier: set[int] = set()
+        self._reused: set[int] = set()
+        self._cancelled: set[int] = set()
+        self._last_of: dict[int, int] = {}
+        """By action: the entry that holds its last outcome. A failure that is taken back is not the last one, and what
+        the action did is shown below that."""
+        self.flat: list[Entry | Action | None] = []
+        """Parents first; the root is `None`."""
+        self._parents: list[int] = []
+
+    def read(self, journal: Iterable[Entry]) -> None:
+        """Take in the journal, in commit order."""
+        rows, plain = self._rows, (Result.VALUE, Result.ERROR, Result.FIRED)
+        for entry in journal:
+            result = entry.result
+            if result in plain and not entry.item:
+                rows.setdefault(entry.action, []).append(entry)
+            elif result >= Result.LOOSEN:
+                self._mark(entry)
+            elif result == Result.CANCELLED:
+                self._cancel(entry)
+            else:
+                self._generate(entry)
+            if entry.child is not None:
+                self._last_of[entry.child] = entry.n
+        for action in self._actions.values():
+            last = self._last_of.get(action.action)
+            if last in self._discarded and self._status not in FINISHED:
+                # It failed, that was taken back, and the next attempt has no outcome yet.
+                del self._last_of[action.action]
+                last = None
+            if last is None and action.parent != NO_PARENT:
+                rows.setdefault(action.parent, []).append(action)
+
+    def _mark(self, entry: Entry) -> None:
+        if entry.result == Result.LOOSEN:
+            loose = {row.n for row in self._rows.get(entry.action, ()) if isinstance(row, Entry) and row.n >= entry.seq}
+            self._earlier |= loose - self._discarded
+            self._reused -= loose
+            return
+        n = self._same.get(entry.seq, entry.seq)
+        self._earlier.discard(n)
+        if entry.result == Result.DISCARD:
+            self._discarded.add(n)
+        else:
+            self._reused.add(n)
+            self._same[entry.n] = n
+
+    def _cancel(self, entry: Entry) -> None:
+        # Usually the call's only row; else it was recorded, then cancelled before it was delivered.
+        rows = self._rows.setdefault(entry.action, [])
+        for position in range(len(rows) - 1, -1, -1):
+            row = rows[position]
+            if isinstance(row, Entry) and (row.branch, row.fp, row.occ) == (entry.branch, entry.fp, entry.occ):
+                if row.n not in self._earlier:
+                    self._cancelled.add(row.n)
+                    return
+                break
+        rows.append(entry)
+
+    def _generate(self, entry: Entry) -> None:
+        key = (entry.action, entry.branch, entry.fp, entry.occ)
+        first, generator = self._generators.get(key, (0, None))
+        if generator is None or first in self._discarded:
+            generator = _Generator()
+            self._generators[key] = (entry.n, generator)
+            self._generator_at[entry.n] = generator
+            self._rows.setdefault(entry.action, []).append(entry)
+        else:
+            self._same[entry.n] = first
+        generator.add(entry)
+
+    def arrange(self) -> None:
+        """Order all rows as a tree."""
+        flat, parents, rows = self.flat, self._parents, self._rows
+        for body in rows.values():
+            body.sort(key=_begin)
+        flat.append(None)
+        parents.append(-1)
+        stack = [(iter(rows.get(ROOT, ())), 0)]
+        while stack:
+            body_rows, parent = stack[-1]
+            for row in body_rows:
+                flat.append(row)
+                parents.append(parent)
+                child = self._child(row)
+                if child is not None and child in rows:
+                    stack.append((iter(rows[child]), len(flat) - 1))
+                    break
+            else:
+                stack.pop()
+
+    def _child(self, row: Entry | Action) -> int | None:
+        """The action whose body stands below that row."""
+        if not isinstance(row, Entry):
+            return row.action
+        return row.child if row.child is not None and self._last_of.get(row.child) == row.n else None
+
+    def node(self, position: int, nodes: dict[int, Node]) -> Node:
+        """The node at that position, with all that it stands below."""
+        known = nodes.get(position)
+        if known is not None:
+            return known
+        row, parent = self.flat[position], self._parents[position]
+        if row is None:
+            made = self._root()
+        else:
+            above = self.node(parent, nodes)
+            made = self._ended(row) if isinstance(row, Entry) else self._open(row)
+            made.depth, made.parent = above.depth + 1, parent
+            # The attempt that ended its parent is the last one, not an earlier one.
+            made.earlier = made.earlier and above.status != "FAILED"
+            if made.status in _UNDER_WAY and above.status not in _UNDER_WAY:
+                # Its parent ended, or went on without it.
+                made.status = "ABORTED" if above.status == "ABORTED" else "UNFINISHED"
+            elif made.status == "RUNNING" and self._status == Status.INTERRUPTED:
+                made.status = "INTERRUPTED"
+        nodes[position] = made
+        return made
+
+    def _root(self) -> Node:
+        run, row = self._run, self._actions.get(ROOT)
+        failed = run.status == Status.FAILED
+        if row is not None:
+            # The row of an attempt that failed for good already speaks of the next one.
+            attempts = max(1, row.attempt - failed)
+        else:
+            attempts = int(run.started_at is not None)
+        took = None
+        if run.started_at is not None and run.ended_at is not None:
+            took = max(0, run.ended_at - run.started_at)
+        return Node(
+            "task", run.task, str(self._status), ROOT, attempts, run.started_at, took,
+            row.wake_at if row is not None and self._status in _UNDER_WAY else None,
+            inputs=run.inputs,
+            value=run.value if run.result == Result.VALUE else None,
+            error=run.value if run.result == Result.ERROR else None,
+        )  # fmt: skip
+
+    def _ended(self, entry: Entry) -> Node:
+        n = entry.n
+        generator = self._generator_at.get(n)
+        result = entry.result if generator is None else generator.result
+        if n in self._cancelled:
+            result = Result.CANCELLED
+        node = Node(
+            _KINDS[entry.kind], entry.name, _OUTCOMES[result], entry.child, None, entry.at, entry.took,
+            label=entry.label, inputs=entry.inputs, discarded=n in self._discarded, earlier=n in self._earlier,
+            reused=n in self._reused,
+        )  # fmt: skip
+        if generator is not None:
+            node.items, node.took, node.error = generator.items, generator.took, generator.error
+        elif result == Result.ERROR:
+            node.error = entry.value
+        elif result == Result.VALUE:
+            node.value = entry.value
+        started = self._actions.get(entry.child) if entry.child is not None else None
+        if started is not None and started.kind == Kind.TASK:
+            if self._child(entry) is not None:
+                node.attempts = max(1, started.attempt - (result == Result.ERROR))
+            node.inputs = started.inputs
+        elif started is not None:
+            node.until = started.wake_at
+        elif entry.kind == Kind.TASK and result != Result.CANCELLED:
+            node.attempts = 0  # from the cache
+        return node
+
+    def _open(self, action: Action) -> Node:
+        waits = action.wake_at is not None and action.wake_at > self._now
+        status = str(self._status)
+        if action.kind == Kind.TIMEOUT:
+            status = "NOT_FIRED"
+        elif self._status in (Status.RUNNING, Status.SLEEPING):
+            status = "SLEEPING" if waits else "RUNNING"
+        elif self._status in (Status.SUCCEEDED, Status.FAILED):
+            status = "UNFINISHED"
+        return Node(
+            _KINDS[action.kind], action.name, status, action.action,
+            max(1, action.attempt) if action.kind == Kind.TASK else None, action.at, None, action.wake_at, action.label,
+            inputs=action.inputs,
+        )  # fmt: skip
+
+
+_KINDS = {int(kind): kind.name.lower() for kind in Kind}
+_OUTCOMES: dict[int, str] = {
+    Result.VALUE: "SUCCEEDED", Result.ERROR: "FAILED", Result.CANCELLED: "CANCELLED", Result.ITEM: "RUNNING",
+    Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.FIRED: "FIRED",
+}  # fmt: skip
+_UNDER_WAY = ("RUNNING", "SLEEPING", "INTERRUPTED")
+
+
+def _begin(row: Entry | Action) -> tuple[int, int]:
+    return (row.at, row.n) if isinstance(row, Entry) else (row.at, 0)
+
+
+def error_of(node: Node) -> tuple[str, str] | None:
+    """Type name and message of a node's failure."""
+    if node.error is None:
+        return None
+    try:
+        kind, message, _ = describe_error(node.error)
+    except UsageError as error:
+        return "unreadable", str(error)
+    return kind, message
