@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from perdure.api.operate import Node, _Grown, _work_of
+from perdure.api.looking import Node, _Grown
+from perdure.api.operate import _work_of
 from perdure.cli import commands
 from perdure.cli.failures import users_frames
 from perdure.cli.output import jsonable, span

@@ -53,6 +53,9 @@ PATIENCE = 5.0
 """Seconds for which replay waits for threads that it does not know, before it calls a missing call a mismatch."""
 PATIENCE_STEP = 0.1
 
+CANCEL_STEP = 0.02
+"""How often a body looks whether the cancellation that it waits for can still come."""
+
 MENTION_SECONDS = 15.0
 """How often replay says what it waits for."""
 
@@ -200,7 +203,7 @@ class Body:
             verdict, entry = decision
             if verdict is Verdict.CHANGED:
                 assert entry is not None
-                self._loosen(f"{describe(entry)} was asked for as {call.describe()}")
+                self._loosen(f"the source has changed and {describe(entry)} was asked for as {call.describe()}")
                 decision = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
                 verdict, entry = decision
             if verdict is Verdict.REPLAY:
@@ -392,6 +395,11 @@ class Body:
             if replay.drained:
                 self._drained()
             return True
+        if waiter is not None and self.parent is not None:
+            # What cancelled it came from the body that called this one, which may still be on its way there.
+            self.loop.later(CANCEL_STEP, self.pump)
+            self.driver.check_stuck()
+            return False
         changed = replay.is_changed(head)
         if not (changed and waiter is None) and (self.outside_pending() or self._be_patient()):
             self._mention(head)
@@ -402,7 +410,7 @@ class Body:
                 received = "the call still waits, and nothing cancels it"
             self.driver.stop(mismatch(describe(head), received))
             return False
-        self._loosen(f"{describe(head)} is no longer asked for")
+        self._loosen(f"the source has changed and {describe(head)} is no longer asked for")
         return True
 
     def _mention(self, head: Entry) -> None:
@@ -422,6 +430,19 @@ class Body:
             )
             self._mentioned = 0
             self._mention(head)
+
+    def awaits_cancellation(self) -> bool:
+        """Whether replay stands at a call that user code of another body once cancelled."""
+        replay = self.replay
+        head = replay.head() if replay is not None else None
+        return self.parent is not None and head is not None and head[8] == Result.CANCELLED and head[2] in self._waiting
+
+    def give_up_cancellation(self) -> None:
+        """Nothing in the run moves any more, so nothing will cancel it: its call is made anew."""
+        with self._lock:
+            if self.replay is not None and self.awaits_cancellation():
+                self._loosen("a cancelled call is not cancelled again")
+        self.pump()
 
     def _be_patient(self) -> bool:
         """Before judging: threads that perdure does not know may be about to set an event that the body waits for."""
@@ -552,7 +573,7 @@ class Body:
         self.driver.drained(self.action)
 
     def _loosen(self, why: str) -> None:
-        """The source has changed and the journal no longer fits from here on: reuse what is still asked for (P6)."""
+        """The journal no longer binds from here on (the source has changed, P6): reuse what is still asked for."""
         replay = self.replay
         assert replay is not None
         low, asked = replay.loosen()

@@ -348,7 +348,13 @@ class Driver:
 
     def _check_stuck(self) -> None:
         bodies = list(self.bodies.values())
-        if self.free or self._cancellations or not all(body.quiet() and not body.idle_replaying for body in bodies):
+        if self.free or self._cancellations or not all(body.quiet() for body in bodies):
+            return
+        replaying = [body for body in bodies if body.idle_replaying]
+        if replaying:
+            # An outer body first: what it does then may cancel the inner one after all.
+            if all(body.awaits_cancellation() for body in replaying):
+                min(replaying, key=lambda body: body.action).give_up_cancellation()
             return
         with self._lock:
             missing = self._undrained - {body.action for body in bodies}
@@ -425,7 +431,7 @@ class Driver:
 
     def loosened(self, body: Body, low: int, why: str) -> None:
         """The journal no longer fits the changed source from entry `low` on."""
-        log.warning("run %s: the source has changed and %s; what is unchanged is still replayed", self.run.name, why)
+        log.warning("run %s: %s; from there on, what is recorded is reused where it is asked for", self.run.name, why)
         self.outbox.append(Mark(body.action, Result.LOOSEN, low))
         self.worker.writer.mark_ready(self)
         self.loop.soon(self.worker.writer.flush)
