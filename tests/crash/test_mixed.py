@@ -77,6 +77,7 @@ def test_killed_at_every_write(hosts: Hosts, place: Path) -> None:
 def test_killed_at_every_write_of_a_slow_disk(hosts: Hosts, place: Path) -> None:
     """The same where commits are slow, so that a thread of their own makes them."""
     trials = explorer(hosts, place, slow=0.008)
+    trials.extra = partial(check_sleeps, slack=5 * SLACK)
     commits = trials.undisturbed()
     assert trials.every_write(("after",), commits) > 15
 
