@@ -65,7 +65,7 @@ class Host:
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
-            raise HostBroke(self._errors.read().decode()[-4000:])
+            raise HostBroke(f"exit code {self._process.wait(5)}: {self._errors.read().decode()[-4000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
