@@ -18,6 +18,13 @@
     ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
     ├── CrashLoopError             ten attempts in a row died without one new entry
     ├── TaskTimeoutError           an attempt took longer than its task's `timeout`
+    ├── ContainerError             a container ended with another exit code than 0
+    │   └── OOMError                   it was killed because it used more memory than it may
+    ├── OutputMissingError         a container left no file for one of its declared outputs
+    ├── OutputParseError           what it left does not fit the output's declared type
+    ├── ImageNotFoundError         no such image here, and it could not be pulled
+    ├── EngineUnavailableError     no container engine, or it does not answer
+    ├── AttemptsLostError          the machine or the engine was lost under one attempt after another
     ├── NonRecoverableError        raised by user code: do not retry
     ├── RemoteError                a recorded exception whose own class cannot be rebuilt here
     └── StoreError                 the world: the database cannot be used
@@ -32,15 +39,22 @@ catches `Exception` does not swallow it.
 from __future__ import annotations
 
 __all__ = [
+    "AttemptsLostError",
     "BranchError",
+    "ContainerError",
     "CrashLoopError",
+    "EngineUnavailableError",
     "ForeignStoreError",
+    "ImageNotFoundError",
     "InputError",
     "InsideTraceError",
     "LeaseLostError",
     "NestedRunError",
     "NonDeterminismError",
     "NonRecoverableError",
+    "OOMError",
+    "OutputMissingError",
+    "OutputParseError",
     "PerdureError",
     "PerdureWarning",
     "RemoteError",
@@ -149,6 +163,86 @@ class CrashLoopError(PerdureError):
 
 class TaskTimeoutError(PerdureError, TimeoutError):
     """An attempt ran longer than its task's `timeout`."""
+
+
+class ContainerError(PerdureError):
+    """A container ended with another exit code than 0, or reported its own failure in `_ERROR`.
+
+    Attributes:
+        exit_code: what it ended with; 128 and more usually mean a signal.
+        signal: the name of the signal that ended it, such as `SIGKILL`, or `None`.
+        oom_killed: whether the kernel killed it for using more memory than it may.
+        image: the image as it was named, and its digest or id.
+        command: the rendered command, as the engine got it.
+        log_tail: its last log lines, 50 at most.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        oom_killed: bool = False,
+        image: str = "",
+        command: tuple[str, ...] | list[str] = (),
+        log_tail: tuple[str, ...] | list[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.signal = signal
+        self.oom_killed = oom_killed
+        self.image = image
+        self.command = list(command)
+        self.log_tail = list(log_tail)
+
+
+class OOMError(ContainerError):
+    """A container was killed because it used more memory than its `resources` allow."""
+
+
+class OutputMissingError(PerdureError):
+    """A container ended well but left nothing for a declared output.
+
+    Attributes:
+        output: the output's name.
+        declared: its declared type, as text.
+        found: what lies in the output directory instead, as text.
+    """
+
+    def __init__(self, message: str, *, output: str = "", declared: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+        self.declared = declared
+        self.found = found
+
+
+class OutputParseError(PerdureError, ValueError):
+    """What a container left for an output does not fit its declared type, or may not be taken.
+
+    Attributes:
+        output: the output's name.
+        declared: its declared type, as text.
+        found: what was found, shortened, as text.
+    """
+
+    def __init__(self, message: str, *, output: str = "", declared: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.output = output
+        self.declared = declared
+        self.found = found
+
+
+class ImageNotFoundError(PerdureError):
+    """There is no such image here, and pulling it was not allowed or did not work."""
+
+
+class EngineUnavailableError(PerdureError):
+    """No container engine was found, or the one that is meant does not answer."""
+
+
+class AttemptsLostError(PerdureError):
+    """The machine, the engine or the container itself was lost under one attempt after another."""
 
 
 class NonRecoverableError(PerdureError):
