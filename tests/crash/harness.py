@@ -516,6 +516,15 @@ class Explorer:
         shutil.rmtree(lab.directory)
         return commits
 
+    def duration(self) -> float:
+        """How many seconds a run takes without a kill, on this machine at this moment."""
+        lab = self.lab()
+        begun = time.monotonic()
+        lab.start()
+        took = time.monotonic() - begun
+        shutil.rmtree(lab.directory)
+        return took
+
     @patient
     def one_kill(self, kill_at: str) -> bool:
         """Kill at one write, resume to the end. Whether the kill came."""

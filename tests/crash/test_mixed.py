@@ -37,7 +37,9 @@ def accept(value: dict[str, Any]) -> bool:
 
 def check_sleeps(lab: Lab, slack: float = SLACK) -> None:
     """P7: a sleep has one deadline, which lies its length after it was first begun; it ends then, or as soon as the run
-    lives again, and never before."""
+    lives again, and never before. "Then" is measured against what bare timers of the same processes suffered."""
+    stalls = [line.fields[0] for trial in lab.trials for line in trial.log if line.kind == "stall"]
+    slack += 4 * max(stalls, default=0.0)
     deadlines: dict[str, float] = {}
     for _, _, kind, label, _, _, _, wake_boot in lab.actions():
         if kind == SLEEP_KIND:
@@ -59,7 +61,7 @@ def check_sleeps(lab: Lab, slack: float = SLACK) -> None:
     for name, deadline in deadlines.items():
         length = next((line.fields[1] for line in calls if line.kind == "woke" and line.fields[0] == name), None)
         begun = [line.boot for line in calls if line.kind == "naps" and line.fields[0] == name]
-        if length is not None and not any(0 <= deadline - length - moment < SLACK for moment in begun):
+        if length is not None and not any(0 <= deadline - length - moment < slack for moment in begun):
             raise Broken(f"P7: the deadline of {name} is not {length} s after any call of it\n{lab.story()}")
     if late:
         raise Late(f"{late}\n{lab.story()}")
@@ -102,7 +104,8 @@ def test_killed_at_random_moments(hosts: Hosts, place: Path) -> None:
     """P1, P2, P7: SIGKILL from outside, up to three times in a row, at moments that have nothing to do with writes."""
     trials = explorer(hosts, place)
     chance = random.Random(20261122)
-    delays = [[chance.uniform(0.03, 0.25) for _ in range(chance.randint(1, 3))] for _ in range(RANDOM_KILLS)]
+    whole = trials.duration()
+    delays = [[chance.uniform(0.1, 0.8) * whole for _ in range(chance.randint(1, 3))] for _ in range(RANDOM_KILLS)]
     before = hosts.kills
     run_parallel([partial(trials.random_kills, delay) for delay in delays])
     assert hosts.kills - before >= RANDOM_KILLS // 2

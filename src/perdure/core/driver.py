@@ -286,7 +286,10 @@ class Driver:
             if not replay.loosened:
                 # After a failed attempt the code may rightly not call them again.
                 self._undrained.update(a.action for a in body.open_actions.values() if a.kind == Kind.TASK)
-            self._refresh()
+            opened = self._refresh()
+        if opened:
+            # This body was the last that had to be opened, and has nothing to replay.
+            self._pump_all()
 
     def close_body(self, body: Body) -> None:
         """That attempt is over."""

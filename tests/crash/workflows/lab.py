@@ -5,6 +5,7 @@ Every line is one `write` to a file opened with O_APPEND, so that it is there wh
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import json
 import os
@@ -126,12 +127,24 @@ def sync_flaky(name: str, failures: int) -> str:
     return _end(name, before < failures)
 
 
+def _yardstick() -> None:
+    """Note where a bare timer of this process comes late: then the machine is busy, and so may perdure's timers be."""
+    while True:
+        before = boot()
+        time.sleep(0.005)
+        over = boot() - before - 0.005
+        if over > 0.02:
+            log("stall", over)
+
+
 def main(tasks: dict[str, Any], plain: Callable[[Any], Any] = lambda value: value) -> None:
     """Run the task named on the command line as run "r", and print how it ended."""
     if waiting is not None:
         waiting[:] = [tasks, plain]
         return
     log("alive")
+    # Not one of `threading`'s, which perdure would count among the body's own.
+    _thread.start_new_thread(_yardstick, ())
     name = sys.argv[1]
     try:
         run = perdure.with_runcontext(name="r").run(tasks[name])
