@@ -5,7 +5,7 @@ recorded is made again, no sleep starts over, and every race is won by the same 
 
 Layers, each importing only what stands to its right (`lint-imports` holds them to it):
 
-    perdure (names only), cli  ->  api, durable, extras, io  ->  runtime  ->  store, executors  ->  core  ->  errors
+    perdure (names only), cli -> api, durable, extras, io -> runtime -> store, executors, containers -> core -> errors
 
 `core` is the durable core and imports no adapter; `runtime` is the one place that puts adapters and core together.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.mapping import map
+    from .api.resources import Image, Resources, Secret
     from .api.run import Run, run, with_runcontext
     from .api.settings import Cache, Timeout
     from .api.task import Task
@@ -34,8 +35,11 @@ __all__ = [
     "Backoff",
     "Cache",
     "Context",
+    "Image",
+    "Resources",
     "RetryStrategy",
     "Run",
+    "Secret",
     "Status",
     "Task",
     "TaskEnvironment",
@@ -57,8 +61,11 @@ _HOMES = {
     "Backoff": ".core.spec",
     "Cache": ".api.settings",
     "Context": ".api.context",
+    "Image": ".api.resources",
+    "Resources": ".api.resources",
     "RetryStrategy": ".core.spec",
     "Run": ".api.run",
+    "Secret": ".api.resources",
     "Status": ".core.model",
     "Task": ".api.task",
     "TaskEnvironment": ".api.environment",

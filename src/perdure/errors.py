@@ -175,6 +175,7 @@ class ContainerError(PerdureError):
         image: the image as it was named, and its digest or id.
         command: the rendered command, as the engine got it.
         log_tail: its last log lines, 50 at most.
+        recoverable: `False` where it said itself that trying again is pointless.
     """
 
     def __init__(
@@ -195,6 +196,7 @@ class ContainerError(PerdureError):
         self.image = image
         self.command = list(command)
         self.log_tail = list(log_tail)
+        self.recoverable = True
 
 
 class OOMError(ContainerError):

@@ -1,8 +1,23 @@
-"""Flyte's `extras`: durable sleep and durable time under the names of its page."""
+"""Flyte's `extras`: containers as tasks, durable sleep and durable time, under the names of its page."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .durable import sleep as durable_sleep
 from .durable import time as durable_time
 
-__all__ = ["durable_sleep", "durable_time"]
+if TYPE_CHECKING:
+    from .api.container import ContainerTask
+
+__all__ = ["ContainerTask", "durable_sleep", "durable_time"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: whoever runs no containers pays nothing for them.
+    if name != "ContainerTask":
+        raise AttributeError(f"module 'perdure.extras' has no attribute {name!r}")
+    from .api.container import ContainerTask
+
+    globals()[name] = ContainerTask
+    return ContainerTask

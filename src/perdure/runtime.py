@@ -9,15 +9,23 @@ import atexit
 import contextlib
 import math
 import os
+import shutil
+import tempfile
 import threading
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
+from .core.model import Run
 from .core.ports import Blobs
 from .core.values import find_file_types
 from .core.worker import Worker
 from .errors import PerdureError, UsageError
 from .executors.local import DaemonThreads
 from .store import open_blobs, open_store, store_path
+
+if TYPE_CHECKING:
+    from .containers.engine import ContainerEngine
+    from .containers.service import Containers
 
 DEFAULT_STORE = os.path.join(".perdure", "perdure.db")
 DEFAULT_LEASE = 15.0
@@ -30,20 +38,30 @@ _pid = 0
 _store: str | None = None
 _durability: Durability = "power"
 _blobs: dict[str, Blobs] = {}
+_container_engine: str | None = None
+_containers: Containers | None = None
+_containers_pid = 0
 
 
-def init(store: str | os.PathLike[str] | None = None, *, durability: Durability = "power") -> None:
+def init(
+    store: str | os.PathLike[str] | None = None,
+    *,
+    durability: Durability = "power",
+    container_engine: str | None = None,
+) -> None:
     """Choose the store. Without it: `PERDURE_STORE`, else `.perdure/perdure.db` in the current directory.
 
     Args:
         store: a URL such as `sqlite:///path/to.db` or a path.
         durability: `"power"`: what is recorded survives a power cut (fsync on every commit). `"process"`: it survives
             the death of the process, but the last moments before a power cut may be lost; faster.
+        container_engine: what runs containers: `"docker"`, `"podman"`, or a URL such as `unix:///run/docker.sock`.
+            Without it: `PERDURE_CONTAINER_ENGINE`, `DOCKER_HOST`, else whichever is found on this machine.
 
     Raises:
         UsageError: no such kind of store or durability, or a run is being driven by this process.
     """
-    global _store, _durability, _worker
+    global _store, _durability, _worker, _container_engine, _containers
     if durability not in ("power", "process"):
         raise UsageError(f"durability must be 'power' or 'process', not {durability!r}")
     with _lock:
@@ -53,8 +71,12 @@ def init(store: str | os.PathLike[str] | None = None, *, durability: Durability 
                 raise UsageError(f"perdure.init cannot change the store while runs are driven here: {names}")
             _worker.close()
             _worker = None
+        if _containers is not None:
+            _containers.close()
+            _containers = None
         _store = os.fspath(store) if store is not None else None
         _durability = durability
+        _container_engine = container_engine
 
 
 def store_url() -> str:
@@ -87,8 +109,64 @@ def worker() -> Worker:
         if _worker is None or _pid != os.getpid():
             store, liveness = open_store(store_url(), durability=_durability)
             _worker = Worker(store, liveness, DaemonThreads(), lease=_lease())
+            _worker.on_end = _run_ended
             _pid = os.getpid()
-        return _worker
+            found = _worker
+        else:
+            return _worker
+    if _container_leftovers():
+        containers().sweep()
+    return found
+
+
+def containers() -> Containers:
+    """What runs containers for the store in use; nothing is connected before it is needed."""
+    global _containers, _containers_pid
+    store = worker().store
+    with _lock:
+        if _containers is None or _containers_pid != os.getpid():
+            from .containers.service import Containers
+
+            base = _database()
+            if base is None:
+                base = os.path.join(tempfile.mkdtemp(prefix="perdure-"), "memory")
+                atexit.register(shutil.rmtree, os.path.dirname(base), ignore_errors=True)
+            wanted = _container_engine or os.environ.get("PERDURE_CONTAINER_ENGINE")
+            _containers = Containers(f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, wanted))
+            _containers_pid = os.getpid()
+        return _containers
+
+
+async def _connect(wanted: str | None) -> ContainerEngine:
+    from .containers.discovery import open_engine
+
+    return await open_engine(wanted, os.environ)
+
+
+def container_logs() -> str:
+    """The directory that holds what containers have written, one directory for each run."""
+    return f"{_database() or 'memory'}-logs"
+
+
+def drop_containers(run: Run) -> None:
+    """Stop and remove what a run that is over has left running, wherever it was driven; waits for it."""
+    if _container_leftovers():
+        found = containers()
+        found.sweep(run.uid)
+        found.drain()
+
+
+def _container_leftovers() -> bool:
+    base = _database()
+    try:
+        return base is not None and bool(os.listdir(f"{base}-containers"))
+    except OSError:
+        return False
+
+
+def _run_ended(run: Run, fresh: bool) -> None:
+    if not fresh and _container_leftovers():
+        containers().ended(run, fresh)
 
 
 def blobs() -> Blobs:
@@ -110,7 +188,10 @@ def refuse_own_files(path: str) -> None:
     root = blobs().url
     own = [f"{root}/sha256", f"{root}/staging"]
     if database is not None:
-        own += [database, *(f"{database}-{part}" for part in ("wal", "shm", "journal", "workers"))]
+        own += [
+            database,
+            *(f"{database}-{part}" for part in ("wal", "shm", "journal", "workers")),
+        ]
     real = os.path.realpath(path)
     for mine in own:
         if real == mine or real.startswith(f"{mine}/"):
@@ -158,6 +239,9 @@ def _lease() -> float:
 @atexit.register
 def _at_exit() -> None:
     # A clean end leaves nothing behind; after any other end the free lock tells the same.
+    if _containers is not None and _containers_pid == os.getpid():
+        with contextlib.suppress(PerdureError):
+            _containers.close()
     if _worker is not None and _pid == os.getpid():
         with contextlib.suppress(PerdureError):
             _worker.retire()

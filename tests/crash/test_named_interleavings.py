@@ -133,6 +133,7 @@ CASES |= {
 }
 LEFTOVERS = {"more:body_ends_while_a_step_runs", "more:thread_cancelled", "map:map_sync_half_consumed"}
 TIMER_RACES = {
+    "more:generator_under_timeout",
     "more:shielded_step",
     "more:thread_cancelled",
     "races:wait_with_timeout_keeps_task",

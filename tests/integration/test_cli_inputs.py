@@ -284,22 +284,25 @@ def test_variadic_and_positional_only_parameters() -> None:
 
 def test_our_own_options_stand_anywhere_before_the_double_dash() -> None:
     @env.task
-    def fn(name: str = "", n: int = 0) -> None: ...
+    def fn(help: str = "", n: int = 0) -> None: ...
 
     own = Own()
-    assert read(fn, "f.py", ["--n", "1", "--json", "--name", "mine", "-vv", "--", "--name", "theirs"], own) == (
+    assert read(fn, "f.py", ["--n", "1", "--json", "--name", "mine", "-vv", "--", "--help", "theirs"], own) == (
         (),
-        {"n": 1, "name": "theirs"},
+        {"n": 1, "help": "theirs"},
     )
     assert (own.name, own.json, own.verbose) == ("mine", True, 2)
 
 
-def test_an_input_hidden_behind_our_own_option_says_how_to_reach_it() -> None:
+def test_an_input_called_like_our_own_option_goes_before_it_behind_the_task() -> None:
     @env.task
-    def fn(name: str) -> None: ...
+    def fn(name: str, help: str = "") -> None: ...
 
-    with pytest.raises(InputError, match=r"perdure run f.py fn -- --name VALUE"):
-        read(fn, "f.py", ["--name", "x"], Own())
+    own = split(["--name", "daily", "f.py", "fn", "--name", "x"]).own
+    assert read(fn, "f.py", ["--name", "x", "--json"], own) == ((), {"name": "x"})
+    assert (own.name, own.json) == ("daily", True)
+    assert read(fn, "f.py", ["--help"], own) == ((), {})
+    assert own.help
 
 
 def test_file_and_task_are_found_behind_our_options() -> None:

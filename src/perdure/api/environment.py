@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ..core.spec import RetryStrategy
 from ..errors import UsageError
 from .settings import CacheRequest, Timeout
 from .task import Task, declare
+
+if TYPE_CHECKING:
+    from .container import ContainerTask
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,6 +52,20 @@ class TaskEnvironment:
         self.cache = cache
         self.depends_on = tuple(depends_on)
         self.description = description
+
+    @classmethod
+    def from_task(cls, name: str, *tasks: ContainerTask, **settings: Any) -> TaskEnvironment:
+        """An environment for container tasks, which become its own; `settings` as for any environment.
+
+        Raises:
+            UsageError: one of them is no container task, or belongs to another environment.
+        """
+        environment = cls(name, **settings)
+        for task in tasks:
+            if not isinstance(task, Task) or not hasattr(task, "within"):
+                raise UsageError(f"environment {name}: from_task takes container tasks, not {task!r}")
+            task.within(environment)
+        return environment
 
     def __repr__(self) -> str:
         return f"<perdure.TaskEnvironment {self.name}>"

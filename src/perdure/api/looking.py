@@ -102,6 +102,15 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[lis
     return found, False
 
 
+def status(name: str) -> Status:
+    """The status of a run.
+
+    Raises:
+        RunNotFoundError: no such run.
+    """
+    return derived_status(find(name))
+
+
 def names(statuses: Collection[Status] | None = None, limit: int = 500) -> list[str]:
     """Names of runs by stored status, newest first; for completion."""
     if not store_exists():
@@ -114,6 +123,52 @@ def _info(worker: Worker, row: model.Run) -> RunInfo:
         row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
         worker.holder(row) if row.status == Status.RUNNING else None,
     )  # fmt: skip
+
+
+class LogFile(NamedTuple):
+    """What the container of one attempt has written so far."""
+
+    name: str
+    """The task's."""
+    action: int
+    attempt: int
+    path: str
+    """The file, which need not be there yet."""
+
+
+def log_files(name: str, action: str | None = None) -> list[LogFile]:
+    """The logs of a run's containers, in the order in which they were started.
+
+    Args:
+        name: the run.
+        action: a container's name, such as `greet`, or its number as `perdure show --json` has it; all without it.
+
+    Raises:
+        RunNotFoundError: no such run.
+        UsageError: it has no such container.
+    """
+    row = find(name)
+    store = runtime.worker().store
+    started = [one for one in store.actions(row.id) if one.kind == Kind.CONTAINER]
+    names = {one.action: one.name for one in started}
+    folder = os.path.join(runtime.container_logs(), row.uid.hex())
+    present: set[tuple[int, int]] = set()
+    for file in os.listdir(folder) if os.path.isdir(folder) else ():
+        number, _, attempt = file.removesuffix(".log").partition(".")
+        if number.isdecimal() and attempt.isdecimal():
+            present.add((int(number), int(attempt)))
+    present.update((one.action, one.attempt) for one in started if row.status not in FINISHED)
+    found = [
+        LogFile(names.get(number, row.task), number, attempt, os.path.join(folder, f"{number}.{attempt}.log"))
+        for number, attempt in sorted(present)
+    ]
+    if action is None:
+        return found
+    chosen = [log for log in found if action in (str(log.action), log.name, log.name.rpartition(".")[2])]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(f"{log.name} ({log.action})" for log in found)) or "none"
+        raise UsageError(f"run {name!r} has no container {action!r}; its containers are: {known}")
+    return chosen
 
 
 @dataclass(slots=True)
@@ -348,7 +403,7 @@ class _Grown:
             took = max(0, run.ended_at - run.started_at)
         return Node(
             "task", run.task, str(self._status), ROOT, attempts, run.started_at, took,
-            row.wake_at if row is not None and self._status in _UNDER_WAY else None,
+            row.wake_at if row is not None and row.state is None and self._status in _UNDER_WAY else None,
             inputs=run.inputs,
             value=run.value if run.result == Result.VALUE else None,
             error=run.value if run.result == Result.ERROR else None,
@@ -372,18 +427,18 @@ class _Grown:
         elif result == Result.VALUE:
             node.value = entry.value
         started = self._actions.get(entry.child) if entry.child is not None else None
-        if started is not None and started.kind == Kind.TASK:
+        if started is not None and started.kind in (Kind.TASK, Kind.CONTAINER):
             if self._child(entry) is not None:
                 node.attempts = max(1, started.attempt - (result == Result.ERROR))
             node.inputs = started.inputs
         elif started is not None:
             node.until = started.wake_at
-        elif entry.kind == Kind.TASK and result != Result.CANCELLED:
+        elif entry.kind in (Kind.TASK, Kind.CONTAINER) and result != Result.CANCELLED:
             node.attempts = 0  # from the cache
         return node
 
     def _open(self, action: Action) -> Node:
-        waits = action.wake_at is not None and action.wake_at > self._now
+        waits = action.wake_at is not None and action.state is None and action.wake_at > self._now
         status = str(self._status)
         if action.kind == Kind.TIMEOUT:
             status = "NOT_FIRED"
@@ -393,7 +448,8 @@ class _Grown:
             status = "UNFINISHED"
         return Node(
             _KINDS[action.kind], action.name, status, action.action,
-            max(1, action.attempt) if action.kind == Kind.TASK else None, action.at, None, action.wake_at, action.label,
+            max(1, action.attempt) if action.kind in (Kind.TASK, Kind.CONTAINER) else None, action.at, None,
+            action.wake_at if action.state is None else None, action.label,
             inputs=action.inputs,
         )  # fmt: skip
 

@@ -173,7 +173,10 @@ def progress(handle: Handle) -> Progress:
         waits = [
             action.wake_at
             for action in driver.worker.store.open_actions(driver.run_id)
-            if action.wake_at is not None and action.kind != Kind.TIMEOUT and action.wake_at > clock.wall()
+            if action.wake_at is not None
+            and action.state is None
+            and action.kind != Kind.TIMEOUT
+            and action.wake_at > clock.wall()
         ]
         until = min(waits, default=None)
     return Progress(driver.replayed, driver.executed, dict(names), until)
@@ -369,7 +372,14 @@ def _work_of(journal: Iterable[Entry], started: Sequence[Action], new: model.Run
             # It begins anew: driving makes this attempt number 1.
             actions.append(
                 action._replace(
-                    run=run, at=new.created_at, attempt=0, failures=0, wake_at=None, wake_boot=None, boot=None
+                    run=run,
+                    at=new.created_at,
+                    attempt=0,
+                    failures=0,
+                    wake_at=None,
+                    wake_boot=None,
+                    boot=None,
+                    state=None,
                 )
             )
             todo.append(action.action)
@@ -417,6 +427,7 @@ def abort(name: str) -> bool:
     row = find(name)
     worker = runtime.worker()
     if worker.store.abort(row.id, worker.clock.wall()):
+        runtime.drop_containers(row)
         return True
     row = find(name)
     if row.status == Status.ABORTED:

@@ -104,7 +104,7 @@ class Task(Generic[P, R]):
         """The call from `branch`, as a protocol for a shell to drive."""
         spec = self.spec
         identity = spec.signature.identity(args, kwargs)
-        call = Call(branch, Kind.TASK, self.name, spec.fingerprint(identity), None)
+        call = Call(branch, spec.kind, self.name, spec.fingerprint(identity), None)
         if self._cache_signature is not None:
             identity = self._cache_signature.identity(args, kwargs)
         return calls.child_task(call, spec, spec.signature.encode_inputs(args, kwargs), identity)

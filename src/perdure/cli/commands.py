@@ -112,6 +112,7 @@ prints the result of a finished one. Kill the process at any moment; nothing rec
   perdure run etl.py main --name daily --url https://example.org
   perdure resume daily        carry on after a crash or a failure
   perdure show daily          what it did
+  perdure logs daily          what its containers have written
   perdure ls                  all runs
 
 Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 interrupted (the run can be resumed)."""
@@ -140,7 +141,7 @@ RUN_EPILOG = """  perdure run etl.py                                  list the t
   perdure run etl.py main --help                      show the inputs of main
   perdure run etl.py main --name daily --limit 100    run it, or carry on with it
   perdure run etl.py main --order '{"id": 7}' --json  JSON in, JSON out
-  perdure run greet.py hello -- --name World          an input that is called like an option of perdure's"""
+  perdure run --name daily greet.py hello --name Ada  an input that is called like an option of perdure's"""
 
 
 @cli.command("run", cls=RunCommand, help=RUN_HELP, epilog=RUN_EPILOG, short_help="Run a task, or carry on with a run.")
@@ -249,8 +250,8 @@ def _task_help(file: str, name: str, task: Any) -> str:
     if hidden:
         formatter.write_paragraph()
         formatter.write_text(
-            f"{', '.join(hidden)} in front of `--` is perdure's own; the task's stands behind it: "
-            f"{command(file, name)} -- {hidden[0]} VALUE"
+            f"{', '.join(hidden)} behind the task is the task's; perdure's own stands in front of the file: "
+            f"perdure run {hidden[0]} ... {file} {name} {hidden[0]} ..."
         )
     with formatter.section("Options of perdure"):
         formatter.write_dl([
@@ -432,6 +433,23 @@ def show(run: str, limit: int | None) -> None:
     left_out = tree.total - len(tree.nodes)
     if left_out:
         output.note(f"{left_out:,} of {tree.total:,} actions are left out; see all with: perdure show {run} --limit 0")
+
+
+LOGS_EPILOG = """  perdure logs daily                 of all its containers
+  perdure logs daily convert         of the container task convert
+  perdure logs daily -f              and go on until the run has ended"""
+
+
+@cli.command("logs", cls=Command, epilog=LOGS_EPILOG, short_help="What a run's containers have written.")
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names)
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what they write, until the run has ended.")
+@common
+def logs_command(run: str, action: str | None, follow: bool) -> None:
+    """Print what a run's containers have written. ACTION: a container task's name, or an action's number."""
+    from .logs import print_logs
+
+    print_logs(output, run, action, follow=follow)
 
 
 # -- completion ------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from ..core.values._names import type_text
+from ..errors import UsageError
 
 
 class Unfit(Exception):
@@ -220,6 +221,8 @@ def from_text(text: str, tp: Any) -> Any:
         return _enum(text, tp, as_text=True)
     if tp in _SIMPLE or _is_path(tp):
         return _simple(text, tp)
+    if _is_reference(tp):
+        return _reference(text, tp)
     try:
         data = _parsed(text)
     except ValueError as error:
@@ -232,6 +235,21 @@ def _parsed(text: str) -> Any:
         return json.loads(text, parse_float=_Float.of)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _is_reference(tp: Any) -> bool:
+    return isinstance(tp, type) and tp.__module__ == "perdure.io" and tp.__name__ in ("File", "Dir")
+
+
+def _reference(data: object, tp: Any, path: str = "") -> Any:
+    """A file or directory by its path; its content is taken into the blob store."""
+    what = "the path of a file" if tp.__name__ == "File" else "the path of a directory"
+    if not isinstance(data, str) or not data:
+        raise Unfit(what, data, path)
+    try:
+        return tp.from_local(data)
+    except UsageError as error:
+        raise Unfit(what, data, path, str(error)) from None
 
 
 def _simple(text: str, tp: Any, path: str = "") -> Any:
@@ -313,6 +331,8 @@ def from_json(data: Any, tp: Any, path: str = "") -> Any:
         return _enum(data, tp, path=path)
     if tp in _SIMPLE or _is_path(tp):
         return _simple_from_json(data, tp, path)
+    if _is_reference(tp):
+        return _reference(data, tp, path)
     kind = origin or tp
     if kind in LISTS:
         return LISTS[kind](_items(data, args[0] if args else Any, tp, path))

@@ -163,8 +163,8 @@ def _take_own(own: Own, word: str, queue: Iterator[str]) -> bool:
 
 
 def read(task: Task[..., Any], file: str, words: Sequence[str], own: Own) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments for the task. Our own options among the words go to `own`; behind a `--` all
-    options are the task's.
+    """Positional and keyword arguments for the task. Our own options among the words go to `own`, but for those that
+    the task has an input of the same name for; behind a `--` all options are the task's.
 
     Raises:
         InputError: an input is missing, unknown, given twice, or does not fit its type.
@@ -192,7 +192,8 @@ class _Reader:
             if word == "--" and not all_the_tasks:
                 all_the_tasks = True
                 continue
-            if not all_the_tasks and _take_own(self.own, word, queue):
+            ours = not all_the_tasks and not self._is_theirs(word.partition("=")[0])
+            if ours and _take_own(self.own, word, queue):
                 if self.own.help:
                     return (), {}
                 continue
@@ -224,6 +225,10 @@ class _Reader:
             if found is not None and found.is_flag:
                 return found, True
         return None, False
+
+    def _is_theirs(self, option: str) -> bool:
+        """Whether the task has an input of that name, which then goes before an option of ours (but for help)."""
+        return option.startswith("--") and option != "--help" and self._input(option)[0] is not None
 
     def _value(self, option: str, queue: Iterator[str], one: Input) -> str:
         word = next(queue, None)
@@ -292,14 +297,7 @@ class _Reader:
 
     def _missing(self, missing: list[Input]) -> str:
         several = "inputs" if len(missing) > 1 else "input"
-        text = f"missing {several} of {self.task.name}: {', '.join(map(str, missing))}"
-        hidden = next((one for one in missing if one.option in OWN_OPTIONS), None)
-        if hidden is not None:
-            begin = command(self.file, self.task.fn.__name__)
-            text += (
-                f"; {hidden.option} is perdure's own, the task's stands behind `--`: {begin} -- {hidden.option} VALUE"
-            )
-        return text
+        return f"missing {several} of {self.task.name}: {', '.join(map(str, missing))}"
 
 
 OWN_OPTIONS = frozenset({*_OWN_FLAGS, *_OWN_VALUES})

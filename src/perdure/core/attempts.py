@@ -13,15 +13,15 @@ import logging
 import os
 from collections.abc import Generator
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import NonRecoverableError, RunStopped, TaskTimeoutError, UsageError
+from ..errors import AttemptsLostError, NonRecoverableError, PerdureError, RunStopped, TaskTimeoutError, UsageError
 from .body import Body
 from .clock import Deadline
 from .loop import DURABLE_CODE, BranchTask
-from .model import Action, ActionState, Result
+from .model import Action, ActionState, CachePut, Result, Run
 from .scope import SCOPE, THREAD, Slot
-from .spec import TaskSpec
+from .spec import AttemptLost, TaskSpec
 from .values import encode_error
 from .waits import BLOCKING, Sleeper
 from .writer import Mark
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from .driver import Driver
 
 log = logging.getLogger("perdure")
+
+LOSSES = 5
+"""Attempts in a row whose machine or engine is lost before the next loss is charged as a failure."""
+LOSS_PAUSE = 0.1
+"""Seconds before the attempt after the first loss; twice as long after each further one."""
 
 Final = tuple[int, bytes, Any, tuple[Any, ...]]
 """`(Result, encoded value or error, the live value or error, rows to be committed together with the outcome)`."""
@@ -56,11 +61,16 @@ def attempts(
     attempt, failures = action.attempt, action.failures
     deadline = deadline_of(action)
     begun = deadline is None or deadline.remaining(driver.worker.clock) <= 0
-    if recorded and begun:
+    detached = spec.dispose is not None
+    joined = action.state is not None
+    if recorded and begun and not detached:
         # A crash made this attempt; the row says so as soon as something is committed anyway.
         attempt += 1
         driver.outbox.append(_state(action, attempt, failures, deadline, stored))
         stored = True
+    limit = deadline if joined else None
+    if joined:
+        deadline = None
     while True:
         loop = driver.worker.loop_for(driver)
         body = driver.open_body(
@@ -74,7 +84,18 @@ def attempts(
                 driver.loop_blocked(body, False)
                 deadline = None
             args, kwargs = spec.signature.decode_inputs(inputs)
-            outcome, value = yield Execute(body, spec, args, kwargs, attempt)
+            timeout = spec.timeout
+            attached: Attached | None = None
+            if detached:
+                if not joined and timeout is not None:
+                    limit = Deadline.after(timeout, driver.worker.clock)
+                attached = Attached(body, spec, action, attempt, failures, limit, stored, joined)
+                args = (attached, *args)
+                timeout = attached.seconds_left
+                joined = False
+            outcome, value = yield Execute(body, spec, args, kwargs, attempt, timeout)
+            if attached is not None:
+                stored = attached.stored
             if driver.stopping:
                 raise RunStopped(driver.why_stopped())
             if outcome == Result.VALUE:
@@ -85,6 +106,9 @@ def attempts(
                 else:
                     if driver.ended_unasked(body):
                         raise RunStopped(driver.why_stopped())
+                    if attached is not None and attached.cached_under is not None:
+                        put = CachePut(attached.cached_under, data, driver.worker.clock.wall())
+                        return Result.VALUE, data, copy, (put,)
                     return Result.VALUE, data, copy, ()
             elif body.idle_replaying and driver.ended_unasked(body):
                 raise RunStopped(driver.why_stopped())
@@ -92,6 +116,17 @@ def attempts(
             driver.close_body(body)
         error = value
         assert isinstance(error, BaseException)
+        if isinstance(error, AttemptLost):
+            losses = attempt - failures
+            if losses < LOSSES:
+                deadline = Deadline.after(LOSS_PAUSE * 2**losses, driver.worker.clock)
+                log.warning("%s: attempt %d was lost (%s); trying again", spec.name, attempt, error)
+                attempt += 1
+                yield Durable(body, _state(action, attempt, failures, deadline, stored))
+                driver.settled(action.action, final=False)
+                stored = recorded = True
+                continue
+            error = AttemptsLostError(f"{spec.name}: {losses} attempts were lost, the last one because {error}")
         marks = _marks(driver, action.action, error)
         failures += 1
         attempt += 1
@@ -107,22 +142,25 @@ def attempts(
             f"next in {pause:.3g} s" if pause else "trying again", type(error).__name__, error,
         )  # fmt: skip
         yield Durable(body, *marks, _state(action, attempt, failures, deadline, stored))
+        driver.settled(action.action, final=False)
         stored = True
         recorded = True
 
 
 def _state(
-    action: Action, attempt: int, failures: int, deadline: Deadline | None, stored: bool
+    action: Action, attempt: int, failures: int, deadline: Deadline | None, stored: bool, state: bytes | None = None
 ) -> Action | ActionState:
     wall, boot, boot_id = deadline if deadline is not None else (None, None, None)
     if not stored:
-        return action._replace(attempt=attempt, failures=failures, wake_at=wall, wake_boot=boot, boot=boot_id)
-    return ActionState(action.run, action.parent, action.action, attempt, failures, wall, boot, boot_id)
+        return action._replace(
+            attempt=attempt, failures=failures, wake_at=wall, wake_boot=boot, boot=boot_id, state=state
+        )
+    return ActionState(action.run, action.parent, action.action, attempt, failures, wall, boot, boot_id, state)
 
 
 def _is_final(error: BaseException) -> bool:
     """Whether retrying is pointless: the user said so, or the call or declaration itself is wrong."""
-    return isinstance(error, (NonRecoverableError, UsageError))
+    return isinstance(error, (NonRecoverableError, UsageError)) or getattr(error, "recoverable", True) is False
 
 
 def _marks(driver: Driver, action: int, error: BaseException) -> tuple[Any, ...]:
@@ -152,6 +190,80 @@ def _escaped(error: BaseException, run: bytes, action: int) -> set[int]:
     return found
 
 
+# -- attempts outside of this process --------------------------------------------------------------------------
+
+
+class Attached:
+    """`spec.Detached`, attached to the body that stands for it here."""
+
+    def __init__(
+        self,
+        body: Body,
+        spec: TaskSpec,
+        action: Action,
+        attempt: int,
+        failures: int,
+        limit: Deadline | None,
+        stored: bool,
+        joined: bool,
+    ) -> None:
+        self.body = body
+        self.spec = spec
+        self.attempt = attempt
+        self.stored = stored
+        self.state = action.state if joined else None
+        self.cached_under: bytes | None = None
+        self._row = action
+        self._failures = failures
+        self._limit = limit
+        self.within = {action.action}
+        """The action and all that it is part of: when one of them has its outcome, this has no purpose any more."""
+        parent = body.parent
+        while parent is not None:
+            self.within.add(parent.action)
+            parent = parent.parent
+        body.driver.attached.append(self)
+
+    @property
+    def run(self) -> Run:
+        """See `Detached`."""
+        return self.body.driver.run
+
+    @property
+    def action(self) -> int:
+        """See `Detached`."""
+        return self._row.action
+
+    @property
+    def token(self) -> bytes:
+        """See `Detached`."""
+        return self.body.driver.token
+
+    @property
+    def seconds_left(self) -> float | None:
+        """See `Detached`."""
+        if self._limit is None:
+            return None
+        return max(0.0, self._limit.remaining(self.body.driver.worker.clock) / 1_000_000)
+
+    async def keep(self, state: bytes) -> None:
+        """See `Detached`."""
+        from .calls import Durable
+
+        row = _state(self._row, self.attempt, self._failures, self._limit, self.stored, state)
+        self.stored = True
+        await Durable(self.body, row)
+
+    def cached(self, key: bytes) -> bytes | None:
+        """See `Detached`."""
+        return self.body.driver.worker.store.cache_get(key)
+
+    def suspend(self, reason: PerdureError) -> NoReturn:
+        """See `Detached`."""
+        self.body.driver.stop(reason)
+        raise RunStopped(self.body.driver.why_stopped())
+
+
 # -- executing a body ------------------------------------------------------------------------------------------
 
 
@@ -162,12 +274,21 @@ class Execute:
     from a sync body without a timeout, in that body's thread.
     """
 
-    def __init__(self, body: Body, spec: TaskSpec, args: tuple[Any, ...], kwargs: dict[str, Any], attempt: int) -> None:
+    def __init__(
+        self,
+        body: Body,
+        spec: TaskSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        attempt: int,
+        timeout: float | None,
+    ) -> None:
         self.body = body
         self.spec = spec
         self.args = args
         self.kwargs = kwargs
         self.attempt = attempt
+        self.timeout = timeout
         body.attempt = attempt
         if spec.env_vars:
             # Bodies share this process, and so its environment.
@@ -179,7 +300,7 @@ class Execute:
         return self._run().__await__()
 
     async def _run(self) -> tuple[int, Any]:
-        body, timeout = self.body, self.spec.timeout
+        body, timeout = self.body, self.timeout
         future: asyncio.Future[tuple[int, Any]]
         if self.spec.is_async and body.loop.here():
             future = self._make_task(copy_context())
@@ -264,7 +385,7 @@ class Execute:
     def block(self) -> tuple[int, Any]:
         body = self.body
         on_loop = asyncio._get_running_loop() is not None
-        if not self.spec.is_async and self.spec.timeout is None and not on_loop:
+        if not self.spec.is_async and self.timeout is None and not on_loop:
             return self._inline(copy_context())
         worker = body.driver.worker
         if self.spec.is_async:
@@ -273,7 +394,7 @@ class Execute:
         else:
             future = self._submit(copy_context())
         try:
-            outcome: tuple[int, Any] = worker.join(future, THREAD.slot if not on_loop else None, self.spec.timeout)
+            outcome: tuple[int, Any] = worker.join(future, THREAD.slot if not on_loop else None, self.timeout)
             return outcome
         except TimeoutError:
             if future.done():

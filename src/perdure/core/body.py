@@ -253,10 +253,10 @@ class Body:
 
     def _was_started(self, call: Call, hold: bool) -> bool:
         """Something that was under way when the last driver died and may go on at once: a child task, whose body
-        replays, which has no effect; a sleep, once this body's own outcomes have been delivered."""
+        replays, which has no effect; a sleep or a container, once this body's own outcomes have been delivered."""
         if (call.branch.id, call.fp, call.occ) not in self.open_actions:
             return False
-        return call.kind is Kind.TASK or (call.kind is Kind.SLEEP and not hold)
+        return call.kind is Kind.TASK or (call.kind in (Kind.SLEEP, Kind.CONTAINER) and not hold)
 
     def _waiter(self, call: Call, item: int) -> Waiter:
         running = asyncio._get_running_loop()

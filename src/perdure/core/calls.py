@@ -542,6 +542,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                 took = max(0, driver.worker.clock.wall() - at)
                 waiter = record(call, result, data, at, took, child=action.action, extra=extra)
                 outcome = yield waiter
+                driver.settled(action.action)
                 if result == Result.VALUE:
                     return live
                 failure = live

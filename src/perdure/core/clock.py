@@ -93,3 +93,8 @@ def _boot_id() -> str:
     import uuid
 
     return uuid.uuid4().hex
+
+
+def seconds() -> float:
+    """Seconds on a clock that only goes forward, for patience and pauses within this process."""
+    return perf() / 1e9

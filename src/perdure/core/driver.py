@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CrashLoopError, LeaseLostError, PerdureError, RunStopped, StoreError
+from ..errors import CrashLoopError, LeaseLostError, PerdureError, RunAbortedError, RunStopped, StoreError
 from .body import Body, describe, mismatch
 from .branch import Call
 from .model import Action, Entry, Finish, Kind, Result, Run, Status
@@ -27,6 +27,7 @@ from .waits import BLOCKING, LoopWaiter, Outcome, Waiter
 from .writer import Mark, Record, Reuse, Synced
 
 if TYPE_CHECKING:
+    from .attempts import Attached
     from .loop import LoopThread
     from .worker import Worker
 
@@ -58,12 +59,15 @@ class Driver:
         self.bodies: dict[int, Body] = {}
         self.replayed = 0
         self.executed = 0
+        self.attached: list[Attached] = []
+        """Attempts outside of this process whose outcome is not on disk yet."""
         self.abandoning = False
         """Some body was abandoned, so that records have to be looked at before they are written."""
         self._lock = threading.Lock()
         self._next_action = 1
         self._undrained: set[int] = set()
         self._cancellations = 0
+        self._cancelled: list[int] = []
         self._stopping: BaseException | None = None
         self._left = False
         self._outcome: tuple[int, bytes, Any] | None = None
@@ -120,7 +124,7 @@ class Driver:
     def _was_waiting(self) -> bool:
         """Whether the run was in a sleep or a backoff, in which any number of processes may rightly end."""
         return any(
-            action.wake_at is not None and action.kind != Kind.TIMEOUT
+            action.wake_at is not None and action.state is None and action.kind != Kind.TIMEOUT
             for action in self.worker.store.open_actions(self.run_id)
         )
 
@@ -136,6 +140,7 @@ class Driver:
         """The outcome is on disk."""
         outcome = self._outcome
         assert outcome is not None
+        self._dispose_all()
         if self._leave():
             self.done.set_result(outcome)
 
@@ -182,6 +187,8 @@ class Driver:
                 self.worker.store.release(self.run_id, self.token)
             except PerdureError as error:
                 log.warning("run %s could not be released: %s", self.run.name, error)
+        if isinstance(reason, RunAbortedError):
+            self._dispose_all()
         self._resolve_error(reason)
 
     def _resolve_error(self, reason: BaseException) -> None:
@@ -316,6 +323,11 @@ class Driver:
         with self._lock:
             self._cancellations -= count
             opened = self._refresh()
+            settled = self._cancelled if not self._cancellations else []
+            if settled:
+                self._cancelled = []
+        for action in settled:
+            self.settled(action)
         if opened:
             self._pump_all()
 
@@ -385,6 +397,31 @@ class Driver:
             known = self._changed[source_id] = self.worker.source_changed(source_id, self.run.target)
         return known
 
+    # -- what runs outside of this process ---------------------------------------------------------------------
+
+    def settled(self, action: int, *, final: bool = True) -> None:
+        """The outcome of an action is on disk: what runs outside of this process for it, or for something that it
+        called, has no purpose any more. Or (not `final`) that of one attempt, whose successor may well join what its
+        calls have left running."""
+        if not self.attached:
+            return
+        gone = [
+            attached for attached in self.attached
+            if (action in attached.within if final else action == attached.action)
+        ]  # fmt: skip
+        self.attached = [attached for attached in self.attached if attached not in gone]
+        for attached in gone:
+            assert attached.spec.dispose is not None
+            attached.spec.dispose(attached)
+
+    def _dispose_all(self) -> None:
+        for attached in self.attached:
+            assert attached.spec.dispose is not None
+            attached.spec.dispose(attached)
+        self.attached = []
+        if self.worker.on_end is not None:
+            self.worker.on_end(self.run, self.fresh)
+
     # -- what bodies record ------------------------------------------------------------------------------------
 
     def next_action(self) -> int:
@@ -444,6 +481,8 @@ class Driver:
         body = call.body
         with self._lock:
             self._cancellations += 1
+            if child is not None and self.attached:
+                self._cancelled.append(child)
             self._refresh()
         row = Record(call, Result.CANCELLED, None, at, took, item, child, body.last)
         # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it

@@ -144,6 +144,9 @@ class Action(NamedTuple):
     boot: str | None
     begun: int = 0
     """As `Entry.begun`."""
+    state: bytes | None = None
+    """What it takes to join the current attempt where it runs outside of the process that started it; `wake_at` is
+    then the deadline of its timeout."""
 
 
 class ActionState(NamedTuple):
@@ -157,6 +160,7 @@ class ActionState(NamedTuple):
     wake_at: int | None
     wake_boot: int | None
     boot: str | None
+    state: bytes | None = None
 
 
 class Claim(NamedTuple):

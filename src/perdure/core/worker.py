@@ -72,6 +72,8 @@ class Worker:
         self._lazy_armed = False
         self._beating = False
         self._closed = threading.Event()
+        self.on_end: Callable[[Run, bool], None] | None = None
+        """Told when a run has ended or was aborted here, and whether this process began it."""
 
     # -- loops -------------------------------------------------------------------------------------------------
 
@@ -237,7 +239,7 @@ class Worker:
         waiting = [
             action
             for action in self.store.open_actions(run.id)
-            if action.wake_boot is not None and action.boot == self.clock.boot_id
+            if action.wake_boot is not None and action.state is None and action.boot == self.clock.boot_id
         ]
         return any(action.kind != Kind.TIMEOUT and (action.wake_boot or 0) > now for action in waiting)
 

@@ -28,12 +28,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- name: insert_action
 -- Record a started action inside a transaction that has checked the fence.
 INSERT INTO actions (run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures,
-                     wake_at, wake_boot, boot, begun)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                     wake_at, wake_boot, boot, begun, state)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_action
 -- Change the changing half of an action.
-UPDATE actions SET attempt = ?, failures = ?, wake_at = ?, wake_boot = ?, boot = ?
+UPDATE actions SET attempt = ?, failures = ?, wake_at = ?, wake_boot = ?, boot = ?, state = ?
 WHERE run = ? AND parent = ? AND action = ?;
 
 -- name: put_cache
@@ -140,19 +140,19 @@ FROM entries WHERE run = ? ORDER BY action, n;
 -- name: actions_of_parent
 -- The actions that one body started, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
-       wake_boot, boot, begun
+       wake_boot, boot, begun, state
 FROM actions WHERE run = ? AND parent = ? ORDER BY action;
 
 -- name: actions_of_run
 -- All started actions of a run, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
-       wake_boot, boot, begun
+       wake_boot, boot, begun, state
 FROM actions WHERE run = ? ORDER BY action;
 
 -- name: open_actions
 -- The actions of a run that have no outcome, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
-       wake_boot, boot, begun
+       wake_boot, boot, begun, state
 FROM actions AS a
 WHERE run = ? AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.run = a.run AND e.child = a.action)
 ORDER BY action;

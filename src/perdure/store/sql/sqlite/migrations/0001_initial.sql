@@ -86,6 +86,7 @@ CREATE TABLE actions (
     wake_boot INTEGER,
     boot      TEXT,
     begun     INTEGER NOT NULL,
+    state     BLOB,
     PRIMARY KEY (run, parent, action)
 ) WITHOUT ROWID;
 

@@ -1,0 +1,523 @@
+"""The life of one attempt of a container task, which any process can enter at any point (P9).
+
+    stage inputs -> create -> record *starting* (fsynced) -> start -> follow logs, wait -> collect -> outcome -> remove
+
+- L1 a container is started only after it is recorded with the attempt, and the record names that very container. So
+  what is not recorded was never started, and is simply made anew.
+- L2 it is started by a name that carries the claim. A process that takes the run over renames it before it looks at
+  it; one that was fenced off can then no longer start it (P3).
+- L3 it is started from the state *created* only. Engines gladly start one again that has ended; and after a reboot
+  Podman shows one that ran as *created*, which is why the boot is recorded too.
+- L4 what ended under a dying engine or machine has not ended by itself: the attempt is lost, and not charged.
+- L5 while nothing is known of it (its engine does not answer), nothing is said of it: the run stays interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..core.clock import SystemClock, seconds
+from ..core.spec import AttemptLost, Detached
+from ..errors import ContainerError, EngineUnavailableError, OOMError, OutputMissingError, PerdureError
+from .copilot import Interface, Template, check_error_file
+from .engine import ContainerEngine, ContainerSpec, EngineInfo, Image, Mount, Pull, Seen
+from .logs import LogSink, follow, log_path
+from .place import About, Place
+from .service import LABEL, PATIENCE, RUN_LABEL, Containers
+
+log = logging.getLogger("perdure")
+T = TypeVar("T")
+
+LOOK_SECONDS = 2.0
+"""How often a running container's main process is looked for: an engine may never hear of its end."""
+RETRY_SECONDS = 0.25
+LOG_SECONDS = 5.0
+"""How long the last log lines of a container that has ended may take."""
+_DYING = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+"""What containers end with that an engine takes along when it ends itself."""
+_UNKNOWN_END = 255
+"""What an engine says where it has lost sight of the end."""
+DYING_SECONDS = 1.0
+
+
+class _ElsewhereError(EngineUnavailableError):
+    """Another engine answers than the one that has the container."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """An image that is made from a Dockerfile when it is needed."""
+
+    dockerfile: str
+    context: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What a container gets that is written nowhere else."""
+
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """By their paths in the container."""
+
+    def values(self) -> list[str]:
+        """To be struck out of log lines."""
+        return [*self.env.values(), *(data.decode("utf-8", "replace").strip() for data in self.files.values())]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A container task as it was declared."""
+
+    name: str
+    image: str | Build
+    interface: Interface
+    entrypoint: tuple[str, ...] | None
+    command: Template | None
+    arguments: Template | None
+    input_dir: str
+    output_dir: str
+    local_logs: bool
+    secrets: Callable[[], Secrets]
+    settings: ContainerSpec
+    """All that does not depend on the inputs."""
+    pull: Pull
+    cache_version: str | None
+    """`None`: its outcomes are not shared between runs."""
+    shape: Callable[[tuple[Any, ...]], Any]
+    """The outputs, in the order of their declaration, as the task's value."""
+    decode: Callable[[bytes], Any]
+    """A shared outcome as the task's value."""
+
+
+class _Started(msgspec.Struct, frozen=True, array_like=True):
+    """What is recorded before a container is started."""
+
+    id: str
+    engine: str
+    url: str
+    boot: str | None
+    engine_started: int | None
+    labels_hash: str
+    image: str
+    command: list[str]
+
+
+async def run(
+    program: Program, containers: Containers, attempt: Detached, values: dict[str, Any], identity: bytes
+) -> Any:
+    """One attempt, begun or joined: the task's value. `identity`: canonical bytes of the values.
+
+    Raises:
+        ContainerError, OOMError, OutputMissingError, OutputParseError, ImageNotFoundError, EngineUnavailableError:
+            as the names say.
+        AttemptLost: the machine or engine was lost.
+    """
+    return await _Life(program, containers, attempt, values, identity).run()
+
+
+class _Life:
+    def __init__(
+        self, program: Program, containers: Containers, attempt: Detached, values: dict[str, Any], identity: bytes
+    ) -> None:
+        self.program = program
+        self.containers = containers
+        self.attempt = attempt
+        self.values = values
+        self.identity = identity
+        self.place: Place = containers.place(attempt.run.uid, attempt.action, attempt.attempt)
+        self.boot = SystemClock().boot_id
+        self.name = f"perdure-{_slug(program.name)}-{self.place.key}-{attempt.token[:4].hex()}"
+
+    async def run(self) -> Any:
+        await self.containers.gone(self.place)
+        state = self.attempt.state
+        if state is None:
+            found = await self._shared_or_started()
+            if not isinstance(found, _Started):
+                return found[0]
+            started = found
+        else:
+            started = msgspec.msgpack.decode(state, type=_Started)
+        sink = LogSink(
+            log_path(self.containers.log_root, self.attempt.run.uid, self.attempt.action, self.attempt.attempt),
+            f"[{self.program.name}] " if self.program.local_logs else None,
+            self.program.secrets().values(),
+        )
+        try:
+            seen = await self._until_ended(started, sink)
+            return await self._outcome(started, seen, sink)
+        finally:
+            sink.close()
+
+    # -- begin -------------------------------------------------------------------------------------------------
+
+    async def _shared_or_started(self) -> _Started | tuple[Any]:
+        """Create and start it; or, in a tuple, the outputs that another run has left in the cache."""
+        program = self.program
+        info, image = await self._patiently(self._image)
+        arguments = program.interface.arguments(self.values, program.input_dir)
+        command = self._command(arguments)
+        if program.cache_version is not None:
+            key = self._cache_key(image, command)
+            hit = self.attempt.cached(key)
+            if hit is not None:
+                return (program.decode(hit),)
+            self.attempt.cached_under = key
+        secrets = program.secrets()
+        # Nothing of this attempt was ever started (L1).
+        await self._patiently(self._clear)
+        mounts = await self.containers.in_thread(lambda: self._stage(info, secrets))
+        labels = {
+            LABEL: self.place.key,
+            RUN_LABEL: self.attempt.run.uid.hex(),
+            "perdure.name": self.attempt.run.name,
+            "perdure.task": program.name,
+        }
+        entrypoint, rest = command
+        spec = replace(
+            program.settings,
+            image=image.id,
+            entrypoint=entrypoint,
+            command=rest,
+            env={**program.settings.env, **secrets.env},
+            labels=labels,
+            mounts=mounts,
+        )
+        hash = _hash_of(replace(spec, env=program.settings.env))
+        spec.labels["perdure.spec"] = hash
+        id = await self._patiently(lambda: self._create(spec))
+        started = _Started(
+            id,
+            info.id,
+            info.url,
+            self.boot if info.local else None,
+            info.started_at,
+            hash,
+            f"{_named(program.image)} ({image.digest})" if image.digest != _named(program.image) else image.digest,
+            [*(entrypoint or ()), *(rest or ())],
+        )
+        try:
+            await self.attempt.keep(msgspec.msgpack.encode(started))
+        except BaseException:
+            # Not ours to start any more, or not now. One that is recorded after all will be missed, and made anew.
+            self.containers.call(self._forget(id))
+            raise
+        return started
+
+    async def _image(self) -> tuple[EngineInfo, Image]:
+        program = self.program
+        info = await self.containers.info()
+        engine = await self.containers.engine()
+        platform = program.settings.platform
+        if isinstance(program.image, Build):
+            build = program.image
+            return info, await engine.build(build.dockerfile, build.context, build.tag, platform=platform)
+        return info, await engine.image(program.image, pull=program.pull, platform=platform)
+
+    async def _clear(self) -> None:
+        engine = await self.containers.engine()
+        for seen in await engine.find({LABEL: self.place.key}):
+            await engine.remove(seen.id)
+
+    def _stage(self, info: EngineInfo, secrets: Secrets) -> tuple[Mount, ...]:
+        program, place = self.program, self.place
+        run = self.attempt.run
+        place.make(About(run.id, run.uid.hex(), run.name, self.attempt.action, self.attempt.attempt, info.url))
+        mounts = [
+            Mount(place.inputs, program.input_dir, True),
+            Mount(place.outputs, program.output_dir, False),
+            *program.interface.stage(self.values, place.inputs, program.input_dir),
+        ]
+        if secrets.files:
+            os.makedirs(place.secrets, mode=0o755, exist_ok=True)
+            for number, (target, data) in enumerate(secrets.files.items()):
+                source = os.path.join(place.secrets, str(number))
+                with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444), "wb") as stream:
+                    stream.write(data)
+                mounts.append(Mount(source, target, True))
+        return tuple(mounts)
+
+    def _command(self, arguments: dict[str, str]) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+        """Entrypoint and command as the engine takes them."""
+        program = self.program
+
+        def rendered(template: Template | None) -> tuple[str, ...]:
+            return tuple(template.render(arguments, program.input_dir, program.output_dir)) if template else ()
+
+        command, rest = rendered(program.command), rendered(program.arguments)
+        if program.entrypoint is not None:
+            return program.entrypoint, (*command, *rest)
+        if program.command is not None:
+            return command, rest
+        return None, rest if program.arguments is not None else None
+
+    def _cache_key(self, image: Image, command: tuple[Any, Any]) -> bytes:
+        program = self.program
+        digest = blake2b(b"container\0", digest_size=16)
+        for part in (
+            program.name,
+            program.cache_version,
+            image.digest,
+            command,
+            self.identity,
+            sorted(program.settings.env.items()),
+            program.settings.user,
+            program.settings.workdir,
+        ):
+            digest.update(msgspec.msgpack.encode(part) + b"\0")
+        return digest.digest()
+
+    async def _create(self, spec: ContainerSpec) -> str:
+        engine = await self.containers.engine()
+        return await self.containers.create(self.place.key, engine.create(self.name, spec))
+
+    async def _forget(self, id: str) -> None:
+        with suppress(PerdureError):
+            engine = await self.containers.engine()
+            seen = await engine.inspect(self.name)
+            if seen is not None and seen.id == id and seen.state == "created":
+                await engine.remove(id)
+
+    # -- until it has ended ------------------------------------------------------------------------------------
+
+    async def _until_ended(self, started: _Started, sink: LogSink) -> Seen:
+        fresh = sure = self.attempt.state is None
+        following: Any = None
+        warned = False
+        silent_since: float | None = None
+        try:
+            while True:
+                try:
+                    if fresh:
+                        fresh = False
+                        seen = None
+                        await self.containers.ask(self._start())
+                    else:
+                        seen = await self.containers.ask(self._look(started, sure))
+                    if following is None:
+                        following = self.containers.call(self._follow(started.id, sink))
+                    if seen is not None and seen.state != "running":
+                        await self._last_lines(following)
+                        return seen
+                    silent_since = None
+                    await self.containers.ask(self._wait(started))
+                except _ElsewhereError as error:
+                    self.attempt.suspend(error)
+                except EngineUnavailableError as error:
+                    # Whether our last request was carried out is not known: look, as a process would that joins (L5).
+                    sure = False
+                    if following is not None:
+                        following.cancel()
+                        following = None
+                    silent_since = silent_since or seconds()
+                    if seconds() - silent_since > PATIENCE:
+                        self.attempt.suspend(error)
+                    if not warned:
+                        warned = True
+                        log.warning("%s: waiting for the container engine: %s", self.program.name, error)
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            if following is not None:
+                following.cancel()
+
+    async def _start(self) -> None:
+        """Start what this process has created and recorded."""
+        if not await (await self.containers.engine()).start(self.name):
+            raise AttemptLost("the container is gone")
+
+    async def _look(self, started: _Started, sure: bool) -> Seen:
+        """The container as it is now: running or ended. Started, if it has not been.
+
+        `sure`: this process has started it, and has heard from the engine ever since.
+        """
+        engine = await self.containers.engine()
+        if not sure:
+            await self._same_world(engine, started)
+        seen = await engine.inspect(started.id)
+        if seen is not None and seen.name != self.name:
+            # From now on nobody else can start it (L2); so look again.
+            seen = await engine.inspect(started.id) if await engine.rename(started.id, self.name) else None
+        if seen is None:
+            raise AttemptLost("the container is gone")
+        if seen.labels.get(LABEL) != self.place.key or seen.labels.get("perdure.spec") != started.labels_hash:
+            raise AttemptLost("a container of another kind is in its place")
+        if seen.state == "created" and seen.started_at is None:
+            await self._start()
+            return seen._replace(state="running")
+        if seen.state in ("running", "paused", "restarting"):
+            return seen._replace(state="running")
+        if seen.state != "exited":
+            await self._discard(engine, started.id)
+            raise AttemptLost(f"the container is {seen.state}{': ' if seen.error else ''}{seen.error}")
+        if not sure or seen.exit_code in _DYING or seen.exit_code == _UNKNOWN_END:
+            await self._check_end(engine, started, seen)
+        return seen
+
+    async def _same_world(self, engine: ContainerEngine, started: _Started) -> None:
+        """Whether the engine, and the boot, are those under which it was started."""
+        info = await self.containers.info()
+        if info.id != started.engine:
+            if info.url != started.url:
+                raise _ElsewhereError(
+                    f"the container of {self.program.name} was started by the engine at {started.url}, and the one "
+                    f"that answers now is {info.url}. Make that engine reachable, or name it with "
+                    "PERDURE_CONTAINER_ENGINE."
+                )
+            raise AttemptLost("the engine has lost its containers")
+        if started.boot is not None and started.boot != self.boot:
+            await self._discard(engine, started.id)
+            raise AttemptLost("the machine was restarted")
+
+    async def _check_end(self, engine: ContainerEngine, started: _Started, seen: Seen) -> None:
+        """Whether it has ended by itself, and not with its engine (L4)."""
+        if seen.oom_killed:
+            return
+        info = await engine.info()
+        if info.started_at is None:
+            return
+        taken = seen.exit_code in _DYING or seen.exit_code == _UNKNOWN_END
+        if taken and info.started_at == started.engine_started:
+            # An engine that is told to end first ends its containers, and answers until then.
+            await asyncio.sleep(DYING_SECONDS)
+            info = await engine.info()
+        if info.started_at == started.engine_started or info.started_at is None:
+            return
+        if taken or seen.finished_at is None or seen.finished_at >= info.started_at:
+            await self._discard(engine, started.id)
+            raise AttemptLost("the container engine was restarted under it")
+
+    async def _wait(self, started: _Started) -> None:
+        """Returns when it has stopped running, or its main process is gone without the engine knowing."""
+        engine = await self.containers.engine()
+        id, local = started.id, started.boot is not None
+        waiting = asyncio.ensure_future(engine.wait(id))
+        suspicious = False
+        try:
+            while not (await asyncio.wait([waiting], timeout=LOOK_SECONDS))[0]:
+                seen = await engine.inspect(id)
+                dead = (
+                    local and seen is not None and seen.state == "running" and seen.pid > 0
+                    and _is_gone(seen.pid)
+                )  # fmt: skip
+                if dead and suspicious:
+                    await self._discard(engine, id)
+                    raise AttemptLost("its main process is gone, and the engine does not know")
+                suspicious = dead
+            waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def _discard(self, engine: ContainerEngine, id: str) -> None:
+        with suppress(PerdureError):
+            await engine.remove(id)
+
+    async def _follow(self, id: str, sink: LogSink) -> None:
+        await follow(await self.containers.engine(), id, sink)
+
+    async def _last_lines(self, following: Any) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(following)), LOG_SECONDS)
+        except TimeoutError:
+            log.warning("%s: the last log lines did not come within %g s", self.program.name, LOG_SECONDS)
+        except (PerdureError, OSError) as error:
+            log.warning("%s: log lines may be missing: %s", self.program.name, error)
+
+    # -- its outcome -------------------------------------------------------------------------------------------
+
+    async def _outcome(self, started: _Started, seen: Seen, sink: LogSink) -> Any:
+        place = self.place
+        reported = await self.containers.in_thread(lambda: check_error_file(place.outputs))
+        if seen.exit_code != 0 or reported is not None:
+            raise self._failure(started, seen, sink, reported)
+        try:
+            found = await self.containers.in_thread(lambda: self.program.interface.collect(place.outputs))
+        except OutputMissingError as error:
+            if sink.tail:
+                error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in list(sink.tail)[-10:]))
+            raise
+        return self.program.shape(found)
+
+    def _failure(
+        self, started: _Started, seen: Seen, sink: LogSink, reported: tuple[str, bool] | None
+    ) -> ContainerError:
+        code = seen.exit_code
+        name = _signal_name(code)
+        tail = list(sink.tail)
+        cls: type[ContainerError] = ContainerError
+        if seen.oom_killed:
+            cls = OOMError
+            memory = self.program.settings.memory
+            limit = f" of {memory:,} bytes" if memory else ""
+            what = f"was killed because it used more memory than its limit{limit} (exit code {code})"
+        elif reported is not None:
+            what = f"reported an error: {reported[0].strip() or '(empty _ERROR file)'}"
+            if code:
+                what += f" (exit code {code})"
+        else:
+            what = f"ended with exit code {code}" + (f" ({name})" if name else "")
+        message = f"container {self.program.name} {what}\n  image: {started.image}\n  command: {started.command}"
+        if seen.error:
+            message += f"\n  engine: {seen.error}"
+        if tail:
+            message += "\n  last log lines:\n" + "\n".join(f"    {line}" for line in tail)
+        error = cls(
+            message, exit_code=code, signal=name, oom_killed=seen.oom_killed, image=started.image,
+            command=started.command, log_tail=tail,
+        )  # fmt: skip
+        error.recoverable = not (reported is not None and reported[1])
+        return error
+
+    # -- an engine that comes and goes -------------------------------------------------------------------------
+
+    async def _patiently(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Have the engine do something that may be done again; an engine that was there before is waited for."""
+        until = seconds() + PATIENCE
+        warned = False
+        while True:
+            try:
+                return await self.containers.ask(work())
+            except EngineUnavailableError as error:
+                if not self.containers.known or seconds() > until:
+                    raise
+                if not warned:
+                    warned = True
+                    log.warning("%s: waiting for the container engine: %s", self.program.name, error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _is_gone(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}") and os.path.exists("/proc/self")
+
+
+def _named(image: str | Build) -> str:
+    return image if isinstance(image, str) else image.tag
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:24].strip("-") or "task"
+
+
+def _hash_of(spec: ContainerSpec) -> str:
+    return blake2b(msgspec.json.encode(spec, order="sorted"), digest_size=12).hexdigest()
+
+
+def _signal_name(code: int) -> str | None:
+    if code <= 128:
+        return None
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return None

@@ -1,0 +1,71 @@
+"""What a container writes: into a file, live to the terminal, and its last lines for error messages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable
+
+from .engine import ContainerEngine, LogLine
+
+TAIL = 50
+"""Lines that an error message shows at most."""
+_LINE_SHOWN = 1000
+"""Characters of a line that it shows at most."""
+
+
+def log_path(root: str, uid: bytes, action: int, attempt: int) -> str:
+    """The file that holds what the container of an attempt has written."""
+    return os.path.join(root, uid.hex(), f"{action}.{attempt}.log")
+
+
+class LogSink:
+    """Takes the lines of one container. A process that joins it later goes on after the last whole line in the file."""
+
+    def __init__(self, path: str, prefix: str | None, secrets: Iterable[str]) -> None:
+        self.path = path
+        self.tail: deque[str] = deque(maxlen=TAIL)
+        self._prefix = prefix
+        # The longest first, as one may be a part of another.
+        self._secrets = sorted((s.encode() for s in secrets if len(s) >= 4), key=len, reverse=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed in `close`
+        self.lines = self._read_back()
+
+    def _read_back(self) -> int:
+        """How many whole lines are there; what follows the last of them is cut off."""
+        self._file.seek(0)
+        lines = whole = 0
+        for line in self._file:
+            if line.endswith(b"\n"):
+                lines += 1
+                whole += len(line)
+                self._remember(line[:-1])
+        self._file.truncate(whole)
+        return lines
+
+    def take(self, line: LogLine) -> None:
+        """One more line."""
+        data = line.data
+        for secret in self._secrets:
+            data = data.replace(secret, b"***")
+        self._file.write(data + b"\n")
+        self._remember(data)
+        if self._prefix is not None:
+            text = data.decode("utf-8", "replace")
+            sys.stderr.write(f"{self._prefix}{text}\n")
+
+    def _remember(self, data: bytes) -> None:
+        self.tail.append(data[: 4 * _LINE_SHOWN].decode("utf-8", "replace")[:_LINE_SHOWN])
+
+    def close(self) -> None:
+        """No more lines."""
+        self._file.close()
+
+
+async def follow(engine: ContainerEngine, id: str, sink: LogSink) -> None:
+    """Take what a container writes until it ends."""
+    async for line in engine.logs(id, skip=sink.lines):
+        sink.take(line)
+        sink.lines += 1

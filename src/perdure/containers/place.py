@@ -1,0 +1,113 @@
+"""Where the files of one attempt lie on this machine, and what is left there for whoever comes after a crash.
+
+The directory of an attempt is made before its container and removed after it. So what lies under the root tells which
+containers there may be: nobody has to ask an engine, or even to have one, to know that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from ..errors import StoreError
+
+_ABOUT = "about.json"
+
+
+class About(msgspec.Struct, frozen=True):
+    """Whose attempt it is.
+
+    Attributes:
+        run: the run's number in its store.
+        uid: the run's own id, in hexadecimal.
+        name: the run's name.
+        action: the number of the action within the run.
+        attempt: the number of the attempt, from 1.
+        engine: how the engine is reached.
+    """
+
+    run: int
+    uid: str
+    name: str
+    action: int
+    attempt: int
+    engine: str
+
+
+class Place(NamedTuple):
+    """The directory of one attempt."""
+
+    key: str
+    """Names the attempt among those of all stores: 24 hexadecimal digits."""
+    path: str
+
+    @property
+    def inputs(self) -> str:
+        """What the container finds under its input directory."""
+        return os.path.join(self.path, "inputs")
+
+    @property
+    def outputs(self) -> str:
+        """What it writes under its output directory."""
+        return os.path.join(self.path, "outputs")
+
+    @property
+    def secrets(self) -> str:
+        """Files that hold secrets; in memory where the system has a file system there, and gone with the attempt."""
+        shm = "/dev/shm"
+        return os.path.join(shm if os.path.isdir(shm) else self.path, f"perdure-{self.key}")
+
+    def make(self, about: About) -> None:
+        """Make the directory, or empty it of what an earlier process began.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        try:
+            self.clear()
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            # Written whole before anything else is there: what has no such file, nothing was created for.
+            with open(os.path.join(self.path, _ABOUT), "wb") as stream:
+                stream.write(msgspec.json.encode(about))
+            os.mkdir(self.inputs)
+            os.chmod(self.inputs, 0o755)
+            os.mkdir(self.outputs)
+            # The container may run as any user.
+            os.chmod(self.outputs, 0o777)
+        except OSError as error:
+            raise StoreError(f"{self.path}: the files of a container cannot be put there: {error}") from error
+
+    def about(self) -> About | None:
+        """What `make` noted; `None` where it did not get that far."""
+        try:
+            with open(os.path.join(self.path, _ABOUT), "rb") as stream:
+                return msgspec.json.decode(stream.read(), type=About)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+            return None
+
+    def clear(self) -> None:
+        """Remove all of it. Files that may not be removed stay, and a message of the system's is raised."""
+        shutil.rmtree(self.secrets, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
+
+
+def key_of(uid: bytes, action: int, attempt: int) -> str:
+    """The key of an attempt."""
+    return blake2b(b"%b %d %d" % (uid, action, attempt), digest_size=12).hexdigest()
+
+
+def places(root: str) -> Iterator[Place]:
+    """The attempts that have a directory under `root`."""
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return
+    for name in names:
+        yield Place(name, os.path.join(root, name))
