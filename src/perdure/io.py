@@ -281,24 +281,7 @@ class Dir(_Reference):
         Its files are the blob store's own, so nothing is copied (except files that may be executed, once). To change
         the content, `download` it.
         """
-        blobs = runtime.blobs()
-
-        def fill(top: str) -> None:
-            os.chmod(top, 0o755)
-            links = []
-            for entry in _entries(self, blobs):
-                place = os.path.join(top, entry.text)
-                if entry.kind == "dir":
-                    os.mkdir(place)
-                    os.chmod(place, 0o755)
-                elif entry.kind == "link":
-                    links.append((entry.data, place))
-                else:
-                    blobs.link(entry.data.hex(), entry.size, place, executable=entry.kind == "exec")
-            for target, place in links:  # last, so that nothing is ever written through one
-                os.symlink(target, os.fsencode(place))
-
-        return blobs.tree(self.hash, self.name, fill)
+        return runtime.blobs().tree(self.hash, self.name, lambda top: fill_tree(self, top))
 
     @_BothMethod
     def download(self, to: StrPath | None = None) -> str:
@@ -356,6 +339,24 @@ class Dir(_Reference):
             for entry in _entries(self, runtime.blobs())
             if entry.is_file
         }
+
+
+def fill_tree(folder: Dir, top: str) -> None:
+    """Make an empty directory of ours hold a Dir's content, as read-only files that the blob store shares."""
+    blobs = runtime.blobs()
+    os.chmod(top, 0o755)
+    links = []
+    for entry in _entries(folder, blobs):
+        place = os.path.join(top, entry.text)
+        if entry.kind == "dir":
+            os.mkdir(place)
+            os.chmod(place, 0o755)
+        elif entry.kind == "link":
+            links.append((entry.data, place))
+        else:
+            blobs.link(entry.data.hex(), entry.size, place, executable=entry.kind == "exec")
+    for target, place in links:  # last, so that nothing is ever written through one
+        os.symlink(target, os.fsencode(place))
 
 
 def _stored(top: str, blobs: Blobs) -> list[_Entry]:

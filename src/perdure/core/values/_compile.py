@@ -218,6 +218,7 @@ class _Compiler:
         if key in self.open:
             return self.open[key]
         self.open[key] = node
+        node.annotation = tp
         variables = getattr(cls, "__parameters__", ())
         given = args or tuple(variable for variable in variables)
         fill(self, node, cls, _env_of(cls, dict(zip(variables, given, strict=False))))

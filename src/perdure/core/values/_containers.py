@@ -180,6 +180,11 @@ class UnionNode(Node):
         return self.members
 
     def dump(self, value: Any, mode: Mode) -> object:
+        position, wire = self.choose(value, mode)
+        return [self.labels[position], wire] if self.tagged else wire
+
+    def choose(self, value: Any, mode: Mode) -> tuple[int, object]:
+        """The position of the member that a value belongs to, and what that member writes for it."""
         cls = type(value)
         exact = [position for position, member in enumerate(self.members) if cls in member.types]
         misfit = None
@@ -192,18 +197,15 @@ class UnionNode(Node):
                 misfit = misfit or caught
             else:
                 if mode.inexact == before:
-                    return self._tagged(position, wire)
+                    return position, wire
                 fallback = fallback or (position, wire)
             mode.inexact = before
         if fallback is not None:
             mode.inexact += 1
-            return self._tagged(*fallback)
+            return fallback
         if misfit is not None and misfit.path and len(exact) == 1:
             raise misfit  # the member is clear, something inside it is wrong
         raise Misfit(self.label, value) from None
-
-    def _tagged(self, position: int, wire: object) -> object:
-        return [self.labels[position], wire] if self.tagged else wire
 
     def load(self, wire: Any) -> object:
         if self.tagged:

@@ -50,9 +50,12 @@ class RecordNode(Node):
 
     kind = "map"
     fields: list[Field]
+    annotation: Any
+    """What was declared: the class, or a generic one with what its type variables stand for."""
 
     def __init__(self, cls: Any, label: str) -> None:
         self.cls = cls
+        self.annotation = cls
         self.label = label
         self.types = (cls,)
         self.fields = []  # filled in later: a field may be of this very type

@@ -1,0 +1,218 @@
+"""An output directory, read as what it is: made by a stranger, who may still be at it.
+
+Every name is looked up beside an open directory and never followed by the kernel; symbolic links are followed here,
+as long as they stay inside. Nothing but regular files and directories is ever opened, and what was opened is looked
+at again before it is read, should something else have taken its place.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+INLINE_LIMIT: Final = 16 * 1024 * 1024
+"""The most bytes of one output that are read into memory."""
+
+_MAX_LINKS: Final = 40  # as many as Linux follows
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Not blocking, should a FIFO have taken the file's place just now.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Refused(Exception):
+    """Why something in the directory cannot be taken; `path` is where it lies in it, `found` what it is."""
+
+    def __init__(self, reason: str, path: str = "", found: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+        self.found = found
+
+
+class Outputs:
+    """The directory, open."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self._fd))
+
+    def entry(self, *names: str) -> Entry:
+        """What these names lead to, links followed.
+
+        Raises:
+            Refused: there is nothing, it lies outside, or it is neither a file nor a directory.
+        """
+        shown = "/".join(names)
+        done: list[str] = []
+        ahead = deque(names)
+        links = 0
+        found = os.fstat(self._fd)
+        with _told(shown):
+            while ahead:
+                part = ahead.popleft()
+                if part in ("", "."):
+                    continue
+                if part == "..":
+                    if not done:
+                        raise Refused("it is a symbolic link that leads out of the output directory", shown, "a link")
+                    done.pop()
+                    continue
+                with self._folder(done) as parent:
+                    found = os.stat(part, dir_fd=parent, follow_symlinks=False)
+                    if stat.S_ISLNK(found.st_mode):
+                        target = os.readlink(part, dir_fd=parent)
+                        links += 1
+                        if target.startswith("/"):
+                            reason = (
+                                "it is a symbolic link with an absolute path: link relative to the link's own place"
+                            )
+                            raise Refused(reason, shown, f"a link to {target[:200]!r}")
+                        if links > _MAX_LINKS:
+                            raise Refused("it is a symbolic link that leads in circles", shown, "a link")
+                        ahead.extendleft(reversed(target.split("/")))
+                        continue
+                done.append(part)
+                if ahead and not stat.S_ISDIR(found.st_mode):
+                    raise Refused("it is a symbolic link through something that is no directory", shown, "a link")
+            if not done or links:  # `..` may have changed what was seen last
+                with self._folder(done[:-1]) as parent:
+                    found = os.stat(done[-1], dir_fd=parent, follow_symlinks=False) if done else os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            kind = _kind(found.st_mode)
+            raise Refused(f"it is {kind}, and only files and directories are taken", shown, kind)
+        return Entry(self, tuple(done), shown, found)
+
+    @contextmanager
+    def _folder(self, parts: list[str] | tuple[str, ...]) -> Iterator[int]:
+        fd = self._fd
+        try:
+            for part in parts:
+                below = os.open(part, _FOLDER, dir_fd=fd)
+                if fd != self._fd:
+                    os.close(fd)
+                fd = below
+            yield fd
+        finally:
+            if fd != self._fd:
+                os.close(fd)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A regular file or a directory inside.
+
+    Attributes:
+        parts: the names that lead to it from the top, none of them a link.
+        shown: the path that it was asked for under.
+        found: its state when it was looked up.
+    """
+
+    outputs: Outputs
+    parts: tuple[str, ...]
+    shown: str
+    found: os.stat_result
+
+    @property
+    def is_dir(self) -> bool:
+        return stat.S_ISDIR(self.found.st_mode)
+
+    @property
+    def kind(self) -> str:
+        return _kind(self.found.st_mode)
+
+    def names(self) -> list[str]:
+        """The names in a directory, in order."""
+        with _told(self.shown), self.opened() as fd:
+            names = sorted(os.listdir(fd))
+        for name in names:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise Refused(f"the name {os.fsencode(name)!r} in it is not UTF-8", self.shown, "a name") from None
+        return names
+
+    def child(self, name: str) -> Entry:
+        below = self.outputs.entry(*self.parts, name)
+        return Entry(self.outputs, below.parts, f"{self.shown}/{name}", below.found)
+
+    def read(self, limit: int, *, cut: bool = False) -> bytes:
+        """The content of a file of at most `limit` bytes; of a longer one its beginning, where `cut` says so."""
+        with _told(self.shown), self.opened() as fd:
+            pieces = []
+            room = limit + 1
+            while room and (piece := os.read(fd, min(room, 1 << 20))):
+                pieces.append(piece)
+                room -= len(piece)
+        if cut:
+            return b"".join(pieces)[:limit]
+        if not room:
+            raise Refused(
+                f"it is larger than the {limit:,} bytes left of the {INLINE_LIMIT:,} that an output held in memory may "
+                f"have: declare it as File or Dir",
+                self.shown,
+                f"a file of {self.found.st_size:,} bytes",
+            )
+        return b"".join(pieces)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """A descriptor of exactly what was looked up."""
+        with self.outputs._folder(self.parts[:-1]) as parent:
+            name = self.parts[-1] if self.parts else "."
+            fd = os.open(name, _FOLDER if self.is_dir else _FILE, dir_fd=parent)
+        try:
+            if not os.path.samestat(os.fstat(fd), self.found):
+                raise Refused("something else took its place while it was read", self.shown)
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def path(self) -> Iterator[str]:
+        """A path to exactly what was looked up, for as long as the context lasts."""
+        with _told(self.shown), self.opened() as fd:
+            held = f"/proc/self/fd/{fd}"
+            # Without /proc the path itself must do, and may be swapped for another one until it is opened.
+            yield held if os.path.exists(held) else os.path.join(self.outputs.directory, *self.parts)
+
+
+def _kind(mode: int) -> str:
+    for test, text in (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISLNK, "a link"),
+    ):
+        if test(mode):
+            return text
+    return "no regular file"
+
+
+@contextmanager
+def _told(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise Refused("it leads nowhere", shown, "nothing") from None
+    except OSError as error:
+        raise Refused(f"it cannot be read ({error.strerror})", shown) from error

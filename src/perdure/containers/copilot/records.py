@@ -1,0 +1,87 @@
+"""Types with named fields as JSON objects, by the libraries that they are made with.
+
+A pydantic model is written and validated by pydantic (its aliases, serializers and validators run), all others by
+msgspec. What is read passes through their constructors as a caller's data would: it comes from a stranger.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import msgspec
+
+from perdure.core.values import nodes
+from perdure.errors import UsageError
+
+
+class Record(NamedTuple):
+    """One such type.
+
+    Attributes:
+        dump: an instance as what JSON can hold; floats that JSON has no number for become strings.
+        load: its inverse; raises any exception for what does not fit.
+    """
+
+    dump: Callable[[Any], Any]
+    load: Callable[[Any], Any]
+
+
+def record_of(node: nodes.RecordNode) -> Record:
+    """Raises `ValueError` for a type that has no JSON form, and says which part of it."""
+    for part in nodes.walk(node):
+        if isinstance(part, nodes.FileNode):
+            raise ValueError(f"a {part.label} inside `{node.label}` has no file of its own: declare it beside it")
+        if isinstance(part, nodes.LeafNode) and part.cls in (complex, range):
+            raise ValueError(f"`{part.label}` inside `{node.label}` has no form in JSON")
+    if isinstance(node, nodes.PydanticNode):
+        return Record(lambda value: _finite(_dump_model(value)), node.cls.model_validate)
+    annotation = node.annotation
+    try:
+        msgspec.json.Decoder(annotation, dec_hook=_read)  # refuses at declaration what it could not read
+    except Exception as error:
+        raise ValueError(f"msgspec cannot read it from JSON ({error})") from None
+
+    def dump(value: Any) -> Any:
+        try:
+            return _finite(msgspec.to_builtins(value, str_keys=True, enc_hook=_write))
+        except (TypeError, NotImplementedError, msgspec.MsgspecError) as error:
+            raise UsageError(f"a `{node.label}` cannot be written as JSON: {error}") from error
+
+    def load(data: Any) -> Any:
+        return msgspec.convert(data, annotation, str_keys=True, dec_hook=_read)
+
+    return Record(dump, load)
+
+
+def _write(value: Any) -> Any:
+    if hasattr(type(value), "model_dump"):
+        return _dump_model(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    raise NotImplementedError(f"no form for `{type(value).__name__}`")
+
+
+def _read(cls: type[Any], data: Any) -> Any:
+    if hasattr(cls, "model_validate"):
+        return cls.model_validate(data)
+    if issubclass(cls, PurePath) and type(data) is str:
+        return cls(data)
+    raise NotImplementedError(f"no form for `{cls.__name__}`")
+
+
+def _dump_model(value: Any) -> Any:
+    return value.model_dump(mode="json", by_alias=True)
+
+
+def _finite(data: Any) -> Any:
+    match data:
+        case float() if not math.isfinite(data):
+            return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
+        case dict():
+            return {key: _finite(item) for key, item in data.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_finite(item) for item in data]
+    return data
