@@ -1,0 +1,91 @@
+"""Which engine is behind a socket: an identity that lasts as long as its containers do, and when its daemon began."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from perdure.core import clock
+
+SYSTEMD_PIDFILES: Final = {"/run/docker.sock": "/run/docker.pid", "/var/run/docker.sock": "/run/docker.pid"}
+
+
+def is_local(url: str, name: str, kernel: str) -> bool:
+    """Whether the engine that calls its machine so, and its kernel so, runs here: a Unix socket alone may lead into a
+    virtual machine (Docker Desktop) or out of a container."""
+    return url.startswith("unix://") and name == platform.node() and kernel == platform.release()
+
+
+def docker_id(info: dict[str, Any], none_network: str) -> str:
+    """From the daemon's own id, its directory, and the id of its network `none`.
+
+    The daemon's id alone does not do: Docker up to 22 keeps it in /etc/docker, so that it survives the loss of all
+    containers, and several daemons on one machine share it. The network's id is made at random when the directory is
+    first used, and kept there."""
+    return _hash("docker", info.get("ID"), info.get("DockerRootDir"), none_network)
+
+
+def podman_id(hostname: str, graph: str, *, local: bool) -> str:
+    """Podman has no id (its compatible API makes one up in every answer). Its storage has: the state's database is
+    one file for as long as the containers exist, so its inode and the moment of its creation stand for it. Where that
+    file cannot be seen, the machine's name and the storage's path have to do."""
+    for name in ("libpod/bolt_state.db", "db.sql", "libpod"):
+        marker = _birth(f"{graph}/{name}") if local else None
+        if marker is not None:
+            return _hash("podman", graph, *marker)
+    return _hash("podman", graph, hostname)
+
+
+def _hash(kind: str, *parts: object) -> str:
+    return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
+
+
+def _birth(path: str) -> tuple[int, int, int] | None:
+    """Inode and creation time (seconds, nanoseconds); `None`: not to be seen. Python's `stat` has no creation time on
+    Linux, hence the C library's statx. (An inode number alone is given again to the next file.)"""
+    if not sys.platform.startswith("linux"):
+        return None
+    buffer = ctypes.create_string_buffer(256)
+    at_fdcwd, inode_and_birth = -100, 0x100 | 0x800
+    try:
+        if ctypes.CDLL(None).statx(at_fdcwd, os.fsencode(path), 0, inode_and_birth, buffer):
+            return None
+    except AttributeError:
+        return None
+    # struct statx: stx_mask at 0, stx_ino at 32, stx_btime (seconds, nanoseconds) at 80.
+    (mask,) = struct.unpack_from("=I", buffer, 0)
+    (inode,) = struct.unpack_from("=Q", buffer, 32)
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, 80)
+    return (inode, seconds, nanoseconds) if mask & 0x800 else (inode, 0, 0)
+
+
+def daemon_started_at(url: str) -> int | None:
+    """When the process that listens on this Unix socket was started, in microseconds of the wall clock."""
+    path = url.removeprefix("unix://")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(5)
+            connection.connect(path)
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid = struct.unpack("3i", credentials)[0]
+        if pid == 1:
+            # systemd opened the socket and handed it on.
+            pid = int(Path(SYSTEMD_PIDFILES[path]).read_text())
+        return _process_started_at(pid) if pid > 0 else None  # 0: in a process namespace that is not ours
+    except (OSError, AttributeError, KeyError, ValueError, IndexError):
+        return None
+
+
+def _process_started_at(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        ticks = int(file.read().rsplit(b")", 1)[1].split()[19])
+    since_boot = ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
+    # Not /proc/stat's btime: that has whole seconds.
+    return clock.wall() - clock.SystemClock().boot() + since_boot

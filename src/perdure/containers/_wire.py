@@ -1,0 +1,179 @@
+"""The Docker Engine API's data in perdure's words and back; no I/O.
+
+Podman speaks the same API with a few differences, each marked with its name.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from perdure.containers.engine import ContainerSpec, LogLine, Seen
+
+LONGEST_LINE: Final = 64 * 1024
+"""Bytes; what is longer comes in pieces."""
+
+STATES: Final = {
+    "created": "created",
+    "running": "running",
+    "paused": "paused",
+    "restarting": "restarting",
+    "removing": "removing",
+    "exited": "exited",
+    "dead": "dead",
+    # Podman's own words, where its compatible API lets them through. `stopped`: it has ended, and was not yet cleaned
+    # up after. `initialized`: the runtime knows it, its process was not started.
+    "configured": "created",
+    "initialized": "created",
+    "stopping": "running",
+    "stopped": "exited",
+}
+ENDED: Final = frozenset({"created", "exited", "dead"})
+"""The states of a container that has no process."""
+
+_NEVER: Final = "0001-01-01"
+_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def config(spec: ContainerSpec, *, podman: bool) -> dict[str, Any]:
+    """The body of a create request."""
+    host: dict[str, Any] = {
+        "AutoRemove": False,  # its exit code would be gone before anyone has recorded it
+        "RestartPolicy": {"Name": "no"},  # a second run of one attempt would be P9 broken
+        "SecurityOpt": ["no-new-privileges"],
+        # Not the one that the engine is set up with: its logs might not be readable, or be thrown away or thinned out.
+        "LogConfig": {"Type": "json-file", "Config": {}},
+        # Mounts, not Binds: a Bind is one text with colons, and paths may contain colons.
+        "Mounts": [
+            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+            for mount in spec.mounts
+        ],
+    }
+    if spec.network is not None:
+        host["NetworkMode"] = spec.network
+    if spec.memory is not None:
+        host["Memory"] = host["MemorySwap"] = spec.memory  # MemorySwap is memory and swap together
+    if spec.cpu is not None:
+        host["NanoCpus"] = round(spec.cpu * 1e9)
+    if spec.shm is not None:
+        host["ShmSize"] = spec.shm
+    if spec.gpu:
+        host["DeviceRequests"] = [_gpus(spec.gpu, podman)]
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "Labels": spec.labels,
+        "HostConfig": host,
+    }
+    if spec.workdir is not None:
+        body["WorkingDir"] = spec.workdir
+    if spec.user is not None:
+        body["User"] = spec.user
+    if spec.entrypoint is not None:
+        # An empty list means "the image's" to both engines; one empty text means "none".
+        body["Entrypoint"] = list(spec.entrypoint) or [""]
+    if spec.command is not None:
+        body["Cmd"] = list(spec.command)
+    return body
+
+
+def _gpus(count: int, podman: bool) -> dict[str, Any]:
+    if podman:  # Podman has no nvidia driver of its own: devices are named as CDI does
+        return {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={index}" for index in range(count)]}
+    return {"Driver": "", "Count": count, "Capabilities": [["gpu"]]}
+
+
+def seen(shown: dict[str, Any]) -> Seen:
+    """A container from an inspect answer."""
+    state = shown["State"]
+    status = STATES.get(str(state["Status"]).lower(), "dead")
+    return Seen(
+        id=shown["Id"],
+        name=str(shown["Name"]).removeprefix("/"),
+        labels=shown["Config"].get("Labels") or {},
+        state=status,
+        exit_code=state.get("ExitCode") or 0,
+        oom_killed=bool(state.get("OOMKilled")),
+        pid=(state.get("Pid") or 0) if status not in ENDED else 0,
+        started_at=microseconds(state.get("StartedAt")),
+        # While it runs again after an earlier end, Docker still shows that end.
+        finished_at=microseconds(state.get("FinishedAt")) if status in ENDED else None,
+        error=state.get("Error") or "",
+    )
+
+
+def microseconds(text: str | None) -> int | None:
+    """An RFC 3339 time with up to nine decimals; `None` for Go's zero time."""
+    if not text or text.startswith(_NEVER):
+        return None
+    # Python up to 3.12 reads six decimals at most, and no other number of them than three.
+    main, _, rest = text.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    zone = rest[len(digits) :] if rest else ""
+    if not rest:
+        main, zone = (main[:-1], "Z") if main.endswith("Z") else (main[:-6], main[-6:])
+    moment = datetime.fromisoformat(main + ("+00:00" if zone in ("Z", "z") else zone))
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + int(digits[:6].ljust(6, "0"))
+
+
+class Lines:
+    """Puts a log stream back together: frames, which may arrive in any pieces, hold pieces of lines."""
+
+    def __init__(self, skip: int = 0) -> None:
+        self._skip = skip
+        self._raw = bytearray()
+        self._partial: dict[Literal["stdout", "stderr"], bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+
+    def feed(self, data: bytes) -> Iterator[LogLine]:
+        """The lines that are complete with this data."""
+        self._raw += data
+        at = 0
+        while len(self._raw) - at >= 8:
+            kind, length = struct.unpack_from(">BxxxL", self._raw, at)
+            if len(self._raw) - at < 8 + length:
+                break
+            frame = bytes(self._raw[at + 8 : at + 8 + length])
+            at += 8 + length
+            yield from self._lines("stderr" if kind == 2 else "stdout", frame)
+        del self._raw[:at]
+
+    def end(self) -> Iterator[LogLine]:
+        """Last lines that have no newline."""
+        for stream, partial in self._partial.items():
+            if partial:
+                yield from self._pass(LogLine(stream, bytes(partial)))
+                partial.clear()
+
+    @property
+    def torn(self) -> bool:
+        """Whether the stream broke off within a frame."""
+        return bool(self._raw)
+
+    def _lines(self, stream: Literal["stdout", "stderr"], data: bytes) -> Iterator[LogLine]:
+        partial = self._partial[stream]
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            partial += data[start:end]
+            start = end + 1
+            yield from self._cut(stream, partial, 0)
+            partial.clear()
+        partial += data[start:]
+        if len(partial) > LONGEST_LINE:
+            yield from self._cut(stream, partial, LONGEST_LINE)
+
+    def _cut(self, stream: Literal["stdout", "stderr"], line: bytearray, leave: int) -> Iterator[LogLine]:
+        """The line in pieces; `leave` bytes at most stay in it, to be gone on with."""
+        while len(line) > LONGEST_LINE:
+            yield from self._pass(LogLine(stream, bytes(line[:LONGEST_LINE])))
+            del line[:LONGEST_LINE]
+        if not leave:
+            yield from self._pass(LogLine(stream, bytes(line)))
+
+    def _pass(self, line: LogLine) -> Iterator[LogLine]:
+        if self._skip:
+            self._skip -= 1
+        else:
+            yield line

@@ -1,0 +1,434 @@
+"""Docker, and Podman through the same API.
+
+Podman's differences are handled here and in `_wire.py`, each beside its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiodocker
+import aiohttp
+from aiodocker.containers import DockerContainer
+
+from perdure.containers import _build, _identity, _wire
+from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
+from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
+
+QUICK: Final = 60.0
+"""Seconds for a call that only looks."""
+WORK: Final = 300.0
+"""Seconds for a call that changes something: the engine works through many of them one after another."""
+
+_OUTAGES: Final = ("shutting down", "transport is closing", "connection refused", "connection error", "unavailable")
+"""What an engine says in a 500 when it is the one that cannot, and not the request that is wrong."""
+
+
+class DockerEngine:
+    """The engine at `url`: `unix://path`, `tcp://host:port`, `http://...` or `https://...`.
+
+    `environ` may hold Docker's own DOCKER_TLS_VERIFY and DOCKER_CERT_PATH. `on_close` ends what was started to have
+    this engine."""
+
+    def __init__(
+        self, url: str, *, environ: Mapping[str, str] | None = None, on_close: Callable[[], None] | None = None
+    ) -> None:
+        self.url = url
+        self._environ = environ or {}
+        self._on_close = on_close
+        self._docker: aiodocker.Docker | None = None
+        self._podman: tuple[int, ...] | None = None
+        """Podman's version; `None`: it is Docker."""
+
+    # ---- the engine
+
+    async def info(self) -> EngineInfo:
+        async with self._asking(QUICK):
+            docker = await self._ready()
+            if self._podman is not None:
+                # /info would do but for a random ID; /libpod/info also has the storage's place.
+                return self._podman_info(await docker._query_json("libpod/info"))
+            info = dict(await docker.system.info())
+            try:
+                none = str((await docker._query_json("networks/none"))["Id"])
+            except aiodocker.DockerError as error:
+                if error.status != 404:
+                    raise
+                none = ""
+        local = _identity.is_local(self.url, info.get("Name", ""), info.get("KernelVersion", ""))
+        lasting = local and not info.get("LiveRestoreEnabled")
+        return EngineInfo(
+            id=_identity.docker_id(info, none),
+            kind="docker",
+            url=self.url,
+            version=str(info.get("ServerVersion", "")),
+            local=local,
+            rootless="name=rootless" in (info.get("SecurityOptions") or ()),
+            started_at=_identity.daemon_started_at(self.url) if lasting else None,
+        )
+
+    def _podman_info(self, info: dict[str, Any]) -> EngineInfo:
+        host, store = info["host"], info["store"]
+        local = _identity.is_local(self.url, host["hostname"], host["kernel"])
+        return EngineInfo(
+            id=_identity.podman_id(host["hostname"], store["graphRoot"], local=local),
+            kind="podman",
+            url=self.url,
+            version=str(info["version"]["Version"]),
+            local=local,
+            rootless=bool(host["security"]["rootless"]),
+            started_at=None,  # its containers do not end with it
+        )
+
+    async def close(self) -> None:
+        docker, self._docker = self._docker, None
+        if docker is not None:
+            await _close(docker)
+        if self._on_close is not None:
+            self._on_close()
+            self._on_close = None
+
+    # ---- images
+
+    async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> Image:
+        found: dict[str, Any] | None = None
+        if pull != "always":
+            found = await self._image(reference)
+            if found is not None and platform is not None and not _fits(found, platform):
+                if pull == "never":
+                    here = f"{found.get('Os')}/{found.get('Architecture')}"
+                    raise ImageNotFoundError(f"The image {reference!r} is here for {here} only, not for {platform}.")
+                found = None
+        if found is None:
+            if pull == "never":
+                raise ImageNotFoundError(f'There is no image {reference!r} at {self.url}, and pull="never" forbids it.')
+            await self._pull(reference, platform)
+            found = await self._image(reference)
+            if found is None:
+                raise ImageNotFoundError(f"The image {reference!r} is not at {self.url} although it was pulled.")
+        return _image(found, reference)
+
+    async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> Image:
+        said: list[str] = []
+        with await asyncio.to_thread(_build.pack, dockerfile, context) as archive:
+            async with self._asking(None):
+                try:
+                    steps = (await self._ready()).images.build(
+                        fileobj=archive,
+                        encoding="identity",
+                        path_dockerfile=_build.DOCKERFILE,
+                        tag=tag,
+                        platform=platform,
+                        stream=True,
+                    )
+                    async for step in steps:
+                        said += str(step.get("stream", "")).splitlines()
+                except aiodocker.DockerError as error:
+                    if _is_outage(error):
+                        raise
+                    tail = tuple(line for line in said if line.strip())[-50:]
+                    text = "\n".join([f"Building {tag!r} from {dockerfile} failed: {error.message}", *tail])
+                    raise ContainerError(text, image=tag, log_tail=tail) from error
+        found = await self._image(tag)
+        if found is None:
+            raise EngineUnavailableError(f"The build of {tag!r} at {self.url} broke off.")
+        return _image(found, tag)
+
+    async def _image(self, reference: str) -> dict[str, Any] | None:
+        async with self._asking(QUICK):
+            docker = await self._ready()
+            names = [reference]
+            if self._podman is not None and not _has_registry(reference):
+                # Podman's API reads a name without a registry as docker.io's, but its builds and imports without one
+                # are localhost's. Its command line looks there first.
+                names.insert(0, f"localhost/{reference}")
+            for name in names:
+                try:
+                    return dict(await docker.images.inspect(name))
+                except aiodocker.DockerError as error:
+                    if error.status not in (400, 404):  # 400: no reference at all, such as upper case
+                        raise
+        return None
+
+    async def _pull(self, reference: str, platform: str | None) -> None:
+        async with self._asking(None):
+            try:
+                await (await self._ready()).images.pull(reference, platform=platform)
+            except aiodocker.DockerError as error:
+                if _is_outage(error):
+                    raise
+                text = f"The image {reference!r} is not here, and pulling it failed: {error.message.strip()}"
+                raise ImageNotFoundError(text) from error
+
+    # ---- containers
+
+    async def create(self, name: str, spec: ContainerSpec) -> str:
+        async with self._asking(WORK):
+            docker = await self._ready()
+            self._check(spec)
+            body = _wire.config(spec, podman=self._podman is not None)
+            if spec.command == () and spec.entrypoint is None:
+                # An empty command means "the image's" unless an entrypoint stands before it.
+                image = await docker.images.inspect(spec.image)
+                body["Entrypoint"] = (image.get("Config") or {}).get("Entrypoint") or [""]
+            params = {"name": name} if spec.platform is None else {"name": name, "platform": spec.platform}
+            try:
+                # Not `containers.create`: that takes no platform.
+                created = await docker._query_json("containers/create", "POST", params=params, data=body)
+                return str(created["Id"])
+            except aiodocker.DockerError as error:
+                # Podman up to 4 answers 500 where Docker answers 409.
+                if error.status == 409 or "name is already in use" in error.message:
+                    there = await self._show(name)
+                    if there is not None:
+                        return str(there["Id"])
+                if _is_outage(error):
+                    raise
+                if error.status == 404 and "image" in error.message.lower():
+                    raise ImageNotFoundError(f"There is no image {spec.image!r} at {self.url} (any more).") from error
+                raise UsageError(f"{self.url} refuses the container {name}: {error.message.strip()}") from error
+
+    def _check(self, spec: ContainerSpec) -> None:
+        if self._podman is None:
+            return
+        if spec.gpu and self._podman < (5,):
+            raise UsageError("Podman before 5.0 gives no GPU to a container made over its API.")
+        if self.url.startswith("unix://"):
+            for mount in spec.mounts:
+                # Podman makes an empty directory of a source that is missing; Docker refuses.
+                if not os.path.lexists(mount.source):
+                    raise UsageError(f"There is no {mount.source} to be mounted as {mount.target}.")
+
+    async def rename(self, id: str, name: str) -> bool:
+        async with self._asking(WORK):
+            try:
+                await (await self._container(id)).rename(name)
+            except aiodocker.DockerError as error:
+                there = await self._show(id)
+                if there is None and error.status == 404:
+                    return False
+                if there is None or str(there["Name"]).removeprefix("/") != name:  # it may have that name already
+                    raise
+            return True
+
+    async def start(self, name: str) -> bool:
+        async with self._asking(WORK):
+            try:
+                await (await self._container(name)).start()
+            except aiodocker.DockerError as error:
+                if _is_outage(error):
+                    raise
+                # Docker also answers 404 where a network or a program of the container is missing.
+                if error.status == 404 and await self._show(name) is None:
+                    return False
+                raise UsageError(f"{self.url} cannot start {name}: {error.message.strip()}") from error
+            return True
+
+    async def inspect(self, id: str) -> Seen | None:
+        async with self._asking(QUICK):
+            shown = await self._show(id)
+        return None if shown is None else _wire.seen(shown)
+
+    async def find(self, labels: dict[str, str]) -> list[Seen]:
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        async with self._asking(QUICK):
+            listed = await (await self._ready()).containers.list(all=True, filters=json.dumps({"label": wanted}))
+        found = [await self.inspect(container.id) for container in listed]
+        return [container for container in found if container is not None]  # some may have gone meanwhile
+
+    async def wait(self, id: str) -> None:
+        while True:
+            async with self._asking(None):
+                try:
+                    await (await self._container(id)).wait()
+                except aiodocker.DockerError as error:
+                    if error.status != 404:
+                        raise
+                    return
+            # Not taken at its word: Podman's answer may come early, and says 0 for one that was never started.
+            seen = await self.inspect(id)
+            if seen is None or seen.state not in ("running", "paused", "restarting"):
+                return
+            await asyncio.sleep(0.05)
+
+    async def logs(self, id: str, *, skip: int = 0) -> AsyncIterator[LogLine]:
+        lines = _wire.Lines(skip)
+        async with self._asking(None):
+            docker = await self._ready()
+            params = {"stdout": 1, "stderr": 1, "follow": 1}
+            try:
+                # Not `container.log`: that decodes to text, and takes a broken connection for the end.
+                asked = docker._query(f"containers/{id}/logs", params=params, timeout=_ENDLESS)
+                async with asked as response, response:
+                    async for data in response.content.iter_any():
+                        for line in lines.feed(data):
+                            yield line
+            except aiodocker.DockerError as error:
+                if error.status not in (404, 409):  # not there, or just being removed
+                    raise
+                return
+        if lines.torn:
+            raise EngineUnavailableError(f"The logs of {id} from {self.url} broke off.")
+        for line in lines.end():
+            yield line
+
+    async def stop(self, id: str, grace: float) -> None:
+        async with self._asking(grace + WORK):
+            try:
+                await (await self._container(id)).stop(t=math.ceil(grace))
+            except aiodocker.DockerError as error:
+                if error.status != 404:
+                    raise
+
+    async def remove(self, id: str) -> None:
+        async with self._asking(WORK):
+            if self._podman is not None:
+                # Podman's forced removal first asks the container to end, for ten seconds.
+                await self._kill(id)
+            try:
+                await (await self._container(id)).delete(force=True, v=True)
+            except aiodocker.DockerError as error:
+                if error.status == 404:
+                    return
+                if error.status != 409:
+                    raise
+                # Somebody else is removing it.
+                while await self._show(id) is not None:  # noqa: ASYNC110 - only the engine knows
+                    await asyncio.sleep(0.1)
+
+    async def _kill(self, id: str) -> None:
+        try:
+            await (await self._container(id)).kill()
+        except aiodocker.DockerError as error:
+            if _is_outage(error):
+                raise
+
+    # ---- the connection
+
+    async def _ready(self) -> aiodocker.Docker:
+        """The client, which knows who answers, and in which version of the API."""
+        if (known := self._docker) is not None:
+            return known
+        base, connector = self._connect()
+        timeout = aiohttp.ClientTimeout(total=WORK, sock_connect=10)
+        docker = aiodocker.Docker(url=base, connector=connector, timeout=timeout)
+        try:
+            version = await docker._query_json("version", versioned_api=False)
+            docker.api_version = f"v{version['ApiVersion']}"
+            podman = [part for part in version.get("Components") or () if str(part["Name"]).startswith("Podman")]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            await _close(docker)
+            raise EngineUnavailableError(f"What answers at {self.url} is no container engine: {error!r}") from error
+        except BaseException:
+            await _close(docker)
+            raise
+        if self._docker is not None:  # another call was faster
+            await _close(docker)
+            return self._docker
+        if podman:
+            self._podman = tuple(map(int, re.findall(r"\d+", str(podman[0]["Version"]))[:3]))
+        self._docker = docker
+        return docker
+
+    def _connect(self) -> tuple[str, aiohttp.BaseConnector]:
+        # No call ever waits for another's connection, and each has a new one: a kept one that the engine has meanwhile
+        # closed fails the next call for nothing, and a local connection costs less than 0.1 ms.
+        scheme, _, rest = self.url.partition("://")
+        if scheme == "unix":
+            return "unix://localhost", aiohttp.UnixConnector(rest, limit=0, force_close=True)
+        if scheme not in ("tcp", "http", "https"):
+            raise UsageError(
+                f"No container engine can be reached by {self.url!r}: unix, tcp, http or https it must be."
+            )
+        secure = scheme == "https" or bool(self._environ.get("DOCKER_TLS_VERIFY"))
+        context: ssl.SSLContext | bool = _certificates(self._environ) if secure else True
+        connector = aiohttp.TCPConnector(ssl=context, limit=0, force_close=True)
+        return f"{'https' if secure else 'http'}://{rest.rstrip('/')}", connector
+
+    async def _container(self, id: str) -> DockerContainer:
+        return (await self._ready()).containers.container(id)
+
+    async def _show(self, id: str) -> dict[str, Any] | None:
+        try:
+            return await (await self._container(id)).show()
+        except aiodocker.DockerError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    @asynccontextmanager
+    async def _asking(self, seconds: float | None) -> AsyncIterator[None]:
+        """Translates what goes wrong with the connection or the engine itself."""
+        try:
+            if seconds is None:
+                yield  # also from a generator, in which a timeout may not stand
+            else:
+                async with asyncio.timeout(seconds):
+                    yield
+        except TimeoutError as error:
+            raise EngineUnavailableError(f"{self.url} has not answered for {seconds or 0:.0f} s.") from error
+        except aiodocker.DockerError as error:
+            raise EngineUnavailableError(f"{self.url}: {error.message.strip()}") from error
+        except (aiohttp.ClientError, OSError, EOFError) as error:
+            raise EngineUnavailableError(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise EngineUnavailableError(f"An answer of {self.url} broke off: {error}") from error
+
+
+_ENDLESS: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)
+
+
+async def _close(docker: aiodocker.Docker) -> None:
+    await docker.close()
+    await docker.connector.close()  # it was handed to the client, which therefore leaves it open
+
+
+def _is_outage(error: aiodocker.DockerError) -> bool:
+    if error.status in (502, 503, 504, 900):
+        return True
+    return error.status >= 500 and any(words in error.message for words in _OUTAGES)
+
+
+def _image(found: dict[str, Any], reference: str) -> Image:
+    _, _, digest = reference.partition("@")
+    for pulled in () if digest else found.get("RepoDigests") or ():
+        digest = str(pulled).partition("@")[2]
+        break
+    return Image(str(found["Id"]), digest or str(found["Id"]))
+
+
+def _fits(found: dict[str, Any], platform: str) -> bool:
+    """Whether an image is for a platform: `os/architecture[/variant]`, or an architecture alone."""
+    same = {"x86_64": "amd64", "aarch64": "arm64"}
+    wanted = platform.lower().split("/")
+    if len(wanted) == 1:
+        wanted.insert(0, str(found.get("Os")))
+    have = [str(found.get("Os")), str(found.get("Architecture")), str(found.get("Variant") or "")]
+    wanted, have = ([same.get(part, part) for part in parts] for parts in (wanted, have))
+    return wanted[:2] == have[:2] and (len(wanted) < 3 or not have[2] or wanted[2] == have[2])
+
+
+def _has_registry(reference: str) -> bool:
+    first, slash, _ = reference.partition("/")
+    return bool(slash) and (first == "localhost" or "." in first or ":" in first)
+
+
+def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """As Docker's own client: the certificates in DOCKER_CERT_PATH, else the system's."""
+    place = environ.get("DOCKER_CERT_PATH")
+    if not place:
+        return ssl.create_default_context()
+    try:
+        context = ssl.create_default_context(cafile=os.path.join(place, "ca.pem"))
+        context.load_cert_chain(os.path.join(place, "cert.pem"), os.path.join(place, "key.pem"))
+    except OSError as error:
+        raise UsageError(f"DOCKER_CERT_PATH={place} holds no usable ca.pem, cert.pem and key.pem: {error}") from error
+    return context
