@@ -43,6 +43,15 @@ def podman_id(hostname: str, graph: str, *, local: bool) -> str:
     return _hash("podman", graph, hostname)
 
 
+def stamp(path: str) -> tuple[int, int] | None:
+    """Changes where a file is made anew."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
 def _hash(kind: str, *parts: object) -> str:
     return f"{kind}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"
 

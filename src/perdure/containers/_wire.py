@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from perdure.containers.engine import ContainerSpec, LogLine, Seen
+from perdure.containers.engine import ContainerSpec, Image, LogLine, Seen
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes; what is longer comes in pieces."""
@@ -88,6 +88,9 @@ def _gpus(count: int, podman: bool) -> dict[str, Any]:
 def seen(shown: dict[str, Any]) -> Seen:
     """A container from an inspect answer."""
     state = shown["State"]
+    started, finished = microseconds(state.get("StartedAt")), microseconds(state.get("FinishedAt"))
+    if started is not None and finished is not None:
+        finished = max(started, finished)  # Podman takes them from different clocks, a few milliseconds apart
     status = STATES.get(str(state["Status"]).lower(), "dead")
     return Seen(
         id=shown["Id"],
@@ -97,9 +100,9 @@ def seen(shown: dict[str, Any]) -> Seen:
         exit_code=state.get("ExitCode") or 0,
         oom_killed=bool(state.get("OOMKilled")),
         pid=(state.get("Pid") or 0) if status not in ENDED else 0,
-        started_at=microseconds(state.get("StartedAt")),
+        started_at=started,
         # While it runs again after an earlier end, Docker still shows that end.
-        finished_at=microseconds(state.get("FinishedAt")) if status in ENDED else None,
+        finished_at=finished if status in ENDED else None,
         error=state.get("Error") or "",
     )
 
@@ -117,6 +120,32 @@ def microseconds(text: str | None) -> int | None:
     moment = datetime.fromisoformat(main + ("+00:00" if zone in ("Z", "z") else zone))
     delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + int(digits[:6].ljust(6, "0"))
+
+
+def image(found: dict[str, Any], reference: str) -> Image:
+    """An image from an inspect answer."""
+    _, _, digest = reference.partition("@")
+    for pulled in () if digest else found.get("RepoDigests") or ():
+        digest = str(pulled).partition("@")[2]
+        break
+    return Image(str(found["Id"]), digest or str(found["Id"]))
+
+
+def fits(found: dict[str, Any], platform: str) -> bool:
+    """Whether an image is for a platform: `os/architecture[/variant]`, or an architecture alone."""
+    same = {"x86_64": "amd64", "aarch64": "arm64"}
+    wanted = platform.lower().split("/")
+    if len(wanted) == 1:
+        wanted.insert(0, str(found.get("Os")))
+    have = [str(found.get("Os")), str(found.get("Architecture")), str(found.get("Variant") or "")]
+    wanted, have = ([same.get(part, part) for part in parts] for parts in (wanted, have))
+    return wanted[:2] == have[:2] and (len(wanted) < 3 or not have[2] or wanted[2] == have[2])
+
+
+def has_registry(reference: str) -> bool:
+    """Whether an image's name says where it comes from."""
+    first, slash, _ = reference.partition("/")
+    return bool(slash) and (first == "localhost" or "." in first or ":" in first)
 
 
 class Lines:

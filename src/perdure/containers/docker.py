@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import os
+import platform
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,7 +20,7 @@ import aiodocker
 import aiohttp
 from aiodocker.containers import DockerContainer
 
-from perdure.containers import _build, _identity, _wire
+from perdure.containers import _build, _identity, _processes, _wire
 from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
@@ -47,6 +48,7 @@ class DockerEngine:
         self._docker: aiodocker.Docker | None = None
         self._podman: tuple[int, ...] | None = None
         """Podman's version; `None`: it is Docker."""
+        self._podman_known: tuple[str, object, EngineInfo] | None = None
 
     # ---- the engine
 
@@ -54,8 +56,7 @@ class DockerEngine:
         async with self._asking(QUICK):
             docker = await self._ready()
             if self._podman is not None:
-                # /info would do but for a random ID; /libpod/info also has the storage's place.
-                return self._podman_info(await docker._query_json("libpod/info"))
+                return await self._podman_info(docker)
             info = dict(await docker.system.info())
             try:
                 none = str((await docker._query_json("networks/none"))["Id"])
@@ -75,11 +76,20 @@ class DockerEngine:
             started_at=_identity.daemon_started_at(self.url) if lasting else None,
         )
 
-    def _podman_info(self, info: dict[str, Any]) -> EngineInfo:
-        host, store = info["host"], info["store"]
+    async def _podman_info(self, docker: aiodocker.Docker) -> EngineInfo:
+        """Podman takes a quarter of a second for this; what it says changes only with its socket or its storage."""
+        socket = _identity.stamp(self.url.removeprefix("unix://"))
+        if self._podman_known is not None and socket is not None:
+            graph, at, known = self._podman_known
+            async with docker._query("_ping", versioned_api=False) as response:
+                response.release()
+            if known.local and at == socket and known.id == _identity.podman_id(platform.node(), graph, local=True):
+                return known
+        info = await docker._query_json("libpod/info")
+        host, graph = info["host"], str(info["store"]["graphRoot"])
         local = _identity.is_local(self.url, host["hostname"], host["kernel"])
-        return EngineInfo(
-            id=_identity.podman_id(host["hostname"], store["graphRoot"], local=local),
+        found = EngineInfo(
+            id=_identity.podman_id(host["hostname"], graph, local=local),
             kind="podman",
             url=self.url,
             version=str(info["version"]["Version"]),
@@ -87,6 +97,8 @@ class DockerEngine:
             rootless=bool(host["security"]["rootless"]),
             started_at=None,  # its containers do not end with it
         )
+        self._podman_known = graph, socket, found
+        return found
 
     async def close(self) -> None:
         docker, self._docker = self._docker, None
@@ -102,7 +114,7 @@ class DockerEngine:
         found: dict[str, Any] | None = None
         if pull != "always":
             found = await self._image(reference)
-            if found is not None and platform is not None and not _fits(found, platform):
+            if found is not None and platform is not None and not _wire.fits(found, platform):
                 if pull == "never":
                     here = f"{found.get('Os')}/{found.get('Architecture')}"
                     raise ImageNotFoundError(f"The image {reference!r} is here for {here} only, not for {platform}.")
@@ -114,7 +126,7 @@ class DockerEngine:
             found = await self._image(reference)
             if found is None:
                 raise ImageNotFoundError(f"The image {reference!r} is not at {self.url} although it was pulled.")
-        return _image(found, reference)
+        return _wire.image(found, reference)
 
     async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> Image:
         said: list[str] = []
@@ -140,13 +152,13 @@ class DockerEngine:
         found = await self._image(tag)
         if found is None:
             raise EngineUnavailableError(f"The build of {tag!r} at {self.url} broke off.")
-        return _image(found, tag)
+        return _wire.image(found, tag)
 
     async def _image(self, reference: str) -> dict[str, Any] | None:
         async with self._asking(QUICK):
             docker = await self._ready()
             names = [reference]
-            if self._podman is not None and not _has_registry(reference):
+            if self._podman is not None and not _wire.has_registry(reference):
                 # Podman's API reads a name without a registry as docker.io's, but its builds and imports without one
                 # are localhost's. Its command line looks there first.
                 names.insert(0, f"localhost/{reference}")
@@ -154,7 +166,8 @@ class DockerEngine:
                 try:
                     return dict(await docker.images.inspect(name))
                 except aiodocker.DockerError as error:
-                    if error.status not in (400, 404):  # 400: no reference at all, such as upper case
+                    # 400: no reference at all, such as upper case. Podman answers 500 to that.
+                    if error.status not in (400, 404) and "invalid reference" not in error.message:
                         raise
         return None
 
@@ -245,6 +258,8 @@ class DockerEngine:
         return [container for container in found if container is not None]  # some may have gone meanwhile
 
     async def wait(self, id: str) -> None:
+        if await self._ready_podman() and await self._wait_podman(id):
+            return
         while True:
             async with self._asking(None):
                 try:
@@ -254,31 +269,54 @@ class DockerEngine:
                         raise
                     return
             # Not taken at its word: Podman's answer may come early, and says 0 for one that was never started.
-            seen = await self.inspect(id)
-            if seen is None or seen.state not in ("running", "paused", "restarting"):
+            if not _runs(await self.inspect(id)):
                 return
             await asyncio.sleep(0.05)
 
+    async def _wait_podman(self, id: str) -> bool:
+        """Podman looks at its containers a few times in a second. Where the process is one of this machine, the kernel
+        says at once when it ends; and it does so also where Podman's monitor was killed and Podman will never know.
+        `False`: not to be done so."""
+        if not (await self.info()).local:
+            return False
+        container = await self.inspect(id)
+        if container is None or not _runs(container):
+            return True
+        if not await _processes.ended(container.pid, container.id):
+            return False
+        for pause in (0.002, 0.005, 0.01, 0.02, 0.05, *(0.1,) * 50):
+            if not _runs(await self.inspect(id)):
+                break
+            await asyncio.sleep(pause)
+        return True
+
     async def logs(self, id: str, *, skip: int = 0) -> AsyncIterator[LogLine]:
+        follow = True
+        if await self._ready_podman():
+            # Podman looks four times in a second whether there is more or the container has ended.
+            follow = _runs(await self.inspect(id))
         lines = _wire.Lines(skip)
+        async for data in self._log_data(id, follow=follow):
+            for line in lines.feed(data):
+                yield line
+        if lines.torn:
+            raise EngineUnavailableError(f"The logs of {id} from {self.url} broke off.")
+        for line in lines.end():
+            yield line
+
+    async def _log_data(self, id: str, *, follow: bool) -> AsyncIterator[bytes]:
         async with self._asking(None):
             docker = await self._ready()
-            params = {"stdout": 1, "stderr": 1, "follow": 1}
+            params = {"stdout": 1, "stderr": 1, "follow": int(follow)}
             try:
                 # Not `container.log`: that decodes to text, and takes a broken connection for the end.
                 asked = docker._query(f"containers/{id}/logs", params=params, timeout=_ENDLESS)
                 async with asked as response, response:
                     async for data in response.content.iter_any():
-                        for line in lines.feed(data):
-                            yield line
+                        yield data
             except aiodocker.DockerError as error:
                 if error.status not in (404, 409):  # not there, or just being removed
                     raise
-                return
-        if lines.torn:
-            raise EngineUnavailableError(f"The logs of {id} from {self.url} broke off.")
-        for line in lines.end():
-            yield line
 
     async def stop(self, id: str, grace: float) -> None:
         async with self._asking(grace + WORK):
@@ -321,12 +359,12 @@ class DockerEngine:
         timeout = aiohttp.ClientTimeout(total=WORK, sock_connect=10)
         docker = aiodocker.Docker(url=base, connector=connector, timeout=timeout)
         try:
-            version = await docker._query_json("version", versioned_api=False)
-            docker.api_version = f"v{version['ApiVersion']}"
-            podman = [part for part in version.get("Components") or () if str(part["Name"]).startswith("Podman")]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            await _close(docker)
-            raise EngineUnavailableError(f"What answers at {self.url} is no container engine: {error!r}") from error
+            # Not /version, which takes Podman a third of a second.
+            async with docker._query("_ping", versioned_api=False) as response, response:
+                version, podman = response.headers.get("Api-Version"), response.headers.get("Libpod-Api-Version")
+            if version is None:
+                raise EngineUnavailableError(f"What answers at {self.url} is no container engine.")
+            docker.api_version = f"v{version}"
         except BaseException:
             await _close(docker)
             raise
@@ -334,7 +372,7 @@ class DockerEngine:
             await _close(docker)
             return self._docker
         if podman:
-            self._podman = tuple(map(int, re.findall(r"\d+", str(podman[0]["Version"]))[:3]))
+            self._podman = tuple(map(int, re.findall(r"\d+", podman)[:3]))
         self._docker = docker
         return docker
 
@@ -355,6 +393,12 @@ class DockerEngine:
 
     async def _container(self, id: str) -> DockerContainer:
         return (await self._ready()).containers.container(id)
+
+    async def _ready_podman(self) -> bool:
+        """Whether it is Podman."""
+        async with self._asking(QUICK):
+            await self._ready()
+        return self._podman is not None
 
     async def _show(self, id: str) -> dict[str, Any] | None:
         try:
@@ -397,28 +441,8 @@ def _is_outage(error: aiodocker.DockerError) -> bool:
     return error.status >= 500 and any(words in error.message for words in _OUTAGES)
 
 
-def _image(found: dict[str, Any], reference: str) -> Image:
-    _, _, digest = reference.partition("@")
-    for pulled in () if digest else found.get("RepoDigests") or ():
-        digest = str(pulled).partition("@")[2]
-        break
-    return Image(str(found["Id"]), digest or str(found["Id"]))
-
-
-def _fits(found: dict[str, Any], platform: str) -> bool:
-    """Whether an image is for a platform: `os/architecture[/variant]`, or an architecture alone."""
-    same = {"x86_64": "amd64", "aarch64": "arm64"}
-    wanted = platform.lower().split("/")
-    if len(wanted) == 1:
-        wanted.insert(0, str(found.get("Os")))
-    have = [str(found.get("Os")), str(found.get("Architecture")), str(found.get("Variant") or "")]
-    wanted, have = ([same.get(part, part) for part in parts] for parts in (wanted, have))
-    return wanted[:2] == have[:2] and (len(wanted) < 3 or not have[2] or wanted[2] == have[2])
-
-
-def _has_registry(reference: str) -> bool:
-    first, slash, _ = reference.partition("/")
-    return bool(slash) and (first == "localhost" or "." in first or ":" in first)
+def _runs(container: Seen | None) -> bool:
+    return container is not None and container.state in ("running", "paused", "restarting")
 
 
 def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext:
