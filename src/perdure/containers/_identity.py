@@ -75,8 +75,9 @@ def _birth(path: str) -> tuple[int, int, int] | None:
     return (inode, seconds, nanoseconds) if mask & 0x800 else (inode, 0, 0)
 
 
-def daemon_started_at(url: str) -> int | None:
-    """When the process that listens on this Unix socket was started, in microseconds of the wall clock."""
+def daemon_start(url: str) -> tuple[int, str] | None:
+    """When the process that listens on this Unix socket was started, in microseconds of the wall clock, and a name of
+    that process among all of this boot."""
     path = url.removeprefix("unix://")
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -87,14 +88,14 @@ def daemon_started_at(url: str) -> int | None:
         if pid == 1:
             # systemd opened the socket and handed it on.
             pid = int(Path(SYSTEMD_PIDFILES[path]).read_text())
-        return _process_started_at(pid) if pid > 0 else None  # 0: in a process namespace that is not ours
+        return _process_start(pid) if pid > 0 else None  # 0: in a process namespace that is not ours
     except (OSError, AttributeError, KeyError, ValueError, IndexError):
         return None
 
 
-def _process_started_at(pid: int) -> int:
+def _process_start(pid: int) -> tuple[int, str]:
     with open(f"/proc/{pid}/stat", "rb") as file:
         ticks = int(file.read().rsplit(b")", 1)[1].split()[19])
     since_boot = ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
     # Not /proc/stat's btime: that has whole seconds.
-    return clock.wall() - clock.SystemClock().boot() + since_boot
+    return clock.wall() - clock.SystemClock().boot() + since_boot, f"{pid}.{ticks}"

@@ -66,6 +66,7 @@ class DockerEngine:
                 none = ""
         local = _identity.is_local(self.url, info.get("Name", ""), info.get("KernelVersion", ""))
         lasting = local and not info.get("LiveRestoreEnabled")
+        start = _identity.daemon_start(self.url) if lasting else None
         return EngineInfo(
             id=_identity.docker_id(info, none),
             kind="docker",
@@ -73,7 +74,8 @@ class DockerEngine:
             version=str(info.get("ServerVersion", "")),
             local=local,
             rootless="name=rootless" in (info.get("SecurityOptions") or ()),
-            started_at=_identity.daemon_started_at(self.url) if lasting else None,
+            started_at=start[0] if start is not None else None,
+            instance=start[1] if start is not None else None,
         )
 
     async def _podman_info(self, docker: aiodocker.Docker) -> EngineInfo:
@@ -96,6 +98,7 @@ class DockerEngine:
             local=local,
             rootless=bool(host["security"]["rootless"]),
             started_at=None,  # its containers do not end with it
+            instance=None,
         )
         self._podman_known = graph, socket, found
         return found

@@ -83,7 +83,10 @@ class EngineInfo(NamedTuple):
     rootless: bool
     started_at: int | None
     """When the engine's daemon was started (microseconds since the epoch), where containers die with it; `None` where
-    they do not (Podman, Docker with live restore) or this cannot be told."""
+    they do not (Podman, Docker with live restore) or this cannot be told. Its digits differ from one call to the next
+    as clocks do."""
+    instance: str | None
+    """Names that very start of the daemon, always the same text; `None` where `started_at` is."""
 
 
 class Image(NamedTuple):

@@ -109,7 +109,7 @@ class _Started(msgspec.Struct, frozen=True, array_like=True):
     engine: str
     url: str
     boot: str | None
-    engine_started: int | None
+    instance: str | None
     labels_hash: str
     image: str
     command: list[str]
@@ -204,7 +204,7 @@ class _Life:
             info.id,
             info.url,
             self.boot if info.local else None,
-            info.started_at,
+            info.instance,
             hash,
             f"{_named(program.image)} ({image.digest})" if image.digest != _named(program.image) else image.digest,
             [*(entrypoint or ()), *(rest or ())],
@@ -386,14 +386,14 @@ class _Life:
         if seen.oom_killed:
             return
         info = await engine.info()
-        if info.started_at is None:
+        if info.instance is None:
             return
         taken = seen.exit_code in _DYING or seen.exit_code == _UNKNOWN_END
-        if taken and info.started_at == started.engine_started:
+        if taken and info.instance == started.instance:
             # An engine that is told to end first ends its containers, and answers until then.
             await asyncio.sleep(DYING_SECONDS)
             info = await engine.info()
-        if info.started_at == started.engine_started or info.started_at is None:
+        if info.instance == started.instance or info.started_at is None:
             return
         if taken or seen.finished_at is None or seen.finished_at >= info.started_at:
             await self._discard(engine, started.id)
