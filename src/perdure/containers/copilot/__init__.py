@@ -4,7 +4,9 @@ The format on disk is Flyte's, so that an image made for Flyte runs unchanged. N
 loop or a journal.
 
     interface    what a task declares, and the three things done with it: stage, arguments, collect
-    types        declared types as forms; scalars and records: their text; names: what may be a file's name
+    types        declared types as forms
+    leaves       those of one file; scalars and records: their text and JSON
+    names        what may be the name of a file
     placing      where each input goes; stage writes it, metadata and literals describe it in one file
     outputs      an output directory read as what it is, a stranger's; collect makes values of it
     templates    `{{.inputs.x}}` in commands

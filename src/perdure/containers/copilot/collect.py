@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from perdure.containers.copilot.leaves import Leaf, read_json
 from perdure.containers.copilot.names import ERROR_FILE
 from perdure.containers.copilot.outputs import INLINE_LIMIT, Entry, Outputs, Refused
 from perdure.containers.copilot.stage import FileSystem
-from perdure.containers.copilot.types import Choice, Form, Leaf, Listing, Reference, Table, read_json
+from perdure.containers.copilot.types import Choice, Form, Listing, Reference, Table
 from perdure.errors import OutputMissingError, OutputParseError, UsageError
 
 _ERROR_LIMIT = 64 * 1024

@@ -10,8 +10,9 @@ import posixpath
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from perdure.containers.copilot.leaves import Leaf
 from perdure.containers.copilot.placing import Placed
-from perdure.containers.copilot.types import Choice, Form, Leaf, Listing, Reference, Table
+from perdure.containers.copilot.types import Choice, Form, Listing, Reference, Table
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import posixpath
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from perdure.containers.copilot.leaves import Leaf, write_json, write_text
 from perdure.containers.copilot.placing import Placed
-from perdure.containers.copilot.types import Leaf, Listing, Reference, Table, write_json, write_text
+from perdure.containers.copilot.types import Listing, Reference, Table
 
 MetadataFormat = Literal["JSON", "YAML", "PROTO"]
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from perdure.containers.copilot.leaves import Leaf
 from perdure.containers.copilot.names import check_key, distinct
-from perdure.containers.copilot.types import Choice, Form, Leaf, Listing, Reference, Table
+from perdure.containers.copilot.types import Choice, Form, Listing, Reference, Table
 
 Layout = Literal["DIRECT", "NAMED_DIR"]
 

@@ -14,8 +14,9 @@ import stat
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from perdure.containers.copilot.leaves import Leaf
 from perdure.containers.copilot.placing import Placed
-from perdure.containers.copilot.types import Leaf, Listing, Reference, Table
+from perdure.containers.copilot.types import Listing, Reference, Table
 from perdure.containers.engine import Mount
 
 
