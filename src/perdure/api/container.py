@@ -8,6 +8,7 @@ import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -94,7 +95,6 @@ class ContainerTask(Task[..., Any]):
         platform: str | None = None,
         pull: Pull = "missing",
         _module: str | None = None,
-        _environment: TaskEnvironment | None = None,
     ) -> None:
         from ..containers.copilot import Interface, Template
         from ..containers.engine import ContainerSpec
@@ -110,8 +110,8 @@ class ContainerTask(Task[..., Any]):
             "name": name, "image": image, "command": command, "arguments": arguments, "inputs": inputs,
             "outputs": outputs, "input_data_dir": input_data_dir, "output_data_dir": output_data_dir,
             "metadata_format": metadata_format, "file_input_layout": file_input_layout, "local_logs": local_logs,
-            "resources": resources, "env_vars": env_vars, "secrets": secrets, "retries": retries, "timeout": timeout,
-            "cache": cache, "network": network, "user": user, "workdir": workdir, "entrypoint": entrypoint,
+            "resources": resources, "env_vars": dict(env_vars or {}), "secrets": secrets, "retries": retries,
+            "timeout": timeout, "cache": cache, "network": network, "user": user, "workdir": workdir, "entrypoint": entrypoint,
             "platform": platform, "pull": pull,
         }  # fmt: skip
         typed_inputs, typed_outputs = dict(inputs or {}), dict(outputs or {})
@@ -143,8 +143,8 @@ class ContainerTask(Task[..., Any]):
         )
         fn = self._function(name, typed_inputs, typed_outputs, _module or _calling_module())
         self.fn = self._outside(fn)
-        self.environment = cast("TaskEnvironment", _environment)
-        self.name = f"{_environment.name}.{name}" if _environment is not None else name
+        self.environment = cast("TaskEnvironment", None)
+        self.name = name
         self.__name__ = self.__qualname__ = name
         self.__module__ = fn.__module__
         self.__doc__ = f"Container task {name}."
@@ -176,7 +176,7 @@ class ContainerTask(Task[..., Any]):
             secrets=lambda: read_secrets(hidden, where),
             settings=ContainerSpec(
                 image="",
-                env={**(_environment.env_vars if _environment is not None else {}), **(env_vars or {})},
+                env=dict(env_vars or {}),
                 workdir=workdir,
                 user=user,
                 network=network,
@@ -199,16 +199,23 @@ class ContainerTask(Task[..., Any]):
         """Make it a task of that environment (`TaskEnvironment.from_task`)."""
         if self.environment is not None and self.environment is not environment:
             raise UsageError(f"{self.name} is a task of environment {self.environment.name} already")
-        # In place: what refers to this object goes on to mean the same task.
-        self.__init__(**self._declared, _module=self.__module__, _environment=environment)
+        self.environment = environment
+        self.name = self.spec.name = f"{environment.name}.{self.__name__}"
+        settings = self.program.settings
+        # What the task says itself goes before what its environment says.
+        settings = replace(settings, env={**environment.env_vars, **self._declared["env_vars"]})
+        self.program = replace(self.program, settings=settings)
 
-    def override(self, **settings: Any) -> ContainerTask:  # type: ignore[override]
+    def override(self, **settings: Any) -> ContainerTask:
         """The same program under other settings (`resources`, `timeout`, `image`, ...); what is not given stays."""
         settings.pop("short_name", None)
         unknown = settings.keys() - self._declared.keys() | settings.keys() & {"name"}
         if unknown:
             raise UsageError(f"container task {self.name}: override has no setting {', '.join(sorted(unknown))}")
-        return ContainerTask(**(self._declared | settings), _module=self.__module__, _environment=self.environment)
+        other = ContainerTask(**(self._declared | settings), _module=self.__module__)
+        if self.environment is not None:
+            other.within(self.environment)
+        return other
 
     def _function(self, name: str, inputs: dict[str, Any], outputs: dict[str, Any], module: str) -> Any:
         """What stands for the program among Python's functions: its name, its parameters, its result."""

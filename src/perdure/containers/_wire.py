@@ -152,6 +152,8 @@ class Lines:
     """Puts a log stream back together: frames, which may arrive in any pieces, hold pieces of lines."""
 
     def __init__(self, skip: int = 0) -> None:
+        self.given = 0
+        """How many lines came of it."""
         self._skip = skip
         self._raw = bytearray()
         self._partial: dict[Literal["stdout", "stderr"], bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
@@ -205,4 +207,5 @@ class Lines:
         if self._skip:
             self._skip -= 1
         else:
+            self.given += 1
             yield line

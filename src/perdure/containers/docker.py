@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import re
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -20,7 +19,7 @@ import aiodocker
 import aiohttp
 from aiodocker.containers import DockerContainer
 
-from perdure.containers import _build, _identity, _processes, _wire
+from perdure.containers import _build, _connection, _identity, _processes, _wire
 from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
@@ -28,9 +27,6 @@ QUICK: Final = 60.0
 """Seconds for a call that only looks."""
 WORK: Final = 300.0
 """Seconds for a call that changes something: the engine works through many of them one after another."""
-
-_OUTAGES: Final = ("shutting down", "transport is closing", "connection refused", "connection error", "unavailable")
-"""What an engine says in a 500 when it is the one that cannot, and not the request that is wrong."""
 
 
 class DockerEngine:
@@ -49,6 +45,7 @@ class DockerEngine:
         self._podman: tuple[int, ...] | None = None
         """Podman's version; `None`: it is Docker."""
         self._podman_known: tuple[str, object, EngineInfo] | None = None
+        self._one_asks = asyncio.Lock()
 
     # ---- the engine
 
@@ -106,7 +103,7 @@ class DockerEngine:
     async def close(self) -> None:
         docker, self._docker = self._docker, None
         if docker is not None:
-            await _close(docker)
+            await _connection.close(docker)
         if self._on_close is not None:
             self._on_close()
             self._on_close = None
@@ -147,7 +144,7 @@ class DockerEngine:
                     async for step in steps:
                         said += str(step.get("stream", "")).splitlines()
                 except aiodocker.DockerError as error:
-                    if _is_outage(error):
+                    if _connection.is_outage(error):
                         raise
                     tail = tuple(line for line in said if line.strip())[-50:]
                     text = "\n".join([f"Building {tag!r} from {dockerfile} failed: {error.message}", *tail])
@@ -179,7 +176,7 @@ class DockerEngine:
             try:
                 await (await self._ready()).images.pull(reference, platform=platform)
             except aiodocker.DockerError as error:
-                if _is_outage(error):
+                if _connection.is_outage(error):
                     raise
                 text = f"The image {reference!r} is not here, and pulling it failed: {error.message.strip()}"
                 raise ImageNotFoundError(text) from error
@@ -206,7 +203,7 @@ class DockerEngine:
                     there = await self._show(name)
                     if there is not None:
                         return str(there["Id"])
-                if _is_outage(error):
+                if _connection.is_outage(error):
                     raise
                 if error.status == 404 and "image" in error.message.lower():
                     raise ImageNotFoundError(f"There is no image {spec.image!r} at {self.url} (any more).") from error
@@ -240,7 +237,7 @@ class DockerEngine:
             try:
                 await (await self._container(name)).start()
             except aiodocker.DockerError as error:
-                if _is_outage(error):
+                if _connection.is_outage(error):
                     raise
                 # Docker also answers 404 where a network or a program of the container is missing.
                 if error.status == 404 and await self._show(name) is None:
@@ -280,7 +277,9 @@ class DockerEngine:
         """Podman looks at its containers a few times in a second. Where the process is one of this machine, the kernel
         says at once when it ends; and it does so also where Podman's monitor was killed and Podman will never know.
         `False`: not to be done so."""
-        if not (await self.info()).local:
+        async with self._one_asks:  # of many waits that begin together
+            local = (await self.info()).local
+        if not local:
             return False
         container = await self.inspect(id)
         if container is None or not _runs(container):
@@ -294,18 +293,46 @@ class DockerEngine:
         return True
 
     async def logs(self, id: str, *, skip: int = 0) -> AsyncIterator[LogLine]:
-        follow = True
-        if await self._ready_podman():
-            # Podman looks four times in a second whether there is more or the container has ended.
-            follow = _runs(await self.inspect(id))
+        if _runs(await self.inspect(id)):
+            lines = _wire.Lines(skip)
+            followed = self._log_data(id, follow=True)
+            # Podman notices the end of a container late, and lets a log that is followed go on for as long.
+            async for data in self._until_end(id, followed) if self._podman else followed:
+                for line in lines.feed(data):
+                    yield line
+            # Docker keeps a last line without a newline from those who follow; and who knows why the stream ended.
+            await self.wait(id)
+            skip += lines.given
         lines = _wire.Lines(skip)
-        async for data in self._log_data(id, follow=follow):
+        async for data in self._log_data(id, follow=False):
             for line in lines.feed(data):
                 yield line
         if lines.torn:
             raise EngineUnavailableError(f"The logs of {id} from {self.url} broke off.")
         for line in lines.end():
             yield line
+
+    async def _until_end(self, id: str, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """What comes until the container has ended; some of it may be missing."""
+        end = asyncio.ensure_future(self.wait(id))
+        pending: set[asyncio.Future[Any]] = {end}
+        try:
+            while True:
+                data = asyncio.ensure_future(anext(stream))
+                pending.add(data)
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if not data.done():
+                    end.result()
+                    return
+                pending.discard(data)
+                try:
+                    yield data.result()
+                except StopAsyncIteration:
+                    return
+        finally:
+            for future in pending:
+                future.cancel()
+            await asyncio.wait(pending)
 
     async def _log_data(self, id: str, *, follow: bool) -> AsyncIterator[bytes]:
         async with self._asking(None):
@@ -349,7 +376,7 @@ class DockerEngine:
         try:
             await (await self._container(id)).kill()
         except aiodocker.DockerError as error:
-            if _is_outage(error):
+            if _connection.is_outage(error):
                 raise
 
     # ---- the connection
@@ -358,7 +385,7 @@ class DockerEngine:
         """The client, which knows who answers, and in which version of the API."""
         if (known := self._docker) is not None:
             return known
-        base, connector = self._connect()
+        base, connector = _connection.connect(self.url, self._environ)
         timeout = aiohttp.ClientTimeout(total=WORK, sock_connect=10)
         docker = aiodocker.Docker(url=base, connector=connector, timeout=timeout)
         try:
@@ -369,30 +396,15 @@ class DockerEngine:
                 raise EngineUnavailableError(f"What answers at {self.url} is no container engine.")
             docker.api_version = f"v{version}"
         except BaseException:
-            await _close(docker)
+            await _connection.close(docker)
             raise
         if self._docker is not None:  # another call was faster
-            await _close(docker)
+            await _connection.close(docker)
             return self._docker
         if podman:
             self._podman = tuple(map(int, re.findall(r"\d+", podman)[:3]))
         self._docker = docker
         return docker
-
-    def _connect(self) -> tuple[str, aiohttp.BaseConnector]:
-        # No call ever waits for another's connection, and each has a new one: a kept one that the engine has meanwhile
-        # closed fails the next call for nothing, and a local connection costs less than 0.1 ms.
-        scheme, _, rest = self.url.partition("://")
-        if scheme == "unix":
-            return "unix://localhost", aiohttp.UnixConnector(rest, limit=0, force_close=True)
-        if scheme not in ("tcp", "http", "https"):
-            raise UsageError(
-                f"No container engine can be reached by {self.url!r}: unix, tcp, http or https it must be."
-            )
-        secure = scheme == "https" or bool(self._environ.get("DOCKER_TLS_VERIFY"))
-        context: ssl.SSLContext | bool = _certificates(self._environ) if secure else True
-        connector = aiohttp.TCPConnector(ssl=context, limit=0, force_close=True)
-        return f"{'https' if secure else 'http'}://{rest.rstrip('/')}", connector
 
     async def _container(self, id: str) -> DockerContainer:
         return (await self._ready()).containers.container(id)
@@ -433,29 +445,5 @@ class DockerEngine:
 _ENDLESS: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)
 
 
-async def _close(docker: aiodocker.Docker) -> None:
-    await docker.close()
-    await docker.connector.close()  # it was handed to the client, which therefore leaves it open
-
-
-def _is_outage(error: aiodocker.DockerError) -> bool:
-    if error.status in (502, 503, 504, 900):
-        return True
-    return error.status >= 500 and any(words in error.message for words in _OUTAGES)
-
-
 def _runs(container: Seen | None) -> bool:
     return container is not None and container.state in ("running", "paused", "restarting")
-
-
-def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """As Docker's own client: the certificates in DOCKER_CERT_PATH, else the system's."""
-    place = environ.get("DOCKER_CERT_PATH")
-    if not place:
-        return ssl.create_default_context()
-    try:
-        context = ssl.create_default_context(cafile=os.path.join(place, "ca.pem"))
-        context.load_cert_chain(os.path.join(place, "cert.pem"), os.path.join(place, "key.pem"))
-    except OSError as error:
-        raise UsageError(f"DOCKER_CERT_PATH={place} holds no usable ca.pem, cert.pem and key.pem: {error}") from error
-    return context

@@ -315,7 +315,7 @@ class _Life:
                     silent_since = None
                     await self.containers.ask(self._wait(started))
                 except _ElsewhereError as error:
-                    self.attempt.suspend(error)
+                    self.attempt.suspend(EngineUnavailableError(str(error)))
                 except EngineUnavailableError as error:
                     # Whether our last request was carried out is not known: look, as a process would that joins (L5).
                     sure = False
@@ -324,7 +324,7 @@ class _Life:
                         following = None
                     silent_since = silent_since or seconds()
                     if seconds() - silent_since > PATIENCE:
-                        self.attempt.suspend(error)
+                        self.attempt.suspend(EngineUnavailableError(str(error)))
                     if not warned:
                         warned = True
                         log.warning("%s: waiting for the container engine: %s", self.program.name, error)

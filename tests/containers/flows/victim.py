@@ -49,6 +49,18 @@ def around(owner: Any, name: str, before: bool, after: bool, wanted: Callable[..
     setattr(owner, name, patched)
 
 
+def pause_after(owner: Any, name: str) -> None:
+    """Stop (SIGSTOP) after a coroutine of that class, until somebody continues the process."""
+    plain = getattr(owner, name)
+
+    async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = await plain(self, *args, **kwargs)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return result
+
+    setattr(owner, name, patched)
+
+
 def arm(point: str) -> None:
     """Make this process die there."""
     if point == "before stage":
@@ -58,6 +70,10 @@ def arm(point: str) -> None:
         around(DockerEngine, "create", point.startswith("before"), point.startswith("after"))
     elif point in ("before record", "after record"):
         around(Attached, "keep", point.startswith("before"), point.startswith("after"))
+    elif point == "stop after create":
+        pause_after(DockerEngine, "create")
+    elif point == "stop after record":
+        pause_after(Attached, "keep")
     elif point == "after start":
         around(DockerEngine, "start", False, True)
     elif point == "running":

@@ -1,0 +1,187 @@
+"""P9: what happens to an attempt whose engine, machine or driver is lost. Nothing of that is charged to `retries`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.containers.engines import Engine
+from tests.containers.victims import Victims
+
+RESULT = {"value": ["before", "x and 3", "after"]}
+
+
+def perdure_cli(victims: Victims, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """A command line in the project directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "perdure", *words], cwd=victims.directory, env={**victims.environ, **environ},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def killed_while_running(victims: Victims) -> None:
+    """The first process is killed when its container runs."""
+    process = victims.begin()
+    victims.wait_for(1)
+    process.kill()
+    process.communicate()
+
+
+def test_an_engine_that_is_killed_and_comes_back(engine: Engine, tmp_path: Path) -> None:
+    """Podman's containers run on without it; Docker takes its own along, so another attempt is made."""
+    victims = Victims(engine, tmp_path, "main", a="x")
+    process = victims.begin()
+    victims.wait_for(1)
+    engine.kill()
+    engine.restart()
+    out, err = process.communicate(timeout=90)
+    assert msgspec.json.decode(out) == RESULT, err
+    if engine.kind == "podman":
+        assert victims.ran() == ["started", "ended"]
+    else:
+        assert victims.ran().count("started") == 2, err
+        assert "was lost" in err
+    assert victims.left() == []
+
+
+def test_an_engine_that_has_lost_everything(engine: Engine, tmp_path: Path) -> None:
+    victims = Victims(engine, tmp_path, "main", a="x")
+    killed_while_running(victims)
+    engine.wipe()
+    _, answer, err = victims.run()
+    assert answer == RESULT, err
+    assert "was lost" in err
+    assert victims.ran().count("ended") == 1
+    assert victims.left() == []
+
+
+def test_a_container_that_somebody_has_removed(engine: Engine, tmp_path: Path) -> None:
+    victims = Victims(engine, tmp_path, "main", a="x")
+    killed_while_running(victims)
+    engine.clear()
+    _, answer, err = victims.run()
+    assert answer == RESULT, err
+    assert "was lost (the container is gone)" in err
+    assert victims.left() == []
+
+
+@pytest.mark.parametrize("point", ["after record", "before collect"])
+def test_another_boot(engine: Engine, tmp_path: Path, point: str) -> None:
+    """After a reboot Podman shows a container that ran as *created*, and any engine would start it again."""
+    victims = Victims(engine, tmp_path, "main", a="x")
+    code, _, err = victims.run(point)
+    assert code == -signal.SIGKILL, err
+    before = victims.ran()
+    change_state(victims, 3, "another-boot")
+    _, answer, err = victims.run()
+    assert answer == RESULT, err
+    assert "was lost (the machine was restarted)" in err
+    assert victims.ran() == [*before, "started", "ended"]
+    assert victims.left() == []
+
+
+def change_state(victims: Victims, field: int, value: Any) -> None:
+    """What is recorded of the running container, as another machine might have left it."""
+    with contextlib.closing(sqlite3.connect(victims.directory / ".perdure" / "perdure.db")) as database, database:
+        (state,) = database.execute("SELECT state FROM actions WHERE state IS NOT NULL").fetchone()
+        fields = msgspec.msgpack.decode(state)
+        fields[field] = value
+        database.execute("UPDATE actions SET state = ? WHERE state IS NOT NULL", (msgspec.msgpack.encode(fields),))
+
+
+def test_a_main_process_that_is_gone_unnoticed(podman: Engine, tmp_path: Path) -> None:
+    """A container whose conmon was killed is "up" for ever."""
+    victims = Victims(podman, tmp_path, "main", a="x")
+    process = victims.begin()
+    victims.wait_for(1)
+    for pid in podman.run_cli("ps", "--format", "{{.Pid}}").split():
+        with open(f"/proc/{pid}/stat") as stat:
+            conmon = int(stat.read().rpartition(")")[2].split()[1])
+        for each in (conmon, int(pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert msgspec.json.decode(out) == RESULT, err
+    assert "was lost" in err
+    assert victims.left() == []
+
+
+def test_another_engine_is_not_taken_for_this_one(docker: Engine, podman: Engine, tmp_path: Path) -> None:
+    """The run stays interrupted until the engine that has its container is there."""
+    victims = Victims(docker, tmp_path, "main", a="x")
+    killed_while_running(victims)
+    victims.environ |= podman.environ()
+    _, answer, err = victims.run()
+    assert answer["error"] == "EngineUnavailableError", err
+    assert docker.url in answer["text"]
+    assert "INTERRUPTED" in perdure_cli(victims, "ls").stdout
+    victims.environ |= docker.environ()
+    _, answer, err = victims.run()
+    assert answer == RESULT, err
+    assert victims.ran() == ["started", "ended"]
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_abort_stops_and_removes(engine: Engine, tmp_path: Path, alive: bool) -> None:
+    victims = Victims(engine, tmp_path, "slow")
+    process = victims.begin()
+    victims.wait_for(1)
+    if not alive:
+        process.kill()
+        process.communicate()
+    done = perdure_cli(victims, "abort", "r")
+    assert done.returncode == 0, done.stderr
+    if alive:
+        out, err = process.communicate(timeout=30)
+        assert msgspec.json.decode(out)["error"] == "RunAbortedError", err
+    assert victims.ran() == ["started", "stopped"]
+    assert victims.left() == []
+
+
+def test_runs_of_one_name_in_two_stores_do_not_meet(engine: Engine, tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir()
+    second.mkdir()
+    one, other = Victims(engine, first, "main", a="one"), Victims(engine, second, "main", a="other")
+    killed_while_running(one)
+    killed_while_running(other)
+    assert len(engine.run_cli("ps", "-a", "--format", "{{.Names}}").split()) == 2
+    assert one.run()[1] == {"value": ["before", "one and 3", "after"]}
+    assert other.run()[1] == {"value": ["before", "other and 3", "after"]}
+    assert (one.ran(), other.ran()) == (["started", "ended"], ["started", "ended"])
+    assert one.left() == other.left() == []
+
+
+@pytest.mark.parametrize("point", ["stop after create", "stop after record"])
+def test_a_fenced_driver_cannot_start_it(engine: Engine, tmp_path: Path, point: str) -> None:
+    """P3: frozen between the creation and the start, for longer than its lease."""
+    victims = Victims(engine, tmp_path, "main", a="x")
+    victims.environ["PERDURE_LEASE"] = "1"
+    frozen = victims.begin(point)
+    stopped_by = time.monotonic() + 20
+    while not is_stopped(frozen.pid):
+        assert time.monotonic() < stopped_by
+        time.sleep(0.02)
+    time.sleep(1.5)
+    _, answer, err = victims.run()
+    assert answer == RESULT, err
+    frozen.send_signal(signal.SIGCONT)
+    out, err = frozen.communicate(timeout=30)
+    assert "LeaseLostError" in out + err or msgspec.json.decode(out) == RESULT
+    assert victims.ran() == ["started", "ended"]
+    assert victims.left() == []
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether that process is stopped by a signal."""
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
