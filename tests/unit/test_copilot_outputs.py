@@ -277,6 +277,12 @@ def test_what_is_read_into_memory_is_bounded(out: Path, monkeypatch: pytest.Monk
     refused(list[str], out, "declare it as File", "x/2")
 
 
+def test_a_file_beside_none_is_not_read_into_memory(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (out / "x").write_bytes(b"a" * 1000)
+    monkeypatch.setattr(outputs.Entry, "read", lambda *args: pytest.fail("read"))
+    assert collect(File | None, out).size == 1000
+
+
 def test_a_sparse_file_of_a_terabyte_is_refused_at_once(out: Path) -> None:
     with open(out / "x", "wb") as file:
         file.truncate(1 << 40)
@@ -337,6 +343,9 @@ def test_a_link_that_stays_inside_is_fine(out: Path) -> None:
     (out / "x").symlink_to("deep/../link")
     assert collect(dict[str, str], out) == {"file": "text"}
     assert [*collect(Dir, out).files()] == ["file"]
+    (out / "x").unlink()
+    (out / "x").symlink_to("deep/er/..")
+    assert collect(dict[str, dict[str, str]], out) == {"er": {"file": "text"}}
     (out / "x").unlink()
     (out / "x").symlink_to("deep/..")
     assert {*collect(Dir | int, out).files()} >= {"deep/er/file"}
@@ -445,6 +454,29 @@ def test_a_directory_on_the_way_that_becomes_a_link_does_not_leak(
     monkeypatch.setattr(outputs.Entry, "child", swapping)
     refused(list[str], out)
     assert done.is_set()
+
+
+def test_a_directory_that_becomes_a_link_as_it_is_opened_does_not_leak(
+    out: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out / "x").mkdir()
+    (out / "x" / "0").write_text("mine")
+    real = os.open
+
+    def swapping(path: Any, *args: Any, **options: Any) -> int:
+        if path == "x" and not (out / "old").exists():
+            (out / "x").rename(out / "old")
+            (out / "x").symlink_to(secret)
+        return real(path, *args, **options)
+
+    for first in (1, 2):  # as it is listed, and on the way to what lies in it
+        with outputs.Outputs(str(out)) as top, monkeypatch.context() as patch:
+            entry = top.entry("x")
+            patch.setattr(os, "open", swapping)
+            with pytest.raises(outputs.Refused, match="cannot be read"):
+                entry.names() if first == 1 else entry.child("0")
+        (out / "x").unlink()
+        (out / "old").rename(out / "x")
 
 
 def test_no_descriptor_is_left_open(out: Path) -> None:

@@ -324,7 +324,7 @@ class _Life:
                         following = None
                     silent_since = silent_since or seconds()
                     if seconds() - silent_since > PATIENCE:
-                        self.attempt.suspend(EngineUnavailableError(str(error)))
+                        self.attempt.suspend(error)
                     if not warned:
                         warned = True
                         log.warning("%s: waiting for the container engine: %s", self.program.name, error)
