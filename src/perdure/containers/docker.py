@@ -176,7 +176,8 @@ class DockerEngine:
             try:
                 await (await self._ready()).images.pull(reference, platform=platform)
             except aiodocker.DockerError as error:
-                if _connection.is_outage(error):
+                # "connection refused" is the registry's here, not the engine's.
+                if _connection.is_outage(error) and "connection refused" not in error.message:
                     raise
                 text = f"The image {reference!r} is not here, and pulling it failed: {error.message.strip()}"
                 raise ImageNotFoundError(text) from error

@@ -1,0 +1,267 @@
+"""P10, and what a container gets and gives: real containers, driven in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import perdure
+import pytest
+from perdure.errors import (
+    ContainerError,
+    ImageNotFoundError,
+    OOMError,
+    OutputMissingError,
+    OutputParseError,
+    TaskTimeoutError,
+    UsageError,
+)
+from perdure.extras import ContainerTask
+from perdure.io import Dir, File
+from tests.containers.engines import IMAGE, Engine
+
+
+@pytest.fixture
+def here(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project directory of its own, with that engine; nothing is left there afterwards."""
+    monkeypatch.chdir(tmp_path)
+    perdure.init(tmp_path / "perdure.db", container_engine=engine.url)
+    yield tmp_path
+    perdure.init()
+    assert engine.run_cli("ps", "-a", "--format", "{{.Names}}").split() == []
+    root = tmp_path / "perdure.db-containers"
+    assert not root.exists() or os.listdir(root) == []
+
+
+def shell(script: str, *arguments: str, **settings: Any) -> ContainerTask:
+    """A container that runs a script."""
+    settings = {"name": "shell", "image": IMAGE, "network": "none", "local_logs": False, **settings}
+    return ContainerTask(command=["/bin/sh", "-c", script, "shell", *arguments], **settings)
+
+
+@dataclass
+class Point:
+    """A record."""
+
+    x: int
+    y: float
+
+
+def test_one_output_is_the_value_and_several_are_a_named_tuple(here: Path) -> None:
+    one = shell("echo 7 > /var/outputs/n", outputs={"n": int})
+    assert perdure.run(one).result == 7
+    several = shell("echo 7 > /var/outputs/n; echo true > /var/outputs/yes.txt", outputs={"n": int, "yes": bool})
+    found = perdure.run(several).result
+    assert (found.n, found.yes) == (7, True)
+    assert perdure.run(shell("true")).result is None
+
+
+def test_all_inputs_are_there_and_read_only(here: Path) -> None:
+    task = shell(
+        "cat /var/inputs/p > /var/outputs/p; (echo x > /var/inputs/p) 2>/dev/null && exit 1; "
+        "cat /var/inputs/inputs.json > /var/outputs/all; cat /var/inputs/numbers/1 > /var/outputs/n",
+        inputs={"p": Point, "numbers": list[int]},
+        outputs={"p": Point, "all": str, "n": int},
+    )
+    found = perdure.run(task, p=Point(1, 2.5), numbers=[4, 5]).result
+    assert found.p == Point(1, 2.5)
+    assert found.n == 5
+    assert '"numbers":[4,5]' in found.all.replace(" ", "")
+
+
+def test_a_value_is_one_element_and_never_parsed(here: Path) -> None:
+    task = shell('printf %s "$1" > /var/outputs/o', "{{.inputs.v}}", inputs={"v": str}, outputs={"o": str})
+    evil = "'; touch /var/outputs/x; echo {{.inputs.v}} $(id) \"\\"
+    assert perdure.run(task, v=evil).result == evil
+
+
+def test_files_and_directories_go_in_and_out(here: Path) -> None:
+    (here / "tree" / "sub").mkdir(parents=True)
+    (here / "tree" / "sub" / "a").write_text("a")
+    (here / "data.txt").write_text("c\nb\na\n")
+    task = shell(
+        "sort {{.inputs.f}} > /var/outputs/sorted; cp -r {{.inputs.d}} /var/outputs/copy; echo b > /var/outputs/copy/b",
+        inputs={"f": File, "d": Dir},
+        outputs={"sorted": File, "copy": Dir},
+    )
+    found = perdure.run(task, f=File.from_local(here / "data.txt"), d=Dir.from_local(here / "tree")).result
+    with found.sorted.open("r") as stream:
+        assert stream.read() == "a\nb\nc\n"
+    assert sorted(found.copy.files()) == ["b", "sub/a"]
+
+
+def test_a_users_file_cannot_be_changed_by_a_container(here: Path) -> None:
+    (here / "mine").write_text("mine")
+    task = shell("chmod 666 /var/inputs/f 2>/dev/null; echo theirs > /var/inputs/f", inputs={"f": File})
+    with pytest.raises(ContainerError):
+        perdure.run(task, f=File.from_local(here / "mine"))
+    assert (here / "mine").read_text() == "mine"
+
+
+def test_exit_codes_say_what_happened(here: Path) -> None:
+    with pytest.raises(ContainerError) as caught:
+        perdure.run(shell("echo one; echo two >&2; exit 3"))
+    error = caught.value
+    assert (error.exit_code, error.signal, error.oom_killed) == (3, None, False)
+    assert sorted(error.log_tail) == ["one", "two"]
+    assert error.command[:2] == ["/bin/sh", "-c"]
+    assert IMAGE in error.image
+    assert "sha256:" in error.image
+    assert "exit code 3" in str(error)
+    assert "two" in str(error)
+    with pytest.raises(ContainerError) as caught:
+        perdure.run(shell("sh -c 'kill -9 $$'; exit $?"))
+    assert (caught.value.exit_code, caught.value.signal) == (137, "SIGKILL")
+
+
+def test_the_last_fifty_lines(here: Path) -> None:
+    with pytest.raises(ContainerError) as caught:
+        perdure.run(shell("seq 1 300; exit 1"))
+    assert caught.value.log_tail == [str(n) for n in range(251, 301)]
+
+
+def test_out_of_memory(here: Path) -> None:
+    task = shell(
+        "head -c 200000000 /dev/zero | tail -c 200000000 > /dev/null", resources=perdure.Resources(memory="32Mi")
+    )
+    with pytest.raises(ContainerError) as caught:
+        perdure.run(task)
+    assert isinstance(caught.value, OOMError) == caught.value.oom_killed
+
+
+def test_missing_and_unfit_outputs(here: Path) -> None:
+    with pytest.raises(OutputMissingError) as missing:
+        perdure.run(shell("echo hello; echo 1 > /var/outputs/other", outputs={"n": int}))
+    assert (missing.value.output, missing.value.declared) == ("n", "int")
+    assert "other" in missing.value.found
+    with pytest.raises(OutputParseError) as unfit:
+        perdure.run(shell("echo one > /var/outputs/n", outputs={"n": int}))
+    assert (unfit.value.output, unfit.value.declared) == ("n", "int")
+    assert "one" in unfit.value.found
+    with pytest.raises(OutputParseError):
+        perdure.run(shell("ln -s /etc/passwd /var/outputs/f", outputs={"f": File}))
+    with pytest.raises(OutputParseError):
+        perdure.run(shell("mkfifo /var/outputs/f", outputs={"f": str}))
+
+
+def test_an_error_file_fails_the_task_and_may_stop_retries(here: Path) -> None:
+    count = "echo x >> /var/outputs/_ERROR"
+    with pytest.raises(ContainerError, match="reported an error: it broke"):
+        perdure.run(shell("echo it broke > /var/outputs/_ERROR"))
+    started = time.monotonic()
+    with pytest.raises(ContainerError, match="non-recoverable"):
+        perdure.run(shell(f"echo non-recoverable > /var/outputs/_ERROR; {count}; exit 1", retries=50))
+    assert time.monotonic() - started < 10
+
+
+def test_images_and_programs_that_are_not_there(here: Path) -> None:
+    with pytest.raises(ImageNotFoundError, match="no-such-image"):
+        perdure.run(shell("true", image="no-such-image:1", pull="never"))
+    with pytest.raises(ImageNotFoundError, match="no-such-image"):
+        perdure.run(shell("true", image="localhost:1/no-such-image:1"))
+    task = ContainerTask(name="absent", image=IMAGE, command=["/no/such/program"], network="none")
+    with pytest.raises((UsageError, ContainerError), match="/no/such/program"):
+        perdure.run(task)
+
+
+def test_a_timeout_that_a_program_ignores(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.containers.service.GRACE", 1.0)
+    started = time.monotonic()
+    with pytest.raises(TaskTimeoutError):
+        perdure.run(shell("trap '' TERM; while true; do sleep 1; done", timeout=0.5))
+    assert time.monotonic() - started < 10
+
+
+def test_output_files_are_readable_whoever_wrote_them(here: Path) -> None:
+    task = shell(
+        "mkdir /var/outputs/d; echo x > /var/outputs/d/f; chmod 700 /var/outputs/d; chmod 600 /var/outputs/d/f; id -u",
+        outputs={"d": Dir},
+        user="1000:1000",
+    )
+    assert list(perdure.run(task).result.files()) == ["f"]
+
+
+def test_secrets_reach_the_container_and_nothing_else(
+    here: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", "hunter2-hunter2")
+    (here / "token").write_text("token-of-mine\n")
+    task = shell(
+        'echo "$API_KEY"; cat /run/token; [ ${#API_KEY} = 15 ] || exit 9; '
+        "[ $(wc -c < /run/token) = 14 ] || exit 9; exit 1",
+        secrets=["API_KEY", perdure.Secret("token", file=str(here / "token"), mount="/run/token")],
+    )
+    with pytest.raises(ContainerError) as caught:
+        perdure.with_runcontext(name="secretive").run(task)
+    assert (caught.value.exit_code, caught.value.log_tail) == (1, ["***", "***"])
+    perdure.init(here / "perdure.db", container_engine=engine.url)
+    for path in here.rglob("*"):
+        if path.is_file() and path.name != "token":
+            data = path.read_bytes()
+            assert b"hunter2" not in data, path
+            assert b"token-of-mine" not in data, path
+    with pytest.raises(UsageError, match="secret NOT_THERE is not here"):
+        perdure.run(shell("true", secrets=["NOT_THERE"]))
+
+
+def test_settings_reach_the_container(here: Path) -> None:
+    task = shell(
+        "id -u > /var/outputs/uid; pwd > /var/outputs/cwd; echo $A$B > /var/outputs/env; "
+        "grep -c . /proc/net/dev > /var/outputs/net; grep NoNewPrivs /proc/self/status | cut -f 2 > /var/outputs/nnp",
+        outputs={"uid": int, "cwd": str, "env": str, "net": int, "nnp": int},
+        user="1000", workdir="/tmp", env_vars={"A": "a"},
+    )  # fmt: skip
+    perdure.TaskEnvironment.from_task("settings", task, env_vars={"A": "no", "B": "b"})
+    found = perdure.run(task).result
+    assert tuple(found) == (1000, "/tmp", "ab", 3, 1)
+
+
+def test_a_shared_outcome_needs_no_container(here: Path, engine: Engine) -> None:
+    settings: dict[str, Any] = {
+        "inputs": {"a": int}, "outputs": {"o": str}, "cache": "auto",
+    }  # fmt: skip
+    script = "cat /proc/sys/kernel/random/uuid > /var/outputs/o"
+    first = perdure.run(shell(script, **settings), a=1).result
+    assert perdure.run(shell(script, **settings), a=1).result == first
+    assert perdure.run(shell(script, **settings), a=2).result != first
+    assert perdure.run(shell(script + "; true", **settings), a=1).result != first
+    plain = settings | {"cache": "disable"}
+    assert perdure.run(shell(script, **plain), a=1).result != first
+
+
+def test_logs_are_kept_for_each_attempt(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    task = shell("echo out; echo err >&2; exit 1", retries=1, local_logs=True)
+    with pytest.raises(ContainerError):
+        perdure.with_runcontext(name="noisy").run(task)
+    assert capfd.readouterr().err.count("[shell] out") == 2
+    environ = {**os.environ, "PERDURE_STORE": str(here / "perdure.db")}
+    shown = subprocess.run(
+        [sys.executable, "-m", "perdure", "logs", "noisy"], env=environ, capture_output=True, text=True, check=True
+    )
+    assert sorted(shown.stdout.split()) == ["err", "err", "out", "out"]
+    assert "attempt 2" in shown.stderr
+
+
+def test_fifty_at_once_do_not_wait_for_one_another(here: Path) -> None:
+    task = shell("sleep 2; echo $1 > /var/outputs/o", "{{.inputs.n}}", inputs={"n": int}, outputs={"o": int})
+    env = perdure.TaskEnvironment("many")
+
+    @env.task
+    async def many() -> list[int]:
+        return list(await asyncio.gather(*(task(n=n) for n in range(50))))
+
+    started = time.monotonic()
+    assert perdure.run(many).result == list(range(50))
+    assert time.monotonic() - started < 50
+
+
+def test_a_container_task_outside_of_a_run(here: Path) -> None:
+    with pytest.raises(UsageError, match="needs a run: perdure.run"):
+        shell("true")()
