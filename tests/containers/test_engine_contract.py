@@ -33,40 +33,40 @@ def program(shell: str) -> Callable[[Callable[[Running], Awaitable[int]]], str]:
 
 
 @program("echo out; echo err >&2; exit 3")
-async def SPEAKS_AND_FAILS(inside: Running) -> int:
+async def speaks_and_fails(inside: Running) -> int:
     inside.out("out")
     inside.err("err")
     return 3
 
 
 @program("exec sleep 1000")
-async def DEAF(inside: Running) -> int:
+async def deaf(inside: Running) -> int:
     """Process 1 without a handler: SIGTERM does nothing to it."""
     await asyncio.sleep(1000)
     return 0
 
 
 @program("trap 'exit 143' TERM; echo ready; while :; do sleep 0.02; done")
-async def POLITE(inside: Running) -> int:
+async def polite(inside: Running) -> int:
     inside.out("ready")
     await inside.signals.get()
     return 143
 
 
 @program("i=0; while [ $i -lt 1000 ]; do echo line $i; i=$((i+1)); done")
-async def COUNTS(inside: Running) -> int:
+async def counts(inside: Running) -> int:
     inside.out("\n".join(f"line {i}" for i in range(1000)))
     return 0
 
 
 @program("sleep 2")
-async def NAPS(inside: Running) -> int:
+async def naps(inside: Running) -> int:
     await asyncio.sleep(2)
     return 0
 
 
 @program("echo first; sleep 0.7; echo second; sleep 0.7; printf third")
-async def TELLS_SLOWLY(inside: Running) -> int:
+async def tells_slowly(inside: Running) -> int:
     for text in ("first", "second", "third"):
         inside.out(text)
         await asyncio.sleep(0.7)
@@ -125,11 +125,6 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     return Subject(request.param, private)
 
 
-@pytest.fixture(params=["docker", "podman"])
-def real(request: pytest.FixtureRequest) -> Subject:
-    return Subject(request.param, request.getfixturevalue(request.param))
-
-
 def run(subject: Subject, scenario: Callable[[ContainerEngine], Awaitable[Any]]) -> Any:
     async def main() -> Any:
         async with subject.open() as engine:
@@ -169,7 +164,7 @@ async def text_of(engine: ContainerEngine, name: str, spec: ContainerSpec) -> st
 
 def test_a_life(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        spec = await sh(engine, SPEAKS_AND_FAILS)
+        spec = await sh(engine, speaks_and_fails)
         id = await engine.create("life", spec)
         created = await engine.inspect(id)
         assert created is not None
@@ -199,7 +194,7 @@ def test_a_life(subject: Subject) -> None:
 
 def test_what_runs_is_shown_running(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("runs", await sh(engine, DEAF))
+        id = await engine.create("runs", await sh(engine, deaf))
         await engine.start("runs")
         seen = await engine.inspect(id)
         assert seen is not None
@@ -215,8 +210,8 @@ def test_what_runs_is_shown_running(subject: Subject) -> None:
 
 def test_create_again_gives_the_one_that_is_there(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("twice", await sh(engine, DEAF))
-        assert await engine.create("twice", await sh(engine, SPEAKS_AND_FAILS)) == id
+        id = await engine.create("twice", await sh(engine, deaf))
+        assert await engine.create("twice", await sh(engine, speaks_and_fails)) == id
         assert len(await engine.find(LABELS)) == 1
 
     run(subject, scenario)
@@ -224,7 +219,7 @@ def test_create_again_gives_the_one_that_is_there(subject: Subject) -> None:
 
 def test_start_of_one_that_runs_changes_nothing(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("runs", await sh(engine, DEAF))
+        id = await engine.create("runs", await sh(engine, deaf))
         await engine.start("runs")
         before = await engine.inspect(id)
         assert await engine.start("runs")
@@ -237,7 +232,7 @@ def test_start_of_an_ended_one_runs_it_again(subject: Subject) -> None:
     """Every engine does so. Whoever starts looks at the state first, and holds the name."""
 
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("again", await sh(engine, SPEAKS_AND_FAILS))
+        id = await engine.create("again", await sh(engine, speaks_and_fails))
         for _ in range(2):
             assert await engine.start("again")
             await engine.wait(id)
@@ -249,7 +244,7 @@ def test_start_of_an_ended_one_runs_it_again(subject: Subject) -> None:
 
 def test_the_old_name_starts_nothing(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("old", await sh(engine, DEAF))
+        id = await engine.create("old", await sh(engine, deaf))
         assert await engine.rename(id, "new")
         assert not await engine.start("old")
         seen = await engine.inspect(id)
@@ -278,8 +273,8 @@ def test_what_is_not_there(subject: Subject) -> None:
 
 def test_find_by_all_labels(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        one = await engine.create("one", await sh(engine, DEAF, labels={"a": "1", "b": "x=y, z"}))
-        two = await engine.create("two", await sh(engine, DEAF, labels={"a": "1"}))
+        one = await engine.create("one", await sh(engine, deaf, labels={"a": "1", "b": "x=y, z"}))
+        two = await engine.create("two", await sh(engine, deaf, labels={"a": "1"}))
         await engine.start("two")
         assert {seen.id: seen.state for seen in await engine.find({"a": "1"})} == {one: "created", two: "running"}
         assert [seen.id for seen in await engine.find({"a": "1", "b": "x=y, z"})] == [one]
@@ -329,7 +324,7 @@ def test_fifty_waits_overlap(subject: Subject) -> None:
     """One connection each, and none waits for another's."""
 
     async def scenario(engine: ContainerEngine) -> None:
-        ids = [await engine.create("waited", await sh(engine, DEAF))]
+        ids = [await engine.create("waited", await sh(engine, deaf))]
         await engine.start("waited")
         waits = [asyncio.ensure_future(engine.wait(ids[0])) for _ in range(150)]
         await asyncio.sleep(0.5)
@@ -346,7 +341,7 @@ def test_fifty_waits_overlap(subject: Subject) -> None:
 
 def test_containers_overlap(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        spec = await sh(engine, NAPS)
+        spec = await sh(engine, naps)
         for index in range(5):
             await engine.create(f"nap{index}", spec)
         started = time.monotonic()
@@ -359,7 +354,7 @@ def test_containers_overlap(subject: Subject) -> None:
 
 def test_wait_for_what_was_never_started_returns(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        await engine.create("idle", await sh(engine, DEAF))
+        await engine.create("idle", await sh(engine, deaf))
         await asyncio.wait_for(engine.wait("idle"), 5)
 
     run(subject, scenario)
@@ -367,7 +362,7 @@ def test_wait_for_what_was_never_started_returns(subject: Subject) -> None:
 
 def test_wait_ends_when_it_is_removed(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("removed", await sh(engine, DEAF))
+        id = await engine.create("removed", await sh(engine, deaf))
         await engine.start("removed")
         wait = asyncio.ensure_future(engine.wait(id))
         await asyncio.sleep(0.3)
@@ -379,7 +374,7 @@ def test_wait_ends_when_it_is_removed(subject: Subject) -> None:
 
 def test_stop_asks_first(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("polite", await sh(engine, POLITE))
+        id = await engine.create("polite", await sh(engine, polite))
         await engine.start("polite")
         async for line in engine.logs(id):
             assert line.data == b"ready"
@@ -397,7 +392,7 @@ def test_stop_asks_first(subject: Subject) -> None:
 
 def test_stop_kills_after_its_grace(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("deaf", await sh(engine, DEAF))
+        id = await engine.create("deaf", await sh(engine, deaf))
         await engine.start("deaf")
         started = time.monotonic()
         await engine.stop(id, 1)
@@ -411,7 +406,7 @@ def test_stop_kills_after_its_grace(subject: Subject) -> None:
 
 def test_remove_kills_at_once(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("deaf", await sh(engine, DEAF))
+        id = await engine.create("deaf", await sh(engine, deaf))
         await engine.start("deaf")
         started = time.monotonic()
         await asyncio.gather(engine.remove(id), engine.remove(id), engine.remove("deaf"))
@@ -426,7 +421,7 @@ def test_remove_kills_at_once(subject: Subject) -> None:
 
 def test_logs_follow_and_end(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("slow", await sh(engine, TELLS_SLOWLY))
+        id = await engine.create("slow", await sh(engine, tells_slowly))
         await engine.start("slow")
         seen = [(time.monotonic(), line.data) async for line in engine.logs(id)]
         end = await engine.inspect(id)
@@ -441,7 +436,7 @@ def test_logs_follow_and_end(subject: Subject) -> None:
 def test_logs_are_whole_when_the_wait_is_over(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
         for skip in (0, 990):
-            id = await engine.create("counts", await sh(engine, COUNTS))
+            id = await engine.create("counts", await sh(engine, counts))
             await engine.start("counts")
             followed = asyncio.ensure_future(collect(engine, id, skip))
             await engine.wait(id)
@@ -464,7 +459,7 @@ def test_a_lost_connection_is_told(subject: Subject, call: str) -> None:
     """...and never taken for the container's end."""
 
     async def scenario(engine: ContainerEngine) -> None:
-        id = await engine.create("lost", await sh(engine, POLITE))
+        id = await engine.create("lost", await sh(engine, polite))
         await engine.start("lost")
         waiting = asyncio.ensure_future(engine.wait(id) if call == "wait" else read(engine, id))
         await asyncio.sleep(0.5)

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from tests.containers.engines import Engine
 from tests.containers.flows.victim import POINTS
 from tests.containers.victims import Victims

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import perdure
 import pytest
+from tests.containers.engines import IMAGE, Engine
+
+import perdure
 from perdure.errors import (
     ContainerError,
     ImageNotFoundError,
@@ -25,7 +27,6 @@ from perdure.errors import (
 )
 from perdure.extras import ContainerTask
 from perdure.io import Dir, File
-from tests.containers.engines import IMAGE, Engine
 
 
 @pytest.fixture
@@ -263,5 +264,5 @@ def test_fifty_at_once_do_not_wait_for_one_another(here: Path) -> None:
 
 
 def test_a_container_task_outside_of_a_run(here: Path) -> None:
-    with pytest.raises(UsageError, match="needs a run: perdure.run"):
+    with pytest.raises(UsageError, match="needs a run"):
         shell("true")()

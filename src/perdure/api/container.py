@@ -111,8 +111,8 @@ class ContainerTask(Task[..., Any]):
             "outputs": outputs, "input_data_dir": input_data_dir, "output_data_dir": output_data_dir,
             "metadata_format": metadata_format, "file_input_layout": file_input_layout, "local_logs": local_logs,
             "resources": resources, "env_vars": dict(env_vars or {}), "secrets": secrets, "retries": retries,
-            "timeout": timeout, "cache": cache, "network": network, "user": user, "workdir": workdir, "entrypoint": entrypoint,
-            "platform": platform, "pull": pull,
+            "timeout": timeout, "cache": cache, "network": network, "user": user, "workdir": workdir,
+            "entrypoint": entrypoint, "platform": platform, "pull": pull,
         }  # fmt: skip
         typed_inputs, typed_outputs = dict(inputs or {}), dict(outputs or {})
         for folder, what in ((input_data_dir, "input_data_dir"), (output_data_dir, "output_data_dir")):

@@ -83,8 +83,8 @@ class EngineInfo(NamedTuple):
     rootless: bool
     started_at: int | None
     """When the engine's daemon was started (microseconds since the epoch), where containers die with it; `None` where
-    they do not (Podman, Docker with live restore) or this cannot be told. Its digits differ from one call to the next
-    as clocks do."""
+    they do not (Podman, Docker with live restore) or this cannot be told. Right to a tenth of
+    a second."""
     instance: str | None
     """Names that very start of the daemon, always the same text; `None` where `started_at` is."""
 
@@ -119,15 +119,20 @@ class ContainerEngine(Protocol):
         lines of the build where it fails."""
 
     async def create(self, name: str, spec: ContainerSpec) -> str:
-        """Create a container that is not started; its id. Where one of that name is there already, that one's id.
-        `UsageError` where the engine refuses the specification, in the engine's words."""
+        """Create a container that is not started; its id. Where one of that name is there already, that one's id,
+        whatever its specification. `UsageError` where the engine refuses the specification, in the engine's words (some
+        mistakes, such as a network that does not exist, only come out when it is started); `ImageNotFoundError` where
+        the image is gone."""
 
     async def rename(self, id: str, name: str) -> bool:
-        """Give a container another name; `False` if it is not there. The old name reaches it no longer."""
+        """Give a container another name; `False` if it is not there. The old name reaches it no longer. Fine if it
+        bears that name already."""
 
     async def start(self, name: str) -> bool:
         """Start the container of that *name*; `False` if none has it (any more). Nothing happens to one that runs.
-        `UsageError` where it cannot start (no such program in the image, for instance), in the engine's words."""
+        One that has ended runs again: whoever starts has looked at its state before, and owns its name.
+        `UsageError` where it cannot start (no such program in the image, for instance), in the engine's words; it is
+        still *created* then."""
 
     async def inspect(self, id: str) -> Seen | None:
         """A container by id or name; `None`: not there."""
@@ -136,10 +141,13 @@ class ContainerEngine(Protocol):
         """All containers, in whatever state, that carry all these labels."""
 
     async def wait(self, id: str) -> None:
-        """Returns when the container has stopped running or is not there (any more)."""
+        """Returns when the container does not run: it has ended, was never started, or is not there (any more). Also,
+        where that can be seen, when its main process is gone and the engine does not notice (Podman, whose monitor was
+        killed): then `inspect` still shows it running, with a `pid` that no process has."""
 
     def logs(self, id: str, *, skip: int = 0) -> AsyncIterator[LogLine]:
-        """What it has written, from its first line but for `skip`, and what it writes until it ends."""
+        """What it has written, from its first line but for `skip`, and what it writes until it ends. Nothing where it
+        is not there. The order between the two streams is not kept."""
 
     async def stop(self, id: str, grace: float) -> None:
         """SIGTERM, up to `grace` seconds, SIGKILL. Fine if it does not run or is not there."""
