@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import re
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -19,7 +20,7 @@ import aiodocker
 import aiohttp
 from aiodocker.containers import DockerContainer
 
-from perdure.containers import _build, _connection, _identity, _processes, _wire
+from perdure.containers import _archive, _build, _connection, _identity, _processes, _wire
 from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
@@ -348,6 +349,17 @@ class DockerEngine:
             except aiodocker.DockerError as error:
                 if error.status not in (404, 409):  # not there, or just being removed
                     raise
+
+    async def copy_out(self, id: str, path: str, to: str) -> None:
+        with tempfile.TemporaryFile(dir=os.path.dirname(to)) as spool:
+            async with self._asking(None):
+                docker = await self._ready()
+                query = docker._query(f"containers/{id}/archive", params={"path": path}, timeout=_ENDLESS)
+                async with query as response:
+                    async for data in response.content.iter_chunked(1 << 18):
+                        spool.write(data)
+            spool.seek(0)
+            await asyncio.to_thread(_archive.unpack, spool, to)
 
     async def stop(self, id: str, grace: float) -> None:
         async with self._asking(grace + WORK):

@@ -149,6 +149,10 @@ class ContainerEngine(Protocol):
         """What it has written, from its first line but for `skip`, and what it writes until it ends. Nothing where it
         is not there. The order between the two streams is not kept."""
 
+    async def copy_out(self, id: str, path: str, to: str) -> None:
+        """Copy the directory `path` of a container, whatever its state, into `to`, an empty directory of this machine:
+        all of it readable for this process, whoever owned it. Files, directories and links only."""
+
     async def stop(self, id: str, grace: float) -> None:
         """SIGTERM, up to `grace` seconds, SIGKILL. Fine if it does not run or is not there."""
 

@@ -18,6 +18,7 @@ import asyncio
 import logging
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -242,7 +243,7 @@ class _Life:
             *program.interface.stage(self.values, place.inputs, program.input_dir),
         ]
         if secrets.files:
-            os.makedirs(place.secrets, mode=0o755, exist_ok=True)
+            os.makedirs(place.secrets, mode=0o700, exist_ok=True)
             for number, (target, data) in enumerate(secrets.files.items()):
                 source = os.path.join(place.secrets, str(number))
                 with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444), "wb") as stream:
@@ -438,17 +439,34 @@ class _Life:
     # -- its outcome -------------------------------------------------------------------------------------------
 
     async def _outcome(self, started: _Started, seen: Seen, sink: LogSink) -> Any:
-        place = self.place
-        reported = await self.containers.in_thread(lambda: check_error_file(place.outputs))
+        outputs = await self._outputs(started.id)
+        reported = await self.containers.in_thread(lambda: check_error_file(outputs))
         if seen.exit_code != 0 or reported is not None:
             raise self._failure(started, seen, sink, reported)
         try:
-            found = await self.containers.in_thread(lambda: self.program.interface.collect(place.outputs))
+            found = await self.containers.in_thread(lambda: self.program.interface.collect(outputs))
         except OutputMissingError as error:
             if sink.tail:
                 error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in list(sink.tail)[-10:]))
             raise
         return self.program.shape(found)
+
+    async def _outputs(self, id: str) -> str:
+        """Where this process can read what the container has left."""
+        place = self.place
+        if await self.containers.in_thread(place.is_readable):
+            return place.outputs
+
+        def empty() -> None:
+            shutil.rmtree(place.copied, ignore_errors=True)
+            os.mkdir(place.copied, 0o700)
+
+        async def copy() -> None:
+            await self.containers.in_thread(empty)
+            await (await self.containers.engine()).copy_out(id, self.program.output_dir, place.copied)
+
+        await self._patiently(copy)
+        return place.copied
 
     def _failure(
         self, started: _Started, seen: Seen, sink: LogSink, reported: tuple[str, bool] | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -226,6 +227,13 @@ class MemoryEngine:
             if container.state != "running":
                 return
             await self._change(container)
+
+    async def copy_out(self, id: str, path: str, to: str) -> None:
+        await self._reach()
+        container = self._at(id)
+        assert container is not None
+        inside = Running(container.spec, container.name, container.signals, container.lines.append)
+        shutil.copytree(inside.path(path), to, symlinks=True, dirs_exist_ok=True)
 
     async def stop(self, id: str, grace: float) -> None:
         await self._reach()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import struct
+import subprocess
 from collections.abc import Iterator
 from hashlib import blake2b
 from typing import NamedTuple
@@ -58,6 +60,11 @@ class Place(NamedTuple):
         return os.path.join(self.path, "outputs")
 
     @property
+    def copied(self) -> str:
+        """The same, copied for a process that may not read it there."""
+        return os.path.join(self.path, "copied")
+
+    @property
     def secrets(self) -> str:
         """Files that hold secrets; in memory where the system has a file system there, and gone with the attempt."""
         shm = "/dev/shm"
@@ -80,6 +87,8 @@ class Place(NamedTuple):
             os.mkdir(self.outputs)
             # The container may run as any user.
             os.chmod(self.outputs, 0o777)
+            if os.geteuid() != 0:
+                _share_with_us(self.outputs)
         except OSError as error:
             raise StoreError(f"{self.path}: the files of a container cannot be put there: {error}") from error
 
@@ -94,8 +103,46 @@ class Place(NamedTuple):
     def clear(self) -> None:
         """Remove all of it. Files that may not be removed stay, and a message of the system's is raised."""
         shutil.rmtree(self.secrets, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.path)
+        except PermissionError:
+            # Rootless Podman's users are users of a namespace that it can enter.
+            podman = shutil.which("podman")
+            if podman is not None:
+                subprocess.run([podman, "unshare", "rm", "-rf", self.path], capture_output=True, check=False)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.path)
+
+    def is_readable(self) -> bool:
+        """Whether this process may read all that the container has left."""
+        if os.geteuid() == 0:
+            return True
+        for folder, names, files in os.walk(self.outputs, onerror=_raised):
+            if not all(os.access(os.path.join(folder, name), os.R_OK | os.X_OK) for name in names):
+                return False
+            for name in files:
+                path = os.path.join(folder, name)
+                if not os.path.islink(path) and not os.access(path, os.R_OK):
+                    return False
+        return True
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
+def _share_with_us(folder: str) -> None:
+    """Let what other users create in there be ours too: an access control list that all of it inherits.
+
+    The extended attribute's format is Linux's `posix_acl_xattr.h`: version 2, then tag, permissions and id of each
+    entry. Where the file system knows none, what we may not read is copied by the engine instead.
+    """
+    user_obj, user, group_obj, mask, other, nobody = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+    entries = ((user_obj, nobody), (user, os.geteuid()), (group_obj, nobody), (mask, nobody), (other, nobody))
+    data = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, id) for tag, id in entries)
+    with contextlib.suppress(OSError, AttributeError):
+        os.setxattr(folder, "system.posix_acl_default", data)
 
 
 def key_of(uid: bytes, action: int, attempt: int) -> str:
