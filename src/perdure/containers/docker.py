@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import posixpath
 import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -359,7 +360,7 @@ class DockerEngine:
                     async for data in response.content.iter_chunked(1 << 18):
                         spool.write(data)
             spool.seek(0)
-            await asyncio.to_thread(_archive.unpack, spool, to)
+            await asyncio.to_thread(_archive.unpack, spool, posixpath.basename(path), to)
 
     async def stop(self, id: str, grace: float) -> None:
         async with self._asking(grace + WORK):
