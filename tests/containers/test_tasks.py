@@ -250,6 +250,37 @@ def test_logs_are_kept_for_each_attempt(here: Path, capfd: pytest.CaptureFixture
     assert "attempt 2" in shown.stderr
 
 
+def test_logs_are_followed_until_the_run_has_ended(here: Path, engine: Engine) -> None:
+    program = """
+import perdure
+from perdure.extras import ContainerTask
+talk = ContainerTask(name="talk", image="perdure-test/busybox:1", network="none", local_logs=False,
+                     command=["/bin/sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.5; done"])
+"""
+    (here / "talk.py").write_text(program)
+    environ = {**os.environ, **engine.environ(), "PERDURE_STORE": str(here / "perdure.db")}
+    cli = [sys.executable, "-m", "perdure"]
+    run = subprocess.Popen([*cli, "-q", "run", "talk.py", "talk", "--name", "r"], cwd=here, env=environ)
+    log = next_log(here)
+    followed = subprocess.Popen([*cli, "logs", "r", "-f"], cwd=here, env=environ, stdout=subprocess.PIPE, text=True)
+    assert followed.stdout is not None
+    assert followed.stdout.readline() == "1\n"
+    early = run.poll() is None
+    rest = followed.communicate(timeout=20)[0]
+    assert (rest, run.wait(10), early) == ("2\n3\n4\n", 0, True)
+    assert log.read_text() == "1\n2\n3\n4\n"
+
+
+def next_log(here: Path) -> Path:
+    """The first log that appears."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        for path in here.glob("perdure.db-logs/*/*.log"):
+            return path
+        time.sleep(0.02)
+    raise AssertionError("no log")
+
+
 def test_fifty_at_once_do_not_wait_for_one_another(here: Path) -> None:
     task = shell("sleep 2; echo $1 > /var/outputs/o", "{{.inputs.n}}", inputs={"n": int}, outputs={"o": int})
     env = perdure.TaskEnvironment("many")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from perdure.containers.docker import DockerEngine
@@ -24,6 +25,7 @@ PODMAN_SOCKETS: Final = ("/run/podman/podman.sock", "$XDG_RUNTIME_DIR/podman/pod
 """Root's, and a user's own."""
 
 SCHEMES: Final = ("unix", "tcp", "http", "https")
+_OWN_PREFIX: Final = "perdure-podman-"
 STARTUP: Final = 30.0
 """Seconds for it to come up."""
 
@@ -142,7 +144,8 @@ async def _answering(engine: DockerEngine) -> DockerEngine:
 async def _own_service(program: str, environ: Mapping[str, str]) -> ContainerEngine:
     """Podman's API on a private socket, for this process alone: ended by `close`, or by the kernel when the thread
     that ran this ends, whatever ended it. Its containers belong to their own monitors and go on without it."""
-    directory = tempfile.mkdtemp(prefix="perdure-podman-")
+    _remove_stale()
+    directory = tempfile.mkdtemp(prefix=f"{_OWN_PREFIX}{os.getpid()}-")
     path = os.path.join(directory, "podman.sock")
     log = os.path.join(directory, "log")
     # No idle time after which it ends by itself: while a container runs there need not be a connection.
@@ -177,6 +180,28 @@ async def _own_service(program: str, environ: Mapping[str, str]) -> ContainerEng
     except BaseException:
         end()
         raise
+
+
+def _remove_stale() -> None:
+    """What processes have left that were killed."""
+    top = tempfile.gettempdir()
+    for name in os.listdir(top):
+        pid = name.removeprefix(_OWN_PREFIX).partition("-")[0]
+        path = os.path.join(top, name)
+        if name.startswith(_OWN_PREFIX) and pid.isdecimal() and not _lives(int(pid)):
+            with suppress(OSError):
+                if os.lstat(path).st_uid == os.geteuid():
+                    shutil.rmtree(path)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _preexec() -> Callable[[], None] | None:
