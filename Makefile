@@ -30,7 +30,8 @@ demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(BIN)/python scripts/demo.py
 
 test: check faketime ## everything: lint, types, layers, all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore tests/containers $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 tests/containers
 
 check: $(STAMP) ## lint, format, types and layers, without running tests
 	$(BIN)/ruff check .

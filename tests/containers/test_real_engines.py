@@ -13,7 +13,8 @@ import pytest
 from tests.containers.engines import IMAGE, Engine
 from tests.containers.test_engine_contract import LABELS, Subject, finish, run, sh, text_of
 
-from perdure.containers.engine import ContainerEngine, ContainerSpec, LogLine, Mount
+from perdure.containers._wire import config
+from perdure.containers.engine import ContainerEngine, ContainerSpec, Mount
 from perdure.errors import ContainerError, ImageNotFoundError, UsageError
 
 
@@ -58,31 +59,36 @@ def test_no_new_privileges(real: Subject) -> None:
     run(real, scenario)
 
 
-def test_mounts(real: Subject, tmp_path: Path) -> None:
-    """Names with all that a shorter way of writing mounts would trip over."""
-    inputs = tmp_path / "in: a,b=c"
+@pytest.mark.parametrize("odd", ["in: b=c", "in a,b=c", "in:a,b"])
+def test_mounts(real: Subject, tmp_path: Path, odd: str) -> None:
+    """Names with all that a shorter way of writing mounts would trip over. Podman bears all but both at once."""
+    if real.kind == "podman" and odd == "in:a,b":
+        with pytest.raises(UsageError, match="a colon and a comma"):
+            config(ContainerSpec(image="x", mounts=(Mount(odd, "/x", True),)), podman=True)
+        return
+    inputs = tmp_path / odd
     outputs = tmp_path / "out"
     inputs.mkdir()
     outputs.mkdir()
     (inputs / "file").write_text("content")
-    (tmp_path / "single:file").write_text("alone")
+    (tmp_path / "file:single").write_text("alone")
 
     async def scenario(engine: ContainerEngine) -> None:
         spec = await sh(
             engine,
-            "cat '/x: y,z/file' /one; echo > '/x: y,z/new'; echo changed > /one; echo written > /out/new",
+            "cat '/x y=z/file' /one; echo > '/x y=z/new'; echo changed > /one; echo written > /out/new",
             mounts=(
-                Mount(str(inputs), "/x: y,z", True),
-                Mount(str(tmp_path / "single:file"), "/one", True),
+                Mount(str(inputs), "/x y=z", True),
+                Mount(str(tmp_path / "file:single"), "/one", True),
                 Mount(str(outputs), "/out", False),
             ),
         )
         code, lines = await finish(engine, "mounts", spec)
         assert code == 0
-        assert lines[0] == LogLine("stdout", b"contentalone")
+        assert [line.data for line in lines if line.stream == "stdout"] == [b"contentalone"]
         assert sum(b"Read-only" in line.data for line in lines) == 2
         assert os.listdir(inputs) == ["file"]
-        assert (tmp_path / "single:file").read_text() == "alone"
+        assert (tmp_path / "file:single").read_text() == "alone"
         assert (outputs / "new").read_text() == "written\n"
 
     run(real, scenario)
@@ -115,8 +121,9 @@ def test_limits(real: Subject) -> None:
 
 def test_out_of_memory_is_told(real: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        # A string that doubles: 64 MiB are soon too few.
-        spec = await sh(engine, "x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done", memory=64 << 20)
+        # A string that doubles: 64 MiB are soon too few. Podman with control groups of version 1 does not say what
+        # happened; the kernel does, to those who watched the process.
+        spec = await sh(engine, "sleep 0.5; x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done", memory=64 << 20)
         id = await engine.create("greedy", spec)
         await engine.start("greedy")
         await engine.wait(id)
@@ -160,13 +167,12 @@ def test_entrypoint_and_command(
 
 @pytest.mark.parametrize(
     ("program", "code"),
-    [("exit 0", 0), ("exit 42", 42), ("exit 255", 255), ("kill -9 $$; sleep 9", 0), ("sh -c 'kill -9 $$'", 137)],
-    ids=["0", "42", "255", "process-1-is-immune-from-inside", "137"],
+    [("exit 0", 0), ("exit 42", 42), ("exit 255", 255), ("sh -c 'kill -9 $$'; exit $?", 137)],
+    ids=["0", "42", "255", "137"],
 )
 def test_exit_codes(real: Subject, program: str, code: int) -> None:
     async def scenario(engine: ContainerEngine) -> None:
-        text = program.replace("sleep 9", "exit 0")
-        assert (await finish(engine, "exits", await sh(engine, text)))[0] == code
+        assert (await finish(engine, "exits", await sh(engine, program)))[0] == code
 
     run(real, scenario)
 

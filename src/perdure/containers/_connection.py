@@ -12,6 +12,9 @@ import aiohttp
 
 from perdure.errors import UsageError
 
+NO_CONNECTION: Final = 900
+"""The client's own status, of a request that reached nobody."""
+
 _OUTAGES: Final = ("shutting down", "transport is closing", "connection refused", "connection error", "unavailable")
 """What an engine says in a 500 when it is the one that cannot, and not the request that is wrong."""
 
@@ -40,7 +43,7 @@ async def close(docker: aiodocker.Docker) -> None:
 
 def is_outage(error: aiodocker.DockerError) -> bool:
     """Whether the engine cannot, rather than the request being wrong."""
-    if error.status in (502, 503, 504, 900):
+    if error.status in (502, 503, 504, NO_CONNECTION):
         return True
     return error.status >= 500 and any(words in error.message for words in _OUTAGES)
 

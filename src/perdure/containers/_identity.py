@@ -9,6 +9,7 @@ import platform
 import socket
 import struct
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,6 +97,12 @@ def daemon_start(url: str) -> tuple[int, str] | None:
 def _process_start(pid: int) -> tuple[int, str]:
     with open(f"/proc/{pid}/stat", "rb") as file:
         ticks = int(file.read().rsplit(b")", 1)[1].split()[19])
+    return _wall(pid, ticks), f"{pid}.{ticks}"
+
+
+@lru_cache(maxsize=8)
+def _wall(pid: int, ticks: int) -> int:
+    """The wall clock's time at a number of ticks after boot; the same answer each time for a process."""
     since_boot = ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
     # Not /proc/stat's btime: that has whole seconds.
-    return clock.wall() - clock.SystemClock().boot() + since_boot, f"{pid}.{ticks}"
+    return clock.wall() - clock.SystemClock().boot() + since_boot

@@ -5,24 +5,33 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import NamedTuple
+
+
+class End(NamedTuple):
+    """How a process ended, as far as the kernel still tells."""
+
+    oom_killed: bool
+
 
 if sys.platform == "linux":
 
-    async def ended(pid: int, container: str) -> bool:
-        """For the processes of an engine on this machine: returns `True` when that one of that container has ended;
-        `False` at once where it cannot be told (another process namespace, no control groups)."""
+    async def ended(pid: int, container: str) -> End | None:
+        """For the processes of an engine on this machine: returns when that one of that container has ended; `None` at
+        once where it cannot be told (another process namespace, no control groups)."""
         if pid <= 0:
-            return False
+            return None
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
-            return True
+            return End(False)
         except OSError:
-            return False
+            return None
         try:
             # Only with the descriptor in hand: the number cannot be given to another process any more.
-            if not _belongs(pid, container):
-                return False
+            groups = _cgroups(pid)
+            if not any(container in path for path in groups.values()):
+                return None
             loop = asyncio.get_running_loop()
             done: asyncio.Future[None] = loop.create_future()
             loop.add_reader(fd, _settle, done)
@@ -30,7 +39,7 @@ if sys.platform == "linux":
                 await done
             finally:
                 loop.remove_reader(fd)
-            return True
+            return End(_oom_kills(groups) > 0)
         finally:
             os.close(fd)
 
@@ -38,16 +47,30 @@ if sys.platform == "linux":
         if not done.done():
             done.set_result(None)
 
-    def _belongs(pid: int, container: str) -> bool:
-        """Engines name a container's control groups after it."""
+    def _cgroups(pid: int) -> dict[str, str]:
+        """Control groups by hierarchy; engines name them after their containers. Version 2 has the name ""."""
         try:
             with open(f"/proc/{pid}/cgroup") as file:
-                return container in file.read()
+                fields = [line.rstrip("\n").split(":", 2) for line in file]
         except OSError:
-            return False
+            return {}
+        return {hierarchy: path for _, hierarchy, path in fields}
+
+    def _oom_kills(groups: dict[str, str]) -> int:
+        """How many processes of the group the kernel has killed for its use of memory, if the group is still there."""
+        if "memory" in groups:
+            name = f"/sys/fs/cgroup/memory{groups['memory']}/memory.oom_control"
+        else:
+            name = f"/sys/fs/cgroup{groups.get('', '')}/memory.events"
+        try:
+            with open(name) as file:
+                counts = dict(line.split() for line in file)
+        except (OSError, ValueError):
+            return 0
+        return int(counts.get("oom_kill", 0))
 
 else:
 
-    async def ended(pid: int, container: str) -> bool:
+    async def ended(pid: int, container: str) -> End | None:
         """Engines run in virtual machines here."""
-        return False
+        return None

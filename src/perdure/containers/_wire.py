@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from perdure.containers.engine import ContainerSpec, Image, LogLine, Seen
+from perdure.errors import UsageError
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes; what is longer comes in pieces."""
@@ -45,12 +46,19 @@ def config(spec: ContainerSpec, *, podman: bool) -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges"],
         # Not the one that the engine is set up with: its logs might not be readable, or be thrown away or thinned out.
         "LogConfig": {"Type": "json-file", "Config": {}},
-        # Mounts, not Binds: a Bind is one text with colons, and paths may contain colons.
-        "Mounts": [
-            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
-            for mount in spec.mounts
-        ],
     }
+    for mount in spec.mounts:
+        both = mount.source + mount.target
+        if podman and ":" not in both:
+            # Podman takes its Mounts apart at commas.
+            host.setdefault("Binds", []).append(f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}")
+        elif podman and "," in both:
+            raise UsageError(f"Podman can mount no path with a colon and a comma: {mount.source} as {mount.target}.")
+        else:
+            # Not a Bind: that is one text with colons, and paths may contain colons.
+            host.setdefault("Mounts", []).append(
+                {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+            )
     if spec.network is not None:
         host["NetworkMode"] = spec.network
     if spec.memory is not None:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final
 
 from perdure.containers.docker import DockerEngine
@@ -25,7 +24,7 @@ PODMAN_SOCKETS: Final = ("/run/podman/podman.sock", "$XDG_RUNTIME_DIR/podman/pod
 """Root's, and a user's own."""
 
 SCHEMES: Final = ("unix", "tcp", "http", "https")
-_OWN_PREFIX: Final = "perdure-podman-"
+_DIRECTORY: Final = "perdure-podman-"
 STARTUP: Final = 30.0
 """Seconds for it to come up."""
 
@@ -144,14 +143,14 @@ async def _answering(engine: DockerEngine) -> DockerEngine:
 async def _own_service(program: str, environ: Mapping[str, str]) -> ContainerEngine:
     """Podman's API on a private socket, for this process alone: ended by `close`, or by the kernel when the thread
     that ran this ends, whatever ended it. Its containers belong to their own monitors and go on without it."""
-    _remove_stale()
-    directory = tempfile.mkdtemp(prefix=f"{_OWN_PREFIX}{os.getpid()}-")
+    await asyncio.to_thread(_sweep)
+    directory = tempfile.mkdtemp(prefix=f"{_DIRECTORY}{os.getpid()}-")
     path = os.path.join(directory, "podman.sock")
     log = os.path.join(directory, "log")
     # No idle time after which it ends by itself: while a container runs there need not be a connection.
     command = [program, "system", "service", "--time=0", f"unix://{path}"]
     # Not in a thread of a pool: the kernel's signal comes when the thread ends that started it.
-    with open(log, "wb") as output:  # noqa: ASYNC230 - before anything else can wait for this loop
+    with open(log, "wb") as output:  # noqa: ASYNC230
         service = subprocess.Popen(  # noqa: ASYNC220 - takes about a millisecond
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(environ), preexec_fn=_preexec()
         )
@@ -170,7 +169,7 @@ async def _own_service(program: str, environ: Mapping[str, str]) -> ContainerEng
         waited = 0.0
         while _obstacle(path) is not None:
             if service.poll() is not None or waited > STARTUP:
-                with open(log, errors="replace") as output_again:  # noqa: ASYNC230 - the way out
+                with open(log, errors="replace") as output_again:  # noqa: ASYNC230
                     said = output_again.read()[-2000:].strip()
                 raise EngineUnavailableError(f"`{' '.join(command)}` does not come up:\n{said}")
             await asyncio.sleep(pause)
@@ -182,26 +181,17 @@ async def _own_service(program: str, environ: Mapping[str, str]) -> ContainerEng
         raise
 
 
-def _remove_stale() -> None:
-    """What processes have left that were killed."""
-    top = tempfile.gettempdir()
-    for name in os.listdir(top):
-        pid = name.removeprefix(_OWN_PREFIX).partition("-")[0]
-        path = os.path.join(top, name)
-        if name.startswith(_OWN_PREFIX) and pid.isdecimal() and not _lives(int(pid)):
-            with suppress(OSError):
-                if os.lstat(path).st_uid == os.geteuid():
-                    shutil.rmtree(path)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
+def _sweep() -> None:
+    """Remove the directories of processes that were killed."""
+    for name in os.listdir(tempfile.gettempdir()):
+        pid = name.removeprefix(_DIRECTORY).partition("-")[0]
+        if name.startswith(_DIRECTORY) and pid.isdigit():
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
+            except OSError:
+                pass  # somebody else's
 
 
 def _preexec() -> Callable[[], None] | None:

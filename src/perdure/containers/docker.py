@@ -23,6 +23,7 @@ from aiodocker.containers import DockerContainer
 
 from perdure.containers import _archive, _build, _connection, _identity, _processes, _wire
 from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
+from perdure.core import clock
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
 QUICK: Final = 60.0
@@ -48,6 +49,8 @@ class DockerEngine:
         """Podman's version; `None`: it is Docker."""
         self._podman_known: tuple[str, object, EngineInfo] | None = None
         self._one_asks = asyncio.Lock()
+        self._oom_killed: set[str] = set()
+        """Ids of containers whose end by the kernel was seen here."""
 
     # ---- the engine
 
@@ -251,7 +254,12 @@ class DockerEngine:
     async def inspect(self, id: str) -> Seen | None:
         async with self._asking(QUICK):
             shown = await self._show(id)
-        return None if shown is None else _wire.seen(shown)
+        if shown is None:
+            return None
+        seen = _wire.seen(shown)
+        # Podman's monitor often misses why a process was killed when that was the container's first one.
+        missed = seen.id in self._oom_killed and seen.exit_code == 137
+        return seen._replace(oom_killed=True) if missed else seen
 
     async def find(self, labels: dict[str, str]) -> list[Seen]:
         wanted = [f"{name}={value}" for name, value in labels.items()]
@@ -287,8 +295,11 @@ class DockerEngine:
         container = await self.inspect(id)
         if container is None or not _runs(container):
             return True
-        if not await _processes.ended(container.pid, container.id):
+        ended = await _processes.ended(container.pid, container.id)
+        if ended is None:
             return False
+        if ended.oom_killed:
+            self._oom_killed.add(container.id)
         for pause in (0.002, 0.005, 0.01, 0.02, 0.05, *(0.1,) * 50):
             if not _runs(await self.inspect(id)):
                 break
@@ -296,46 +307,33 @@ class DockerEngine:
         return True
 
     async def logs(self, id: str, *, skip: int = 0) -> AsyncIterator[LogLine]:
-        if _runs(await self.inspect(id)):
-            lines = _wire.Lines(skip)
-            followed = self._log_data(id, follow=True)
-            # Podman notices the end of a container late, and lets a log that is followed go on for as long.
-            async for data in self._until_end(id, followed) if self._podman else followed:
-                for line in lines.feed(data):
-                    yield line
-            # Docker keeps a last line without a newline from those who follow; and who knows why the stream ended.
-            await self.wait(id)
-            skip += lines.given
-        lines = _wire.Lines(skip)
-        async for data in self._log_data(id, follow=False):
-            for line in lines.feed(data):
-                yield line
+        end = asyncio.ensure_future(self.wait(id))
+        try:
+            while True:
+                ended = end.done()
+                began = clock.perf()
+                lines = _wire.Lines(skip)
+                # Podman loses lines on the way to those who follow, when there are many of them.
+                async for data in self._log_data(id, follow=not ended and self._podman is None):
+                    for line in lines.feed(data):
+                        yield line
+                if ended:
+                    break
+                skip += lines.given
+                if self._podman is None:
+                    # Docker keeps a last line without a newline from those who follow: one more look, at the end.
+                    await end
+                else:
+                    # Each look reads the whole log: at most a tenth of the time is spent on it.
+                    await asyncio.wait({end}, timeout=max(0.25, 10 * (clock.perf() - began) / 1e9))
+            end.result()
+        finally:
+            end.cancel()
+            await asyncio.wait({end})
         if lines.torn:
             raise EngineUnavailableError(f"The logs of {id} from {self.url} broke off.")
         for line in lines.end():
             yield line
-
-    async def _until_end(self, id: str, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """What comes until the container has ended; some of it may be missing."""
-        end = asyncio.ensure_future(self.wait(id))
-        pending: set[asyncio.Future[Any]] = {end}
-        try:
-            while True:
-                data = asyncio.ensure_future(anext(stream))
-                pending.add(data)
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if not data.done():
-                    end.result()
-                    return
-                pending.discard(data)
-                try:
-                    yield data.result()
-                except StopAsyncIteration:
-                    return
-        finally:
-            for future in pending:
-                future.cancel()
-            await asyncio.wait(pending)
 
     async def _log_data(self, id: str, *, follow: bool) -> AsyncIterator[bytes]:
         async with self._asking(None):
@@ -449,7 +447,8 @@ class DockerEngine:
         except TimeoutError as error:
             raise EngineUnavailableError(f"{self.url} has not answered for {seconds or 0:.0f} s.") from error
         except aiodocker.DockerError as error:
-            raise EngineUnavailableError(f"{self.url}: {error.message.strip()}") from error
+            said = "does not answer" if error.status == _connection.NO_CONNECTION else "fails"
+            raise EngineUnavailableError(f"{self.url} {said}: {error.message.strip()}") from error
         except (aiohttp.ClientError, OSError, EOFError) as error:
             raise EngineUnavailableError(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
