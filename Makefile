@@ -12,7 +12,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DBOS_STAMP := .venvs/dbos/.installed
 BENCH_ARGS ?=
-PYTEST_ARGS ?=
 
 .PHONY: help venv demo test check format faketime bench clean
 
@@ -30,8 +29,8 @@ demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(BIN)/python scripts/demo.py
 
 test: check faketime ## everything: lint, types, layers, all tests
-	$(BIN)/python -m pytest --ignore tests/containers $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -n 2 tests/containers
+	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/crash tests/containers/test_engines.py
+	$(BIN)/python -m pytest -n 2 tests/containers --ignore tests/containers/test_engines.py
 
 check: $(STAMP) ## lint, format, types and layers, without running tests
 	$(BIN)/ruff check .

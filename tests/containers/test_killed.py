@@ -19,7 +19,9 @@ def test_one_container_ever_runs_and_none_is_left(engine: Engine, tmp_path: Path
     code, answer, err = victims.run()
     assert answer == {"value": ["before", "x and 3", "after"]}, err
     assert victims.ran() == ["started", "ended"]
-    assert victims.notes() == ["before", "after"]
+    # What is removed is removed beside the next step, which may have been under way when the process died (P2).
+    assert victims.notes()[:2] == ["before", "after"]
+    assert len(victims.notes()) == 2 or "remove" in point
     assert victims.left() == []
 
 
