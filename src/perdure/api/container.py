@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import os
 import re
 import sys
@@ -110,11 +111,14 @@ class ContainerTask(Task[..., Any]):
             "name": name, "image": image, "command": command, "arguments": arguments, "inputs": inputs,
             "outputs": outputs, "input_data_dir": input_data_dir, "output_data_dir": output_data_dir,
             "metadata_format": metadata_format, "file_input_layout": file_input_layout, "local_logs": local_logs,
-            "resources": resources, "env_vars": dict(env_vars or {}), "secrets": secrets, "retries": retries,
+            "resources": resources, "env_vars": env_vars, "secrets": secrets, "retries": retries,
             "timeout": timeout, "cache": cache, "network": network, "user": user, "workdir": workdir,
             "entrypoint": entrypoint, "platform": platform, "pull": pull,
         }  # fmt: skip
-        typed_inputs, typed_outputs = dict(inputs or {}), dict(outputs or {})
+        typed_inputs, typed_outputs = _types(inputs, "inputs", where), _types(outputs, "outputs", where)
+        for each, what in ((user, "user"), (network, "network"), (workdir, "workdir"), (platform, "platform")):
+            if each is not None and (not isinstance(each, str) or not each):
+                raise UsageError(f"{where}: {what} must be text, not {each!r}")
         for folder, what in ((input_data_dir, "input_data_dir"), (output_data_dir, "output_data_dir")):
             if not isinstance(folder, str) or not os.path.isabs(folder) or os.path.normpath(folder) == "/":
                 raise UsageError(f"{where}: {what} must be an absolute path in the container, not {folder!r}")
@@ -127,6 +131,8 @@ class ContainerTask(Task[..., Any]):
             raise UsageError(f"{where}: file_input_layout must be DIRECT or NAMED_DIR, not {file_input_layout!r}")
         if pull not in ("missing", "always", "never"):
             raise UsageError(f"{where}: pull must be 'missing', 'always' or 'never', not {pull!r}")
+        if not isinstance(env_vars or {}, Mapping):
+            raise UsageError(f"{where}: env_vars must map names to text, not {env_vars!r}")
         for key, value in dict(env_vars or {}).items():
             if not isinstance(key, str) or not isinstance(value, str) or not key or "=" in key or "\0" in key + value:
                 raise UsageError(f"{where}: env_vars must map names to text; {key!r} does not")
@@ -166,9 +172,13 @@ class ContainerTask(Task[..., Any]):
             image=image.source if isinstance(image, Image) else check_reference(image, where),
             interface=interface,
             entrypoint=_texts(entrypoint, "entrypoint", where),
-            command=None if command is None else Template(_sequence(command, "command", where), typed_inputs, where),
+            command=None
+            if command is None
+            else Template(_sequence(command, "command", where), typed_inputs, f"{where}: command"),
             arguments=(
-                None if arguments is None else Template(_sequence(arguments, "arguments", where), typed_inputs, where)
+                None
+                if arguments is None
+                else Template(_sequence(arguments, "arguments", where), typed_inputs, f"{where}: arguments")
             ),
             input_dir=first,
             output_dir=second,
@@ -203,7 +213,7 @@ class ContainerTask(Task[..., Any]):
         self.name = self.spec.name = f"{environment.name}.{self.__name__}"
         settings = self.program.settings
         # What the task says itself goes before what its environment says.
-        settings = replace(settings, env={**environment.env_vars, **self._declared["env_vars"]})
+        settings = replace(settings, env={**environment.env_vars, **(self._declared["env_vars"] or {})})
         self.program = replace(self.program, settings=settings)
 
     def override(self, **settings: Any) -> ContainerTask:
@@ -276,6 +286,20 @@ def _sequence(value: Any, what: str, where: str) -> Sequence[Any]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise UsageError(f"{where}: {what} must be a list, not {value!r}")
     return value
+
+
+def _types(value: Any, what: str, where: str) -> dict[str, Any]:
+    """Inputs or outputs: types by names that Python can call them by."""
+    if not isinstance(value or {}, Mapping):
+        raise UsageError(f"{where}: {what} must map names to types, such as {{'n': int}}, not {value!r}")
+    found = dict(value or {})
+    for name in found:
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+            raise UsageError(
+                f"{where}: {name!r} among its {what} cannot name a Python value: use letters, digits and _, begin with "
+                "a letter, and take no keyword"
+            )
+    return found
 
 
 def _texts(value: Any, what: str, where: str) -> tuple[str, ...] | None:

@@ -185,7 +185,7 @@ class DockerEngine:
                 if _connection.is_outage(error) and "connection refused" not in error.message:
                     raise
                 text = f"The image {reference!r} is not here, and pulling it failed: {error.message.strip()}"
-                raise ImageNotFoundError(text) from error
+                raise ImageNotFoundError(text) from None
 
     # ---- containers
 
