@@ -6,8 +6,9 @@
   what is not recorded was never started, and is simply made anew.
 - L2 it is started by a name that carries the claim. A process that takes the run over renames it before it looks at
   it; one that was fenced off can then no longer start it (P3).
-- L3 it is started from the state *created* only. Engines gladly start one again that has ended; and after a reboot
-  Podman shows one that ran as *created*, which is why the boot is recorded too.
+- L3 it is started from the state *created* only, by the same daemon in the same boot. Engines gladly start one again
+  that has ended; after a reboot Podman shows one that ran as *created*, and so does a Docker that was killed while it
+  started it.
 - L4 what ended under a dying engine or machine has not ended by itself: the attempt is lost, and not charged.
 - L5 while nothing is known of it (its engine does not answer), nothing is said of it: the run stays interrupted.
 """
@@ -30,7 +31,14 @@ import msgspec
 
 from ..core.clock import SystemClock, seconds
 from ..core.spec import AttemptLost, Detached
-from ..errors import ContainerError, EngineUnavailableError, OOMError, OutputMissingError, PerdureError
+from ..errors import (
+    ContainerError,
+    EngineUnavailableError,
+    OOMError,
+    OutputMissingError,
+    PerdureError,
+    UsageError,
+)
 from .copilot import Interface, Template, check_error_file
 from .engine import ContainerEngine, ContainerSpec, EngineInfo, Image, Mount, Pull, Seen
 from .logs import LogSink, follow, log_path
@@ -345,8 +353,7 @@ class _Life:
         `sure`: this process has started it, and has heard from the engine ever since.
         """
         engine = await self.containers.engine()
-        if not sure:
-            await self._same_world(engine, started)
+        reborn = not sure and await self._other_daemon(engine, started)
         seen = await engine.inspect(started.id)
         if seen is not None and seen.name != self.name:
             # From now on nobody else can start it (L2); so look again.
@@ -356,7 +363,16 @@ class _Life:
         if seen.labels.get(LABEL) != self.place.key or seen.labels.get("perdure.spec") != started.labels_hash:
             raise AttemptLost("a container of another kind is in its place")
         if seen.state == "created" and seen.started_at is None:
-            await self._start()
+            if reborn:
+                # A daemon that dies while it starts a container may not remember that it did.
+                await self._discard(engine, started.id)
+                raise AttemptLost("the container engine was restarted while it may have been starting it")
+            try:
+                await self._start()
+            except UsageError as error:
+                # Started after all, or half; what is wrong with it in itself, the next attempt will say.
+                await self._discard(engine, started.id)
+                raise AttemptLost(f"the container cannot be started: {error}") from error
             return seen._replace(state="running")
         if seen.state in ("running", "paused", "restarting"):
             return seen._replace(state="running")
@@ -367,8 +383,9 @@ class _Life:
             await self._check_end(engine, started, seen)
         return seen
 
-    async def _same_world(self, engine: ContainerEngine, started: _Started) -> None:
-        """Whether the engine, and the boot, are those under which it was started."""
+    async def _other_daemon(self, engine: ContainerEngine, started: _Started) -> bool:
+        """Whether the engine's daemon is another process than the one that was to start it; no other engine, and no
+        other boot of the machine, gets past here."""
         info = await self.containers.info()
         if info.id != started.engine:
             if info.url != started.url:
@@ -381,6 +398,7 @@ class _Life:
         if started.boot is not None and started.boot != self.boot:
             await self._discard(engine, started.id)
             raise AttemptLost("the machine was restarted")
+        return info.instance != started.instance
 
     async def _check_end(self, engine: ContainerEngine, started: _Started, seen: Seen) -> None:
         """Whether it has ended by itself, and not with its engine (L4)."""
