@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tests.containers.keeper import members
+from tests.containers.keeper import PRIVATE, members
 
 if TYPE_CHECKING:
     from perdure.containers.docker import DockerEngine
@@ -182,8 +182,12 @@ class Engine:
 
     def wipe(self) -> None:
         """The engine with all of its state gone, but for the base image."""
+        kept = {path: path.read_bytes() for path in self.lasting() if path.exists()}
         self.stop()
         self.root.mkdir(exist_ok=True)
+        for path, data in kept.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
         self.start()
 
     def run_cli(self, *args: str) -> str:
@@ -238,6 +242,10 @@ class Engine:
     def volatile(self) -> list[Path]:
         """What a reboot of the machine clears."""
         return [self.root / "private0"]
+
+    def lasting(self) -> list[Path]:
+        """Files that are not with the containers, and are still there when those are wiped."""
+        return []
 
     def _environ(self) -> dict[str, str]:
         return {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "HOME": str(self.root), "LANG": "C.UTF-8"}
@@ -331,6 +339,9 @@ class PrivateDocker(Engine):
 
     def volatile(self) -> list[Path]:
         return [*super().volatile(), self.root / "exec", self.root / "containerd-state"]
+
+    def lasting(self) -> list[Path]:
+        return [self.root / f"private{PRIVATE.index('/etc/docker')}" / "key.json"]
 
     def _start_keeper(self) -> None:
         super()._start_keeper()

@@ -44,12 +44,15 @@ def main() -> None:
     finally:
         kill_all()
         unmount(libc, root)
+        leftovers = own_cgroups(root)
         if not keep:
             shutil.rmtree(root, ignore_errors=True)
-        for path in [*sorted(set(cgroups()) - cgroups_before, key=len, reverse=True), *made]:
+            if not glob.glob(os.path.join(os.path.dirname(root), "pt-*")):  # else another one uses these, too
+                leftovers += [*sorted(set(cgroups()) - cgroups_before, key=len, reverse=True), *made]
+        for path in leftovers:
             try:
                 os.rmdir(path)
-            except OSError:  # another engine came to use it meanwhile
+            except OSError:  # gone already, or in use by an engine that is none of ours
                 pass
 
 
@@ -103,6 +106,16 @@ def cgroups() -> list[str]:
         if os.path.basename(top.rstrip("/")).startswith(("libpod_parent", "perdure-test-")):
             found += [path for path, _, _ in os.walk(top.rstrip("/"))]
     return found
+
+
+def own_cgroups(root: str) -> list[str]:
+    """The control groups of this engine's containers alone, the innermost first."""
+    names = [f"/perdure-test-{os.path.basename(root)}"]
+    containers = os.path.join(root, "graph", "overlay-containers")
+    if os.path.isdir(containers):
+        names += [f"/libpod-{name}" for name in os.listdir(containers) if len(name) == 64]
+    found = [path for path in cgroups() if any(name in path for name in names)]
+    return sorted(found, key=len, reverse=True)
 
 
 def answer(value: object) -> None:

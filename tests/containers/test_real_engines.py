@@ -115,6 +115,10 @@ def test_limits(real: Subject) -> None:
         assert text.split()[1] == "8192"
         assert str(64 << 20) in text
         assert "50000" in text
+        assert real.private is not None
+        await engine.create("swap", spec)
+        swap = real.private.run_cli("inspect", "--format", "{{.HostConfig.MemorySwap}}", "swap")
+        assert int(swap) == 64 << 20, "no swap on top"
 
     run(real, scenario)
 

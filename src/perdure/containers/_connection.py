@@ -48,6 +48,11 @@ def is_outage(error: aiodocker.DockerError) -> bool:
     return error.status >= 500 and any(words in error.message for words in _OUTAGES)
 
 
+def is_gone(error: aiodocker.DockerError) -> bool:
+    """Whether there is no such container. Podman answers 500 where it vanished while the question was answered."""
+    return error.status == 404 or (error.status >= 500 and "no such container" in error.message)
+
+
 def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext:
     """As Docker's own client: the certificates in DOCKER_CERT_PATH, else the system's."""
     place = environ.get("DOCKER_CERT_PATH")

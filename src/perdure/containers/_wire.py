@@ -150,12 +150,6 @@ def fits(found: dict[str, Any], platform: str) -> bool:
     return wanted[:2] == have[:2] and (len(wanted) < 3 or not have[2] or wanted[2] == have[2])
 
 
-def has_registry(reference: str) -> bool:
-    """Whether an image's name says where it comes from."""
-    first, slash, _ = reference.partition("/")
-    return bool(slash) and (first == "localhost" or "." in first or ":" in first)
-
-
 class Lines:
     """Puts a log stream back together: frames, which may arrive in any pieces, hold pieces of lines."""
 

@@ -162,18 +162,12 @@ class DockerEngine:
     async def _image(self, reference: str) -> dict[str, Any] | None:
         async with self._asking(QUICK):
             docker = await self._ready()
-            names = [reference]
-            if self._podman is not None and not _wire.has_registry(reference):
-                # Podman's API reads a name without a registry as docker.io's, but its builds and imports without one
-                # are localhost's. Its command line looks there first.
-                names.insert(0, f"localhost/{reference}")
-            for name in names:
-                try:
-                    return dict(await docker.images.inspect(name))
-                except aiodocker.DockerError as error:
-                    # 400: no reference at all, such as upper case. Podman answers 500 to that.
-                    if error.status not in (400, 404) and "invalid reference" not in error.message:
-                        raise
+            try:
+                return dict(await docker.images.inspect(reference))
+            except aiodocker.DockerError as error:
+                # 400: no reference at all, such as upper case. Podman answers 500 to that.
+                if error.status not in (400, 404) and "invalid reference" not in error.message:
+                    raise
         return None
 
     async def _pull(self, reference: str, platform: str | None) -> None:
@@ -232,7 +226,7 @@ class DockerEngine:
                 await (await self._container(id)).rename(name)
             except aiodocker.DockerError as error:
                 there = await self._show(id)
-                if there is None and error.status == 404:
+                if there is None and _connection.is_gone(error):
                     return False
                 if there is None or str(there["Name"]).removeprefix("/") != name:  # it may have that name already
                     raise
@@ -246,7 +240,7 @@ class DockerEngine:
                 if _connection.is_outage(error):
                     raise
                 # Docker also answers 404 where a network or a program of the container is missing.
-                if error.status == 404 and await self._show(name) is None:
+                if _connection.is_gone(error) and await self._show(name) is None:
                     return False
                 raise UsageError(f"{self.url} cannot start {name}: {error.message.strip()}") from error
             return True
@@ -276,7 +270,7 @@ class DockerEngine:
                 try:
                     await (await self._container(id)).wait()
                 except aiodocker.DockerError as error:
-                    if error.status != 404:
+                    if not _connection.is_gone(error):
                         raise
                     return
             # Not taken at its word: Podman's answer may come early, and says 0 for one that was never started.
@@ -346,7 +340,7 @@ class DockerEngine:
                     async for data in response.content.iter_any():
                         yield data
             except aiodocker.DockerError as error:
-                if error.status not in (404, 409):  # not there, or just being removed
+                if not _connection.is_gone(error) and error.status != 409:  # not there, or just being removed
                     raise
 
     async def copy_out(self, id: str, path: str, to: str) -> None:
@@ -365,31 +359,21 @@ class DockerEngine:
             try:
                 await (await self._container(id)).stop(t=math.ceil(grace))
             except aiodocker.DockerError as error:
-                if error.status != 404:
+                if not _connection.is_gone(error):
                     raise
 
     async def remove(self, id: str) -> None:
         async with self._asking(WORK):
-            if self._podman is not None:
-                # Podman's forced removal first asks the container to end, for ten seconds.
-                await self._kill(id)
             try:
                 await (await self._container(id)).delete(force=True, v=True)
             except aiodocker.DockerError as error:
-                if error.status == 404:
+                if _connection.is_gone(error):
                     return
                 if error.status != 409:
                     raise
                 # Somebody else is removing it.
                 while await self._show(id) is not None:  # noqa: ASYNC110 - only the engine knows
                     await asyncio.sleep(0.1)
-
-    async def _kill(self, id: str) -> None:
-        try:
-            await (await self._container(id)).kill()
-        except aiodocker.DockerError as error:
-            if _connection.is_outage(error):
-                raise
 
     # ---- the connection
 
@@ -431,7 +415,7 @@ class DockerEngine:
         try:
             return await (await self._container(id)).show()
         except aiodocker.DockerError as error:
-            if error.status != 404:
+            if not _connection.is_gone(error):
                 raise
             return None
 
