@@ -5,12 +5,16 @@ Everything is measured in one run on the disk of the project, and judged by rati
 (`benchmarks/cases/`). The speed of a disk drifts, so raw and perdure take turns, and a ratio is the median of ratios
 between neighbours in time, never a ratio of two far-apart medians.
 
+Containers are measured against the engine's own client on the same engine: a private Docker daemon, then a private
+Podman, which the tests' helpers start and this program stops. Where one cannot be had, its rows say why.
+
 Prints a table and writes it to `benchmarks/RESULTS.md`; what stands there below the notes' heading is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -58,10 +62,17 @@ class Plan:
     dbos_gathered: int
     dbos_runs: int
     dbos_runs_at_once: int
+    container_rounds: int
+    containers: int
+    containers_at_once: int
+    containers_one_by_one: int
+    container_mib: int
+    container_files: int
 
 
-FULL = Plan(5, 3, 3000, 10_000, 1000, 1000, 100_000, 100_000, 7, 300, 10_000, 200, 1000)
-QUICK = Plan(1, 1, 1000, 10_000, 300, 1000, 20_000, 20_000, 5, 100, 300, 100, 200)
+FULL = Plan(5, 3, 3000, 10_000, 1000, 1000, 100_000, 100_000, 7, 300, 10_000, 200, 1000, 3, 20, 50, 10, 1024, 10_000)
+QUICK = Plan(1, 1, 1000, 10_000, 300, 1000, 20_000, 20_000, 5, 100, 300, 100, 200, 1, 5, 16, 2, 256, 1000)
+ENGINES = ("docker", "podman")
 
 
 @dataclass
@@ -228,6 +239,63 @@ class Bench:
                 self.timeline.taken.append(("dbos_runs_at_once", figure))
             self.measure("dbos_gathered", "dbos_gather.py", "--count", plan.dbos_gathered, python=DBOS_PYTHON)
 
+    # ---------------------------------------------------------------------------------------------------- containers
+
+    def run_containers(self) -> None:
+        for kind in ENGINES:
+            try:
+                with private_engine(kind) as (url, image):
+                    for number in range(self.plan.container_rounds):
+                        print(f"{kind}, round {number + 1} of {self.plan.container_rounds}", file=sys.stderr)
+                        self.measure_containers(kind, "--engine", url, "--image", image)
+            except EngineMissingError as error:
+                self.timeline.failures[kind] = str(error)
+
+    def measure_containers(self, kind: str, *engine: str) -> None:
+        plan = self.plan
+        raw = ("--mode", "raw")
+        for mode in ("raw", "call", "raw", "in-a-row", "raw"):
+            key = f"{kind}_noop_{mode}"
+            self.measure(key, "container_noop.py", *engine, "--mode", mode, "--count", plan.containers)
+        overlap = "container_overlap.py"
+        at_once = (*engine, "--count", plan.containers_at_once)
+        self.measure(f"{kind}_at_once_raw", overlap, *at_once, *raw)
+        self.measure(f"{kind}_at_once", overlap, *at_once)
+        self.measure(f"{kind}_one_by_one", overlap, *engine, "--one-by-one", "--count", plan.containers_one_by_one)
+        for what, size in (
+            ("file", ("--bytes", plan.container_mib << 20)),
+            ("dir", ("--files", plan.container_files)),
+        ):
+            case = (*engine, "--what", what, *size)
+            self.measure(f"{kind}_{what}_raw", "container_input.py", *case, *raw)
+            self.measure(f"{kind}_{what}", "container_input.py", *case)
+        self.measure(f"{kind}_output", "container_output.py", *engine, "--bytes", plan.container_mib << 20)
+
+
+class EngineMissingError(Exception):
+    """There is no such engine here; says why."""
+
+
+@contextmanager
+def private_engine(kind: str) -> Iterator[tuple[str, str]]:
+    """A private engine of the tests' kind for as long as the block lasts: its URL, and an image that it has."""
+    sys.path.insert(0, str(PROJECT))
+    try:
+        engines = importlib.import_module("tests.containers.engines")
+    except ImportError as error:
+        raise EngineMissingError(f"the tests' helpers cannot be imported: {error}") from error
+    finally:
+        sys.path.remove(str(PROJECT))
+    engine = engines.KINDS[kind]()
+    try:
+        try:
+            engine.start()
+        except (engines.NoEngineError, AssertionError, OSError, subprocess.SubprocessError) as error:
+            raise EngineMissingError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        yield engine.url, engine.image
+    finally:
+        engine.stop()
+
 
 # ------------------------------------------------------------------------------------------------------------ the table
 
@@ -350,6 +418,60 @@ def lines(timeline: Timeline, plan: Plan) -> list[Line]:
     return result
 
 
+def container_lines(timeline: Timeline, plan: Plan, kind: str) -> list[Line]:
+    t = timeline
+    if kind in t.failures:
+        return [Line(f"{kind}: containers", "-", verdict=f"not measured: {t.failures[kind]}")]
+
+    def seconds(key: str) -> str:
+        figure = t.median(key)
+        return "-" if figure is None else f"{figure * 1000:,.0f} ms" if figure < 2 else f"{figure:,.1f} s"
+
+    call, in_a_row = (t.ratio(f"{kind}_noop_{mode}", f"{kind}_noop_raw") for mode in ("call", "in-a-row"))
+    result = [
+        Line(f"{kind}: raw: create + start + wait + remove of a no-op", seconds(f"{kind}_noop_raw")),
+        Line(f"{kind}: a no-op container, from call to result", seconds(f"{kind}_noop_call"), times(call), "",
+             "1.1x raw", at_most(call, 1.1)),
+        Line(f"{kind}: no-op containers in a row, removals included, each", seconds(f"{kind}_noop_in-a-row"),
+             times(in_a_row), "", "1.1x raw", at_most(in_a_row, 1.1)),
+    ]  # fmt: skip
+
+    many = plan.containers_at_once
+    at_once, each = t.median(f"{kind}_at_once"), t.median(f"{kind}_one_by_one")
+    faster = None if at_once is None or each is None else many * each / at_once
+    against = t.ratio(f"{kind}_at_once", f"{kind}_at_once_raw")
+    shown = "" if faster is None else f", {faster:.1f} times as fast as one by one ({each:.2f} s each)"
+    result += [
+        Line(f"{kind}: raw: {many} containers of `sleep 1` at once", seconds(f"{kind}_at_once_raw")),
+        Line(f"{kind}: {many} containers of `sleep 1` at once", seconds(f"{kind}_at_once") + shown, times(against)),
+    ]
+
+    for what, name in (
+        ("file", f"a File of {plan.container_mib:,} MiB"),
+        ("dir", f"a Dir of {plan.container_files:,} files"),
+    ):
+        key = f"{kind}_{what}"
+        entries = t.extra.get(key, [])
+        copied = max((entry["copied"] for entry in entries), default=None)
+        first = median(entry["first"] for entry in entries) if entries else None
+        figure = seconds(key) if first is None else f"{seconds(key)}; the first time {first * 1000:,.0f} ms"
+        ratio = t.ratio(key, f"{key}_raw")
+        result += [
+            Line(f"{kind}: raw: the same of {name}, bind-mounted", seconds(f"{key}_raw")),
+            Line(f"{kind}: {name} as an input", figure, times(ratio), "", "no copy",
+                 "not measured" if copied is None else f"{copied / (1 << 20):.1f} MiB copied" if copied else "met"),
+        ]  # fmt: skip
+
+    growth = t.median(f"{kind}_output")
+    took = [entry["seconds"] for entry in t.extra.get(f"{kind}_output", [])]
+    figure = "-" if growth is None else f"+{growth:.0f} MiB in {median(took):.1f} s"
+    result.append(
+        Line(f"{kind}: memory while an output of {plan.container_mib:,} MiB is collected", figure, "", "",
+             "64 MiB growth", at_most(growth, 64, " MiB"))
+    )  # fmt: skip
+    return result
+
+
 HEADINGS = ("work", "figure", "to raw", "to dbos", "target", "verdict")
 
 
@@ -421,14 +543,21 @@ def report(bench: Bench, arguments: argparse.Namespace, seconds: float) -> str:
         f"{plan.dbos_runs_at_once:,} workflows at once (the better of one gather and its threads).",
         "- `import perdure` is the statement alone in a fresh interpreter; as it loads names lazily, the line below it "
         "shows what a program really loads. The last line holds Python's start as well.",
+        "- Containers run on private engines. raw is perdure's own client of the engine without perdure above it: "
+        "containers without mounts, their outcome recorded nowhere. Inputs are bind-mounted there as they lie; "
+        "whether perdure copied any, the container tells by the inodes that it sees.",
         '- The late calls are measured without fsync (`durability="process"`), which shows growth undiluted.',
     ]
+    rows = [] if arguments.only == "containers" else lines(bench.timeline, plan)
+    if arguments.only != "journal":
+        for kind in ENGINES:
+            rows += container_lines(bench.timeline, plan, kind)
     failed = [f"- {key}: {reason}" for key, reason in bench.timeline.failures.items()]
     parts = [
         "# Benchmark results",
         "Written by `make bench`; see `benchmarks/bench.py` for how.",
         "\n".join(facts),
-        table(lines(bench.timeline, plan)),
+        table(rows),
         "\n".join(explanations),
     ]
     if failed:
@@ -455,14 +584,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure perdure against its speed budget.")
     parser.add_argument("--quick", action="store_true", help="one round with small counts: a minute or two")
     parser.add_argument("--no-write", action="store_true", help="print only, leave RESULTS.md as it is")
+    parser.add_argument("--only", choices=("journal", "containers"), help="only these rows; RESULTS.md stays as it is")
     arguments = parser.parse_args()
     started = perf_counter()
     with scratch() as directory:
         bench = Bench(QUICK if arguments.quick else FULL, directory)
-        bench.run()
+        if arguments.only != "containers":
+            bench.run()
+        if arguments.only != "journal":
+            bench.run_containers()
     text = report(bench, arguments, perf_counter() - started)
     print(text)
-    if not arguments.no_write:
+    if not arguments.no_write and arguments.only is None:
         old = RESULTS.read_text() if RESULTS.exists() else ""
         notes = old[old.index(NOTES) :] if NOTES in old else f"{NOTES}\n\nNone yet.\n"
         RESULTS.write_text(f"{text}\n{notes}")

@@ -48,6 +48,7 @@ class DockerEngine:
         self._podman: tuple[int, ...] | None = None
         """Podman's version; `None`: it is Docker."""
         self._podman_known: tuple[str, object, EngineInfo] | None = None
+        self._docker_known: EngineInfo | None = None
         self._one_asks = asyncio.Lock()
         self._oom_killed: set[str] = set()
         """Ids of containers whose end by the kernel was seen here."""
@@ -59,6 +60,10 @@ class DockerEngine:
             docker = await self._ready()
             if self._podman is not None:
                 return await self._podman_info(docker)
+            known = await self._same_daemon(docker)
+            if known is not None:
+                return known
+            before = _identity.daemon_start(self.url)
             info = dict(await docker.system.info())
             try:
                 none = str((await docker._query_json("networks/none"))["Id"])
@@ -69,7 +74,7 @@ class DockerEngine:
         local = _identity.is_local(self.url, info.get("Name", ""), info.get("KernelVersion", ""))
         lasting = local and not info.get("LiveRestoreEnabled")
         start = _identity.daemon_start(self.url) if lasting else None
-        return EngineInfo(
+        found = EngineInfo(
             id=_identity.docker_id(info, none),
             kind="docker",
             url=self.url,
@@ -79,6 +84,23 @@ class DockerEngine:
             started_at=start[0] if start is not None else None,
             instance=start[1] if start is not None else None,
         )
+        # One process said all of it?
+        self._docker_known = found if start is not None and before is not None and start[1] == before[1] else None
+        return found
+
+    async def _same_daemon(self, docker: aiodocker.Docker) -> EngineInfo | None:
+        """What it said last time, if it is the same process that answers now. Docker takes 10 ms and more to say it,
+        and counts all of its containers and images for that."""
+        known = self._docker_known
+        if known is None:
+            return None
+        async with docker._query("_ping", versioned_api=False) as response:
+            response.release()
+        start = _identity.daemon_start(self.url)
+        if start is None or start[1] != known.instance:
+            return None
+        # Two readings of the clock never agree to the microsecond; where they are far apart, it was set.
+        return known if abs(start[0] - (known.started_at or 0)) < 10_000 else known._replace(started_at=start[0])
 
     async def _podman_info(self, docker: aiodocker.Docker) -> EngineInfo:
         """Podman takes a quarter of a second for this; what it says changes only with its socket or its storage."""
@@ -283,8 +305,11 @@ class DockerEngine:
         says at once when it ends; and it does so also where Podman's monitor was killed and Podman will never know.
         `False`: not to be done so."""
         async with self._one_asks:  # of many waits that begin together
-            local = (await self.info()).local
-        if not local:
+            if self._podman_known is None:
+                await self.info()
+        # Not asked again each time: should another engine be behind the socket by now, then the process is not of
+        # that container.
+        if self._podman_known is None or not self._podman_known[2].local:
             return False
         container = await self.inspect(id)
         if container is None or not _runs(container):
