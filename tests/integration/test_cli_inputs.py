@@ -17,8 +17,11 @@ import pydantic
 import pytest
 
 import perdure
+from perdure.cli.convert import Unfit, from_json, from_text
 from perdure.cli.inputs import Own, inputs_of, read, split
+from perdure.cli.output import jsonable, readable
 from perdure.errors import InputError
+from perdure.io import Dir, File
 
 env = perdure.TaskEnvironment(name="t")
 
@@ -320,3 +323,22 @@ def test_help_shows_types_as_their_author_wrote_them() -> None:
     def fn(a: list[int], b: Colour = Colour.RED, c: dict[str, Order] | None = None) -> None: ...
 
     assert [one.type_label for one in inputs_of(fn)] == ["list[int]", "RED | BLUE", "dict[str, Order] | None"]
+
+
+def test_files_are_given_by_path_and_shown_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("content")
+    (tmp_path / "tree").mkdir()
+    perdure.init(tmp_path / "perdure.db")
+    try:
+        file = from_text("in.txt", File)
+        assert (type(file), file.name, file.size) == (File, "in.txt", 7)
+        assert type(from_text("tree", Dir | None)) is Dir
+        assert [type(one) for one in from_text('["in.txt"]', list[File])] == [File]
+        with pytest.raises(Unfit, match="expected the path of a file, not 'gone'"):
+            from_json("gone", File)
+        shown = jsonable({"file": file})["file"]
+        assert (shown["name"], shown["size"], shown["hash"]) == ("in.txt", 7, file.hash)
+        assert Path(shown["path"]).read_text() == Path(readable(file)).read_text() == "content"
+    finally:
+        perdure.init()

@@ -14,6 +14,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..errors import PerdureError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -117,7 +119,21 @@ def jsonable(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if _is_reference(value):
+        return {"name": value.name, "size": value.size, "hash": value.hash, "path": _local_path(value)}
     return _record(value)
+
+
+def _is_reference(value: object) -> bool:
+    """Whether it is a `perdure.io.File` or `Dir`, without loading that module for it."""
+    return type(value).__module__ == "perdure.io" and type(value).__name__ in ("File", "Dir")
+
+
+def _local_path(value: Any) -> str | None:
+    try:
+        return str(value.path)
+    except PerdureError:
+        return None  # its content is gone
 
 
 def _record(value: Any) -> Any:
@@ -137,9 +153,12 @@ def _key(key: Any) -> str:
 
 
 def readable(value: Any) -> str:
-    """A result for people: text as it is, everything else as Python writes it, long structures over several lines."""
+    """A result for people: text as it is, a file by its path, everything else as Python writes it, long structures over
+    several lines."""
     if isinstance(value, str):
         return value
+    if _is_reference(value):
+        return _local_path(value) or repr(value)
     import pprint
 
     return pprint.pformat(value, width=100, sort_dicts=False)
