@@ -72,7 +72,9 @@ def init(
             _worker.close()
             _worker = None
         if _containers is not None:
-            _containers.close()
+            if _containers_pid == os.getpid():
+                # Not a parent's, in a process that was forked: its threads are not here.
+                _containers.close()
             _containers = None
         _store = os.fspath(store) if store is not None else None
         _durability = durability

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,34 @@ def test_a_timeout_runs_on_while_no_process_lives(engine: Engine, tmp_path: Path
     _, answer, err = victims.run()
     assert answer["error"] == "TaskTimeoutError", err
     assert victims.ran() == ["started", "stopped"] * 2
+    assert victims.left() == []
+
+
+def test_what_ended_in_time_counts_however_late_it_is_joined(engine: Engine, tmp_path: Path) -> None:
+    victims = Victims(engine, tmp_path, "timed", a="x", b=3)
+    process = victims.begin()
+    victims.wait_for(1)
+    process.kill()
+    process.communicate()
+    time.sleep(3.5)
+    _, answer, err = victims.run()
+    assert answer == {"value": "x and 3"}, err
+    assert victims.ran() == ["started", "ended"]
+    assert victims.left() == []
+
+
+def test_a_container_that_its_callers_retry_calls_anew_is_joined(engine: Engine, tmp_path: Path) -> None:
+    """The outcome of the first one, which the retry has discarded, says nothing of the second: it is not swept."""
+    victims = Victims(engine, tmp_path, "again")
+    process = victims.begin()
+    victims.wait_for(2)
+    process.kill()
+    process.communicate()
+    _, answer, err = victims.run()
+    assert answer == {"value": "done"}, err
+    assert victims.ran() == ["started", "started", "ended"]
+    logs = sorted((tmp_path / ".perdure" / "perdure.db-logs").glob("*/*.log"))
+    assert [log.read_text() for log in logs] == ["this is 1\n", "this is 2\n"]
     assert victims.left() == []
 
 

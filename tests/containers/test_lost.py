@@ -181,6 +181,25 @@ def test_a_fenced_driver_cannot_start_it(engine: Engine, tmp_path: Path, point: 
     assert victims.left() == []
 
 
+def test_a_fenced_driver_does_not_touch_what_its_successor_has_begun(engine: Engine, tmp_path: Path) -> None:
+    """P3: frozen before it clears up for what it is about to begin."""
+    victims = Victims(engine, tmp_path, "main", a="x")
+    victims.environ["PERDURE_LEASE"] = "1"
+    frozen = victims.begin("stop before stage")
+    stopped_by = time.monotonic() + 20
+    while not is_stopped(frozen.pid):
+        assert time.monotonic() < stopped_by
+        time.sleep(0.02)
+    time.sleep(1.5)
+    other = victims.begin()
+    victims.wait_for(1)
+    frozen.send_signal(signal.SIGCONT)
+    out, err = other.communicate(timeout=60)
+    frozen.communicate(timeout=30)
+    assert msgspec.json.decode(out) == RESULT, err
+    assert victims.ran() == ["started", "ended"]
+
+
 def is_stopped(pid: int) -> bool:
     """Whether that process is stopped by a signal."""
     with open(f"/proc/{pid}/stat") as stat:

@@ -297,3 +297,29 @@ def test_fifty_at_once_do_not_wait_for_one_another(here: Path) -> None:
 def test_a_container_task_outside_of_a_run(here: Path) -> None:
     with pytest.raises(UsageError, match="needs a run"):
         shell("true")()
+
+
+def test_nobody_else_on_this_machine_reads_a_mounted_secret(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container may run as any user, and reads it; the directory that it lies in lets nobody else in."""
+    monkeypatch.setenv("TOKEN", "hush-hush")
+    seen: list[int] = []
+    plain = os.mkdir
+
+    def mkdir(path: Any, mode: int = 0o777, **options: Any) -> None:
+        plain(path, mode, **options)
+        if str(path).startswith("/dev/shm/perdure-"):
+            seen.append(os.stat(path).st_mode & 0o777)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    umask = os.umask(0o077)
+    try:
+        task = shell(
+            "wc -c < /run/token > /var/outputs/n",
+            outputs={"n": int},
+            user="12345",
+            secrets=[perdure.Secret("TOKEN", mount="/run/token")],
+        )
+        assert perdure.run(task).result == 9
+    finally:
+        os.umask(umask)
+    assert seen == [0o700]

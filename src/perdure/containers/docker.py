@@ -458,6 +458,11 @@ class DockerEngine:
         except aiodocker.DockerError as error:
             said = "does not answer" if error.status == _connection.NO_CONNECTION else "fails"
             raise EngineUnavailableError(f"{self.url} {said}: {error.message.strip()}") from error
+        except RuntimeError as error:
+            # What aiohttp says where the session was closed between the steps of a call.
+            if "closed" not in str(error):
+                raise
+            raise EngineUnavailableError(f"The connection to {self.url} was closed.") from error
         except (aiohttp.ClientError, OSError, EOFError) as error:
             raise EngineUnavailableError(f"{self.url} does not answer: {str(error) or type(error).__name__}") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:

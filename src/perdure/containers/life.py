@@ -37,6 +37,7 @@ from ..errors import (
     OOMError,
     OutputMissingError,
     PerdureError,
+    TaskTimeoutError,
     UsageError,
 )
 from .copilot import Interface, Template, check_error_file
@@ -82,8 +83,9 @@ class Secrets:
     """By their paths in the container."""
 
     def values(self) -> list[str]:
-        """To be struck out of log lines."""
-        return [*self.env.values(), *(data.decode("utf-8", "replace").strip() for data in self.files.values())]
+        """To be struck out of log lines: each whole, and, as a log is read by lines, each line of it."""
+        whole = [*self.env.values(), *(data.decode("utf-8", "surrogateescape").strip() for data in self.files.values())]
+        return [*whole, *(line.strip() for text in whole for line in text.splitlines())]
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,14 @@ class _Life:
             started = found
         else:
             started = msgspec.msgpack.decode(state, type=_Started)
-        sink = LogSink(
-            log_path(self.containers.log_root, self.attempt.run.uid, self.attempt.action, self.attempt.attempt),
-            f"[{self.program.name}] " if self.program.local_logs else None,
-            self.program.secrets().values(),
+        secrets = self.program.secrets().values()
+        # In a thread: what an earlier process has put there is read back, however much it is.
+        sink = await self.containers.in_thread(
+            lambda: LogSink(
+                log_path(self.containers.log_root, self.attempt.run.uid, self.attempt.action, self.attempt.attempt),
+                f"[{self.program.name}] " if self.program.local_logs else None,
+                secrets,
+            )
         )
         try:
             seen = await self._until_ended(started, sink)
@@ -251,11 +257,13 @@ class _Life:
             *program.interface.stage(self.values, place.inputs, program.input_dir),
         ]
         if secrets.files:
-            os.makedirs(place.secrets, mode=0o700, exist_ok=True)
+            # Whoever the container runs as may read the files; who else is on this machine cannot get at them.
+            os.mkdir(place.secrets, mode=0o700)
             for number, (target, data) in enumerate(secrets.files.items()):
                 source = os.path.join(place.secrets, str(number))
-                with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444), "wb") as stream:
+                with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as stream:
                     stream.write(data)
+                    os.fchmod(stream.fileno(), 0o444)  # whatever the umask
                 mounts.append(Mount(source, target, True))
         return tuple(mounts)
 
@@ -362,6 +370,9 @@ class _Life:
             raise AttemptLost("the container is gone")
         if seen.labels.get(LABEL) != self.place.key or seen.labels.get("perdure.spec") != started.labels_hash:
             raise AttemptLost("a container of another kind is in its place")
+        if self.attempt.seconds_left == 0 and seen.state in ("created", "running", "paused", "restarting"):
+            # Its time was up before this process joined it.
+            raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
         if seen.state == "created" and seen.started_at is None:
             if reborn:
                 # A daemon that dies while it starts a container may not remember that it did.
@@ -451,7 +462,8 @@ class _Life:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(following)), LOG_SECONDS)
         except TimeoutError:
             log.warning("%s: the last log lines did not come within %g s", self.program.name, LOG_SECONDS)
-        except (PerdureError, OSError) as error:
+        except Exception as error:
+            # Whatever it is, it is no fault of the program in the container.
             log.warning("%s: log lines may be missing: %s", self.program.name, error)
 
     # -- its outcome -------------------------------------------------------------------------------------------

@@ -28,20 +28,21 @@ class LogSink:
         self.tail: deque[str] = deque(maxlen=TAIL)
         self._prefix = prefix
         # The longest first, as one may be a part of another.
-        self._secrets = sorted((s.encode() for s in secrets if len(s) >= 4), key=len, reverse=True)
+        hidden = {s.encode("utf-8", "surrogateescape") for s in secrets if len(s) >= 4}
+        self._secrets = sorted(hidden, key=len, reverse=True)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed in `close`
         self.lines = self._read_back()
 
     def _read_back(self) -> int:
         """How many whole lines are there; what follows the last of them is cut off."""
-        self._file.seek(0)
         lines = whole = 0
-        for line in self._file:
-            if line.endswith(b"\n"):
-                lines += 1
-                whole += len(line)
-                self._remember(line[:-1])
+        with open(self.path, "rb") as stream:  # buffered: an unbuffered file is read byte by byte
+            for line in stream:
+                if line.endswith(b"\n"):
+                    lines += 1
+                    whole += len(line)
+                    self._remember(line[:-1])
         self._file.truncate(whole)
         return lines
 
@@ -54,7 +55,11 @@ class LogSink:
         self._remember(data)
         if self._prefix is not None:
             text = data.decode("utf-8", "replace")
-            sys.stderr.write(f"{self._prefix}{text}\n")
+            try:
+                sys.stderr.write(f"{self._prefix}{text}\n")
+            except (OSError, ValueError, AttributeError):
+                # Nobody looks at it any more (a closed pipe, say); the file goes on.
+                self._prefix = None
 
     def _remember(self, data: bytes) -> None:
         self.tail.append(data[: 4 * _LINE_SHOWN].decode("utf-8", "replace")[:_LINE_SHOWN])

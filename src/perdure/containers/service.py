@@ -18,8 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from ..core.attempts import ENDED
 from ..core.clock import SystemClock, seconds
-from ..core.model import FINISHED, ROOT, Run
+from ..core.model import FINISHED, Run
 from ..core.ports import Store
 from ..errors import EngineUnavailableError, PerdureError, StoreError
 from .engine import ContainerEngine, EngineInfo
@@ -32,6 +33,7 @@ GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a container that has no purpose any more."""
 PATIENCE = 60.0
 """Seconds for which an engine that was there and no longer answers is waited for."""
+RETRY_SECONDS = 0.5
 LABEL = "perdure.attempt"
 RUN_LABEL = "perdure.run"
 
@@ -46,13 +48,14 @@ class Containers:
         self.log_root = log_root
         self._store = store
         self._connect = connect
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._engine: ContainerEngine | None = None
         self._connecting: asyncio.Lock | None = None
-        self._creating: dict[str, asyncio.Task[str]] = {}
+        self._creating: dict[str, set[asyncio.Task[str]]] = {}
         self._leaving: dict[str, Future[None]] = {}
+        self._closing = False
         self.known = False
         """Whether an engine has answered this process before, so that it may well do so again."""
 
@@ -94,22 +97,32 @@ class Containers:
 
     async def info(self) -> EngineInfo:
         """Which engine answers. Where none does, the next call looks for it anew."""
+        engine = await self.engine()
         try:
-            return await (await self.engine()).info()
+            return await engine.info()
         except EngineUnavailableError:
-            await self._drop()
+            await self._drop(engine)
             raise
 
-    async def _drop(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
+    async def _drop(self, engine: ContainerEngine | None) -> None:
+        """Close a connection. Not one that others have made meanwhile: they would all have to begin again."""
+        if engine is not None and self._engine is engine:
+            self._engine = None
             with suppress(EngineUnavailableError):
                 await engine.close()
 
     async def create(self, key: str, work: Coroutine[Any, Any, str]) -> str:
         """Create a container for an attempt, and be done with that before anybody looks for what is to be removed."""
-        task = self._creating[key] = asyncio.ensure_future(work)
-        task.add_done_callback(lambda _: self._creating.pop(key, None))
+        task = asyncio.ensure_future(work)
+        under_way = self._creating.setdefault(key, set())
+        under_way.add(task)
+
+        def done(task: asyncio.Task[str]) -> None:
+            under_way.discard(task)
+            if not under_way:
+                self._creating.pop(key, None)
+
+        task.add_done_callback(done)
         return await asyncio.shield(task)
 
     # -- removal -----------------------------------------------------------------------------------------------
@@ -118,33 +131,48 @@ class Containers:
         """Stop and remove the containers of an attempt, then its directory. `id`: the one known to be there."""
         with self._lock:
             known = self._leaving.get(place.key)
-        if known is not None and not known.done():
-            return known
-        future = self.call(self._remove(place, id))
-        with self._lock:
-            self._leaving[place.key] = future
-        return future
+            if known is not None and not known.done():
+                return known
+            # Noted before it can end, which takes the lock.
+            future = self._leaving[place.key] = self.call(self._remove(place, id))
+            return future
 
     async def _remove(self, place: Place, id: str | None) -> None:
+        until = seconds() + PATIENCE
         try:
-            creating = self._creating.get(place.key)
-            if creating is not None:
-                await asyncio.wait([creating])
-            engine = await self.engine()
-            found = {seen.id: seen.state for seen in await engine.find({LABEL: place.key})} if id is None else {id: ""}
-            for each, state in found.items():
-                if state == "running":
-                    await engine.stop(each, GRACE)
-                await engine.remove(each)
+            while True:
+                engine: ContainerEngine | None = None
+                try:
+                    creating = self._creating.get(place.key)
+                    if creating:
+                        await asyncio.wait(set(creating))
+                    engine = await self.engine()
+                    await self._remove_containers(engine, place, id)
+                    break
+                except EngineUnavailableError as error:
+                    # This process may live for months before another one sweeps, and the container as long.
+                    await self._drop(engine)
+                    if not self.known or self._closing or seconds() > until:
+                        log.warning(
+                            "a container is left behind until its engine is there again (%s): %s", place.key, error
+                        )
+                        return
+                await asyncio.sleep(RETRY_SECONDS)
             await self._clear(place)
-        except EngineUnavailableError as error:
-            log.warning("a container is left behind until its engine is there again (%s): %s", place.key, error)
-            await self._drop()
+        except PerdureError as error:
+            log.warning("a container is left behind (%s): %s", place.key, error)
         except OSError as error:
             log.warning("files of a container are left behind: %s", error)
         finally:
             with self._lock:
                 self._leaving.pop(place.key, None)
+
+    async def _remove_containers(self, engine: ContainerEngine, place: Place, id: str | None) -> None:
+        found = {seen.id: seen.state for seen in await engine.find({LABEL: place.key})} if id is None else {id: ""}
+        for each, state in found.items():
+            if state == "running":
+                await engine.stop(each, GRACE)
+            await engine.remove(each)
 
     async def _clear(self, place: Place) -> None:
         assert self._pool is not None
@@ -201,11 +229,9 @@ class Containers:
         run = store.run_by_id(number)
         if run is None or run.uid.hex() != uid or run.status in FINISHED:
             return True
-        row = next((row for row in store.open_actions(number) if row.action == action), None)
-        if row is not None:
-            return row.attempt > attempt
-        # Its row may not be written yet; if it is, and not open, the action has its outcome.
-        return action != ROOT and any(row.action == action for row in store.actions(number))
+        # Not whether the journal has an outcome: that may be an earlier attempt's, which its caller's retry discarded.
+        row = next((row for row in store.actions(number) if row.action == action), None)
+        return row is not None and (row.attempt > attempt or (row.attempt == attempt and row.state == ENDED))
 
     def ended(self, run: Run, fresh: bool) -> None:
         """A run is over: what earlier processes have left of it goes too."""
@@ -222,9 +248,11 @@ class Containers:
         loop = self._loop
         if loop is None:
             return
+        self._closing = True
         self.drain()
         with suppress(PerdureError, TimeoutError, Exception):
-            self.call(self._drop()).result(5)
+            self.call(self._drop(self._engine)).result(5)
+        self._closing = False
         loop.call_soon_threadsafe(loop.stop)
         self._loop = None
 

@@ -33,6 +33,10 @@ log = logging.getLogger("perdure")
 
 LOSSES = 5
 """Attempts in a row whose machine or engine is lost before the next loss is charged as a failure."""
+LATE_SECONDS = 300.0
+"""How long it may take to find out whether an attempt that is joined after its deadline has ended before it."""
+ENDED = b""
+"""What the row of a detached attempt holds that has its outcome, or whose caller has: nobody joins it any more."""
 LOSS_PAUSE = 0.1
 """Seconds before the attempt after the first loss; twice as long after each further one."""
 
@@ -61,10 +65,12 @@ def attempts(
     attempt, failures = action.attempt, action.failures
     deadline = deadline_of(action)
     begun = deadline is None or deadline.remaining(driver.worker.clock) <= 0
+    losses = 0
     detached = spec.dispose is not None
-    joined = action.state is not None
-    if recorded and begun and not detached:
-        # A crash made this attempt; the row says so as soon as something is committed anyway.
+    joined = bool(action.state)
+    if recorded and begun and not joined:
+        # A crash made this attempt; the row says so as soon as something is committed anyway. A detached one gets a
+        # number of its own too: whoever began the last one may not be dead but frozen, or still clear up behind it.
         attempt += 1
         driver.outbox.append(_state(action, attempt, failures, deadline, stored))
         stored = True
@@ -89,9 +95,15 @@ def attempts(
             if detached:
                 if not joined and timeout is not None:
                     limit = Deadline.after(timeout, driver.worker.clock)
+                if not joined:
+                    # From here on, what carries this number outside of this process is ours.
+                    yield Durable(body)
                 attached = Attached(body, spec, action, attempt, failures, limit, stored, joined)
                 args = (attached, *args)
                 timeout = attached.seconds_left
+                if joined and timeout == 0:
+                    # It may have ended in time; it will not run on.
+                    timeout = LATE_SECONDS
                 joined = False
             outcome, value = yield Execute(body, spec, args, kwargs, attempt, timeout)
             if attached is not None:
@@ -106,10 +118,10 @@ def attempts(
                 else:
                     if driver.ended_unasked(body):
                         raise RunStopped(driver.why_stopped())
+                    extra = driver.ended(action.action)
                     if attached is not None and attached.cached_under is not None:
-                        put = CachePut(attached.cached_under, data, driver.worker.clock.wall())
-                        return Result.VALUE, data, copy, (put,)
-                    return Result.VALUE, data, copy, ()
+                        extra.append(CachePut(attached.cached_under, data, driver.worker.clock.wall()))
+                    return Result.VALUE, data, copy, tuple(extra)
             elif body.idle_replaying and driver.ended_unasked(body):
                 raise RunStopped(driver.why_stopped())
         finally:
@@ -117,7 +129,7 @@ def attempts(
         error = value
         assert isinstance(error, BaseException)
         if isinstance(error, AttemptLost):
-            losses = attempt - failures
+            losses += 1
             if losses < LOSSES:
                 deadline = Deadline.after(LOSS_PAUSE * 2**losses, driver.worker.clock)
                 log.warning("%s: attempt %d was lost (%s); trying again", spec.name, attempt, error)
@@ -127,13 +139,15 @@ def attempts(
                 stored = recorded = True
                 continue
             error = AttemptsLostError(f"{spec.name}: {losses} attempts were lost, the last one because {error}")
+        losses = 0
         marks = _marks(driver, action.action, error)
         failures += 1
         attempt += 1
         retries = spec.retries
         if failures > retries.count or _is_final(error):
             # The next attempt, if a `resume` or the parent's own retry makes one, begins with its retries unused.
-            marks = (*marks, _state(action, attempt - 1, 0, None, stored))
+            ended = ENDED if detached else None
+            marks = (*marks, *driver.ended(action.action), _state(action, attempt - 1, 0, None, stored, ended))
             return Result.ERROR, encode_error(error), error, marks
         pause = retries.backoff.seconds(failures) if retries.backoff is not None else 0.0
         deadline = Deadline.after(pause, driver.worker.clock) if pause > 0 else None
@@ -222,7 +236,7 @@ class Attached:
         while parent is not None:
             self.within.add(parent.action)
             parent = parent.parent
-        body.driver.attached.append(self)
+        body.driver.attach(self)
 
     @property
     def run(self) -> Run:
@@ -250,9 +264,16 @@ class Attached:
         """See `Detached`."""
         from .calls import Durable
 
+        if self.body.stopped:
+            # The attempt has timed out, say, and its row is another's by now.
+            raise RunStopped(self.body.driver.why_stopped())
         row = _state(self._row, self.attempt, self._failures, self._limit, self.stored, state)
         self.stored = True
         await Durable(self.body, row)
+
+    def ended(self) -> Action | ActionState | None:
+        """The row that says that nobody joins this attempt any more; `None`: nobody could."""
+        return _state(self._row, self.attempt, self._failures, None, True, ENDED) if self.stored else None
 
     def cached(self, key: bytes) -> bytes | None:
         """See `Detached`."""

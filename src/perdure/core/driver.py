@@ -124,7 +124,7 @@ class Driver:
     def _was_waiting(self) -> bool:
         """Whether the run was in a sleep or a backoff, in which any number of processes may rightly end."""
         return any(
-            action.wake_at is not None and action.state is None and action.kind != Kind.TIMEOUT
+            action.wake_at is not None and not action.state and action.kind != Kind.TIMEOUT
             for action in self.worker.store.open_actions(self.run_id)
         )
 
@@ -399,26 +399,42 @@ class Driver:
 
     # -- what runs outside of this process ---------------------------------------------------------------------
 
+    def attach(self, attached: Attached) -> None:
+        """An attempt begins outside of this process."""
+        with self._lock:
+            self.attached.append(attached)
+
+    def ended(self, action: int) -> list[Any]:
+        """Rows to be committed with the outcome of an action: what runs outside of this process for it, or for
+        something that it called, is not to be joined any more, should it be called again."""
+        if not self.attached:
+            return []
+        with self._lock:
+            rows = [attached.ended() for attached in self.attached if action in attached.within]
+        return [row for row in rows if row is not None]
+
     def settled(self, action: int, *, final: bool = True) -> None:
         """The outcome of an action is on disk: what runs outside of this process for it, or for something that it
         called, has no purpose any more. Or (not `final`) that of one attempt, whose successor may well join what its
         calls have left running."""
         if not self.attached:
             return
-        gone = [
-            attached for attached in self.attached
-            if (action in attached.within if final else action == attached.action)
-        ]  # fmt: skip
-        self.attached = [attached for attached in self.attached if attached not in gone]
+        with self._lock:
+            gone = [
+                attached for attached in self.attached
+                if (action in attached.within if final else action == attached.action)
+            ]  # fmt: skip
+            self.attached = [attached for attached in self.attached if attached not in gone]
         for attached in gone:
             assert attached.spec.dispose is not None
             attached.spec.dispose(attached)
 
     def _dispose_all(self) -> None:
-        for attached in self.attached:
+        with self._lock:
+            gone, self.attached = self.attached, []
+        for attached in gone:
             assert attached.spec.dispose is not None
             attached.spec.dispose(attached)
-        self.attached = []
         if self.worker.on_end is not None:
             self.worker.on_end(self.run, self.fresh)
 
@@ -488,7 +504,9 @@ class Driver:
         # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
         # recorded is there to be reused, but what was cancelled in it is not waited for.
         if child is not None and call.kind is Kind.TASK:
-            self.outbox.append((Mark(child, Result.LOOSEN, 0), row))
+            self.outbox.append((*self.ended(child), Mark(child, Result.LOOSEN, 0), row))
+        elif child is not None:
+            self.outbox.append((*self.ended(child), row))
         else:
             self.outbox.append(row)
         self.worker.writer.mark_ready(self)

@@ -90,7 +90,8 @@ class Detached(Protocol):
 
     @property
     def attempt(self) -> int:
-        """The number of the attempt, from 1. A crash of this process makes no new one."""
+        """The number of the attempt, from 1. Nothing was ever begun under it but what `state` tells of, and what this
+        very process began."""
 
     @property
     def token(self) -> bytes:

@@ -40,7 +40,18 @@ failing = ContainerTask(
     network="none",
     local_logs=False,
 )
-env = perdure.TaskEnvironment("jobs", depends_on=[perdure.TaskEnvironment.from_task("images", job, slow, failing)])
+second = ContainerTask(
+    name="second",
+    image=IMAGE,
+    command=["/bin/sh", "-c", "echo started >> /shared/ran; n=$(grep -c started /shared/ran); echo this is $n; "
+             "[ $n = 2 ] || exit 7; sleep 2; echo ended >> /shared/ran"],
+    network="none",
+    local_logs=False,
+)  # fmt: skip
+timed = job.override(timeout=3.0)
+env = perdure.TaskEnvironment(
+    "jobs", depends_on=[perdure.TaskEnvironment.from_task("images", job, slow, failing, second)]
+)
 
 
 @perdure.trace
@@ -67,6 +78,13 @@ def blocking(a: str) -> str:
 async def retried() -> str:
     """Attempts that fail, and one that does not."""
     await failing()
+    return "done"
+
+
+@env.task(retries=1)
+async def again() -> str:
+    """Its first attempt fails with its container; the second one calls the same container anew."""
+    await second()
     return "done"
 
 

@@ -73,6 +73,9 @@ def arm(point: str) -> None:
         around(DockerEngine, "create", point.startswith("before"), point.startswith("after"))
     elif point in ("before record", "after record"):
         around(Attached, "keep", point.startswith("before"), point.startswith("after"))
+    elif point == "stop before stage":
+        plain_begin = life._Life._stage
+        life._Life._stage = lambda *args: (os.kill(os.getpid(), signal.SIGSTOP), plain_begin(*args))[1]  # type: ignore[method-assign]
     elif point == "stop after create":
         pause_after(DockerEngine, "create")
     elif point == "stop after record":

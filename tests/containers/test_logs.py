@@ -1,0 +1,49 @@
+"""What a container writes, on its way to the file and the terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from perdure.containers.engine import LogLine
+from perdure.containers.life import Secrets
+from perdure.containers.logs import LogSink
+
+
+def test_a_secret_of_several_lines_is_struck_out_of_each(tmp_path: Path) -> None:
+    """A log is read by lines."""
+    secrets = Secrets({"KEY": "first-half\nsecond-half\n"}, {"/key": b"in a file\nof two lines \xff\n"})
+    sink = LogSink(str(tmp_path / "log"), None, secrets.values())
+    for line in (b"it is first-half", b"second-half it is", b"in a file", b"of two lines \xff!"):
+        sink.take(LogLine("stdout", line))
+    sink.close()
+    assert (tmp_path / "log").read_bytes() == b"it is ***\n*** it is\n***\n***!\n"
+    assert list(sink.tail) == ["it is ***", "*** it is", "***", "***!"]
+
+
+@pytest.mark.parametrize("broken", ["closed", "none"])
+def test_a_terminal_that_is_gone_is_not_the_containers_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stderr", stream if broken == "closed" else None)
+    sink = LogSink(str(tmp_path / "log"), "[x] ", ())
+    sink.take(LogLine("stdout", b"one"))
+    sink.take(LogLine("stdout", b"two"))
+    sink.close()
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_long_log_is_read_back_in_no_time(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"a line of a log, which is not very long\n" * 200_000)
+    begun = time.process_time()
+    sink = LogSink(str(tmp_path / "log"), None, ())
+    took = time.process_time() - begun
+    assert sink.lines == 200_000
+    sink.close()
+    assert took < 2.0
