@@ -24,15 +24,16 @@ CLONE_NEWNS = 0x00020000
 MS_BIND, MS_REC, MS_SLAVE, MNT_DETACH = 0x1000, 0x4000, 1 << 19, 2
 PR_SET_CHILD_SUBREAPER = 36
 PRIVATE = ("/run", "/etc/docker", "/var/lib/cni", "/var/lib/containers")
+MADE = PRIVATE[2:]
+"""Belongs to no package: Podman makes it, or a keeper did. The last keeper removes it where it is empty."""
 
 
 def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     root = sys.argv[1]
     cgroups_before = set(cgroups())
-    made = [path for path in PRIVATE if not os.path.isdir(path)]
-    for path in made:
-        os.makedirs(path)
+    for path in PRIVATE:
+        os.makedirs(path, exist_ok=True)
     unshare(libc, root)
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C is for the test process
         signal.signal(name, signal.SIG_IGN)
@@ -48,7 +49,7 @@ def main() -> None:
         if not keep:
             shutil.rmtree(root, ignore_errors=True)
             if not glob.glob(os.path.join(os.path.dirname(root), "pt-*")):  # else another one uses these, too
-                leftovers += [*sorted(set(cgroups()) - cgroups_before, key=len, reverse=True), *made]
+                leftovers += [*sorted(set(cgroups()) - cgroups_before, key=len, reverse=True), *MADE]
         for path in leftovers:
             try:
                 os.rmdir(path)

@@ -204,3 +204,20 @@ def is_stopped(pid: int) -> bool:
     """Whether that process is stopped by a signal."""
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_secret_that_is_not_at_hand_leaves_the_run_interrupted(engine: Engine, tmp_path: Path) -> None:
+    """The container has it; a process that has not could not strike it out of the log lines."""
+    victims = Victims(engine, tmp_path, "guarded")
+    victims.environ["TOKEN"] = "token-of-mine"
+    killed_while_running(victims)
+    del victims.environ["TOKEN"]
+    _, answer, err = victims.run()
+    assert answer["error"] == "UsageError", err
+    assert "secret TOKEN is not here" in answer["text"]
+    assert "INTERRUPTED" in perdure_cli(victims, "ls").stdout
+    victims.environ["TOKEN"] = "token-of-mine"
+    _, answer, err = victims.run()
+    assert answer == {"value": None}, err
+    assert victims.ran() == ["started", "ended"]
+    assert victims.left() == []

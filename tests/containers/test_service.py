@@ -64,7 +64,7 @@ def test_an_engine_that_is_away_for_a_while_gets_its_container_removed(setup: Se
     """A process may live for months before another one sweeps."""
     containers, engine = setup.containers, setup.engine
     place = containers.place(b"u" * 16, 1, 1)
-    place.make(About(1, (b"u" * 16).hex(), "r", 1, 1, "memory://"))
+    place.make(About(1, (b"u" * 16).hex(), "r", 1, 1, "memory", "memory://"))
 
     async def begin() -> None:
         found = await containers.engine()
@@ -80,6 +80,14 @@ def test_an_engine_that_is_away_for_a_while_gets_its_container_removed(setup: Se
     removing.result(10)
     assert engine._containers == {}
     assert place.about() is None
+
+
+def test_what_another_engine_has_stays_until_that_one_is_there(setup: Setup) -> None:
+    containers = setup.containers
+    place = containers.place(b"u" * 16, 1, 1)
+    place.make(About(1, (b"u" * 16).hex(), "r", 1, 1, "another", "unix:///another.sock"))
+    containers.remove(place).result(10)
+    assert place.about() is not None
 
 
 def test_a_connection_that_others_have_made_anew_is_kept(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

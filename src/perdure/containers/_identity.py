@@ -20,8 +20,22 @@ SYSTEMD_PIDFILES: Final = {"/run/docker.sock": "/run/docker.pid", "/var/run/dock
 
 def is_local(url: str, name: str, kernel: str) -> bool:
     """Whether the engine that calls its machine so, and its kernel so, runs here: a Unix socket alone may lead into a
-    virtual machine (Docker Desktop) or out of a container."""
-    return url.startswith("unix://") and name == platform.node() and kernel == platform.release()
+    virtual machine (Docker Desktop) or out of a container, whose host may share its name but not its processes."""
+    if not url.startswith("unix://") or name != platform.node() or kernel != platform.release():
+        return False
+    return not sys.platform.startswith("linux") or _listener(url.removeprefix("unix://")) != 0
+
+
+def _listener(path: str) -> int | None:
+    """The process that listens on a Unix socket; 0: in a process namespace that is not ours; `None`: nobody."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(5)
+            connection.connect(path)
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except (OSError, AttributeError):
+        return None
+    return int(struct.unpack("3i", credentials)[0])
 
 
 def docker_id(info: dict[str, Any], none_network: str) -> str:
@@ -81,16 +95,12 @@ def daemon_start(url: str) -> tuple[int, str] | None:
     that process among all of this boot."""
     path = url.removeprefix("unix://")
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(5)
-            connection.connect(path)
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid = struct.unpack("3i", credentials)[0]
+        pid = _listener(path)
         if pid == 1:
             # systemd opened the socket and handed it on.
             pid = int(Path(SYSTEMD_PIDFILES[path]).read_text())
-        return _process_start(pid) if pid > 0 else None  # 0: in a process namespace that is not ours
-    except (OSError, AttributeError, KeyError, ValueError, IndexError):
+        return _process_start(pid) if pid else None
+    except (OSError, KeyError, ValueError, IndexError):
         return None
 
 

@@ -162,7 +162,13 @@ class _Life:
             started = found
         else:
             started = msgspec.msgpack.decode(state, type=_Started)
-        secrets = self.program.secrets().values()
+        try:
+            secrets = self.program.secrets().values()
+        except UsageError as error:
+            if state is None:
+                raise
+            # Its container has them, and this process could not strike them out of its log lines.
+            self.attempt.suspend(error)
         # In a thread: what an earlier process has put there is read back, however much it is.
         sink = await self.containers.in_thread(
             lambda: LogSink(
@@ -250,7 +256,8 @@ class _Life:
     def _stage(self, info: EngineInfo, secrets: Secrets) -> tuple[Mount, ...]:
         program, place = self.program, self.place
         run = self.attempt.run
-        place.make(About(run.id, run.uid.hex(), run.name, self.attempt.action, self.attempt.attempt, info.url))
+        about = About(run.id, run.uid.hex(), run.name, self.attempt.action, self.attempt.attempt, info.id, info.url)
+        place.make(about)
         mounts = [
             Mount(place.inputs, program.input_dir, True),
             Mount(place.outputs, program.output_dir, False),

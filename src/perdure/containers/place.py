@@ -31,7 +31,8 @@ class About(msgspec.Struct, frozen=True):
         name: the run's name.
         action: the number of the action within the run.
         attempt: the number of the attempt, from 1.
-        engine: how the engine is reached.
+        engine: the engine's own id.
+        url: how it was reached.
     """
 
     run: int
@@ -40,6 +41,7 @@ class About(msgspec.Struct, frozen=True):
     action: int
     attempt: int
     engine: str
+    url: str
 
 
 class Place(NamedTuple):

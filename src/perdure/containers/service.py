@@ -168,6 +168,11 @@ class Containers:
                 self._leaving.pop(place.key, None)
 
     async def _remove_containers(self, engine: ContainerEngine, place: Place, id: str | None) -> None:
+        about = place.about()
+        if about is not None:
+            info = await engine.info()
+            if info.id != about.engine and info.url != about.url:
+                raise PerdureError(f"it is at {about.url}, and the engine that answers now is {info.url}")
         found = {seen.id: seen.state for seen in await engine.find({LABEL: place.key})} if id is None else {id: ""}
         for each, state in found.items():
             if state == "running":

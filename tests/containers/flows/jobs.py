@@ -31,6 +31,14 @@ slow = ContainerTask(
     network="none",
     local_logs=False,
 )  # fmt: skip
+guarded = ContainerTask(
+    name="guarded",
+    image=IMAGE,
+    command=["/bin/sh", "-c", "echo started >> /shared/ran; sleep 1; echo $TOKEN; echo ended >> /shared/ran"],
+    secrets=["TOKEN"],
+    network="none",
+    local_logs=False,
+)
 hasty = slow.override(timeout=1.0, retries=1)
 failing = ContainerTask(
     name="failing",
