@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import math
 import os
-import shutil
 import tempfile
 import threading
 from functools import partial
@@ -129,12 +128,12 @@ def containers() -> Containers:
         if _containers is None or _containers_pid != os.getpid():
             from .containers.service import Containers
 
-            base = _database()
-            if base is None:
-                base = os.path.join(tempfile.mkdtemp(prefix="perdure-"), "memory")
-                atexit.register(shutil.rmtree, os.path.dirname(base), ignore_errors=True)
+            base = _container_base()
             wanted = _container_engine or os.environ.get("PERDURE_CONTAINER_ENGINE")
-            _containers = Containers(f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, wanted))
+            _containers = Containers(
+                f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, wanted),
+                lasting=_database() is not None,
+            )  # fmt: skip
             _containers_pid = os.getpid()
         return _containers
 
@@ -145,9 +144,14 @@ async def _connect(wanted: str | None) -> ContainerEngine:
     return await open_engine(wanted, os.environ)
 
 
+def _container_base() -> str:
+    """What the names of the directories of this store's containers begin with."""
+    return _database() or os.path.join(tempfile.gettempdir(), f"perdure-memory-{os.getpid()}")
+
+
 def container_logs() -> str:
     """The directory that holds what containers have written, one directory for each run."""
-    return f"{_database() or 'memory'}-logs"
+    return f"{_container_base()}-logs"
 
 
 def drop_containers(run: Run) -> None:

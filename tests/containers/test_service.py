@@ -127,9 +127,9 @@ def test_a_removal_waits_for_every_creation_under_way(setup: Setup) -> None:
 
     async def both() -> None:
         place = containers.place(b"u" * 16, 1, 1)
-        first = asyncio.ensure_future(containers.create(place.key, slow("first", 0.1)))
+        first = asyncio.ensure_future(containers.whole(place.key, slow("first", 0.1)))
         await asyncio.sleep(0)
-        second = asyncio.ensure_future(containers.create(place.key, slow("second", 0.4)))
+        second = asyncio.ensure_future(containers.whole(place.key, slow("second", 0.4)))
         await first
         await containers._remove(place, None)
         order.append("removed")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -323,3 +324,22 @@ def test_nobody_else_on_this_machine_reads_a_mounted_secret(here: Path, monkeypa
     finally:
         os.umask(umask)
     assert seen == [0o700]
+
+
+def test_a_store_in_memory_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+    program = f"""
+import asyncio, os, sys, tempfile, perdure
+sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r})
+from tests.containers.test_tasks import shell
+perdure.init("memory://", container_engine={engine.url!r})
+print(perdure.run(shell("echo 5 > /var/outputs/n", outputs={{"n": int}})).result)
+print(f"perdure-memory-{{os.getpid()}}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result, base = done.stdout.split()
+    assert result == "5"
+    assert not list(Path(tempfile.gettempdir()).glob(f"{base}*"))
+    assert engine.run_cli("ps", "-a", "--format", "{{.Names}}").split() == []

@@ -200,7 +200,8 @@ class _Life:
         secrets = program.secrets()
         # Nothing of this attempt was ever started (L1).
         await self._patiently(self._clear)
-        mounts = await self.containers.in_thread(lambda: self._stage(info, secrets))
+        staging = self.containers.in_thread(lambda: self._stage(info, secrets))
+        mounts = await self.containers.ask(self.containers.whole(self.place.key, staging))
         labels = {
             LABEL: self.place.key,
             RUN_LABEL: self.attempt.run.uid.hex(),
@@ -306,7 +307,7 @@ class _Life:
 
     async def _create(self, spec: ContainerSpec) -> str:
         engine = await self.containers.engine()
-        return await self.containers.create(self.place.key, engine.create(self.name, spec))
+        return await self.containers.whole(self.place.key, engine.create(self.name, spec))
 
     async def _forget(self, id: str) -> None:
         with suppress(PerdureError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,10 +43,17 @@ class Containers:
     """See the module text. Everything public may be called from any thread."""
 
     def __init__(
-        self, root: str, log_root: str, store: Callable[[], Store], connect: Callable[[], Awaitable[ContainerEngine]]
+        self,
+        root: str,
+        log_root: str,
+        store: Callable[[], Store],
+        connect: Callable[[], Awaitable[ContainerEngine]],
+        *,
+        lasting: bool = True,
     ) -> None:
         self.root = root
         self.log_root = log_root
+        self._lasting = lasting
         self._store = store
         self._connect = connect
         self._lock = threading.RLock()
@@ -53,7 +61,7 @@ class Containers:
         self._pool: ThreadPoolExecutor | None = None
         self._engine: ContainerEngine | None = None
         self._connecting: asyncio.Lock | None = None
-        self._creating: dict[str, set[asyncio.Task[str]]] = {}
+        self._unbroken: dict[str, set[asyncio.Task[Any]]] = {}
         self._leaving: dict[str, Future[None]] = {}
         self._closing = False
         self.known = False
@@ -111,16 +119,19 @@ class Containers:
             with suppress(EngineUnavailableError):
                 await engine.close()
 
-    async def create(self, key: str, work: Coroutine[Any, Any, str]) -> str:
-        """Create a container for an attempt, and be done with that before anybody looks for what is to be removed."""
+    async def whole(self, key: str, work: Coroutine[Any, Any, T]) -> T:
+        """Do something for an attempt that leaves something behind: whoever gives up on it, it comes to its end, and
+        only then does anybody look for what is to be removed."""
         task = asyncio.ensure_future(work)
-        under_way = self._creating.setdefault(key, set())
+        under_way = self._unbroken.setdefault(key, set())
         under_way.add(task)
 
-        def done(task: asyncio.Task[str]) -> None:
+        def done(task: asyncio.Task[T]) -> None:
             under_way.discard(task)
+            if not task.cancelled():
+                task.exception()  # whoever gave up on it has no use for that
             if not under_way:
-                self._creating.pop(key, None)
+                self._unbroken.pop(key, None)
 
         task.add_done_callback(done)
         return await asyncio.shield(task)
@@ -143,7 +154,7 @@ class Containers:
             while True:
                 engine: ContainerEngine | None = None
                 try:
-                    creating = self._creating.get(place.key)
+                    creating = self._unbroken.get(place.key)
                     if creating:
                         await asyncio.wait(set(creating))
                     engine = await self.engine()
@@ -254,9 +265,16 @@ class Containers:
         if loop is None:
             return
         self._closing = True
+        if not self._lasting:
+            # No other process will ever know of them.
+            for place in places(self.root):
+                self.remove(place)
         self.drain()
         with suppress(PerdureError, TimeoutError, Exception):
             self.call(self._drop(self._engine)).result(5)
+        if not self._lasting:
+            for folder in (self.root, self.log_root):
+                shutil.rmtree(folder, ignore_errors=True)
         self._closing = False
         loop.call_soon_threadsafe(loop.stop)
         self._loop = None
