@@ -15,12 +15,17 @@ import fcntl
 import os
 import re
 import threading
+import time
 from contextlib import suppress
 from typing import Final
 
+from perdure.core.clock import seconds
 from perdure.errors import StoreUnavailableError, UsageError
 
 from ._posix_locks import holder
+
+SWEEP_SECONDS: Final = 0.5
+"""For how long a sweep may have a lock of somebody else's while it removes the file."""
 
 _SUFFIX: Final = ".lock"
 _WORKER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -128,7 +133,8 @@ class FileLiveness:
 
 
 def _create_locked(path: str) -> int | None:
-    """A descriptor of the file with its lock held, `None` if another process has it."""
+    """A descriptor of the file with its lock held, `None` if another process has it and keeps it."""
+    until = seconds() + SWEEP_SECONDS
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -141,7 +147,10 @@ def _create_locked(path: str) -> int | None:
             taken = _is_at(fd, path) and holder(fd) is not None
             os.close(fd)
             if taken:
-                return None
+                # A sweep that saw the file before we had locked it takes the lock for a moment, and then the file.
+                if seconds() > until:
+                    return None
+                time.sleep(0.001)
         except BaseException:
             os.close(fd)
             raise
