@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import math
 import os
-import tempfile
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -146,7 +145,12 @@ async def _connect(wanted: str | None) -> ContainerEngine:
 
 def _container_base() -> str:
     """What the names of the directories of this store's containers begin with."""
-    return _database() or os.path.join(tempfile.gettempdir(), f"perdure-memory-{os.getpid()}")
+    database = _database()
+    if database is not None:
+        return database
+    import tempfile  # here, because it costs as much as a quarter of all that `import perdure` loads
+
+    return os.path.join(tempfile.gettempdir(), f"perdure-memory-{os.getpid()}")
 
 
 def container_logs() -> str:

@@ -13,8 +13,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from ..core.detached import Detached
 from ..core.model import Kind
-from ..core.spec import Detached, RetryStrategy, TaskSpec
+from ..core.spec import RetryStrategy, TaskSpec
 from ..core.values import Signature
 from ..errors import UsageError
 from ._names import qualified, target

@@ -30,7 +30,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..core.clock import SystemClock, seconds
-from ..core.spec import AttemptLost, Detached
+from ..core.detached import Detached
+from ..core.spec import AttemptLost
 from ..errors import (
     ContainerError,
     EngineUnavailableError,

@@ -208,7 +208,7 @@ def _escaped(error: BaseException, run: bytes, action: int) -> set[int]:
 
 
 class Attached:
-    """`spec.Detached`, attached to the body that stands for it here."""
+    """`detached.Detached`, attached to the body that stands for it here."""
 
     def __init__(
         self,
