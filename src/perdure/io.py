@@ -233,6 +233,8 @@ class _Manifest(msgspec.Struct, array_like=True, frozen=True):
 
 _KIND: Final = "perdure.Dir"
 _VERSION: Final = 1
+MANIFEST_HEAD: Final = b"\x93" + msgspec.msgpack.encode(_KIND)
+"""What every manifest begins with. The digests of its files stand in it as they do in a journal."""
 _read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
 
 

@@ -166,6 +166,14 @@ def drop_containers(run: Run) -> None:
         found.drain()
 
 
+def sweep_containers() -> None:
+    """Remove what containers of runs that are over, or gone, have left; waits for it."""
+    if _container_leftovers():
+        found = containers()
+        found.sweep()
+        found.drain()
+
+
 def _container_leftovers() -> bool:
     base = _database()
     try:

@@ -121,6 +121,18 @@ class TwoStores(RuleBasedStateMachine):
     def abort(self, run: int, at: int) -> None:
         assert self.memory.abort(run, at) == self.sqlite.abort(run, at)
 
+    @rule(runs=st.lists(RUNS, max_size=3), before=st.integers(0, 99), statuses=STATUSES)
+    def remove(self, runs: list[int], before: int, statuses: frozenset[Status]) -> None:
+        assert self.memory.ended(before, statuses, limit=2) == self.sqlite.ended(before, statuses, limit=2)
+        assert self.memory.remove(runs, before, statuses) == self.sqlite.remove(runs, before, statuses)
+        for store in (self.memory, self.sqlite):
+            while store.purge(2):
+                pass
+
+    @rule(keys=st.lists(st.sampled_from([b"k", b"l"]), max_size=2), before=st.integers(0, 9))
+    def uncache(self, keys: list[bytes], before: int) -> None:
+        assert self.memory.uncache(keys, before) == self.sqlite.uncache(keys, before)
+
     @rule(digest=st.sampled_from([b"1", b"2", b"3"]))
     def source(self, digest: bytes) -> None:
         source = Source(digest, "3.11", {"m": digest})
@@ -146,6 +158,9 @@ class TwoStores(RuleBasedStateMachine):
     def read_alike(self) -> None:
         one, two = self.memory, self.sqlite
         assert one.runs() == two.runs()
+        assert one.uids() == two.uids()
+        assert one.claimed_since() == two.claimed_since()
+        assert {value for value in one.stored() if len(value) > 31} == {v for v in two.stored() if len(v) > 31}
         for run in range(6):
             assert one.run_by_id(run) == two.run_by_id(run)
             assert list(one.entries(run)) == list(two.entries(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -286,7 +287,7 @@ def _input_help(one: Input) -> str:
     return text
 
 
-# -- resume, rerun, abort --------------------------------------------------------------------------------------
+# -- resume, rerun, abort, gc ----------------------------------------------------------------------------------
 
 RESUME_EPILOG = """  perdure resume daily                   continue a run that was interrupted, or that failed
   perdure resume --all                   continue everything that was interrupted, nothing that failed
@@ -362,6 +363,55 @@ def abort(runs: tuple[str, ...]) -> None:
     if output.json:
         output.result_json(data)
     sys.exit(code)
+
+
+_PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def _age(ctx: click.Context, parameter: click.Parameter, value: str) -> Any:
+    """A length of time with its unit, which is never guessed: what is removed does not come back."""
+    from datetime import timedelta
+
+    parts = _PARTS.fullmatch(value) if value else None
+    if parts is None:
+        raise click.BadParameter(f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h")
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    try:
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError:
+        raise click.BadParameter(f"{value} is longer than anything has lasted") from None
+
+
+GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show what would go
+  perdure gc --older-than 30d                            runs that ended 30 days ago or earlier
+  perdure gc --older-than 12h --status SUCCEEDED         keep those that failed or were aborted"""
+
+
+@cli.command(cls=Command, epilog=GC_EPILOG, short_help="Remove finished runs and what only they needed.")
+@click.option("--older-than", callback=_age, required=True, metavar="AGE", help="As 30d, 12h, 90m, 45s or 1d12h.")
+@click.option(
+    "--status", "statuses", type=click.Choice(STATUSES[4:], case_sensitive=False), multiple=True,
+    help="Only runs of this status; may be given several times.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only show what would go.")
+@common
+def gc(older_than: Any, statuses: tuple[str, ...], dry_run: bool) -> None:
+    """Remove runs that ended longer ago, outcomes cached longer ago, and logs and files that nothing refers to.
+
+    Never a run that is queued, running, sleeping or interrupted, nor anything that one needs. Files stay for a day
+    after they were put in, and while a run is driven that was started before that.
+    """
+    from ..api import collecting
+    from ..core.model import FINISHED, Status
+    from .output import print_removed, removed_data
+
+    log_to_stderr()
+    wanted = frozenset(Status(status.upper()) for status in statuses) or FINISHED
+    removed = collecting.collect(older_than, wanted, dry_run=dry_run)
+    if output.json:
+        output.result_json({"dry_run": dry_run, **removed_data(removed)})
+    else:
+        print_removed(output, removed, dry_run=dry_run)
 
 
 def _drive(wanted: list[Wanted], *, one: bool) -> int:

@@ -19,6 +19,7 @@ from ..errors import PerdureError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from ..api.collecting import Removed
     from ..api.looking import Node, RunInfo, Tree
     from ..api.operate import Ended
 
@@ -385,3 +386,40 @@ def _outcome_text(node: Node) -> str:
     if node.kind == "time" and node.value is not None:
         return preview(node.value, 40)
     return "" if node.value is None else preview(node.value, 100)
+
+
+# -- what was removed ------------------------------------------------------------------------------------------
+
+
+def removed_data(removed: Removed) -> dict[str, Any]:
+    """As JSON data."""
+    return {
+        "runs": [{"name": run.name, "status": str(run.status), "ended_at": iso(run.ended_at)} for run in removed.runs],
+        "cached": removed.cached,
+        "sources": removed.sources,
+        "logs": removed.logs,
+        "blobs": removed.blobs,
+        "bytes": removed.size,
+    }
+
+
+def print_removed(output: Output, removed: Removed, *, dry_run: bool) -> None:
+    """A line for each run that would go, or with `--verbose` went, and one for all."""
+    if dry_run or output.verbose:
+        for run in removed.runs:
+            output.result(f"{run.name}  {run.status}  ended {local(run.ended_at)}")
+    counts = (
+        (len(removed.runs), "run"), (removed.cached, "cached outcome"), (removed.sources or 0, "snapshot of code"),
+        (removed.logs, "directory of logs"), (removed.blobs, "stored file"),
+    )  # fmt: skip
+    parts = [_counted(count, what) for count, what in counts if count]
+    if removed.blobs:
+        parts[-1] += f" ({removed.size:,} bytes)"
+    done = "would be removed" if dry_run else "removed"
+    output.result(f"{done}: {', '.join(parts)}" if parts else "nothing to remove")
+
+
+def _counted(count: int, what: str) -> str:
+    first, space, rest = what.partition(" of ")
+    plural = first if count == 1 else f"{first[:-1]}ies" if first.endswith("y") else f"{first}s"
+    return f"{count:,} {plural}{space}{rest}"

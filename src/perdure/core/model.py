@@ -257,6 +257,16 @@ class Created(NamedTuple):
     fresh: bool
 
 
+class EndedRun(NamedTuple):
+    """What is to be known of a finished run in order to remove it."""
+
+    id: int
+    uid: bytes
+    name: str
+    status: Status
+    ended_at: int
+
+
 class Source(NamedTuple):
     """A snapshot of the code under a run's code root (DESIGN §4, look-up rule 3)."""
 

@@ -6,14 +6,16 @@ Implementations are safe to call from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 from .model import (
     Action,
+    CachePut,
     Claim,
     Created,
     CreateRun,
+    EndedRun,
     Entry,
     Run,
     RunWrites,
@@ -123,6 +125,46 @@ class Store(Protocol):
     def forget(self, id: str) -> None:
         """Remove the worker's row."""
 
+    # -- removing what is over ---------------------------------------------------------------------------------
+
+    def ended(self, before: int, statuses: Collection[Status], *, above: int = 0, limit: int) -> list[EndedRun]:
+        """Runs of these statuses that ended before `before` and that `remove` would take, by rising number, from the
+        first above `above` on."""
+
+    def remove(self, runs: Sequence[int], before: int, statuses: Collection[Status]) -> list[bool]:
+        """In ONE transaction, on disk when this returns: take these runs away for good. One answer for each.
+
+        Looked at again inside the transaction: `False`, and nothing happens to the run, unless its status is one of
+        `statuses` (finished ones), it ended before `before`, and no unfinished run is to `reuse` it. Afterwards
+        nobody finds the run by name or number, claims or lists it, and its name is free. Its rows go with `purge`,
+        and until then its number is not given to another run.
+        """
+
+    def purge(self, limit: int) -> bool:
+        """Delete rows of removed runs in one short transaction, about `limit` at most. Whether some may be left,
+        those of removals that a crash cut short included."""
+
+    def uids(self) -> set[bytes]:
+        """The `uid` of every run."""
+
+    def claimed_since(self) -> dict[str, int]:
+        """The workers that hold claims of unfinished runs, and when the first of each one's runs was started."""
+
+    def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
+        """All stored bytes that may hold a value: of runs (but those in `skip`), entries, actions, and the cache, the
+        cache last. Those of less than 32 bytes may be left out. No snapshot: what is written meanwhile may show or not.
+        """
+
+    def cached(self, before: int, *, limit: int) -> list[CachePut]:
+        """Cached outcomes that were put before `before`."""
+
+    def uncache(self, keys: Sequence[bytes], before: int) -> int:
+        """Remove these cached outcomes, but those that were put again since `before`; how many went."""
+
+    def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
+        """Remove the snapshots that no entry and no action refers to, unless a worker is there that is not dead: it
+        may hold the number of any of them. How many went. A number may then stand for another snapshot."""
+
 
 class Liveness(Protocol):
     """An operating-system lock per worker: a free lock means a dead process on this host (DESIGN §6)."""
@@ -177,3 +219,19 @@ class Blobs(Protocol):
     def tree(self, hash: str, name: str, fill: Callable[[str], None]) -> str:
         """The path of a local directory of that name, kept by the store; where there is none yet, `fill` puts its
         content into an empty directory that then takes its place, whole or not at all."""
+
+    def older(self, before: int) -> Iterator[tuple[str, int]]:
+        """Hash and size of the blobs that were last put, or refreshed, before `before` (wall, microseconds).
+
+        A put counts also where the content is there already, to the minute.
+        """
+
+    def refresh(self, hashes: Iterable[str]) -> None:
+        """Let these count as put just now; those that are not there are passed over."""
+
+    def remove(self, hashes: Sequence[str], before: int) -> list[bool]:
+        """Remove these blobs and all that was made of them, but those that were put since `before`; whether it went.
+
+        Never between a `put` that finds the content there and the refreshing that goes with it. Whenever this is
+        killed, a blob is there whole or not at all, and removing it again finishes the work.
+        """

@@ -8,6 +8,10 @@
 A blob is written and fsynced under `staging` and renamed then, so whatever has a blob's name is whole, whenever the
 process or the machine died. What a dead writer left in `staging` the next one removes. Nobody else's file is ever
 linked into here: its owner may still write to it.
+
+A blob's modification time tells when it was last put, to the minute: a put that finds its content there refreshes it.
+It does so, or renames its own copy into place, under a shared lock (`flock`) on the directory `sha256/ab`. Removal
+looks at the time and unlinks under the exclusive one. So a put never relies on a blob that is being removed.
 """
 
 from __future__ import annotations
@@ -36,6 +40,10 @@ CHUNK: Final = 1 << 20
 TRIES: Final = 5
 THREADS: Final = 16
 """Files written at once. Nearly all of a small file's time is its fsync, and a file system commits several in one."""
+
+REFRESH: Final = 60_000_000
+"""Microseconds for which the time at which a blob was put need not be renewed: the files that a user has stored are
+taken for changed when their times change, and blobs can be among them."""
 
 _ZEROS: Final = bytes(CHUNK)
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -112,13 +120,30 @@ class LocalBlobs:
     def _publish(self, fd: int, temp: str, hash: str, size: int, *, executable: bool = False) -> None:
         """Give a written file its final name, unless its content is there already. The caller syncs the directory."""
         final = self._blob(hash, executable)
-        if _is_file(final, size):
-            os.unlink(temp)
-            return
         os.makedirs(os.path.dirname(final), 0o755, exist_ok=True)
+        with self._locked(hash, fcntl.LOCK_SH):
+            if _is_file(final, size) and _refreshed(final):
+                os.unlink(temp)
+                return
         os.fchmod(fd, 0o555 if executable else 0o444)
         _sync(fd)
-        os.rename(temp, final)
+        with self._locked(hash, fcntl.LOCK_SH):
+            os.utime(fd)  # a large file was written some time ago
+            os.rename(temp, final)
+
+    @contextmanager
+    def _locked(self, hash: str, how: int) -> Iterator[None]:
+        """Hold the lock of a blob's directory; shared, by those who put, also where the file system has no locks."""
+        fd = os.open(self._shard(hash), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(fd, how)
+            except OSError:
+                if how != fcntl.LOCK_SH:
+                    raise
+            yield
+        finally:
+            os.close(fd)
 
     def _anchor(self, folders: Iterable[str]) -> None:
         """Take the names in these directories to disk, and the first time those of the directories above.
@@ -266,6 +291,45 @@ class LocalBlobs:
             f"blob {hash} of the blob store {self.root} is damaged ({how}): restore {self._blob(hash)} from a backup, "
             f"or remove it and store the same file again"
         )
+
+    # -- removal ---------------------------------------------------------------------------------------------------
+
+    def older(self, before: int) -> Iterator[tuple[str, int]]:
+        top = os.path.join(self.root, "sha256")
+        for shard in sorted(_listed(top)):
+            for name in _listed(os.path.join(top, shard)):
+                if _HASH.fullmatch(name):
+                    try:
+                        found = os.lstat(os.path.join(top, shard, name))
+                    except FileNotFoundError:
+                        continue
+                    if stat.S_ISREG(found.st_mode) and found.st_mtime_ns < before * 1000:
+                        yield name, found.st_size
+
+    def refresh(self, hashes: Iterable[str]) -> None:
+        for hash in hashes:
+            with self._storing(), suppress(FileNotFoundError), self._locked(hash, fcntl.LOCK_SH):
+                _refreshed(self._blob(hash))
+
+    def remove(self, hashes: Sequence[str], before: int) -> list[bool]:
+        # What takes long is renamed aside, and removed without the lock.
+        with self._staging() as staging:
+            return [self._remove_one(hash, before, staging) for hash in hashes]
+
+    def _remove_one(self, hash: str, before: int, staging: str) -> bool:
+        blob = self._blob(hash)
+        with self._storing(), suppress(FileNotFoundError), self._locked(hash, fcntl.LOCK_EX):
+            if os.lstat(blob).st_mtime_ns >= before * 1000:
+                return False
+            # The blob last: for as long as it is there, removal will be tried again.
+            for kind in ("trees", "files"):
+                with suppress(FileNotFoundError):
+                    os.rename(os.path.join(self.root, kind, hash), os.path.join(staging, f"{kind}-{hash}"))
+            with suppress(FileNotFoundError):
+                os.unlink(self._blob(hash, executable=True))
+            os.unlink(blob)
+            return True
+        return False
 
     # -- places ----------------------------------------------------------------------------------------------------
 
@@ -551,6 +615,24 @@ def _is_file(path: str, size: int) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def _refreshed(path: str) -> bool:
+    """Let a file count as put just now; `False` where it is another user's, and cannot be."""
+    if wall() - os.stat(path).st_mtime_ns // 1000 in range(REFRESH):
+        return True
+    try:
+        os.utime(path)
+    except PermissionError:
+        return False
+    return True
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _sync(fd: int) -> None:

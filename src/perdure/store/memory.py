@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from perdure.core.clock import Clock, SystemClock
 from perdure.core.model import (
     FINISHED,
     Action,
+    CachePut,
     Claim,
     Created,
     CreateRun,
+    EndedRun,
     Entry,
     Run,
     RunWrites,
@@ -44,8 +46,8 @@ class MemoryStore:
         self._names: dict[str, int] = {}
         self._entries: dict[int, dict[tuple[int, int], Entry]] = {}
         self._actions: dict[int, dict[tuple[int, int], Action]] = {}
-        self._sources: list[Source] = []
-        self._cache: dict[bytes, bytes] = {}
+        self._sources: dict[int, Source] = {}
+        self._cache: dict[bytes, CachePut] = {}
         self._workers: dict[str, Worker] = {}
 
     def close(self) -> None:
@@ -67,7 +69,7 @@ class MemoryStore:
         new, claim = write
         if new.name in self._names:
             return Created(self._runs[self._names[new.name]], False)
-        run = submitted(len(self._runs) + 1, new, claim)
+        run = submitted(max(self._runs, default=0) + 1, new, claim)
         self._runs[run.id] = run
         self._names[run.name] = run.id
         self._entries[run.id] = {}
@@ -91,7 +93,7 @@ class MemoryStore:
         for entry in added:
             entries[entry.action, entry.n] = entry
         for put in write.cache:
-            self._cache[put.key] = put.value
+            self._cache[put.key] = put
         if end := write.finish:
             self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None)
         return True
@@ -166,19 +168,21 @@ class MemoryStore:
 
     def source_id(self, source: Source) -> int:
         with self._lock:
-            for number, known in enumerate(self._sources, 1):
+            for number, known in self._sources.items():
                 if known.digest == source.digest:
                     return number
-            self._sources.append(source)
-            return len(self._sources)
+            number = max(self._sources, default=0) + 1
+            self._sources[number] = source
+            return number
 
     def source(self, id: int) -> Source | None:
         with self._lock:
-            return self._sources[id - 1] if 0 < id <= len(self._sources) else None
+            return self._sources.get(id)
 
     def cache_get(self, key: bytes) -> bytes | None:
         with self._lock:
-            return self._cache.get(key)
+            put = self._cache.get(key)
+            return None if put is None else put.value
 
     def renew(self, worker: Worker) -> None:
         with self._lock:
@@ -191,6 +195,81 @@ class MemoryStore:
     def forget(self, id: str) -> None:
         with self._lock:
             self._workers.pop(id, None)
+
+    # -- removing what is over ---------------------------------------------------------------------------------
+
+    def ended(self, before: int, statuses: Collection[Status], *, above: int = 0, limit: int) -> list[EndedRun]:
+        with self._lock:
+            found = [
+                EndedRun(run.id, run.uid, run.name, run.status, run.ended_at)
+                for run in self._runs.values()
+                if run.id > above and run.ended_at is not None and self._is_over(run, before, statuses)
+            ]
+            return found[:limit]
+
+    def _is_over(self, run: Run | None, before: int, statuses: Collection[Status]) -> bool:
+        if run is None or run.status not in FINISHED.intersection(statuses):
+            return False
+        reused = any(other.reuse == run.name and other.status not in FINISHED for other in self._runs.values())
+        return run.ended_at is not None and run.ended_at < before and not reused
+
+    def remove(self, runs: Sequence[int], before: int, statuses: Collection[Status]) -> list[bool]:
+        with self._lock:
+            answers = []
+            for number in runs:
+                run = self._runs.get(number)
+                over = self._is_over(run, before, statuses)
+                if over and run is not None:
+                    del self._runs[number], self._names[run.name], self._entries[number], self._actions[number]
+                answers.append(over)
+            return answers
+
+    def purge(self, limit: int) -> bool:
+        return False  # `remove` has left nothing
+
+    def uids(self) -> set[bytes]:
+        with self._lock:
+            return {run.uid for run in self._runs.values()}
+
+    def claimed_since(self) -> dict[str, int]:
+        with self._lock:
+            found: dict[str, int] = {}
+            for run in self._runs.values():
+                if run.status is Status.RUNNING and run.worker is not None and run.token is not None:
+                    since = run.created_at if run.started_at is None else run.started_at
+                    found[run.worker] = min(since, found.get(run.worker, since))
+            return found
+
+    def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
+        with self._lock:
+            numbers = [number for number in self._runs if number not in skip]
+            values = [value for n in numbers for value in (self._runs[n].inputs, self._runs[n].value)]
+            values += [value for n in numbers for e in self._entries[n].values() for value in (e.value, e.inputs)]
+            values += [value for n in numbers for a in self._actions[n].values() for value in (a.inputs, a.state)]
+            values += [put.value for put in self._cache.values()]
+        return iter([value for value in values if value])
+
+    def cached(self, before: int, *, limit: int) -> list[CachePut]:
+        with self._lock:
+            return [put for put in self._cache.values() if put.at < before][:limit]
+
+    def uncache(self, keys: Sequence[bytes], before: int) -> int:
+        with self._lock:
+            old = [key for key in keys if key in self._cache and self._cache[key].at < before]
+            for key in old:
+                del self._cache[key]
+            return len(old)
+
+    def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
+        with self._lock:
+            if not all(map(is_dead, self._workers)):
+                return 0
+            used = {entry.source for journal in self._entries.values() for entry in journal.values()}
+            used |= {action.source for started in self._actions.values() for action in started.values()}
+            unused = self._sources.keys() - used
+            for number in unused:
+                del self._sources[number]
+            return len(unused)
 
 
 class MemoryLiveness:

@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, Literal
 
 import msgspec
 
-from perdure.core.clock import Clock, SystemClock
+from perdure.core.clock import US, Clock, SystemClock, perf
 from perdure.core.model import (
+    FINISHED,
     Action,
     ActionState,
     CachePut,
     Claim,
     Created,
     CreateRun,
+    EndedRun,
     Entry,
     Run,
     RunWrites,
@@ -51,6 +53,11 @@ _FINISH: Final = _SQL["finish"]
 _STATUS: Final = {str(status): status for status in Status}
 _PAGE: Final = 2_000
 _NO_ROW: Final = object()
+_CHUNK: Final = 50
+_PURGE_NS: Final = 50_000_000
+"""How long a transaction that purges goes on, so that those who wait for the lock need not wait for long."""
+_STEPS: Final = 3600 * US
+"""By how much the wall clock may step while snapshots are looked for."""
 
 
 class SQLiteStore:
@@ -245,6 +252,105 @@ class SQLiteStore:
 
     def forget(self, id: str) -> None:
         self._aside.change(_SQL["forget"], (id,))
+
+    # -- removing what is over ---------------------------------------------------------------------------------
+
+    def ended(self, before: int, statuses: Collection[Status], *, above: int = 0, limit: int) -> list[EndedRun]:
+        wanted = [status if status in statuses else None for status in sorted(FINISHED)]
+        reused = {name for (name,) in self._reader.rows(_SQL["reused"], ())}
+        found: list[EndedRun] = []
+        while len(found) < limit:
+            page = self._reader.rows(_SQL["ended"], (above, *wanted, before, _PAGE))
+            for id, uid, name, status, at in page:
+                if name not in reused:
+                    found.append(EndedRun(id, uid, name, _STATUS[status], at))
+            if len(page) < _PAGE:
+                break
+            above = page[-1][0]
+        return found[:limit]
+
+    def remove(self, runs: Sequence[int], before: int, statuses: Collection[Status]) -> list[bool]:
+        wanted = FINISHED.intersection(statuses)
+
+        def take(cursor: sqlite3.Cursor) -> list[bool]:
+            answers = []
+            reused = {name for (name,) in cursor.execute(_SQL["reused"])}
+            for run in runs:
+                row = cursor.execute(_SQL["end_of_run"], (run,)).fetchone()
+                over = row is not None and row[0] not in reused and row[1] in wanted and row[2] < before
+                if over:
+                    cursor.execute(_SQL["remove"], (run,))
+                answers.append(over)
+            return answers
+
+        return self._writer.transaction(take)
+
+    def purge(self, limit: int) -> bool:
+        def delete(cursor: sqlite3.Cursor) -> bool:
+            since = perf()
+            left = limit
+            while left > 0 and perf() - since < _PURGE_NS:
+                row = cursor.execute(_SQL["removed"]).fetchone()
+                if row is None:
+                    return False
+                # In small chunks, as values may be large, and each one's pages have to be walked.
+                chunk = min(left, _CHUNK)
+                gone = cursor.execute(_SQL["purge_entries"], (row[0], chunk)).rowcount
+                if gone < chunk:
+                    gone += cursor.execute(_SQL["purge_actions"], (row[0], chunk - gone)).rowcount
+                if gone < chunk:
+                    cursor.execute(_SQL["purge_run"], row)
+                    gone += 1
+                left -= gone
+            return True
+
+        return self._writer.transaction(delete)
+
+    def uids(self) -> set[bytes]:
+        return {uid for (uid,) in self._reader.rows(_SQL["uids"], ())}
+
+    def claimed_since(self) -> dict[str, int]:
+        return dict(self._reader.rows(_SQL["claimed_since"], ()))
+
+    def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
+        for run, *values in self._pages("stored_runs", (0,)):
+            if run not in skip:
+                yield from filter(None, values)
+        for name in ("stored_entries", "stored_actions"):
+            for run, _, _, *values in self._pages(name, (0, -2, -1)):
+                if run not in skip:
+                    yield from filter(None, values)
+        for _, value in self._pages("stored_cache", (b"",)):
+            yield value
+
+    def _pages(self, name: str, start: Row) -> Iterator[Row]:
+        """A query by pages, each of which begins behind the last one's key, the first columns of its last row."""
+        key = start
+        while page := self._reader.rows(_SQL[name], (*key, _CHUNK)):
+            yield from page
+            key = page[-1][: len(key)]
+
+    def cached(self, before: int, *, limit: int) -> list[CachePut]:
+        return list(map(CachePut._make, self._reader.rows(_SQL["cached"], (before, limit))))
+
+    def uncache(self, keys: Sequence[bytes], before: int) -> int:
+        def delete(cursor: sqlite3.Cursor) -> int:
+            return sum(cursor.execute(_SQL["uncache"], (key, before)).rowcount for key in keys)
+
+        return self._writer.transaction(delete)
+
+    def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
+        since = self._clock.wall() - _STEPS
+        unused = {id for (id,) in self._reader.rows(_SQL["unused_sources"], ())}
+
+        def drop(cursor: sqlite3.Cursor) -> int:
+            if not all(is_dead(id) for (id,) in cursor.execute(_SQL["workers"]).fetchall()):
+                return 0
+            # What was written since the long look above belongs to runs that have not ended, or ended since.
+            left = unused.difference(id for (id,) in cursor.execute(_SQL["recent_sources"], (since, since)))
+            return sum(cursor.execute(_SQL["drop_source"], (id,)).rowcount for id in left)
+
+        return self._writer.transaction(drop) if unused else 0
 
 
 def _by_n(entry: Entry) -> int:

@@ -71,13 +71,13 @@ FROM runs WHERE name = ?;
 -- The run of that number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark
-FROM runs WHERE id = ?;
+FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark
-FROM runs ORDER BY id DESC LIMIT ?;
+FROM runs WHERE status <> 'REMOVED' ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first. Left alone, SQLite would read the whole table to save the sorting.
@@ -194,3 +194,97 @@ INSERT INTO meta (key, value) VALUES (?, ?);
 -- name: meta
 -- Read a fact about the store.
 SELECT value FROM meta WHERE key = ?;
+
+-- name: ended
+-- Finished runs that ended before a time, by number; a status that is not wanted is bound as NULL.
+SELECT id, uid, name, status, ended_at FROM runs
+WHERE id > ? AND status IN (?, ?, ?) AND ended_at < ? ORDER BY id LIMIT ?;
+
+-- name: reused
+-- The runs whose work an unfinished run is to begin with. Two queries, each with an index of its own.
+SELECT reuse FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND reuse IS NOT NULL
+UNION
+SELECT reuse FROM runs WHERE status = 'QUEUED' AND status NOT IN ('RUNNING', 'SUCCEEDED') AND reuse IS NOT NULL;
+
+-- name: end_of_run
+-- What `remove` looks at again.
+SELECT name, status, ended_at FROM runs WHERE id = ?;
+
+-- name: remove
+-- Take a run out of sight at once, however many rows it has. The row stays until they are gone, so that its number
+-- cannot become another run's meanwhile; its name cannot be typed, nor given to a run.
+UPDATE runs SET status = 'REMOVED', name = char(1) || id, inputs = x'', value = NULL, reuse = NULL WHERE id = ?;
+
+-- name: removed
+-- A run that was removed and has rows left; the second condition lets SQLite use the partial index.
+SELECT id FROM runs WHERE status = 'REMOVED' AND status NOT IN ('RUNNING', 'SUCCEEDED') LIMIT 1;
+
+-- name: purge_entries
+-- Some entries of a removed run.
+DELETE FROM entries WHERE (run, action, n) IN (
+    SELECT run, action, n FROM entries WHERE run = ? ORDER BY action, n LIMIT ?
+);
+
+-- name: purge_actions
+-- Some actions of a removed run.
+DELETE FROM actions WHERE (run, parent, action) IN (
+    SELECT run, parent, action FROM actions WHERE run = ? ORDER BY parent, action LIMIT ?
+);
+
+-- name: purge_run
+-- The last row of a removed run.
+DELETE FROM runs WHERE id = ? AND status = 'REMOVED';
+
+-- name: uids
+-- The own ids of all runs.
+SELECT uid FROM runs WHERE status <> 'REMOVED';
+
+-- name: claimed_since
+-- For each worker that holds claims, the first start of a run that it holds.
+SELECT worker, min(coalesce(started_at, created_at)) FROM runs INDEXED BY runs_running
+WHERE status = 'RUNNING' AND token IS NOT NULL GROUP BY worker;
+
+-- name: stored_runs
+-- One page of what runs hold.
+SELECT id, inputs, value FROM runs WHERE id > ? ORDER BY id LIMIT ?;
+
+-- name: stored_entries
+-- One page of what entries hold that is long enough for a reference to a file.
+SELECT run, action, n, value, inputs FROM entries
+WHERE (run, action, n) > (?, ?, ?) AND (length(value) >= 32 OR length(inputs) >= 32) ORDER BY run, action, n LIMIT ?;
+
+-- name: stored_actions
+-- One page of what actions hold that is long enough for a reference to a file.
+SELECT run, parent, action, inputs, state FROM actions
+WHERE (run, parent, action) > (?, ?, ?) AND (length(inputs) >= 32 OR length(state) >= 32)
+ORDER BY run, parent, action LIMIT ?;
+
+-- name: stored_cache
+-- One page of what the cache holds.
+SELECT key, value FROM cache WHERE key > ? ORDER BY key LIMIT ?;
+
+-- name: cached
+-- Cached outcomes from before a time.
+SELECT key, value, at FROM cache WHERE at < ? LIMIT ?;
+
+-- name: uncache
+-- Remove a cached outcome, unless it was put again.
+DELETE FROM cache WHERE key = ? AND at < ?;
+
+-- name: workers
+-- The ids of all workers.
+SELECT id FROM workers;
+
+-- name: unused_sources
+-- Snapshots that no row refers to. Reads every row.
+SELECT id FROM sources WHERE id NOT IN (SELECT source FROM entries UNION SELECT source FROM actions);
+
+-- name: recent_sources
+-- Snapshots that runs refer to which were written since a time: those that have not ended, or ended after it.
+SELECT source FROM entries WHERE run IN (SELECT id FROM runs WHERE ended_at IS NULL OR ended_at >= ?)
+UNION
+SELECT source FROM actions WHERE run IN (SELECT id FROM runs WHERE ended_at IS NULL OR ended_at >= ?);
+
+-- name: drop_source
+-- Remove a snapshot.
+DELETE FROM sources WHERE id = ?;
