@@ -221,6 +221,12 @@ class TestFencing:
         assert answers == [True, False]
         assert list(store.entries(run)) == [entry(run, 1)]
 
+    def test_within_a_batch_a_creation_meets_the_end_of_the_run_before_it(self, store: Store) -> None:
+        run = created(store, "a").id
+        answers = store.commit([writes(run, finish=DONE), CreateRun(new_run("a"), None)])
+        assert answers == [True, Created(store.run("a"), False)]
+        assert answers[1].run.status is DONE.status
+
     def test_within_a_batch_two_tokens_for_one_run_are_told_apart(self, store: Store) -> None:
         run = created(store).id
         answers = store.commit([writes(run, entry(run, 1), token=OTHER), writes(run, entry(run, 2)), writes(run)])

@@ -382,6 +382,10 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     ends: list[Row] = []
     for write in writes:
         if isinstance(write, CreateRun):
+            if ends:
+                # The answer shows a run of that name as what comes before in the batch has left it.
+                cursor.executemany(_FINISH, ends)
+                ends.clear()
             answers.append(_create(cursor, write))
             continue
         run = write.run
