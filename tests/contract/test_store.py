@@ -359,7 +359,7 @@ class TestClaiming:
         running, queued = created(store, "a"), created(store, "b", token=None)
         assert store.abort(running.id, 60)
         assert store.abort(queued.id, 61)
-        gone: dict[str, Any] = {"status": Status.ABORTED, "token": None, "worker": None}
+        gone: dict[str, Any] = {"status": Status.ABORTED, "token": None, "worker": None, "wake_at": None}
         assert store.run("a") == running._replace(**gone, ended_at=60)
         assert store.run("b") == queued._replace(**gone, ended_at=61)
 

@@ -19,10 +19,12 @@ from perdure.core.model import (
     CreateRun,
     Entry,
     Finish,
+    Park,
     Result,
     RunWrites,
     Source,
     Status,
+    Wake,
 )
 from perdure.core.ports import Store
 from perdure.store.memory import MemoryStore
@@ -40,6 +42,10 @@ ENDS = st.builds(
     st.binary(max_size=4),
     st.integers(0, 99),
 )
+TASKS = {"etl.main"}
+WAKES = st.builds(Wake, st.integers(0, 9), st.integers(-3, 3))
+"""Half of them are due: the boot clock of these stores stands at 0."""
+PARKS = st.builds(Park, WAKES, st.integers(0, 9))
 PUTS = st.builds(CachePut, st.sampled_from([b"k", b"l"]), st.binary(max_size=3), st.integers(0, 9))
 
 
@@ -83,7 +89,7 @@ class TwoStores(RuleBasedStateMachine):
     def _creation(self, data: st.DataObject) -> CreateRun:
         new = new_run(data.draw(NAMES), inputs=data.draw(st.sampled_from([b"x", b"y"])))
         claim = data.draw(st.none() | st.builds(Claim, TOKENS, st.sampled_from(["w1", "w2"])))
-        return CreateRun(new, claim)
+        return CreateRun(new, claim, data.draw(st.none() | WAKES))
 
     def _writes(self, data: st.DataObject) -> RunWrites:
         # Nobody knows a run's number before the batch that creates it is answered. Rows' numbers are never reused: a
@@ -105,13 +111,25 @@ class TwoStores(RuleBasedStateMachine):
         ]
         puts = data.draw(st.lists(PUTS, max_size=2))
         finish = data.draw(st.none() | st.none() | ENDS)
-        return RunWrites(run, data.draw(TOKENS), entries, actions, tuple(states), tuple(puts), finish)
+        park = data.draw(st.none() | st.none() | PARKS) if finish is None else None
+        return RunWrites(run, data.draw(TOKENS), entries, actions, tuple(states), tuple(puts), finish, park)
 
     @rule(run=RUNS, token=TOKENS, expect=st.none() | TOKENS, entries=st.integers(0, 4), statuses=STATUSES)
     def claim(self, run: int, token: bytes, expect: bytes | None, entries: int, statuses: frozenset[Status]) -> None:
         claim = Claim(token, "w3")
         one = self.memory.claim(run, claim, expect=expect, entries=entries, statuses=statuses)
         assert one == self.sqlite.claim(run, claim, expect=expect, entries=entries, statuses=statuses)
+
+    @rule(tokens=st.lists(TOKENS, max_size=3))
+    def take_due(self, tokens: list[bytes]) -> None:
+        claims = [Claim(token, "w4") for token in tokens]
+        assert self.memory.next_due(TASKS) == self.sqlite.next_due(TASKS)
+        assert self.memory.take_due(TASKS, claims) == self.sqlite.take_due(TASKS, claims)
+
+    @rule(workers=st.lists(st.sampled_from(["w1", "w2", "w3", "w4"])), limit=st.integers(0, 3))
+    def abandoned(self, workers: list[str], limit: int) -> None:
+        one = self.memory.abandoned(TASKS, workers, limit=limit)
+        assert one == self.sqlite.abandoned(TASKS, workers, limit=limit)
 
     @rule(run=RUNS, token=TOKENS)
     def release(self, run: int, token: bytes) -> None:
@@ -176,6 +194,7 @@ class TwoStores(RuleBasedStateMachine):
             assert one.similar(found.task, found.inputs_hash) == two.similar(found.task, found.inputs_hash)
         for key in (b"k", b"l"):
             assert one.cache_get(key) == two.cache_get(key)
+        assert sorted(one.workers()) == sorted(two.workers())
         for name in ("w1", "w2"):
             assert one.worker(name) == two.worker(name)
 

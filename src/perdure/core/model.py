@@ -20,7 +20,9 @@ NO_PARENT = -1
 
 
 class Status(StrEnum):
-    """A run's status as people see it. `INTERRUPTED` and `SLEEPING` are derived, never stored."""
+    """A run's status as people see it. Stored is what `STORED_STATUSES` lists: `SLEEPING` a run that is parked, so that
+    no process holds it. A RUNNING one is seen as SLEEPING where its process has nothing to do but wait for a recorded
+    deadline, and as INTERRUPTED (which is never stored) where no process drives it."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -31,8 +33,10 @@ class Status(StrEnum):
     ABORTED = "ABORTED"
 
 
-STORED_STATUSES = (Status.QUEUED, Status.RUNNING, Status.SUCCEEDED, Status.FAILED, Status.ABORTED)
+STORED_STATUSES = (Status.QUEUED, Status.RUNNING, Status.SLEEPING, Status.SUCCEEDED, Status.FAILED, Status.ABORTED)
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED})
+WAITING = (Status.QUEUED, Status.SLEEPING)
+"""Nobody drives such a run, and it has a time from which on somebody should."""
 
 
 class Kind(IntEnum):
@@ -211,7 +215,34 @@ class Run(NamedTuple):
     crashes: int
     """Claims in a row that brought no new entry."""
     mark: int
-    """The journal's length when the run was last claimed."""
+    """The journal's length when the run was last claimed or parked."""
+    wake_at: int | None
+    """From when on a QUEUED or SLEEPING run is to be driven; `None` for every other."""
+
+
+class Wake(NamedTuple):
+    """A moment at which a run is to be driven (again), on both clocks."""
+
+    at: int
+    """Wall."""
+    boot: int
+    """Since this boot; may lie before it."""
+
+
+class Park(NamedTuple):
+    """A run leaves memory: SLEEPING, its claim given back, until its wake time."""
+
+    wake: Wake
+    mark: int
+    """The journal's length."""
+
+
+class Taken(NamedTuple):
+    """A run that was due and has been claimed."""
+
+    run: Run
+    woken: bool
+    """Whether it was SLEEPING, rather than QUEUED."""
 
 
 class Finish(NamedTuple):
@@ -241,6 +272,7 @@ class RunWrites(NamedTuple):
     states: tuple[ActionState, ...] = ()
     cache: tuple[CachePut, ...] = ()
     finish: Finish | None = None
+    park: Park | None = None
 
 
 class CreateRun(NamedTuple):
@@ -248,6 +280,8 @@ class CreateRun(NamedTuple):
 
     new: NewRun
     claim: Claim | None
+    due: Wake | None = None
+    """From when on a QUEUED run may be claimed by `take_due`; at once by default."""
 
 
 class Created(NamedTuple):

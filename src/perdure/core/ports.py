@@ -21,6 +21,7 @@ from .model import (
     RunWrites,
     Source,
     Status,
+    Taken,
     Worker,
 )
 
@@ -50,8 +51,8 @@ class Store(Protocol):
 
         `RunWrites`: `True` written whole; `False` fenced: the run's token is another, or the run has ended, and
         nothing of this element was written (the others are not affected). Within an element: actions first, then
-        states, entries, cache puts, finish. `finish` also clears the claim. The store keeps `Entry` rows as given
-        (the driver numbers them). `CreateRun`: `Created(run, True)`, or, when the name is taken,
+        states, entries, cache puts, finish, park. `finish` and `park` also clear the claim. The store keeps `Entry`
+        rows as given (the driver numbers them). `CreateRun`: `Created(run, True)`, or, when the name is taken,
         `Created(existing, False)` and nothing written for this element. Two creations of one name within one batch:
         the first wins. A batch of nothing but creations with a claim needs only to be visible: whoever holds the claim
         drives the run at once, and its first entry, or its end, takes the creation to disk. Should power fail before,
@@ -63,17 +64,21 @@ class Store(Protocol):
     ) -> Run | None:
         """Compare-and-set: take the run if its token is still `expect` and its stored status in `statuses`.
 
-        Sets token, worker and status RUNNING, clears result, value and ended_at, sets started_at if unset. If
+        Sets token, worker and status RUNNING, clears result, value, ended_at and wake_at, sets started_at if unset. If
         `entries` (the journal's length that the claimer saw) is greater than `mark`, `crashes` becomes 1, else it
         grows by 1; `mark` becomes `entries`. Returns the run as it is afterwards, `None` if somebody was faster.
         Only needs to be visible to others, not fsynced.
         """
 
+    def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
+        """Claim QUEUED and SLEEPING runs of these tasks whose time has come by the store's clock: at most one for each
+        claim given, those that are due longest, and each as `claim` does it. Visible is enough."""
+
     def release(self, run: int, token: bytes) -> bool:
         """Give a claim back (token and worker become NULL, status stays RUNNING, crashes 0) if `token` still holds."""
 
     def abort(self, run: int, ended_at: int) -> bool:
-        """Status ABORTED and the claim cleared, whoever holds it, if the run has not ended. Fsynced."""
+        """Status ABORTED, claim and wake time cleared, whoever holds it, if the run has not ended. Fsynced."""
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -88,6 +93,16 @@ class Store(Protocol):
 
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
         """Runs of this task and these inputs whose stored status is RUNNING, newest first. Must use an index."""
+
+    def next_due(self, tasks: Collection[str]) -> float | None:
+        """Seconds, by the store's clock, until the first QUEUED or SLEEPING run of these tasks is due; zero or less if
+        one is, `None` if there is none. Must use an index."""
+
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+        """RUNNING runs of these tasks that none of these workers has claimed, in order of their number."""
+
+    def version(self) -> int:
+        """A number that changes whenever another process, or this one, has committed something. Cheap: for polling."""
 
     def journal_length(self, run: int) -> int:
         """The highest `n` in the run's journal, 0 if it is empty. O(actions) at most."""
@@ -121,6 +136,9 @@ class Store(Protocol):
 
     def worker(self, id: str) -> Worker | None:
         """That worker's row."""
+
+    def workers(self) -> list[Worker]:
+        """All workers' rows, those of the dead included."""
 
     def forget(self, id: str) -> None:
         """Remove the worker's row."""

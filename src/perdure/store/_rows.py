@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from perdure.core.model import Claim, NewRun, Run, Status
+from perdure.core.model import Claim, NewRun, Park, Run, Status
 
 
-def submitted(number: int, new: NewRun, claim: Claim | None) -> Run:
+def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> Run:
     """A run just submitted; with a claim, as if it had been queued and claimed in the same moment."""
     return Run(
         number,
@@ -19,6 +19,7 @@ def submitted(number: int, new: NewRun, claim: Claim | None) -> Run:
         value=None,
         crashes=0 if claim is None else 1,
         mark=0,
+        wake_at=None if claim is not None else due_at,
     )
 
 
@@ -34,4 +35,12 @@ def claimed(run: Run, claim: Claim, entries: int, now: int) -> Run:
         started_at=now if run.started_at is None else run.started_at,
         crashes=1 if entries > run.mark else run.crashes + 1,
         mark=entries,
+        wake_at=None,
+    )
+
+
+def parked(run: Run, park: Park) -> Run:
+    """A run that leaves memory until its wake time."""
+    return run._replace(
+        status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=park.mark, wake_at=park.wake.at
     )

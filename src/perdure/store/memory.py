@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from perdure.core.clock import Clock, SystemClock
+from perdure.core.clock import US, Clock, SystemClock
 from perdure.core.model import (
     FINISHED,
     Action,
@@ -24,11 +24,13 @@ from perdure.core.model import (
     RunWrites,
     Source,
     Status,
+    Taken,
+    Wake,
     Worker,
 )
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from ._rows import claimed, submitted
+from ._rows import claimed, parked, submitted
 
 
 class MemoryStore:
@@ -44,6 +46,8 @@ class MemoryStore:
         self._closed = False
         self._runs: dict[int, Run] = {}
         self._names: dict[str, int] = {}
+        self._wakes: dict[int, int] = {}
+        self._version = 0
         self._entries: dict[int, dict[tuple[int, int], Entry]] = {}
         self._actions: dict[int, dict[tuple[int, int], Action]] = {}
         self._sources: dict[int, Source] = {}
@@ -63,13 +67,18 @@ class MemoryStore:
 
     def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         with self._lock:
+            self._version += 1
             return [self._create(w) if isinstance(w, CreateRun) else self._write(w) for w in writes]
 
     def _create(self, write: CreateRun) -> Created:
-        new, claim = write
+        new, claim, due = write
         if new.name in self._names:
             return Created(self._runs[self._names[new.name]], False)
-        run = submitted(max(self._runs, default=0) + 1, new, claim)
+        if claim is None and due is None:
+            due = Wake(new.created_at, self._clock.boot())
+        run = submitted(max(self._runs, default=0) + 1, new, claim, due.at if due is not None else None)
+        if claim is None and due is not None:
+            self._wakes[run.id] = due.boot
         self._runs[run.id] = run
         self._names[run.name] = run.id
         self._entries[run.id] = {}
@@ -96,6 +105,9 @@ class MemoryStore:
             self._cache[put.key] = put
         if end := write.finish:
             self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None)
+        elif write.park is not None:
+            self._runs[run.id] = parked(run, write.park)
+            self._wakes[run.id] = write.park.wake.boot
         return True
 
     def claim(
@@ -105,14 +117,33 @@ class MemoryStore:
             old = self._runs.get(run)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
-            self._runs[run] = claimed(old, claim, entries, self._clock.wall())
-            return self._runs[run]
+            return self._claim(old, claim, entries)
+
+    def _claim(self, old: Run, claim: Claim, entries: int) -> Run:
+        self._version += 1
+        self._wakes.pop(old.id, None)
+        self._runs[old.id] = claimed(old, claim, entries, self._clock.wall())
+        return self._runs[old.id]
+
+    def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
+        with self._lock:
+            now = self._clock.boot()
+            due = sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)
+            old = [self._runs[run] for _, run in due[: len(claims)]]
+            return [
+                Taken(self._claim(run, claim, run.mark), run.status is Status.SLEEPING)
+                for run, claim in zip(old, claims, strict=False)
+            ]
+
+    def _due(self, tasks: Collection[str]) -> list[tuple[int, int]]:
+        return [(run, wake) for run, wake in self._wakes.items() if self._runs[run].task in tasks]
 
     def release(self, run: int, token: bytes) -> bool:
         with self._lock:
             old = self._runs.get(run)
             if old is None or old.token != token or old.status is not Status.RUNNING:
                 return False
+            self._version += 1
             self._runs[run] = old._replace(token=None, worker=None, crashes=0)
             return True
 
@@ -121,7 +152,11 @@ class MemoryStore:
             old = self._runs.get(run)
             if old is None or old.status in FINISHED:
                 return False
-            self._runs[run] = old._replace(status=Status.ABORTED, token=None, worker=None, ended_at=ended_at)
+            self._version += 1
+            self._wakes.pop(run, None)
+            self._runs[run] = old._replace(
+                status=Status.ABORTED, token=None, worker=None, ended_at=ended_at, wake_at=None
+            )
             return True
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -141,6 +176,22 @@ class MemoryStore:
 
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
         return [r for r in self.runs(statuses={Status.RUNNING}) if r.task == task and r.inputs_hash == inputs_hash]
+
+    def next_due(self, tasks: Collection[str]) -> float | None:
+        with self._lock:
+            wakes = [wake for _, wake in self._due(tasks)]
+            return (min(wakes) - self._clock.boot()) / US if wakes else None
+
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+        with self._lock:
+            return [
+                run
+                for run in self._runs.values()
+                if run.status is Status.RUNNING and run.task in tasks and run.worker not in workers
+            ][:limit]
+
+    def version(self) -> int:
+        return self._version
 
     def journal_length(self, run: int) -> int:
         with self._lock:
@@ -192,6 +243,10 @@ class MemoryStore:
         with self._lock:
             return self._workers.get(id)
 
+    def workers(self) -> list[Worker]:
+        with self._lock:
+            return list(self._workers.values())
+
     def forget(self, id: str) -> None:
         with self._lock:
             self._workers.pop(id, None)
@@ -210,7 +265,8 @@ class MemoryStore:
     def _is_over(self, run: Run | None, before: int, statuses: Collection[Status]) -> bool:
         if run is None or run.status not in FINISHED.intersection(statuses):
             return False
-        reused = any(other.reuse == run.name and other.status not in FINISHED for other in self._runs.values())
+        begin = (Status.QUEUED, Status.RUNNING)
+        reused = any(other.reuse == run.name and other.status in begin for other in self._runs.values())
         return run.ended_at is not None and run.ended_at < before and not reused
 
     def remove(self, runs: Sequence[int], before: int, statuses: Collection[Status]) -> list[bool]:

@@ -35,6 +35,7 @@ from perdure.core.model import (
     RunWrites,
     Source,
     Status,
+    Taken,
     Worker,
 )
 from perdure.errors import StoreError
@@ -93,9 +94,25 @@ class SQLiteStore:
         self._aside = Link(file, synchronous="NORMAL")
         try:
             self._id = self._writer.run(file.prepare)
+            self._aside.run(self._rebase)
         except BaseException:
             self.close()
             raise
+
+    def _rebase(self, cursor: sqlite3.Cursor) -> None:
+        """Wake times are ordered by the time since boot; what an earlier boot has left is counted anew."""
+        boot = self._clock.boot_id
+        known = cursor.execute(_SQL["meta"], ("boot",)).fetchone()
+        if known is not None and known[0] == boot:
+            return
+        cursor.execute("BEGIN IMMEDIATE")
+        # Another process may have been faster.
+        known = cursor.execute(_SQL["meta"], ("boot",)).fetchone()
+        if known is None or known[0] != boot:
+            if known is not None:
+                cursor.execute(_SQL["rebase"], (self._clock.boot(), self._clock.wall()))
+            cursor.execute(_SQL["set_meta"], ("boot", boot))
+        cursor.execute("COMMIT")
 
     @property
     def id(self) -> str:
@@ -123,9 +140,10 @@ class SQLiteStore:
             write = writes[0]
             if isinstance(write, CreateRun):
                 link = self._writer if write.claim is None else self._aside
-                return [link.run(lambda cursor: _create(cursor, write))]
-            run, token, entries, actions, states, cache, finish = write
-            if not (actions or states or cache):
+                now = self._clock.boot()
+                return [link.run(lambda cursor: _create(cursor, write, now))]
+            run, token, entries, actions, states, cache, finish, park = write
+            if not (actions or states or cache or park):
                 if finish is None and len(entries) == 1 and entries[0][0] == run:
                     return [self._writer.change(_INSERT_ENTRY_FENCED, (*entries[0], run, token))]
                 if finish is not None and not entries:
@@ -134,8 +152,8 @@ class SQLiteStore:
             return []
         if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
             # Visible is enough: each goes to disk with its run's first entry, or with its end.
-            return self._aside.transaction(lambda cursor: _write_batch(cursor, writes))
-        return self._writer.transaction(lambda cursor: _write_batch(cursor, writes))
+            return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
+        return self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
@@ -145,9 +163,34 @@ class SQLiteStore:
             old = None if row is None else _run(row)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
-            new = claimed(old, claim, entries, self._clock.wall())
-            cursor.execute(_SQL["claim"], (new.token, new.worker, new.started_at, new.crashes, new.mark, run))
-            return new
+            return self._claim(cursor, old, claim, entries)
+
+        return self._aside.transaction(take)
+
+    def _claim(self, cursor: sqlite3.Cursor, old: Run, claim: Claim, entries: int) -> Run:
+        new = claimed(old, claim, entries, self._clock.wall())
+        cursor.execute(_SQL["claim"], (new.token, new.worker, new.started_at, new.crashes, new.mark, new.id))
+        return new
+
+    def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
+        now, limit = self._clock.boot(), len(claims)
+        # Looked for outside the transaction, so that the write lock is taken only for what is to be written.
+        due = sorted(
+            (wake, id) for task in set(tasks) for id, wake in self._reader.rows(_SQL["due"], (task, now, limit))
+        )[:limit]
+        if not due:
+            return []
+
+        def take(cursor: sqlite3.Cursor) -> list[Taken]:
+            taken: list[Taken] = []
+            for _, id in due:
+                # Somebody may have been faster, and even have parked it again.
+                row = cursor.execute(_SQL["due_run"], (id, now)).fetchone()
+                if row is not None:
+                    old = _run(row)
+                    run = self._claim(cursor, old, claims[len(taken)], old.mark)
+                    taken.append(Taken(run, old.status is Status.SLEEPING))
+            return taken
 
         return self._aside.transaction(take)
 
@@ -185,6 +228,19 @@ class SQLiteStore:
 
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
         return [_run(row) for row in self._reader.rows(_SQL["similar"], (task, inputs_hash))]
+
+    def next_due(self, tasks: Collection[str]) -> float | None:
+        wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
+        return (min(wakes) - self._clock.boot()) / US if wakes else None
+
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+        known = msgspec.json.encode(list(workers)).decode()
+        rows = [row for task in set(tasks) for row in self._reader.rows(_SQL["abandoned"], (task, known, limit))]
+        return sorted(map(_run, rows), key=lambda run: run.id)[:limit]
+
+    def version(self) -> int:
+        number: int = self._reader.rows(_SQL["version"], ())[0][0]
+        return number
 
     def journal_length(self, run: int) -> int:
         length: int = self._reader.rows(_SQL["journal_length"], (run,))[0][0]
@@ -249,6 +305,9 @@ class SQLiteStore:
     def worker(self, id: str) -> Worker | None:
         rows = self._reader.rows(_SQL["worker"], (id,))
         return Worker._make(rows[0]) if rows else None
+
+    def workers(self) -> list[Worker]:
+        return list(map(Worker._make, self._reader.rows(_SQL["workers"], ())))
 
     def forget(self, id: str) -> None:
         self._aside.change(_SQL["forget"], (id,))
@@ -344,7 +403,7 @@ class SQLiteStore:
         unused = {id for (id,) in self._reader.rows(_SQL["unused_sources"], ())}
 
         def drop(cursor: sqlite3.Cursor) -> int:
-            if not all(is_dead(id) for (id,) in cursor.execute(_SQL["workers"]).fetchall()):
+            if not all(is_dead(row[0]) for row in cursor.execute(_SQL["workers"]).fetchall()):
                 return 0
             # What was written since the long look above belongs to runs that have not ended, or ended since.
             left = unused.difference(id for (id,) in cursor.execute(_SQL["recent_sources"], (since, since)))
@@ -361,18 +420,19 @@ def _run(row: Row) -> Run:
     return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
 
 
-def _create(cursor: sqlite3.Cursor, write: CreateRun) -> Created:
-    new, claim = write
+def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
+    new, claim, due = write
+    at, boot = (None, None) if claim is not None else (new.created_at, now) if due is None else due
     # The fresh row is built here rather than read back; its number comes from the insertion.
-    run = submitted(0, new, claim)
-    cursor.execute(_INSERT_RUN, (*new, run.status, run.token, run.worker, run.started_at, run.crashes))
+    run = submitted(0, new, claim, at)
+    cursor.execute(_INSERT_RUN, (*new, run.status, run.token, run.worker, run.started_at, run.crashes, at, boot))
     if cursor.rowcount == 1:
         assert cursor.lastrowid is not None
         return Created(run._replace(id=cursor.lastrowid), True)
     return Created(_run(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
 
 
-def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun], now: int) -> list[Created | bool]:
     answers: list[Created | bool] = []
     holders: dict[int, object] = {}
     entries: list[Entry] = []
@@ -380,13 +440,12 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     states: list[ActionState] = []
     cache: list[CachePut] = []
     ends: list[Row] = []
+    parks: list[Row] = []
     for write in writes:
         if isinstance(write, CreateRun):
-            if ends:
-                # The answer shows a run of that name as what comes before in the batch has left it.
-                cursor.executemany(_FINISH, ends)
-                ends.clear()
-            answers.append(_create(cursor, write))
+            # The answer shows a run of that name as what comes before in the batch has left it.
+            _end(cursor, ends, parks)
+            answers.append(_create(cursor, write, now))
             continue
         run = write.run
         holder = holders.get(run, _NO_ROW)
@@ -403,6 +462,10 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         if write.finish is not None:
             ends.append((*write.finish, run, write.token))
             holders[run] = None
+        elif write.park is not None:
+            wake, mark = write.park
+            parks.append((mark, *wake, run, write.token))
+            holders[run] = None
         answers.append(True)
     if actions:
         cursor.executemany(_SQL["insert_action"], actions)
@@ -412,6 +475,14 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         cursor.executemany(_SQL["insert_entry"], entries)
     if cache:
         cursor.executemany(_SQL["put_cache"], cache)
+    _end(cursor, ends, parks)
+    return answers
+
+
+def _end(cursor: sqlite3.Cursor, ends: list[Row], parks: list[Row]) -> None:
     if ends:
         cursor.executemany(_FINISH, ends)
-    return answers
+        ends.clear()
+    if parks:
+        cursor.executemany(_SQL["park"], parks)
+        parks.clear()

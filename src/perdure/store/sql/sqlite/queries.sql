@@ -4,8 +4,8 @@
 -- name: insert_run
 -- Submit a run; no row is inserted when its name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at,
-                  crashes, mark)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+                  crashes, mark, wake_at, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
 ON CONFLICT (name) DO NOTHING;
 
 -- name: insert_entry_fenced
@@ -49,8 +49,33 @@ WHERE id = ? AND token = ? AND status = 'RUNNING';
 -- name: claim
 -- Take a run; the caller has compared its token and status in the same transaction.
 UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
-                started_at = coalesce(started_at, ?), crashes = ?, mark = ?
+                started_at = coalesce(started_at, ?), crashes = ?, mark = ?, wake_at = NULL, wake_boot = NULL
 WHERE id = ?;
+
+-- name: park
+-- Let a run sleep until its wake time and clear its claim, if the claim still holds.
+UPDATE runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashes = 0, mark = ?, wake_at = ?, wake_boot = ?
+WHERE id = ? AND token = ? AND status = 'RUNNING';
+
+-- name: due
+-- Runs of a task that are due, those first that are due longest.
+SELECT id, wake_boot FROM runs INDEXED BY runs_due
+WHERE task = ? AND status IN ('QUEUED', 'SLEEPING') AND wake_boot <= ? ORDER BY wake_boot, id LIMIT ?;
+
+-- name: due_run
+-- A run, if it is due.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING') AND wake_boot <= ?;
+
+-- name: next_due
+-- When the first run of a task is due.
+SELECT wake_boot FROM runs INDEXED BY runs_due
+WHERE task = ? AND status IN ('QUEUED', 'SLEEPING') ORDER BY wake_boot LIMIT 1;
+
+-- name: rebase
+-- The machine has booted: what was counted from the last boot is counted from this one, by the wall clock.
+UPDATE runs SET wake_boot = ? + (wake_at - ?) WHERE status IN ('QUEUED', 'SLEEPING');
 
 -- name: release
 -- Give a claim back.
@@ -58,31 +83,31 @@ UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token 
 
 -- name: abort
 -- End a run that has not ended, whoever drives it.
-UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?
-WHERE id = ? AND status IN ('QUEUED', 'RUNNING');
+UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL
+WHERE id = ? AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
 
 -- name: run_by_name
 -- The run of that name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark
+       result, value, crashes, mark, wake_at
 FROM runs WHERE name = ?;
 
 -- name: run_by_id
 -- The run of that number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark
+       result, value, crashes, mark, wake_at
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark
+       result, value, crashes, mark, wake_at
 FROM runs WHERE status <> 'REMOVED' ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first. Left alone, SQLite would read the whole table to save the sorting.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark
+       result, value, crashes, mark, wake_at
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' ORDER BY id DESC LIMIT ?
 ) ORDER BY id DESC;
@@ -90,20 +115,32 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded
 -- Runs that SUCCEEDED, newest first; most runs did, so this reads the table from its end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark
+       result, value, crashes, mark, wake_at
 FROM runs WHERE status = 'SUCCEEDED' ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; its second condition is what lets SQLite use the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark
+       result, value, crashes, mark, wake_at
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') ORDER BY id DESC LIMIT ?;
 
 -- name: similar
 -- Unfinished runs of this task and these inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark
+       result, value, crashes, mark, wake_at
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
+
+-- name: abandoned
+-- RUNNING runs of a task that none of these workers (a JSON array) has claimed.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM runs INDEXED BY runs_running
+WHERE status = 'RUNNING' AND task = ? AND (worker IS NULL OR worker NOT IN (SELECT value FROM json_each(?)))
+ORDER BY id LIMIT ?;
+
+-- name: version
+-- Changes whenever another connection has committed.
+PRAGMA data_version;
 
 -- name: journal_length
 -- The highest `n` of a run: leaps from action to action in the primary key, and takes the last entry of each.
@@ -186,6 +223,10 @@ SELECT id, pid, host, boot, lease_until_boot, started_at FROM workers WHERE id =
 -- name: forget
 -- Remove a worker's row.
 DELETE FROM workers WHERE id = ?;
+
+-- name: set_meta
+-- Change a fact about the store.
+INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
 
 -- name: insert_meta
 -- Set a fact about the store.
@@ -272,8 +313,8 @@ SELECT key, value, at FROM cache WHERE at < ? LIMIT ?;
 DELETE FROM cache WHERE key = ? AND at < ?;
 
 -- name: workers
--- The ids of all workers.
-SELECT id FROM workers;
+-- All workers.
+SELECT id, pid, host, boot, lease_until_boot, started_at FROM workers;
 
 -- name: unused_sources
 -- Snapshots that no row refers to. Reads every row.

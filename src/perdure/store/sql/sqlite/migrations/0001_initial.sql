@@ -1,6 +1,6 @@
 -- The first schema. Column names are those of `perdure.core.model`, where each is explained.
 
--- Facts about the store itself: its random id.
+-- Facts about the store itself: its random id, and the boot of the machine that times since boot are counted from.
 CREATE TABLE meta (
     key   TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
@@ -15,6 +15,8 @@ CREATE TABLE runs (
     worker      TEXT,
     crashes     INTEGER NOT NULL,
     mark        INTEGER NOT NULL,
+    wake_at     INTEGER,
+    wake_boot   INTEGER, -- counted from the boot that meta names
     result      INTEGER,
     created_at  INTEGER NOT NULL,
     started_at  INTEGER,
@@ -31,6 +33,9 @@ CREATE TABLE runs (
 
 -- Runs that were started and have not ended: those that a same call may continue.
 CREATE INDEX runs_running ON runs (task, inputs_hash) WHERE status = 'RUNNING';
+
+-- Runs that nobody drives yet, or for now, by the time from which on somebody should.
+CREATE INDEX runs_due ON runs (task, wake_boot) WHERE status IN ('QUEUED', 'SLEEPING');
 
 -- Every status that a plain successful run never has, so that listing by it costs such a run nothing.
 CREATE INDEX runs_rare ON runs (status) WHERE status NOT IN ('RUNNING', 'SUCCEEDED');

@@ -1,0 +1,246 @@
+"""The contract of `Store`, third part: runs that wait for their time, and runs whose driver is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.contract._records import DONE, OTHER, TOKEN, created, entry, new_run, worker, writes
+
+from perdure.core.clock import US
+from perdure.core.model import Claim, Created, CreateRun, Park, Run, RunWrites, Status, Wake
+from perdure.core.ports import Store
+from perdure.store.memory import MemoryStore
+from perdure.store.sqlite import SQLiteStore
+
+MINE = {"etl.main"}
+CLAIMS = [Claim(bytes([number]) * 16, "w9") for number in range(1, 9)]
+
+
+class Hands:
+    """A clock whose hands the test moves."""
+
+    def __init__(self) -> None:
+        self.boot_id = "boot-1"
+        self.now = 1_000 * US
+        self.since_boot = 100 * US
+
+    def wall(self) -> int:
+        return self.now
+
+    def boot(self) -> int:
+        return self.since_boot
+
+    def wait(self, seconds: float) -> None:
+        self.now += int(seconds * US)
+        self.since_boot += int(seconds * US)
+
+    def after(self, seconds: float) -> Wake:
+        return Wake(self.now + int(seconds * US), self.since_boot + int(seconds * US))
+
+
+@pytest.fixture
+def clock() -> Hands:
+    return Hands()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Hands) -> Iterator[Store]:
+    make: dict[str, Callable[[], Store]] = {
+        "memory": lambda: MemoryStore(clock=clock),
+        "sqlite": lambda: SQLiteStore(tmp_path / "store.db", clock=clock),
+    }
+    found = make[request.param]()
+    yield found
+    found.close()
+
+
+def queued(store: Store, name: str, due: Wake | None = None, task: str = "etl.main") -> Run:
+    [answer] = store.commit([CreateRun(new_run(name, task=task), None, due)])
+    assert isinstance(answer, Created)
+    return answer.run
+
+
+def parked(store: Store, name: str, wake: Wake) -> Run:
+    run = created(store, name)
+    assert store.commit([RunWrites(run.id, TOKEN, [entry(run.id, 1)], park=Park(wake, 1))]) == [True]
+    found = store.run(name)
+    assert found is not None
+    return found
+
+
+def taken(store: Store, count: int = 8, tasks: set[str] = MINE) -> list[tuple[str, bool]]:
+    return [(run.name, woken) for run, woken in store.take_due(tasks, CLAIMS[:count])]
+
+
+def test_a_queued_run_is_due_at_once_or_when_it_was_to_be(store: Store, clock: Hands) -> None:
+    assert store.next_due(MINE) is None
+    later = queued(store, "later", clock.after(10))
+    assert (later.status, later.wake_at) == (Status.QUEUED, clock.now + 10 * US)
+    assert store.next_due(MINE) == 10
+    assert taken(store) == []
+    queued(store, "now")
+    assert store.next_due(MINE) == 0
+    assert taken(store) == [("now", False)]
+    clock.wait(9.999)
+    assert taken(store) == []
+    clock.wait(0.001)
+    assert taken(store) == [("later", False)]
+    assert store.next_due(MINE) is None
+
+
+def test_a_run_that_is_taken_is_claimed(store: Store, clock: Hands) -> None:
+    run = queued(store, "a")
+    clock.wait(3)
+    [(found, woken)] = store.take_due(MINE, CLAIMS[:1])
+    assert not woken
+    assert found == store.run("a")
+    assert found == run._replace(
+        status=Status.RUNNING, token=CLAIMS[0].token, worker="w9", started_at=clock.now, crashes=1, wake_at=None
+    )
+
+
+def test_those_that_are_due_longest_come_first_and_no_more_than_asked_for(store: Store, clock: Hands) -> None:
+    for name, wait in (("c", 3), ("a", 1), ("b", 2), ("d", 4)):
+        queued(store, name, clock.after(wait))
+    parked(store, "between", clock.after(2.5))
+    clock.wait(60)
+    assert taken(store, 3) == [("a", False), ("b", False), ("between", True)]
+    assert taken(store, 1) == [("c", False)]
+    assert taken(store, 0) == []
+    assert taken(store) == [("d", False)]
+
+
+def test_only_runs_of_these_tasks_are_taken(store: Store) -> None:
+    queued(store, "other", task="etl.other")
+    assert store.next_due(MINE) is None
+    assert taken(store) == []
+    assert taken(store, tasks={"etl.main", "etl.other"}) == [("other", False)]
+    assert store.next_due(set()) is None
+    assert taken(store, tasks=set()) == []
+
+
+def test_a_parked_run_belongs_to_nobody_until_its_time(store: Store, clock: Hands) -> None:
+    run = created(store)
+    wake = clock.after(60)
+    assert store.commit([RunWrites(run.id, TOKEN, [entry(run.id, 1)], park=Park(wake, 1))]) == [True]
+    assert store.run("run") == run._replace(
+        status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=1, wake_at=wake.at
+    )
+    assert list(store.entries(run.id)) == [entry(run.id, 1)]
+    assert store.commit([writes(run.id, entry(run.id, 2))]) == [False]
+    assert store.abandoned(MINE, [], limit=9) == []
+    assert store.runs(statuses={Status.SLEEPING}) == [store.run("run")]
+    assert store.runs(statuses={Status.RUNNING}) == []
+    assert store.next_due(MINE) == 60
+    clock.wait(60)
+    assert taken(store) == [("run", True)]
+    found = store.run("run")
+    assert found is not None
+    assert (found.status, found.crashes, found.mark, found.wake_at) == (Status.RUNNING, 1, 1, None)
+
+
+def test_whose_claim_is_gone_cannot_park_a_run(store: Store, clock: Hands) -> None:
+    run = created(store)
+    assert store.commit([RunWrites(run.id, OTHER, park=Park(clock.after(1), 0))]) == [False]
+    assert store.run("run") == run
+
+
+def test_within_a_batch_a_park_fences_what_follows_it(store: Store, clock: Hands) -> None:
+    run = created(store).id
+    park = RunWrites(run, TOKEN, [entry(run, 1)], park=Park(clock.after(1), 1))
+    assert store.commit([park, writes(run, entry(run, 2)), CreateRun(new_run("run"), None)]) == [
+        True, False, Created(store.run("run"), False)
+    ]  # fmt: skip
+    assert list(store.entries(run)) == [entry(run, 1)]
+
+
+def test_a_sleeping_run_can_be_claimed_by_hand_and_aborted(store: Store, clock: Hands) -> None:
+    run = parked(store, "a", clock.after(60))
+    assert store.claim(run.id, CLAIMS[0], expect=None, entries=1, statuses={Status.SLEEPING}) is not None
+    assert store.next_due(MINE) is None
+    other = parked(store, "b", clock.after(60))
+    assert store.abort(other.id, 77)
+    found = store.run("b")
+    assert found is not None
+    assert (found.status, found.wake_at) == (Status.ABORTED, None)
+    assert store.next_due(MINE) is None
+    clock.wait(99)
+    assert taken(store) == []
+
+
+def test_runs_whose_worker_is_none_of_these_are_abandoned(store: Store, clock: Hands) -> None:
+    one = created(store, "one")
+    [answer] = store.commit([CreateRun(new_run("two"), Claim(OTHER, "worker-2"))])
+    assert isinstance(answer, Created)
+    let_go = created(store, "three")
+    store.release(let_go.id, TOKEN)
+    ended = created(store, "four")
+    store.commit([writes(ended.id, finish=DONE)])
+    created(store, "five", task="etl.other")
+    parked(store, "six", clock.after(1))
+    queued(store, "seven")
+    left = store.run("three")
+    assert store.abandoned(MINE, [], limit=9) == [one, answer.run, left]
+    assert store.abandoned(MINE, ["worker-1"], limit=9) == [answer.run, left]
+    assert store.abandoned(MINE, ["worker-1", "worker-2"], limit=9) == [left]
+    assert store.abandoned(MINE, [], limit=1) == [one]
+
+
+def test_the_rows_of_all_workers(store: Store) -> None:
+    assert store.workers() == []
+    store.renew(worker("a"))
+    store.renew(worker("b"))
+    store.renew(worker("a", 20))
+    assert sorted(store.workers()) == [worker("a", 20), worker("b")]
+
+
+def test_the_version_changes_with_whatever_is_committed(store: Store, clock: Hands) -> None:
+    seen = {store.version()}
+    assert store.version() in seen
+    run = queued(store, "a")
+    steps: list[Callable[[], object]] = [
+        lambda: taken(store),
+        lambda: store.commit([RunWrites(run.id, CLAIMS[0].token, park=Park(clock.after(0), 0))]),
+        lambda: taken(store, 1),
+        lambda: store.release(run.id, CLAIMS[0].token),
+        lambda: store.abort(run.id, 1),
+    ]
+    for step in steps:
+        seen.add(store.version())
+        count = len(seen)
+        step()
+        seen.add(store.version())
+        assert len(seen) == count + 1
+
+
+def test_after_a_boot_the_wall_clock_says_what_is_due(tmp_path: Path, clock: Hands) -> None:
+    store = SQLiteStore(tmp_path / "store.db", clock=clock)
+    parked(store, "a", clock.after(60))
+    queued(store, "b", clock.after(30))
+    store.close()
+    clock.boot_id, clock.since_boot = "boot-2", 5 * US
+    clock.now += 20 * US
+    store = SQLiteStore(tmp_path / "store.db", clock=clock)
+    assert store.next_due(MINE) == 10
+    # Within the boot a step of the wall clock moves nothing, whoever opens the store meanwhile (P7).
+    clock.now += 1_000 * US
+    store.close()
+    store = SQLiteStore(tmp_path / "store.db", clock=clock)
+    assert store.next_due(MINE) == 10
+    clock.since_boot += 40 * US
+    assert taken(store) == [("b", False), ("a", True)]
+    store.close()
+
+
+def test_two_stores_share_what_is_due(tmp_path: Path, clock: Hands) -> None:
+    one, two = (SQLiteStore(tmp_path / "store.db", clock=clock) for _ in range(2))
+    for number in range(5):
+        queued(one, f"run-{number}")
+    version = two.version()
+    assert [name for name, _ in taken(one, 3)] == ["run-0", "run-1", "run-2"]
+    assert two.version() != version
+    assert [name for name, _ in taken(two, 8)] == ["run-3", "run-4"]
+    one.close()
+    two.close()
