@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from .api.environment import TaskEnvironment
     from .api.mapping import map
     from .api.resources import Image, Resources, Secret
-    from .api.run import Run, run, with_runcontext
+    from .api.run import Run, run
     from .api.settings import Cache, Timeout
+    from .api.submitting import submit, with_runcontext
     from .api.task import Task
     from .api.trace import trace
     from .core.model import Status
@@ -53,6 +54,7 @@ __all__ = [
     "io",
     "map",
     "run",
+    "submit",
     "trace",
     "with_runcontext",
 ]
@@ -75,8 +77,9 @@ _HOMES = {
     "init": ".runtime",
     "map": ".api.mapping",
     "run": ".api.run",
+    "submit": ".api.submitting",
     "trace": ".api.trace",
-    "with_runcontext": ".api.run",
+    "with_runcontext": ".api.submitting",
 }
 
 

@@ -87,6 +87,16 @@ class RunStopped(BaseException):
     """This run is no longer driven here (shutdown, lost lease, abort, parking): unwind, nothing more is recorded."""
 
 
+class Parked(RunStopped):
+    """The run leaves memory until a recorded deadline, and its code is executed again then: unwind. Raised by durable
+    calls that are made meanwhile."""
+
+    def __init__(self, message: str, wake: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(message)
+        self.wake = wake
+        """Microseconds since the Unix epoch, and since this boot."""
+
+
 class UsageError(PerdureError):
     """The caller asked for something that cannot be; the message names the thing and the remedy."""
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from perdure.api.looking import Node, _Grown
-from perdure.api.operate import _work_of
 from perdure.cli import commands
 from perdure.cli.failures import users_frames
 from perdure.cli.output import jsonable, span
 from perdure.core.model import Entry, Kind, NewRun, Result, Status
+from perdure.core.recovering import work_of
 from perdure.store._rows import submitted
 
 WORKFLOWS = '''
@@ -724,8 +724,8 @@ def test_rerun_recover_killed_in_the_middle_is_resumed_with_its_work(shell: Shel
 def test_rerun_recover_killed_before_it_had_anything_is_still_recovered(shell: Shell) -> None:
     assert shell("run", "wf.py", "fixable", "--name", "x").returncode == 1
     shell.write("half.py", """
-        import os, perdure.store.sqlite as sqlite
-        sqlite.SQLiteStore.claim = lambda *args, **kwargs: os._exit(9)
+        import os, perdure.core.driver as driver
+        driver.work_of = lambda *args: os._exit(9)
         from perdure.cli import main
         main()
     """)  # fmt: skip
@@ -993,7 +993,7 @@ def test_a_call_recorded_and_then_cancelled_is_one_cancelled_call() -> None:
     nodes: dict[int, Node] = {}
     assert [grown.node(position, nodes).status for position in (1, 2)] == ["CANCELLED", "SUCCEEDED"]
     assert len(grown.flat) == 3
-    entries, _ = _work_of(journal, [], run)
+    entries, _ = work_of(journal, [], run)
     assert [(entry.result, entry.occ) for entry in entries] == [(Result.VALUE, 1), (Result.LOOSEN, 0)]
 
 

@@ -88,9 +88,11 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[lis
     worker = runtime.worker()
     stored: Collection[Status] | None = None
     if status is not None:
-        stored = {Status.RUNNING if status in (Status.SLEEPING, Status.INTERRUPTED) else status}
+        stored = {Status.RUNNING} if status == Status.INTERRUPTED else {status}
+        if status == Status.SLEEPING:
+            stored = {status, Status.RUNNING}
     # A derived status is found by looking at each run that could have it.
-    derived = stored == {Status.RUNNING}
+    derived = stored is not None and Status.RUNNING in stored
     rows = worker.store.runs(limit=None if derived or limit is None else limit + 1, statuses=stored)
     found: list[RunInfo] = []
     for row in rows:

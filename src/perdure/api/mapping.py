@@ -177,7 +177,7 @@ def _threads(
 
 def _join(body: Body, future: Future[Any], on_loop_thread: bool) -> Any:
     if not on_loop_thread:
-        return body.driver.worker.join(future, THREAD.slot)
+        return body.driver.worker.join(future, THREAD.slot, shown=True)
     body.block_loop()
     try:
         return future.result()

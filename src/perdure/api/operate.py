@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,17 +17,10 @@ from .. import runtime
 from ..core import model
 from ..core.driver import Driver
 from ..core.model import (
-    NO_PARENT,
     ROOT,
-    Action,
-    Claim,
-    Created,
-    CreateRun,
-    Entry,
     Kind,
     NewRun,
     Result,
-    RunWrites,
     Status,
 )
 from ..core.spec import TaskSpec
@@ -37,7 +30,6 @@ from ..errors import (
     PerdureError,
     RunAbortedError,
     RunAlreadyActive,
-    RunNotFoundError,
     UsageError,
 )
 from ._names import random_run_name
@@ -206,8 +198,6 @@ def submit(asked: Request) -> Handle:
     if not asked.named:
         mention_similar(worker, asked)
     found = worker.submit(asked.new, asked.spec)
-    if not isinstance(found, Driver):
-        _ensure_recovered(worker, found)
     driver, run = settle(worker, asked, found)
     return Handle(run, driver, not isinstance(found, Driver))
 
@@ -232,7 +222,6 @@ def resume(name: str, file: str | None = None) -> Handle:
         raise RunAbortedError(_aborted(name))
     _refuse_active(worker, row)
     spec = _code_of(row, file)
-    _ensure_recovered(worker, row)
     driver, run = continue_run(worker, find(name), spec, RESUMABLE)
     return Handle(run, driver, True)
 
@@ -247,7 +236,7 @@ def interrupted() -> list[str]:
 
 
 def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> Request:
-    """A new run of the same task with the same inputs, as `submit_rerun` takes it; nothing is stored yet.
+    """A new run of the same task with the same inputs, as `submit` takes it; nothing is stored yet.
 
     Args:
         name: the run to repeat.
@@ -282,20 +271,6 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
     return Request(spec, new, True)
 
 
-def submit_rerun(asked: Request) -> Handle:
-    """Start what `request_rerun` asks for. Raises what `submit` raises."""
-    if asked.new.reuse is None:
-        return submit(asked)
-    # Without a claim, and so not driven, until it holds what it reuses.
-    worker = runtime.worker()
-    created = worker.store.commit([CreateRun(asked.new, None)])[0]
-    assert isinstance(created, Created)
-    _ensure_recovered(worker, created.run)
-    row = worker.store.run_by_id(created.run.id)
-    driver, run = settle(worker, asked, created.run if row is None else row)
-    return Handle(run, driver, not created.fresh)
-
-
 def _code_of(row: model.Run, file: str | None) -> TaskSpec:
     if file is None:
         return load_target(row.target, row.name, runtime.project_root())
@@ -306,112 +281,6 @@ def _refuse_active(worker: Worker, row: model.Run) -> None:
     holder = worker.holder(row)
     if holder is not None:
         raise RunAlreadyActive(describe_holder(worker, row, holder))
-
-
-# -- recovering: a new run that begins with another's work -----------------------------------------------------
-
-
-def _ensure_recovered(worker: Worker, row: model.Run) -> None:
-    """Give a run that was submitted with `reuse` the work that it reuses, unless it has begun already.
-
-    One transaction writes all of it, so a crash leaves the run with everything or with nothing, and in the latter case
-    whoever continues it comes by here again. The claim under which it is written is let go at once.
-    """
-    if row.reuse is None or row.status not in CLAIMABLE or worker.holder(row) is not None:
-        return
-    store = worker.store
-    if store.journal_length(row.id) or store.actions(row.id, NO_PARENT):
-        return
-    old = store.run(row.reuse)
-    if old is None:
-        raise RunNotFoundError(f"run {row.name!r} was to reuse what run {row.reuse!r} did, which is gone")
-    claim = Claim(secrets.token_bytes(16), worker.id)
-    if store.claim(row.id, claim, expect=row.token, entries=0, statuses=CLAIMABLE) is None:
-        return
-    entries, actions = _work_of(store.entries(old.id), store.actions(old.id), row)
-    try:
-        store.commit([RunWrites(row.id, claim.token, entries, actions)])
-    finally:
-        store.release(row.id, claim.token)
-
-
-def _work_of(journal: Iterable[Entry], started: Sequence[Action], new: model.Run) -> tuple[list[Entry], list[Action]]:
-    """What succeeded in a run, as rows of a new one: its outcomes, none of which have to be asked for again.
-
-    A finished child is its outcome alone; its body is never entered again. One that failed, or was under way, leaves
-    no outcome, but its action and what its body has recorded, under the same numbers: the call that asks for it finds
-    it open and continues it. Failures, cancellations and sleeps that had not ended leave nothing.
-    """
-    run = new.id
-    bodies: dict[int, list[Entry]] = {}
-    for entry in journal:
-        bodies.setdefault(entry.action, []).append(entry)
-    children = {action.action: action for action in started}
-    by_parent: dict[int, list[Action]] = {}
-    for action in started:
-        by_parent.setdefault(action.parent, []).append(action)
-    first = Action(
-        run, NO_PARENT, ROOT, 0, 0, 0, Kind.TASK, bytes(16), new.task, None, None, 0, new.created_at, 0, 0, None, None,
-        None,
-    )  # fmt: skip
-    entries: list[Entry] = []
-    actions = [first]
-    todo = [ROOT]
-    while todo:
-        body = todo.pop()
-        kept = _succeeded(bodies.get(body, ()))
-        ended = {entry.child for entry in kept if entry.child is not None}
-        open_tasks: dict[tuple[int, bytes, int], Action] = {}
-        for action in by_parent.get(body, ()):
-            if action.action in ended:
-                actions.append(action._replace(run=run))
-            elif action.kind == Kind.TASK:
-                # Of several that one call has started, the last one got farthest.
-                open_tasks[action.branch, action.fp, action.occ] = action
-        for action in open_tasks.values():
-            # It begins anew: driving makes this attempt number 1.
-            actions.append(
-                action._replace(
-                    run=run,
-                    at=new.created_at,
-                    attempt=0,
-                    failures=0,
-                    wake_at=None,
-                    wake_boot=None,
-                    boot=None,
-                    state=None,
-                )
-            )
-            todo.append(action.action)
-        for entry in kept:
-            child = entry.child if entry.child in children else None
-            entries.append(entry._replace(run=run, n=len(entries) + 1, child=child, after=None))
-        if kept:
-            entries.append(
-                Entry(run, body, len(entries) + 1, 0, 0, 0, 0, 0, Result.LOOSEN, bytes(16), "", None, None, None,
-                      kept[-1].source, None, None, 0, 0)
-            )  # fmt: skip
-    return entries, actions
-
-
-def _succeeded(body: Iterable[Entry]) -> list[Entry]:
-    """The entries of one body that hold a success, the last one of each call."""
-    kept: dict[int, Entry] = {}
-    by_key: dict[tuple[int, bytes, int, int], int] = {}
-    alias: dict[int, int] = {}
-    for entry in body:
-        key = (entry.branch, entry.fp, entry.occ, entry.item)
-        if entry.result in (Result.VALUE, Result.ITEM, Result.END, Result.ERROR, Result.CANCELLED):
-            # A call's later row stands in place of its earlier one: recorded, then cancelled before it was delivered.
-            kept.pop(by_key.pop(key, 0), None)
-            if entry.result not in (Result.ERROR, Result.CANCELLED):
-                kept[entry.n] = entry
-                by_key[key] = entry.n
-        elif entry.result == Result.REUSE:
-            alias[entry.n] = entry.seq
-        elif entry.result == Result.DISCARD:
-            kept.pop(alias.get(entry.seq, entry.seq), None)
-    return list(kept.values())
 
 
 # -- ending ----------------------------------------------------------------------------------------------------

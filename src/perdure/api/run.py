@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
-from collections.abc import Collection, Coroutine
+import time
+from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,9 +15,10 @@ from typing import Any
 
 from .. import runtime
 from ..core import model
+from ..core.clock import US, seconds
 from ..core.driver import Driver
 from ..core.model import FINISHED, NewRun, Result, Status
-from ..core.scope import SCOPE, know_this_thread
+from ..core.scope import SCOPE, TraceScope, know_this_thread
 from ..core.spec import TaskSpec
 from ..core.values import ANY, decode_error
 from ..core.worker import Worker
@@ -38,7 +41,14 @@ from .task import Task
 
 log = logging.getLogger("perdure")
 
-CLAIMABLE = (Status.QUEUED, Status.RUNNING)
+CLAIMABLE = (Status.QUEUED, Status.RUNNING, Status.SLEEPING)
+"""What a run may be, stored, for whoever asks for it by its name to drive it, if nobody else does."""
+
+FIRST_PAUSE = 0.005
+LAST_PAUSE = 0.25
+"""Seconds between two looks at a run that is waited for: at first, and at most."""
+HINT_SECONDS = 5.0
+"""How long a run that is waited for may be driven by nobody before that is said."""
 
 
 class Run:
@@ -105,6 +115,50 @@ class Run:
         spec = self._spec if self._spec is not None else spec_of_loaded(row.target)
         return spec.signature.returns.decode(row.value) if spec is not None else ANY.decode(row.value)
 
+    @property
+    def wait(self) -> Dual[..., Run]:
+        """Wait until the run has ended, wherever it is driven, and give it back: `run.wait().result`; `.wait.aio()` as
+        a coroutine. A failed run raises nothing here, its `result` does.
+
+        Args:
+            timeout: how many seconds to wait at most; for ever by default.
+
+        Raises:
+            TimeoutError: it has not ended by then; the run itself is left alone.
+        """
+        return Dual(self._wait, self._wait_aio)
+
+    def _wait(self, timeout: float | None = None) -> Run:
+        for pause in self._pauses(timeout):
+            time.sleep(pause)
+        return self
+
+    async def _wait_aio(self, timeout: float | None = None) -> Run:
+        for pause in self._pauses(timeout):
+            await asyncio.sleep(pause)
+        return self
+
+    def _pauses(self, timeout: float | None) -> Iterator[float]:
+        """How long to wait before the next look, until the run has ended."""
+        store = runtime.worker().store
+        begun = seconds()
+        pause, version, hint = FIRST_PAUSE, None, begun + HINT_SECONDS
+        while True:
+            # Before the run is looked at, so that what changes in between is seen next time.
+            now = store.version()
+            if now != version:
+                version, pause = now, FIRST_PAUSE
+                if self.row.status in FINISHED:
+                    return
+            left = math.inf if timeout is None else begun + timeout - seconds()
+            if left <= 0:
+                raise TimeoutError(f"run {self.name!r} has not ended within {timeout:g} s; it is {self.status}")
+            if seconds() > hint:
+                hint = math.inf
+                _hint(self)
+            yield min(pause, left)
+            pause = min(1.5 * pause, LAST_PAUSE)
+
     def outputs(self) -> tuple[Any, ...]:
         """The result as a tuple with the names `o0`, `o1`, ...: one for each element of a declared tuple, none for
         `None`, else one. Raises what `result` raises."""
@@ -121,6 +175,18 @@ class Run:
             values = (value,)
         names = [f"o{number}" for number in range(len(values))]
         return namedtuple("Outputs", names)(*values)
+
+
+def _hint(run: Run) -> None:
+    row = run.row
+    status = derived_status(row)
+    late = status == Status.QUEUED and (row.wake_at or 0) < runtime.worker().clock.wall() - HINT_SECONDS * US
+    if late or status == Status.INTERRUPTED:
+        file = row.target.partition("::")[0] or "FILE"
+        log.warning(
+            "run %s is %s and nobody drives it: start a worker with `perdure serve %s`, or drive it with "
+            "`perdure resume %s`", row.name, status, file, row.name,
+        )  # fmt: skip
 
 
 def derived_status(row: model.Run) -> Status:
@@ -156,10 +222,22 @@ class Request:
 
 
 def request_for(
-    task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None, reuse: str | None
+    task: Any,
+    args: tuple[Any, ...],
+    inputs: dict[str, Any],
+    name: str | None,
+    reuse: str | None,
+    *,
+    what: str = "run",
 ) -> Request:
     scope = SCOPE.get()
-    if scope is not None:
+    if what == "submit" and scope is not None and not isinstance(scope, TraceScope):
+        raise NestedRunError(
+            f"perdure.submit was called in the body of task {scope.name}, where each replay would call it again. Put "
+            "it into a function under @perdure.trace, with a name for the run (with_runcontext(name=...)): then it is "
+            "recorded, and a crash in between does not submit twice."
+        )
+    if scope is not None and what == "run":
         body = getattr(scope, "body", scope)
         raise NestedRunError(
             f"perdure.run was called inside task {body.name}. A run cannot start another: call the task itself, "
@@ -168,11 +246,11 @@ def request_for(
     file = loading_file()
     if file is not None:
         raise NestedRunError(
-            f"{file} calls perdure.run at its top level, which would start a run each time the file is loaded to "
+            f"{file} calls perdure.{what} at its top level, which would start a run each time the file is loaded to "
             'continue one. Put that call under: if __name__ == "__main__":'
         )
     if not isinstance(task, Task):
-        raise UsageError(f"perdure.run takes a task as its first argument, not {task!r}; declare it with @env.task")
+        raise UsageError(f"perdure.{what} takes a task as its first argument, not {task!r}; declare it with @env.task")
     if name is not None:
         check_name(name)
     know_this_thread()
@@ -233,6 +311,14 @@ def settle(worker: Worker, request: Request, found: Driver | model.Run) -> Exist
     """What a submission came to: a run of ours, or one that had the name already (the name is the key)."""
     if isinstance(found, Driver):
         return found, Run(found.run, request.spec)
+    refuse_conflict(request, found)
+    if found.status in FINISHED:
+        return None, Run(found, request.spec)
+    return continue_run(worker, found, request.spec, CLAIMABLE)
+
+
+def refuse_conflict(request: Request, found: model.Run) -> None:
+    """Raise `RunConflictError` if the run that has the name is not what was asked for."""
     new = request.new
     if found.task != new.task or found.inputs_hash != new.inputs_hash:
         raise attach(
@@ -244,9 +330,6 @@ def settle(worker: Worker, request: Request, found: Driver | model.Run) -> Exist
             ),
             Run(found, request.spec),
         )
-    if found.status in FINISHED:
-        return None, Run(found, request.spec)
-    return continue_run(worker, found, request.spec, CLAIMABLE)
 
 
 def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Collection[Status]) -> Existing:
@@ -327,7 +410,7 @@ def _interrupt(driver: Driver, why: str) -> None:
         pass
 
 
-def _run(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+def run_named(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     request = request_for(task, args, inputs, name, None)
     worker = runtime.worker()
     if not request.named:
@@ -336,7 +419,7 @@ def _run(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: 
     return wait_for(driver, run) if driver is not None else _ended(run)
 
 
-async def _run_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     request = request_for(task, args, inputs, name, None)
     worker = runtime.worker()
     if not request.named:
@@ -349,7 +432,7 @@ async def _run_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...]
     if driver is None:
         return _ended(run)
     try:
-        outcome = await asyncio.wrap_future(_view(driver.done))
+        outcome = await asyncio.wrap_future(view(driver.done))
     except asyncio.CancelledError:
         driver.stop(PerdureError("cancelled by the caller"))
         raise
@@ -361,7 +444,7 @@ async def _run_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...]
 async def _uncancelled(pending: Future[Any]) -> Any:
     """Wait for something that must not be cancelled half-way; if the caller is, what it gives is let go of."""
     try:
-        return await asyncio.wrap_future(_view(pending))
+        return await asyncio.wrap_future(view(pending))
     except asyncio.CancelledError:
         pending.add_done_callback(_let_go)
         raise
@@ -376,7 +459,7 @@ def _let_go(pending: Future[Any]) -> None:
         driver.stop(PerdureError("cancelled by the caller"))
 
 
-def _view(done: Future[Any]) -> Future[Any]:
+def view(done: Future[Any]) -> Future[Any]:
     """A future that follows `done`, so that cancelling the view does not touch the driver's own."""
     view: Future[Any] = Future()
 
@@ -409,43 +492,12 @@ def _sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
         NonDeterminismError: on replay the code asked for something else than what is recorded.
         LeaseLostError: another process took the run over.
     """
-    return _run(None, task, args, inputs)
+    return run_named(None, task, args, inputs)
 
 
 def _aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
-    return _run_aio(None, task, args, inputs)
+    return run_named_aio(None, task, args, inputs)
 
 
 _sync.__name__ = _sync.__qualname__ = "run"
 run: Dual[..., Run] = Dual(_sync, _aio)
-
-
-class RunContext:
-    """Settings for the next run: `perdure.with_runcontext(name="daily").run(main, n=3)`."""
-
-    def __init__(self, name: str | None) -> None:
-        self.name = name
-
-        def sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
-            return _run(name, task, args, inputs)
-
-        def aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
-            return _run_aio(name, task, args, inputs)
-
-        sync.__doc__ = _sync.__doc__
-        self.run: Dual[..., Run] = Dual(sync, aio)
-
-
-def with_runcontext(*, name: str | None = None) -> RunContext:
-    """Settings for a run.
-
-    Args:
-        name: the run's name, which is its idempotency key: running it again gives the recorded result, or continues
-            it if it was interrupted. A readable random one by default.
-
-    Raises:
-        UsageError: the name cannot be used.
-    """
-    if name is not None:
-        check_name(name)
-    return RunContext(name)

@@ -338,7 +338,7 @@ def rerun(run: str, recover: bool, name: str | None, file: str | None) -> None:
     log_to_stderr()
     output.keep_stdout()
     asked = operate.request_rerun(run, recover=recover, new_name=name, file=file)
-    sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit_rerun(asked))], one=True))
+    sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
 
 
 @cli.command(cls=Command, epilog="  perdure abort daily", short_help="End a run for good.")

@@ -60,6 +60,29 @@ def attempts(
     `recorded`: the store may hold something of this action already. `stored`: the action has a row (the root task
     gets one only when there is something to say).
     """
+    # The driver cannot tell from the bodies alone that something is going on between two attempts.
+    driver.busy.append(None)
+    try:
+        return (
+            yield from _attempts(
+                driver, spec, action, inputs, parent=parent, floor=floor, recorded=recorded, stored=stored
+            )
+        )
+    finally:
+        driver.busy.pop()
+
+
+def _attempts(
+    driver: Driver,
+    spec: TaskSpec,
+    action: Action,
+    inputs: bytes,
+    *,
+    parent: Body | None,
+    floor: int,
+    recorded: bool,
+    stored: bool,
+) -> Generator[Any, Any, Final]:
     from .calls import Durable, deadline_of
 
     attempt, failures = action.attempt, action.failures
@@ -68,7 +91,8 @@ def attempts(
     losses = 0
     detached = spec.dispose is not None
     joined = bool(action.state)
-    if recorded and begun and not joined:
+    continues = driver.continues(action.action) and not detached
+    if recorded and begun and not joined and not continues:
         # A crash made this attempt; the row says so as soon as something is committed anyway. A detached one gets a
         # number of its own too: whoever began the last one may not be dead but frozen, or still clear up behind it.
         attempt += 1
@@ -86,7 +110,9 @@ def attempts(
             if deadline is not None:
                 # Nothing of this body can be asked for before that is over, and nobody else has to wait for it.
                 driver.loop_blocked(body, True)
-                yield Sleeper(body, deadline)
+                body.pausing = True
+                yield from _idle(driver, Sleeper(body, deadline))
+                body.pausing = False
                 driver.loop_blocked(body, False)
                 deadline = None
             args, kwargs = spec.signature.decode_inputs(inputs)
@@ -105,7 +131,7 @@ def attempts(
                     # It may have ended in time; it will not run on.
                     timeout = LATE_SECONDS
                 joined = False
-            outcome, value = yield Execute(body, spec, args, kwargs, attempt, timeout)
+            outcome, value = yield from _idle(driver, Execute(body, spec, args, kwargs, attempt, timeout))
             if attached is not None:
                 stored = attached.stored
             if driver.stopping:
@@ -159,6 +185,15 @@ def attempts(
         driver.settled(action.action, final=False)
         stored = True
         recorded = True
+
+
+def _idle(driver: Driver, effect: Any) -> Generator[Any, Any, Any]:
+    """An effect during which the body shows what is going on."""
+    driver.busy.pop()
+    try:
+        return (yield effect)
+    finally:
+        driver.busy.append(None)
 
 
 def _state(
@@ -311,6 +346,7 @@ class Execute:
         self.attempt = attempt
         self.timeout = timeout
         body.attempt = attempt
+        body.limited = timeout is not None
         if spec.env_vars:
             # Bodies share this process, and so its environment.
             os.environ.update(spec.env_vars)
@@ -415,7 +451,9 @@ class Execute:
         else:
             future = self._submit(copy_context())
         try:
-            outcome: tuple[int, Any] = worker.join(future, THREAD.slot if not on_loop else None, self.timeout)
+            outcome: tuple[int, Any] = worker.join(
+                future, THREAD.slot if not on_loop else None, self.timeout, shown=True
+            )
             return outcome
         except TimeoutError:
             if future.done():
@@ -432,7 +470,7 @@ class Execute:
     def _inline(self, context: Context) -> tuple[int, Any]:
         outer = THREAD.slot
         slot = Slot(self.body.root)
-        self.body.slot_runs(slot)
+        self.body.job_started(slot)
         if outer is not None:
             outer.branch.body.slot_waits(outer)
         try:
@@ -443,7 +481,7 @@ class Execute:
 
     def _submit(self, context: Context) -> Any:
         slot = Slot(self.body.root)
-        self.body.slot_runs(slot)
+        self.body.job_started(slot)
         return self.body.driver.worker.threads.submit(context.run, self._in_thread, slot)
 
     def _in_thread(self, slot: Slot) -> tuple[int, Any]:

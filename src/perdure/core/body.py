@@ -91,6 +91,15 @@ class Body:
         self.attempt = 1
         self.starting = True
         """Its code has not begun yet."""
+        self.pausing = False
+        """It has not begun because the pause before its attempt is not over."""
+        self.limited = False
+        """Its attempt has a timeout, which counts on in memory only."""
+        self.executing: list[None] = []
+        """As long as the number of traces that are being executed, and of deadlines on their way to disk. A list, since
+        threads may append to one at once."""
+        self.inside: set[Slot] = set()
+        """The threads that execute code of this body, or will."""
         self.active = 0
         self.timers = 0
         self.descriptors = 0
@@ -552,6 +561,38 @@ class Body:
             or (bool(self.subprocesses) and self._subprocess_runs())
         )
 
+    def rests(self) -> bool:
+        """Whether nothing in this body can move but by a recorded deadline of its own, or by a body that it called."""
+        with self._lock:
+            return not (
+                self.active
+                or (self.starting and not self.pausing)
+                or self.stopped
+                or self.returned
+                or self.limited
+                or self.executing
+                or self.in_flight
+                or self._due
+                or self._held
+                or self._waiting
+                or (self.idle_replaying and not self.pausing)
+                or self.outside_pending()
+            )
+
+    def deadlines(self) -> list[int]:
+        """Microseconds that are left of each recorded deadline that something in this body waits for."""
+        with self._lock:
+            return [sleeper.left() for sleeper in self._sleepers]
+
+    def between_calls(self) -> bool:
+        """Whether nothing that this body has begun is on its way into the journal, and its code waits."""
+        with self._lock:
+            return not (self.active or self.executing or self.in_flight or self._due or self._running or self.returned)
+
+    def unwound(self) -> bool:
+        """Whether no code of this body is left."""
+        return not self.inside and all(task.done() for task in self.tasks)
+
     def _subprocess_runs(self) -> bool:
         self.subprocesses = [transport for transport in self.subprocesses if transport.get_returncode() is None]
         return bool(self.subprocesses)
@@ -625,6 +666,7 @@ class Body:
             if slot is None:
                 self.jobs += 1
             else:
+                self.inside.add(slot)
                 self._running.add(slot)
 
     def job_ended(self, slot: Slot | None) -> None:
@@ -633,6 +675,7 @@ class Body:
             if slot is None:
                 self.jobs -= 1
             else:
+                self.inside.discard(slot)
                 self._running.discard(slot)
         if self.stirred:
             self.loop.soon(self.pump)
@@ -666,6 +709,7 @@ class Body:
             if waiting is not None:
                 self._running.add(waiting)
             if ended is not None:
+                self.inside.discard(ended)
                 self._running.discard(ended)
         if ended is not None and self.stirred:
             self.loop.soon(self.pump)

@@ -246,6 +246,8 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
         if outcome is None:
             at = body.driver.worker.clock.wall()
             began = perf()
+            executing = body.executing
+            executing.append(None)
             try:
                 try:
                     value = yield Invoke(call, function, args, kwargs)
@@ -255,6 +257,8 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
                 except BaseException:
                     SCOPE.set(body)
                     raise
+                finally:
+                    executing.pop()
                 SCOPE.set(body)
                 data, copy = function.signature.returns.roundtrip(value)
             except (RunStopped, GeneratorExit):
@@ -313,8 +317,12 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
         if outcome is None:
             at = body.driver.worker.clock.wall()
             began = perf()
+            body.executing.append(None)
             try:
-                more, value = yield advance
+                try:
+                    more, value = yield advance
+                finally:
+                    body.executing.pop()
                 data, copy = codec.roundtrip(value) if more else (None, None)
             except (RunStopped, GeneratorExit):
                 raise
@@ -470,7 +478,11 @@ def _deadline(call: Call, seconds: float) -> Protocol:
     if action is None:
         deadline = Deadline.after(seconds, body.driver.worker.clock)
         action = new_action(call, deadline=deadline)
-        yield Durable(body, action)
+        body.executing.append(None)
+        try:
+            yield Durable(body, action)
+        finally:
+            body.executing.pop()
     found = deadline_of(action)
     assert found is not None
     return action.action, found

@@ -5,6 +5,8 @@
   code has seen is not on disk. Nothing new starts meanwhile.
 - D3 once `_stopping` is set, nothing more is recorded, whatever user code does while it unwinds.
 - D4 `done` is resolved exactly once: with the outcome that is on disk, or with the reason why driving ended.
+- D5 a run is parked only while nothing in it can move but by a recorded deadline (`rest`), and its wake time is not
+  later than the earliest of them. Its tasks are unwound first: what they do meanwhile is not recorded (D3).
 """
 
 from __future__ import annotations
@@ -15,10 +17,21 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CrashLoopError, LeaseLostError, PerdureError, RunAbortedError, RunStopped, StoreError
+from ..errors import (
+    CrashLoopError,
+    LeaseLostError,
+    Parked,
+    PerdureError,
+    RunAbortedError,
+    RunNotFoundError,
+    RunStopped,
+    StoreError,
+)
 from .body import Body, describe, mismatch
 from .branch import Call
-from .model import Action, Entry, Finish, Kind, Result, Run, Status
+from .clock import US, perf
+from .model import NO_PARENT, Action, Entry, Finish, Kind, Park, Result, Run, RunWrites, Status, Wake
+from .recovering import work_of
 from .replay import Replay
 from .scope import driving
 from .spec import TaskSpec
@@ -40,7 +53,9 @@ UNWIND_SECONDS = 1.0
 class Driver:
     """One run, driven by this process under one claim. See the module text."""
 
-    def __init__(self, worker: Worker, run: Run, spec: TaskSpec, loop: LoopThread, *, fresh: bool) -> None:
+    def __init__(
+        self, worker: Worker, run: Run, spec: TaskSpec, loop: LoopThread, *, fresh: bool, woken: bool = False
+    ) -> None:
         assert run.token is not None
         self.worker = worker
         self.run = run
@@ -49,6 +64,16 @@ class Driver:
         self.spec = spec
         self.loop = loop
         self.fresh = fresh
+        self.park_after: float | None = None
+        """Park the run when it has nothing to do for longer than this (seconds); `None`: never."""
+        self.overdue = False
+        """It was parked, and something in it did not unwind in time."""
+        self.busy: list[None] = []
+        """As long as the number of tasks that are at work outside of their bodies: between two attempts, say."""
+        self._woken = woken
+        self._entered: set[int] = set()
+        self._considering = False
+        self._draining = False
         self.n = 0
         """Entries written so far; kept by the writer's leader."""
         self.source_id = 0
@@ -87,15 +112,40 @@ class Driver:
             self._stopping = error
             self._give_up()
             return
-        self._main = self.loop.loop.create_task(self._drive(), context=self.loop.loop.empty.copy())
+        if self._stopping is None:
+            self._main = self.loop.loop.create_task(self._drive(), context=self.loop.loop.empty.copy())
 
     def _prepare(self) -> None:
         store = self.worker.store
         self.source_id = self.worker.source_id(self.run.target)
+        if self.run.reuse is not None:
+            self._recover(self.run.reuse)
         if self.fresh:
             return
         self.n = store.journal_length(self.run_id)
         self._next_action = store.last_action(self.run_id) + 1
+
+    def _recover(self, name: str) -> None:
+        """Begin with the work of the run of that name, unless that is done already. One transaction writes all of it,
+        so a crash leaves the run with everything or with nothing, and whoever continues it comes by here again."""
+        store = self.worker.store
+        if not self.fresh and (store.journal_length(self.run_id) or store.actions(self.run_id, NO_PARENT)):
+            return
+        old = store.run(name)
+        if old is None:
+            raise RunNotFoundError(f"run {self.run.name!r} was to reuse what run {name!r} did, which is gone")
+        entries, actions = work_of(store.entries(old.id), store.actions(old.id), self.run)
+        [written] = store.commit([RunWrites(self.run_id, self.token, entries, actions)])
+        if not written:
+            self.fenced()
+        self.fresh = False
+
+    def continues(self, action: int) -> bool:
+        """Whether the attempt that an action was in goes on: it has slept, and is entered for the first time since."""
+        if not self._woken or action in self._entered:
+            return False
+        self._entered.add(action)
+        return True
 
     async def _drive(self) -> None:
         from .calls import root
@@ -168,12 +218,28 @@ class Driver:
             return
         for task in tasks:
             task.cancel()
-        waiter = self.loop.loop.create_task(_settle(tasks), context=self.loop.loop.empty.copy())
-        waiter.add_done_callback(lambda _: self._give_up(), context=self.loop.loop.empty)
+        bodies = list(self.bodies.values()) if isinstance(self._stopping, Parked) else []
+        waiter = self.loop.loop.create_task(_settle(tasks, bodies), context=self.loop.loop.empty.copy())
+        waiter.add_done_callback(self._unwound, context=self.loop.loop.empty)
+
+    def _unwound(self, settled: asyncio.Task[bool]) -> None:
+        self.overdue = not settled.result()
+        self._give_up()
 
     def _give_up(self) -> None:
         reason = self._stopping
         assert reason is not None
+        if isinstance(reason, Parked):
+            if self.overdue:
+                log.warning(
+                    "run %s does not unwind: something in it swallows its cancellation. It goes on at its wake time, "
+                    "but what is left of it stays in memory, and it will not be parked again by this process",
+                    self.run.name,
+                )
+            self.outbox.append(Park(Wake(*reason.wake), self.n))
+            self.worker.writer.mark_ready(self)
+            self.loop.flush_soon(self.worker.writer)
+            return
         if self._outcome is not None and not isinstance(reason, (LeaseLostError, StoreError)):
             # The end is on its way to disk: wait for what becomes of it rather than guess.
             synced = Synced(None)
@@ -191,6 +257,11 @@ class Driver:
             self._dispose_all()
         self._resolve_error(reason)
 
+    def parked(self) -> None:
+        """That the run sleeps is in the store."""
+        assert self._stopping is not None
+        self._resolve_error(self._stopping)
+
     def _resolve_error(self, reason: BaseException) -> None:
         if self._leave():
             self.done.set_exception(reason)
@@ -207,7 +278,18 @@ class Driver:
 
     def fenced(self) -> None:
         """The store refused a write: the claim is somebody else's (P3), or the run was ended from outside."""
-        self.worker.explain_fence(self)
+        self._fail(self.worker.why_fenced(self))
+
+    def failed(self, error: StoreError) -> None:
+        """The store cannot be written."""
+        self._fail(error)
+
+    def _fail(self, error: PerdureError) -> None:
+        if isinstance(self._stopping, Parked):
+            # It has unwound already, and only its row was left to be written.
+            self._resolve_error(error)
+        else:
+            self.stop(error)
 
     @property
     def ending(self) -> bool:
@@ -232,6 +314,55 @@ class Driver:
     def stopped_error(self) -> RunStopped:
         """What a caller gets whose record was not written."""
         return RunStopped(self.why_stopped())
+
+    # -- parking and handing over ------------------------------------------------------------------------------
+
+    def slept(self, seconds: float) -> None:
+        """Something in the run begins to wait for a recorded deadline. From any thread."""
+        if self.park_after is not None and seconds > self.park_after and not self._considering:
+            self._considering = True
+            self.loop.soon(self.consider)
+
+    def consider(self, park_after: float | None = None) -> None:
+        """Park the run if it has nothing to do for longer than `park_after` seconds (by default its own). On the loop's
+        thread."""
+        self._considering = False
+        least = self.park_after if park_after is None else park_after
+        left = self.rest()
+        if least is None or left is None or left <= least * US:
+            return
+        clock = self.worker.clock
+        wake = (clock.wall() + left, clock.boot() + left)
+        self.stop(Parked(f"run {self.run.name!r} is parked: it sleeps for {left / US:.3g} s", wake))
+
+    def rest(self) -> int | None:
+        """Microseconds until the earliest recorded deadline, if nothing in the run can move before; else `None`."""
+        if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
+            return None
+        if self._undrained or self._cancellations:
+            return None
+        bodies = list(self.bodies.values())
+        lefts = []
+        for body in bodies:
+            if not body.rests():
+                return None
+            lefts += body.deadlines()
+        return min(lefts, default=None)
+
+    def drain(self) -> None:
+        """Begin nothing new; what is under way may end and be recorded. From any thread."""
+        with self._lock:
+            self._draining = True
+            self._refresh()
+
+    def hand_over(self, reason: BaseException) -> bool:
+        """Stop a run that is being drained, if nothing of it is under way. On the loop's thread."""
+        if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
+            return False
+        if not all(body.between_calls() for body in list(self.bodies.values())):
+            return False
+        self.stop(reason)
+        return True
 
     # -- bodies ------------------------------------------------------------------------------------------------
 
@@ -333,7 +464,7 @@ class Driver:
 
     def _refresh(self) -> bool:
         was = self.free
-        self.free = not self._undrained and not self._cancellations
+        self.free = not self._undrained and not self._cancellations and not self._draining
         return self.free and not was
 
     def _pump_all(self) -> None:
@@ -525,5 +656,12 @@ CRASH_LIMIT = 10
 """Attempts in a row that die without a new entry before the run is given up."""
 
 
-async def _settle(tasks: list[asyncio.Task[Any]]) -> None:
-    await asyncio.wait(tasks, timeout=UNWIND_SECONDS)
+async def _settle(tasks: list[asyncio.Task[Any]], bodies: list[Body]) -> bool:
+    """Wait until these tasks, and all that is left in these bodies, have unwound; whether they have in time."""
+    end = perf() + int(UNWIND_SECONDS * 1e9)
+    _, pending = await asyncio.wait(tasks, timeout=UNWIND_SECONDS)
+    pause = 0.001
+    while any(not body.unwound() for body in bodies) and perf() < end:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return not pending and all(body.unwound() for body in bodies)

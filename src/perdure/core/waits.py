@@ -103,8 +103,12 @@ class Sleeper:
         self._future: asyncio.Future[None] | None = None
         self._lock: threading.Lock | None = None
 
+    def left(self) -> int:
+        """Microseconds until the deadline."""
+        return self._deadline.remaining(self._body.driver.worker.clock)
+
     def _seconds(self) -> float:
-        return self._deadline.remaining(self._body.driver.worker.clock) / US
+        return self.left() / US
 
     def __await__(self) -> Any:
         return self._sleep().__await__()
@@ -113,6 +117,7 @@ class Sleeper:
         body = self._body
         loop = asyncio.get_running_loop()
         body.sleeper(self, True)
+        body.driver.slept(self._seconds())
         try:
             while (left := self._seconds()) > 0 and not body.stopped:
                 self._future = loop.create_future()
@@ -135,6 +140,7 @@ class Sleeper:
         if slot is not None:
             slot.branch.body.slot_waits(slot)
             body.driver.worker.threads.parked()
+        body.driver.slept(self._seconds())
         try:
             while (left := self._seconds()) > 0 and not body.stopped:
                 self._lock.acquire(timeout=min(left, REARM))

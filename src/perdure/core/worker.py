@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from . import source
 from .clock import US, Clock, SystemClock
 from .driver import Driver
 from .loop import LoopThread
-from .model import Claim, Created, CreateRun, Kind, NewRun, Run, Status
+from .model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake
 from .model import Worker as WorkerRow
 from .ports import Liveness, Store
 from .scope import Slot
@@ -86,6 +86,10 @@ class Worker:
                     self._loops.append(LoopThread("perdure-loop", self.threads))
         return self._loops[0]
 
+    def loops(self) -> list[LoopThread]:
+        """Those that there are."""
+        return list(self._loops)
+
     def loop_for(self, driver: Driver) -> LoopThread:
         """A loop whose thread is not blocked by a synchronous durable call: the driver's own if possible."""
         return driver.loop if not driver.loop.blocked else self.free_loop()
@@ -123,28 +127,34 @@ class Worker:
         loop.soon(begin)
         return future
 
-    def join(self, future: Future[Any], slot: Slot | None, timeout: float | None = None) -> Any:
+    def join(self, future: Future[Any], slot: Slot | None, timeout: float | None = None, *, shown: bool = False) -> Any:
         """Wait in a body's thread for something that the body itself does elsewhere. The thread counts as waiting
-        until the very moment at which the future is done, not until it has woken up.
+        until the very moment at which the future is done, not until it has woken up. `shown`: bodies or threads that
+        the run knows of show what is being done.
 
         Raises:
             TimeoutError: `timeout` seconds have passed.
         """
         if slot is None:
             return future.result(timeout)
-        slot.branch.body.join(future, slot)
+        body = slot.branch.body
+        if not shown:
+            body.executing.append(None)
+        body.join(future, slot)
         self.threads.parked()
         try:
             return future.result(timeout)
         finally:
             self.threads.resumed()
-            slot.branch.body.slot_runs(slot, future)
+            body.slot_runs(slot, future)
+            if not shown:
+                body.executing.pop()
 
     # -- submitting and claiming -------------------------------------------------------------------------------
 
     def submit(self, new: NewRun, spec: TaskSpec) -> Driver | Run:
         """Store a run and drive it. Gives its driver, or the run that already has that name. Blocks on the store."""
-        self._attend()
+        self.attend()
         claim = self._claim()
         try:
             created = self.writer.submit_through(CreateRun(new, claim))
@@ -160,7 +170,7 @@ class Worker:
 
     def submit_soon(self, new: NewRun, spec: TaskSpec) -> Future[Driver | Run]:
         """The same without blocking: runs that are submitted at one time share a commit."""
-        self._attend()
+        self.attend()
         future: Future[Driver | Run] = Future()
         loop = self.free_loop()
 
@@ -185,14 +195,37 @@ class Worker:
         loop.soon(send)
         return future
 
+    def enqueue(self, new: NewRun, due: Wake | None) -> Created:
+        """Store a run that any worker may drive from `due` on; nobody drives it for now. Blocks on the store."""
+        return self.writer.submit_through(CreateRun(new, None, due))
+
+    def enqueue_soon(self, new: NewRun, due: Wake | None) -> Future[Created]:
+        """The same without blocking: runs that are submitted at one time share a commit."""
+        future: Future[Created] = Future()
+        loop = self.free_loop()
+
+        def created(answer: Created | StoreError) -> None:
+            if isinstance(answer, StoreError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        def send() -> None:
+            self.writer.submit(Submission(CreateRun(new, None, due), created))
+            loop.flush_soon(self.writer)
+
+        loop.soon(send)
+        return future
+
     def _claim(self) -> Claim:
         token = secrets.token_bytes(16)
         self._claiming.add(token)
         return Claim(token, self.id)
 
-    def take(self, run: Run, spec: TaskSpec, statuses: Collection[Status]) -> Driver | None:
-        """Claim a stored run and drive it; `None` if somebody was faster. Blocks on the store."""
-        self._attend()
+    def take(self, run: Run, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True) -> Driver | None:
+        """Claim a stored run and drive it (or leave `start` to the caller); `None` if somebody was faster. Blocks on
+        the store."""
+        self.attend()
         length = self.store.journal_length(run.id)
         if run.status == Status.FAILED:
             # Continuing by hand is a new beginning for the crash count.
@@ -205,11 +238,26 @@ class Worker:
             driver = self._driver(claimed, spec, fresh=False)
         finally:
             self._claiming.discard(claim.token)
-        driver.loop.soon(driver.start)
+        if start:
+            driver.loop.soon(driver.start)
         return driver
 
-    def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool) -> Driver:
-        driver = Driver(self, run, spec, self.free_loop(), fresh=fresh)
+    def take_due(self, specs: Mapping[str, TaskSpec], limit: int) -> list[Driver]:
+        """Claim up to `limit` runs that are due, of tasks by their names; `start` is left to the caller. Blocks on the
+        store."""
+        self.attend()
+        claims = [self._claim() for _ in range(limit)]
+        taken: list[Taken] = []
+        try:
+            taken = self.store.take_due(specs, claims)
+            return [
+                self._driver(run, specs[run.task], fresh=not woken, woken=woken) for run, woken in taken
+            ]  # fmt: skip
+        finally:
+            self._claiming.difference_update(claim.token for claim in claims)
+
+    def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool, woken: bool = False) -> Driver:
+        driver = Driver(self, run, spec, self.free_loop(), fresh=fresh, woken=woken)
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
         return driver
@@ -229,9 +277,14 @@ class Worker:
         if self.liveness.is_dead(run.worker):
             return None
         row = self.store.worker(run.worker)
-        if row is None or row.boot != self.clock.boot_id or row.lease_until_boot <= self.clock.boot():
-            return None
-        return row
+        return row if row is not None and self._has_lease(row) else None
+
+    def lives(self, row: WorkerRow) -> bool:
+        """Whether that worker's claims hold."""
+        return not self.liveness.is_dead(row.id) and self._has_lease(row)
+
+    def _has_lease(self, row: WorkerRow) -> bool:
+        return row.boot == self.clock.boot_id and row.lease_until_boot > self.clock.boot()
 
     def sleeps(self, run: Run) -> bool:
         """Whether a live run has nothing to do until a recorded deadline."""
@@ -243,8 +296,8 @@ class Worker:
         ]
         return any(action.kind != Kind.TIMEOUT and (action.wake_boot or 0) > now for action in waiting)
 
-    def explain_fence(self, driver: Driver) -> None:
-        """The store refused a write of `driver`: find out why, and stop it with that."""
+    def why_fenced(self, driver: Driver) -> PerdureError:
+        """The store refused a write of `driver`: why."""
         name = driver.run.name
         reason: PerdureError = LeaseLostError(
             f"run {name!r} is no longer this process's: it was frozen or cut off for longer than its lease "
@@ -258,7 +311,7 @@ class Worker:
             reason = RunAbortedError(f"run {name!r} was aborted")
         elif now is not None and now.worker is not None and now.worker != self.id:
             reason = LeaseLostError(f"{reason} It is driven by {now.worker} now.")
-        driver.stop(reason)
+        return reason
 
     # -- sources -----------------------------------------------------------------------------------------------
 
@@ -308,7 +361,7 @@ class Worker:
         until = self.clock.boot() + int(self.lease * US)
         return WorkerRow(self.id, os.getpid(), socket.gethostname(), self.clock.boot_id, until, self._started_at)
 
-    def _attend(self) -> None:
+    def attend(self) -> None:
         """Before the first claim: take the lock, write the row, keep it fresh."""
         if self._beating:
             return

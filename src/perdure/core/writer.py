@@ -35,6 +35,7 @@ from .model import (
     CreateRun,
     Entry,
     Finish,
+    Park,
     Result,
     RunWrites,
 )
@@ -170,7 +171,7 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Action, ActionState, CachePut, Finish, or a tuple of them that must not be parted."""
+"""A Record, Mark, Action, ActionState, CachePut, Finish, Park, or a tuple of them that must not be parted."""
 
 _MARK_FP = bytes(16)
 
@@ -360,7 +361,7 @@ class Writer:
 
     def _failed(self, taken: list[tuple[Driver, list[Item]]], submissions: list[Submission], error: StoreError) -> None:
         for driver, outbox in taken:
-            driver.stop(error)
+            driver.failed(error)
             for record in _records(outbox):
                 record.done = True
                 record.error = driver.stopped_error()
@@ -462,6 +463,7 @@ def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
     states: list[ActionState] = []
     cache: list[CachePut] = []
     finish: Finish | None = None
+    park: Park | None = None
     stack = outbox
     if any(item.__class__ is tuple for item in outbox):
         stack = []
@@ -494,11 +496,13 @@ def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
             cache.append(item)
         elif kind is Synced:
             pass
-        else:
-            assert kind is Finish, kind
+        elif kind is Finish:
             finish = item
+        else:
+            assert kind is Park, kind
+            park = item._replace(mark=n)
     driver.n = n
-    return RunWrites(run, driver.token, entries, actions, tuple(states), tuple(cache), finish)
+    return RunWrites(run, driver.token, entries, actions, tuple(states), tuple(cache), finish, park)
 
 
 def _mark(run: int, action: int, n: int, seq: int, result: Result, source: int) -> Entry:
@@ -528,7 +532,7 @@ def _records(outbox: list[Item]) -> list[Record | Synced]:
 def _announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> None:
     """Tell everybody whose record is on disk (W2)."""
     cancelled = 0
-    finish = False
+    finish = park = False
     for item in outbox:
         for part in item if item.__class__ is tuple else (item,):
             kind = part.__class__
@@ -545,7 +549,11 @@ def _announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> N
                 part.announce()
             elif kind is Finish:
                 finish = True
+            elif kind is Park:
+                park = True
     if cancelled:
         driver.cancellations_written(cancelled)
     if finish:
         driver.finished()
+    if park:
+        driver.parked()

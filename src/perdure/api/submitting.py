@@ -1,0 +1,154 @@
+"""Settings for runs, and runs that are left to workers: `with_runcontext` and `submit`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from typing import Any
+
+from .. import runtime
+from ..core.clock import US
+from ..core.model import Created, Wake
+from ..errors import UsageError
+from ._dual import Dual
+from .run import Request, Run, check_name, refuse_conflict, request_for, run, run_named, run_named_aio, view
+from .task import Task
+
+
+def request_submission(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> Request:
+    """A run that is to be driven by a worker, checked and named; nothing is stored yet.
+
+    Raises:
+        UsageError: the inputs or the name cannot be used, or no worker could load the task.
+    """
+    request = request_for(task, args, inputs, name, None, what="submit")
+    if not request.new.target.partition("::")[0]:
+        raise UsageError(
+            f"task {request.new.task} is defined in a notebook or an interactive session, where no worker can load it: "
+            "put it into a file, or use perdure.run"
+        )
+    return request
+
+
+def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
+    """When a submitted run may begin; `None`: at once.
+
+    Raises:
+        UsageError: both are given, or one that makes no sense.
+    """
+    if at is not None and delay is not None:
+        raise UsageError("a run begins either at a time or after a delay; give one of them")
+    clock = runtime.worker().clock
+    if at is not None:
+        if not isinstance(at, datetime):
+            raise UsageError(f"at must be a datetime, not {at!r}")
+        left = int(at.timestamp() * US) - clock.wall()
+    elif delay is not None:
+        wait = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < 1e10:
+            raise UsageError(f"delay must be seconds from 0 up, or a timedelta, not {delay!r}")
+        left = int(wait * US)
+    else:
+        return None
+    return Wake(clock.wall() + left, clock.boot() + left)
+
+
+def enqueue(request: Request, due: Wake | None) -> Run:
+    """Store the run for a worker, or find the one that has the name already."""
+    return _enqueued(request, runtime.worker().enqueue(request.new, due))
+
+
+def _enqueued(request: Request, created: Created) -> Run:
+    if not created.fresh:
+        refuse_conflict(request, created.run)
+    return Run(created.run, request.spec)
+
+
+def _submit(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+    return enqueue(request_submission(task, args, inputs, context.name), due_at(context.at, context.delay))
+
+
+async def _submit_aio(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+    request = request_submission(task, args, inputs, context.name)
+    pending = runtime.worker().enqueue_soon(request.new, due_at(context.at, context.delay))
+    return _enqueued(request, await asyncio.wrap_future(view(pending)))
+
+
+def _submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
+    """Store a new run of `task` for a worker (`perdure serve`) and return at once. It is on disk when this returns.
+
+    Args:
+        task: a task, defined in a file.
+        args, inputs: its arguments.
+
+    Returns:
+        The run; `run.wait()` waits for its end, `run.status` looks.
+
+    Raises:
+        UsageError: the call is wrong (no task, wrong inputs, in the body of a task instead of in a trace).
+        RunConflictError: the name belongs to another task or other inputs.
+        StoreError: the store cannot be used.
+    """
+    return _submit(RunContext(None), task, args, inputs)
+
+
+def _submit_async(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
+    return _submit_aio(RunContext(None), task, args, inputs)
+
+
+_submit_sync.__name__ = _submit_sync.__qualname__ = "submit"
+
+
+class RunContext:
+    """Settings for the next run: `perdure.with_runcontext(name="daily").run(main, n=3)`."""
+
+    def __init__(self, name: str | None, at: datetime | None = None, delay: float | timedelta | None = None) -> None:
+        self.name = name
+        self.at = at
+        self.delay = delay
+
+        def sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
+            self._refuse_times()
+            return run_named(name, task, args, inputs)
+
+        def aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
+            self._refuse_times()
+            return run_named_aio(name, task, args, inputs)
+
+        def submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
+            return _submit(self, task, args, inputs)
+
+        def submit_aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
+            return _submit_aio(self, task, args, inputs)
+
+        sync.__doc__ = run.__doc__
+        submit_sync.__doc__ = _submit_sync.__doc__
+        self.run: Dual[..., Run] = Dual(sync, aio)
+        self.submit: Dual[..., Run] = Dual(submit_sync, submit_aio)
+
+    def _refuse_times(self) -> None:
+        if self.at is not None or self.delay is not None:
+            raise UsageError("perdure.run drives a run at once; at= and delay= are for .submit(...)")
+
+
+submit: Dual[..., Run] = Dual(_submit_sync, _submit_async)
+
+
+def with_runcontext(
+    *, name: str | None = None, at: datetime | None = None, delay: float | timedelta | None = None
+) -> RunContext:
+    """Settings for a run.
+
+    Args:
+        name: the run's name, which is its idempotency key: running it again gives the recorded result, or continues
+            it if it was interrupted. A readable random one by default.
+        at: for `submit`: no worker begins the run before this time; a naive one is local time.
+        delay: for `submit`: the same as seconds (or a `timedelta`) from now.
+
+    Raises:
+        UsageError: the name or the times cannot be used.
+    """
+    if name is not None:
+        check_name(name)
+    return RunContext(name, at, delay)

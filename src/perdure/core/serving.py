@@ -1,0 +1,342 @@
+"""A process that drives whatever runs there are for its tasks: queued ones, those whose time has come, and those whose
+driver is gone.
+
+- S1 a run is driven here only under a claim that the store has given; what a living worker holds is left alone.
+- S2 in memory is what is being driven, at most `concurrency` runs, and when to try again what could not be driven;
+  never the queue, nor what sleeps.
+- S3 nothing is missed: due runs are looked for when the earliest due time has come and whenever the store has changed,
+  abandoned ones whenever the store or the set of living workers has changed.
+- S4 a run that cannot be driven (its code does not fit, its engine is away) is tried again after growing pauses, and
+  keeps no other from being driven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import LeaseLostError, Parked, PerdureError, RunAbortedError
+from .clock import seconds
+from .model import Result, Status
+from .spec import TaskSpec
+
+if TYPE_CHECKING:
+    from .driver import Driver
+    from .loop import LoopThread
+    from .worker import Worker
+
+log = logging.getLogger("perdure")
+
+FIRST_POLL = 0.005
+"""Seconds after which the store is asked whether it has changed, while it changes."""
+LAST_POLL = 0.25
+"""The same, once it has not changed for long."""
+LOOK_SECONDS = 0.4
+"""How often to look whether a worker has died."""
+SWEEP_SECONDS = 0.5
+"""How often to look whether a run can be parked that could not be when it began to sleep."""
+PRESSED_SECONDS = 1.0
+"""While others wait for a place, whoever sleeps longer than this is parked, whatever `park_after` says."""
+BATCH = 64
+"""How many runs are claimed in one transaction."""
+FIRST_RETRY = 1.0
+LAST_RETRY = 300.0
+"""Seconds before a run that could not be driven is tried again: at first, and at most."""
+BLOCKED_SECONDS = 1.0
+"""For how long a loop may not answer before the task that blocks it is named."""
+STOP_SECONDS = 2.0
+"""How long what has not been handed over when a drain ends may take to unwind."""
+
+
+class Outcome(NamedTuple):
+    """What became of a run that was driven here."""
+
+    run: str
+    task: str
+    status: Status
+    """SUCCEEDED, FAILED or ABORTED; SLEEPING: parked; INTERRUPTED: it could not be driven any further here."""
+    error: BaseException | None
+    """A failed run's error, or why it could not be driven."""
+    again: float | None
+    """In how many seconds it is tried again here, if it could not be driven."""
+
+
+class _Later(NamedTuple):
+    at: float
+    pause: float
+
+
+class Server:
+    """See the module text. `serve` does its work in the calling thread; `stop` may be called from anywhere."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        specs: Mapping[str, TaskSpec],
+        *,
+        concurrency: int = 100,
+        park_after: float = 60.0,
+        tell: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        """
+        Args:
+            worker: whose store and loops are used.
+            specs: the tasks to serve, by their full names.
+            concurrency: how many runs to hold in memory at once.
+            park_after: runs that have nothing to do for longer than this (seconds) leave memory until then.
+            tell: hears what becomes of each run, in the thread that serves.
+        """
+        self.worker = worker
+        self.specs = dict(specs)
+        self.concurrency = concurrency
+        self.park_after = park_after
+        self._tell = tell
+        self._driven: dict[int, Driver] = {}
+        self._ended: deque[Driver] = deque()
+        self._bell = threading.Event()
+        self._stopping = False
+        self._draining = False
+        self._later: dict[int, _Later] = {}
+        self._stubborn: set[int] = set()
+        """Runs that did not unwind when they were parked."""
+        self._version = -1
+        self._next_due: float | None = None
+        """When the next run is due; `None`: not known."""
+        self._looked: Any = None
+        self._look_at = 0.0
+        self._sweep_at = 0.0
+        self._pulses: dict[LoopThread, _Pulse] = {}
+
+    @property
+    def driven(self) -> int:
+        """How many runs are in memory."""
+        return len(self._driven)
+
+    def stop(self) -> None:
+        """Have `serve` return soon. Only sets a flag, so that a signal handler may call it."""
+        self._stopping = True
+
+    # -- serving -----------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Drive runs until `stop` is called; what is then under way is left to `drain`.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        self.worker.attend()
+        pause = FIRST_POLL
+        while not self._stopping:
+            self._bell.clear()
+            pause = FIRST_POLL if self._round() else min(2 * pause, LAST_POLL)
+            self._bell.wait(max(0.0, min(pause, self._wait())))
+
+    def _wait(self) -> float:
+        """Seconds until something is to be done, whether or not the store changes."""
+        now = seconds()
+        moments = [self._look_at, self._sweep_at]
+        if len(self._driven) < self.concurrency:
+            moments.append(now if self._next_due is None else self._next_due)
+        return min(moments) - now
+
+    def _round(self) -> bool:
+        """Do what is to be done now; whether the store has changed, or something was done."""
+        worker = self.worker
+        self._reap()
+        now = seconds()
+        version = worker.store.version()
+        changed = version != self._version
+        if changed:
+            self._version = version
+            self._next_due = None
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._recover(version)
+            self._watch_loops(now)
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_SECONDS
+            self._sweep()
+        return self._take(now) or changed
+
+    def _take(self, now: float) -> bool:
+        """Claim what is due."""
+        free = min(self.concurrency - len(self._driven), BATCH)
+        if self._next_due is None:
+            left = self.worker.store.next_due(self.specs)
+            self._next_due = now + left if left is not None else float("inf")
+        if free <= 0 or now < self._next_due:
+            return False
+        drivers = self.worker.take_due(self.specs, free)
+        # Whether more are due, the next round finds out; it comes at once.
+        self._next_due = None
+        for driver in drivers:
+            self._begin(driver)
+        return bool(drivers)
+
+    def _begin(self, driver: Driver) -> None:
+        driver.park_after = self.park_after if driver.run_id not in self._stubborn else None
+        self._driven[driver.run_id] = driver
+        driver.done.add_done_callback(lambda _: self._left(driver))
+        driver.loop.soon(driver.start)
+
+    def _left(self, driver: Driver) -> None:
+        # On whatever thread driving has ended.
+        self._ended.append(driver)
+        self._bell.set()
+
+    def _recover(self, version: int) -> None:
+        """Go on with runs whose driver is gone."""
+        worker, now = self.worker, seconds()
+        rows = worker.store.workers()
+        alive = {row.id for row in rows if worker.lives(row)} | {worker.id}
+        for row in rows:
+            if row.id not in alive and worker.liveness.is_dead(row.id):
+                worker.store.forget(row.id)
+        if (version, alive) == self._looked and not any(later.at <= now for later in self._later.values()):
+            return
+        self._looked = None
+        free = self.concurrency - len(self._driven)
+        if free <= 0:
+            return
+        found = worker.store.abandoned(self.specs, alive, limit=free + len(self._later))
+        for run in found:
+            if len(self._driven) >= self.concurrency:
+                return
+            later = self._later.get(run.id)
+            if (later is not None and later.at > now) or worker.holder(run) is not None:
+                continue
+            try:
+                driver = worker.take(run, self.specs[run.task], (Status.RUNNING,), start=False)
+            except PerdureError as error:
+                self._postpone(run.id, run.name, run.task, error)
+                continue
+            if driver is not None:
+                log.info("run %s was left behind and goes on here", run.name)
+                self._begin(driver)
+        if len(found) < free + len(self._later):
+            self._looked = (version, alive)
+
+    def _sweep(self) -> None:
+        pressed = len(self._driven) >= self.concurrency and self._next_due is not None and self._next_due <= seconds()
+        for driver in list(self._driven.values()):
+            if driver.park_after is not None:
+                least = min(PRESSED_SECONDS, driver.park_after) if pressed else None
+                driver.loop.soon(driver.consider, least)
+
+    # -- what has ended ----------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        while self._ended:
+            driver = self._ended.popleft()
+            if self._driven.pop(driver.run_id, None) is not None:
+                self._outcome(driver)
+
+    def _outcome(self, driver: Driver) -> None:
+        run = driver.run
+        error = driver.done.exception()
+        if error is None:
+            self._later.pop(run.id, None)
+            result, _, live = driver.done.result()
+            if result == Result.VALUE:
+                self._tell(Outcome(run.name, run.task, Status.SUCCEEDED, None, None))
+            else:
+                self._tell(Outcome(run.name, run.task, Status.FAILED, live, None))
+        elif isinstance(error, Parked):
+            self._later.pop(run.id, None)
+            if driver.overdue:
+                self._stubborn.add(run.id)
+            self._tell(Outcome(run.name, run.task, Status.SLEEPING, None, None))
+        elif isinstance(error, RunAbortedError):
+            self._later.pop(run.id, None)
+            self._tell(Outcome(run.name, run.task, Status.ABORTED, None, None))
+        elif isinstance(error, LeaseLostError):
+            self._tell(Outcome(run.name, run.task, Status.INTERRUPTED, error, None))
+        else:
+            self._postpone(run.id, run.name, run.task, error)
+
+    def _postpone(self, run: int, name: str, task: str, error: BaseException) -> None:
+        before = self._later.get(run)
+        pause = FIRST_RETRY if before is None else min(2 * before.pause, LAST_RETRY)
+        self._later[run] = _Later(seconds() + pause, pause)
+        self._tell(Outcome(name, task, Status.INTERRUPTED, error, None if self._draining else pause))
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def drain(self, patience: float) -> int:
+        """Park what sleeps, hand the rest over to other workers as soon as nothing of it is under way, and stop what is
+        left after `patience` seconds. Gives the number of runs that had to be stopped."""
+        self._draining = True
+        end = seconds() + patience
+        for driver in list(self._driven.values()):
+            driver.drain()
+        reason = PerdureError("the worker has been stopped; another one, or `perdure resume`, carries on")
+        while self._driven and seconds() < end:
+            for driver in list(self._driven.values()):
+                driver.loop.soon(driver.consider, 0.0)
+                driver.loop.soon(driver.hand_over, reason)
+            self._bell.wait(0.02)
+            self._bell.clear()
+            self._reap()
+        left = list(self._driven.values())
+        for driver in left:
+            driver.stop(reason)
+        end = seconds() + STOP_SECONDS
+        while self._driven and seconds() < end:
+            self._bell.wait(0.05)
+            self._bell.clear()
+            self._reap()
+        return len(left)
+
+    # -- loops that do not answer ------------------------------------------------------------------------------
+
+    def _watch_loops(self, now: float) -> None:
+        for loop in self.worker.loops():
+            pulse = self._pulses.get(loop)
+            if pulse is None:
+                pulse = self._pulses[loop] = _Pulse()
+            if pulse.answered:
+                pulse.ask(loop, now)
+            elif now - pulse.asked > BLOCKED_SECONDS and not pulse.named:
+                pulse.named = True
+                log.warning("%s", _who_blocks(loop, now - pulse.asked))
+
+
+class _Pulse:
+    """Whether a loop has answered since it was asked last."""
+
+    def __init__(self) -> None:
+        self.answered = True
+        self.asked = 0.0
+        self.named = False
+
+    def ask(self, loop: LoopThread, now: float) -> None:
+        self.answered = self.named = False
+        self.asked = now
+        loop.soon(self._answer)
+
+    def _answer(self) -> None:
+        self.answered = True
+
+
+def _who_blocks(loop: LoopThread, since: float) -> str:
+    """The task that keeps a loop's thread, and the line of it that does, for people."""
+    task: Any = asyncio.tasks._current_tasks.get(loop.loop)  # type: ignore[attr-defined]
+    branch = getattr(task, "branch", None)
+    who = f"task {branch.body.name} of run {branch.body.driver.run.name}" if branch is not None else "a callback"
+    frame = sys._current_frames().get(loop.ident or 0)
+    where = ""
+    while frame is not None:
+        code = frame.f_code
+        if "/perdure/" not in code.co_filename and not code.co_filename.startswith((sys.prefix, sys.base_prefix)):
+            where = f" at {code.co_filename}:{frame.f_lineno} ({code.co_name})"
+            break
+        frame = frame.f_back
+    return (
+        f"{who} has kept the event loop for {since:.1f} s{where}; all other async tasks of this process wait. Make it "
+        "a sync task (def), await something that does not block, or move the work to asyncio.to_thread()."
+    )
