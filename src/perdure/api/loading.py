@@ -60,6 +60,26 @@ def load_file(path: str) -> ModuleType:
             raise UsageError(f"{path} ended the process while it was imported (exit code {error.code})") from error
 
 
+def load_source(source: str) -> ModuleType:
+    """Import a file by its path, or a module by its dotted name, which may lie in the current directory.
+
+    Raises:
+        UsageError: there is no such file or module, or importing it fails.
+    """
+    if source.endswith(".py") or os.sep in source or os.path.exists(source):
+        return load_file(source)
+    root = os.getcwd()
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    try:
+        found = importlib.util.find_spec(source)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        raise UsageError(f"{source} is neither a Python file nor a module that can be found from here ({root})")
+    return load_file(found.origin)
+
+
 def _execute(name: str, file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None

@@ -2,7 +2,8 @@
 
 Exit codes: 0 success, 1 the run failed (or cannot go on just now), 2 wrong usage, 130 interrupted and resumable.
 
-    commands     the commands; `run()` turns every error into one message and an exit code
+    entry        `run()`, which turns every error into one message and an exit code; base: what commands share
+    commands     the commands for runs; serving: those around workers
     inputs       a task's options from its signature; convert: text and JSON into values of declared types
     driving      wait for runs while signals may come; signals: SIGINT and SIGTERM end the process promptly
     progress     what is shown meanwhile
@@ -17,6 +18,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """The entry point of the command `perdure`."""
-    from .commands import run
+    from .entry import run
 
     run()

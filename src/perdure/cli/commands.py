@@ -1,46 +1,23 @@
-"""The commands: each parses, calls `perdure.api.operate` and prints."""
+"""The commands that drive runs, end them and look at them: each parses, calls `perdure.api` and prints."""
 
 from __future__ import annotations
 
-import os
-import re
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .. import __version__
 from ..errors import PerdureError, UsageError
 from . import completion
-from .output import Output
-from .signals import INTERRUPTED, Interrupted, Signals
+from .base import ROWS, STATUSES, Command, cli, common, length, log_to_stderr, output, signals, use_store
 
 if TYPE_CHECKING:
     from .driving import Wanted
     from .inputs import Input, Own
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-# As `core.model.Status`, spelled out so that `perdure --help` need not import the core; a test compares them.
-STATUSES = ("QUEUED", "RUNNING", "SLEEPING", "INTERRUPTED", "SUCCEEDED", "FAILED", "ABORTED")
-ROWS = 200
-"""Rows of a list or tree for people, unless they ask for more."""
-
-output = Output()
-signals = Signals()
-
-
-class Command(click.Command):
-    """A command whose help keeps the layout of its examples."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.epilog:
-            formatter.write(f"\nExamples:\n{self.epilog}\n")
-
 
 class RunCommand(Command):
-    """`perdure run`: what stands behind FILE and TASK belongs to the task, and is read by its signature."""
+    """`perdure run` and `submit`: what stands behind FILE and TASK is the task's, and is read by its signature."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["words"] = tuple(args)
@@ -53,80 +30,12 @@ class RunCommand(Command):
         return completion.run_words(list(ctx.params.get("words", ())), incomplete)
 
 
-class Group(click.Group):
-    command_class = Command
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(f"\n{self.epilog}\n")
-
-
-def _set_store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value and not ctx.resilient_parsing:
-        use_store(value)
-    return value
-
-
-def use_store(url: str) -> None:
-    """`--store`."""
-    from .. import runtime
-
-    runtime.init(url)
-
-
-def _set_json(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    output.json = output.json or value
-
-
-def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    output.quiet = output.quiet or value
-
-
-def _set_verbose(ctx: click.Context, parameter: click.Parameter, value: int) -> None:
-    output.verbose += value
-
-
-def _hidden(*names: str, **settings: Any) -> Callable[[F], F]:
-    """An option that its callback deals with; the command's function does not see it."""
-    return click.option(*names, expose_value=False, **settings)
-
-
-def common(command: F) -> F:
-    """The options that every command takes."""
-    for option in (
-        _hidden("-q", "--quiet", is_flag=True, callback=_set_quiet, help="Say less on stderr."),
-        _hidden("-v", "--verbose", count=True, callback=_set_verbose, help="Say more on stderr."),
-        _hidden("--json", is_flag=True, callback=_set_json, help="JSON on stdout."),
-        _hidden(
-            "--store", metavar="URL", callback=_set_store, is_eager=True,
-            help="The store, as sqlite:///path/to.db or a path. Also PERDURE_STORE; default .perdure/perdure.db.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-GUIDE = """A run's name is its key: the same `perdure run` line again carries on with an interrupted run, and only
-prints the result of a finished one. Kill the process at any moment; nothing recorded is done twice.
-
-  perdure run etl.py main --name daily --url https://example.org
-  perdure resume daily        carry on after a crash or a failure
-  perdure show daily          what it did
-  perdure logs daily          what its containers have written
-  perdure ls                  all runs
-
-Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 interrupted (the run can be resumed)."""
-
-
-@click.group(cls=Group, context_settings=HELP, epilog=GUIDE)
-@click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
-@common
-def cli() -> None:
-    """Durable Python workflows in one SQLite file: kill the process anywhere, start it again, it carries on."""
-
-
 # -- run -------------------------------------------------------------------------------------------------------
+
+TIMES = (
+    ("--at TIME", "Begin it then: 2026-11-23T02:00 (local time), or with an offset; or 02:00, the next time it is."),
+    ("--in LENGTH", "Begin it after that: 45s, 90m, 12h, 30d or 1d12h."),
+)
 
 RUN_HELP = """Run a task of a Python file, or carry on with the run of that name.
 
@@ -150,33 +59,39 @@ RUN_EPILOG = """  perdure run etl.py                                  list the t
 @common
 @click.pass_context
 def run_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any) -> None:
+    from ..api import operate
+    from .driving import Wanted
+
+    task, args, values, own = called(ctx, "run", words)
+    asked = operate.request(task, args, values, own.name)
+    sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
+
+
+def called(ctx: click.Context, verb: str, words: tuple[str, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any], Own]:
+    """The task that the words of `run` or `submit` name, its arguments, and our own options. Help ends the process."""
     from .inputs import read, split
 
-    found = split(words)
+    found = split(words, verb)
     own = found.own
     _apply(own)
     if found.file is None:
         if own.help:
             click.echo(ctx.get_help())
-            return
-        raise UsageError("name a file and a task: perdure run FILE TASK; more with: perdure run --help")
+            ctx.exit()
+        raise UsageError(f"name a file and a task: perdure {verb} FILE TASK; more with: perdure {verb} --help")
     from ..api.loading import find_task
 
     log_to_stderr()
     output.keep_stdout()
     if found.task is None:
-        sys.exit(_list_tasks(found.file, asked=own.help))
+        sys.exit(_list_tasks(verb, found.file, asked=own.help))
     task = find_task(found.file, found.task)
     args, values = read(task, found.file, found.rest, own)
     _apply(own)
     if own.help:
-        output.result(_task_help(found.file, found.task, task))
-        return
-    from ..api import operate
-    from .driving import Wanted
-
-    asked = operate.request(task, args, values, own.name)
-    sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
+        output.result(_task_help(verb, found.file, found.task, task))
+        ctx.exit()
+    return task, args, values, own
 
 
 def _apply(own: Own) -> None:
@@ -190,7 +105,7 @@ def _apply(own: Own) -> None:
         use_store(own.store)
 
 
-def _list_tasks(file: str, *, asked: bool) -> int:
+def _list_tasks(verb: str, file: str, *, asked: bool) -> int:
     """The tasks of a file. Without `--help` that is not what `run` is for, so its exit code says that nothing ran."""
     from ..api.loading import load_file, tasks_in
     from .inputs import inputs_of
@@ -205,7 +120,7 @@ def _list_tasks(file: str, *, asked: bool) -> int:
     if not tasks:
         raise UsageError(f"{file} holds no tasks; declare one with @env.task")
     if not asked:
-        output.say(f"Name one of them: perdure run {file} TASK; its inputs: perdure run {file} TASK --help")
+        output.say(f"Name one of them: perdure {verb} {file} TASK; its inputs: perdure {verb} {file} TASK --help")
     return 0 if asked else 2
 
 
@@ -231,14 +146,14 @@ def _input_data(one: Input) -> dict[str, Any]:
     }
 
 
-def _task_help(file: str, name: str, task: Any) -> str:
+def _task_help(verb: str, file: str, name: str, task: Any) -> str:
     import inspect
 
-    from .inputs import OWN_OPTIONS, command, inputs_of
+    from .inputs import command, inputs_of, own_options
 
     inputs = inputs_of(task)
     formatter = click.HelpFormatter(width=100)
-    formatter.write_usage(command(file, name), "[--name NAME] [--INPUT VALUE ...]" if inputs else "[--name NAME]")
+    formatter.write_usage(command(verb, file, name), "[--name NAME] [--INPUT VALUE ...]" if inputs else "[--name NAME]")
     if task.fn.__doc__:
         formatter.write_paragraph()
         with formatter.indentation():
@@ -247,16 +162,17 @@ def _task_help(file: str, name: str, task: Any) -> str:
     if inputs:
         with formatter.section(f"Inputs of {task.name}"):
             formatter.write_dl([(_input_usage(one), _input_help(one)) for one in inputs])
-    hidden = [one.option for one in inputs if one.option in OWN_OPTIONS]
+    hidden = [one.option for one in inputs if one.option in own_options(verb)]
     if hidden:
         formatter.write_paragraph()
         formatter.write_text(
             f"{', '.join(hidden)} behind the task is the task's; perdure's own stands in front of the file: "
-            f"perdure run {hidden[0]} ... {file} {name} {hidden[0]} ..."
+            f"perdure {verb} {hidden[0]} ... {file} {name} {hidden[0]} ..."
         )
     with formatter.section("Options of perdure"):
         formatter.write_dl([
             ("--name NAME", "The run's name, its idempotency key."),
+            *(TIMES if verb == "submit" else ()),
             ("--json", "JSON on stdout."),
             ("--store URL", "The store."),
             ("-v, -q", "Say more, or less, on stderr."),
@@ -365,30 +281,13 @@ def abort(runs: tuple[str, ...]) -> None:
     sys.exit(code)
 
 
-_PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-
-
-def _age(ctx: click.Context, parameter: click.Parameter, value: str) -> Any:
-    """A length of time with its unit, which is never guessed: what is removed does not come back."""
-    from datetime import timedelta
-
-    parts = _PARTS.fullmatch(value) if value else None
-    if parts is None:
-        raise click.BadParameter(f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h")
-    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
-    try:
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-    except OverflowError:
-        raise click.BadParameter(f"{value} is longer than anything has lasted") from None
-
-
 GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show what would go
   perdure gc --older-than 30d                            runs that ended 30 days ago or earlier
   perdure gc --older-than 12h --status SUCCEEDED         keep those that failed or were aborted"""
 
 
 @cli.command(cls=Command, epilog=GC_EPILOG, short_help="Remove finished runs and what only they needed.")
-@click.option("--older-than", callback=_age, required=True, metavar="AGE", help="As 30d, 12h, 90m, 45s or 1d12h.")
+@click.option("--older-than", callback=length, required=True, metavar="AGE", help="As 30d, 12h, 90m, 45s or 1d12h.")
 @click.option(
     "--status", "statuses", type=click.Choice(STATUSES[4:], case_sensitive=False), multiple=True,
     help="Only runs of this status; may be given several times.",
@@ -437,14 +336,14 @@ def list_command(limit: int | None, status: str | None) -> None:
     """List the runs in the store, newest first."""
     from ..api import looking
     from ..core.model import Status
-    from .output import print_runs, run_data
+    from .output import run_data, runs_table
 
     most = _rows(limit)
     runs, more = looking.runs(limit=most, status=None if status is None else Status(status.upper()))
     if output.json:
         output.result_json([run_data(run) for run in runs])
     elif runs:
-        print_runs(output, runs)
+        output.draw(runs_table(runs))
     else:
         where = looking.store_path() or "this store"
         output.note(f"no runs{f' are {status.upper()}' if status else ''} in {where}")
@@ -519,66 +418,3 @@ def completion_command(shell: str) -> None:
         output.result_json({"shell": shell, "script": text})
     else:
         output.result(text)
-
-
-# -- the whole -------------------------------------------------------------------------------------------------
-
-
-def log_to_stderr() -> None:
-    """What perdure logs (retries, changed source) as plain lines among our own."""
-    import logging
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            # To whatever `sys.stderr` is now: the live summary stands in for it meanwhile.
-            output.say(self.format(record))
-
-    logger = logging.getLogger("perdure")
-    logger.addHandler(Lines())
-    logger.propagate = False
-    logger.setLevel(logging.ERROR if output.quiet else logging.DEBUG if output.verbose else logging.WARNING)
-
-
-def run(args: list[str] | None = None) -> NoReturn:
-    """Run the command line and end the process; every foreseen error is one message."""
-    _open_missing_streams()
-    if os.environ.get(completion.VARIABLE) is None:
-        signals.install()
-    sys.exit(_run(args))
-
-
-def _run(args: list[str] | None) -> int:
-    try:
-        code = cli.main(args=args, prog_name="perdure", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (Interrupted, click.Abort, KeyboardInterrupt):
-        signals.ignore()
-        output.say("interrupted")
-        # Threads that a file has started while it was loaded need not hold up the end.
-        os._exit(INTERRUPTED)
-    except PerdureError as error:
-        from .driving import exit_code, tell
-
-        tell(output, error)
-        return exit_code(error)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`). Nothing may be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.out.fileno())
-        return 0
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        output.say(f"Error: the output could not be written: {error.strerror}; what was recorded is safe")
-        os._exit(1)
-
-
-def _open_missing_streams() -> None:
-    """A file opened later must not become stdout or stderr because those were closed."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)

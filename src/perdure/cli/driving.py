@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, NoReturn
 from .. import runtime
 from ..api import looking, operate
 from ..api.operate import Ended, Handle
-from ..api.run import derived_status
-from ..core.model import Status
+from ..api.run import Run, derived_status
+from ..core.model import FINISHED, Status
 from ..errors import PerdureError, UsageError
 from .failures import of_exception, users_frames
 from .output import Output, ended_data, readable, unfinished_data
@@ -105,6 +105,23 @@ def _ended(output: Output, reporter: Reporter, handle: Handle, *, one: bool) -> 
     else:
         output.note(f"run {ended.name} has succeeded before: its recorded result, nothing was executed")
     if ended.error is None and not output.json:
+        text = readable(ended.result)
+        output.result(text if one else f"{ended.name}: {text}")
+    return Told(ended_data(ended), 0 if ended.error is None else 1)
+
+
+def told(output: Output, run: Run, *, one: bool) -> Told:
+    """What has become of a run that somebody else drives or has driven."""
+    status = run.status
+    if status not in FINISHED:
+        return Told(unfinished_data(run.name, run.task, str(status), f"it is {status}"), 1)
+    try:
+        ended = operate.outcome(Handle(run, None, False))
+    except PerdureError as error:
+        return _refused(output, run.name, error, run.task)
+    if ended.error is not None:
+        _tell_failure(output, ended)
+    elif not output.json:
         text = readable(ended.result)
         output.result(text if one else f"{ended.name}: {text}")
     return Told(ended_data(ended), 0 if ended.error is None else 1)

@@ -85,9 +85,9 @@ def _option(name: str, names: set[str]) -> str:
     return "--" + (shown_name if shown_name.startswith("_") else shown_name.replace("_", "-"))
 
 
-def command(file: str, task: str) -> str:
+def command(verb: str, file: str, task: str) -> str:
     """The beginning of the command line, as it would be typed."""
-    return f"perdure run {shlex.quote(file)} {shlex.quote(task)}"
+    return f"perdure {verb} {shlex.quote(file)} {shlex.quote(task)}"
 
 
 # -- reading words ---------------------------------------------------------------------------------------------
@@ -95,10 +95,13 @@ def command(file: str, task: str) -> str:
 
 @dataclass(slots=True)
 class Own:
-    """The options of `perdure run` itself, which may stand before or behind the task."""
+    """The options of `perdure run` (or `submit`) itself, which may stand before or behind the task."""
 
+    verb: str = "run"
     name: str | None = None
     store: str | None = None
+    at: str | None = None
+    delay: str | None = None
     json: bool = False
     verbose: int = 0
     quiet: bool = False
@@ -109,12 +112,15 @@ _OWN_FLAGS = {
     "--json": "json", "--verbose": "verbose", "-v": "verbose", "--quiet": "quiet", "-q": "quiet", "--help": "help",
     "-h": "help",
 }  # fmt: skip
-_OWN_VALUES = {"--name": "name", "--store": "store"}
+_OWN_VALUES = {
+    "run": {"--name": "name", "--store": "store"},
+    "submit": {"--name": "name", "--store": "store", "--at": "at", "--in": "delay"},
+}
 
 
 @dataclass(slots=True)
 class Words:
-    """What `perdure run` was given, up to the task; its inputs cannot be told from options of ours without it."""
+    """What `perdure run` (or `submit`) was given, up to the task, without which inputs and our options are all one."""
 
     own: Own = field(default_factory=Own)
     file: str | None = None
@@ -122,16 +128,16 @@ class Words:
     rest: list[str] = field(default_factory=list)
 
 
-def split(words: Sequence[str]) -> Words:
+def split(words: Sequence[str], verb: str = "run") -> Words:
     """Find FILE and TASK, and our own options in front of them."""
-    found = Words()
+    found = Words(Own(verb))
     queue = iter(words)
     for word in queue:
         if _take_own(found.own, word, queue):
             continue
         if word.startswith("-"):
             raise InputError(
-                f"no such option: {word}; a task's inputs stand behind it: perdure run FILE TASK --INPUT VALUE"
+                f"no such option: {word}; a task's inputs stand behind it: perdure {verb} FILE TASK --INPUT VALUE"
             )
         if found.file is None:
             found.file = word
@@ -151,14 +157,15 @@ def _take_own(own: Own, word: str, queue: Iterator[str]) -> bool:
         setattr(own, flag, True)
         return True
     option, sign, value = word.partition("=")
-    if option not in _OWN_VALUES:
+    values = _OWN_VALUES[own.verb]
+    if option not in values:
         return False
     if not sign:
         try:
             value = next(queue)
         except StopIteration:
             raise InputError(f"{option} needs a value") from None
-    setattr(own, _OWN_VALUES[option], value)
+    setattr(own, values[option], value)
     return True
 
 
@@ -235,7 +242,7 @@ class _Reader:
         if word is None:
             raise InputError(f"{option} needs a value: {one.type_label}")
         begin = word.partition("=")[0]
-        if word.startswith("--") and (begin in OWN_OPTIONS or self._input(begin)[0] is not None):
+        if word.startswith("--") and (begin in own_options(self.own.verb) or self._input(begin)[0] is not None):
             raise InputError(f"{option} needs a value: {one.type_label}; if {word} is meant to be it: {option}={word}")
         return word
 
@@ -300,7 +307,9 @@ class _Reader:
         return f"missing {several} of {self.task.name}: {', '.join(map(str, missing))}"
 
 
-OWN_OPTIONS = frozenset({*_OWN_FLAGS, *_OWN_VALUES})
+def own_options(verb: str) -> frozenset[str]:
+    """The options of `perdure run` (or `submit`) itself."""
+    return frozenset({*_OWN_FLAGS, *_OWN_VALUES[verb]})
 
 
 def _list(texts: list[str], tp: Any) -> Any:

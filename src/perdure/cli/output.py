@@ -18,6 +18,7 @@ from ..errors import PerdureError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from ..api.collecting import Removed
     from ..api.looking import Node, RunInfo, Tree
@@ -251,7 +252,7 @@ def run_data(run: RunInfo) -> dict[str, Any]:
     }
 
 
-def print_runs(output: Output, runs: Iterable[RunInfo]) -> None:
+def runs_table(runs: Iterable[RunInfo]) -> Table:
     """Runs as a table."""
     from rich.table import Table
     from rich.text import Text
@@ -270,7 +271,7 @@ def print_runs(output: Output, runs: Iterable[RunInfo]) -> None:
             Text(run.name), Text(run.task), Text(str(run.status), _STYLES.get(run.status, "")), local(run.created_at),
             span(took), Text(preview_inputs(run.inputs, 120)),
         )  # fmt: skip
-    output.draw(table)
+    return table
 
 
 # -- trees -----------------------------------------------------------------------------------------------------

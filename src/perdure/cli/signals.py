@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..core.clock import perf
 
@@ -20,7 +21,7 @@ INTERRUPTED = 130
 """The exit code."""
 GRACE_SECONDS = 2.5
 """From the first signal to the end of the process at the latest."""
-_REPEATED_NS = 500_000_000
+REPEATED_NS = 500_000_000
 """A second signal this soon is the first one again: `timeout` and process groups often deliver two."""
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
@@ -47,6 +48,12 @@ class Signals:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(reader,), name="perdure-signals", daemon=True).start()
 
+    def replace(self, handle: Callable[[int, Any], None]) -> None:
+        """Both signals are `handle`'s from now on, and nothing ends the process on its own."""
+        signal.set_wakeup_fd(-1)
+        for number in _HANDLED:
+            signal.signal(number, handle)
+
     def ignore(self) -> None:
         """The end has begun; nothing may interrupt it but the watchdog."""
         for number in _HANDLED:
@@ -57,7 +64,7 @@ class Signals:
         if self._first_ns is None:
             self._first_ns = now
             raise Interrupted
-        if now - self._first_ns > _REPEATED_NS:
+        if now - self._first_ns > REPEATED_NS:
             self._end()
 
     def _watch(self, reader: int) -> None:

@@ -1,0 +1,139 @@
+"""What every command shares: its options, the output, the signals, and the group that it belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from .. import __version__
+from .output import Output
+from .signals import Signals
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# As `core.model.Status`, spelled out so that `perdure --help` need not import the core; a test compares them.
+STATUSES = ("QUEUED", "RUNNING", "SLEEPING", "INTERRUPTED", "SUCCEEDED", "FAILED", "ABORTED")
+ROWS = 200
+"""Rows of a list or tree for people, unless they ask for more."""
+
+output = Output()
+signals = Signals()
+
+
+class Command(click.Command):
+    """A command whose help keeps the layout of its examples."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write(f"\nExamples:\n{self.epilog}\n")
+
+
+class Group(click.Group):
+    command_class = Command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(f"\n{self.epilog}\n")
+
+
+def _set_store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value and not ctx.resilient_parsing:
+        use_store(value)
+    return value
+
+
+def use_store(url: str) -> None:
+    """`--store`."""
+    from .. import runtime
+
+    runtime.init(url)
+
+
+def _set_json(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    output.json = output.json or value
+
+
+def _set_quiet(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    output.quiet = output.quiet or value
+
+
+def _set_verbose(ctx: click.Context, parameter: click.Parameter, value: int) -> None:
+    output.verbose += value
+
+
+def _hidden(*names: str, **settings: Any) -> Callable[[F], F]:
+    """An option that its callback deals with; the command's function does not see it."""
+    return click.option(*names, expose_value=False, **settings)
+
+
+def common(command: F) -> F:
+    """The options that every command takes."""
+    for option in (
+        _hidden("-q", "--quiet", is_flag=True, callback=_set_quiet, help="Say less on stderr."),
+        _hidden("-v", "--verbose", count=True, callback=_set_verbose, help="Say more on stderr."),
+        _hidden("--json", is_flag=True, callback=_set_json, help="JSON on stdout."),
+        _hidden(
+            "--store", metavar="URL", callback=_set_store, is_eager=True,
+            help="The store, as sqlite:///path/to.db or a path. Also PERDURE_STORE; default .perdure/perdure.db.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+GUIDE = """A run's name is its key: the same `perdure run` line again carries on with an interrupted run, and only
+prints the result of a finished one. Kill the process at any moment; nothing recorded is done twice.
+
+  perdure run etl.py main --name daily --url https://example.org
+  perdure resume daily        carry on after a crash or a failure
+  perdure show daily          what it did
+  perdure serve etl.py        a worker: drives what perdure submit leaves to it, and what was left behind
+  perdure logs daily          what its containers have written
+  perdure ls                  all runs
+
+Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 interrupted (the run can be resumed)."""
+
+
+@click.group(cls=Group, context_settings=HELP, epilog=GUIDE)
+@click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
+@common
+def cli() -> None:
+    """Durable Python workflows in one SQLite file: kill the process anywhere, start it again, it carries on."""
+
+
+def log_to_stderr() -> None:
+    """What perdure logs (retries, changed source) as plain lines among our own."""
+    import logging
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # To whatever `sys.stderr` is now: the live summary stands in for it meanwhile.
+            output.say(self.format(record))
+
+    logger = logging.getLogger("perdure")
+    logger.addHandler(Lines())
+    logger.propagate = False
+    logger.setLevel(logging.ERROR if output.quiet else logging.DEBUG if output.verbose else logging.WARNING)
+
+
+_PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def length(ctx: click.Context, parameter: click.Parameter | None, value: str | None) -> Any:
+    """A length of time with its unit, which is never guessed: what `gc` removes does not come back."""
+    from datetime import timedelta
+
+    if value is None:
+        return None
+    parts = _PARTS.fullmatch(value) if value else None
+    if parts is None:
+        raise click.BadParameter(f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h")
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    try:
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError:
+        raise click.BadParameter(f"{value} is longer than anything has lasted") from None

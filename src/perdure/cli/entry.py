@@ -1,0 +1,61 @@
+"""The whole command line, and how it ends: every foreseen error is one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from ..errors import PerdureError
+from . import commands, completion, serving
+from .base import cli, output, signals
+from .signals import INTERRUPTED, Interrupted
+
+__all__ = ["commands", "run", "serving"]
+
+
+def run(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and end the process; every foreseen error is one message."""
+    _open_missing_streams()
+    if os.environ.get(completion.VARIABLE) is None:
+        signals.install()
+    sys.exit(_run(args))
+
+
+def _run(args: list[str] | None) -> int:
+    try:
+        code = cli.main(args=args, prog_name="perdure", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (Interrupted, click.Abort, KeyboardInterrupt):
+        signals.ignore()
+        output.say("interrupted")
+        # Threads that a file has started while it was loaded need not hold up the end.
+        os._exit(INTERRUPTED)
+    except PerdureError as error:
+        from .driving import exit_code, tell
+
+        tell(output, error)
+        return exit_code(error)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`). Nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.out.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        output.say(f"Error: the output could not be written: {error.strerror}; what was recorded is safe")
+        os._exit(1)
+
+
+def _open_missing_streams() -> None:
+    """A file opened later must not become stdout or stderr because those were closed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -1,0 +1,250 @@
+"""The commands around workers: leave a run to them, be one, wait for runs, watch them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..core.clock import US, perf, wall
+from ..errors import PerdureError, UsageError
+from . import completion
+from .base import ROWS, STATUSES, Command, cli, common, length, log_to_stderr, output, signals
+from .commands import RunCommand, called
+from .signals import INTERRUPTED, REPEATED_NS
+
+if TYPE_CHECKING:
+    from ..api.run import Run
+    from ..api.task import Task
+    from ..core.serving import Outcome, Server
+
+# -- submit ----------------------------------------------------------------------------------------------------
+
+SUBMIT_HELP = """Leave a run to the workers (perdure serve) and return at once.
+
+The run's name goes to stdout. It is on disk by then, and will be driven whatever becomes of this process. A name that
+is taken already by the same task and inputs is that run.
+
+FILE, TASK and inputs are as for `perdure run`."""
+
+SUBMIT_EPILOG = """  perdure submit etl.py main --limit 100                    as soon as a worker is free
+  perdure submit etl.py main --name nightly --at 02:00      when it is next two o'clock
+  perdure submit etl.py main --in 90m                       in an hour and a half
+  perdure wait $(perdure submit etl.py main)                and wait for its end"""
+
+
+@cli.command("submit", cls=RunCommand, help=SUBMIT_HELP, epilog=SUBMIT_EPILOG, short_help="Leave a run to the workers.")
+@click.option("--name", metavar="NAME", help="The run's name, its idempotency key. A readable random one by default.")
+@click.option("--at", metavar="TIME", help="Begin it then: 2026-11-23T02:00 (local time), with an offset, or 02:00.")
+@click.option("--in", metavar="LENGTH", help="Begin it after that: 45s, 90m, 12h, 30d or 1d12h.")
+@common
+@click.pass_context
+def submit_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any) -> None:
+    from ..api.run import check_name
+    from ..api.submitting import due_at, enqueue, request_submission
+
+    task, args, values, own = called(ctx, "submit", words)
+    at = None if own.at is None else moment(own.at)
+    delay = None if own.delay is None else length(ctx, None, own.delay)
+    if own.name is not None:
+        check_name(own.name)
+    run = enqueue(request_submission(task, args, values, own.name), due_at(at, delay))
+    if output.json:
+        output.result_json(_of_run(run))
+    else:
+        output.result(run.name)
+        output.note(f"run {run.name} is {run.status}; wait for it with: perdure wait {run.name}")
+
+
+def moment(text: str) -> datetime:
+    """A time as people write it; without an offset in local time, without a date the next time it is.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    now = datetime.fromtimestamp(wall() / US).astimezone()
+    try:
+        if len(text) <= 8 and ":" in text and "-" not in text:
+            clock = time.fromisoformat(text)
+            # Made naive first: local time of that day, whose offset need not be today's.
+            naive = datetime.combine(now.date(), clock)
+            if naive.astimezone() <= now:
+                naive = datetime.combine(now.date() + timedelta(days=1), clock)
+            return naive.astimezone()
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--at takes a time such as 02:00, 2026-11-23T02:00 or 2026-11-23T02:00+01:00, not {text!r}"
+        ) from None
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    return {"name": run.name, "task": run.task, "status": str(run.status)}
+
+
+# -- serve -----------------------------------------------------------------------------------------------------
+
+SERVE_EPILOG = """  perdure serve etl.py                          drive the runs of the tasks in etl.py
+  perdure serve etl.py reports.daily            several files or modules
+  perdure serve etl.py --park-after 5s -v       and say what becomes of each run"""
+
+
+@cli.command(cls=Command, epilog=SERVE_EPILOG, short_help="Be a worker: drive whatever runs there are.")
+@click.argument("sources", metavar="FILE_OR_MODULE...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
+    help="At most so many runs in memory.",
+)  # fmt: skip
+@click.option(
+    "--park-after", callback=length, metavar="LENGTH", default="60s", show_default=True,
+    help="Runs that sleep for longer leave memory until their wake time.",
+)  # fmt: skip
+@click.option(
+    "--drain", callback=length, metavar="LENGTH", default="30s", show_default=True,
+    help="On SIGTERM or Ctrl-C, let what is under way end for so long.",
+)  # fmt: skip
+@common
+def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, drain: timedelta) -> None:
+    """Drive the runs of the tasks in these files or modules, until SIGTERM or Ctrl-C.
+
+    Queued runs are begun, sleeping ones woken when their time has come, and those whose process has died carried on.
+    Any number of workers may serve one store; each run is driven by one of them.
+    """
+    from .. import runtime
+    from ..core.serving import Server
+
+    log_to_stderr()
+    output.keep_stdout()
+    tasks = _tasks(sources)
+    server = Server(
+        runtime.worker(), {name: task.spec for name, task in tasks.items()}, concurrency=concurrency,
+        park_after=park_after.total_seconds(), tell=_tell,
+    )  # fmt: skip
+    stopped = _stop_on_signals(server)
+    output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_url()}; end with Ctrl-C or SIGTERM")
+    server.serve()
+    output.note(f"{stopped[0]}: {server.driven} runs are let go, for at most {drain.total_seconds():g} s")
+    left = server.drain(drain.total_seconds())
+    if left:
+        output.say(f"{left} runs did not come to a point to be let go at; other workers carry them on")
+    runtime.worker().retire()
+    # A thread that blocks in C code cannot hold up the end; nothing that matters is in memory.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
+    """The tasks to serve, by their full names. What cannot be loaded is told and left out."""
+    from ..api.loading import load_source, tasks_in
+    from .driving import tell
+
+    found: dict[str, Task[..., Any]] = {}
+    for source in sources:
+        try:
+            module = load_source(source)
+        except PerdureError as error:
+            tell(output, error)
+            continue
+        for task in tasks_in(module).values():
+            known = found.setdefault(task.name, task)
+            if known.fn is not task.fn:
+                raise UsageError(
+                    f"two tasks are called {task.name}, in {known.fn.__module__} and {task.fn.__module__}: a run would "
+                    "fit either; give them other environments, or serve them apart with stores of their own"
+                )
+    if not found:
+        raise UsageError(f"there are no tasks to serve in {', '.join(sources)}; declare one with @env.task")
+    return found
+
+
+def _stop_on_signals(server: Server) -> list[str]:
+    """The first signal ends serving in good order, the next one at once. Gives a list that will hold its name."""
+    received: list[str] = []
+    first = 0
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal first
+        if not received:
+            first = perf()
+            received.append(signal.Signals(number).name)
+            server.stop()
+        elif perf() - first > REPEATED_NS:
+            os._exit(INTERRUPTED)
+
+    signals.replace(handle)
+    return received
+
+
+def _tell(outcome: Outcome) -> None:
+    from ..core.model import Status
+
+    what = f"run {outcome.run} ({outcome.task})"
+    if outcome.status == Status.FAILED:
+        output.say(f"{what} failed: {_short(outcome.error)}")
+    elif outcome.status == Status.INTERRUPTED and outcome.error is not None:
+        again = f"; it is tried again in {outcome.again:g} s" if outcome.again is not None else ""
+        output.say(f"{what} cannot be driven{again}: {outcome.error}")
+    elif output.verbose:
+        output.say(f"{what} is {str(outcome.status).lower()}")
+
+
+def _short(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+# -- wait, watch -----------------------------------------------------------------------------------------------
+
+WAIT_EPILOG = """  perdure wait daily                        its result on stdout, as `perdure run` gives it
+  perdure wait daily hourly --timeout 10m   several; 1 if one has failed, or has not ended by then"""
+
+
+@cli.command(cls=Command, epilog=WAIT_EPILOG, short_help="Wait until runs have ended.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
+@click.option("--timeout", callback=length, metavar="LENGTH", help="Wait no longer: 45s, 90m, 12h.")
+@common
+def wait(runs: tuple[str, ...], timeout: timedelta | None) -> None:
+    """Wait until runs have ended, wherever they are driven, and print their results."""
+    from ..api.run import Run
+    from ..core.clock import seconds
+    from .driving import told
+
+    log_to_stderr()
+    end = None if timeout is None else seconds() + timeout.total_seconds()
+    found = []
+    code = 0
+    waited = [Run.get(name) for name in dict.fromkeys(runs)]
+    for run in waited:
+        try:
+            run.wait(None if end is None else max(0.0, end - seconds()))
+        except TimeoutError as error:
+            output.say(f"Error: {error}")
+            code = 1
+        one = told(output, run, one=len(waited) == 1)
+        found.append(one.data)
+        code = max(code, one.code)
+    if output.json:
+        output.result_json(found[0] if len(found) == 1 else found)
+    sys.exit(code)
+
+
+WATCH_EPILOG = """  perdure watch                      the newest runs, as they change
+  perdure watch --status RUNNING
+  perdure watch --json               a line of JSON for each change"""
+
+
+@cli.command(cls=Command, epilog=WATCH_EPILOG, short_help="The runs in the store, as they change.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many. Default: what fits.")
+@click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only runs of this status.")
+@common
+def watch(limit: int | None, status: str | None) -> None:
+    """Show the newest runs as a table that changes with them, until Ctrl-C; elsewhere than on a terminal, a line for
+    each change."""
+    from ..core.model import Status
+    from .watching import watch_runs
+
+    log_to_stderr()
+    watch_runs(output, limit or ROWS, limit is None, None if status is None else Status(status.upper()))
