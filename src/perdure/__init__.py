@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .api.submitting import submit, with_runcontext
     from .api.task import Task
     from .api.trace import trace
+    from .api.triggers import Cron, FixedRate, Trigger, TriggerTime
     from .core.model import Status
     from .core.spec import Backoff, RetryStrategy
     from .runtime import init
@@ -36,6 +37,8 @@ __all__ = [
     "Backoff",
     "Cache",
     "Context",
+    "Cron",
+    "FixedRate",
     "Image",
     "Resources",
     "RetryStrategy",
@@ -45,6 +48,8 @@ __all__ = [
     "Task",
     "TaskEnvironment",
     "Timeout",
+    "Trigger",
+    "TriggerTime",
     "ctx",
     "durable",
     "errors",
@@ -63,6 +68,8 @@ _HOMES = {
     "Backoff": ".core.spec",
     "Cache": ".api.settings",
     "Context": ".api.context",
+    "Cron": ".api.triggers",
+    "FixedRate": ".api.triggers",
     "Image": ".api.resources",
     "Resources": ".api.resources",
     "RetryStrategy": ".core.spec",
@@ -72,6 +79,8 @@ _HOMES = {
     "Task": ".api.task",
     "TaskEnvironment": ".api.environment",
     "Timeout": ".api.settings",
+    "Trigger": ".api.triggers",
+    "TriggerTime": ".api.triggers",
     "ctx": ".api.context",
     "group": ".api.context",
     "init": ".runtime",

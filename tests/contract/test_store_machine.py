@@ -46,6 +46,7 @@ TASKS = {"etl.main"}
 WAKES = st.builds(Wake, st.integers(0, 9), st.integers(-3, 3))
 """Half of them are due: the boot clock of these stores stands at 0."""
 PARKS = st.builds(Park, WAKES, st.integers(0, 9))
+SCHEDULES = st.sampled_from(["daily", "hourly"])
 PUTS = st.builds(CachePut, st.sampled_from([b"k", b"l"]), st.binary(max_size=3), st.integers(0, 9))
 
 
@@ -168,6 +169,20 @@ class TwoStores(RuleBasedStateMachine):
         self.memory.forget(name)
         self.sqlite.forget(name)
 
+    @rule(key=SCHEDULES, at=st.integers(0, 9), expect=st.none() | st.integers(0, 9), names=st.lists(NAMES, max_size=2))
+    def advance(self, key: str, at: int, expect: int | None, names: list[str]) -> None:
+        self._advance(key, at, expect, names)
+
+    @rule(key=SCHEDULES, ahead=st.integers(0, 3), names=st.lists(NAMES, max_size=2))
+    def advance_from_where_it_stands(self, key: str, ahead: int, names: list[str]) -> None:
+        expect = self.memory.schedule(key)
+        self._advance(key, (expect or 0) + ahead, expect, names)
+
+    def _advance(self, key: str, at: int, expect: int | None, names: list[str]) -> None:
+        runs = [new_run(name) for name in names]
+        one = self.memory.advance(key, at, expect=expect, runs=runs)
+        assert one == self.sqlite.advance(key, at, expect=expect, runs=runs)
+
     @rule(limit=st.none() | st.integers(0, 4), statuses=st.none() | STATUSES)
     def list_runs(self, limit: int | None, statuses: frozenset[Status] | None) -> None:
         assert self.memory.runs(limit=limit, statuses=statuses) == self.sqlite.runs(limit=limit, statuses=statuses)
@@ -197,6 +212,8 @@ class TwoStores(RuleBasedStateMachine):
         assert sorted(one.workers()) == sorted(two.workers())
         for name in ("w1", "w2"):
             assert one.worker(name) == two.worker(name)
+        for key in ("daily", "hourly"):
+            assert one.schedule(key) == two.schedule(key)
 
     def teardown(self) -> None:
         self.sqlite.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.source import logical_name
 from ..core.values import set_main_name
+from ..errors import UsageError
 
 _ADJECTIVES = """
 able amber apt arch azure bold brave brief bright brisk calm candid civil clear clever cool coral crisp daring deep
@@ -31,6 +32,18 @@ thistle tide trail valley violet willow wren
 def random_run_name() -> str:
     """A readable name that is unique for all practical purposes, such as `calm-otter-3f9a21c4`."""
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.token_hex(4)}"
+
+
+def check_name(name: Any) -> None:
+    """A run's name can be typed in a shell, and printed.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 200:
+        raise UsageError(f"a run's name is text of 1 to 200 characters, not {name!r}")
+    if name.startswith("-") or any(not char.isprintable() for char in name):
+        raise UsageError(f"a run's name begins with no dash and holds only printable characters, not {name!r}")
 
 
 _modules: dict[str, tuple[str, str]] = {}

@@ -13,6 +13,7 @@ from .task import Task, declare
 
 if TYPE_CHECKING:
     from .container import ContainerTask
+    from .triggers import Triggers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,6 +81,7 @@ class TaskEnvironment:
         timeout: float | timedelta | Timeout | None = None,
         cache: CacheRequest | None = None,
         short_name: str | None = None,
+        triggers: Triggers = (),
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # type: ignore[misc]
         self,
@@ -90,6 +92,7 @@ class TaskEnvironment:
         timeout: float | timedelta | Timeout | None = None,
         cache: CacheRequest | None = None,
         short_name: str | None = None,
+        triggers: Triggers = (),
     ) -> Any:
         """Declare a task.
 
@@ -99,6 +102,7 @@ class TaskEnvironment:
             timeout: limit of live time for one attempt: seconds, `timedelta` or `Timeout`.
             cache: `"disable"`, `"auto"` or `Cache(...)`; the environment's by default.
             short_name: the second part of the task's name; the function's by default.
+            triggers: when it is to run by itself: a `Cron`, a `FixedRate`, a `Trigger`, or several of them.
 
         Raises:
             UsageError: a setting has no meaning, or `fn` cannot be a task.
@@ -108,6 +112,7 @@ class TaskEnvironment:
             "timeout": timeout,
             "cache": self.cache if cache is None else cache,
             "short_name": short_name,
+            "triggers": triggers,
         }
         if fn is None:
             return lambda function: declare(function, self, settings)

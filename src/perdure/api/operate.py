@@ -32,14 +32,13 @@ from ..errors import (
     RunAlreadyActive,
     UsageError,
 )
-from ._names import random_run_name
+from ._names import check_name, random_run_name
 from .loading import load_file, load_target, spec_of_loaded, task_at
 from .looking import find, store_exists
 from .run import (
     CLAIMABLE,
     Request,
     Run,
-    check_name,
     continue_run,
     derived_status,
     describe_holder,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
 import time
 from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 from .. import runtime
@@ -20,22 +18,20 @@ from ..core.driver import Driver
 from ..core.model import FINISHED, NewRun, Result, Status
 from ..core.scope import SCOPE, TraceScope, know_this_thread
 from ..core.spec import TaskSpec
+from ..core.submission import new_run
 from ..core.values import ANY, decode_error
 from ..core.worker import Worker
 from ..errors import (
-    InputError,
     NestedRunError,
     PerdureError,
     RunAbortedError,
     RunAlreadyActive,
     RunConflictError,
     RunNotFoundError,
-    UnsupportedTypeError,
     UsageError,
-    ValueMismatchError,
 )
 from ._dual import Dual
-from ._names import random_run_name
+from ._names import check_name, random_run_name
 from .loading import loading_file, spec_of_loaded
 from .task import Task
 
@@ -255,36 +251,9 @@ def request_for(
         check_name(name)
     know_this_thread()
     spec = task.spec
-    try:
-        identity = spec.signature.identity(args, inputs)
-        data = spec.signature.encode_inputs(args, inputs)
-    except TypeError as error:
-        if isinstance(error, (ValueMismatchError, UnsupportedTypeError)):
-            raise
-        raise InputError(f"task {task.name}: {error}") from None
-    new = NewRun(
-        uid=secrets.token_bytes(16),
-        name=name or random_run_name(),
-        task=task.name,
-        target=spec.target(),
-        inputs=data,
-        inputs_hash=blake2b(identity, digest_size=16).digest(),
-        created_at=runtime.worker().clock.wall(),
-        reuse=reuse,
-    )
+    called, now = name or random_run_name(), runtime.worker().clock.wall()
+    new = new_run(spec, args, inputs, name=called, created_at=now, reuse=reuse)
     return Request(spec, new, name is not None)
-
-
-def check_name(name: Any) -> None:
-    """A run's name can be typed in a shell, and printed.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    if not isinstance(name, str) or not name.strip() or len(name) > 200:
-        raise UsageError(f"a run's name is text of 1 to 200 characters, not {name!r}")
-    if name.startswith("-") or any(not char.isprintable() for char in name):
-        raise UsageError(f"a run's name begins with no dash and holds only printable characters, not {name!r}")
 
 
 def mention_similar(worker: Worker, request: Request) -> None:

@@ -12,7 +12,8 @@ from ..core.clock import US
 from ..core.model import Created, Wake
 from ..errors import UsageError
 from ._dual import Dual
-from .run import Request, Run, check_name, refuse_conflict, request_for, run, run_named, run_named_aio, view
+from ._names import check_name
+from .run import Request, Run, refuse_conflict, request_for, run, run_named, run_named_aio, view
 from .task import Task
 
 

@@ -20,7 +20,9 @@ from ._names import qualified, target
 from .settings import CacheRequest, Timeout, cache_key, cache_signature, retry_strategy, timeout_seconds
 
 if TYPE_CHECKING:
+    from ..core.schedule import Rule
     from .environment import TaskEnvironment
+    from .triggers import Triggers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +30,9 @@ R = TypeVar("R")
 
 class Task(Generic[P, R]):
     """A declared task. Inside a run, calling it makes a child action; outside, it is just the function."""
+
+    triggers: tuple[Rule, ...] = ()
+    """When it is to run by itself."""
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Task(Generic[P, R]):
         timeout: float | timedelta | Timeout | None,
         cache: CacheRequest,
         short_name: str | None = None,
+        triggers: Triggers = (),
     ) -> None:
         update_wrapper(self, fn)
         self.fn = fn
@@ -63,6 +69,10 @@ class Task(Generic[P, R]):
             target=lambda: target(fn),
             env_vars=environment.env_vars,
         )
+        if triggers:
+            from .triggers import rules_of  # most tasks have none
+
+            self.triggers = rules_of(triggers, self.spec)
 
     def __repr__(self) -> str:
         return f"<perdure.task {self.name}>"
@@ -95,7 +105,7 @@ class Task(Generic[P, R]):
         timeout: float | timedelta | Timeout | None = None,
         cache: CacheRequest | None = None,
     ) -> Task[P, R]:
-        """The same function under other settings; what is not given stays."""
+        """The same function under other settings, without triggers; what is not given stays."""
         given = {"short_name": short_name, "retries": retries, "timeout": timeout, "cache": cache}
         settings = self._settings | {name: value for name, value in given.items() if value is not None}
         return Task(self.fn, self.environment, **settings)

@@ -44,7 +44,7 @@ SUBMIT_EPILOG = """  perdure submit etl.py main --limit 100                    a
 @common
 @click.pass_context
 def submit_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any) -> None:
-    from ..api.run import check_name
+    from ..api._names import check_name
     from ..api.submitting import due_at, enqueue, request_submission
 
     task, args, values, own = called(ctx, "submit", words)
@@ -115,14 +115,16 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     Any number of workers may serve one store; each run is driven by one of them.
     """
     from .. import runtime
+    from ..api.triggers import schedule_for
     from ..core.serving import Server
 
     log_to_stderr()
     output.keep_stdout()
     tasks = _tasks(sources)
+    worker = runtime.worker()
     server = Server(
-        runtime.worker(), {name: task.spec for name, task in tasks.items()}, concurrency=concurrency,
-        park_after=park_after.total_seconds(), tell=_tell,
+        worker, {name: task.spec for name, task in tasks.items()}, concurrency=concurrency,
+        park_after=park_after.total_seconds(), schedule=schedule_for(worker.store, tasks.values()), tell=_tell,
     )  # fmt: skip
     stopped = _stop_on_signals(server)
     output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_url()}; end with Ctrl-C or SIGTERM")
@@ -131,7 +133,7 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     left = server.drain(drain.total_seconds())
     if left:
         output.say(f"{left} runs did not come to a point to be let go at; other workers carry them on")
-    runtime.worker().retire()
+    worker.retire()
     # A thread that blocks in C code cannot hold up the end; nothing that matters is in memory.
     sys.stderr.flush()
     os._exit(0)

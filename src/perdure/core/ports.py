@@ -17,6 +17,7 @@ from .model import (
     CreateRun,
     EndedRun,
     Entry,
+    NewRun,
     Run,
     RunWrites,
     Source,
@@ -182,6 +183,21 @@ class Store(Protocol):
     def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
         """Remove the snapshots that no entry and no action refers to, unless a worker is there that is not dead: it
         may hold the number of any of them. How many went. A number may then stand for another snapshot."""
+
+    # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedule(self, key: str) -> int | None:
+        """How far that schedule has been considered (wall, microseconds); `None` if it was never seen."""
+
+    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+        """Compare-and-set, in ONE transaction, on disk (fsynced) when this returns: move a schedule on, and submit the
+        runs of the firings that it passes, QUEUED.
+
+        If `schedule(key)` is still `expect` and `at` is later, it becomes `at`, and each run is created as by
+        `CreateRun` without a claim: one answer for each, that of a taken name included. Otherwise `None`, and nothing
+        is written: somebody else has moved it. So of any number of processes that consider the same stretch of time
+        one creates its runs, whatever became of runs of that name since, and a crash leaves both or neither.
+        """
 
 
 class Liveness(Protocol):

@@ -21,13 +21,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import LeaseLostError, Parked, PerdureError, RunAbortedError
-from .clock import seconds
+from .clock import US, seconds
 from .model import Result, Status
 from .spec import TaskSpec
 
 if TYPE_CHECKING:
     from .driver import Driver
     from .loop import LoopThread
+    from .schedule import Schedule
     from .worker import Worker
 
 log = logging.getLogger("perdure")
@@ -81,6 +82,7 @@ class Server:
         *,
         concurrency: int = 100,
         park_after: float = 60.0,
+        schedule: Schedule | None = None,
         tell: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         """
@@ -89,6 +91,7 @@ class Server:
             specs: the tasks to serve, by their full names.
             concurrency: how many runs to hold in memory at once.
             park_after: runs that have nothing to do for longer than this (seconds) leave memory until then.
+            schedule: submits runs of these tasks when their triggers say so.
             tell: hears what becomes of each run, in the thread that serves.
         """
         self.worker = worker
@@ -96,6 +99,9 @@ class Server:
         self.concurrency = concurrency
         self.park_after = park_after
         self._tell = tell
+        self._schedule = schedule
+        self._fire_at: int | None = 0
+        """When the next trigger fires (wall, microseconds)."""
         self._driven: dict[int, Driver] = {}
         self._ended: deque[Driver] = deque()
         self._bell = threading.Event()
@@ -140,6 +146,8 @@ class Server:
         """Seconds until something is to be done, whether or not the store changes."""
         now = seconds()
         moments = [self._look_at, self._sweep_at]
+        if self._fire_at is not None:
+            moments.append(now + (self._fire_at - self.worker.clock.wall()) / US)
         if len(self._driven) < self.concurrency:
             moments.append(now if self._next_due is None else self._next_due)
         return min(moments) - now
@@ -149,6 +157,7 @@ class Server:
         worker = self.worker
         self._reap()
         now = seconds()
+        self._fire()
         version = worker.store.version()
         changed = version != self._version
         if changed:
@@ -162,6 +171,15 @@ class Server:
             self._sweep_at = now + SWEEP_SECONDS
             self._sweep()
         return self._take(now) or changed
+
+    def _fire(self) -> None:
+        """Submit what triggers ask for. The wall clock may step, so it is looked at in every round."""
+        now = self.worker.clock.wall()
+        if self._schedule is None or self._fire_at is None or now < self._fire_at:
+            return
+        for run in self._schedule.fire(now):
+            log.info("run %s was submitted as scheduled", run.name)
+        self._fire_at = self._schedule.next_at()
 
     def _take(self, now: float) -> bool:
         """Claim what is due."""

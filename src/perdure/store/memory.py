@@ -20,6 +20,7 @@ from perdure.core.model import (
     CreateRun,
     EndedRun,
     Entry,
+    NewRun,
     Run,
     RunWrites,
     Source,
@@ -53,6 +54,7 @@ class MemoryStore:
         self._sources: dict[int, Source] = {}
         self._cache: dict[bytes, CachePut] = {}
         self._workers: dict[str, Worker] = {}
+        self._schedules: dict[str, int] = {}
 
     def close(self) -> None:
         self._closed = True
@@ -326,6 +328,19 @@ class MemoryStore:
             for number in unused:
                 del self._sources[number]
             return len(unused)
+
+    # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedule(self, key: str) -> int | None:
+        with self._lock:
+            return self._schedules.get(key)
+
+    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+        with self._lock:
+            if self._schedules.get(key) != expect or (expect is not None and at <= expect):
+                return None
+            self._schedules[key] = at
+            return [self._create(CreateRun(new, None)) for new in runs]
 
 
 class MemoryLiveness:

@@ -31,6 +31,7 @@ from perdure.core.model import (
     CreateRun,
     EndedRun,
     Entry,
+    NewRun,
     Run,
     RunWrites,
     Source,
@@ -410,6 +411,24 @@ class SQLiteStore:
             return sum(cursor.execute(_SQL["drop_source"], (id,)).rowcount for id in left)
 
         return self._writer.transaction(drop) if unused else 0
+
+    # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedule(self, key: str) -> int | None:
+        rows = self._reader.rows(_SQL["schedule"], (key,))
+        return rows[0][0] if rows else None
+
+    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+        def move(cursor: sqlite3.Cursor) -> list[Created] | None:
+            if expect is None:
+                cursor.execute(_SQL["begin_schedule"], (key, at))
+            else:
+                cursor.execute(_SQL["advance_schedule"], (at, key, expect, at))
+            if cursor.rowcount != 1:
+                return None
+            return [_create(cursor, CreateRun(new, None), self._clock.boot()) for new in runs]
+
+        return self._writer.transaction(move)
 
 
 def _by_n(entry: Entry) -> int:

@@ -15,6 +15,7 @@ the annotation alone, the class of an exception only from modules already import
 """
 
 from perdure.core.values._codec import ANY, INLINE_LIMIT, Codec, codec_for
+from perdure.core.values._compile import UnresolvedNameError
 from perdure.core.values._errors import decode_error, describe_error, encode_error
 from perdure.core.values._names import logical_module, set_main_name
 from perdure.core.values._preview import preview
@@ -26,6 +27,7 @@ __all__ = [
     "INLINE_LIMIT",
     "Codec",
     "Signature",
+    "UnresolvedNameError",
     "add_file_types",
     "codec_for",
     "decode_error",

@@ -329,3 +329,15 @@ SELECT source FROM actions WHERE run IN (SELECT id FROM runs WHERE ended_at IS N
 -- name: drop_source
 -- Remove a snapshot.
 DELETE FROM sources WHERE id = ?;
+
+-- name: schedule
+-- How far a schedule has been considered.
+SELECT at FROM schedules WHERE key = ?;
+
+-- name: begin_schedule
+-- A schedule that was never seen; no row is inserted when another process was faster.
+INSERT INTO schedules (key, at) VALUES (?, ?) ON CONFLICT (key) DO NOTHING;
+
+-- name: advance_schedule
+-- Move a schedule on, if it still stands where the caller saw it.
+UPDATE schedules SET at = ? WHERE key = ? AND at = ? AND at < ?;

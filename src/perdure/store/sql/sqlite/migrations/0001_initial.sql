@@ -119,3 +119,9 @@ CREATE TABLE workers (
     lease_until_boot INTEGER NOT NULL,
     started_at       INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- How far each schedule has been considered: every firing up to `at` has got its run, or was passed over for good.
+CREATE TABLE schedules (
+    key TEXT    NOT NULL PRIMARY KEY,
+    at  INTEGER NOT NULL
+) WITHOUT ROWID;

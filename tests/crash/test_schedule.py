@@ -1,0 +1,136 @@
+"""Many processes serve one schedule; they are killed and frozen, and finished runs are removed under them.
+
+Every scheduled instant gets exactly one run: the argument stands in `perdure.core.schedule`, this looks at the world.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from perdure.api.loading import find_task
+from perdure.api.triggers import schedule_for
+from perdure.core.clock import wall
+from perdure.core.model import FINISHED
+from perdure.store.sqlite import SQLiteStore
+
+SERVER = """
+import random, sys, time
+import perdure
+from perdure.api.triggers import schedule_for
+from perdure.core.clock import wall
+from perdure.store.sqlite import SQLiteStore
+
+env = perdure.TaskEnvironment("wf")
+
+@env.task(triggers=perdure.FixedRate(period=0.2, catch_up="all"))
+def tick() -> None: ...
+
+class SlowStore(SQLiteStore):
+    "So that others act, and signals come, between a look at the schedule and the moving on."
+    def schedule(self, key):
+        found = super().schedule(key)
+        time.sleep(random.choice([0, 0, 0.02, 0.2]))
+        return found
+
+if __name__ == "__main__":
+    schedule = schedule_for(SlowStore(sys.argv[1], busy_timeout=30), [tick])
+    print("ready", flush=True)
+    while True:
+        schedule.fire(wall())
+        time.sleep(0.003)
+"""
+PROCESSES = 4
+SECONDS = 7.0
+
+
+class Servers:
+    """Processes that fire in a loop. None outlives the test."""
+
+    def __init__(self, file: Path, database: Path) -> None:
+        self._command = [sys.executable, str(file), str(database)]
+        self.live: list[subprocess.Popen[str]] = []
+        self.ready: list[subprocess.Popen[str]] = []
+        self.killed = 0
+
+    def start(self) -> None:
+        self.live.append(subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True))
+
+    def wait_ready(self) -> None:
+        for process in self.live:
+            assert process.stdout is not None
+            if process not in self.ready:
+                assert process.stdout.readline() == "ready\n"
+                self.ready.append(process)
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        assert process.poll() is None, "a server ended by itself"
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+        self.live.remove(process)
+        self.killed += 1
+
+
+@pytest.mark.slow
+def test_every_instant_has_one_run_whoever_dies(tmp_path: Path) -> None:
+    file, database = tmp_path / "wf.py", tmp_path / "store.db"
+    file.write_text(SERVER)
+    dice = random.Random(7)
+    store = SQLiteStore(database, busy_timeout=30)
+    task = find_task(str(file), "tick")
+    schedule = schedule_for(store, [task])
+    [rule] = task.triggers
+    seen: dict[str, bytes] = {}
+
+    def collect(*, remove: bool) -> None:
+        """Remember every run, and that none comes back under a name that was used; then remove some."""
+        for run in store.runs():
+            assert seen.setdefault(run.name, run.uid) == run.uid, f"{run.name} was fired twice"
+            if remove and dice.random() < 0.7:
+                store.abort(run.id, 1)
+                assert store.remove([run.id], 2, FINISHED) == [True]
+        while store.purge(1000):
+            pass
+
+    begin = wall()
+    assert schedule.fire(begin) == []
+    servers = Servers(file, database)
+    try:
+        for _ in range(PROCESSES):
+            servers.start()
+        servers.wait_ready()
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            time.sleep(dice.uniform(0.02, 0.2))
+            collect(remove=True)
+            victim = dice.choice(servers.live)
+            if dice.random() < 0.5:
+                servers.kill(victim)
+                servers.start()
+            else:
+                victim.send_signal(signal.SIGSTOP)
+                time.sleep(dice.uniform(0.0, 0.3))
+                victim.send_signal(signal.SIGCONT)
+        servers.wait_ready()
+        fired = len(seen)
+    finally:
+        for process in list(servers.live):
+            servers.kill(process)
+    assert fired > SECONDS / 0.2 / 2
+    end = wall()
+    while schedule.fire(end):
+        pass
+    collect(remove=False)
+    due = [rule.run_name(at) for at in takewhile(lambda at: at <= end, rule.calendar.after(begin))]
+    assert servers.killed > PROCESSES + 5
+    assert sorted(seen) == sorted(due)
+    store.close()
