@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import LeaseLostError, Parked, PerdureError, RunAbortedError
+from ..errors import LeaseLostError, Parked, PerdureError, RunAbortedError, StoreError
 from .clock import US, seconds
 from .model import Result, Status
 from .spec import TaskSpec
@@ -48,6 +48,8 @@ BATCH = 64
 FIRST_RETRY = 1.0
 LAST_RETRY = 300.0
 """Seconds before a run that could not be driven is tried again: at first, and at most."""
+AWAY_SECONDS = 0.5
+"""How long to leave a store alone that could not be used; up to twenty times as long when that goes on."""
 BLOCKED_SECONDS = 1.0
 """For how long a loop may not answer before the task that blocks it is named."""
 STOP_SECONDS = 2.0
@@ -130,16 +132,29 @@ class Server:
     # -- serving -----------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Drive runs until `stop` is called; what is then under way is left to `drain`.
+        """Drive runs until `stop` is called; what is then under way is left to `drain`. Where the store cannot be used
+        for a while, that is logged and waited for.
 
         Raises:
-            StoreError: the store cannot be used.
+            StoreError: the store cannot be used from the start.
         """
         self.worker.attend()
         pause = FIRST_POLL
+        away = 0.0
         while not self._stopping:
             self._bell.clear()
-            pause = FIRST_POLL if self._round() else min(2 * pause, LAST_POLL)
+            try:
+                pause = FIRST_POLL if self._round() else min(2 * pause, LAST_POLL)
+                away = 0.0
+            except StoreError as error:
+                away = min(max(2 * away, AWAY_SECONDS), 20 * AWAY_SECONDS)
+                log.warning("the store cannot be used; looking again in %g s: %s", away, error)
+                # In short pieces, so that `stop` is heard.
+                end = seconds() + away
+                while seconds() < end and not self._stopping:
+                    self._bell.wait(LAST_POLL)
+                    self._bell.clear()
+                continue
             self._bell.wait(max(0.0, min(pause, self._wait())))
 
     def _wait(self) -> float:
