@@ -18,6 +18,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import LeaseLostError, Parked, PerdureError, RunAbortedError, StoreError
@@ -43,8 +44,10 @@ SWEEP_SECONDS = 0.5
 """How often to look whether a run can be parked that could not be when it began to sleep."""
 PRESSED_SECONDS = 1.0
 """While others wait for a place, whoever sleeps longer than this is parked, whatever `park_after` says."""
-BATCH = 64
-"""How many runs are claimed in one transaction."""
+TICK = 0.002
+"""Seconds for which runs that end are gathered before places are given to others."""
+BATCH = 200
+"""How many runs are claimed in one transaction at most."""
 FIRST_RETRY = 1.0
 LAST_RETRY = 300.0
 """Seconds before a run that could not be driven is tried again: at first, and at most."""
@@ -155,7 +158,10 @@ class Server:
                     self._bell.wait(LAST_POLL)
                     self._bell.clear()
                 continue
-            self._bell.wait(max(0.0, min(pause, self._wait())))
+            pause = min(pause, self._wait())
+            if pause > 0 and self._bell.wait(pause):
+                # Runs end in quick succession; one look for several of them.
+                sleep(TICK)
 
     def _wait(self) -> float:
         """Seconds until something is to be done, whether or not the store changes."""
