@@ -122,8 +122,9 @@ class Driver:
             self._recover(self.run.reuse)
         if self.fresh:
             return
-        self.n = store.journal_length(self.run_id)
-        self._next_action = store.last_action(self.run_id) + 1
+        # What was parked has noted how long its journal is.
+        self.n = self.run.mark if self._woken else store.journal_length(self.run_id)
+        self._next_action = 0
 
     def _recover(self, name: str) -> None:
         """Begin with the work of the run of that name, unless that is done already. One transaction writes all of it,
@@ -574,9 +575,20 @@ class Driver:
     def next_action(self) -> int:
         """A number for an action about to start."""
         with self._lock:
+            if not self._next_action:
+                self._next_action = self._last_action() + 1
             number = self._next_action
             self._next_action += 1
         return number
+
+    def _last_action(self) -> int:
+        # Asked for when it is needed: most runs that go on after a sleep start nothing more.
+        try:
+            return self.worker.store.last_action(self.run_id)
+        except StoreError as error:
+            reason = error
+        self.loop.soon(self.stop, reason)
+        raise RunStopped(f"run {self.run.name!r} is no longer driven here: {reason}")
 
     def started(self, action: Action) -> None:
         """A child task begins. Nobody acts on that row, so it goes along with whatever is committed next."""

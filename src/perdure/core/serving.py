@@ -44,8 +44,8 @@ SWEEP_SECONDS = 0.5
 """How often to look whether a run can be parked that could not be when it began to sleep."""
 PRESSED_SECONDS = 1.0
 """While others wait for a place, whoever sleeps longer than this is parked, whatever `park_after` says."""
-TICK = 0.002
-"""Seconds for which runs that end are gathered before places are given to others."""
+TICK = 0.004
+"""Seconds between two rounds at least."""
 BATCH = 200
 """How many runs are claimed in one transaction at most."""
 FIRST_RETRY = 1.0
@@ -158,10 +158,9 @@ class Server:
                     self._bell.wait(LAST_POLL)
                     self._bell.clear()
                 continue
-            pause = min(pause, self._wait())
-            if pause > 0 and self._bell.wait(pause):
-                # Runs end in quick succession; one look for several of them.
-                sleep(TICK)
+            # A look for all that ends, or becomes due, within a tick; and some time for the threads that drive.
+            sleep(TICK)
+            self._bell.wait(max(0.0, min(pause, self._wait())))
 
     def _wait(self) -> float:
         """Seconds until something is to be done, whether or not the store changes."""
