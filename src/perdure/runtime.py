@@ -228,7 +228,10 @@ def refuse_own_files(path: str) -> None:
 def _database() -> str | None:
     """The database in use, or the one that would be, links resolved; `None` for `memory://`."""
     found = _worker
-    path = store_path(found.store.url if found is not None and _pid == os.getpid() else store_url())
+    if found is not None and _pid == os.getpid():
+        # An open store names its file as it is; this is asked at the end of every run.
+        return store_path(found.store.url)
+    path = store_path(store_url())
     return None if path is None else os.path.realpath(path)
 
 

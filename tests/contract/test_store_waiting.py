@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.contract._records import DONE, OTHER, TOKEN, created, entry, new_run, worker, writes
+from tests.contract._records import DONE, OTHER, TOKEN, action, created, entry, new_run, root_action, worker, writes
 
 from perdure.core.clock import US
 from perdure.core.model import Claim, Created, CreateRun, Park, Run, RunWrites, Status, Wake
@@ -71,7 +71,7 @@ def parked(store: Store, name: str, wake: Wake) -> Run:
 
 
 def taken(store: Store, count: int = 8, tasks: set[str] = MINE) -> list[tuple[str, bool]]:
-    return [(run.name, woken) for run, woken in store.take_due(tasks, CLAIMS[:count])]
+    return [(run.name, woken) for run, woken, _ in store.take_due(tasks, CLAIMS[:count])]
 
 
 def test_a_queued_run_is_due_at_once_or_when_it_was_to_be(store: Store, clock: Hands) -> None:
@@ -93,8 +93,9 @@ def test_a_queued_run_is_due_at_once_or_when_it_was_to_be(store: Store, clock: H
 def test_a_run_that_is_taken_is_claimed(store: Store, clock: Hands) -> None:
     run = queued(store, "a")
     clock.wait(3)
-    [(found, woken)] = store.take_due(MINE, CLAIMS[:1])
+    [(found, woken, known)] = store.take_due(MINE, CLAIMS[:1])
     assert not woken
+    assert known is None
     assert found == store.run("a")
     assert found == run._replace(
         status=Status.RUNNING, token=CLAIMS[0].token, worker="w9", started_at=clock.now, crashes=1, wake_at=None
@@ -139,6 +140,19 @@ def test_a_parked_run_belongs_to_nobody_until_its_time(store: Store, clock: Hand
     found = store.run("run")
     assert found is not None
     assert (found.status, found.crashes, found.mark, found.wake_at) == (Status.RUNNING, 1, 1, None)
+
+
+def test_what_a_parked_run_needs_first_comes_along(store: Store, clock: Hands) -> None:
+    first, long = created(store, "first"), created(store, "long")
+    actions = [action(first.id, 1), action(first.id, 2, parent=1), root_action(first.id)]
+    entries = [entry(first.id, 1), entry(first.id, 2, action=1), entry(first.id, 3)]
+    wake = clock.after(0)
+    store.commit([RunWrites(first.id, TOKEN, entries, actions, park=Park(wake, 3))])
+    store.commit([RunWrites(long.id, TOKEN, [entry(long.id, n) for n in range(1, 200)], park=Park(wake, 199))])
+    one, two = sorted(store.take_due(MINE, CLAIMS[:2]))
+    assert one.known == ([entries[0], entries[2]], [actions[2], actions[0]])
+    assert two.run.name == "long"
+    assert two.known is None
 
 
 def test_whose_claim_is_gone_cannot_park_a_run(store: Store, clock: Hands) -> None:

@@ -130,7 +130,7 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
         park_after=park_after.total_seconds(), schedule=schedule_for(worker.store, tasks.values()), tell=_tell,
     )  # fmt: skip
     stopped = _stop_on_signals(server)
-    # The threads of a worker hand the interpreter to each other at every commit and claim, and each time wait for so long.
+    # The threads of a worker hand the interpreter to each other at every commit and claim, and wait for it as often.
     sys.setswitchinterval(SWITCH_SECONDS)
     output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_url()}; end with Ctrl-C or SIGTERM")
     server.serve()

@@ -571,16 +571,18 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
 def root(driver: Driver) -> Any:
     """The run's own task, as a coroutine: `(Result, bytes, live value or error, rows of the last failure)`."""
     run = driver.run
-    found = driver.worker.store.actions(driver.run_id, NO_PARENT) if not driver.fresh else []
+    found = driver.root_action()
     spec = driver.spec
     action = (
-        found[0]
-        if found
+        found
+        if found is not None
         else Action(
             driver.run_id, NO_PARENT, ROOT, 0, 0, 0, Kind.TASK, bytes(16), spec.name, None, None, driver.source_id,
             driver.worker.clock.wall(), 1, 0, None, None, None,
         )
     )  # fmt: skip
     return run_async(
-        attempts(driver, spec, action, run.inputs, parent=None, floor=0, recorded=not driver.fresh, stored=bool(found))
+        attempts(
+            driver, spec, action, run.inputs, parent=None, floor=0, recorded=not driver.fresh, stored=found is not None
+        )
     )

@@ -30,7 +30,7 @@ from ..errors import (
 from .body import Body, describe, mismatch
 from .branch import Call
 from .clock import US, perf
-from .model import NO_PARENT, Action, Entry, Finish, Kind, Park, Result, Run, RunWrites, Status, Wake
+from .model import NO_PARENT, ROOT, Action, Entry, Finish, Kind, Park, Result, Run, RunWrites, Status, Taken, Wake
 from .recovering import work_of
 from .replay import Replay
 from .scope import driving
@@ -54,7 +54,14 @@ class Driver:
     """One run, driven by this process under one claim. See the module text."""
 
     def __init__(
-        self, worker: Worker, run: Run, spec: TaskSpec, loop: LoopThread, *, fresh: bool, woken: bool = False
+        self,
+        worker: Worker,
+        run: Run,
+        spec: TaskSpec,
+        loop: LoopThread,
+        *,
+        fresh: bool,
+        taken: Taken | None = None,
     ) -> None:
         assert run.token is not None
         self.worker = worker
@@ -70,7 +77,8 @@ class Driver:
         """It was parked, and something in it did not unwind in time."""
         self.busy: list[None] = []
         """As long as the number of tasks that are at work outside of their bodies: between two attempts, say."""
-        self._woken = woken
+        self._woken = taken is not None and taken.woken
+        self._known = taken.known if taken is not None else None
         self._entered: set[int] = set()
         self._considering = False
         self._draining = False
@@ -400,15 +408,31 @@ class Driver:
             raise self.stopped_error()
         return body
 
-    def _load(self, body: Body) -> None:
+    def root_action(self) -> Action | None:
+        """The row of the root task, if it has one."""
+        if self._known is not None:
+            found = [action for action in self._known[1] if action.parent == NO_PARENT]
+        else:
+            found = self.worker.store.actions(self.run_id, NO_PARENT) if not self.fresh else []
+        return found[0] if found else None
+
+    def _recorded(self, action: int) -> tuple[list[Any], list[Action]]:
+        """The entries of a body, and the actions that it has started."""
+        if action == ROOT and self._known is not None:
+            entries, actions = self._known
+            self._known = None
+            return entries, [one for one in actions if one.parent == ROOT]
         store = self.worker.store
-        entries = store.entries(self.run_id, body.action)
-        rows: list[Any] = entries if isinstance(entries, list) else list(entries)
+        found = store.entries(self.run_id, action)
+        return found if isinstance(found, list) else list(found), store.actions(self.run_id, action)
+
+    def _load(self, body: Body) -> None:
+        rows, actions = self._recorded(body.action)
         replay = Replay(rows, self.is_changed)
         body.expect(
             {
                 (action.branch, action.fp, action.occ): action
-                for action in store.actions(self.run_id, body.action)
+                for action in actions
                 if action.action not in replay.children
             },
             certain=not replay.loosened,

@@ -243,6 +243,9 @@ class Taken(NamedTuple):
     run: Run
     woken: bool
     """Whether it was SLEEPING, rather than QUEUED."""
+    known: tuple[list[Entry], list[Action]] | None = None
+    """Of a SLEEPING run with a short journal: the entries of its root body, and the actions of the root task and those
+    that its body has started."""
 
 
 class Finish(NamedTuple):

@@ -73,7 +73,8 @@ class Store(Protocol):
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
         """Claim QUEUED and SLEEPING runs of these tasks whose time has come by the store's clock: at most one for each
-        claim given, those that are due longest, and each as `claim` does it. Visible is enough."""
+        claim given, those that are due longest, and each as `claim` does it. Visible is enough. What a run needs first
+        when it goes on comes along (`Taken.known`), as many are cheaper to read at once than one by one."""
 
     def release(self, run: int, token: bytes) -> bool:
         """Give a claim back (token and worker become NULL, status stays RUNNING, crashes 0) if `token` still holds."""

@@ -250,14 +250,12 @@ class Worker:
         taken: list[Taken] = []
         try:
             taken = self.store.take_due(specs, claims)
-            return [
-                self._driver(run, specs[run.task], fresh=not woken, woken=woken) for run, woken in taken
-            ]  # fmt: skip
+            return [self._driver(one.run, specs[one.run.task], fresh=not one.woken, taken=one) for one in taken]
         finally:
             self._claiming.difference_update(claim.token for claim in claims)
 
-    def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool, woken: bool = False) -> Driver:
-        driver = Driver(self, run, spec, self.free_loop(), fresh=fresh, woken=woken)
+    def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool, taken: Taken | None = None) -> Driver:
+        driver = Driver(self, run, spec, self.free_loop(), fresh=fresh, taken=taken)
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
         return driver

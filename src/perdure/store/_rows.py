@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from perdure.core.model import Claim, NewRun, Park, Run, Status
+
+SHORT: Final = 100
+"""Entries of a journal that comes along when its run is taken; longer ones are read when they are needed."""
 
 
 def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> Run:

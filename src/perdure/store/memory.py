@@ -13,6 +13,8 @@ from typing import Final
 from perdure.core.clock import US, Clock, SystemClock
 from perdure.core.model import (
     FINISHED,
+    NO_PARENT,
+    ROOT,
     Action,
     CachePut,
     Claim,
@@ -31,7 +33,7 @@ from perdure.core.model import (
 )
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from ._rows import claimed, parked, submitted
+from ._rows import SHORT, claimed, parked, submitted
 
 
 class MemoryStore:
@@ -133,9 +135,15 @@ class MemoryStore:
             due = sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)
             old = [self._runs[run] for _, run in due[: len(claims)]]
             return [
-                Taken(self._claim(run, claim, run.mark), run.status is Status.SLEEPING)
+                Taken(self._claim(run, claim, run.mark), run.status is Status.SLEEPING, self._known(run))
                 for run, claim in zip(old, claims, strict=False)
             ]
+
+    def _known(self, run: Run) -> tuple[list[Entry], list[Action]] | None:
+        if run.status is not Status.SLEEPING or run.mark > SHORT:
+            return None
+        actions = sorted(self.actions(run.id, NO_PARENT) + self.actions(run.id, ROOT), key=lambda action: action.action)
+        return list(self.entries(run.id, ROOT)), actions
 
     def _due(self, tasks: Collection[str]) -> list[tuple[int, int]]:
         return [(run, wake) for run, wake in self._wakes.items() if self._runs[run].task in tasks]

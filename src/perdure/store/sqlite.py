@@ -41,7 +41,7 @@ from perdure.core.model import (
 )
 from perdure.errors import StoreError
 
-from ._rows import claimed, submitted
+from ._rows import SHORT, claimed, submitted
 from ._sql import queries
 from ._sqlite_file import Link, StoreFile
 
@@ -193,7 +193,20 @@ class SQLiteStore:
                     taken.append(Taken(run, old.status is Status.SLEEPING))
             return taken
 
-        return self._aside.transaction(take)
+        taken = self._aside.transaction(take)
+        short: dict[int, tuple[list[Entry], list[Action]]] = {
+            run.id: ([], []) for run, woken, _ in taken if woken and run.mark <= SHORT
+        }
+        if short:
+            self._read_ahead(short)
+        return [one._replace(known=short.get(one.run.id)) for one in taken]
+
+    def _read_ahead(self, runs: dict[int, tuple[list[Entry], list[Action]]]) -> None:
+        ids = (msgspec.json.encode(list(runs)).decode(),)
+        for row in self._reader.rows(_SQL["entries_ahead"], ids):
+            runs[row[0]][0].append(Entry._make(row))
+        for row in self._reader.rows(_SQL["actions_ahead"], ids):
+            runs[row[0]][1].append(Action._make(row))
 
     def release(self, run: int, token: bytes) -> bool:
         return self._aside.change(_SQL["release"], (run, token))

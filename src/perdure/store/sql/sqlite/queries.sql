@@ -174,6 +174,17 @@ FROM entries WHERE run = ? AND action = ? AND n > ? ORDER BY n LIMIT ?;
 SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun, races
 FROM entries WHERE run = ? ORDER BY action, n;
 
+-- name: entries_ahead
+-- The root bodies' entries of several runs (a JSON array), each in commit order.
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun, races
+FROM entries WHERE run IN (SELECT value FROM json_each(?)) AND action = 0 ORDER BY run, n;
+
+-- name: actions_ahead
+-- The root tasks of several runs (a JSON array), and the actions that their bodies have started.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot, begun, state
+FROM actions WHERE run IN (SELECT value FROM json_each(?)) AND parent IN (-1, 0) ORDER BY run, action;
+
 -- name: actions_of_parent
 -- The actions that one body started, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
