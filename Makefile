@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DBOS_STAMP := .venvs/dbos/.installed
+PEERS := $(foreach peer,dbos flyte restate,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
 BENCH_ARGS ?=
 
 .PHONY: help venv demo test check format faketime bench clean
@@ -45,13 +45,22 @@ format: $(STAMP) ## rewrite the sources in the one format
 faketime:
 	@scripts/faketime.sh
 
-bench: $(STAMP) $(DBOS_STAMP) ## measure the speed budget, write benchmarks/RESULTS.md (BENCH_ARGS=--quick: a minute or two)
+bench: $(STAMP) $(PEERS) ## measure the speed budget, write benchmarks/RESULTS.md (BENCH_ARGS=--quick: a few minutes)
 	@$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
-# dbos lives apart, so that what it needs never meets what perdure needs. Without it the bench still runs.
-$(DBOS_STAMP): benchmarks/requirements-dbos.txt scripts/venv.sh
-	@if scripts/venv.sh .venvs/dbos -r benchmarks/requirements-dbos.txt; then touch $@; \
-	else echo "dbos could not be installed: its rows will be empty." >&2; fi
+# Each peer lives apart, so that what it needs never meets what perdure needs. Without them the bench still runs.
+.venvs/%/.installed: benchmarks/requirements-%.txt scripts/venv.sh
+	@if scripts/venv.sh .venvs/$* -r $<; then touch $@; \
+	else echo "$* could not be installed: its rows will be empty." >&2; fi
+
+# restate's server is a binary in an npm package. No scripts are run: one of them would report the installation.
+.venvs/restate-server/.installed: benchmarks/restate-server.version
+	@mkdir -p $(@D)
+	@if ! command -v npm >/dev/null; then \
+		echo "restate's server comes from npm, which is not installed: its rows will be empty." >&2; \
+	elif npm install --prefix $(@D) --no-save --no-package-lock --no-audit --no-fund --no-update-notifier \
+		--ignore-scripts --loglevel error "@restatedev/restate-server@$$(cat $<)" >/dev/null; then touch $@; \
+	else echo "restate's server could not be installed: its rows will be empty." >&2; fi
 
 clean: ## remove everything that can be made again
 	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,9 +1,9 @@
 """Measure perdure against its speed budget: `make bench`, or `make bench BENCH_ARGS=--quick`.
 
 Everything is measured in one run on the disk of the project, and judged by ratios: against "raw" (Python's own
-`sqlite3`: WAL, `synchronous=FULL`) and against `dbos` on SQLite. Every measurement is a process of its own
-(`benchmarks/cases/`). The speed of a disk drifts, so raw and perdure take turns, and a ratio is the median of ratios
-between neighbours in time, never a ratio of two far-apart medians.
+`sqlite3`: WAL, `synchronous=FULL`) and against the peers (`benchmarks/peers.py`). Every measurement is a process of its
+own (`benchmarks/cases/`). The speed of a disk drifts, so raw, perdure and the peers take turns in every round, and a
+ratio is the median of ratios between neighbours in time, never a ratio of two far-apart medians.
 
 Containers are measured against the engine's own client on the same engine: a private Docker daemon, then a private
 Podman, which the tests' helpers start and this program stops. Where one cannot be had, its rows say why.
@@ -19,98 +19,61 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from time import perf_counter
+
+from peers import DBOS, FLYTE, PEERS, RESTATE, cases
+from plan import FULL, QUICK, Plan
+from table import Line, at_least, at_most, markdown, rate, times
+from timeline import Timeline
+from workers import measure_workers, worker_lines
 
 PROJECT = Path(__file__).resolve().parent.parent
 CASES = PROJECT / "benchmarks" / "cases"
 RESULTS = PROJECT / "benchmarks" / "RESULTS.md"
-DBOS_PYTHON = PROJECT / ".venvs" / "dbos" / "bin" / "python"
 NOTES = "## Notes"
 
 # `import perdure` alone loads names lazily; this is what a program that declares and runs a task really loads.
 NAMES = "perdure; perdure.TaskEnvironment, perdure.trace, perdure.run"
 
+PATIENCE = 900.0  # seconds for one case
 FAST_FSYNC = 150.0  # µs; on a disk faster than this the rows marked * are judged by what perdure adds per call
 ON_TOP = 40.0  # µs per call
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How often and how much; every count is per measurement."""
-
-    rounds: int
-    dbos_rounds: int
-    sequential: int
-    gathered: int
-    runs: int
-    runs_at_once: int
-    journal: int
-    late: int
-    imports: int
-    dbos_sequential: int
-    dbos_gathered: int
-    dbos_runs: int
-    dbos_runs_at_once: int
-    container_rounds: int
-    containers: int
-    containers_at_once: int
-    containers_one_by_one: int
-    container_mib: int
-    container_files: int
-
-
-FULL = Plan(5, 3, 3000, 10_000, 1000, 1000, 100_000, 100_000, 7, 300, 10_000, 200, 1000, 3, 20, 50, 10, 1024, 10_000)
-QUICK = Plan(1, 1, 1000, 10_000, 300, 1000, 20_000, 20_000, 5, 100, 300, 100, 200, 1, 5, 16, 2, 256, 1000)
 ENGINES = ("docker", "podman")
+PARTS = ("journal", "workers", "containers")
 
 
-@dataclass
-class Timeline:
-    """Every measurement in the order in which it was taken."""
-
-    taken: list[tuple[str, float]] = field(default_factory=list)
-    extra: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def figures(self, key: str) -> list[float]:
-        return [figure for name, figure in self.taken if name == key]
-
-    def median(self, key: str) -> float | None:
-        figures = self.figures(key)
-        return median(figures) if figures else None
-
-    def pairs(self, key: str, against: str) -> list[tuple[float, float]]:
-        """Each figure of `key` with the mean of the nearest `against` before and behind it."""
-        result = []
-        for index, (name, figure) in enumerate(self.taken):
-            if name != key:
-                continue
-            before = next((f for n, f in reversed(self.taken[:index]) if n == against), None)
-            behind = next((f for n, f in self.taken[index:] if n == against), None)
-            neighbours = [f for f in (before, behind) if f is not None]
-            if neighbours:
-                result.append((figure, mean(neighbours)))
-        return result
-
-    def ratio(self, key: str, against: str) -> float | None:
-        pairs = self.pairs(key, against)
-        return median(figure / other for figure, other in pairs) if pairs else None
-
-    def on_top(self, key: str, against: str) -> float | None:
-        """Microseconds that one call takes longer; both figures are rates."""
-        pairs = self.pairs(key, against)
-        return median(1e6 / figure - 1e6 / other for figure, other in pairs) if pairs else None
+def run(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Like `subprocess.run`, but what the case started ends with it, however it ends."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=PROJECT,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # nothing is left of it
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 class Bench:
@@ -135,13 +98,11 @@ class Bench:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("PERDURE_", "DBOS_", "PYTHONDONTWRITE"))
+            if not name.startswith(("PERDURE_", "DBOS_", "RESTATE_", "FLYTE_", "PYTHONDONTWRITE"))
         }
         print(f"  {key} ...", end="", file=sys.stderr, flush=True)
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=900, env=environment, cwd=PROJECT, check=False
-            )
+            done = run(command, environment)
             if done.returncode != 0:
                 lines = [line for line in done.stderr.splitlines() if line.strip()]
                 reason = lines[-1] if lines else f"exit status {done.returncode}"
@@ -163,6 +124,7 @@ class Bench:
 
     def run(self) -> None:
         plan = self.plan
+        self.timeline.absent |= {peer.name: why for peer in PEERS if (why := peer.absent()) is not None}
         journals = {mode: self.build_journal(mode) for mode in ("sync", "async")}
         for number in range(plan.rounds):
             print(f"round {number + 1} of {plan.rounds}", file=sys.stderr)
@@ -173,13 +135,19 @@ class Bench:
             self.measure(*raw)
             self.measure("async", "perdure_sequential.py", "--mode", "async", "--count", plan.sequential)
             self.measure(*raw)
+            self.measure_peers("sequential")
+            self.measure(*raw)
             self.measure("runs", "perdure_empty.py", "--mode", "sequential", "--count", plan.runs)
             self.measure(*raw)
+            self.measure_peers("runs")
             self.measure("runs_at_once", "perdure_empty.py", "--mode", "at-once", "--count", plan.runs_at_once)
+            self.measure_peers("runs_at_once")
+            self.keep_the_better("dbos_runs_at_once", "dbos_at-once", "dbos_at-once-threads")
             batch = ("raw_batch", "raw_batch.py", "--count", plan.gathered)
             self.measure(*batch)
             self.measure("gathered", "perdure_gather.py", "--count", plan.gathered)
             self.measure(*batch)
+            self.measure_peers("gathered")
             for mode, journal in journals.items():
                 self.measure_resume(mode, journal)
             self.measure("import_base", "import_time.py", "--count", plan.imports)
@@ -187,10 +155,7 @@ class Bench:
             self.measure("import_base", "import_time.py", "--count", plan.imports)
             self.measure("import_names", "import_time.py", "--count", plan.imports, "--modules", NAMES)
             self.measure("import_base", "import_time.py", "--count", plan.imports)
-            if number < 3:
-                self.measure("late", "perdure_late.py", "--count", plan.late)
-            if number < plan.dbos_rounds:
-                self.measure_dbos(heavy=number == 0)
+            self.measure("lengths", "perdure_lengths.py", "--count", plan.longest)
 
     def build_journal(self, mode: str) -> Path | None:
         key = f"build_{mode}"
@@ -218,28 +183,24 @@ class Bench:
             self.measure(name, script, "--count", self.plan.journal, *arguments, "--db", copy / journal.name)
             shutil.rmtree(copy, ignore_errors=True)
 
-    def measure_dbos(self, *, heavy: bool) -> None:
-        plan = self.plan
-        if not DBOS_PYTHON.exists():
-            self.timeline.failures["dbos"] = "not installed (make bench installs it)"
-            return
-        for mode in ("sync", "async"):
-            arguments = ("--mode", mode, "--count", plan.dbos_sequential)
-            self.measure(f"dbos_{mode}", "dbos_sequential.py", *arguments, python=DBOS_PYTHON)
-            self.measure(f"dbos_{mode}_wal", "dbos_sequential.py", "--wal", *arguments, python=DBOS_PYTHON)
-        runs = ("--mode", "sequential", "--count", plan.dbos_runs)
-        self.measure("dbos_runs", "dbos_empty.py", *runs, python=DBOS_PYTHON)
-        if heavy:
-            for mode in ("at-once", "at-once-threads"):
-                at_once = ("--mode", mode, "--count", plan.dbos_runs_at_once)
-                self.measure(f"dbos_{mode}", "dbos_empty.py", *at_once, python=DBOS_PYTHON)
-            better = max(("dbos_at-once", "dbos_at-once-threads"), key=lambda name: self.timeline.median(name) or 0.0)
-            figure = self.timeline.median(better)
-            if figure is not None:
-                self.timeline.taken.append(("dbos_runs_at_once", figure))
-            self.measure("dbos_gathered", "dbos_gather.py", "--count", plan.dbos_gathered, python=DBOS_PYTHON)
+    def measure_peers(self, work: str) -> None:
+        for case in cases(work, self.plan):
+            if case.peer.name not in self.timeline.absent:
+                self.measure(case.key, case.script, *case.arguments, python=case.peer.python)
 
-    # ---------------------------------------------------------------------------------------------------- containers
+    def keep_the_better(self, key: str, *ways: str) -> None:
+        """Of several ways to do the same, the latest figure of the fastest is the one that counts."""
+        t = self.timeline
+        latest = [figures[-1] for way in ways if way not in t.failures and (figures := t.figures(way))]
+        if latest:
+            t.taken.append((key, max(latest)))
+
+    # ------------------------------------------------------------------------------------------ workers and containers
+
+    def run_workers(self) -> None:
+        for number in range(self.plan.worker_rounds):
+            print(f"workers, round {number + 1} of {self.plan.worker_rounds}", file=sys.stderr)
+            measure_workers(self.measure, self.plan)
 
     def run_containers(self) -> None:
         for kind in ENGINES:
@@ -249,7 +210,7 @@ class Bench:
                         print(f"{kind}, round {number + 1} of {self.plan.container_rounds}", file=sys.stderr)
                         self.measure_containers(kind, "--engine", url, "--image", image)
             except EngineMissingError as error:
-                self.timeline.failures[kind] = str(error)
+                self.timeline.absent[kind] = str(error)
 
     def measure_containers(self, kind: str, *engine: str) -> None:
         plan = self.plan
@@ -300,37 +261,9 @@ def private_engine(kind: str) -> Iterator[tuple[str, str]]:
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-@dataclass(frozen=True)
-class Line:
-    work: str
-    figure: str
-    raw: str = ""
-    dbos: str = ""
-    target: str = ""
-    verdict: str = ""
-
-
-def at_least(value: float | None, target: float) -> str:
-    if value is None:
-        return "not measured"
-    return "met" if value >= target else f"short by {(1 - value / target) * 100:.0f} %"
-
-
-def at_most(value: float | None, target: float, unit: str = "x") -> str:
-    if value is None:
-        return "not measured"
-    return "met" if value <= target else f"over by {value - target:.2f}{unit}"
-
-
-def rate(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    digits = 0 if value >= 1000 else 1
-    return f"{value:,.{digits}f} {unit}"
-
-
-def times(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}x" if value < 10 else f"{value:.0f}x"
+def ratios(t: Timeline, key: str, **against: str) -> dict[str, str]:
+    """`key` in multiples of each peer's figure."""
+    return {peer: times(t.ratio(key, other)) for peer, other in against.items()}
 
 
 def lines(timeline: Timeline, plan: Plan) -> list[Line]:
@@ -343,85 +276,112 @@ def lines(timeline: Timeline, plan: Plan) -> list[Line]:
         Line(f"raw: executemany of {plan.gathered:,} rows, one commit", rate(t.median("raw_batch"), "rows/s")),
     ]
 
-    def against_raw(work: str, key: str, raw_key: str, target: float, dbos_key: str, dbos_target: float) -> None:
-        ratio, top, dbos = t.ratio(key, raw_key), t.on_top(key, raw_key), t.ratio(key, dbos_key)
+    def calls(work: str, key: str, raw_key: str, target: float, dbos_target: float, **against: str) -> None:
+        ratio, top = t.ratio(key, raw_key), t.on_top(key, raw_key)
         by_ratio, by_top = at_least(ratio, target), at_most(top, ON_TOP, " µs")
         verdict = f"{by_top} (by ratio: {by_ratio})" if fast else by_ratio
+        verdict += f"; dbos: {at_least(t.ratio(key, against['dbos']), dbos_target)}"
         raw = "" if ratio is None or top is None else f"{times(ratio)}, {top:+.0f} µs per call"
-        wanted = f"{target:g}x raw" + (f"; here: at most {ON_TOP:.0f} µs on top" if fast else "")
-        result.append(Line(work, rate(t.median(key), "calls/s"), raw, times(dbos), wanted, verdict))
+        wanted = f"at most {ON_TOP:.0f} µs on top of raw" if fast else f"{target:g}x raw"
+        peers = ratios(t, key, **against)
         result.append(
-            Line(f"{work}: dbos", rate(t.median(dbos_key), "calls/s"), "", "", f"{dbos_target:g}x dbos",
-                 at_least(dbos, dbos_target))
-        )  # fmt: skip
+            Line(work, rate(t.median(key), "calls/s"), raw, peers, f"{wanted}; {dbos_target:g}x dbos", verdict)
+        )
 
-    against_raw("sequential durable calls, sync *", "sync", "raw_insert", 0.8, "dbos_sync", 10)
-    against_raw("sequential durable calls, async *", "async", "raw_insert", 0.7, "dbos_async", 10)
-    gathered = f"{plan.gathered:,} gathered durable calls *"
-    against_raw(gathered, "gathered", "raw_batch", 0.1, "dbos_gathered", 50)
-    for mode in ("sync", "async"):
-        figure = rate(t.median(f"dbos_{mode}_wal"), "calls/s")
-        dbos = times(t.ratio(mode, f"dbos_{mode}_wal"))
-        result.append(Line(f"sequential, {mode}: dbos with its file switched to WAL", figure, "", dbos))
+    for mode, target in (("sync", 0.8), ("async", 0.7)):
+        against = {"dbos": f"dbos_{mode}", "restate": "restate_async", "flyte": f"flyte_{mode}"}
+        calls(f"sequential durable calls, {mode} *", mode, "raw_insert", target, 10, **against)
+    against = {peer.name: f"{peer.name}_gathered" for peer in PEERS}
+    calls(f"{plan.gathered:,} gathered durable calls *", "gathered", "raw_batch", 0.1, 50, **against)
 
     runs = t.ratio("runs", "raw_insert")
     result.append(
         Line("empty runs, one after the other", rate(t.median("runs"), "runs/s"), times(runs),
-             times(t.ratio("runs", "dbos_runs")), "0.4x raw", at_least(runs, 0.4))
+             ratios(t, "runs", dbos="dbos_runs", restate="restate_runs", flyte="flyte_runs"),
+             "0.4x raw", at_least(runs, 0.4))
     )  # fmt: skip
-    result.append(Line("empty runs, one after the other: dbos", rate(t.median("dbos_runs"), "runs/s")))
-    at_once = t.ratio("runs_at_once", "dbos_runs_at_once")
+    against = {"dbos": "dbos_runs_at_once", "restate": "restate_runs_at_once"}
     result.append(
         Line(f"empty runs, {plan.runs_at_once:,} at once", rate(t.median("runs_at_once"), "runs/s"), "",
-             times(at_once), "30x dbos", at_least(at_once, 30))
+             ratios(t, "runs_at_once", **against), "30x dbos", at_least(t.ratio("runs_at_once", against["dbos"]), 30))
     )  # fmt: skip
-    result.append(
-        Line(f"empty runs, {plan.dbos_runs_at_once:,} at once: dbos", rate(t.median("dbos_runs_at_once"), "runs/s"))
-    )
 
     for mode in ("sync", "async"):
         ratio = t.ratio(f"resume_{mode}", f"scan_{mode}")
         result.append(
             Line(f"resume of a run with {plan.journal:,} entries, {mode}", rate(t.median(f"resume_{mode}"), "s"),
-                 times(ratio), "", "10x raw's time", at_most(ratio, 10))
+                 times(ratio), target="10x raw's time", verdict=at_most(ratio, 10))
         )  # fmt: skip
     result.append(Line("raw: SELECT and decode of the same rows", rate(t.median("scan_sync"), "s")))
-
-    late = t.median("late")
-    result.append(
-        Line(f"a call at entry {plan.late:,} / at entry 1,000", times(late), "", "", "1.2x", at_most(late, 1.2))
-    )
+    result += length_lines(t)
 
     statement = t.ratio("import_perdure", "import_base")
     walls = [[entry["wall"] for entry in t.extra.get(key, [])] for key in ("import_perdure", "import_base")]
     wall = median(walls[0]) / median(walls[1]) if all(walls) else None
-    result.append(
-        Line("import perdure", rate(t.median("import_perdure"), "ms"), times(statement), "", "1.3x raw",
-             at_most(statement, 1.3))
-    )  # fmt: skip
     names = t.ratio("import_names", "import_base")
-    result.append(
-        Line(
-            "import perdure; TaskEnvironment, trace, run",
-            rate(t.median("import_names"), "ms"),
-            times(names),
-            "",
-            "1.3x raw",
-            at_most(names, 1.3),
-        )
-    )
+    whole = rate(median(walls[0]) if walls[0] else None, "ms")
+    for work, figure, ratio in (
+        ("import perdure", rate(t.median("import_perdure"), "ms"), statement),
+        ("import perdure; TaskEnvironment, trace, run", rate(t.median("import_names"), "ms"), names),
+        ("python -c 'import perdure', the whole process", whole, wall),
+    ):
+        result.append(Line(work, figure, times(ratio), target="1.3x raw", verdict=at_most(ratio, 1.3)))
     result.append(Line("raw: import asyncio, sqlite3, msgspec", rate(t.median("import_base"), "ms")))
-    result.append(
-        Line("python -c 'import perdure', the whole process", rate(median(walls[0]) if walls[0] else None, "ms"),
-             times(wall), "", "1.3x raw", at_most(wall, 1.3))
-    )  # fmt: skip
     return result
+
+
+def length_lines(t: Timeline) -> list[Line]:
+    """What a call costs by the length of its run: each in multiples of the one at the 1,000th entry of the same run."""
+    rounds = t.extra.get("lengths", [])
+    if not rounds:
+        return [Line("cost of a call by run length", "-", verdict="not measured")]
+    result = []
+    for key in (key for key in rounds[0] if key.startswith("at_")):
+        cost = median(each[key] for each in rounds)
+        ratio = median(each[key] / each["at_1000"] for each in rounds)
+        work = f"cost of a call at entry {int(key.removeprefix('at_')):,} of a run"
+        if key == "at_1000":
+            result.append(Line(work, f"{cost:.1f} µs"))
+        else:
+            shown = f"{cost:.1f} µs, {times(ratio)}"
+            result.append(Line(work, shown, target="1.2x that at entry 1,000", verdict=at_most(ratio, 1.2)))
+    return result
+
+
+def peer_table(t: Timeline, plan: Plan) -> str:
+    """What the peers do by themselves, perdure beside them."""
+
+    def cell(key: str, unit: str, note: str = "") -> str:
+        figure = t.median(key)
+        return "" if figure is None else rate(figure, unit) + note
+
+    def nearest(count: int) -> str:
+        return "" if count == plan.gathered else f" ({count:,})"
+
+    steps, runs = "calls/s", "runs/s"
+    rows = [
+        ("work", "perdure", "dbos", "dbos, WAL by hand", *(peer.heading for peer in PEERS if peer is not DBOS)),
+        ("sequential durable calls, sync", cell("sync", steps), cell("dbos_sync", steps), cell("dbos_sync_wal", steps),
+         "", cell("flyte_sync", steps)),
+        ("sequential durable calls, async", cell("async", steps), cell("dbos_async", steps),
+         cell("dbos_async_wal", steps), cell("restate_async", steps), cell("flyte_async", steps)),
+        ("sequential calls of tasks", "", "", "", "", cell("flyte_tasks", steps)),
+        (f"{plan.gathered:,} gathered durable calls", cell("gathered", steps),
+         cell("dbos_gathered", steps, nearest(plan.dbos_gathered)), "",
+         cell("restate_gathered", steps, nearest(plan.restate_gathered)),
+         cell("flyte_gathered", steps, nearest(plan.flyte_gathered))),
+        ("empty runs, one after the other", cell("runs", runs), cell("dbos_runs", runs), "",
+         cell("restate_runs", runs), cell("flyte_runs", runs)),
+        (f"empty runs, {plan.runs_at_once:,} at once", cell("runs_at_once", runs), cell("dbos_runs_at_once", runs), "",
+         cell("restate_runs_at_once", runs), ""),
+    ]  # fmt: skip
+    return markdown(rows)
 
 
 def container_lines(timeline: Timeline, plan: Plan, kind: str) -> list[Line]:
     t = timeline
-    if kind in t.failures:
-        return [Line(f"{kind}: containers", "-", verdict=f"not measured: {t.failures[kind]}")]
+    if kind in t.absent:
+        return [Line(f"{kind}: containers", "-", verdict=f"not measured: {t.absent[kind]}")]
 
     def seconds(key: str) -> str:
         figure = t.median(key)
@@ -430,10 +390,10 @@ def container_lines(timeline: Timeline, plan: Plan, kind: str) -> list[Line]:
     call, in_a_row = (t.ratio(f"{kind}_noop_{mode}", f"{kind}_noop_raw") for mode in ("call", "in-a-row"))
     result = [
         Line(f"{kind}: raw: create + start + wait + remove of a no-op", seconds(f"{kind}_noop_raw")),
-        Line(f"{kind}: a no-op container, from call to result", seconds(f"{kind}_noop_call"), times(call), "",
-             "1.1x raw", at_most(call, 1.1)),
+        Line(f"{kind}: a no-op container, from call to result", seconds(f"{kind}_noop_call"), times(call),
+             target="1.1x raw", verdict=at_most(call, 1.1)),
         Line(f"{kind}: no-op containers in a row, removals included, each", seconds(f"{kind}_noop_in-a-row"),
-             times(in_a_row), "", "1.1x raw", at_most(in_a_row, 1.1)),
+             times(in_a_row), target="1.1x raw", verdict=at_most(in_a_row, 1.1)),
     ]  # fmt: skip
 
     many = plan.containers_at_once
@@ -458,7 +418,7 @@ def container_lines(timeline: Timeline, plan: Plan, kind: str) -> list[Line]:
         ratio = t.ratio(key, f"{key}_raw")
         result += [
             Line(f"{kind}: raw: the same of {name}, bind-mounted", seconds(f"{key}_raw")),
-            Line(f"{kind}: {name} as an input", figure, times(ratio), "", "no copy",
+            Line(f"{kind}: {name} as an input", figure, times(ratio), target="no copy", verdict=
                  "not measured" if copied is None else f"{copied / (1 << 20):.1f} MiB copied" if copied else "met"),
         ]  # fmt: skip
 
@@ -466,23 +426,18 @@ def container_lines(timeline: Timeline, plan: Plan, kind: str) -> list[Line]:
     took = [entry["seconds"] for entry in t.extra.get(f"{kind}_output", [])]
     figure = "-" if growth is None else f"+{growth:.0f} MiB in {median(took):.1f} s"
     result.append(
-        Line(f"{kind}: memory while an output of {plan.container_mib:,} MiB is collected", figure, "", "",
-             "64 MiB growth", at_most(growth, 64, " MiB"))
+        Line(f"{kind}: memory while an output of {plan.container_mib:,} MiB is collected", figure,
+             target="64 MiB growth", verdict=at_most(growth, 64, " MiB"))
     )  # fmt: skip
     return result
 
 
-HEADINGS = ("work", "figure", "to raw", "to dbos", "target", "verdict")
-
-
 def table(rows: Sequence[Line]) -> str:
-    cells = [HEADINGS, *((r.work, r.figure, r.raw, r.dbos, r.target, r.verdict) for r in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADINGS))]
-    text = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    headings = ("work", "figure", "to raw", *(f"to {peer.heading}" for peer in PEERS), "target", "verdict")
+    cells = [
+        (r.work, r.figure, r.raw, *(r.peers.get(peer.name, "") for peer in PEERS), r.target, r.verdict) for r in rows
     ]
-    text.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(text)
+    return markdown([headings, *cells])
 
 
 def installed(package: str) -> str:
@@ -490,14 +445,6 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def dbos_version() -> str:
-    if not DBOS_PYTHON.exists():
-        return "not installed"
-    program = "from importlib.metadata import version; print(version('dbos'))"
-    done = subprocess.run([str(DBOS_PYTHON), "-c", program], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "not installed"
 
 
 def processor() -> str:
@@ -519,50 +466,75 @@ def filesystem(path: Path) -> str:
     return max(inside, key=lambda mount: len(mount[1]))[2] if inside else "unknown"
 
 
-def report(bench: Bench, arguments: argparse.Namespace, seconds: float) -> str:
-    plan = bench.plan
-    facts = [
-        f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds / 60:.1f} minutes, "
-        + (
-            "**quick: one round with small counts, for orientation only**"
-            if arguments.quick
-            else f"{plan.rounds} rounds (dbos: {plan.dbos_rounds} rounds; its gathered calls and its "
-            "workflows at once: 1 round)"
-        ),
-        f"- {os.cpu_count()} x {processor()}, {platform.system()} {platform.release()}, {filesystem(PROJECT)}",
-        f"- Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, perdure {installed('perdure')}, "
-        f"msgspec {installed('msgspec')}, dbos {dbos_version()}",
-    ]
-    explanations = [
-        "- Figures are medians over the rounds; ratios are medians of ratios between neighbours in time.",
-        "- raw: Python's `sqlite3` on the same disk, WAL, `synchronous=FULL`, rows alike to journal entries.",
-        f"- *: where an fsync takes less than {FAST_FSYNC:.0f} µs, the target reads: at most {ON_TOP:.0f} µs per call "
+def explanations(plan: Plan) -> list[str]:
+    return [
+        f"Every figure is the median of {plan.rounds} rounds (containers: {plan.container_rounds}, workers, which take "
+        f"minutes: {plan.worker_rounds}) that each measure everything once; ratios are medians of ratios between "
+        "neighbours in time."
+        if plan.rounds > 1
+        else "Everything was measured once; ratios are those between neighbours in time.",
+        "raw: Python's `sqlite3` on the same disk, WAL, `synchronous=FULL`, rows alike to journal entries.",
+        f"*: where an fsync takes less than {FAST_FSYNC:.0f} µs, the target reads: at most {ON_TOP:.0f} µs per call "
         "on top of raw. Both are shown.",
-        "- dbos runs as its documentation sets it up (rollback journal, `synchronous=FULL`); the WAL lines show what "
-        f"switching its file by hand would give. It gathers {plan.dbos_gathered:,} calls and starts "
-        f"{plan.dbos_runs_at_once:,} workflows at once (the better of one gather and its threads).",
-        "- `import perdure` is the statement alone in a fresh interpreter; as it loads names lazily, the line below it "
+        f"{DBOS.name} runs as its documentation sets it up (rollback journal, `synchronous=FULL`); the WAL column "
+        "shows what switching its file by hand would give. Its workflows at once are the better of one gather and its "
+        "threads.",
+        f"{RESTATE.name} is its own server with what it comes with (its log fsynced), and a Python service behind "
+        f"hypercorn, both on the loopback. It has async steps only. It gathers {plan.restate_gathered:,} steps: what "
+        "one costs grows with their number there, and of 10,000 it lost the connection after a minute. Its invocations "
+        "come over kept HTTP connections from a caller without an HTTP library.",
+        f"{FLYTE.name} is Flyte 2 in its local mode, which is **not durable**: after a kill nothing of a run is left "
+        "to carry on with. Its calls are traced ones, a row shows those of tasks; it is there to show the price of the "
+        "same declarations.",
+        "`import perdure` is the statement alone in a fresh interpreter; as it loads names lazily, the line below it "
         "shows what a program really loads. The last line holds Python's start as well.",
-        "- Containers run on private engines. raw is perdure's own client of the engine without perdure above it: "
+        "The cost of a call by run length is measured at places of one and the same run, without fsync "
+        '(`durability="process"`), which shows growth undiluted.',
+        f"Of the parked runs {plan.parked_driven:,} are really driven; the rest is written through the store's port as "
+        "the rows that a driven one has left. How late a wake-up is goes from the recorded deadline to the body's next "
+        "line, on one worker that holds all of them.",
+        "Containers run on private engines. raw is perdure's own client of the engine without perdure above it: "
         "containers without mounts, their outcome recorded nowhere. Inputs are bind-mounted there as they lie; "
         "whether perdure copied any, the container tells by the inodes that it sees.",
-        '- The late calls are measured without fsync (`durability="process"`), which shows growth undiluted.',
     ]
-    rows = [] if arguments.only == "containers" else lines(bench.timeline, plan)
-    if arguments.only != "journal":
-        for kind in ENGINES:
-            rows += container_lines(bench.timeline, plan, kind)
-    failed = [f"- {key}: {reason}" for key, reason in bench.timeline.failures.items()]
+
+
+def report(bench: Bench, arguments: argparse.Namespace, seconds: float) -> str:
+    plan, timeline = bench.plan, bench.timeline
+    peers = ", ".join(f"{peer.package} {peer.version()}" for peer in PEERS)
+    facts = [
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds / 60:.1f} minutes, "
+        + ("**quick: one round with small counts, for orientation only**" if arguments.quick
+           else f"{plan.rounds} rounds"),
+        f"{os.cpu_count()} x {processor()}, {platform.system()} {platform.release()}, {filesystem(PROJECT)}",
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, perdure {installed('perdure')}, "
+        f"msgspec {installed('msgspec')}",
+        f"peers: {peers}",
+    ]  # fmt: skip
+    journal, workers, containers = (arguments.only in (None, part) for part in PARTS)
+    rows = lines(timeline, plan) if journal else []
+    if workers:
+        rows += worker_lines(timeline, plan)
+    for kind in ENGINES if containers else ():
+        rows += container_lines(timeline, plan, kind)
     parts = [
         "# Benchmark results",
         "Written by `make bench`; see `benchmarks/bench.py` for how.",
-        "\n".join(facts),
+        bullets(facts),
         table(rows),
-        "\n".join(explanations),
     ]
-    if failed:
-        parts.append("Could not be measured:\n\n" + "\n".join(failed))
+    if journal:
+        parts += ["The peers by themselves:", peer_table(timeline, plan)]
+    parts.append(bullets(explanations(plan)))
+    if timeline.absent:
+        parts.append("Not here, their cells are empty:\n\n" + bullets(f"{k}: {v}" for k, v in timeline.absent.items()))
+    if timeline.failures:
+        parts.append("Could not be measured:\n\n" + bullets(f"{k}: {v}" for k, v in timeline.failures.items()))
     return "\n\n".join(parts) + "\n"
+
+
+def bullets(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)
 
 
 @contextmanager
@@ -582,17 +554,16 @@ def scratch() -> Iterator[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure perdure against its speed budget.")
-    parser.add_argument("--quick", action="store_true", help="one round with small counts: a minute or two")
+    parser.add_argument("--quick", action="store_true", help="one round with small counts: some minutes")
     parser.add_argument("--no-write", action="store_true", help="print only, leave RESULTS.md as it is")
-    parser.add_argument("--only", choices=("journal", "containers"), help="only these rows; RESULTS.md stays as it is")
+    parser.add_argument("--only", choices=PARTS, help="only these rows; RESULTS.md stays as it is")
     arguments = parser.parse_args()
     started = perf_counter()
     with scratch() as directory:
         bench = Bench(QUICK if arguments.quick else FULL, directory)
-        if arguments.only != "containers":
-            bench.run()
-        if arguments.only != "journal":
-            bench.run_containers()
+        for part, measure in zip(PARTS, (bench.run, bench.run_workers, bench.run_containers), strict=True):
+            if arguments.only in (None, part):
+                measure()
     text = report(bench, arguments, perf_counter() - started)
     print(text)
     if not arguments.no_write and arguments.only is None:

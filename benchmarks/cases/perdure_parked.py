@@ -129,7 +129,7 @@ def main() -> None:
         with workers(__file__, url, 1, "--park-after", "1s") as [pid]:
             sleep(3)
             full = resident(pid)
-            begin = time() + 10 + options.wakes / 300
+            begin = time() + 3 + options.wakes / 200
             runs = asyncio.run(submit_timed(begin, options.wakes, options.over))
             settle(store)
             if time() > begin:
