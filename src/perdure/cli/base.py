@@ -131,7 +131,8 @@ def length(ctx: click.Context, parameter: click.Parameter | None, value: str | N
         return None
     parts = _PARTS.fullmatch(value) if value else None
     if parts is None:
-        raise click.BadParameter(f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h")
+        text = f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h"
+        raise click.BadParameter(text, ctx, parameter)
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     try:
         return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)

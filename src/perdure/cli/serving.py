@@ -52,7 +52,7 @@ def submit_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any
 
     task, args, values, own = called(ctx, "submit", words)
     at = None if own.at is None else moment(own.at)
-    delay = None if own.delay is None else length(ctx, None, own.delay)
+    delay = None if own.delay is None else length(ctx, click.Option(["--in"]), own.delay)
     if own.name is not None:
         check_name(own.name)
     run = enqueue(request_submission(task, args, values, own.name), due_at(at, delay))
@@ -134,7 +134,8 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     sys.setswitchinterval(SWITCH_SECONDS)
     output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_url()}; end with Ctrl-C or SIGTERM")
     server.serve()
-    output.note(f"{stopped[0]}: {server.driven} runs are let go, for at most {drain.total_seconds():g} s")
+    if server.driven:
+        output.note(f"{stopped[0]}: letting go of {server.driven} runs, for at most {drain.total_seconds():g} s")
     left = server.drain(drain.total_seconds())
     if left:
         output.say(f"{left} runs did not come to a point to be let go at; other workers carry them on")

@@ -412,8 +412,9 @@ def sleep(call: Call, seconds: float) -> Protocol:
         at = clock.wall()
         began = perf()
         if seconds > 0 or (call.branch.id, call.fp, call.occ) in body.open_actions:
-            child, deadline = yield from _deadline(call, seconds)
-            at = min(at, deadline.wall)
+            action, deadline = yield from _deadline(call, seconds)
+            child = action.action
+            at = min(at, action.at)
             if deadline.remaining(clock) > 0:
                 yield Sleeper(body, deadline)
         waiter = record(call, Result.VALUE, None, at, max(0, clock.wall() - at), child=child)
@@ -442,12 +443,12 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
             waiter = None
         if outcome is None:
             began = perf()
-            child, deadline = yield from _deadline(call, seconds)
+            action, deadline = yield from _deadline(call, seconds)
             _resolve(begun)
             if deadline.remaining(body.driver.worker.clock) > 0:
                 yield Sleeper(body, deadline)
             at = deadline.wall - int(seconds * 1_000_000)
-            waiter = record(call, Result.FIRED, None, at, (perf() - began) // 1000, child=child)
+            waiter = record(call, Result.FIRED, None, at, (perf() - began) // 1000, child=action.action)
             yield waiter
             waiter = None
         _resolve(begun)
@@ -472,7 +473,7 @@ def timeout_begin(call: Call, seconds: float) -> Protocol:
 
 
 def _deadline(call: Call, seconds: float) -> Protocol:
-    """`(action number, Deadline)`: as recorded, or recorded now."""
+    """`(Action, Deadline)`: as recorded, or recorded now."""
     body = call.body
     action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
     if action is None:
@@ -485,7 +486,7 @@ def _deadline(call: Call, seconds: float) -> Protocol:
             body.executing.pop()
     found = deadline_of(action)
     assert found is not None
-    return action.action, found
+    return action, found
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
