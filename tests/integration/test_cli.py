@@ -986,7 +986,7 @@ def row(n: int, result: Result, seq: int = 0, occ: int = 0) -> Entry:
 def test_a_call_recorded_and_then_cancelled_is_one_cancelled_call() -> None:
     journal = [row(1, Result.VALUE), row(2, Result.VALUE, 1, 1), row(3, Result.CANCELLED)]
     new = NewRun(b"", "x", "t", "f::m::q", b"\x80", b"", 0)
-    run = submitted(1, new, None)
+    run = submitted(1, new, None, 0)
     grown = _Grown(run, Status.SUCCEEDED, [], 0)
     grown.read(journal)
     grown.arrange()
