@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(foreach peer,dbos flyte restate,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
 BENCH_ARGS ?=
+# Most tests wait for processes; two at a time leave none of them short of a processor on two cores.
+PARALLEL := -n 2 --dist worksteal
 
 .PHONY: help venv demo test check format faketime bench clean
 
@@ -29,7 +31,8 @@ demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(BIN)/python scripts/demo.py
 
 test: check faketime ## everything: lint, types, layers, all tests
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/crash tests/containers/test_engines.py
+	$(BIN)/python -m pytest $(PARALLEL) tests --ignore tests/containers
+	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest -n 2 tests/containers --ignore tests/containers/test_engines.py
 
 check: $(STAMP) ## lint, format, types and layers, without running tests

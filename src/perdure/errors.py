@@ -18,6 +18,7 @@
     ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
     ├── CrashLoopError             ten attempts in a row died without one new entry
     ├── TaskTimeoutError           an attempt took longer than its task's `timeout`
+    ├── BodyDiedError              the process that executed a body ended before the body did
     ├── ContainerError             a container ended with another exit code than 0
     │   └── OOMError                   it was killed because it used more memory than it may
     ├── OutputMissingError         a container left no file for one of its declared outputs
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 __all__ = [
     "AttemptsLostError",
+    "BodyDiedError",
     "BranchError",
     "ContainerError",
     "CrashLoopError",
@@ -173,6 +175,27 @@ class CrashLoopError(PerdureError):
 
 class TaskTimeoutError(PerdureError, TimeoutError):
     """An attempt ran longer than its task's `timeout`."""
+
+
+class BodyDiedError(PerdureError):
+    """The process that executed a task's body (`executor="process"`) ended before the body did: a segmentation fault,
+    `os._exit`, a kill for want of memory.
+
+    Attributes:
+        task: the task's full name.
+        attempt: the number of the attempt, from 1.
+        exit_code: what the process ended with, or `None` where a signal ended it.
+        signal: the name of that signal, such as `SIGSEGV`, or `None`.
+    """
+
+    def __init__(
+        self, message: str, *, task: str = "", attempt: int = 0, exit_code: int | None = None, signal: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.task = task
+        self.attempt = attempt
+        self.exit_code = exit_code
+        self.signal = signal
 
 
 class ContainerError(PerdureError):

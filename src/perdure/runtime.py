@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .core.model import Run
 from .core.ports import Blobs
+from .core.spec import TaskSpec
 from .core.values import find_file_types
 from .core.worker import Worker
 from .errors import PerdureError, UsageError
@@ -24,6 +25,7 @@ from .store import open_blobs, open_store, store_path
 if TYPE_CHECKING:
     from .containers.engine import ContainerEngine
     from .containers.service import Containers
+    from .executors.process import ProcessPool
 
 DEFAULT_STORE = os.path.join(".perdure", "perdure.db")
 DEFAULT_LEASE = 15.0
@@ -39,6 +41,8 @@ _blobs: dict[str, Blobs] = {}
 _container_engine: str | None = None
 _containers: Containers | None = None
 _containers_pid = 0
+_processes: ProcessPool | None = None
+_processes_pid = 0
 
 
 def init(
@@ -59,7 +63,7 @@ def init(
     Raises:
         UsageError: no such kind of store or durability, or a run is being driven by this process.
     """
-    global _store, _durability, _worker, _container_engine, _containers
+    global _store, _durability, _worker, _container_engine, _containers, _processes
     if durability not in ("power", "process"):
         raise UsageError(f"durability must be 'power' or 'process', not {durability!r}")
     with _lock:
@@ -69,6 +73,9 @@ def init(
                 raise UsageError(f"perdure.init cannot change the store while runs are driven here: {names}")
             _worker.close()
             _worker = None
+            if _processes is not None:
+                _processes.close()
+                _processes = None
         if _containers is not None:
             if _containers_pid == os.getpid():
                 # Not a parent's, in a process that was forked: its threads are not here.
@@ -110,6 +117,7 @@ def worker() -> Worker:
             store, liveness = open_store(store_url(), durability=_durability)
             _worker = Worker(store, liveness, DaemonThreads(), lease=_lease())
             _worker.on_end = _run_ended
+            _worker.elsewhere = processes
             _pid = os.getpid()
             found = _worker
         else:
@@ -117,6 +125,40 @@ def worker() -> Worker:
     if _container_leftovers():
         containers().sweep()
     return found
+
+
+def processes() -> ProcessPool:
+    """The pool for bodies with `executor="process"`; no process is started before one is needed."""
+    global _processes, _processes_pid
+    store = worker().store
+    with _lock:
+        if _processes is None or _processes_pid != os.getpid():
+            from .executors.process import ProcessPool
+
+            # The others find the directory by the store's path; a temporary one has to be named.
+            kept = blobs().url if store_path(store.url) is None else ""
+            _processes = ProcessPool(
+                _process_count(), store_id=store.id, store_url=store.url, blobs=kept, find=_find_container
+            )
+            _processes_pid = os.getpid()
+        return _processes
+
+
+def _find_container(target: str, module: str, variable: str) -> TaskSpec:
+    from .api.loading import load_container
+
+    return load_container(target, module, variable)
+
+
+def adopt(found: Worker, blobs_at: str) -> None:
+    """In a pool child: the worker that stands for the one in the process that drives the run."""
+    global _worker, _pid
+    with _lock:
+        _worker, _pid = found, os.getpid()
+    if blobs_at:
+        from .store.blobs import LocalBlobs
+
+        _blobs["memory://"] = LocalBlobs(blobs_at)
 
 
 def containers() -> Containers:
@@ -255,6 +297,15 @@ def _lease() -> float:
     if not 0.1 <= seconds <= 86_400:
         raise UsageError(f"PERDURE_LEASE must be seconds from 0.1 to 86400, not {text!r}")
     return seconds
+
+
+def _process_count() -> int:
+    text = os.environ.get("PERDURE_PROCESSES")
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise UsageError(f"PERDURE_PROCESSES must be a number of processes from 1 to 4096, not {text!r}")
+    return int(text)
 
 
 @atexit.register

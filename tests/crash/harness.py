@@ -79,9 +79,9 @@ class Host:
 class Hosts:
     """A few warm hosts, used in turn by whoever asks. Counts what was done."""
 
-    def __init__(self, directory: Path, count: int = WORKERS) -> None:
+    def __init__(self, directory: Path, count: int = WORKERS, extra_env: dict[str, str] | None = None) -> None:
         self._free: queue.SimpleQueue[Host] = queue.SimpleQueue()
-        self._all = [Host(directory) for _ in range(count)]
+        self._all = [Host(directory, extra_env) for _ in range(count)]
         for host in self._all:
             self._free.put(host)
         self._lock = threading.Lock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from ..core.spec import RetryStrategy
 from ..errors import UsageError
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Executor = Literal["local", "process"]
+
 
 class TaskEnvironment:
     """Settings for a group of tasks.
 
     Args:
         name: the first part of its tasks' names (`etl` in `etl.fetch`).
-        env_vars: environment variables for its tasks. Bodies run in this process, so they are set in it before the
-            first body of the environment starts, and stay set.
+        env_vars: environment variables for its tasks. Local bodies run in this process, so they are set in it before
+            the first body of the environment starts, and stay set. Processes of their own get them when they start.
+        executor: where bodies run. `"local"`: in this process. `"process"`: in a pool of child processes, as wide as
+            the machine has cores (`PERDURE_PROCESSES`), so that they compute at the same time, can be killed when
+            their `timeout` has passed, and take nothing down with them when they crash.
         cache: the default for its tasks.
         depends_on: other environments whose tasks its tasks call. Bodies find each other through Python's imports;
             this is for tools that look at the whole.
@@ -39,6 +44,7 @@ class TaskEnvironment:
         env_vars: Mapping[str, str] | None = None,
         cache: CacheRequest = "disable",
         depends_on: Sequence[TaskEnvironment] = (),
+        executor: Executor = "local",
         description: str | None = None,
     ) -> None:
         if not isinstance(name, str) or not name.strip():
@@ -48,7 +54,10 @@ class TaskEnvironment:
             if not isinstance(key, str) or not isinstance(value, str):
                 found = type(value).__name__
                 raise UsageError(f"environment {name}: env_vars must map str to str; {key!r} maps to {found}")
+        if executor not in ("local", "process"):
+            raise UsageError(f"environment {name}: executor must be 'local' or 'process', not {executor!r}")
         self.name = name
+        self.executor = executor
         self.env_vars = dict(env_vars or {})
         self.cache = cache
         self.depends_on = tuple(depends_on)

@@ -186,6 +186,63 @@ def load_target(target: str, run: str, allowed_root: str) -> TaskSpec:
     return task_at(load_file(file), qualname, file)
 
 
+def load_body(target: str, module: str) -> TaskSpec:
+    """The task that another process of this program has loaded already, under that module's name.
+
+    Raises:
+        UsageError: the code cannot be loaded here.
+        TaskNotFoundError: the file no longer holds the task.
+    """
+    found = spec_of_loaded(target)
+    if found is not None:
+        return found
+    file, _, qualname = target.split("::")
+    return task_at(_module_of(file, module), qualname, file)
+
+
+def _module_of(file: str, name: str) -> ModuleType:
+    """A file as the module that it is in another process, so that its classes have the same names."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and _is_file(loaded, file):
+        return loaded
+    with _loading(file):
+        try:
+            spec = importlib.util.find_spec(name) if name else None
+            if loaded is None and spec is not None and spec.origin is not None and os.path.abspath(spec.origin) == file:
+                return importlib.import_module(name)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    return load_file(file)
+
+
+def refuse_unfindable(task: str, target: str) -> None:
+    """Raise `UsageError` if another process could not load the code of that task."""
+    file, _, qualname = target.split("::")
+    if file and "<locals>" not in qualname:
+        return
+    why = "is in no file (a notebook or an interactive session)" if not file else "is defined inside a function"
+    raise UsageError(
+        f'task {task} has executor="process", but its code {why}, where another process cannot load it. Define it at '
+        'module level in a file, or give its environment executor="local".'
+    )
+
+
+def load_container(target: str, module: str, variable: str) -> TaskSpec:
+    """The container task that another process of this program holds in that variable of that module.
+
+    Raises:
+        UsageError: the code cannot be loaded here.
+        TaskNotFoundError: it holds none.
+    """
+    file = target.partition("::")[0]
+    main = sys.modules.get("__main__")
+    loaded = main if main is not None and _is_file(main, file) else _module_of(file, module)
+    task = tasks_in(loaded).get(variable)
+    if task is None or task.spec.dispose is None:
+        raise TaskNotFoundError(f"{file} holds no container task {variable!r}")
+    return task.spec
+
+
 def task_at(module: ModuleType, qualname: str, file: str) -> TaskSpec:
     """The task of that qualified name in a loaded module."""
     task = _attribute(module, qualname)

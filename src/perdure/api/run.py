@@ -249,6 +249,7 @@ def request_for(
         raise UsageError(f"perdure.{what} takes a task as its first argument, not {task!r}; declare it with @env.task")
     if name is not None:
         check_name(name)
+    task.check_findable()
     know_this_thread()
     spec = task.spec
     called, now = name or random_run_name(), runtime.worker().clock.wall()

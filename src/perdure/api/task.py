@@ -68,6 +68,7 @@ class Task(Generic[P, R]):
             cache_key=cache_key(cache, fn, self.name),
             target=lambda: target(fn),
             env_vars=environment.env_vars,
+            process=environment.executor == "process",
         )
         if triggers:
             from .triggers import rules_of  # most tasks have none
@@ -110,9 +111,17 @@ class Task(Generic[P, R]):
         settings = self._settings | {name: value for name, value in given.items() if value is not None}
         return Task(self.fn, self.environment, **settings)
 
+    def check_findable(self) -> None:
+        """Raise `UsageError` if its body is to execute in a process that could not load it."""
+        if self.spec.process:
+            from .loading import refuse_unfindable
+
+            refuse_unfindable(self.name, self.spec.target())
+
     def protocol(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call from `branch`, as a protocol for a shell to drive."""
         spec = self.spec
+        self.check_findable()
         identity = spec.signature.identity(args, kwargs)
         call = Call(branch, spec.kind, self.name, spec.fingerprint(identity), None)
         if self._cache_signature is not None:

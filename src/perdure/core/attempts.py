@@ -28,6 +28,7 @@ from .writer import Mark
 
 if TYPE_CHECKING:
     from .driver import Driver
+    from .elsewhere import Failure
 
 log = logging.getLogger("perdure")
 
@@ -85,11 +86,17 @@ def _attempts(
 ) -> Generator[Any, Any, Final]:
     from .calls import Durable, deadline_of
 
+    outer = driver.outer
+    if outer is not None and outer.takes(spec):
+        assert parent is not None
+        final: Final = yield from outer.attempts(spec, action, inputs, parent=parent, floor=floor, recorded=recorded)
+        return final
     attempt, failures = action.attempt, action.failures
     deadline = deadline_of(action)
     begun = deadline is None or deadline.remaining(driver.worker.clock) <= 0
     losses = 0
     detached = spec.dispose is not None
+    kind = _stand_in() if spec.process else Body
     joined = bool(action.state)
     continues = driver.continues(action.action) and not detached
     if recorded and begun and not joined and not continues:
@@ -104,7 +111,7 @@ def _attempts(
     while True:
         loop = driver.worker.loop_for(driver)
         body = driver.open_body(
-            parent, action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded
+            parent, action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded, kind=kind
         )
         try:
             if deadline is not None:
@@ -115,30 +122,35 @@ def _attempts(
                 body.pausing = False
                 driver.loop_blocked(body, False)
                 deadline = None
-            args, kwargs = spec.signature.decode_inputs(inputs)
-            timeout = spec.timeout
             attached: Attached | None = None
-            if detached:
-                if not joined and timeout is not None:
-                    limit = Deadline.after(timeout, driver.worker.clock)
-                if not joined:
-                    # From here on, what carries this number outside of this process is ours.
-                    yield Durable(body)
-                attached = Attached(body, spec, action, attempt, failures, limit, stored, joined)
-                args = (attached, *args)
-                timeout = attached.seconds_left
-                if joined and timeout == 0:
-                    # It may have ended in time; it will not run on.
-                    timeout = LATE_SECONDS
-                joined = False
-            outcome, value = yield from _idle(driver, Execute(body, spec, args, kwargs, attempt, timeout))
+            execution: Any
+            if spec.process:
+                execution = _elsewhere(body, spec, action, inputs, attempt, floor, recorded=recorded)
+            else:
+                args, kwargs = spec.signature.decode_inputs(inputs)
+                timeout = spec.timeout
+                if detached:
+                    if not joined and timeout is not None:
+                        limit = Deadline.after(timeout, driver.worker.clock)
+                    if not joined:
+                        # From here on, what carries this number outside of this process is ours.
+                        yield Durable(body)
+                    attached = Attached(body, spec, action, attempt, failures, limit, stored, joined)
+                    args = (attached, *args)
+                    timeout = attached.seconds_left
+                    if joined and timeout == 0:
+                        # It may have ended in time; it will not run on.
+                        timeout = LATE_SECONDS
+                    joined = False
+                execution = Execute(body, spec, args, kwargs, attempt, timeout)
+            outcome, value = yield from _idle(driver, execution)
             if attached is not None:
                 stored = attached.stored
             if driver.stopping:
                 raise RunStopped(driver.why_stopped())
             if outcome == Result.VALUE:
                 try:
-                    data, copy = spec.signature.returns.roundtrip(value)
+                    data, copy = _returned(spec, value)
                 except UsageError as misfit:
                     outcome, value = Result.ERROR, misfit
                 else:
@@ -170,11 +182,11 @@ def _attempts(
         failures += 1
         attempt += 1
         retries = spec.retries
-        if failures > retries.count or _is_final(error):
+        if failures > retries.count or is_final(error):
             # The next attempt, if a `resume` or the parent's own retry makes one, begins with its retries unused.
             ended = ENDED if detached else None
             marks = (*marks, *driver.ended(action.action), _state(action, attempt - 1, 0, None, stored, ended))
-            return Result.ERROR, encode_error(error), error, marks
+            return Result.ERROR, _encoded(error), error, marks
         pause = retries.backoff.seconds(failures) if retries.backoff is not None else 0.0
         deadline = Deadline.after(pause, driver.worker.clock) if pause > 0 else None
         log.warning(
@@ -207,19 +219,52 @@ def _state(
     return ActionState(action.run, action.parent, action.action, attempt, failures, wall, boot, boot_id, state)
 
 
-def _is_final(error: BaseException) -> bool:
+def _stand_in() -> type[Body]:
+    # Not loaded by who has no such task.
+    from .elsewhere import StandIn
+
+    return StandIn
+
+
+def _elsewhere(body: Any, spec: TaskSpec, *rest: Any, recorded: bool) -> Any:
+    make = body.driver.worker.elsewhere
+    assert make is not None
+    return make().execution(body, spec, *rest, recorded=recorded)
+
+
+def _failure_of(error: BaseException) -> Failure | None:
+    """How an attempt failed in another process; `None` for an exception that was raised here."""
+    return getattr(error, "__perdure_failure__", None)
+
+
+def _returned(spec: TaskSpec, value: Any) -> tuple[bytes, Any]:
+    """What a body returned, as bytes and as its caller gets it."""
+    returns = spec.signature.returns
+    return (value, returns.decode(value)) if spec.process else returns.roundtrip(value)
+
+
+def _encoded(error: BaseException) -> bytes:
+    failure = _failure_of(error)
+    return encode_error(error) if failure is None else failure.data
+
+
+def is_final(error: BaseException) -> bool:
     """Whether retrying is pointless: the user said so, or the call or declaration itself is wrong."""
+    failure = _failure_of(error)
+    if failure is not None:
+        return failure.final
     return isinstance(error, (NonRecoverableError, UsageError)) or getattr(error, "recoverable", True) is False
 
 
 def _marks(driver: Driver, action: int, error: BaseException) -> tuple[Any, ...]:
     """Tombstones for the entries whose exception escaped, and the point from which the journal no longer binds."""
-    discards = sorted(_escaped(error, driver.run.uid, action))
+    failure = _failure_of(error)
+    discards = failure.discards if failure is not None else escaped(error, driver.run.uid, action)
     low = discards[0] if discards else 0
     return (*(Mark(action, Result.DISCARD, n) for n in discards), Mark(action, Result.LOOSEN, low))
 
 
-def _escaped(error: BaseException, run: bytes, action: int) -> set[int]:
+def escaped(error: BaseException, run: bytes, action: int) -> list[int]:
     """The entries of this body in an exception's cause, context and group tree."""
     found: set[int] = set()
     seen: set[int] = set()
@@ -236,7 +281,7 @@ def _escaped(error: BaseException, run: bytes, action: int) -> set[int]:
         stack.append(current.__context__)
         if isinstance(current, BaseExceptionGroup):
             stack.extend(current.exceptions)
-    return found
+    return sorted(found)
 
 
 # -- attempts outside of this process --------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from .clock import perf
 from .model import Action, Entry, Kind, Result
 from .replay import Replay, Verdict, encode_races
 from .scope import THREAD, Slot, unknown_threads
-from .waits import BLOCKING, LoopWaiter, Outcome, Sleeper, ThreadWaiter, Waiter
+from .waits import BLOCKING, LoopWaiter, Outcome, Sleeper, ThreadWaiter, Waiter, Wakes
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -137,7 +137,7 @@ class Body:
         """How many of asyncio's timeouts have run out in this body so far; kept by the event loop."""
         self._noted_fires = 0
         self._notes: list[tuple[int, int]] = []
-        self._sleepers: set[Sleeper] = set()
+        self._sleepers: set[Wakes] = set()
         self._joins: dict[Future[Any], Slot] = {}
         """Threads of this body that wait for a future of its own."""
 
@@ -582,7 +582,7 @@ class Body:
     def deadlines(self) -> list[int]:
         """Microseconds that are left of each recorded deadline that something in this body waits for."""
         with self._lock:
-            return [sleeper.left() for sleeper in self._sleepers]
+            return [sleeper.left() for sleeper in self._sleepers if isinstance(sleeper, Sleeper)]
 
     def between_calls(self) -> bool:
         """Whether nothing that this body has begun is on its way into the journal, and its code waits."""
@@ -596,6 +596,21 @@ class Body:
     def _subprocess_runs(self) -> bool:
         self.subprocesses = [transport for transport in self.subprocesses if transport.get_returncode() is None]
         return bool(self.subprocesses)
+
+    def hand_over(self) -> None:
+        """Its journal has been loaded; `elsewhere.StandIn` gives it away."""
+
+    def stands_for(self) -> set[int]:
+        """The actions whose bodies are open through this one."""
+        return {self.action}
+
+    def uncalled(self) -> list[Action]:
+        """What was under way when the last driver ended and has no outcome yet."""
+        return list(self.open_actions.values())
+
+    def waits(self) -> bool:
+        """Whether some call of it waits for something durable."""
+        return bool(self._sleepers or self._waiting or self._held)
 
     def quiet(self) -> bool:
         """Nothing in this body can move by itself."""
@@ -721,7 +736,7 @@ class Body:
                 self._joins.pop(joined, None)
             self._running.add(slot)
 
-    def sleeper(self, sleeper: Sleeper, begins: bool) -> None:
+    def sleeper(self, sleeper: Wakes, begins: bool) -> None:
         """Keep book of who must be woken when the body is closed."""
         with self._lock:
             if begins:

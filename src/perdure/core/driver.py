@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from .writer import Mark, Record, Reuse, Synced
 
 if TYPE_CHECKING:
     from .attempts import Attached
+    from .elsewhere import Outer
     from .loop import LoopThread
     from .worker import Worker
 
@@ -52,6 +54,9 @@ UNWIND_SECONDS = 1.0
 
 class Driver:
     """One run, driven by this process under one claim. See the module text."""
+
+    outer: Outer | None = None
+    """Set where this process executes only one body of the run, for another process that holds the claim."""
 
     def __init__(
         self,
@@ -96,6 +101,8 @@ class Driver:
         """Attempts outside of this process whose outcome is not on disk yet."""
         self.abandoning = False
         """Some body was abandoned, so that records have to be looked at before they are written."""
+        self.listeners: list[Callable[[], None]] = []
+        """Told whenever `free` has changed, under a lock: they may not block."""
         self._lock = threading.Lock()
         self._next_action = 1
         self._undrained: set[int] = set()
@@ -385,11 +392,13 @@ class Driver:
         floor: int,
         label: str | None,
         recorded: bool,
+        kind: type[Body] = Body,
     ) -> Body:
         """A body about to execute; with `recorded` its journal is loaded."""
-        body = Body(self, action, name, loop, floor=floor, label=label)
+        body = kind(self, action, name, loop, floor=floor, label=label)
         if recorded:
             self._load(body)
+            body.hand_over()
         with self._lock:
             earlier = self.bodies.get(action)
             self.bodies[action] = body
@@ -487,9 +496,22 @@ class Driver:
         if opened:
             self._pump_all()
 
+    def drained_elsewhere(self, added: Collection[int], removed: Collection[int], tell: Callable[[], None]) -> None:
+        """What bodies in another process have yet to be handed; `tell` is called, under the lock, once it counts."""
+        with self._lock:
+            self._undrained.update(added)
+            self._undrained.difference_update(removed)
+            opened = self._refresh()
+            tell()
+        if opened:
+            self._pump_all()
+
     def _refresh(self) -> bool:
         was = self.free
         self.free = not self._undrained and not self._cancellations and not self._draining
+        if self.free is not was:
+            for tell in self.listeners:
+                tell()
         return self.free and not was
 
     def _pump_all(self) -> None:
@@ -528,11 +550,11 @@ class Driver:
                 min(replaying, key=lambda body: body.action).give_up_cancellation()
             return
         with self._lock:
-            missing = self._undrained - {body.action for body in bodies}
+            missing = self._undrained.difference(*(body.stands_for() for body in bodies))
         if not missing:
             return
         for body in bodies:
-            for action in body.open_actions.values():
+            for action in body.uncalled():
                 if action.action in missing:
                     if not self.is_changed(action.source):
                         expected = (

@@ -91,6 +91,8 @@ class TaskSpec(Function):
     target: Callable[[], str] = field(default=lambda: "")
     """Where the code is, as `NewRun.target` says it."""
     env_vars: dict[str, str] = field(default_factory=dict)
+    process: bool = False
+    """Whether its body executes in a process of its own (`elsewhere`)."""
     dispose: Callable[[Detached], None] | None = None
     """Set for a task whose attempts run outside of this process and outlive it. Its function is called with a
     `Detached` in front of its arguments. `dispose` is told, from any thread, when the outcome of an attempt is on

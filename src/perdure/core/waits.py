@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import RunStopped
 from .branch import Call
@@ -89,6 +89,14 @@ class ThreadWaiter:
 
 
 Waiter = LoopWaiter | ThreadWaiter
+
+
+class Wakes(Protocol):
+    """Whatever is told when the body that waits for it is closed."""
+
+    def wake(self) -> None:
+        """From any thread."""
+
 
 REARM = 30.0
 """Seconds after which a timer is set again at the latest: the loop's monotonic clock stops while a machine sleeps."""

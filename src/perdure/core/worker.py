@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import LeaseLostError, PerdureError, RunAbortedError, StoreError
 from . import source
@@ -28,6 +28,9 @@ from .ports import Liveness, Store
 from .scope import Slot
 from .spec import TaskSpec
 from .writer import Submission, Writer
+
+if TYPE_CHECKING:
+    from .elsewhere import Elsewhere
 
 log = logging.getLogger("perdure")
 
@@ -72,6 +75,8 @@ class Worker:
         self._lazy_armed = False
         self._beating = False
         self._closed = threading.Event()
+        self.elsewhere: Callable[[], Elsewhere] | None = None
+        """What executes bodies in other processes, made on first use."""
         self.on_end: Callable[[Run, bool], None] | None = None
         """Told when a run has ended or was aborted here, and whether this process began it."""
 

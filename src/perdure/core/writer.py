@@ -133,6 +133,31 @@ class Reuse(Record):
         self.original = entry.n
 
 
+class Foreign:
+    """Rows of a body in another process, to be numbered and written in one transaction (`elsewhere`)."""
+
+    __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "states")
+
+    def __init__(
+        self,
+        body: Body,
+        entries: list[Entry],
+        actions: list[Action],
+        states: list[ActionState],
+        cache: list[CachePut],
+    ) -> None:
+        self.body = body
+        """What stands here for that body."""
+        self.entries = entries
+        self.actions = actions
+        self.states = states
+        self.cache = cache
+        self.n = 0
+        """The number before that of the first entry."""
+        self.done = False
+        self.error: BaseException | None = None
+
+
 class Synced:
     """Not a row: tells a caller that everything before it in the outbox is on disk."""
 
@@ -171,7 +196,7 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Action, ActionState, CachePut, Finish, Park, or a tuple of them that must not be parted."""
+"""A Record, Mark, Action, ActionState, CachePut, Foreign, Finish, Park, or a tuple of them that must not be parted."""
 
 _MARK_FP = bytes(16)
 
@@ -190,7 +215,7 @@ class Writer:
 
     # -- three ways in -----------------------------------------------------------------------------------------
 
-    def through(self, driver: Driver, record: Record | Synced) -> None:
+    def through(self, driver: Driver, record: Record | Foreign | Synced) -> None:
         """Commit `record` (already in the outbox) and whatever else waits; the calling thread blocks."""
         lock = self._lock
         if not lock.acquire(blocking=False):
@@ -314,24 +339,24 @@ class Writer:
             body = record.call.body
             body.committed(record.waiter, Outcome(n, record.result, record.value))
             with _last_resort:
-                _pump(body)
+                pump(body)
         return True
 
     def _drain(self) -> None:
         """Commit everything that waits now, as one transaction. Called with the lock held."""
         # Lists are cut, never replaced: a thread may hold a reference to one and be about to append to it, and what
         # it appends must either be in the cut or stay for the next leader.
-        ready = _cut(self._ready)
-        submissions = _cut(self._submissions) if self._submissions else []
+        ready = cut(self._ready)
+        submissions = cut(self._submissions) if self._submissions else []
         taken: list[tuple[Driver, list[Item]]] = []
         writes: list[RunWrites | CreateRun] = []
         for driver in dict.fromkeys(ready) if len(ready) > 1 else ready:
-            outbox = _cut(driver.outbox)
+            outbox = cut(driver.outbox)
             if driver.abandoning:
-                outbox = _without_abandoned(outbox)
+                outbox = without_abandoned(outbox)
             if outbox:
                 taken.append((driver, outbox))
-                writes.append(_rows(driver, outbox))
+                writes.append(rows(driver, outbox))
         for submission in submissions:
             writes.append(submission.create)
         if not writes:
@@ -347,7 +372,7 @@ class Writer:
         for (driver, outbox), answer in zip(taken, answers, strict=False):
             with _last_resort:
                 if answer:
-                    _announce(driver, outbox, bodies)
+                    announce(driver, outbox, bodies)
                 else:
                     _refuse(driver, outbox)
         if submissions:
@@ -357,12 +382,12 @@ class Writer:
                     submission.answer(created)
         for body in bodies:
             with _last_resort:
-                _pump(body)
+                pump(body)
 
     def _failed(self, taken: list[tuple[Driver, list[Item]]], submissions: list[Submission], error: StoreError) -> None:
         for driver, outbox in taken:
             driver.failed(error)
-            for record in _records(outbox):
+            for record in records_in(outbox):
                 record.done = True
                 record.error = driver.stopped_error()
         for submission in submissions:
@@ -412,21 +437,26 @@ class _LastResort:
 _last_resort = _LastResort()
 
 
-def _without_abandoned(outbox: list[Item]) -> list[Item]:
+def without_abandoned(outbox: list[Item]) -> list[Item]:
     """What bodies were about to record whose attempt is over: refused here, at the last moment."""
     kept = []
     for item in outbox:
-        records = [part for part in (item if item.__class__ is tuple else (item,)) if isinstance(part, Record)]
-        dead = [record for record in records if record.call.body.abandoned]
+        parts = item if item.__class__ is tuple else (item,)
+        records = [part for part in parts if isinstance(part, (Record, Foreign))]
+        dead = [record for record in records if _recorder(record).abandoned]
         if not dead:
             kept.append(item)
         for record in dead:
             record.done = True
-            record.error = record.call.body.driver.stopped_error()
+            record.error = _recorder(record).driver.stopped_error()
     return kept
 
 
-def _pump(body: Body) -> None:
+def _recorder(record: Record | Foreign) -> Body:
+    return record.body if isinstance(record, Foreign) else record.call.body
+
+
+def pump(body: Body) -> None:
     if body.loop.here():
         body.pump()
     else:
@@ -435,7 +465,7 @@ def _pump(body: Body) -> None:
 
 def _refuse(driver: Driver, outbox: list[Item]) -> None:
     driver.fenced()
-    for record in _records(outbox):
+    for record in records_in(outbox):
         record.done = True
         record.error = driver.stopped_error()
 
@@ -449,13 +479,13 @@ def _store_error(error: BaseException) -> StoreError:
     return failure
 
 
-def _cut(queue: list[Any]) -> list[Any]:
+def cut(queue: list[Any]) -> list[Any]:
     taken = queue[:]
     del queue[: len(taken)]
     return taken
 
 
-def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
+def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
     """Number the records of one driver and turn them into rows."""
     run, n, source = driver.run_id, driver.n, driver.source_id
     entries: list[Any] = []
@@ -494,6 +524,14 @@ def _rows(driver: Driver, outbox: list[Item]) -> RunWrites:
             states.append(item)
         elif kind is CachePut:
             cache.append(item)
+        elif kind is Foreign:
+            item.n = n
+            for row in item.entries:
+                n += 1
+                entries.append(row._replace(run=run, n=n))
+            actions.extend(item.actions)
+            states.extend(item.states)
+            cache.extend(item.cache)
         elif kind is Synced:
             pass
         elif kind is Finish:
@@ -520,16 +558,17 @@ def _entry(record: Record, run: int, n: int, source: int) -> Any:
     )  # fmt: skip
 
 
-def _records(outbox: list[Item]) -> list[Record | Synced]:
-    found: list[Record | Synced] = []
+def records_in(outbox: list[Item]) -> list[Record | Foreign | Synced]:
+    """Those parts that somebody waits for."""
+    found: list[Record | Foreign | Synced] = []
     for item in outbox:
         for part in item if item.__class__ is tuple else (item,):
-            if isinstance(part, (Record, Synced)):
+            if isinstance(part, (Record, Foreign, Synced)):
                 found.append(part)
     return found
 
 
-def _announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> None:
+def announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> None:
     """Tell everybody whose record is on disk (W2)."""
     cancelled = 0
     finish = park = False
@@ -544,6 +583,8 @@ def _announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> N
                     bodies[body] = None
                 elif part.result == Result.CANCELLED:
                     cancelled += 1
+                part.done = True
+            elif kind is Foreign:
                 part.done = True
             elif kind is Synced:
                 part.announce()

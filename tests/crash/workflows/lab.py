@@ -17,7 +17,7 @@ from typing import Any
 
 import perdure
 
-env = perdure.TaskEnvironment(name="lab")
+env = perdure.TaskEnvironment(name="lab", executor=os.environ.get("LAB_EXECUTOR", "local"))  # type: ignore[arg-type]
 
 _fd = -1
 

@@ -1,0 +1,340 @@
+"""What the two ends of a pool child's socket say to each other: MessagePack, one length and one frame at a time.
+
+Values and exceptions cross as the bytes that the journal would hold; nothing else of a user's crosses at all (P11).
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from ..core.clock import seconds as clock_seconds
+from ..core.model import Action, ActionState, CachePut, Entry, Run, Source
+
+
+class _Frame(msgspec.Struct, array_like=True, tag=True):
+    """Tagged with its class's name."""
+
+
+# -- to the child ----------------------------------------------------------------------------------------------
+
+
+class Hello(_Frame):
+    """The first frame: what a child takes over from the process that started it."""
+
+    path: list[str]
+    argv: list[str]
+    store_id: str
+    store_url: str
+    blobs: str
+    log_level: int
+
+
+class Execute(_Frame):
+    """Execute the body of an action."""
+
+    run: Run
+    fresh: bool
+    target: str
+    module: str
+    """The name under which the outer process has imported the code's module; empty for its `__main__`."""
+    action: int
+    name: str
+    label: str | None
+    inputs: bytes
+    attempt: int
+    floor: int
+    recorded: bool
+    undrained: list[int]
+
+
+class Free(_Frame):
+    """Whether new calls may start, as of the child's report of that number (E4)."""
+
+    report: int
+    free: bool
+
+
+class GiveUp(_Frame):
+    """The cancellation that a body waits for cannot come any more."""
+
+    action: int
+
+
+class Answer(_Frame):
+    """To a question with that ticket."""
+
+    ticket: int
+    value: msgspec.Raw
+
+
+# -- from the child --------------------------------------------------------------------------------------------
+
+
+class Entries(_Frame):
+    """Asks for the entries of an action's body."""
+
+    ticket: int
+    action: int
+
+
+class Actions(_Frame):
+    """Asks for the actions under a parent."""
+
+    ticket: int
+    parent: int
+
+
+class CacheGet(_Frame):
+    """Asks for a cached outcome."""
+
+    ticket: int
+    key: bytes
+
+
+class NextAction(_Frame):
+    """Asks for an action's number."""
+
+    ticket: int
+
+
+class SourceId(_Frame):
+    """Asks for the number of a snapshot."""
+
+    ticket: int
+    source: Source
+
+
+class SourceOf(_Frame):
+    """Asks for the snapshot of that number."""
+
+    ticket: int
+    id: int
+
+
+class Commit(_Frame):
+    """Asks to write these rows in one transaction. The answer is the number before that of the first entry."""
+
+    ticket: int
+    entries: list[Entry]
+    actions: list[Action]
+    states: list[ActionState]
+    cache: list[CachePut]
+
+
+class Retries(_Frame):
+    """As `RetryStrategy`."""
+
+    count: int
+    backoff: tuple[float, float, float, float] | None
+
+
+class Call(_Frame):
+    """Asks to carry out a task that cannot execute in the child. The answer is a `Final`."""
+
+    ticket: int
+    action: Action
+    inputs: bytes
+    floor: int
+    recorded: bool
+    within: list[int]
+    """The actions whose bodies led to this call, innermost first, without the one that the child was given."""
+    name: str
+    target: str
+    module: str
+    variable: str
+    """Where a container task is found in its module; empty for a task whose body executes in a process."""
+    retries: Retries
+    timeout: float | None
+    env_vars: dict[str, str]
+
+
+class Cancel(_Frame):
+    """That call is given up."""
+
+    ticket: int
+
+
+class Begun(_Frame):
+    """The code is loaded, and the body begins."""
+
+
+class Undrained(_Frame):
+    """A report of what has yet to be handed to bodies, or to be called again (E4)."""
+
+    report: int
+    added: list[int]
+    removed: list[int]
+
+
+class Waiting(_Frame):
+    """Whether the child has nothing to do but to wait for something durable."""
+
+    waits: bool
+
+
+class Quiet(_Frame):
+    """None of the child's bodies can move by itself; as of so many frames that it has received (E5)."""
+
+    received: int
+    open: list[int]
+    replaying: int
+    awaiting: list[int]
+    uncalled: list[Action]
+
+
+class Stop(_Frame):
+    """The run may not be driven any further: a mismatch, a broken store."""
+
+    error: bytes
+
+
+class Ended(_Frame):
+    """The body is over."""
+
+    result: int
+    data: bytes
+    final: bool
+    discards: list[int]
+    frames: list[tuple[str, int, str]]
+    """File, line and function of the failure's traceback, outermost first."""
+    replayed: int
+    executed: int
+    reusable: bool
+    """Whether the child may be given another body."""
+
+
+class Final(_Frame):
+    """The answer to `Call`: how the task ended, and what is to be written together with its outcome."""
+
+    result: int
+    data: bytes
+    frames: list[tuple[str, int, str]]
+    marks: list[tuple[int, int, int]]
+    actions: list[Action]
+    states: list[ActionState]
+    cache: list[CachePut]
+
+
+ToChild = Hello | Execute | Free | GiveUp | Answer
+ToParent = (
+    Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Call | Cancel | Begun | Undrained
+    | Waiting | Quiet | Stop | Ended
+)  # fmt: skip
+
+AT_ONCE = 16 * 1024
+"""Bytes that a socket whose buffer has room takes without waiting: it has room when three quarters of it are free."""
+
+_LENGTH = struct.Struct("!Q")
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Closed(Exception):
+    """The other end is gone."""
+
+
+class Channel:
+    """One end of the socket. Any thread may send, and never waits for the other end; one thread receives.
+
+    Whoever sends may hold locks for which the other end's receiver waits. So what the socket does not take at once goes
+    to a thread of its own, which ends when all is out.
+    """
+
+    def __init__(self, sock: socket.socket, receives: Any, process: int | None = None) -> None:
+        """`process`: a descriptor that becomes readable when the other end's process has ended. Its own end of the
+        socket may outlive it, in processes that it has forked."""
+        self._socket = sock
+        self._number = sock.fileno()
+        self._decoder = msgspec.msgpack.Decoder(receives)
+        self._lock = threading.Lock()
+        self._waiting: deque[bytes] = deque()
+        self._sending = False
+        """A thread sends what waits."""
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        if process is not None:
+            self._poll.register(process, select.POLLIN)
+        self._room = select.poll()
+        self._room.register(sock, select.POLLOUT)
+
+    def send(self, frame: Any) -> None:
+        """Send. That the other end is gone, the receiver finds out."""
+        data = _encoder.encode(frame)
+        with self._lock:
+            if not self._sending and len(data) < AT_ONCE and self._room.poll(0):
+                self._write(data)
+                return
+            self._waiting.append(data)
+            if self._sending:
+                return
+            self._sending = True
+        threading.Thread(target=self._send_waiting, name="perdure-sender", daemon=True).start()
+
+    def _send_waiting(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._sending = False
+                    return
+                data = self._waiting.popleft()
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        length = _LENGTH.pack(len(data))
+        try:
+            if len(data) < AT_ONCE:
+                self._socket.sendall(length + data)
+            else:
+                self._socket.sendall(length)
+                self._socket.sendall(data)
+        except OSError:
+            pass
+
+    def receive(self, seconds: float | None = None) -> Any:
+        """The next frame.
+
+        Raises:
+            Closed: the other end is gone.
+            TimeoutError: it has not come within `seconds`; nothing can be received any more.
+        """
+        until = None if seconds is None else clock_seconds() + seconds
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size, until))
+        return self._decoder.decode(self._read(length, until))
+
+    def _read(self, size: int, until: float | None) -> bytearray:
+        data = bytearray(size)
+        view = memoryview(data)
+        done = 0
+        while done < size:
+            self._await_data(until)
+            try:
+                count = self._socket.recv_into(view[done:])
+            except OSError as error:
+                raise Closed(str(error)) from None
+            if not count:
+                raise Closed("the other end is gone")
+            done += count
+        return data
+
+    def _await_data(self, until: float | None) -> None:
+        ready = dict(self._poll.poll(None if until is None else max(0.0, until - clock_seconds()) * 1000))
+        if not ready:
+            raise TimeoutError
+        # What it had sent before it ended comes first.
+        if self._number not in ready:
+            raise Closed("the other process has ended")
+
+    def close(self) -> None:
+        """Close this end; the other one finds that out."""
+        self._socket.close()
+
+
+def raw(value: Any) -> msgspec.Raw:
+    """The value of an `Answer`."""
+    return msgspec.Raw(_encoder.encode(value))

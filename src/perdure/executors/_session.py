@@ -1,0 +1,443 @@
+"""One body that executes in a pool child, seen from the process that drives its run: an effect, and its conversation.
+
+Everything that the child sends is handled on one thread, in the order in which it was sent; what it writes is on disk
+before the next frame is looked at. See `core.elsewhere` for what has to hold between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from signal import Signals
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ..core.attempts import Final, attempts
+from ..core.calls import run_async
+from ..core.clock import seconds
+from ..core.elsewhere import Between, Failure, Report, StandIn, failed_elsewhere
+from ..core.model import Action, ActionState, CachePut, Kind, Result
+from ..core.scope import THREAD
+from ..core.spec import Backoff, RetryStrategy, TaskSpec
+from ..core.values import decode_error, encode_error
+from ..core.writer import Foreign, Mark
+from ..errors import BodyDiedError, PerdureError, RunStopped, StoreError, TaskTimeoutError, UsageError
+from . import _frames as frames
+from ._tracebacks import frames_of, with_frames
+
+if TYPE_CHECKING:
+    from .process import Child, ProcessPool
+
+log = logging.getLogger("perdure")
+
+
+class Session:
+    """See the module text."""
+
+    def __init__(
+        self,
+        pool: ProcessPool,
+        body: StandIn,
+        spec: TaskSpec,
+        action: Action,
+        inputs: bytes,
+        attempt: int,
+        floor: int,
+        recorded: bool,
+    ) -> None:
+        self.body = body
+        self.spec = spec
+        self.place = False
+        """Whether it counts among those that the pool has at work; kept by the pool."""
+        self.over = False
+        self._pool = pool
+        self._driver = body.driver
+        self._action = action
+        self._inputs = inputs
+        self._attempt = attempt
+        self._floor = floor
+        self._recorded = recorded
+        self._future: Future[tuple[int, Any]] = Future()
+        self._future.set_running_or_notify_cancel()
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._sent = 0
+        self._report = 0
+        self._undrained = set(body.undrained)
+        self._until: float | None = None
+        self._calls: dict[int, _Carried] = {}
+        body.attempt = attempt
+        body.give_up = self._give_up
+
+    # -- as an effect ------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, Any, tuple[int, Any]]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> tuple[int, Any]:
+        self._begin()
+        try:
+            return await asyncio.wrap_future(self._future)
+        except asyncio.CancelledError:
+            if self._driver.stopping:
+                raise RunStopped(self._driver.why_stopped()) from None
+            self.body.close()
+            raise
+
+    def block(self) -> tuple[int, Any]:
+        """See `__await__`; the calling thread blocks."""
+        self._begin()
+        slot = THREAD.slot if asyncio._get_running_loop() is None else None
+        outcome: tuple[int, Any] = self._driver.worker.join(self._future, slot)
+        return outcome
+
+    def _begin(self) -> None:
+        self.body.sleeper(self, True)
+        self.body.check_open()
+        self._pool.submit(self)
+
+    def wake(self) -> None:
+        """The stand-in is closed: from now on, nothing is written, and the child is killed (E3)."""
+        if self._leave():
+            self._future.set_exception(self._driver.stopped_error())
+
+    # -- its child ---------------------------------------------------------------------------------------------
+
+    def assigned(self, child: Child) -> bool:
+        """A child has been found; on the thread that will receive what it sends. Whether it is wanted any more."""
+        body, driver = self.body, self._driver
+        with self._lock:
+            if self.over:
+                return False
+            self._child = child
+        self._sent = 1
+        module = self.spec.fn.__module__
+        child.channel.send(
+            frames.Execute(
+                run=driver.run._replace(inputs=b"", token=b"", value=None),
+                fresh=driver.fresh,
+                target=self.spec.target(),
+                module="" if module == "__main__" else module,
+                action=body.action,
+                name=body.name,
+                label=body.root.label,
+                inputs=self._inputs,
+                attempt=self._attempt,
+                floor=self._floor,
+                recorded=self._recorded,
+                undrained=sorted(self._undrained),
+            )
+        )
+        driver.drained_elsewhere((), (), self._listen)
+        return True
+
+    def _listen(self) -> None:
+        if not self.over and self._tell not in self._driver.listeners:
+            self._driver.listeners.append(self._tell)
+        self._tell()
+
+    def _tell(self) -> None:
+        # Under the driver's lock, so that a later word of it cannot overtake an earlier one. While driving ends, one
+        # child after the other is killed: what those had yet to be handed must not set the others going.
+        self._send(frames.Free(self._report, self._driver.free and not self._driver.stopping))
+
+    def _send(self, frame: Any) -> None:
+        child = self._sending()
+        if child is not None:
+            child.channel.send(frame)
+
+    def _answer(self, ticket: int, value: Any) -> None:
+        self._send(frames.Answer(ticket, frames.raw(value)))
+
+    def _sending(self) -> Child | None:
+        """Count one more frame for the child (E5); `None` if it is not to be sent."""
+        with self._lock:
+            if self.over:
+                return None
+            self._sent += 1
+            self.body.report = None
+            return self._child
+
+    def seconds_left(self) -> float | None:
+        """Until the attempt's timeout."""
+        return None if self._until is None else max(0.0, self._until - seconds())
+
+    def _leave(self, *, kill: bool = True, keep: bool = False) -> bool:
+        """The session ends; `False` if it had ended already. `keep`: the child may have another one."""
+        with self._lock:
+            if self.over:
+                return False
+            self.over = True
+            child = self._child
+        if child is not None and kill:
+            child.kill()
+        elif child is not None and keep:
+            # Before the place is free, or whoever gets that would have another child started.
+            child.keep()
+        self._pool.left(self)
+        self.body.sleeper(self, False)
+        self.body.report = None
+        self._driver.drained_elsewhere((), self._undrained, self._forget)
+        return True
+
+    def _forget(self) -> None:
+        if self._tell in self._driver.listeners:
+            self._driver.listeners.remove(self._tell)
+
+    # -- how it ends -------------------------------------------------------------------------------------------
+
+    def timed_out(self) -> None:
+        """Its `timeout` has passed."""
+        if self._leave():
+            body = self.body
+            body.timed_out = body.abandoned = self._driver.abandoning = True
+            body.close()
+            limit = f"{self.spec.timeout:g} s"
+            error = TaskTimeoutError(f"task {self.spec.name} took longer than its timeout of {limit}")
+            self._future.set_result((Result.ERROR, error))
+
+    def died(self, code: int) -> None:
+        """The child has ended before the body."""
+        if self._leave(kill=False):
+            self.body.close()
+            self._future.set_result((Result.ERROR, self._death(code)))
+
+    def failed(self, error: Exception) -> None:
+        """No child could be started."""
+        if self._leave():
+            self._future.set_result((Result.ERROR, error))
+
+    def _death(self, code: int) -> BodyDiedError:
+        signal = None
+        how = f"with exit code {code}"
+        if code < 0:
+            try:
+                signal = Signals(-code).name
+            except ValueError:
+                signal = f"signal {-code}"
+            how = f"by {signal}"
+        hint = " (the kernel kills so when memory runs out)" if signal == "SIGKILL" else ""
+        return BodyDiedError(
+            f"the process of task {self.spec.name} ended {how}{hint} in attempt {self._attempt}",
+            task=self.spec.name,
+            attempt=self._attempt,
+            exit_code=code if code >= 0 else None,
+            signal=signal,
+        )
+
+    # -- what the child says -----------------------------------------------------------------------------------
+
+    def handle(self, frame: Any) -> bool:
+        """A frame has come. Whether it was the last one."""
+        self.body.report = None
+        if self.over:
+            return False
+        kind = frame.__class__
+        if kind is frames.Ended:
+            return self._ended(frame)
+        try:
+            _HANDLERS[kind](self, frame)
+        except RunStopped:
+            pass
+        except StoreError as error:
+            self._driver.stop(error)
+        return False
+
+    def _ended(self, frame: frames.Ended) -> bool:
+        if not self._leave(kill=False, keep=frame.reusable):
+            return True
+        self._driver.replayed += frame.replayed
+        self._driver.executed += frame.executed
+        if frame.result == Result.VALUE:
+            self._future.set_result((Result.VALUE, frame.data))
+            return True
+        error = with_frames(decode_error(frame.data), frame.frames)
+        failed_elsewhere(error, Failure(frame.data, frame.final, frame.discards))
+        self._future.set_result((Result.ERROR, error))
+        return True
+
+    def _begun(self, frame: frames.Begun) -> None:
+        if self.spec.timeout is not None:
+            self._until = seconds() + self.spec.timeout
+
+    def _entries(self, frame: frames.Entries) -> None:
+        entries = self._driver.worker.store.entries(self._driver.run_id, frame.action)
+        self._answer(frame.ticket, entries if isinstance(entries, list) else list(entries))
+
+    def _actions(self, frame: frames.Actions) -> None:
+        self._answer(frame.ticket, self._driver.worker.store.actions(self._driver.run_id, frame.parent))
+
+    def _cache_get(self, frame: frames.CacheGet) -> None:
+        self._answer(frame.ticket, self._driver.worker.store.cache_get(frame.key))
+
+    def _next_action(self, frame: frames.NextAction) -> None:
+        self._answer(frame.ticket, self._driver.next_action())
+
+    def _source_id(self, frame: frames.SourceId) -> None:
+        self._answer(frame.ticket, self._driver.worker.store.source_id(frame.source))
+
+    def _source_of(self, frame: frames.SourceOf) -> None:
+        self._answer(frame.ticket, self._driver.worker.store.source(frame.id))
+
+    def _commit(self, frame: frames.Commit) -> None:
+        driver = self._driver
+        children = [row.child for row in frame.entries if row.child is not None]
+        rows = Foreign(self.body, frame.entries, frame.actions, frame.states, frame.cache)
+        ended = [row for child in children for row in driver.ended(child)]
+        with self._lock:
+            if self.over:
+                return
+            driver.outbox.append((*ended, rows) if ended else rows)
+        driver.worker.writer.through(driver, rows)
+        for child in children:
+            driver.settled(child)
+        self._answer(frame.ticket, rows.n)
+
+    def _undrained_now(self, frame: frames.Undrained) -> None:
+        self._undrained.update(frame.added)
+        self._undrained.difference_update(frame.removed)
+        self._report = frame.report
+        self._driver.drained_elsewhere(frame.added, frame.removed, self._tell)
+        if self.over:
+            # Since a moment ago, and what it had reported was taken back without this.
+            self._driver.drained_elsewhere((), frame.added, self._tell)
+
+    def _waiting(self, frame: frames.Waiting) -> None:
+        self._pool.waits(self, frame.waits)
+
+    def _quiet(self, frame: frames.Quiet) -> None:
+        if frame.received == self._sent:
+            self.body.report = Report(frame.open, frame.replaying, frame.awaiting, frame.uncalled)
+            self._driver.check_stuck()
+
+    def _give_up(self) -> None:
+        report = self.body.report
+        if report is not None and report.awaiting:
+            self._send(frames.GiveUp(min(report.awaiting)))
+
+    def _stop(self, frame: frames.Stop) -> None:
+        reason = decode_error(frame.error)
+        if not isinstance(reason, PerdureError):
+            reason = PerdureError(f"a pool process could not go on: {reason}")
+        self._driver.stop(reason)
+
+    # -- what is carried out here for the child ----------------------------------------------------------------
+
+    def _call(self, frame: frames.Call) -> None:
+        # What was reported as not called yet is called now; from here on, its own stand-in speaks for it (E4).
+        self._undrained.discard(frame.action.action)
+        try:
+            spec = self._pool.find(frame.target, frame.module, frame.variable) if frame.variable else _spec_of(frame)
+        except UsageError as error:
+            self._carried(frame.ticket, (Result.ERROR, encode_error(error), error, ()))
+            return
+        parent: Any = self.body
+        for action in reversed(frame.within):
+            parent = Between(action, parent)
+        protocol = attempts(
+            self._driver, spec, frame.action, frame.inputs, parent=parent, floor=frame.floor, recorded=frame.recorded
+        )
+        carried = self._calls[frame.ticket] = _Carried(self._driver, frame.action.action)
+        carried.begin(protocol, lambda outcome: self._carried(frame.ticket, outcome))
+
+    def _carried(self, ticket: int, outcome: Final) -> None:
+        self._calls.pop(ticket, None)
+        result, data, live, extra = outcome
+        trace = frames_of(live) if isinstance(live, BaseException) and result == Result.ERROR else []
+        answer = frames.Final(
+            result,
+            data,
+            trace,
+            [(row.action, int(row.result), row.seq) for row in extra if isinstance(row, Mark)],
+            [row for row in extra if isinstance(row, Action)],
+            [row for row in extra if isinstance(row, ActionState)],
+            [row for row in extra if isinstance(row, CachePut)],
+        )
+        self._answer(ticket, answer)
+
+    def _cancel(self, frame: frames.Cancel) -> None:
+        carried = self._calls.pop(frame.ticket, None)
+        if carried is not None:
+            carried.cancel()
+
+
+_HANDLERS: dict[type, Callable[[Session, Any], None]] = {
+    frames.Begun: Session._begun,
+    frames.Entries: Session._entries,
+    frames.Actions: Session._actions,
+    frames.CacheGet: Session._cache_get,
+    frames.NextAction: Session._next_action,
+    frames.SourceId: Session._source_id,
+    frames.SourceOf: Session._source_of,
+    frames.Commit: Session._commit,
+    frames.Undrained: Session._undrained_now,
+    frames.Waiting: Session._waiting,
+    frames.Quiet: Session._quiet,
+    frames.Stop: Session._stop,
+    frames.Call: Session._call,
+    frames.Cancel: Session._cancel,
+}
+
+
+class _Carried:
+    """A call of the child's that is carried out here."""
+
+    def __init__(self, driver: Any, action: int) -> None:
+        self._driver = driver
+        self._action = action
+        self._loop = driver.worker.loop_for(driver)
+        self._task: asyncio.Task[Any] | None = None
+
+    def begin(self, protocol: Any, tell: Callable[[Final], None]) -> None:
+        def done(task: asyncio.Task[Any]) -> None:
+            if task.cancelled():
+                return
+            error = task.exception()
+            if error is None:
+                tell(task.result())
+            elif not isinstance(error, RunStopped):
+                self._driver.stop(error)
+
+        def start() -> None:
+            self._task = self._loop.loop.create_task(run_async(protocol), context=self._loop.loop.empty.copy())
+            self._task.add_done_callback(done, context=self._loop.loop.empty)
+
+        self._loop.soon(start)
+
+    def cancel(self) -> None:
+        """At once: what the child writes next is that it was cancelled, and nothing of its body may follow."""
+        body = self._driver.bodies.get(self._action)
+        if body is not None:
+            body.close()
+        self._loop.soon(self._cancel_task)
+
+    def _cancel_task(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+
+
+class _AsItIs:
+    """Stands for a signature whose values this process has no use for."""
+
+    def decode(self, data: bytes) -> None:
+        """Nothing: only the bytes go on."""
+
+
+def _spec_of(call: frames.Call) -> TaskSpec:
+    retries = call.retries
+    return TaskSpec(
+        kind=Kind.TASK,
+        fn=SimpleNamespace(__module__=call.module),  # type: ignore[arg-type]
+        name=call.name,
+        is_async=False,
+        signature=SimpleNamespace(returns=_AsItIs()),  # type: ignore[arg-type]
+        qualified=lambda: "",
+        retries=RetryStrategy(retries.count, Backoff(*retries.backoff) if retries.backoff is not None else None),
+        timeout=call.timeout,
+        target=lambda: call.target,
+        env_vars=call.env_vars,
+        process=True,
+    )

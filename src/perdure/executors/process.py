@@ -1,0 +1,283 @@
+"""A pool of child processes in which bodies execute, for tasks of environments with `executor="process"`.
+
+A child is a fresh interpreter (`python -m perdure.api.child`), never a fork, and nothing is pickled: it loads the code
+by its name, and all that crosses is what the journal holds. It never opens the store; what it reads and records goes
+over its socket through the process that drives the run (`_session`; `core.elsewhere` says what has to hold).
+
+- C1 a child ends when this process does, however that ends: its socket is closed then, and on Linux the kernel kills
+  it. Until it has ended, nothing that it does is recorded: only this process writes.
+- C2 at most `width` children are at work, not counting those that wait for something durable, which hold no place. So
+  tasks that are nested deeper than the pool is wide do not deadlock.
+- C3 a child executes one body at a time (with all that it calls in the same process), and is then used again for one
+  that wants the same environment variables and directory. One whose body has left threads at work is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..core.elsewhere import StandIn
+from ..core.model import Action
+from ..core.spec import TaskSpec
+from ..errors import PerdureError
+from . import _frames as frames
+from ._session import Session
+
+log = logging.getLogger("perdure")
+
+IDLE_SECONDS = 30.0
+"""How long a child without work stays."""
+
+CLOSED_SECONDS = 5.0
+"""How long a child may live on that cannot be talked to any more."""
+
+Find = Callable[[str, str, str], TaskSpec]
+"""A task by its target, the name of its module and that of its variable."""
+
+
+class Surroundings(NamedTuple):
+    """What a child is started with and cannot change later."""
+
+    environ: dict[str, str]
+    directory: str
+
+
+class ProcessPool:
+    """See the module text. Implements `core.elsewhere.Elsewhere`."""
+
+    def __init__(
+        self, width: int, *, store_id: str, store_url: str, blobs: str, find: Find, idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self.width = width
+        self.idle_seconds = idle_seconds
+        self.find = find
+        self._store = (store_id, store_url, blobs)
+        self._wake = threading.Condition()
+        self._queue: deque[Session] = deque()
+        self._idle: list[Child] = []
+        self._working = 0
+        self._started = False
+        self._closed = False
+
+    def execution(
+        self, body: StandIn, spec: TaskSpec, action: Action, inputs: bytes, attempt: int, floor: int, *, recorded: bool
+    ) -> Session:
+        """See `Elsewhere`."""
+        return Session(self, body, spec, action, inputs, attempt, floor, recorded)
+
+    # -- places ------------------------------------------------------------------------------------------------
+
+    def submit(self, session: Session) -> None:
+        """Find a place and a child for it, in turn."""
+        with self._wake:
+            self._queue.append(session)
+            if not self._started:
+                self._started = True
+                # One thread for as long as the process lives: Linux kills a child when the *thread* that started it
+                # ends.
+                threading.Thread(target=self._staff, name="perdure-processes", daemon=True).start()
+            self._wake.notify()
+
+    def left(self, session: Session) -> None:
+        """It is over, or gave up waiting for its turn."""
+        with self._wake:
+            if session in self._queue:
+                self._queue.remove(session)
+            self._free(session)
+
+    def waits(self, session: Session, waits: bool) -> None:
+        """Whether its child has nothing to do but to wait. One that goes on does not queue for a place again."""
+        with self._wake:
+            if waits:
+                self._free(session)
+            elif not session.place and not session.over:
+                session.place = True
+                self._working += 1
+
+    def _free(self, session: Session) -> None:
+        # Called with the lock held.
+        if session.place:
+            session.place = False
+            self._working -= 1
+            self._wake.notify()
+
+    def _staff(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._queue and self._working < self.width):
+                    self._wake.wait()
+                session = self._queue.popleft()
+                session.place = True
+                self._working += 1
+            try:
+                child = self._child_for(Surroundings({**os.environ, **session.spec.env_vars}, os.getcwd()))
+            except Exception as error:
+                session.failed(
+                    PerdureError(f"no process could be started for the body of {session.spec.name}: {error}")
+                )
+            else:
+                child.sessions.put(session)
+
+    def _child_for(self, wanted: Surroundings) -> Child:
+        with self._wake:
+            # The one that was used last, as its memory is warm.
+            for child in reversed(self._idle):
+                if child.surroundings == wanted:
+                    self._idle.remove(child)
+                    return child
+        child = Child(self, wanted)
+        child.begin(self._hello())
+        return child
+
+    def _hello(self) -> frames.Hello:
+        store_id, store_url, blobs = self._store
+        return frames.Hello(
+            path=list(sys.path),
+            argv=list(sys.argv),
+            store_id=store_id,
+            store_url=store_url,
+            blobs=blobs,
+            log_level=log.getEffectiveLevel(),
+        )
+
+    def again(self, session: Session) -> None:
+        """Its child had died before it was asked for anything."""
+        with self._wake:
+            self._free(session)
+            if not session.over:
+                self._queue.appendleft(session)
+                self._wake.notify()
+
+    # -- children without work ---------------------------------------------------------------------------------
+
+    def returned(self, child: Child) -> bool:
+        """A child has ended its body and could have another. Whether it is kept."""
+        with self._wake:
+            if self._closed:
+                return False
+            self._idle.append(child)
+            if len(self._idle) > self.width:
+                self._idle.pop(0).sessions.put(None)
+            return True
+
+    def retired(self, child: Child) -> bool:
+        """A child has been without work for long. Whether it may go: it may have been given some just now."""
+        with self._wake:
+            if child in self._idle:
+                self._idle.remove(child)
+                return True
+            return False
+
+    def close(self) -> None:
+        """End the children without work; the others end with the runs that they work for."""
+        with self._wake:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.sessions.put(None)
+
+
+class Child:
+    """A child process, and the thread that talks to it."""
+
+    def __init__(self, pool: ProcessPool, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
+        self.sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
+        self._pool = pool
+        self._kept = False
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable, *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
+                        "-P", "-m", "perdure.api.child", str(theirs.fileno()), str(os.getpid()),
+                    ],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env=surroundings.environ,
+                    cwd=surroundings.directory,
+                )  # fmt: skip
+            except BaseException:
+                ours.close()
+                raise
+        self.pid = self._process.pid
+        # Elsewhere than on Linux, its death is known by the socket alone.
+        self._ended = os.pidfd_open(self.pid) if sys.platform == "linux" else None
+        self.channel = frames.Channel(ours, frames.ToParent, self._ended)
+
+    def begin(self, hello: frames.Hello) -> None:
+        """Start the thread."""
+        name = f"perdure-child-{self.pid}"
+        threading.Thread(target=self._main, args=(hello,), name=name, daemon=True).start()
+
+    def kill(self) -> None:
+        """SIGKILL; from any thread."""
+        self._process.kill()
+
+    def keep(self) -> None:
+        """Its body has ended well."""
+        self._kept = self._pool.returned(self)
+
+    def _main(self, hello: frames.Hello) -> None:
+        self.channel.send(hello)
+        fresh = True
+        while (session := self._next()) is not None:
+            if not self._serve(session, fresh):
+                break
+            fresh = False
+        self.channel.close()
+        self._process.wait()
+        if self._ended is not None:
+            os.close(self._ended)
+
+    def _exit_code(self) -> int:
+        try:
+            return self._process.wait(CLOSED_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Its body has closed the socket under it.
+            self.kill()
+            return self._process.wait()
+
+    def _next(self) -> Session | None:
+        while True:
+            try:
+                return self.sessions.get(timeout=self._pool.idle_seconds)
+            except queue.Empty:
+                if self._pool.retired(self):
+                    return None
+
+    def _serve(self, session: Session, fresh: bool) -> bool:
+        """Have one body executed; whether the child can be given another."""
+        heard = self._kept = False
+        try:
+            if not session.assigned(self):
+                return self._pool.returned(self)
+            while True:
+                frame = self.channel.receive(session.seconds_left())
+                heard = True
+                if session.handle(frame):
+                    return self._kept
+        except TimeoutError:
+            session.timed_out()
+        except frames.Closed:
+            code = self._exit_code()
+            if heard or fresh:
+                session.died(code)
+            else:
+                self._pool.again(session)
+            return False
+        except BaseException as error:
+            log.exception("what a pool process has sent could not be handled")
+            session.failed(PerdureError(f"a pool process could not be understood: {error}"))
+        self.kill()
+        return False

@@ -1,0 +1,59 @@
+"""P1, P4, P5: named interleavings with every body in a process of the pool; the process that drives is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.crash.harness import Hosts, run_parallel
+from tests.crash.test_named_interleavings import CASES, explorer_for
+
+
+@pytest.fixture(scope="module")
+def pool_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Warm processes whose workflows are declared with `executor="process"`."""
+    found = Hosts(tmp_path_factory.mktemp("pool-hosts"), extra_env={"LAB_EXECUTOR": "process"})
+    yield found
+    found.close()
+
+
+PICKED = """
+    children:async_child_from_sync_body children:late_sibling children:sync_trace_called_on_the_loop
+    gather:gather_times_and_sleeps generators:async_generators generators:generators map:map_sync
+    more:child_cancelled more:child_cancelled_from_outside more:many_at_once more:task_timeout_retried
+    races:race_loser_kept retries:child_fails_under_retrying_parent retries:retries_with_backoff
+    tasks:task_group_failing_sibling threads:to_thread_with_durable_calls timeouts:asyncio_timeout_fallback
+    timeouts:durable_timeout_sync tools:two_consumers_one_queue
+""".split()  # noqa: SIM905 - a list literal would take a line for each name
+"""Those in which processes meet; the others differ only inside of one."""
+KILLS = ("3:before", "4:after", "6:after")
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_killed_in_the_middle(pool_hosts: Hosts, place: Path, name: str) -> None:
+    """P1, P4."""
+    explorer = explorer_for(pool_hosts, place, name)
+    explorer.undisturbed()
+    run_parallel([partial(explorer.one_kill, point) for point in KILLS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PICKED])
+def test_the_others(pool_hosts: Hosts, place: Path, name: str) -> None:
+    """P1, P4."""
+    explorer_for(pool_hosts, place, name).one_kill("4:after")
+
+
+def test_slow_disk(pool_hosts: Hosts, place: Path) -> None:
+    """P1, P4: where a thread of its own commits, in both processes."""
+    names = ("gather:gather_times_and_sleeps", "children:async_child_from_sync_body", "map:map_sync")
+    explorers = [explorer_for(pool_hosts, place, name, slow=0.006) for name in names]
+    run_parallel([partial(explorer.one_kill, "4:after") for explorer in explorers])
+
+
+def test_killed_again_and_again(pool_hosts: Hosts, place: Path) -> None:
+    """P1, P4: each process at one of its first writes, until one ends by itself."""
+    explorer = explorer_for(pool_hosts, place, "children:nested_sync_children")
+    assert explorer.chain("2:after", "3:before", "4:after") >= 3

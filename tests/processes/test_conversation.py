@@ -1,0 +1,189 @@
+"""The two ends of a child's socket, without a child."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import traceback
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from perdure.core.elsewhere import Report, StandIn
+from perdure.errors import RunStopped
+from perdure.executors import _frames as frames
+from perdure.executors._inner import Connection
+from perdure.executors._session import Session
+from perdure.executors._tracebacks import frames_of, with_frames
+
+Ends = tuple[frames.Channel, frames.Channel]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    one, two = socket.socketpair()
+    outer, inner = frames.Channel(one, frames.ToParent), frames.Channel(two, frames.ToChild)
+    yield outer, inner
+    outer.close()
+    inner.close()
+
+
+def test_frames_arrive_whole_and_in_order(ends: Ends) -> None:
+    outer, inner = ends
+    big = frames.Ended(0, os.urandom(3 * 2**20), False, [], [], 0, 0, True)
+
+    def send() -> None:
+        inner.send(frames.Begun())
+        inner.send(big)
+        inner.send(frames.Waiting(True))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert [outer.receive(5) for _ in range(3)] == [frames.Begun(), big, frames.Waiting(True)]
+    sender.join(5)
+
+
+def test_sending_never_waits_for_the_other_end(ends: Ends) -> None:
+    outer, inner = ends
+    count = 50_000
+    for number in range(count):
+        outer.send(frames.Free(number, True))
+    assert [inner.receive(5).report for _ in range(count)] == list(range(count))
+
+
+def test_an_end_that_is_gone(ends: Ends) -> None:
+    outer, inner = ends
+    with pytest.raises(TimeoutError):
+        outer.receive(0.01)
+    inner.send(frames.Begun())
+    inner.close()
+    assert outer.receive() == frames.Begun()
+    with pytest.raises(frames.Closed):
+        outer.receive()
+    outer.send(frames.Free(0, True))
+
+
+def test_a_traceback_is_rebuilt_with_its_files_lines_and_names() -> None:
+    def fails() -> None:
+        raise KeyError("far away")
+
+    with pytest.raises(KeyError) as caught:
+        fails()
+    found = frames_of(caught.value)
+    text = "".join(traceback.format_exception(with_frames(KeyError("far away"), found)))
+    assert 'raise KeyError("far away")' in text
+    assert "in fails" in text
+    assert [name for _, _, name in found] == [frame.f_code.co_name for frame, _ in
+                                              traceback.walk_tb(caught.value.__traceback__)]  # fmt: skip
+
+
+class Driver:
+    """As much of one as a session needs."""
+
+    def __init__(self) -> None:
+        self.outbox: list[Any] = []
+        self.listeners: list[Any] = []
+        self.stopping = False
+        self.free = True
+        self.checked = 0
+        self.worker = SimpleNamespace(writer=SimpleNamespace(through=lambda driver, rows: None))
+
+    def ended(self, action: int) -> list[Any]:
+        return []
+
+    def drained_elsewhere(self, added: Any, removed: Any, tell: Any) -> None:
+        tell()
+
+    def stopped_error(self) -> BaseException:
+        return RuntimeError("stopped")
+
+    def check_stuck(self) -> None:
+        self.checked += 1
+
+
+class Pool:
+    """Likewise."""
+
+    def submit(self, session: Session) -> None: ...
+
+    def left(self, session: Session) -> None: ...
+
+    def waits(self, session: Session, waits: bool) -> None: ...
+
+
+@pytest.fixture
+def session() -> Session:
+    driver: Any = Driver()
+    pool: Any = Pool()
+    body = StandIn(driver, 1, "task", SimpleNamespace(soon=lambda *_: None), floor=0, label=None)  # type: ignore[arg-type]
+    return Session(pool, body, SimpleNamespace(timeout=None), None, b"", 1, 0, False)  # type: ignore[arg-type]
+
+
+def test_nothing_is_written_for_a_stand_in_that_is_closed(session: Session) -> None:
+    """E3: whatever is still on its way when the body is closed."""
+    session._begin()
+    commit = frames.Commit(1, [], [], [], [])
+    session.handle(commit)
+    driver: Any = session.body.driver
+    assert len(driver.outbox) == 1
+    session.body.close()
+    session.handle(commit)
+    session._commit(commit)  # one that was being handled at that moment
+    assert len(driver.outbox) == 1
+
+
+def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: Session) -> None:
+    """E5."""
+    body, driver = session.body, session.body.driver
+    session._child = SimpleNamespace(channel=SimpleNamespace(send=lambda frame: None))  # type: ignore[assignment]
+    assert not body.quiet()
+    session.handle(frames.Quiet(0, [1, 5], 0, [], []))
+    assert body.quiet()
+    assert body.stands_for() == {1, 5}
+    assert driver.checked == 1  # type: ignore[attr-defined]
+    session._tell()
+    assert not body.quiet()
+    session.handle(frames.Quiet(0, [1, 5], 0, [], []))
+    assert not body.quiet(), "as of before that word"
+    session.handle(frames.Quiet(1, [1, 5], 0, [], []))
+    assert body.quiet()
+    session.handle(frames.Waiting(True))
+    assert body.report is None
+    body.report = Report([1], 2, [7], [])
+    assert body.idle_replaying
+    assert not body.awaits_cancellation()
+
+
+def test_nobody_is_set_going_while_driving_ends(session: Session) -> None:
+    """P5: children are killed one by one, and what the first had yet to be handed held the others back."""
+    posted: list[Any] = []
+    session._child = SimpleNamespace(channel=SimpleNamespace(send=posted.append))  # type: ignore[assignment]
+    session._tell()
+    session.body.driver.stopping = True  # type: ignore[misc]
+    session._tell()
+    assert [frame.free for frame in posted] == [True, False]
+
+
+def test_what_a_body_has_left_behind_says_nothing_in_the_time_of_the_next(ends: Ends) -> None:
+    outer, inner = ends
+    connection = Connection(inner)
+    first = connection.next_turn()
+    assert connection.tell(frames.Waiting(True), first)
+    end = frames.Ended(0, b"", False, [], [], 0, 0, True)
+    connection.next_turn(end)
+    assert not connection.tell(frames.Waiting(False), first)
+    connection.next_turn()
+    with pytest.raises(RunStopped):
+        connection.ask(frames.NextAction, int, first)
+    connection.tell(frames.Begun())
+    assert [outer.receive(5) for _ in range(3)] == [frames.Waiting(True), end, frames.Begun()]
+
+
+def test_a_session_that_is_given_up_before_it_has_a_child_needs_none(session: Session) -> None:
+    session._begin()
+    session.body.close()
+    assert not session.assigned(SimpleNamespace())  # type: ignore[arg-type]
+    assert session.body.driver.listeners == []

@@ -1,0 +1,222 @@
+"""P1, P2, P3, P5, P6, P7: the process that drives is killed, aborted or fenced while its children execute."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.processes.flows import marks
+from tests.processes.test_processes import gone
+
+from perdure.core.values import ANY
+
+FLOWS = Path(__file__).with_name("flows.py")
+
+
+class Project:
+    """A directory with one run, `r`, and the processes that drive it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store = directory / "perdure.db"
+        self.path = str(directory / "marks")
+        self.script = FLOWS
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, task: str, *args: object) -> subprocess.Popen[str]:
+        command = [sys.executable, str(self.script), str(self.store), task, *map(repr, args)]
+        found = subprocess.Popen(
+            command, cwd=self.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PERDURE_PROCESSES": "2"},
+        )  # fmt: skip
+        self.started.append(found)
+        return found
+
+    def end(self, task: str, *args: object) -> str:
+        """Start it, and wait for its result."""
+        out, err = self.start(task, *args).communicate(timeout=60)
+        assert out, err
+        return out.strip()
+
+    def fail(self, task: str, *args: object) -> str:
+        """Start it, and wait for its failure."""
+        process = self.start(task, *args)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 1, out
+        return err
+
+    def kill(self) -> None:
+        self.started[-1].kill()
+        self.started[-1].communicate(timeout=10)
+
+    def recorded(self) -> set[str]:
+        """The notes whose outcome is in the journal."""
+        connection = sqlite3.connect(self.store)
+        try:
+            rows = connection.execute("SELECT inputs FROM entries WHERE name = 'note' AND result = 0").fetchall()
+        finally:
+            connection.close()
+        return {ANY.decode(inputs)["text"] for (inputs,) in rows}
+
+    def pids(self, *paths: str) -> set[int]:
+        return {int(pid) for path in paths for pid, _ in marks(path)}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    found = Project(tmp_path)
+    yield found
+    for process in found.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("notes", [1, 4, 7, 10])
+def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
+    a, b = project.path + ".a", project.path + ".b"
+    project.start("two_lines", project.path, 0.03)
+    until(lambda: len(marks(a)) + len(marks(b)) >= notes)
+    project.kill()
+    assert all(gone(pid) for pid in project.pids(a, b))
+    before = {path: len(marks(path)) for path in (a, b)}
+    connection = sqlite3.connect(project.store)
+    recorded = connection.execute("SELECT action, count(*) FROM entries WHERE name = 'note' GROUP BY 1").fetchall()
+    connection.close()
+    assert project.end("two_lines", project.path, 0.03) == str([list(range(6))] * 2)
+    # What was not recorded runs again, and nothing else does.
+    again = sum(len(marks(path)) - before[path] for path in (a, b))
+    assert again == 12 - sum(count for _, count in recorded)
+    assert all(gone(pid) for pid in project.pids(a, b))
+
+
+def test_a_child_that_never_lets_go_of_the_interpreter_ends_too(project: Project) -> None:
+    project.start("holds_the_interpreter", project.path)
+    until(lambda: marks(project.path))
+    project.kill()
+    assert all(gone(pid) for pid in project.pids(project.path))
+
+
+def test_a_sleep_ends_after_its_time_over_all_processes(project: Project) -> None:
+    begun = time.monotonic()
+    project.start("naps", 2.0)
+    until(project.store.exists)
+    time.sleep(1.2)
+    project.kill()
+    assert 2.0 <= float(project.end("naps", 2.0)) < 30
+    assert time.monotonic() - begun < 20
+
+
+def test_nothing_is_recorded_after_the_run_is_aborted_and_its_children_end(project: Project) -> None:
+    process = project.start("steps", project.path, 1000, 0.02)
+    until(lambda: len(marks(project.path)) >= 3)
+    command = [sys.executable, "-m", "perdure", "abort", "r"]
+    subprocess.run(command, check=True, cwd=project.directory, env={**os.environ, "PERDURE_STORE": str(project.store)})
+    recorded = project.recorded()
+    assert "RunAbortedError" in process.communicate(timeout=20)[1]
+    assert project.recorded() == recorded
+    assert all(gone(pid) for pid in project.pids(project.path))
+
+
+def test_nothing_is_recorded_once_another_process_has_the_run(project: Project) -> None:
+    process = project.start("steps", project.path, 1000, 0.02)
+    until(lambda: len(marks(project.path)) >= 3)
+    connection = sqlite3.connect(project.store)
+    with connection:
+        connection.execute("UPDATE runs SET token = randomblob(16), worker = 'another'")
+    recorded = project.recorded()
+    assert "LeaseLostError" in process.communicate(timeout=20)[1]
+    assert project.recorded() == recorded
+    assert all(gone(pid) for pid in project.pids(project.path))
+    connection.close()
+
+
+def test_ctrl_c_ends_the_children_and_the_run_can_be_continued(project: Project) -> None:
+    process = project.start("two_lines", project.path, 0.05)
+    a, b = project.path + ".a", project.path + ".b"
+    until(lambda: marks(a) and marks(b))
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
+    assert all(gone(pid) for pid in project.pids(a, b))
+    assert project.end("two_lines", project.path, 0.05) == str([list(range(6))] * 2)
+
+
+def test_a_mismatch_in_a_child_is_the_runs(project: Project) -> None:
+    project.start("by_luck", project.path)
+    until(lambda: marks(project.path)[1:])
+    project.kill()
+    err = project.fail("by_luck", project.path)
+    assert "NonDeterminismError" in err
+    assert "expected: trace note" in err
+    assert "received: trace note" in err
+
+
+@pytest.mark.parametrize("task", ["calls_by_luck", "far_calls_by_luck"])
+def test_an_open_call_that_is_not_made_again_is_a_mismatch(project: Project, task: str) -> None:
+    project.start(task, project.path)
+    until(lambda: marks(project.path))
+    project.kill()
+    assert "not called again" in project.fail(task, project.path)
+
+
+@pytest.mark.parametrize(("luck", "line"), [("near", "far"), ("far", "near"), ("far", "far")])
+def test_nothing_new_starts_in_one_process_before_a_mismatch_in_another_is_found(
+    project: Project, luck: str, line: str
+) -> None:
+    """P5: a body that has been handed all that it had recorded waits for those that have not, wherever they are."""
+    project.start("beside_late_luck", project.path, luck, line)
+    steps = project.path + ".steps"
+    until(lambda: marks(project.path) and len(marks(steps)) >= 5)
+    until(lambda: any(text.startswith("luck") for text in project.recorded()))
+    project.kill()
+    assert all(gone(pid) for pid in project.pids(project.path, steps))
+    recorded = sum(text.startswith("step") for text in project.recorded())
+    before = len(marks(steps))
+    assert "NonDeterminismError" in project.fail("beside_late_luck", project.path, luck, line)
+    assert len(marks(steps)) == before, f"{recorded} were recorded"
+
+
+EDITED = """
+import sys
+import perdure
+
+env = perdure.TaskEnvironment(name="edited", executor="process")
+
+@perdure.trace
+def note(path: str, text: str) -> str:
+    with open(path, "a") as stream:
+        stream.write(f"0 {text}\\n")
+    return text
+
+@env.task
+def main(path: str) -> list[str]:
+    return [note(path, "one"), STEP, note(path, "three")]
+
+if __name__ == "__main__":
+    perdure.init(store=sys.argv[1])
+    print(perdure.with_runcontext(name="r").run(main, eval(sys.argv[3])).result)
+"""
+
+
+def test_edited_code_reuses_what_still_fits(project: Project, tmp_path: Path) -> None:
+    project.script = tmp_path / "edited.py"
+    project.script.write_text(EDITED.replace("STEP", "[0 / 0]"))
+    assert "ZeroDivisionError" in project.fail("main", project.path)
+    project.script.write_text(EDITED.replace("STEP", 'note(path, "two")'))
+    command = [sys.executable, "-m", "perdure", "resume", "r"]
+    subprocess.run(command, check=True, cwd=project.directory, env={**os.environ, "PERDURE_STORE": str(project.store)})
+    assert [text for _, text in marks(project.path)] == ["one", "two", "three"]

@@ -1,0 +1,286 @@
+"""`executor="process"` with real processes: values and failures as anywhere, deaths, timeouts, places, surroundings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.processes import flows
+
+import perdure
+from perdure import errors, runtime
+from perdure.core.values import describe_error
+
+pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PERDURE_PROCESSES", "2")
+    monkeypatch.chdir(tmp_path)
+    perdure.init(store=tmp_path / "perdure.db")
+    yield
+    perdure.init()
+
+
+def run(task: Any, *args: Any) -> Any:
+    return perdure.run(task, *args).result
+
+
+def gone(pid: int) -> bool:
+    """Whether that process has ended, at the latest very soon."""
+    for _ in range(100):
+        try:
+            with open(f"/proc/{pid}/stat") as stream:
+                if stream.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+# -- values and failures ---------------------------------------------------------------------------------------
+
+
+def test_a_body_executes_in_another_process_and_the_next_one_in_the_same() -> None:
+    first = run(flows.pid)
+    assert first != os.getpid()
+    assert run(flows.apid) == first
+
+
+@pytest.mark.parametrize("value", [None, 0, "", "text", 2**100, [1, {"a": (2, b"3")}], {1, 2}, float("inf")])
+def test_values_come_back_as_they_were(value: Any) -> None:
+    found = run(flows.echo, value)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_classes_of_the_users_come_back() -> None:
+    assert run(flows.point, flows.Point(1, 2.5)) == flows.Point(2, 2.5)
+
+
+def test_large_values_cross_both_ways() -> None:
+    data = random.Random(1).randbytes(5 * 2**20)
+    assert run(flows.big, data) == bytes(reversed(data))
+
+
+def test_a_failure_keeps_its_class_its_attributes_its_cause_and_the_text_of_its_traceback() -> None:
+    with pytest.raises(flows.OwnError) as caught:
+        run(flows.raises, "own")
+    error = caught.value
+    assert (error.code, error.hint, str(error)) == (7, "left", "code 7")
+    assert isinstance(error.__cause__, KeyError)
+    entry = caught.traceback[-1]
+    assert entry.name == "raises"
+    assert str(entry.path) == flows.__file__
+    assert "raise OwnError" in str(entry.statement)
+    row = error.run.row  # type: ignore[attr-defined]
+    assert "flows.py" in describe_error(row.value)[2]
+    assert "raise OwnError" in describe_error(row.value)[2]
+
+
+def test_groups_exits_and_stray_cancellations_are_failures() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        run(flows.raises, "group")
+    assert [type(member) for member in caught.value.exceptions] == [ValueError, flows.OwnError]
+    with pytest.raises(SystemExit) as left:
+        run(flows.raises, "exit")
+    assert left.value.code == 4
+    with pytest.raises(asyncio.CancelledError):
+        run(flows.raises, "cancelled")
+
+
+def test_a_value_that_does_not_fit_is_that_failure() -> None:
+    with pytest.raises(errors.ValueMismatchError, match="int"):
+        run(flows.misfit)
+
+
+def test_a_failure_that_is_final_is_not_tried_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "marks")
+    with pytest.raises(flows.OwnFinalError):
+        run(flows.final, path)
+    assert len(flows.marks(path)) == 1
+
+
+# -- deaths ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "signal"), [("segfault", None, "SIGSEGV"), ("exit", 3, None), ("kill", None, "SIGKILL")]
+)
+def test_a_child_that_dies_fails_only_its_attempt(how: str, code: int | None, signal: str | None) -> None:
+    assert run(flows.near_dies, how) == f"far.dies 1 {code} {signal}"
+    with pytest.raises(errors.BodyDiedError, match=r"far\.dies.*attempt 1") as caught:
+        run(flows.dies, how)
+    assert (caught.value.exit_code, caught.value.signal) == (code, signal)
+    assert run(flows.echo, 1) == 1
+
+
+def test_a_death_is_seen_though_a_fork_of_the_child_lives_on() -> None:
+    begun = time.monotonic()
+    with pytest.raises(errors.BodyDiedError):
+        run(flows.dies_before_its_fork)
+    assert time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize("how", ["segfault", "exit", "kill"])
+def test_retries_count_deaths_and_reuse_what_was_recorded(tmp_path: Path, how: str) -> None:
+    path = str(tmp_path / "marks")
+    assert run(flows.dies_twice, path, how) == "True 3"
+    assert [text for _, text in flows.marks(path)] == ["once", "attempt", "attempt", "attempt"]
+
+
+# -- time ------------------------------------------------------------------------------------------------------
+
+
+def test_a_timeout_kills_the_child(tmp_path: Path) -> None:
+    path = str(tmp_path / "marks")
+    with pytest.raises(errors.TaskTimeoutError, match=r"0\.5 s"):
+        run(flows.too_long, path)
+    assert gone(int(flows.marks(path)[0][0]))
+
+
+def test_a_timeout_is_retried_with_what_was_recorded(tmp_path: Path) -> None:
+    path = str(tmp_path / "marks")
+    assert run(flows.too_long_at_first, path) == "done"
+    assert [text for _, text in flows.marks(path)] == ["kept", "attempt", "attempt"]
+
+
+def test_a_durable_sleep_in_a_child() -> None:
+    assert 0.2 <= run(flows.naps, 0.2) < 2
+
+
+@pytest.mark.parametrize(
+    ("task", "answer"),
+    [
+        (flows.cancelled_by_timeout, "late"),
+        (flows.far_cancelled_by_timeout, "late"),
+        (flows.cancelled_by_group, "group ended"),
+    ],
+)
+def test_a_cancelled_body_is_killed_at_once(tmp_path: Path, task: Any, answer: str) -> None:
+    path = str(tmp_path / "marks")
+    assert run(task, path) == answer
+    assert gone(int(flows.marks(path)[0][0]))
+    assert run(flows.echo, "next") == "next"
+
+
+# -- places ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [flows.burn_many, flows.burn_many_async])
+def test_map_uses_all_places_at_once(task: Any) -> None:
+    run(flows.gather_many, 4)  # children are warm
+    begun = time.monotonic()
+    pids = run(task, 50, 0.04)
+    took = time.monotonic() - begun
+    assert len(set(pids)) == 2
+    assert min(pids.count(pid) for pid in set(pids)) >= 10
+    assert took < 50 * 0.04 * 3
+
+
+def test_gather_of_many() -> None:
+    assert run(flows.gather_many, 100) == list(range(100))
+
+
+@pytest.mark.parametrize("task", [flows.deep, flows.deep_sync])
+def test_bodies_that_wait_hold_no_place(task: Any) -> None:
+    pids = run(task, 5)
+    assert len(set(pids)) == 6
+
+
+def test_bodies_that_sleep_hold_no_place() -> None:
+    begun = time.monotonic()
+    assert all(slept >= 2 for slept in run(flows.nap_many, 8, 2.0))
+    assert time.monotonic() - begun < 8
+
+
+def test_every_kind_of_durable_call_works_in_a_child(tmp_path: Path) -> None:
+    path = str(tmp_path / "marks")
+    ran = perdure.run(flows.tells_everything, path)
+    found = ran.result
+    far_pid = int(flows.marks(path)[0][0])
+    assert found[0] == "first"
+    assert found[1] == [1, far_pid]
+    assert found[2] == [0, 1, 2]
+    assert found[3] is True
+    assert found[7] == ["a", "b"]
+    assert found[8] == [ran.name, "far.everything", 1, 1]
+    shown = {row.name: row.label for row in runtime.worker().store.entries(ran.row.id)}
+    assert shown["anote"] == "all"
+
+
+# -- surroundings ----------------------------------------------------------------------------------------------
+
+
+def test_environment_variables_are_set_in_the_child_only() -> None:
+    assert run(flows.dresses) == ["blue", None, None]
+
+
+def test_what_a_body_prints_is_out_before_its_caller_goes_on(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    run(flows.prints, "words")
+    assert capfd.readouterr().out == "words\nunfinished"
+
+
+def test_the_store_is_not_open_in_a_child() -> None:
+    with pytest.raises(errors.UsageError, match="only the process that drives"):
+        run(flows.looks_at_runs)
+
+
+def test_files_cross(tmp_path: Path) -> None:
+    assert run(flows.passes_files, "inside") == "inside"
+    perdure.init(store="memory://")
+    assert run(flows.passes_files, "inside") == "inside"
+
+
+def test_code_that_another_process_cannot_load_is_refused_at_the_call() -> None:
+    @flows.far.task
+    def inner() -> int:
+        return 1
+
+    assert inner() == 1
+    with pytest.raises(errors.UsageError, match="defined inside a function"):
+        run(inner)
+
+
+def test_nothing_of_it_is_loaded_by_who_has_no_such_task() -> None:
+    code = (
+        "import sys, perdure\n"
+        "@perdure.TaskEnvironment('e').task\n"
+        "def one() -> int: return 1\n"
+        "perdure.init(store='memory://')\n"
+        "perdure.run(one)\n"
+        "print([m for m in sys.modules if m.startswith('perdure.executors._') or m == 'perdure.core.elsewhere'])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_an_unknown_executor_is_refused() -> None:
+    with pytest.raises(errors.UsageError, match="'local' or 'process'"):
+        perdure.TaskEnvironment(name="x", executor="cloud")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["0", "many", "-1"])
+def test_a_number_of_processes_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PERDURE_PROCESSES", text)
+    with pytest.raises(errors.UsageError, match="PERDURE_PROCESSES"):
+        run(flows.pid)
+
+
+def test_children_end_with_the_store(tmp_path: Path) -> None:
+    pid = run(flows.pid)
+    perdure.init(store=tmp_path / "other.db")
+    assert gone(pid)
