@@ -307,6 +307,8 @@ class _Grown:
                 rows.setdefault(action.parent, []).append(action)
 
     def _mark(self, entry: Entry) -> None:
+        if entry.result == Result.NOTE:
+            return
         if entry.result == Result.LOOSEN:
             loose = {row.n for row in self._rows.get(entry.action, ()) if isinstance(row, Entry) and row.n >= entry.seq}
             self._earlier |= loose - self._discarded

@@ -113,6 +113,9 @@ def _attempts(
         body = driver.open_body(
             parent, action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded, kind=kind
         )
+        if continues:
+            continues = False
+            body.resume()
         try:
             if deadline is not None:
                 # Nothing of this body can be asked for before that is over, and nobody else has to wait for it.
@@ -147,7 +150,7 @@ def _attempts(
             if attached is not None:
                 stored = attached.stored
             if driver.stopping:
-                raise RunStopped(driver.why_stopped())
+                raise driver.stopped_error()
             if outcome == Result.VALUE:
                 try:
                     data, copy = _returned(spec, value)
@@ -155,13 +158,13 @@ def _attempts(
                     outcome, value = Result.ERROR, misfit
                 else:
                     if driver.ended_unasked(body):
-                        raise RunStopped(driver.why_stopped())
+                        raise driver.stopped_error()
                     extra = driver.ended(action.action)
                     if attached is not None and attached.cached_under is not None:
                         extra.append(CachePut(attached.cached_under, data, driver.worker.clock.wall()))
                     return Result.VALUE, data, copy, tuple(extra)
             elif body.idle_replaying and driver.ended_unasked(body):
-                raise RunStopped(driver.why_stopped())
+                raise driver.stopped_error()
         finally:
             driver.close_body(body)
         error = value
@@ -346,7 +349,7 @@ class Attached:
 
         if self.body.stopped:
             # The attempt has timed out, say, and its row is another's by now.
-            raise RunStopped(self.body.driver.why_stopped())
+            raise self.body.driver.stopped_error()
         row = _state(self._row, self.attempt, self._failures, self._limit, self.stored, state)
         self.stored = True
         await Durable(self.body, row)
@@ -362,7 +365,7 @@ class Attached:
     def suspend(self, reason: PerdureError) -> NoReturn:
         """See `Detached`."""
         self.body.driver.stop(reason)
-        raise RunStopped(self.body.driver.why_stopped())
+        raise self.body.driver.stopped_error()
 
 
 # -- executing a body ------------------------------------------------------------------------------------------
@@ -419,7 +422,7 @@ class Execute:
             outcome = await future
         except asyncio.CancelledError as error:
             if body.driver.stopping:
-                raise RunStopped(body.driver.why_stopped()) from None
+                raise body.driver.stopped_error() from None
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 body.close()
@@ -509,7 +512,7 @@ class Execute:
             return Result.ERROR, self._timeout_error()
         except asyncio.CancelledError as error:
             if body.driver.stopping:
-                raise RunStopped(body.driver.why_stopped()) from None
+                raise body.driver.stopped_error() from None
             return Result.ERROR, error
 
     def _inline(self, context: Context) -> tuple[int, Any]:

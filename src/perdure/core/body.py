@@ -18,6 +18,9 @@ module keeps that rule, live and on replay, for event-loop tasks and threads ali
 - B7 the same where a timeout of asyncio's led to no call, but only to other values: how many had run out when an
   outcome was delivered is noted in the entry that is recorded next (`Entry.races`).
 - B8 conversely, a recorded outcome whose turn it is goes before any plain timer: replay may be slower than life was.
+- B9 what was under way when the body was left (a sleep whose time has come since) is not delivered before all else that
+  was under way has been called again, as long as a timer is pending that may lead there; nor, in a body that was
+  parked, before nothing unrecorded is pending any more, as nothing was when it was parked.
 
 Threads: a body's threads share nothing but memory with its tasks, so a live outcome does not wait for a thread that
 computes. It does wait, briefly, for one that has just been handed an outcome and may be about to finish.
@@ -32,13 +35,13 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BranchError, NonDeterminismError, RunStopped, StoreError
+from ..errors import BranchError, NonDeterminismError, StoreError
 from .branch import Branch, Call
 from .clock import perf
 from .model import Action, Entry, Kind, Result
 from .replay import Replay, Verdict, encode_races
 from .scope import THREAD, Slot, unknown_threads
-from .waits import BLOCKING, LoopWaiter, Outcome, Sleeper, ThreadWaiter, Waiter, Wakes
+from .waits import BLOCKING, Interruptible, LoopWaiter, Outcome, Sleeper, ThreadWaiter, Waiter
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -133,11 +136,16 @@ class Body:
         self._grace_armed = False
         self._patience = 0
         self._mentioned = 0
+        self.settling = False
+        """It was left with something under way, and may not have come to that point again yet."""
+        self._woken = False
         self.fires = 0
         """How many of asyncio's timeouts have run out in this body so far; kept by the event loop."""
         self._noted_fires = 0
+        self._known_fires = 0
+        """How many the journal knows of."""
         self._notes: list[tuple[int, int]] = []
-        self._sleepers: set[Wakes] = set()
+        self._sleepers: set[Interruptible] = set()
         self._joins: dict[Future[Any], Slot] = {}
         """Threads of this body that wait for a future of its own."""
 
@@ -153,7 +161,7 @@ class Body:
     def check_open(self) -> None:
         """Raise if this body is no longer driven."""
         if self.stopped:
-            raise RunStopped(self.driver.why_stopped())
+            raise self.driver.stopped_error()
 
     def begin(self, call: Call, item: int = 0) -> Outcome | Waiter | None:
         """What `call` may do: an outcome (replayed at once), a waiter for it, or `None`: execute now.
@@ -179,7 +187,7 @@ class Body:
                 answer = self._begin(call, item)
         except StoreError as error:
             self.driver.stop(error)
-            raise RunStopped(self.driver.why_stopped()) from error
+            raise self.driver.stopped_error() from error
         if isinstance(answer, Entry):
             # Outside the lock: a thread commits here, and the leader of a commit may be waiting for this body.
             return self.driver.reuse(call, item, answer)
@@ -190,9 +198,11 @@ class Body:
         a while it simply never hears again."""
         self.refused += 1
         if self.refused < REFUSALS:
-            raise RunStopped(self.driver.why_stopped())
+            raise self.driver.stopped_error()
         waiter = self._waiter(call, item)
         if isinstance(waiter, ThreadWaiter):
+            # Others get its place.
+            self.driver.worker.threads.parked()
             waiter.lock.acquire()
         return waiter
 
@@ -202,7 +212,7 @@ class Body:
         # Out of turn (B5): the call that blocks the loop, and those of threads that it waits for.
         blocking = BLOCKING.depth > 0 if on_loop else self.blocked > 0
         if self.stopped:
-            raise RunStopped(self.driver.why_stopped())
+            raise self.driver.stopped_error()
         hold = False
         replay = self.replay
         if self._unasked_actions:
@@ -226,7 +236,7 @@ class Body:
             if verdict is Verdict.MISMATCH:
                 assert entry is not None
                 self.driver.stop(mismatch(describe(entry), call.describe()))
-                raise RunStopped(self.driver.why_stopped())
+                raise self.driver.stopped_error()
             hold = verdict is Verdict.HOLD
         if (hold or not self.driver.free) and not blocking and not self._was_started(call, hold):
             waiter = self._waiter(call, item)
@@ -308,7 +318,8 @@ class Body:
         self.last = outcome.n
         if self.fires != self._noted_fires:
             self._noted_fires = self.fires
-            self._notes.append((outcome.n, self.fires))
+            if self.fires > self._known_fires:
+                self._notes.append((outcome.n, self.fires))
         return outcome
 
     def take_notes(self) -> bytes | None:
@@ -350,6 +361,8 @@ class Body:
             self._drained()
             return True
         if self._due and self.blocked:
+            return False
+        if self._due and self.settling and self._settles():
             return False
         if self._due:
             if self._running and self._hot(live=True):
@@ -497,11 +510,30 @@ class Body:
             self.tasks = [task for task in self.tasks if not task.done()]
             self._sweep_at = max(64, 2 * len(self.tasks))
 
-    def expect(self, actions: dict[tuple[int, bytes, int], Action], *, certain: bool) -> None:
+    def expect(self, actions: dict[tuple[int, bytes, int], Action], replay: Replay) -> None:
         """These were under way when the last driver ended. They will be called again, unless an attempt has failed
-        since (`certain` is false), after which the code may rightly go another way."""
+        since, after which the code may rightly go another way."""
         self.open_actions = actions
-        self._unasked_actions = {key: action.begun for key, action in actions.items()} if certain else {}
+        self._known_fires = max((count for _, count in replay.races), default=0)
+        if not replay.loosened:
+            self._unasked_actions = {key: action.begun for key, action in actions.items()}
+            self.settling = bool(actions) and self._same_source()
+
+    def resume(self) -> None:
+        """It had been parked."""
+        self._woken = self.settling = self._same_source()
+
+    def _same_source(self) -> bool:
+        return not any(self.driver.is_changed(action.source) for action in self.open_actions.values())
+
+    def _settles(self) -> bool:
+        """Whether the body may still be on its way to where it was left (B9)."""
+        if self._woken and not (self.timers > 0 or self.jobs > 0 or self._running):
+            self._woken = False
+        if self._woken or not self._unasked_actions.keys().isdisjoint(self.open_actions):
+            return self.timers > 0 or self._woken
+        self.settling = False
+        return False
 
     def alone(self, loop: Any) -> bool:
         """Whether an outcome recorded now by the running task could be handed to it at once: nothing else of this body
@@ -510,6 +542,7 @@ class Body:
             self.active == 1
             and not self.in_flight
             and not self.stirred
+            and not self.settling
             and not self._running
             and not loop._ready
             and perf() < loop.spin_until
@@ -561,10 +594,12 @@ class Body:
             or (bool(self.subprocesses) and self._subprocess_runs())
         )
 
-    def rests(self) -> bool:
-        """Whether nothing in this body can move but by a recorded deadline of its own, or by a body that it called."""
+    def rest(self) -> list[int] | None:
+        """Microseconds that are left of each recorded deadline that something in this body waits for; `None` if
+        something in it can move by anything else, but for a body that it called."""
+        # In one go: a deadline that passed in between would be missing from a body that seemed to rest.
         with self._lock:
-            return not (
+            if (
                 self.active
                 or (self.starting and not self.pausing)
                 or self.stopped
@@ -577,11 +612,8 @@ class Body:
                 or self._waiting
                 or (self.idle_replaying and not self.pausing)
                 or self.outside_pending()
-            )
-
-    def deadlines(self) -> list[int]:
-        """Microseconds that are left of each recorded deadline that something in this body waits for."""
-        with self._lock:
+            ):
+                return None
             return [sleeper.left() for sleeper in self._sleepers if isinstance(sleeper, Sleeper)]
 
     def between_calls(self) -> bool:
@@ -736,7 +768,7 @@ class Body:
                 self._joins.pop(joined, None)
             self._running.add(slot)
 
-    def sleeper(self, sleeper: Wakes, begins: bool) -> None:
+    def sleeper(self, sleeper: Interruptible, begins: bool) -> None:
         """Keep book of who must be woken when the body is closed."""
         with self._lock:
             if begins:
@@ -791,7 +823,7 @@ class Body:
         if children:
             self.abandon_children()
         for sleeper in sleepers:
-            sleeper.wake()
+            sleeper.interrupt()
         for waiter in waiters:
             if isinstance(waiter, ThreadWaiter):
                 waiter.lock.release()

@@ -150,7 +150,7 @@ def record(
     body = call.body
     driver = body.driver
     if body.stopped:
-        raise RunStopped(driver.why_stopped())
+        raise driver.stopped_error()
     driver.executed += 1
     loop = asyncio._get_running_loop()
     if loop is None or BLOCKING.depth:
@@ -248,33 +248,36 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
             began = perf()
             executing = body.executing
             executing.append(None)
+            # Until the outcome is with the writer: the step that hands it over is not counted as the body's.
             try:
                 try:
-                    value = yield Invoke(call, function, args, kwargs)
-                except GeneratorExit:
-                    # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
-                    raise
-                except BaseException:
+                    try:
+                        value = yield Invoke(call, function, args, kwargs)
+                    except GeneratorExit:
+                        # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+                        raise
+                    except BaseException:
+                        SCOPE.set(body)
+                        raise
                     SCOPE.set(body)
+                    data, copy = function.signature.returns.roundtrip(value)
+                except (RunStopped, GeneratorExit):
                     raise
-                finally:
-                    executing.pop()
-                SCOPE.set(body)
-                data, copy = function.signature.returns.roundtrip(value)
-            except (RunStopped, GeneratorExit):
-                raise
-            except asyncio.CancelledError as error:
-                if was_cancelled() or body.stopped:
-                    raise
-                failure = error
-            except BaseException as error:
-                failure = error
-            else:
-                waiter = record(call, Result.VALUE, data, at, (perf() - began) // 1000)
-                yield waiter
-                return copy
-            waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000)
+                except asyncio.CancelledError as error:
+                    if was_cancelled() or body.stopped:
+                        raise
+                    failure = error
+                except BaseException as error:
+                    failure = error
+                else:
+                    waiter = record(call, Result.VALUE, data, at, (perf() - began) // 1000)
+                if failure is not None:
+                    waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000)
+            finally:
+                executing.pop()
             outcome = yield waiter
+            if failure is None:
+                return copy
     except asyncio.CancelledError:
         cancelled(call, waiter, 0, at, began)
         raise
@@ -321,24 +324,26 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
             try:
                 try:
                     more, value = yield advance
-                finally:
-                    body.executing.pop()
-                data, copy = codec.roundtrip(value) if more else (None, None)
-            except (RunStopped, GeneratorExit):
-                raise
-            except asyncio.CancelledError as error:
-                if was_cancelled() or body.stopped:
+                    data, copy = codec.roundtrip(value) if more else (None, None)
+                except (RunStopped, GeneratorExit):
                     raise
-                failure = error
-            except BaseException as error:
-                failure = error
-            else:
-                result = Result.ITEM if more else Result.END
-                waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
-                yield waiter
-                return more, copy
-            waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000, item=item)
+                except asyncio.CancelledError as error:
+                    if was_cancelled() or body.stopped:
+                        raise
+                    failure = error
+                except BaseException as error:
+                    failure = error
+                else:
+                    result = Result.ITEM if more else Result.END
+                    waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
+                if failure is not None:
+                    data = encode_error(failure)
+                    waiter = record(call, Result.ERROR, data, at, (perf() - began) // 1000, item=item)
+            finally:
+                body.executing.pop()
             outcome = yield waiter
+            if failure is None:
+                return more, copy
     except asyncio.CancelledError:
         cancelled(call, waiter, item, at, began)
         raise
@@ -481,7 +486,7 @@ def _deadline(call: Call, seconds: float) -> Protocol:
         action = new_action(call, deadline=deadline)
         body.executing.append(None)
         try:
-            yield Durable(body, action)
+            yield Durable(body, *body.driver.notes(body), action)
         finally:
             body.executing.pop()
     found = deadline_of(action)
@@ -544,7 +549,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                 recorded = action is not None
                 if action is None:
                     action = new_action(call, inputs=inputs)
-                    driver.started(action)
+                    driver.started(body, action)
                 else:
                     at = action.at
                 result, data, live, extra = yield from attempts(
@@ -562,7 +567,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
     except StoreError as error:
         # Ours, not the body's: it must not be caught there, nor charged to anybody's retries.
         driver.stop(error)
-        raise RunStopped(driver.why_stopped()) from error
+        raise driver.stopped_error() from error
     except asyncio.CancelledError:
         cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
         raise

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure")
 
+MARGIN = 20_000
+"""Microseconds: a run with a deadline nearer than that is not parked, whoever asks, lest it move meanwhile."""
 UNWIND_SECONDS = 1.0
 """How long a stopped run's tasks may take to unwind before the caller is told."""
 
@@ -80,6 +82,9 @@ class Driver:
         """Park the run when it has nothing to do for longer than this (seconds); `None`: never."""
         self.overdue = False
         """It was parked, and something in it did not unwind in time."""
+        self.parking = False
+        """It has unwound, and that it sleeps is on its way into the store: there the claim may be given back before
+        anybody here hears of it."""
         self.busy: list[None] = []
         """As long as the number of tasks that are at work outside of their bodies: between two attempts, say."""
         self._woken = taken is not None and taken.woken
@@ -109,6 +114,8 @@ class Driver:
         self._cancellations = 0
         self._cancelled: list[int] = []
         self._stopping: BaseException | None = None
+        self._told: list[Body] = []
+        """The bodies that were open when driving was told to end."""
         self._left = False
         self._outcome: tuple[int, bytes, Any] | None = None
         self._main: asyncio.Task[Any] | None = None
@@ -218,7 +225,9 @@ class Driver:
             if self._stopping is not None or self._left:
                 return
             self._stopping = reason
-        for body in list(self.bodies.values()):
+        # Those that unwind faster than this goes on are gone from `bodies` by then, but maybe not all of their code.
+        self._told = list(self.bodies.values())
+        for body in self._told:
             body.close()
         self.loop.soon(self._unwind)
 
@@ -234,17 +243,23 @@ class Driver:
             return
         for task in tasks:
             task.cancel()
-        bodies = list(self.bodies.values()) if isinstance(self._stopping, Parked) else []
-        waiter = self.loop.loop.create_task(_settle(tasks, bodies), context=self.loop.loop.empty.copy())
+        waits = self._told if isinstance(self._stopping, Parked) else []
+        waiter = self.loop.loop.create_task(_settle(tasks, waits), context=self.loop.loop.empty.copy())
         waiter.add_done_callback(self._unwound, context=self.loop.loop.empty)
 
     def _unwound(self, settled: asyncio.Task[bool]) -> None:
         self.overdue = not settled.result()
+        if self.overdue:
+            for body in self._told:
+                body.loop.soon(body.loop.keep, body.tasks)
+        self._told = []
         self._give_up()
 
     def _give_up(self) -> None:
         reason = self._stopping
         assert reason is not None
+        if self._left:
+            return
         if isinstance(reason, Parked):
             if self.overdue:
                 log.warning(
@@ -252,6 +267,7 @@ class Driver:
                     "but what is left of it stays in memory, and it will not be parked again by this process",
                     self.run.name,
                 )
+            self.parking = True
             self.outbox.append(Park(Wake(*reason.wake), self.n))
             self.worker.writer.mark_ready(self)
             self.loop.flush_soon(self.worker.writer)
@@ -269,6 +285,7 @@ class Driver:
                 self.worker.store.release(self.run_id, self.token)
             except PerdureError as error:
                 log.warning("run %s could not be released: %s", self.run.name, error)
+                self.worker.release_later(self)
         if isinstance(reason, RunAbortedError):
             self._dispose_all()
         self._resolve_error(reason)
@@ -302,7 +319,9 @@ class Driver:
 
     def _fail(self, error: PerdureError) -> None:
         if isinstance(self._stopping, Parked):
-            # It has unwound already, and only its row was left to be written.
+            # Nothing but its row was left to be written.
+            if isinstance(error, StoreError):
+                self.worker.release_later(self)
             self._resolve_error(error)
         else:
             self.stop(error)
@@ -328,7 +347,10 @@ class Driver:
         return f"run {self.run.name!r} is no longer driven here" + (f": {reason}" if reason is not None else "")
 
     def stopped_error(self) -> RunStopped:
-        """What a caller gets whose record was not written."""
+        """What durable calls raise from now on, and callers get whose record was not written."""
+        reason = self._stopping
+        if isinstance(reason, Parked):
+            return Parked(str(reason), reason.wake)
         return RunStopped(self.why_stopped())
 
     # -- parking and handing over ------------------------------------------------------------------------------
@@ -344,11 +366,20 @@ class Driver:
         thread."""
         self._considering = False
         least = self.park_after if park_after is None else park_after
+        if least is None:
+            return
         left = self.rest()
-        if least is None or left is None or left <= least * US:
+        if left is None:
+            if self._undrained and not self.busy and self.bodies:
+                # Nobody may ever look whether what is missing can still come, and the run be held here for as long.
+                self._check_stuck()
+            return
+        if left <= max(least * US, MARGIN):
             return
         clock = self.worker.clock
         wake = (clock.wall() + left, clock.boot() + left)
+        # No entry may come to carry these along, and the next driver has to know.
+        self.outbox.extend(note for body in list(self.bodies.values()) for note in self.notes(body))
         self.stop(Parked(f"run {self.run.name!r} is parked: it sleeps for {left / US:.3g} s", wake))
 
     def rest(self) -> int | None:
@@ -357,12 +388,12 @@ class Driver:
             return None
         if self._undrained or self._cancellations:
             return None
-        bodies = list(self.bodies.values())
-        lefts = []
-        for body in bodies:
-            if not body.rests():
+        lefts: list[int] = []
+        for body in list(self.bodies.values()):
+            left = body.rest()
+            if left is None:
                 return None
-            lefts += body.deadlines()
+            lefts += left
         return min(lefts, default=None)
 
     def drain(self) -> None:
@@ -444,7 +475,7 @@ class Driver:
                 for action in actions
                 if action.action not in replay.children
             },
-            certain=not replay.loosened,
+            replay,
         )
         if not replay.done or replay.closed:
             body.replay = replay
@@ -636,10 +667,16 @@ class Driver:
         self.loop.soon(self.stop, reason)
         raise RunStopped(f"run {self.run.name!r} is no longer driven here: {reason}")
 
-    def started(self, action: Action) -> None:
-        """A child task begins. Nobody acts on that row, so it goes along with whatever is committed next."""
-        self.outbox.append(action)
+    def started(self, body: Body, action: Action) -> None:
+        """A child task of `body` begins. Nobody acts on that row, so it goes along with whatever is committed next."""
+        self.outbox.append((*self.notes(body), action))
         self.worker.flush_lazily(self)
+
+    def notes(self, body: Body) -> tuple[Mark, ...]:
+        """How races in that body were won since its last entry (B7), as a row: for whoever is about to write something
+        that depends on it and is no entry."""
+        races = body.take_notes()
+        return () if races is None else (Mark(body.action, Result.NOTE, 0, races),)
 
     def reuse(self, call: Call, item: int, entry: Entry) -> Outcome | LoopWaiter:
         """A loose entry is this call's: hand it out in live order."""

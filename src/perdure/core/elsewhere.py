@@ -88,9 +88,9 @@ class StandIn(Body):
     def quiet(self) -> bool:
         return self.report is not None
 
-    def rests(self) -> bool:
+    def rest(self) -> list[int] | None:
         # It keeps its process, whatever it waits for there.
-        return False
+        return None
 
     def between_calls(self) -> bool:
         return False

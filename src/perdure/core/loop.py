@@ -216,7 +216,9 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         scope = SCOPE.get() if context is None else context.get(SCOPE)
         if scope.__class__ is not Body:
             return BranchTask(coro, loop=loop, **options)
-        scope.check_open()
+        if type(coro).__name__ != "async_generator_athrow":
+            # But for asyncio's own closing of a generator that a stopped body has left behind.
+            scope.check_open()
         task = BranchTask(coro, loop=loop, **options)
         scope.add_task(task)
         # A durable call's own coroutine took its identity when it was called, and makes no calls on this branch.
@@ -327,6 +329,7 @@ class LoopThread:
         self.blocked = 0
         """How many synchronous durable calls block this loop's thread right now; new bodies then go elsewhere."""
         self._ending = False
+        self._left_behind: set[asyncio.Task[Any]] = set()
         started = threading.Event()
         self._thread = threading.Thread(target=self._main, args=(started,), name=name, daemon=True)
         self._thread.start()
@@ -369,8 +372,17 @@ class LoopThread:
     def _later(self, seconds: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self.loop.call_later(seconds, callback, *args, context=self.loop.empty)
 
+    def keep(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Tasks that were cancelled and have not ended stay as they are: were they collected, they would be made to
+        end once more, and code that swallows that, too, would go on in whatever thread collects garbage, for ever."""
+        self._left_behind.update(task for task in tasks if not task.done())
+
     def stop(self) -> None:
         """End the thread; for tests and interpreter shutdown."""
+        self._left_behind = {task for task in self._left_behind if not task.done()}
+        if self._left_behind:
+            # The thread lives as long as the process, and what it holds with it.
+            return
         self._ending = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)

@@ -56,7 +56,7 @@ _HOLD = Decision(Verdict.HOLD)
 
 _NOWHERE: Key = (0, b"", -1, -1)
 
-_ABOUT_OTHERS = frozenset({Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Result.DISCARD, Result.REUSE})
+_ABOUT_OTHERS = frozenset({Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Result.DISCARD, Result.REUSE, Result.NOTE})
 
 
 class Replay:
@@ -153,6 +153,8 @@ class Replay:
                     alias[entry.seq] = entry.n
             elif result == Result.CLOSED:
                 self.closed.add(key)
+            elif result == Result.NOTE:
+                pass
             else:
                 # A second row of one call: it was recorded, then cancelled before its outcome was delivered.
                 earlier = by_key.get(key)

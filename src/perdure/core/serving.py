@@ -105,7 +105,7 @@ class Server:
         self.park_after = park_after
         self._tell = tell
         self._schedule = schedule
-        self._fire_at: int | None = 0
+        self._fire_at: int | None = None if schedule is None else 0
         """When the next trigger fires (wall, microseconds)."""
         self._driven: dict[int, Driver] = {}
         self._ended: deque[Driver] = deque()
@@ -230,6 +230,7 @@ class Server:
     def _recover(self, version: int) -> None:
         """Go on with runs whose driver is gone."""
         worker, now = self.worker, seconds()
+        worker.release_left()
         rows = worker.store.workers()
         alive = {row.id for row in rows if worker.lives(row)} | {worker.id}
         for row in rows:
@@ -258,6 +259,10 @@ class Server:
                 self._begin(driver)
         if len(found) < free + len(self._later):
             self._looked = (version, alive)
+            # Others have taken them meanwhile, or they have ended.
+            gone = self._later.keys() - {run.id for run in found} - self._driven.keys()
+            for id in [id for id in gone if self._later[id].at <= now]:
+                del self._later[id]
 
     def _sweep(self) -> None:
         pressed = len(self._driven) >= self.concurrency and self._next_due is not None and self._next_due <= seconds()
@@ -271,14 +276,17 @@ class Server:
     def _reap(self) -> None:
         while self._ended:
             driver = self._ended.popleft()
-            if self._driven.pop(driver.run_id, None) is not None:
-                self._outcome(driver)
+            # A run that was parked may be due again, and driven by another driver already.
+            if self._driven.get(driver.run_id) is driver:
+                del self._driven[driver.run_id]
+            self._outcome(driver)
 
     def _outcome(self, driver: Driver) -> None:
         run = driver.run
         error = driver.done.exception()
         if error is None:
             self._later.pop(run.id, None)
+            self._stubborn.discard(run.id)
             result, _, live = driver.done.result()
             if result == Result.VALUE:
                 self._tell(Outcome(run.name, run.task, Status.SUCCEEDED, None, None))
@@ -288,9 +296,12 @@ class Server:
             self._later.pop(run.id, None)
             if driver.overdue:
                 self._stubborn.add(run.id)
+                if (again := self._driven.get(run.id)) is not None:
+                    again.park_after = None
             self._tell(Outcome(run.name, run.task, Status.SLEEPING, None, None))
         elif isinstance(error, RunAbortedError):
             self._later.pop(run.id, None)
+            self._stubborn.discard(run.id)
             self._tell(Outcome(run.name, run.task, Status.ABORTED, None, None))
         elif isinstance(error, LeaseLostError):
             self._tell(Outcome(run.name, run.task, Status.INTERRUPTED, error, None))

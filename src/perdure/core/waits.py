@@ -11,7 +11,6 @@ import threading
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import RunStopped
 from .branch import Call
 from .clock import US, Deadline
 from .model import Entry
@@ -77,7 +76,7 @@ class ThreadWaiter:
         finally:
             threads.resumed()
         if body.stopped:
-            raise RunStopped(body.driver.why_stopped())
+            raise body.driver.stopped_error()
         if self.reuse is not None:
             outcome = body.driver.reuse(self.call, self.item, self.reuse)
             assert isinstance(outcome, Outcome)
@@ -91,10 +90,10 @@ class ThreadWaiter:
 Waiter = LoopWaiter | ThreadWaiter
 
 
-class Wakes(Protocol):
+class Interruptible(Protocol):
     """Whatever is told when the body that waits for it is closed."""
 
-    def wake(self) -> None:
+    def interrupt(self) -> None:
         """From any thread."""
 
 
@@ -103,7 +102,7 @@ REARM = 30.0
 
 
 class Sleeper:
-    """An effect: wait until a deadline. Woken early only when the body is closed."""
+    """An effect: wait until a deadline. A thread is woken early only when the body is closed."""
 
     def __init__(self, body: Body, deadline: Deadline) -> None:
         self._body = body
@@ -153,26 +152,24 @@ class Sleeper:
             while (left := self._seconds()) > 0 and not body.stopped:
                 self._lock.acquire(timeout=min(left, REARM))
         finally:
-            body.sleeper(self, False)
+            # At work again before the deadline is gone: in between the run would seem to wait for later ones only (D5).
             if slot is not None:
-                body.driver.worker.threads.resumed()
                 slot.branch.body.slot_runs(slot)
+                body.driver.worker.threads.resumed()
+            body.sleeper(self, False)
         body.check_open()
 
     def wake(self) -> None:
-        """From the loop's timer, or from `Body.close` on any thread."""
-        if self._lock is not None:
-            if self._lock.locked():
-                self._lock.release()
-            return
+        """From the loop's timer."""
         future = self._future
-        if future is None:
-            return
-        loop = future.get_loop()
-        if asyncio._get_running_loop() is not loop:
-            loop.call_soon_threadsafe(self.wake, context=Context())
-        elif not future.done():
+        if future is not None and not future.done():
             future.set_result(None)
+
+    def interrupt(self) -> None:
+        """The body is closed. From any thread. A task is not woken, as it is about to be cancelled: what its code then
+        sees is what it sees of any cancellation."""
+        if self._lock is not None and self._lock.locked():
+            self._lock.release()
 
 
 class _Blocking(threading.local):

@@ -71,6 +71,8 @@ class Worker:
         self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
         self._claiming: set[bytes] = set()
         """Tokens on their way into the store, whose driver does not exist yet."""
+        self._unreleased: list[tuple[int, bytes]] = []
+        """Runs, and their tokens, whose claims may still be in the store though nobody drives them here."""
         self._lazy: set[Driver] = set()
         self._lazy_armed = False
         self._beating = False
@@ -231,6 +233,10 @@ class Worker:
         """Claim a stored run and drive it (or leave `start` to the caller); `None` if somebody was faster. Blocks on
         the store."""
         self.attend()
+        woken = run.status is Status.SLEEPING
+        if woken:
+            # Whatever else has become of it since is no waking.
+            statuses = {Status.SLEEPING}.intersection(statuses)
         length = self.store.journal_length(run.id)
         if run.status == Status.FAILED:
             # Continuing by hand is a new beginning for the crash count.
@@ -240,7 +246,7 @@ class Worker:
             claimed = self.store.claim(run.id, claim, expect=run.token, entries=length, statuses=statuses)
             if claimed is None:
                 return None
-            driver = self._driver(claimed, spec, fresh=False)
+            driver = self._driver(claimed, spec, fresh=False, taken=Taken(claimed, woken))
         finally:
             self._claiming.discard(claim.token)
         if start:
@@ -264,6 +270,16 @@ class Worker:
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
         return driver
+
+    def release_later(self, driver: Driver) -> None:
+        """The store could not be told that the run is no longer driven here: `release_left` will. From any thread."""
+        self._unreleased.append((driver.run_id, driver.token))
+
+    def release_left(self) -> None:
+        """Give back what `release_later` has been told of. Blocks on the store."""
+        while self._unreleased:
+            self.store.release(*self._unreleased[0])
+            del self._unreleased[0]
 
     def left(self, driver: Driver) -> None:
         """That run is no longer driven here."""
@@ -397,8 +413,9 @@ class Worker:
     def _watch(self) -> None:
         for driver in list(self.drivers.values()):
             now = self.store.run_by_id(driver.run_id)
-            if now is not None and now.token != driver.token and not driver.done.done() and not driver.ending:
-                driver.fenced()
+            if now is None or now.token == driver.token or driver.done.done() or driver.ending or driver.parking:
+                continue
+            driver.fenced()
 
     def retire(self) -> None:
         """The process ends: give back what is still claimed and leave no row behind. Quick; waits for nothing."""

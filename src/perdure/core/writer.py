@@ -113,14 +113,15 @@ class Record:
 
 
 class Mark:
-    """A row about other entries (`LOOSEN`, `DISCARD`, `REUSE`); `record` is set where a call waits for it."""
+    """A row about other entries (`LOOSEN`, `DISCARD`, `NOTE`)."""
 
-    __slots__ = ("action", "result", "seq", "value")
+    __slots__ = ("action", "races", "result", "seq")
 
-    def __init__(self, action: int, result: Result, seq: int) -> None:
+    def __init__(self, action: int, result: Result, seq: int, races: bytes | None = None) -> None:
         self.action = action
         self.result = result
         self.seq = seq
+        self.races = races
 
 
 class Reuse(Record):
@@ -510,7 +511,7 @@ def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
             entries.append(_entry(item, run, n, source))
         elif kind is Mark:
             n += 1
-            entries.append(_mark(run, item.action, n, item.seq, item.result, source))
+            entries.append(_mark(run, item.action, n, item.seq, item.result, source)._replace(races=item.races))
         elif kind is Reuse:
             n += 1
             item.n = n

@@ -471,7 +471,7 @@ class _Delegated:
         self._ticket, future = self._connection.ask_soon(self._make, self._driver.turn)
         self._driver.check_stuck()
         if self._body.stopped:
-            self.wake()
+            self.interrupt()
         return future
 
     def _give_up(self) -> Future[msgspec.Raw] | None:
@@ -480,7 +480,7 @@ class _Delegated:
             self._connection.tell(frames.Cancel(self._ticket), self._driver.turn)
         return future
 
-    def wake(self) -> None:
+    def interrupt(self) -> None:
         """The body that called it is closed."""
         future = self._give_up()
         if future is not None:

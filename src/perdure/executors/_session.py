@@ -99,7 +99,7 @@ class Session:
         self.body.check_open()
         self._pool.submit(self)
 
-    def wake(self) -> None:
+    def interrupt(self) -> None:
         """The stand-in is closed: from now on, nothing is written, and the child is killed (E3)."""
         if self._leave():
             self._future.set_exception(self._driver.stopped_error())
