@@ -25,6 +25,7 @@ import pytest
 import perdure
 from perdure import errors, runtime
 from perdure.api.loading import find_task
+from perdure.core import serving as serving_module
 from perdure.core.driver import Driver
 from perdure.core.model import Kind, RunWrites, Status
 from perdure.core.serving import Outcome, Server
@@ -616,7 +617,7 @@ def test_a_wake_time_that_passes_while_the_run_unwinds(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Driver, "parked", slowly)
     with Serving() as serving:
-        runs = [perdure.submit(slow_to_unwind, 2) for _ in range(3)]
+        runs = [perdure.submit(slow_to_unwind, 1) for _ in range(3)]
         assert [run.wait(20).result for run in runs] == [1] * 3
         until(lambda: len(serving.outcomes) >= 6 and not serving.server.driven)
     ends = Counter(outcome.status for outcome in serving.outcomes)
@@ -903,8 +904,9 @@ async def may_not_fit() -> str:
     return await step("end")
 
 
-def test_code_that_no_longer_fits_is_reported_and_keeps_nobody_waiting() -> None:
+def test_code_that_no_longer_fits_is_reported_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     global fits
+    monkeypatch.setattr(serving_module, "FIRST_RETRY", 0.3)
     try:
         with Serving() as serving:
             run = perdure.submit(may_not_fit)
@@ -918,7 +920,7 @@ def test_code_that_no_longer_fits_is_reported_and_keeps_nobody_waiting() -> None
         fits = True
     told = [outcome for outcome in serving.outcomes if outcome.run == run.name and outcome.again is not None]
     assert all(isinstance(outcome.error, errors.NonDeterminismError) for outcome in told)
-    assert [outcome.again for outcome in told[:2]] == [1.0, 2.0]
+    assert [outcome.again for outcome in told[:2]] == [0.3, 0.6]
     assert (counts["a"], counts["b"], counts["end"]) == (1, 0, 1)
 
 
@@ -1059,9 +1061,9 @@ def test_nothing_of_a_parked_run_stays_in_memory(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Driver, "start", start)
     with Serving(0.05, concurrency=300) as serving:
-        runs = [perdure.submit(task, 9) for task in (naps_often, naps_often_sync) for _ in range(65)]
+        runs = [perdure.submit(task, 6) for task in (naps_often, naps_often_sync) for _ in range(90)]
         for run in runs:
-            assert run.wait(30).result == 9
+            assert run.wait(30).result == 6
         assert serving.parks() >= 1000
         assert len(drivers) == serving.parks() + len(runs)
         until(lambda: not serving.server.driven)

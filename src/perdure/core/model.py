@@ -58,8 +58,8 @@ class Result(IntEnum):
 
     `VALUE`, `ERROR`, `ITEM` (one item of a generator) and `END` (the generator is exhausted) are delivered to user
     code. `CANCELLED`: user code cancelled the call; on replay it stays pending until it is cancelled again. `CLOSED`:
-    a generator that its consumer closed early; nothing to deliver. `FIRED`: a `durable.timeout` ran out. The last
-    four are about other entries: `LOOSEN` (from entry number `seq` on, what was recorded before this row is reused
+    a generator that its consumer closed early; nothing to deliver. `FIRED`: a `durable.timeout` ran out. The next
+    three are about other entries: `LOOSEN` (from entry number `seq` on, what was recorded before this row is reused
     where it is asked for, but no longer has to be asked for in that order), `DISCARD` (a tombstone: entry number
     `seq` no longer counts) and `REUSE` (entry number `seq` was handed out again here). `NOTE` says nothing but its
     `races`, where no other entry is about to be written that could carry them along.
