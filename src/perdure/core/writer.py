@@ -17,6 +17,7 @@ decided by what commits really took.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import signal
 import threading
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     from .ports import Store
 
 log = logging.getLogger("perdure")
+
+# The functions behind `signal.signal` and `signal.getsignal`, which turn every number into an enum's member and every
+# handler into an attempt to; that costs more than the commit's own Python.
+_signal: Any = importlib.import_module("_signal")
 
 SLOW_NS = 5_000_000
 """A commit that takes longer than this (nanoseconds, smoothed) moves to the writer thread."""
@@ -402,6 +407,9 @@ class Writer:
             self._slow = self._smoothed_ns > SLOW_NS
 
 
+_SIGINT = int(signal.SIGINT)
+
+
 class _Uninterrupted:
     """Ctrl-C strikes the main thread between any two lines; while that thread commits for everybody, it has to wait."""
 
@@ -409,18 +417,18 @@ class _Uninterrupted:
         self._before: Any = None
         self._struck = False
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.getsignal(signal.SIGINT)
+            self._before = _signal.getsignal(_SIGINT)
             if callable(self._before):
-                signal.signal(signal.SIGINT, self._strike)
+                _signal.signal(_SIGINT, self._strike)
 
     def _strike(self, *_: object) -> None:
         self._struck = True
 
     def __exit__(self, *_: object) -> None:
         if callable(self._before):
-            signal.signal(signal.SIGINT, self._before)
+            _signal.signal(_SIGINT, self._before)
             if self._struck:
-                signal.raise_signal(signal.SIGINT)
+                _signal.raise_signal(_SIGINT)
 
 
 class _LastResort:
