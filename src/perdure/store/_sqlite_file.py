@@ -131,12 +131,13 @@ class StoreFile:
         return str(row[0])
 
     def _version(self, cursor: sqlite3.Cursor) -> int:
-        (application,) = cursor.execute("PRAGMA application_id").fetchone()
-        (version,) = cursor.execute("PRAGMA user_version").fetchone()
-        if application != APPLICATION_ID:
-            (tables,) = cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if application or version or tables:
-                raise ForeignStoreError(f"{self.path} is a SQLite database of another program: name another file")
+        # In one statement, and so of one moment: between two of them another process may make the file a store.
+        application, version, tables = cursor.execute(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+        if application != APPLICATION_ID and (application or version or tables):
+            raise ForeignStoreError(f"{self.path} is a SQLite database of another program: name another file")
         if version > VERSION:
             raise StoreVersionError(
                 f"{self.path} was written by a newer perdure (schema {version}, this one knows up to {VERSION}): "
