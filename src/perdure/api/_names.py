@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +30,11 @@ thistle tide trail valley violet willow wren
 
 def random_run_name() -> str:
     """A readable name that is unique for all practical purposes, such as `calm-otter-3f9a21c4`."""
-    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.token_hex(4)}"
+    # One look at the system's random numbers; the last eight digits are what makes it unique.
+    number = int.from_bytes(os.urandom(8), "little")
+    number, unique = divmod(number, 1 << 32)
+    number, adjective = divmod(number, len(_ADJECTIVES))
+    return f"{_ADJECTIVES[adjective]}-{_NOUNS[number % len(_NOUNS)]}-{unique:08x}"
 
 
 def check_name(name: Any) -> None:

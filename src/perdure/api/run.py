@@ -6,10 +6,13 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .. import runtime
 from ..core import model
@@ -402,7 +405,7 @@ async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any,
     if driver is None:
         return _ended(run)
     try:
-        outcome = await asyncio.wrap_future(view(driver.done))
+        outcome = await arrival(driver.done)
     except asyncio.CancelledError:
         driver.stop(PerdureError("cancelled by the caller"))
         raise
@@ -414,7 +417,7 @@ async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any,
 async def _uncancelled(pending: Future[Any]) -> Any:
     """Wait for something that must not be cancelled half-way; if the caller is, what it gives is let go of."""
     try:
-        return await asyncio.wrap_future(view(pending))
+        return await arrival(pending)
     except asyncio.CancelledError:
         pending.add_done_callback(_let_go)
         raise
@@ -429,20 +432,45 @@ def _let_go(pending: Future[Any]) -> None:
         driver.stop(PerdureError("cancelled by the caller"))
 
 
-def view(done: Future[Any]) -> Future[Any]:
-    """A future that follows `done`, so that cancelling the view does not touch the driver's own."""
-    view: Future[Any] = Future()
+class _Arrivals:
+    """What comes to one event loop from perdure's threads: of all that comes at one time, the first wakes the loop."""
 
-    def copy(source: Future[Any]) -> None:
-        if view.set_running_or_notify_cancel():
-            error = source.exception()
-            if error is not None:
-                view.set_exception(error)
-            else:
-                view.set_result(source.result())
+    def __init__(self) -> None:
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._armed = False
 
-    done.add_done_callback(copy)
-    return view
+    def put(self, waiter: asyncio.Future[None], _: Future[Any]) -> None:
+        """From any thread."""
+        self._waiters.append(waiter)
+        if not self._armed:
+            self._armed = True
+            try:
+                waiter.get_loop().call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                pass  # the loop is closed; nobody waits there any more
+
+    def _deliver(self) -> None:
+        # First: who adds from here on wakes the loop again.
+        self._armed = False
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_arrivals: WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals] = WeakKeyDictionary()
+
+
+async def arrival(done: Future[Any]) -> Any:
+    """What `done` gives. Cancelling the wait does not touch it."""
+    loop = asyncio.get_running_loop()
+    arrivals = _arrivals.get(loop)
+    if arrivals is None:
+        arrivals = _arrivals[loop] = _Arrivals()
+    waiter = loop.create_future()
+    done.add_done_callback(partial(arrivals.put, waiter))
+    await waiter
+    return done.result()
 
 
 def _sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:

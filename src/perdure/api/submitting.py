@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +12,7 @@ from ..core.model import Created, Wake
 from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name
-from .run import Request, Run, refuse_conflict, request_for, run, run_named, run_named_aio, view
+from .run import Request, Run, arrival, refuse_conflict, request_for, run, run_named, run_named_aio
 from .task import Task
 
 
@@ -73,7 +72,7 @@ def _submit(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], in
 async def _submit_aio(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     request = request_submission(task, args, inputs, context.name)
     pending = runtime.worker().enqueue_soon(request.new, due_at(context.at, context.delay))
-    return _enqueued(request, await asyncio.wrap_future(view(pending)))
+    return _enqueued(request, await arrival(pending))
 
 
 def _submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:

@@ -170,6 +170,16 @@ class PerdureLoop(asyncio.SelectorEventLoop):
             if perf() > until:
                 return
 
+    def _read_from_self(self) -> None:
+        # Once, not until it is empty: of what is left the selector tells again, and a read of an empty pipe costs an
+        # exception at every wake-up.
+        try:
+            data = self._ssock.recv(4096)  # type: ignore[attr-defined]
+        except (BlockingIOError, InterruptedError):
+            return
+        if data:
+            self._process_self_data(data)  # type: ignore[attr-defined]
+
     # -- callbacks ---------------------------------------------------------------------------------------------
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
@@ -37,14 +37,13 @@ def new_run(
         ValueTooLargeError: all together are over the inline limit.
     """
     try:
-        identity = spec.signature.identity(args, inputs)
-        data = spec.signature.encode_inputs(args, inputs)
+        identity, data = spec.signature.identity_and_inputs(args, inputs)
     except TypeError as error:
         if isinstance(error, (ValueMismatchError, UnsupportedTypeError)):
             raise
         raise InputError(f"task {spec.name}: {error}") from None
     return NewRun(
-        uid=secrets.token_bytes(16),
+        uid=os.urandom(16),
         name=name,
         task=spec.name,
         target=spec.target(),

@@ -73,6 +73,8 @@ class Worker:
         """Tokens on their way into the store, whose driver does not exist yet."""
         self._unreleased: list[tuple[int, bytes]] = []
         """Runs, and their tokens, whose claims may still be in the store though nobody drives them here."""
+        self._submitting = False
+        """A loop is about to commit what was submitted."""
         self._lazy: set[Driver] = set()
         self._lazy_armed = False
         self._beating = False
@@ -179,8 +181,6 @@ class Worker:
         """The same without blocking: runs that are submitted at one time share a commit."""
         self.attend()
         future: Future[Driver | Run] = Future()
-        loop = self.free_loop()
-
         claim = self._claim()
 
         def created(answer: Created | StoreError) -> None:
@@ -195,12 +195,22 @@ class Worker:
                 future.set_result(driver)
                 driver.loop.soon(driver.start)
 
-        def send() -> None:
-            self.writer.submit(Submission(CreateRun(new, claim), created))
-            loop.flush_soon(self.writer)
-
-        loop.soon(send)
+        self._submit_soon(Submission(CreateRun(new, claim), created))
         return future
+
+    def _submit_soon(self, submission: Submission) -> None:
+        self.writer.submit(submission)
+        if not self._submitting:
+            # One wake-up for all that are submitted until the loop has come to it: at each the submitting thread
+            # would give up the interpreter's lock.
+            self._submitting = True
+            loop = self.free_loop()
+            loop.soon(self._flush_submissions, loop)
+
+    def _flush_submissions(self, loop: LoopThread) -> None:
+        # First: who submits from here on wakes the loop again.
+        self._submitting = False
+        loop.flush_soon(self.writer)
 
     def enqueue(self, new: NewRun, due: Wake | None) -> Created:
         """Store a run that any worker may drive from `due` on; nobody drives it for now. Blocks on the store."""
@@ -209,7 +219,6 @@ class Worker:
     def enqueue_soon(self, new: NewRun, due: Wake | None) -> Future[Created]:
         """The same without blocking: runs that are submitted at one time share a commit."""
         future: Future[Created] = Future()
-        loop = self.free_loop()
 
         def created(answer: Created | StoreError) -> None:
             if isinstance(answer, StoreError):
@@ -217,15 +226,11 @@ class Worker:
             else:
                 future.set_result(answer)
 
-        def send() -> None:
-            self.writer.submit(Submission(CreateRun(new, None, due), created))
-            loop.flush_soon(self.writer)
-
-        loop.soon(send)
+        self._submit_soon(Submission(CreateRun(new, None, due), created))
         return future
 
     def _claim(self) -> Claim:
-        token = secrets.token_bytes(16)
+        token = os.urandom(16)
         self._claiming.add(token)
         return Claim(token, self.id)
 

@@ -270,7 +270,7 @@ class Writer:
         with _Uninterrupted():
             self._submissions.append(submission)
             with self._lock:
-                if submission.outcome is None:
+                if submission.outcome is None and not self._create_one(submission):
                     self._drain()
             self._look_again()
         if isinstance(submission.outcome, StoreError):
@@ -324,7 +324,11 @@ class Writer:
 
         Called with the lock held; `False` if it is not that case, and then nothing was done."""
         record = driver.outbox[0]
-        if record.__class__ is not Record or record.result == Result.CANCELLED or driver.abandoning:
+        if driver.abandoning:
+            return False
+        if record.__class__ is tuple:
+            return len(record) == 1 and record[0].__class__ is Finish and self._finish_one(driver, record[0])
+        if record.__class__ is not Record or record.result == Result.CANCELLED:
             return False
         del driver.outbox[:1]
         driver.n = n = driver.n + 1
@@ -346,6 +350,39 @@ class Writer:
             body.committed(record.waiter, Outcome(n, record.result, record.value))
             with _last_resort:
                 pump(body)
+        return True
+
+    def _finish_one(self, driver: Driver, finish: Finish) -> bool:
+        """`_commit_one` for a run's end."""
+        del driver.outbox[:1]
+        began = perf()
+        try:
+            (written,) = self._store.commit((RunWrites(driver.run_id, driver.token, finish=finish),))
+        except BaseException as error:
+            self._failed([(driver, [finish])], [], _store_error(error))
+            return True
+        self._measure(perf() - began)
+        with _last_resort:
+            if written:
+                driver.finished()
+            else:
+                _refuse(driver, [finish])
+        return True
+
+    def _create_one(self, submission: Submission) -> bool:
+        """The same for a submission of which nobody else's commit can be part. `False`: others wait as well."""
+        if self._ready or len(self._submissions) != 1 or self._submissions[0] is not submission:
+            return False
+        del self._submissions[:1]
+        began = perf()
+        try:
+            (created,) = self._store.commit((submission.create,))
+        except BaseException as error:
+            submission.answer(_store_error(error))
+            return True
+        self._measure(perf() - began)
+        assert isinstance(created, Created)
+        submission.answer(created)
         return True
 
     def _drain(self) -> None:

@@ -31,6 +31,7 @@ from perdure.core.model import (
     CreateRun,
     EndedRun,
     Entry,
+    Finish,
     NewRun,
     Run,
     RunWrites,
@@ -53,6 +54,8 @@ _INSERT_RUN: Final = _SQL["insert_run"]
 _INSERT_ENTRY_FENCED: Final = _SQL["insert_entry_fenced"]
 _FINISH: Final = _SQL["finish"]
 _STATUS: Final = {str(status): status for status in Status}
+_QUEUED: Final = str(Status.QUEUED)
+_RUNNING: Final = str(Status.RUNNING)
 _PAGE: Final = 2_000
 _NO_ROW: Final = object()
 _CHUNK: Final = 50
@@ -148,7 +151,7 @@ class SQLiteStore:
                 if finish is None and len(entries) == 1 and entries[0][0] == run:
                     return [self._writer.change(_INSERT_ENTRY_FENCED, (*entries[0], run, token))]
                 if finish is not None and not entries:
-                    return [self._writer.change(_FINISH, (*finish, run, token))]
+                    return [self._writer.change(_FINISH, (*_plain(finish), run, token))]
         elif not writes:
             return []
         if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
@@ -452,15 +455,24 @@ def _run(row: Row) -> Run:
     return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
 
 
+def _plain(finish: Finish) -> Row:
+    status, result, value, ended_at = finish
+    return (str(status), int(result), value, ended_at)
+
+
 def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
     new, claim, due = write
-    at, boot = (None, None) if claim is not None else (new.created_at, now) if due is None else due
-    # The fresh row is built here rather than read back; its number comes from the insertion.
-    run = submitted(0, new, claim, at)
-    cursor.execute(_INSERT_RUN, (*new, run.status, run.token, run.worker, run.started_at, run.crashes, at, boot))
+    at = None
+    # Plain text and numbers: a driver sends members of an enum down a slower path.
+    if claim is None:
+        at, boot = (new.created_at, now) if due is None else due
+        cursor.execute(_INSERT_RUN, (*new, _QUEUED, None, None, None, 0, at, boot))
+    else:
+        cursor.execute(_INSERT_RUN, (*new, _RUNNING, claim.token, claim.worker, new.created_at, 1, None, None))
     if cursor.rowcount == 1:
         assert cursor.lastrowid is not None
-        return Created(run._replace(id=cursor.lastrowid), True)
+        # The fresh row is built rather than read back.
+        return Created(submitted(cursor.lastrowid, new, claim, at), True)
     return Created(_run(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
 
 
@@ -492,7 +504,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         states += write.states
         cache += write.cache
         if write.finish is not None:
-            ends.append((*write.finish, run, write.token))
+            ends.append((*_plain(write.finish), run, write.token))
             holders[run] = None
         elif write.park is not None:
             wake, mark = write.park

@@ -215,8 +215,16 @@ class Signature:
             ValueMismatchError, UnsupportedTypeError: an argument does not fit its declared type; names the parameter.
             ValueTooLargeError: all together are over `INLINE_LIMIT`.
         """
+        return self._inputs(self._bind(args, kwargs))
+
+    def identity_and_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """What `identity` and `encode_inputs` give, and raise; the arguments are bound once."""
+        bound = self._bind(args, kwargs)
+        return self._identity(bound), self._inputs(bound)
+
+    def _inputs(self, bound: Mapping[str, Any]) -> bytes:
         wires: dict[str, object] = {}
-        for name, value in self._bind(args, kwargs).items():
+        for name, value in bound.items():
             if name in self.ignored:
                 continue
             encode = self._codec(name).encode
