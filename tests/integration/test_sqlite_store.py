@@ -299,7 +299,7 @@ print("works again", flush=True)
         unlimit = "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
         lines = output(limit + self.FILL + unlimit + self.AFTERWARDS, path).splitlines()
         assert len(lines) == 2, lines
-        assert re.fullmatch(f"full: {path} cannot be (read or )?written.*ulimit -f.*then start the run again", lines[0])
+        assert re.fullmatch(f"full: {path} cannot be (read or )?written.*ulimit -f.*then carry on", lines[0])
         assert lines[1] == "works again"
 
     def test_on_a_full_disk_the_batch_fails_whole_and_the_store_lives_on(self, tmp_path: Path) -> None:

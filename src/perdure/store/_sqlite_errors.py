@@ -45,9 +45,9 @@ def translate(error: Exception, path: str, *, waited: float) -> Exception:
         case sqlite3.SQLITE_NOTADB:
             return ForeignStoreError(f"{path} is not a perdure store (not even a SQLite database): name another file")
         case sqlite3.SQLITE_FULL:
-            return StoreUnavailableError(f"the disk of {path} is full: free some space, then start the run again")
+            return StoreUnavailableError(f"the disk of {path} is full: free some space, then carry on")
         case sqlite3.SQLITE_READONLY if not os.path.exists(path) or extended == "SQLITE_READONLY_DBMOVED":
-            return StoreUnavailableError(f"{path} was moved or deleted while in use: put it back, then start again")
+            return StoreUnavailableError(moved(path))
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return StoreUnavailableError(read_only(path))
         case sqlite3.SQLITE_CANTOPEN:
@@ -60,12 +60,12 @@ def translate(error: Exception, path: str, *, waited: float) -> Exception:
         case sqlite3.SQLITE_IOERR:
             return StoreUnavailableError(
                 f"{path} cannot be read or written ({extended or error}): check the disk, its quota and the "
-                f"file-size limit (`ulimit -f`), then start the run again"
+                f"file-size limit (`ulimit -f`), then carry on"
             )
         case sqlite3.SQLITE_TOOBIG:
             return StoreError(f"{path}: a value is larger than SQLite can hold: put large data in a File or Dir")
         case sqlite3.SQLITE_NOMEM:
-            return StoreUnavailableError(f"{path}: SQLite ran out of memory: free some, then start the run again")
+            return StoreUnavailableError(f"{path}: SQLite ran out of memory: free some, then carry on")
     return StoreError(text)
 
 
@@ -81,7 +81,7 @@ def _from_system(error: OSError, path: str) -> Exception:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             text = read_only(path)
         case errno.ENOSPC | errno.EDQUOT:
-            text = f"the disk of {path} is full: free some space, then start the run again"
+            text = f"the disk of {path} is full: free some space, then carry on"
         case errno.EMFILE | errno.ENFILE:
             text = f"{path} cannot be opened, too many files are open: raise the limit (`ulimit -n`)"
         case _:
@@ -102,6 +102,13 @@ def read_only(path: str) -> str:
     return f"{path} is read-only: make it and the files beside it writable, or name another file"
 
 
+def moved(path: str, *, replaced: bool = False) -> str:
+    """That the file is no longer where it was, in a sentence."""
+    if replaced:
+        return f"{path} was replaced by another file while in use: put the old one back, or start this process again"
+    return f"{path} was moved or deleted while in use: put it back, then carry on"
+
+
 def _cannot_open(path: str) -> str:
     parent = os.path.dirname(path)
     if os.path.isdir(path):
@@ -109,7 +116,7 @@ def _cannot_open(path: str) -> str:
     if not os.path.isdir(parent):
         return f"the directory {parent} of the store does not exist: create it, or name another file"
     if not os.path.exists(path):
-        return f"{path} was moved or deleted while in use: put it back, then start again"
+        return moved(path)
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(parent, os.W_OK | os.X_OK):
         return read_only(path)
     return f"{path} cannot be opened: check the files beside it and the limit of open files (`ulimit -n`)"
@@ -119,7 +126,7 @@ def _locked(path: str, waited: float) -> str:
     what = f"{path} has been locked by another writer for more than {waited:g} s"
     pid = _writer(path)
     if pid is None:
-        return f"{what}: end whatever else has it open, or start the run again later"
+        return f"{what}: end whatever else has it open, or try again later"
     if pid == UNSEEN:
         return f"{what}, a process in another container or pid namespace: end or continue it there"
     if _is_stopped(pid):

@@ -16,7 +16,7 @@ from perdure.core.clock import perf
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError
 
 from ._sql import migrations, queries
-from ._sqlite_errors import is_busy, read_only, translate
+from ._sqlite_errors import is_busy, moved, read_only, translate
 
 T = TypeVar("T")
 
@@ -63,6 +63,9 @@ class StoreFile:
         # SQLite follows links too, and names the files beside the database after the real one.
         self.path: Final = os.path.realpath(path)
         self.busy_timeout: Final = busy_timeout
+        self.gone: str | None = None
+        """Why the file may not be used for now, if it may not."""
+        self._inode: tuple[int, int] | None = None
 
     def create(self) -> None:
         """Create an empty file if there is none, closed to other users; SQLite gives -wal and -shm the same mode."""
@@ -128,7 +131,21 @@ class StoreFile:
         row = cursor.execute(queries("sqlite")["meta"], ("store_id",)).fetchone()
         if row is None:
             raise StoreError(f"{self.path} has lost its store id: restore it from a backup")
+        self._inode = _inode(self.path)
         return str(row[0])
+
+    def look(self) -> None:
+        """See whether the file is still the one that was opened. SQLite does not: it would go on writing to a file that
+        was moved or removed, where nobody finds what it wrote (https://www.sqlite.org/howtocorrupt.html, 4.2).
+
+        Raises:
+            StoreUnavailableError: it is not, and no connection may be used until it is back.
+        """
+        inode = _inode(self.path)
+        gone = None if inode == self._inode else moved(self.path, replaced=inode is not None)
+        self.gone = gone
+        if gone is not None:
+            raise StoreUnavailableError(gone)
 
     def _version(self, cursor: sqlite3.Cursor) -> int:
         # In one statement, and so of one moment: between two of them another process may make the file a store.
@@ -144,6 +161,14 @@ class StoreFile:
                 f"upgrade perdure, or name another file"
             )
         return int(version)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Link:
@@ -192,6 +217,8 @@ class Link:
                 f"the store {self._file.path} was opened by process {self._pid} and cannot be used in its forked child "
                 f"{os.getpid()}: start processes by spawn, or open the store after the fork only"
             )
+        if self._file.gone is not None:
+            raise StoreUnavailableError(self._file.gone)
         with self._lock:
             try:
                 return work(self.cursor or self._open())

@@ -398,7 +398,7 @@ class LocalBlobs:
     def _unusable(self, error: OSError) -> Exception:
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT:
-                text = f"the disk of the blob store {self.root} is full: free some space, then start again"
+                text = f"the disk of the blob store {self.root} is full: free some space, then carry on"
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 text = f"the blob store {self.root} cannot be written: change its permissions, or choose another store"
             case errno.ENOENT | errno.ENOTDIR:

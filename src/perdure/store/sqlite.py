@@ -61,6 +61,8 @@ _NO_ROW: Final = object()
 _CHUNK: Final = 50
 _PURGE_NS: Final = 50_000_000
 """How long a transaction that purges goes on, so that those who wait for the lock need not wait for long."""
+_LOOK_NS: Final = 200_000_000
+"""How often those who poll look whether the file is still there."""
 _STEPS: Final = 3600 * US
 """By how much the wall clock may step while snapshots are looked for."""
 
@@ -90,6 +92,7 @@ class SQLiteStore:
             clock: gives the time at which a run was first claimed.
         """
         self._clock = clock or SystemClock()
+        self._look_at = 0
         file = StoreFile(path, busy_timeout)
         file.create()
         self._file = file
@@ -256,6 +259,10 @@ class SQLiteStore:
         return sorted(map(_run, rows), key=lambda run: run.id)[:limit]
 
     def version(self) -> int:
+        # Not each time: whoever is busy asks a thousand times a second.
+        if (now := perf()) > self._look_at:
+            self._look_at = now + _LOOK_NS
+            self._file.look()
         number: int = self._reader.rows(_SQL["version"], ())[0][0]
         return number
 
@@ -317,6 +324,7 @@ class SQLiteStore:
         return rows[0][0] if rows else None
 
     def renew(self, worker: Worker) -> None:
+        self._file.look()
         self._aside.change(_SQL["renew"], worker)
 
     def worker(self, id: str) -> Worker | None:
