@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.clock import US, perf, wall
-from ..errors import PerdureError, UsageError
+from ..errors import LeaseLostError, PerdureError, StoreUnavailableError, UsageError
 from . import completion
 from .base import ROWS, STATUSES, Command, cli, common, length, log_to_stderr, output, signals
 from .commands import RunCommand, called
@@ -135,11 +135,16 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_url()}; end with Ctrl-C or SIGTERM")
     server.serve()
     if server.driven:
-        output.note(f"{stopped[0]}: letting go of {server.driven} runs, for at most {drain.total_seconds():g} s")
+        count = f"{server.driven} run is" if server.driven == 1 else f"{server.driven} runs are"
+        output.note(f"{stopped[0]}: {count} let go, for at most {drain.total_seconds():g} s")
     left = server.drain(drain.total_seconds())
     if left:
-        output.say(f"{left} runs did not come to a point to be let go at; other workers carry them on")
-    worker.retire()
+        output.say(f"{left} of them came to no point to be let go at; what they were doing is done again elsewhere")
+    try:
+        worker.retire()
+    except PerdureError as error:
+        # The free lock of a process that has ended tells the others the same.
+        output.say(f"claims could not be given back: {error}")
     # A thread that blocks in C code cannot hold up the end; nothing that matters is in memory.
     sys.stderr.flush()
     os._exit(0)
@@ -193,9 +198,12 @@ def _tell(outcome: Outcome) -> None:
     what = f"run {outcome.run} ({outcome.task})"
     if outcome.status == Status.FAILED:
         output.say(f"{what} failed: {_short(outcome.error)}")
-    elif outcome.status == Status.INTERRUPTED and outcome.error is not None:
-        again = f"; it is tried again in {outcome.again:g} s" if outcome.again is not None else ""
-        output.say(f"{what} cannot be driven{again}: {outcome.error}")
+    elif isinstance(outcome.error, LeaseLostError):
+        output.say(f"Error: {outcome.error}")
+    elif outcome.status == Status.INTERRUPTED and outcome.again is not None:
+        # A store that cannot be used has been told of, and concerns every run alike.
+        if output.verbose or not isinstance(outcome.error, StoreUnavailableError):
+            output.say(f"{what} cannot be driven; it is tried again in {outcome.again:g} s: {outcome.error}")
     elif output.verbose:
         output.say(f"{what} is {str(outcome.status).lower()}")
 

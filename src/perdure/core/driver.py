@@ -82,9 +82,6 @@ class Driver:
         """Park the run when it has nothing to do for longer than this (seconds); `None`: never."""
         self.overdue = False
         """It was parked, and something in it did not unwind in time."""
-        self.parking = False
-        """It has unwound, and that it sleeps is on its way into the store: there the claim may be given back before
-        anybody here hears of it."""
         self.busy: list[None] = []
         """As long as the number of tasks that are at work outside of their bodies: between two attempts, say."""
         self._woken = taken is not None and taken.woken
@@ -267,7 +264,6 @@ class Driver:
                     "but what is left of it stays in memory, and it will not be parked again by this process",
                     self.run.name,
                 )
-            self.parking = True
             self.outbox.append(Park(Wake(*reason.wake), self.n))
             self.worker.writer.mark_ready(self)
             self.loop.flush_soon(self.worker.writer)
@@ -284,8 +280,9 @@ class Driver:
             try:
                 self.worker.store.release(self.run_id, self.token)
             except PerdureError as error:
-                log.warning("run %s could not be released: %s", self.run.name, error)
-                self.worker.release_later(self)
+                self.worker.doubt = True
+                if not isinstance(reason, StoreError):
+                    log.warning("run %s could not be released: %s", self.run.name, error)
         if isinstance(reason, RunAbortedError):
             self._dispose_all()
         self._resolve_error(reason)
@@ -320,8 +317,6 @@ class Driver:
     def _fail(self, error: PerdureError) -> None:
         if isinstance(self._stopping, Parked):
             # Nothing but its row was left to be written.
-            if isinstance(error, StoreError):
-                self.worker.release_later(self)
             self._resolve_error(error)
         else:
             self.stop(error)

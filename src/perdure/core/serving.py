@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
+import sysconfig
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import LeaseLostError, Parked, PerdureError, RunAbortedError, StoreError
+from ..errors import LeaseLostError, Parked, PerdureError, RunAbortedError, StoreError, StoreUnavailableError
 from .clock import US, seconds
 from .model import Result, Status
 from .spec import TaskSpec
@@ -29,6 +31,7 @@ from .spec import TaskSpec
 if TYPE_CHECKING:
     from .driver import Driver
     from .loop import LoopThread
+    from .model import Run
     from .schedule import Schedule
     from .worker import Worker
 
@@ -107,18 +110,25 @@ class Server:
         self._schedule = schedule
         self._fire_at: int | None = None if schedule is None else 0
         """When the next trigger fires (wall, microseconds)."""
-        self._driven: dict[int, Driver] = {}
+        self._driven: set[Driver] = set()
+        """Not by run: one that another worker took over may come back before its old driver here has left."""
         self._ended: deque[Driver] = deque()
         self._bell = threading.Event()
         self._stopping = False
         self._draining = False
+        self._letting_go = PerdureError("the worker has been stopped; another one, or `perdure resume`, carries on")
         self._later: dict[int, _Later] = {}
+        self._pressed = False
+        """More runs are due than there are places."""
         self._stubborn: set[int] = set()
         """Runs that did not unwind when they were parked."""
         self._version = -1
         self._next_due: float | None = None
         """When the next run is due; `None`: not known."""
         self._looked: Any = None
+        self._more = False
+        """There may be runs left behind that there was no place for."""
+        self._strangers: set[tuple[str, str]] = set()
         self._look_at = 0.0
         self._sweep_at = 0.0
         self._pulses: dict[LoopThread, _Pulse] = {}
@@ -148,10 +158,14 @@ class Server:
             self._bell.clear()
             try:
                 pause = FIRST_POLL if self._round() else min(2 * pause, LAST_POLL)
-                away = 0.0
+                if away:
+                    away = 0.0
+                    log.warning("the store can be used again")
             except StoreError as error:
+                self.worker.doubt = True
+                self._look_at = 0.0
                 away = min(max(2 * away, AWAY_SECONDS), 20 * AWAY_SECONDS)
-                log.warning("the store cannot be used; looking again in %g s: %s", away, error)
+                self.worker.complain("the store cannot be used for now", error)
                 # In short pieces, so that `stop` is heard.
                 end = seconds() + away
                 while seconds() < end and not self._stopping:
@@ -187,6 +201,9 @@ class Server:
             self._look_at = now + LOOK_SECONDS
             self._recover(version)
             self._watch_loops(now)
+        elif self._more and len(self._driven) < self.concurrency:
+            # Before anything that is queued, which may be more than there will ever be places for.
+            self._recover(version)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
             self._sweep()
@@ -212,13 +229,21 @@ class Server:
         drivers = self.worker.take_due(self.specs, free)
         # Whether more are due, the next round finds out; it comes at once.
         self._next_due = None
+        if len(drivers) == self.concurrency - len(self._driven):
+            # They have to know from their beginning: looked at by and by only, each would keep its place for as long.
+            left = self.worker.store.next_due(self.specs)
+            self._next_due = now + left if left is not None else float("inf")
+            self._pressed = self._next_due <= now
         for driver in drivers:
-            self._begin(driver)
+            if self._fits(driver.run):
+                self._begin(driver)
+            else:
+                self.worker.give_back(driver)
         return bool(drivers)
 
     def _begin(self, driver: Driver) -> None:
-        driver.park_after = self.park_after if driver.run_id not in self._stubborn else None
-        self._driven[driver.run_id] = driver
+        driver.park_after = self._patience() if driver.run_id not in self._stubborn else None
+        self._driven.add(driver)
         driver.done.add_done_callback(lambda _: self._left(driver))
         driver.loop.soon(driver.start)
 
@@ -230,56 +255,97 @@ class Server:
     def _recover(self, version: int) -> None:
         """Go on with runs whose driver is gone."""
         worker, now = self.worker, seconds()
-        worker.release_left()
         rows = worker.store.workers()
         alive = {row.id for row in rows if worker.lives(row)} | {worker.id}
         for row in rows:
             if row.id not in alive and worker.liveness.is_dead(row.id):
                 worker.store.forget(row.id)
-        if (version, alive) == self._looked and not any(later.at <= now for later in self._later.values()):
+        now_due = any(later.at <= now for later in self._later.values())
+        if (version, alive) == self._looked and not now_due and not worker.doubt:
             return
         self._looked = None
         free = self.concurrency - len(self._driven)
-        if free <= 0:
+        self._more = free <= 0
+        if self._more:
             return
-        found = worker.store.abandoned(self.specs, alive, limit=free + len(self._later))
+        limit = free + len(self._later)
+        if worker.doubt:
+            self._give_back(alive)
+        found = worker.store.abandoned(self.specs, alive, limit=limit)
         for run in found:
             if len(self._driven) >= self.concurrency:
+                self._more = True
                 return
             later = self._later.get(run.id)
-            if (later is not None and later.at > now) or worker.holder(run) is not None:
+            if (later is not None and later.at > now) or worker.holder(run) is not None or not self._fits(run):
                 continue
             try:
                 driver = worker.take(run, self.specs[run.task], (Status.RUNNING,), start=False)
+            except StoreError:
+                raise
             except PerdureError as error:
                 self._postpone(run.id, run.name, run.task, error)
                 continue
             if driver is not None:
                 log.info("run %s was left behind and goes on here", run.name)
                 self._begin(driver)
-        if len(found) < free + len(self._later):
+        if len(found) < limit:
             self._looked = (version, alive)
-            # Others have taken them meanwhile, or they have ended.
-            gone = self._later.keys() - {run.id for run in found} - self._driven.keys()
-            for id in [id for id in gone if self._later[id].at <= now]:
-                del self._later[id]
+            self._forget_later({run.id for run in found}, now)
+
+    def _give_back(self, alive: set[str]) -> None:
+        """Let go of claims of this worker that stand for nothing, because the store failed when they were made or were
+        to be given back."""
+        worker = self.worker
+        own = worker.store.abandoned(self.specs, alive - {worker.id}, limit=len(self._driven) + self.concurrency)
+        for run in own:
+            if run.token is not None and run.worker == worker.id and worker.holder(run) is None:
+                worker.store.release(run.id, run.token)
+        worker.doubt = len(own) >= len(self._driven) + self.concurrency
+
+    def _forget_later(self, found: set[int], now: float) -> None:
+        """Forget pauses of runs that are no longer to be found: they have ended, or somebody else drives them (S2)."""
+        driven = {driver.run_id for driver in self._driven}
+        gone = [run for run, later in self._later.items() if later.at <= now and run not in found and run not in driven]
+        for run in gone:
+            del self._later[run]
+
+    def _fits(self, run: Run) -> bool:
+        """Whether a run of a task's name is of that very task, rather than of one that is called alike in another
+        module. If not, it is left alone for long."""
+        theirs, ours = run.target.partition("::")[2], self.specs[run.task].target().partition("::")[2]
+        if theirs == ours:
+            return True
+        self._later[run.id] = _Later(seconds() + LAST_RETRY, LAST_RETRY)
+        if (run.task, theirs) not in self._strangers:
+            self._strangers.add((run.task, theirs))
+            file = run.target.partition("::")[0]
+            log.warning(
+                "run %s, and others like it, are left alone: their task %s is %s in %s, and the one served here is %s. "
+                "Serve that file too; or, if the code has moved: perdure resume %s --file NEW_PATH",
+                run.name, run.task, theirs.replace("::", "."), file, ours.replace("::", "."), run.name,
+            )  # fmt: skip
+        return False
 
     def _sweep(self) -> None:
-        pressed = len(self._driven) >= self.concurrency and self._next_due is not None and self._next_due <= seconds()
-        for driver in list(self._driven.values()):
+        due = self._next_due is not None and self._next_due <= seconds()
+        self._pressed = len(self._driven) >= self.concurrency and due
+        for driver in list(self._driven):
             if driver.park_after is not None:
-                least = min(PRESSED_SECONDS, driver.park_after) if pressed else None
-                driver.loop.soon(driver.consider, least)
+                driver.park_after = self._patience()
+                driver.loop.soon(driver.consider)
+
+    def _patience(self) -> float:
+        return min(PRESSED_SECONDS, self.park_after) if self._pressed else self.park_after
 
     # -- what has ended ----------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
         while self._ended:
             driver = self._ended.popleft()
-            # A run that was parked may be due again, and driven by another driver already.
-            if self._driven.get(driver.run_id) is driver:
-                del self._driven[driver.run_id]
-            self._outcome(driver)
+            if driver in self._driven:
+                self._driven.remove(driver)
+                self._outcome(driver)
 
     def _outcome(self, driver: Driver) -> None:
         run = driver.run
@@ -296,16 +362,22 @@ class Server:
             self._later.pop(run.id, None)
             if driver.overdue:
                 self._stubborn.add(run.id)
-                if (again := self._driven.get(run.id)) is not None:
-                    again.park_after = None
+                for again in self._driven:
+                    if again.run_id == run.id:
+                        again.park_after = None
             self._tell(Outcome(run.name, run.task, Status.SLEEPING, None, None))
         elif isinstance(error, RunAbortedError):
             self._later.pop(run.id, None)
             self._stubborn.discard(run.id)
             self._tell(Outcome(run.name, run.task, Status.ABORTED, None, None))
-        elif isinstance(error, LeaseLostError):
+        elif isinstance(error, LeaseLostError) or error is self._letting_go:
             self._tell(Outcome(run.name, run.task, Status.INTERRUPTED, error, None))
         else:
+            if isinstance(error, StoreError):
+                self.worker.doubt = True
+            if isinstance(error, StoreUnavailableError):
+                # It meets every run at once, and is no fault of theirs.
+                self.worker.complain("runs are interrupted because the store cannot be used", error)
             self._postpone(run.id, run.name, run.task, error)
 
     def _postpone(self, run: int, name: str, task: str, error: BaseException) -> None:
@@ -321,19 +393,18 @@ class Server:
         left after `patience` seconds. Gives the number of runs that had to be stopped."""
         self._draining = True
         end = seconds() + patience
-        for driver in list(self._driven.values()):
+        for driver in list(self._driven):
             driver.drain()
-        reason = PerdureError("the worker has been stopped; another one, or `perdure resume`, carries on")
         while self._driven and seconds() < end:
-            for driver in list(self._driven.values()):
+            for driver in list(self._driven):
                 driver.loop.soon(driver.consider, 0.0)
-                driver.loop.soon(driver.hand_over, reason)
+                driver.loop.soon(driver.hand_over, self._letting_go)
             self._bell.wait(0.02)
             self._bell.clear()
             self._reap()
-        left = list(self._driven.values())
+        left = list(self._driven)
         for driver in left:
-            driver.stop(reason)
+            driver.stop(self._letting_go)
         end = seconds() + STOP_SECONDS
         while self._driven and seconds() < end:
             self._bell.wait(0.05)
@@ -372,6 +443,16 @@ class _Pulse:
         self.answered = True
 
 
+_NOT_THE_USERS = tuple(
+    {
+        f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}{os.sep}",
+        "<frozen ",
+        *(os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))),
+    }
+)
+"""What the names of files begin with that are perdure's, Python's or of installed packages."""
+
+
 def _who_blocks(loop: LoopThread, since: float) -> str:
     """The task that keeps a loop's thread, and the line of it that does, for people."""
     task: Any = asyncio.tasks._current_tasks.get(loop.loop)  # type: ignore[attr-defined]
@@ -381,7 +462,7 @@ def _who_blocks(loop: LoopThread, since: float) -> str:
     where = ""
     while frame is not None:
         code = frame.f_code
-        if "/perdure/" not in code.co_filename and not code.co_filename.startswith((sys.prefix, sys.base_prefix)):
+        if not code.co_filename.startswith(_NOT_THE_USERS):
             where = f" at {code.co_filename}:{frame.f_lineno} ({code.co_name})"
             break
         frame = frame.f_back

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import LeaseLostError, PerdureError, RunAbortedError, StoreError
 from . import source
-from .clock import US, Clock, SystemClock
+from .clock import US, Clock, SystemClock, seconds
 from .driver import Driver
 from .loop import LoopThread
 from .model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake
@@ -39,6 +39,8 @@ LAZY_SECONDS = 0.05
 WATCH_SECONDS = 1.0
 """How often the claims of a few driven runs are looked at, so that an abort is noticed while nothing is written."""
 WATCHED = 50
+COMPLAIN_SECONDS = 30.0
+"""How often the same trouble with the store is told of."""
 
 
 class Threads(Protocol):
@@ -71,8 +73,6 @@ class Worker:
         self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
         self._claiming: set[bytes] = set()
         """Tokens on their way into the store, whose driver does not exist yet."""
-        self._unreleased: list[tuple[int, bytes]] = []
-        """Runs, and their tokens, whose claims may still be in the store though nobody drives them here."""
         self._submitting = False
         """A loop is about to commit what was submitted."""
         self._lazy: set[Driver] = set()
@@ -81,6 +81,10 @@ class Worker:
         self._closed = threading.Event()
         self.elsewhere: Callable[[], Elsewhere] | None = None
         """What executes bodies in other processes, made on first use."""
+        self.doubt = False
+        """The store has failed, so a run may be claimed by this worker and yet be driven by nobody."""
+        self._complaint = ""
+        self._complain_at = 0.0
         self.on_end: Callable[[Run, bool], None] | None = None
         """Told when a run has ended or was aborted here, and whether this process began it."""
 
@@ -270,21 +274,21 @@ class Worker:
         finally:
             self._claiming.difference_update(claim.token for claim in claims)
 
+    def give_back(self, driver: Driver) -> None:
+        """Let go of a run whose driver has not been started."""
+        self.left(driver)
+        self.store.release(driver.run_id, driver.token)
+
     def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool, taken: Taken | None = None) -> Driver:
         driver = Driver(self, run, spec, self.free_loop(), fresh=fresh, taken=taken)
+        before = self.drivers.get(run.id)
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
+        if before is not None:
+            # It has lost its claim, while this process was frozen, to a worker that has lost it since. Nobody else
+            # would tell it: only those in `drivers` are looked after.
+            before.fenced()
         return driver
-
-    def release_later(self, driver: Driver) -> None:
-        """The store could not be told that the run is no longer driven here: `release_left` will. From any thread."""
-        self._unreleased.append((driver.run_id, driver.token))
-
-    def release_left(self) -> None:
-        """Give back what `release_later` has been told of. Blocks on the store."""
-        while self._unreleased:
-            self.store.release(*self._unreleased[0])
-            del self._unreleased[0]
 
     def left(self, driver: Driver) -> None:
         """That run is no longer driven here."""
@@ -413,14 +417,21 @@ class Worker:
                 if self.drivers and (due or len(self.drivers) <= WATCHED):
                     self._watch()
             except StoreError as error:
-                log.warning("the lease could not be renewed: %s", error)
+                self.complain("the lease could not be renewed", error)
+
+    def complain(self, what: str, error: StoreError) -> None:
+        """Warn that the store fails. It fails for everybody at once, so the same cause is told now and then only."""
+        now, text = seconds(), str(error)
+        if text != self._complaint or now > self._complain_at:
+            self._complaint, self._complain_at = text, now + COMPLAIN_SECONDS
+            log.warning("%s: %s", what, text)
 
     def _watch(self) -> None:
         for driver in list(self.drivers.values()):
             now = self.store.run_by_id(driver.run_id)
-            if now is None or now.token == driver.token or driver.done.done() or driver.ending or driver.parking:
-                continue
-            driver.fenced()
+            if now is not None and now.token != driver.token and not driver.stopping and not driver.ending:
+                # One that stops will notice by itself, and one that parks has just given its claim back.
+                driver.fenced()
 
     def retire(self) -> None:
         """The process ends: give back what is still claimed and leave no row behind. Quick; waits for nothing."""

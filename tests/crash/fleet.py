@@ -1,0 +1,216 @@
+"""Workers (`perdure serve`) as real processes on one store, and a look at the store and at what they did."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.crash.harness import WORKFLOWS, Line
+
+from perdure.api.loading import find_task
+from perdure.core.clock import US, SystemClock
+from perdure.core.model import Created, CreateRun, NewRun, Run, Status, Wake
+from perdure.core.submission import new_run
+from perdure.store.sqlite import SQLiteStore
+
+SERVED = WORKFLOWS / "served.py"
+CLOCK = SystemClock()
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 20.0, story: Callable[[], str] = lambda: "") -> Any:
+    """Wait until it is so, and give what it gave."""
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until, f"it did not happen within {seconds} s\n{story()}"
+        time.sleep(0.01)
+    return found
+
+
+class Fleet:
+    """A project directory with a store, and the workers on it."""
+
+    def __init__(self, directory: Path, file: Path = SERVED, env: dict[str, str] | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.file = file
+        self.env = {"LAB_LOG": str(directory / "log"), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+        self.database = directory / ".perdure" / "perdure.db"
+        self.store = SQLiteStore(self.database, busy_timeout=30)
+        self.workers: list[Worker] = []
+
+    # -- processes ---------------------------------------------------------------------------------------------
+
+    def serve(
+        self, *options: object, files: Iterable[Path] = (), env: dict[str, str] | None = None, wait: bool = True,
+        limit: int | None = None,
+    ) -> Worker:  # fmt: skip
+        """Start a worker. `limit`: no file of its may become larger (bytes)."""
+        worker = Worker(self, tuple(files) or (self.file,), options, env or {}, limit)
+        self.workers.append(worker)
+        if wait:
+            worker.ready()
+        return worker
+
+    def perdure(
+        self, *words: object, env: dict[str, str] | None = None, timeout: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of `perdure` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "perdure", *map(str, words)],
+            cwd=self.directory,
+            env={**os.environ, **self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.end()
+        self.store.close()
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def new(self, task: str, name: str, file: Path | None = None, **inputs: Any) -> NewRun:
+        spec = find_task(str(file or self.file), task).spec
+        return new_run(spec, (), inputs, name=name, created_at=CLOCK.wall())
+
+    def submit(self, *new: NewRun, after: float | None = None) -> list[Run]:
+        """Store queued runs."""
+        due = None if after is None else Wake(CLOCK.wall() + int(after * US), CLOCK.boot() + int(after * US))
+        answers = self.store.commit([CreateRun(each, None, due) for each in new])
+        return [answer.run for answer in answers if isinstance(answer, Created)]
+
+    def run(self, name: str) -> Run:
+        found = self.store.run(name)
+        assert found is not None, f"no run {name}"
+        return found
+
+    def status(self, name: str) -> Status:
+        return self.run(name).status
+
+    def counts(self) -> Counter[str]:
+        """How many runs there are of each stored status."""
+        return Counter(dict(self.store._reader.rows("SELECT status, count(*) FROM runs GROUP BY status", ())))
+
+    def all_are(self, status: Status) -> bool:
+        return set(self.counts()) == {status}
+
+    def wait(self, *names: str, status: Status = Status.SUCCEEDED, seconds: float = 30.0) -> None:
+        """Wait until these runs, or all, are of that status."""
+        if names:
+            wait_for(lambda: all(self.status(name) is status for name in names), seconds, self.story)
+        else:
+            wait_for(lambda: self.all_are(status), seconds, self.story)
+
+    # -- what they did -----------------------------------------------------------------------------------------
+
+    def log(self, kind: str = "step") -> list[Line]:
+        try:
+            text = Path(self.env["LAB_LOG"]).read_text()
+        except FileNotFoundError:
+            return []
+        found = [json.loads(line) for line in text.splitlines()]
+        return [Line(pid, boot, what, fields) for pid, boot, what, *fields in found if what == kind]
+
+    def steps(self, pid: int | None = None) -> list[str]:
+        return [line.fields[0] for line in self.log() if pid is None or line.pid == pid]
+
+    def story(self) -> str:
+        """Everything, for the message of a failed check."""
+        parts = [f"{self.directory}: {dict(self.counts())}"]
+        for worker in self.workers:
+            parts.append(f"-- worker {worker.pid}, code {worker.process.poll()}\n{worker.errors()[-3000:]}")
+        rows = self.store._reader.rows("SELECT id, name, status, worker, crashes, wake_at FROM runs LIMIT 20", ())
+        parts += map(str, rows)
+        parts += map(str, self.store.workers())
+        return "\n".join(parts)
+
+
+class Worker:
+    """One `perdure serve`."""
+
+    def __init__(
+        self, fleet: Fleet, files: tuple[Path, ...], options: tuple[object, ...], env: dict[str, str], limit: int | None
+    ) -> None:
+        self.fleet = fleet
+        self.errors_file = fleet.directory / f"worker-{secrets.token_hex(4)}.err"
+
+        def prepare() -> None:
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+        with open(self.errors_file, "wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "perdure", "serve", *map(str, files), *map(str, options)],
+                cwd=fleet.directory,
+                env={**os.environ, **fleet.env, **env},
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                preexec_fn=prepare if limit is not None else None,
+            )
+        self.pid = self.process.pid
+
+    def ready(self) -> None:
+        """Wait until it serves."""
+        wait_for(lambda: "serving " in self.errors() or self.process.poll() is not None, story=self.errors)
+        assert self.process.poll() is None, self.errors()
+
+    def errors(self) -> str:
+        return self.errors_file.read_text()
+
+    def says(self, text: str, seconds: float = 15.0) -> str:
+        """Wait until it has written that, and give all that it has written."""
+        wait_for(lambda: text in self.errors(), seconds, self.fleet.story)
+        return self.errors()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> None:
+        self.signal(signal.SIGTERM)
+
+    def code(self, seconds: float = 20.0) -> int:
+        """Its exit code, once it has ended."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still there after {seconds} s\n{self.fleet.story()}") from None
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def memory(self) -> int:
+        """Bytes in memory now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def row(self) -> Any:
+        """Its row in the store, if it is there."""
+        return next((row for row in self.fleet.store.workers() if row.pid == self.pid), None)
