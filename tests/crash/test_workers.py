@@ -26,7 +26,7 @@ from perdure.core.clock import US
 from perdure.core.model import Claim, Created, CreateRun, Kind, Park, RunWrites, Status, Wake
 from perdure.core.values import ANY
 
-STORM = int(os.environ.get("PERDURE_STORM", "4000"))
+STORM = int(os.environ.get("PERDURE_STORM", "3000"))
 """How many runs sleep in the store until one moment."""
 
 
@@ -590,7 +590,7 @@ def test_many_workers_begin_and_end_at_once(fleet: Fleet) -> None:
         return worker
 
     with ThreadPoolExecutor(3) as pool:
-        ended = list(pool.map(live, range(8)))
+        ended = list(pool.map(live, range(6)))
     last = fleet.serve()
     fleet.wait()
     killed = {worker.pid for worker in ended[1::2]}

@@ -79,6 +79,8 @@ class RunInfo(NamedTuple):
     reuse: str | None
     holder: model.Worker | None
     """Who drives it right now."""
+    wake_at: int | None = None
+    """From when on it is to be driven (again), if it is QUEUED or parked."""
 
 
 def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[list[RunInfo], bool]:
@@ -86,14 +88,15 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[lis
     if not store_exists():
         return [], False
     worker = runtime.worker()
-    stored: Collection[Status] | None = None
-    if status is not None:
-        stored = {Status.RUNNING} if status == Status.INTERRUPTED else {status}
-        if status == Status.SLEEPING:
-            stored = {status, Status.RUNNING}
-    # A derived status is found by looking at each run that could have it.
-    derived = stored is not None and Status.RUNNING in stored
-    rows = worker.store.runs(limit=None if derived or limit is None else limit + 1, statuses=stored)
+    most = None if limit is None else limit + 1
+    rows: list[model.Run] = []
+    if status in (Status.RUNNING, Status.INTERRUPTED, Status.SLEEPING):
+        # A derived status is found by looking at each run that could have it.
+        rows = worker.store.runs(statuses={Status.RUNNING})
+    if status not in (Status.RUNNING, Status.INTERRUPTED):
+        # By itself, as there may be very many that sleep.
+        rows += worker.store.runs(limit=most, statuses=None if status is None else {status})
+        rows.sort(key=lambda row: row.id, reverse=True)
     found: list[RunInfo] = []
     for row in rows:
         info = _info(worker, row)
@@ -123,7 +126,7 @@ def names(statuses: Collection[Status] | None = None, limit: int = 500) -> list[
 def _info(worker: Worker, row: model.Run) -> RunInfo:
     return RunInfo(
         row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
-        worker.holder(row) if row.status == Status.RUNNING else None,
+        worker.holder(row) if row.status == Status.RUNNING else None, row.wake_at,
     )  # fmt: skip
 
 

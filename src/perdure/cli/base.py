@@ -123,18 +123,18 @@ def log_to_stderr() -> None:
 _PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
-def length(ctx: click.Context, parameter: click.Parameter | None, value: str | None) -> Any:
-    """A length of time with its unit, which is never guessed: what `gc` removes does not come back."""
+def length(ctx: click.Context, parameter: click.Parameter | None, value: str | None, hint: str | None = None) -> Any:
+    """A length of time with its unit, which is never guessed: what `gc` removes does not come back. `hint`: the option
+    that it is for, where click does not know."""
     from datetime import timedelta
 
     if value is None:
         return None
     parts = _PARTS.fullmatch(value) if value else None
     if parts is None:
-        text = f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h"
-        raise click.BadParameter(text, ctx, parameter)
+        raise click.BadParameter(f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h", param_hint=hint)
     days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
     try:
         return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     except OverflowError:
-        raise click.BadParameter(f"{value} is longer than anything has lasted") from None
+        raise click.BadParameter(f"{value} is longer than anything has lasted", param_hint=hint) from None

@@ -27,7 +27,7 @@ class RunCommand(Command):
         return ["FILE", "TASK", "[--name NAME]", "[--INPUT VALUE ...]"]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        return completion.run_words(list(ctx.params.get("words", ())), incomplete)
+        return completion.run_words(str(ctx.info_name), list(ctx.params.get("words", ())), incomplete)
 
 
 # -- run -------------------------------------------------------------------------------------------------------

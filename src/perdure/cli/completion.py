@@ -14,8 +14,6 @@ from ..errors import PerdureError
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_PERDURE_COMPLETE"
 
-_RUNNING = ("RUNNING", "QUEUED")
-
 
 def script(command: click.Command, shell: str) -> str:
     """The completion script of a shell."""
@@ -45,19 +43,20 @@ def _declares(decorator: ast.expr) -> bool:
     return isinstance(target, ast.Attribute) and target.attr == "task"
 
 
-def run_words(args: list[str], incomplete: str) -> list[CompletionItem]:
-    """What may come next in `perdure run ...`."""
+def run_words(command: str, args: list[str], incomplete: str) -> list[CompletionItem]:
+    """What may come next in `perdure run ...` or `perdure submit ...`."""
+    own = ["--name", "--at", "--in", "--json"] if command == "submit" else ["--name", "--json"]
     plain = [word for word in args if not word.startswith("-")]
     if not plain:
         if incomplete.startswith("-"):
-            return _items(["--name", "--json", "--store", "--quiet", "--verbose", "--help"], incomplete)
+            return _items([*own, "--store", "--quiet", "--verbose", "--help"], incomplete)
         return [CompletionItem(incomplete, type="file")]
     tasks = tasks_in(plain[0])
     if len(plain) == 1 and not incomplete.startswith("-"):
         return _items(tasks, incomplete)
     if len(plain) > 1:
         options = [f"--{name.replace('_', '-')}" for name in tasks.get(plain[1], [])]
-        return _items([*options, "--name", "--json", "--help"], incomplete)
+        return _items([*options, *own, "--help"], incomplete)
     return []
 
 

@@ -228,8 +228,13 @@ def _how_to_go_on(names: list[str]) -> str:
 
 
 def resume_line(names: Sequence[str]) -> str:
-    """The command that continues these runs, as it can be typed in this directory and environment."""
-    line = f"perdure resume {' '.join(map(shlex.quote, names))}"
+    """The command that continues these runs."""
+    return line_for("resume", names)
+
+
+def line_for(command: str, names: Sequence[str]) -> str:
+    """A command about these runs, as it can be typed in this directory and environment."""
+    line = f"perdure {command} {' '.join(map(shlex.quote, names))}"
     url = runtime.store_url()
     if url != (os.environ.get("PERDURE_STORE") or runtime.DEFAULT_STORE):
         line += f" --store {shlex.quote(url)}"

@@ -248,6 +248,7 @@ def run_data(run: RunInfo) -> dict[str, Any]:
         "started_at": iso(run.started_at),
         "ended_at": iso(run.ended_at),
         "recovers": run.reuse,
+        "wakes_at": iso(run.wake_at),
         "driven_by": None if holder is None else {"pid": holder.pid, "host": holder.host},
     }
 
@@ -336,6 +337,10 @@ def print_tree(output: Output, tree: Tree) -> None:
     run = tree.run
     head = Text.assemble((run.name, "bold"), "  ", run.task, "  ", (str(run.status), _STYLES.get(run.status, "")))
     head.append(f"\ncreated {local(run.created_at)}" + (f", ended {local(run.ended_at)}" if run.ended_at else ""))
+    if run.wake_at is not None and run.status == "SLEEPING":
+        head.append(f", sleeps until {local(run.wake_at)}")
+    elif run.wake_at is not None and run.wake_at - run.created_at >= 1_000_000:
+        head.append(f", begins {local(run.wake_at)} at the earliest")
     if run.holder is not None:
         head.append(f"\ndriven by process {run.holder.pid} on {run.holder.host}")
     if run.reuse is not None:

@@ -52,7 +52,7 @@ def submit_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any
 
     task, args, values, own = called(ctx, "submit", words)
     at = None if own.at is None else moment(own.at)
-    delay = None if own.delay is None else length(ctx, click.Option(["--in"]), own.delay)
+    delay = None if own.delay is None else length(ctx, None, own.delay, "'--in'")
     if own.name is not None:
         check_name(own.name)
     run = enqueue(request_submission(task, args, values, own.name), due_at(at, delay))
@@ -60,7 +60,18 @@ def submit_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any
         output.result_json(_of_run(run))
     else:
         output.result(run.name)
-        output.note(f"run {run.name} is {run.status}; wait for it with: perdure wait {run.name}")
+        output.note(_what_next(run))
+
+
+def _what_next(run: Run) -> str:
+    from .driving import line_for
+    from .output import local
+
+    row = run.row
+    if row.ended_at is not None:
+        return f"run {run.name} has ended before, it is {row.status}; see: {line_for('wait', [run.name])}"
+    begins = f", and begins at {local(row.wake_at)}" if row.wake_at is not None and row.wake_at > wall() else ""
+    return f"run {run.name} is {run.status}{begins}; wait for it with: {line_for('wait', [run.name])}"
 
 
 def moment(text: str) -> datetime:
@@ -156,11 +167,15 @@ def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
     from .driving import tell
 
     found: dict[str, Task[..., Any]] = {}
+    broken = 0
     for source in sources:
         try:
             module = load_source(source)
         except PerdureError as error:
+            if len(sources) == 1:
+                raise
             tell(output, error)
+            broken += 1
             continue
         for task in tasks_in(module).values():
             known = found.setdefault(task.name, task)
@@ -169,6 +184,8 @@ def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
                     f"two tasks are called {task.name}, in {known.fn.__module__} and {task.fn.__module__}: a run would "
                     "fit either; give them other environments, or serve them apart with stores of their own"
                 )
+    if broken == len(sources):
+        raise UsageError(f"none of {', '.join(sources)} could be loaded, so there is nothing to serve")
     if not found:
         raise UsageError(f"there are no tasks to serve in {', '.join(sources)}; declare one with @env.task")
     return found
@@ -226,7 +243,7 @@ def wait(runs: tuple[str, ...], timeout: timedelta | None) -> None:
     """Wait until runs have ended, wherever they are driven, and print their results."""
     from ..api.run import Run
     from ..core.clock import seconds
-    from .driving import told
+    from .driving import line_for, told
 
     log_to_stderr()
     end = None if timeout is None else seconds() + timeout.total_seconds()
@@ -236,8 +253,12 @@ def wait(runs: tuple[str, ...], timeout: timedelta | None) -> None:
     for run in waited:
         try:
             run.wait(None if end is None else max(0.0, end - seconds()))
-        except TimeoutError as error:
-            output.say(f"Error: {error}")
+        except TimeoutError:
+            assert timeout is not None
+            output.say(
+                f"Error: run {run.name} has not ended within {timeout.total_seconds():g} s, it is {run.status}; "
+                f"see: {line_for('show', [run.name])}"
+            )
             code = 1
         one = told(output, run, one=len(waited) == 1)
         found.append(one.data)

@@ -33,7 +33,7 @@ def watch_runs(output: Output, limit: int, fit: bool, status: Status | None) -> 
         _table(output, limit, fit, status)
 
 
-def _looks(limit: int, status: Status | None) -> Iterator[list[RunInfo]]:
+def _looks(output: Output, limit: int, status: Status | None) -> Iterator[list[RunInfo]]:
     """The newest runs, now and whenever they may have changed."""
     version, looked = None, 0.0
     while True:
@@ -43,6 +43,7 @@ def _looks(limit: int, status: Status | None) -> Iterator[list[RunInfo]]:
                 version, looked = now, seconds()
                 yield looking.runs(limit=limit, status=status)[0]
         elif version is None:
+            output.note(f"there is no store at {runtime.store_url()} yet")
             version = -1
             yield []
         time.sleep(PAUSE)
@@ -50,7 +51,7 @@ def _looks(limit: int, status: Status | None) -> Iterator[list[RunInfo]]:
 
 def _lines(output: Output, limit: int, status: Status | None) -> None:
     told: dict[str, Status] = {}
-    for runs in _looks(limit, status):
+    for runs in _looks(output, limit, status):
         fresh = {run.name: run for run in runs if told.get(run.name) != run.status}
         for run in reversed(list(fresh.values())):
             if output.json:
@@ -66,6 +67,6 @@ def _table(output: Output, limit: int, fit: bool, status: Status | None) -> None
 
     console = Console(file=output.out, highlight=False, markup=False, emoji=False)
     with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
-        for runs in _looks(limit, status):
+        for runs in _looks(output, limit, status):
             shown = max(1, console.height - 2) if fit else len(runs)
             live.update(runs_table(runs[:shown]), refresh=True)
