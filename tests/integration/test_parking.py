@@ -572,10 +572,11 @@ def swallows_sync() -> str:
 
 @env.task
 async def lingers() -> str:
-    try:
-        await durable_sleep.aio(NAP)
-    except asyncio.CancelledError:
-        await asyncio.sleep(3)
+    for _ in range(2):
+        try:
+            await durable_sleep.aio(NAP)
+        except asyncio.CancelledError:
+            await asyncio.sleep(3)
     return await step("slept")
 
 
@@ -719,6 +720,16 @@ async def loses_a_race_then_sleeps() -> Any:
 
 
 @env.task
+async def sleeps_while_it_loses_a_race() -> Any:
+    sleep = asyncio.create_task(durable_sleep.aio(1.2))
+    task = asyncio.create_task(step("slow", 0.1))
+    done, _ = await asyncio.wait({task}, timeout=0.02)
+    late = not done
+    await asyncio.gather(task, sleep)
+    return late, await step("last")
+
+
+@env.task
 async def races_a_sleep() -> Any:
     task = asyncio.create_task(durable_sleep.aio(1.2))
     done, _ = await asyncio.wait({task}, timeout=0.1)
@@ -755,7 +766,10 @@ async def cancels_then_sleeps() -> Any:
     return late, await step("after")
 
 
-RACES = [loses_a_race_then_calls, loses_a_race_then_sleeps, races_a_sleep, orders_a_sleep, cancels_then_sleeps]
+RACES = [
+    loses_a_race_then_calls, loses_a_race_then_sleeps, sleeps_while_it_loses_a_race, races_a_sleep, orders_a_sleep,
+    cancels_then_sleeps,
+]  # fmt: skip
 
 
 def test_a_race_that_a_plain_timer_has_won_stays_won() -> None:
@@ -966,9 +980,9 @@ def test_code_that_was_edited_meanwhile_goes_on_and_parks_again(tmp_path: Path) 
     # It is woken by hand, as its first deadline is far away, and calls one child less than are under way.
     with contextlib.closing(sqlite3.connect(runtime.worker().store.path, timeout=10)) as database, database:  # type: ignore[attr-defined]
         database.execute("UPDATE runs SET wake_boot = 0")
-    with serving("two", "naps(2.5)") as after:
+    with serving("one", "naps(2.5)") as after:
         until(lambda: after.parks() == 1, 3)
-        assert run.wait(15).result == ["two", 2.5, "end"]
+        assert run.wait(15).result == ["one", 2.5, "end"]
     assert before.parks() == 1
 
 
