@@ -145,9 +145,8 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     sys.setswitchinterval(SWITCH_SECONDS)
     output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_url()}; end with Ctrl-C or SIGTERM")
     server.serve()
-    if server.driven:
-        count = f"{server.driven} run is" if server.driven == 1 else f"{server.driven} runs are"
-        output.note(f"{stopped[0]}: {count} let go, for at most {drain.total_seconds():g} s")
+    count = f"{server.driven} run is" if server.driven == 1 else f"{server.driven} runs are"
+    output.note(f"{stopped[0]}: {count} let go, for at most {drain.total_seconds():g} s")
     left = server.drain(drain.total_seconds())
     if left:
         output.say(f"{left} of them came to no point to be let go at; what they were doing is done again elsewhere")

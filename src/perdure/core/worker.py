@@ -284,7 +284,7 @@ class Worker:
         before = self.drivers.get(run.id)
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
-        if before is not None:
+        if before is not None and not before.stopping:
             # It has lost its claim, while this process was frozen, to a worker that has lost it since. Nobody else
             # would tell it: only those in `drivers` are looked after.
             before.fenced()
