@@ -175,6 +175,7 @@ class Server:
             # A look for all that ends, or becomes due, within a tick; and some time for the threads that drive.
             sleep(TICK)
             self._bell.wait(max(0.0, min(pause, self._wait())))
+        self._reap()
 
     def _wait(self) -> float:
         """Seconds until something is to be done, whether or not the store changes."""
