@@ -156,6 +156,24 @@ def test_runs_come_back_to_the_worker_that_lost_them(fleet: Fleet) -> None:
     first.says("run steps (served.ticking) is succeeded")
 
 
+def test_a_run_that_comes_back_takes_one_place(fleet: Fleet) -> None:
+    """The same without a freeze: somebody takes a run that sleeps in memory and lets go of it at once."""
+    worker = fleet.serve("--park-after", "2h", "--concurrency", 2)
+    [run] = fleet.submit(fleet.new("waking", "nap", tag="nap", seconds=3600.0))
+    wait_for(lambda: fleet.store.open_actions(run.id), story=fleet.story)
+    for number in range(3):
+        held = fleet.run("nap")
+        claim = Claim(bytes([number]) * 16, "nobody")
+        assert fleet.store.claim(run.id, claim, expect=held.token, entries=0, statuses={Status.RUNNING}) is not None
+        assert fleet.store.release(run.id, claim.token)
+        wait_for(lambda: fleet.run("nap").token is not None, story=fleet.story)
+    worker.says("run 'nap' is no longer this process's")
+    worker.terminate()
+    assert worker.code() == 0
+    assert "SIGTERM: 1 run is let go" in worker.errors()
+    assert fleet.status("nap") is Status.SLEEPING
+
+
 def test_eight_processes_on_one_file(fleet: Fleet) -> None:
     """`database is locked` reaches nobody: six workers, a process that submits, and one that lists."""
     workers = [fleet.serve("--concurrency", 10, "--park-after", "0s", wait=False) for _ in range(6)]
