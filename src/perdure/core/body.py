@@ -254,7 +254,7 @@ class Body:
             return None
         if entry[8] != Result.CANCELLED and (
             blocking
-            or (replay.head() is entry and self._quiet_but_me(on_loop) and not self._awaits_outside(replay, entry))
+            or (replay.head() is entry and self._quiet_but_me(on_loop) and not self._behind(replay, entry))
         ):
             replay.consume(entry)
             self.last = entry[2]
