@@ -253,8 +253,7 @@ class Body:
             replay.consume(entry)
             return None
         if entry[8] != Result.CANCELLED and (
-            blocking
-            or (replay.head() is entry and self._quiet_but_me(on_loop) and not self._behind(replay, entry))
+            blocking or (replay.head() is entry and self._quiet_but_me(on_loop) and not self._behind(replay, entry))
         ):
             replay.consume(entry)
             self.last = entry[2]
