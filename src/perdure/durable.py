@@ -12,7 +12,6 @@ import random as _random
 import uuid as _uuid
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any, TypeVar
 
 from .api._calling import Call, caller, on_loop, run_async, run_sync, warn_blocking
@@ -21,6 +20,7 @@ from .api.timeouts import timeout
 from .core import calls
 from .core.branch import Branch
 from .core.clock import US, wall
+from .core.digest import blake2b
 from .core.model import Kind
 from .core.scope import TraceScope
 from .core.values import Codec, codec_for

@@ -117,6 +117,7 @@ CASES |= {
     "more:child_cancelled_from_outside": exactly("main0", "main1", "main2", "main3", "cancelled", "end"),
     "more:cancelled_before_it_began": exactly("one", "early call, late await", "cancelled", "two"),
     "more:nested_timeouts": lambda v: v in NESTED,
+    "more:timeouts_late_at_the_door": exactly("late", "after durable", "late", "after plain"),
     "more:sleep_cut_short": exactly("late", "one", "late too", "two"),
     "more:group_in_a_group": exactly("1 failed", "end"),
     "more:exception_group_retried": exactly("g kept", "h kept", "end"),

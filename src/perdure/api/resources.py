@@ -6,9 +6,9 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from ..containers.life import Build, Secrets
+from ..core.digest import blake2b
 from ..errors import UsageError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

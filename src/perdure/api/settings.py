@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import blake2b
 from typing import Any, Literal
 
+from ..core.digest import blake2b
 from ..core.source import hash_function
 from ..core.spec import NO_RETRIES, RetryStrategy
 from ..core.values import Signature

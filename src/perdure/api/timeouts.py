@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from hashlib import blake2b
 from types import TracebackType
 from typing import Any
 
 from ..core import calls
 from ..core.branch import Branch
 from ..core.clock import Deadline
+from ..core.digest import blake2b
 from ..core.model import Kind
 from ..core.scope import TraceScope
 from ..core.values import codec_for

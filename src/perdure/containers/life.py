@@ -24,13 +24,13 @@ import signal
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
 
 from ..core.clock import SystemClock, seconds
 from ..core.detached import Detached
+from ..core.digest import blake2b
 from ..core.spec import AttemptLost
 from ..errors import (
     ContainerError,

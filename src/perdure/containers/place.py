@@ -12,11 +12,11 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
+from ..core.digest import blake2b
 from ..errors import StoreError
 
 _ABOUT = "about.json"

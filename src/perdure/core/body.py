@@ -21,6 +21,8 @@ module keeps that rule, live and on replay, for event-loop tasks and threads ali
 - B9 what was under way when the body was left (a sleep whose time has come since) is not delivered before all else that
   was under way has been called again, as long as a timer is pending that may lead there; nor, in a body that was
   parked, before nothing unrecorded is pending any more, as nothing was when it was parked.
+- B10 while a `durable.timeout` is on its way to disk nothing is handed to the body's tasks, and its plain timers wait:
+  replay enters the block at once, so nothing may have come before that.
 
 Threads: a body's threads share nothing but memory with its tasks, so a live outcome does not wait for a thread that
 computes. It does wait, briefly, for one that has just been handed an outcome and may be about to finish.
@@ -101,6 +103,8 @@ class Body:
         self.executing: list[None] = []
         """As long as the number of traces that are being executed, and of deadlines on their way to disk. A list, since
         threads may append to one at once."""
+        self.arming = 0
+        """How many blocks of `durable.timeout` wait to be entered until their deadline is on disk (B10)."""
         self.inside: set[Slot] = set()
         """The threads that execute code of this body, or will."""
         self.active = 0
@@ -359,7 +363,7 @@ class Body:
                 return self._step_replay(replay, head)
             self._drained()
             return True
-        if self._due and self.blocked:
+        if self._due and (self.blocked or self.arming):
             return False
         if self._due and self.settling and self._settles():
             return False
@@ -542,6 +546,7 @@ class Body:
             and not self.in_flight
             and not self.stirred
             and not self.settling
+            and not self.arming
             and not self._running
             and not loop._ready
             and perf() < loop.spin_until

@@ -8,9 +8,9 @@ can be encoded, and an occurrence number among siblings of just that name.
 from __future__ import annotations
 
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from .digest import blake2b
 from .model import Kind
 
 if TYPE_CHECKING:

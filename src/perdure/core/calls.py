@@ -448,7 +448,11 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
             waiter = None
         if outcome is None:
             began = perf()
-            action, deadline = yield from _deadline(call, seconds)
+            body.arming += 1
+            try:
+                action, deadline = yield from _deadline(call, seconds)
+            finally:
+                body.arming -= 1
             _resolve(begun)
             if deadline.remaining(body.driver.worker.clock) > 0:
                 yield Sleeper(body, deadline)

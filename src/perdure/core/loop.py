@@ -85,7 +85,7 @@ class BodyTimer(events.TimerHandle):
 
     def _run(self) -> None:
         body = self.body
-        if body is not None and body.idle_replaying and body.timer_stands_back():
+        if body is not None and (body.arming or (body.idle_replaying and body.timer_stands_back())):
             loop: Any = self._loop  # type: ignore[attr-defined]
             self._when = loop.time() + DEFER_SECONDS
             heapq.heappush(loop._scheduled, self)

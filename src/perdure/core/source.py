@@ -11,9 +11,9 @@ import os
 import sys
 import types
 from functools import cache
-from hashlib import blake2b
 from typing import Any
 
+from .digest import blake2b
 from .model import Source
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

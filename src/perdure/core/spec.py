@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from .digest import blake2b
 from .model import Kind
 from .values import Signature
 
@@ -34,7 +33,11 @@ class Backoff:
         except OverflowError:
             pause = self.maximum
         pause = min(pause, self.maximum)
-        return pause * (1 - self.jitter * random.random())
+        if self.jitter:
+            import random  # here, as only jitter needs it
+
+            pause *= 1 - self.jitter * random.random()
+        return pause
 
 
 @dataclass(frozen=True, slots=True)

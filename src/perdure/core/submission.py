@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
 
 from ..errors import InputError, UnsupportedTypeError, ValueMismatchError
+from .digest import blake2b
 from .model import NewRun
 from .spec import TaskSpec
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -59,7 +58,7 @@ class Worker:
     def __init__(
         self, store: Store, liveness: Liveness, threads: Any, *, lease: float = 15.0, clock: Clock | None = None
     ) -> None:
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self.store = store
         self.liveness = liveness
         self.threads = threads

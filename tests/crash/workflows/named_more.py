@@ -197,6 +197,22 @@ async def nested_timeouts() -> list[str]:
 
 
 @env.task
+async def timeouts_late_at_the_door() -> list[str]:
+    """Deadlines that pass while an inner block waits to be entered."""
+    out = []
+    for which, late in (("durable", durable.timeout(0)), ("plain", asyncio.timeout(0))):
+        try:
+            async with late:
+                async with durable.timeout(5.0):
+                    await step(f"in {which}", 5.0)
+        except TimeoutError:
+            out.append("late")
+            see("main", which)
+        out.append(await step(f"after {which}"))
+    return out
+
+
+@env.task
 async def sleep_cut_short() -> list[str]:
     out = []
     try:
