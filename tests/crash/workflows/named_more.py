@@ -202,9 +202,8 @@ async def timeouts_late_at_the_door() -> list[str]:
     out = []
     for which, late in (("durable", durable.timeout(0)), ("plain", asyncio.timeout(0))):
         try:
-            async with late:
-                async with durable.timeout(5.0):
-                    await step(f"in {which}", 5.0)
+            async with late, durable.timeout(5.0):
+                await step(f"in {which}", 5.0)
         except TimeoutError:
             out.append("late")
             see("main", which)
