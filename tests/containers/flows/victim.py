@@ -8,11 +8,11 @@ leaves a mark that no engine and no perdure keeps.
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -50,15 +50,25 @@ def around(owner: Any, name: str, before: bool, after: bool, wanted: Callable[..
     setattr(owner, name, patched)
 
 
+def freeze() -> None:
+    """Stop this process (SIGSTOP) until somebody continues it; not while another thread of it is in a commit, which
+    would keep everybody else from the store. So whoever stops it holds the store's lock for that moment."""
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "lock = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n"
+        "lock.execute('BEGIN IMMEDIATE')\n"
+        "os.kill(os.getppid(), signal.SIGSTOP)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, ".perdure/perdure.db"], check=True)
+
+
 def pause_after(owner: Any, name: str) -> None:
     """Stop (SIGSTOP) after a coroutine of that class, until somebody continues the process."""
     plain = getattr(owner, name)
 
     async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = await plain(self, *args, **kwargs)
-        # Not in the middle of a commit of another thread, which would keep others from the store.
-        await asyncio.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        freeze()
         return result
 
     setattr(owner, name, patched)
@@ -75,7 +85,7 @@ def arm(point: str) -> None:
         around(Attached, "keep", point.startswith("before"), point.startswith("after"))
     elif point == "stop before stage":
         plain_begin = life._Life._stage
-        life._Life._stage = lambda *args: (os.kill(os.getpid(), signal.SIGSTOP), plain_begin(*args))[1]  # type: ignore[method-assign]
+        life._Life._stage = lambda *args: (freeze(), plain_begin(*args))[1]  # type: ignore[method-assign]
     elif point == "stop after create":
         pause_after(DockerEngine, "create")
     elif point == "stop after record":
