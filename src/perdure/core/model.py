@@ -223,7 +223,7 @@ class Run(NamedTuple):
 
 
 class Wake(NamedTuple):
-    """A moment at which a run is to be driven (again), on both clocks."""
+    """A moment at which a run is to be driven (again), on both clocks of the process that names it."""
 
     at: int
     """Wall."""
@@ -323,6 +323,7 @@ class Worker(NamedTuple):
     pid: int
     host: str
     boot: str
-    lease_until_boot: int
-    """Until when its claims hold (microseconds since boot `boot`)."""
+    lease: int
+    """How long its claims hold from now on (microseconds); as it is read, by the store's clock: zero or less, they have
+    run out."""
     started_at: int

@@ -104,7 +104,12 @@ class Store(Protocol):
         """RUNNING runs of these tasks that none of these workers has claimed, in order of their number."""
 
     def version(self) -> int:
-        """A number that changes whenever another process, or this one, has committed something. Cheap: for polling."""
+        """A number that changes whenever another process, or this one, has committed something that matters to others
+        (a store across a network may take half a second). Cheap: for polling."""
+
+    def listen(self, bell: Callable[[], None]) -> bool:
+        """Call `bell`, from any thread, as soon as `version` may have changed, until the store is closed. Whether that
+        works here; where it does not, `version` is to be polled."""
 
     def journal_length(self, run: int) -> int:
         """The highest `n` in the run's journal, 0 if it is empty. O(actions) at most."""
@@ -133,8 +138,9 @@ class Store(Protocol):
         """A cached outcome."""
 
     def renew(self, worker: Worker) -> None:
-        """Insert or update the worker's row. Visible is enough. On a connection of its own: never waits for commit()
-        calls of this process to return, only for the database's own lock."""
+        """Insert or update the worker's row; its claims hold for `worker.lease` from now on, by the store's clock.
+        Visible is enough. On a connection of its own: never waits for commit() calls of this process to return, only
+        for the database's own lock."""
 
     def worker(self, id: str) -> Worker | None:
         """That worker's row."""
@@ -202,7 +208,7 @@ class Store(Protocol):
 
 
 class Liveness(Protocol):
-    """An operating-system lock per worker: a free lock means a dead process on this host (DESIGN §6)."""
+    """A lock per worker that goes when its process dies: of the operating system, or of a session (DESIGN §6)."""
 
     def hold(self, worker: str) -> None:
         """Take this process's lock; held until `drop` or the process's death, however it dies."""
@@ -211,7 +217,8 @@ class Liveness(Protocol):
         """Let go and remove the lock's file."""
 
     def is_dead(self, worker: str) -> bool:
-        """`True` only if that worker's process is certainly gone; `False` if it lives or this cannot be told."""
+        """`True` only if that worker's process is gone, or has lost what tells that it lives and does not get it back;
+        `False` if it lives or this cannot be told. A claim's token fences whoever is taken for dead by mistake."""
 
 
 class Blobs(Protocol):

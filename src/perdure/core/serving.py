@@ -152,6 +152,7 @@ class Server:
             StoreError: the store cannot be used from the start.
         """
         self.worker.attend()
+        self.worker.store.listen(self._bell.set)
         pause = FIRST_POLL
         away = 0.0
         while not self._stopping:

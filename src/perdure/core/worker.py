@@ -1,8 +1,8 @@
 """A process that drives runs: its store and writer, its loops and threads, its lease, and the runs it holds.
 
-A worker's claims hold as long as its row in the store is renewed (every third of the lease) or, on this host, as long
-as its process lives: it holds an operating-system lock, and a free lock means a dead process. A run's own token, not
-the lease, decides whether a write counts: a worker that comes back too late is refused by the store (P3).
+A worker's claims hold as long as its row in the store is renewed (every third of the lease; the store's clock counts)
+and nothing tells that its process is dead: it holds a lock, which is free when it died. A run's own token, not the
+lease, decides whether a write counts: a worker that comes back too late is refused by the store (P3).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import LeaseLostError, PerdureError, RunAbortedError, StoreError
 from . import source
-from .clock import US, Clock, SystemClock, seconds
+from .clock import US, Clock, Deadline, SystemClock, seconds
 from .driver import Driver
 from .loop import LoopThread
 from .model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake
@@ -304,24 +304,19 @@ class Worker:
         if self.liveness.is_dead(run.worker):
             return None
         row = self.store.worker(run.worker)
-        return row if row is not None and self._has_lease(row) else None
+        return row if row is not None and row.lease > 0 else None
 
     def lives(self, row: WorkerRow) -> bool:
         """Whether that worker's claims hold."""
-        return not self.liveness.is_dead(row.id) and self._has_lease(row)
-
-    def _has_lease(self, row: WorkerRow) -> bool:
-        return row.boot == self.clock.boot_id and row.lease_until_boot > self.clock.boot()
+        return row.lease > 0 and not self.liveness.is_dead(row.id)
 
     def sleeps(self, run: Run) -> bool:
         """Whether a live run has nothing to do until a recorded deadline."""
-        now = self.clock.boot()
-        waiting = [
-            action
+        return any(
+            Deadline(action.wake_at, action.wake_boot, action.boot).remaining(self.clock) > 0
             for action in self.store.open_actions(run.id)
-            if action.wake_boot is not None and action.state is None and action.boot == self.clock.boot_id
-        ]
-        return any(action.kind != Kind.TIMEOUT and (action.wake_boot or 0) > now for action in waiting)
+            if action.wake_at is not None and action.state is None and action.kind != Kind.TIMEOUT
+        )
 
     def why_fenced(self, driver: Driver) -> PerdureError:
         """The store refused a write of `driver`: why."""
@@ -385,8 +380,8 @@ class Worker:
     # -- the lease ---------------------------------------------------------------------------------------------
 
     def _row(self) -> WorkerRow:
-        until = self.clock.boot() + int(self.lease * US)
-        return WorkerRow(self.id, os.getpid(), socket.gethostname(), self.clock.boot_id, until, self._started_at)
+        lease = int(self.lease * US)
+        return WorkerRow(self.id, os.getpid(), socket.gethostname(), self.clock.boot_id, lease, self._started_at)
 
     def attend(self) -> None:
         """Before the first claim: take the lock, write the row, keep it fresh."""

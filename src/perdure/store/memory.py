@@ -56,6 +56,7 @@ class MemoryStore:
         self._sources: dict[int, Source] = {}
         self._cache: dict[bytes, CachePut] = {}
         self._workers: dict[str, Worker] = {}
+        self._leases: dict[str, int] = {}
         self._schedules: dict[str, int] = {}
 
     def close(self) -> None:
@@ -203,6 +204,9 @@ class MemoryStore:
     def version(self) -> int:
         return self._version
 
+    def listen(self, bell: Callable[[], None]) -> bool:
+        return False
+
     def journal_length(self, run: int) -> int:
         with self._lock:
             return max((n for _, n in self._entries.get(run, ())), default=0)
@@ -248,18 +252,22 @@ class MemoryStore:
     def renew(self, worker: Worker) -> None:
         with self._lock:
             self._workers[worker.id] = worker
+            self._leases[worker.id] = self._clock.boot() + worker.lease
 
     def worker(self, id: str) -> Worker | None:
         with self._lock:
-            return self._workers.get(id)
+            row = self._workers.get(id)
+            return None if row is None else row._replace(lease=self._leases[id] - self._clock.boot())
 
     def workers(self) -> list[Worker]:
         with self._lock:
-            return list(self._workers.values())
+            now = self._clock.boot()
+            return [row._replace(lease=self._leases[row.id] - now) for row in self._workers.values()]
 
     def forget(self, id: str) -> None:
         with self._lock:
             self._workers.pop(id, None)
+            self._leases.pop(id, None)
 
     # -- removing what is over ---------------------------------------------------------------------------------
 

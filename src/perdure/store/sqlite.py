@@ -266,6 +266,9 @@ class SQLiteStore:
         number: int = self._reader.rows(_SQL["version"], ())[0][0]
         return number
 
+    def listen(self, bell: Callable[[], None]) -> bool:
+        return False  # another process's commit makes no sound
+
     def journal_length(self, run: int) -> int:
         length: int = self._reader.rows(_SQL["journal_length"], (run,))[0][0]
         return length
@@ -325,14 +328,20 @@ class SQLiteStore:
 
     def renew(self, worker: Worker) -> None:
         self._file.look()
-        self._aside.change(_SQL["renew"], worker)
+        until = self._clock.boot() + worker.lease
+        self._aside.change(_SQL["renew"], (*worker[:4], until, worker.started_at))
 
     def worker(self, id: str) -> Worker | None:
         rows = self._reader.rows(_SQL["worker"], (id,))
-        return Worker._make(rows[0]) if rows else None
+        return self._worker(rows[0]) if rows else None
 
     def workers(self) -> list[Worker]:
-        return list(map(Worker._make, self._reader.rows(_SQL["workers"], ())))
+        return list(map(self._worker, self._reader.rows(_SQL["workers"], ())))
+
+    def _worker(self, row: Row) -> Worker:
+        """What was counted from another boot, this machine's last one or another machine's, has run out."""
+        left = row[4] - self._clock.boot() if row[3] == self._clock.boot_id else 0
+        return Worker._make((*row[:4], left, row[5]))
 
     def forget(self, id: str) -> None:
         self._aside.change(_SQL["forget"], (id,))
