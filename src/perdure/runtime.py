@@ -20,7 +20,7 @@ from .core.values import find_file_types
 from .core.worker import Worker
 from .errors import PerdureError, UsageError
 from .executors.local import DaemonThreads
-from .store import open_blobs, open_store, store_path
+from .store import files_base, is_postgres, open_blobs, open_store, public_url, store_path
 
 if TYPE_CHECKING:
     from .containers.engine import ContainerEngine
@@ -54,7 +54,7 @@ def init(
     """Choose the store. Without it: `PERDURE_STORE`, else `.perdure/perdure.db` in the current directory.
 
     Args:
-        store: a URL such as `sqlite:///path/to.db` or a path.
+        store: a URL such as `sqlite:///path/to.db` or `postgresql://user@host/database`, or a path.
         durability: `"power"`: what is recorded survives a power cut (fsync on every commit). `"process"`: it survives
             the death of the process, but the last moments before a power cut may be lost; faster.
         container_engine: what runs containers: `"docker"`, `"podman"`, or a URL such as `unix:///run/docker.sock`.
@@ -89,6 +89,11 @@ def init(
 def store_url() -> str:
     """The URL or path of the store that is used, or would be."""
     return _store or os.environ.get("PERDURE_STORE") or DEFAULT_STORE
+
+
+def store_name() -> str:
+    """The same as it may be shown: without a password."""
+    return public_url(store_url())
 
 
 def project_root() -> str:
@@ -234,7 +239,7 @@ def blobs() -> Blobs:
     path = _database()
     place = path or "memory://"
     if place not in _blobs:
-        _blobs[place] = open_blobs(place)
+        _blobs[place] = open_blobs(store_url() if is_postgres(store_url()) else place)
     return _blobs[place]
 
 
@@ -268,13 +273,13 @@ def refuse_own_files(path: str) -> None:
 
 
 def _database() -> str | None:
-    """The database in use, or the one that would be, links resolved; `None` for `memory://`."""
+    """What the files of the store in use, or of the one that would be, are named after: the database itself, links
+    resolved, where it is a file; `None` for `memory://`."""
     found = _worker
-    if found is not None and _pid == os.getpid():
+    if found is not None and _pid == os.getpid() and not is_postgres(found.store.url):
         # An open store names its file as it is; this is asked at the end of every run.
         return store_path(found.store.url)
-    path = store_path(store_url())
-    return None if path is None else os.path.realpath(path)
+    return files_base(store_url())
 
 
 def _file_types() -> tuple[type, type]:

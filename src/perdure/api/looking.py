@@ -54,7 +54,7 @@ def find(name: str) -> model.Run:
     Raises:
         RunNotFoundError: no such run; the message says where it was looked for.
     """
-    where = store_path() or runtime.store_url()
+    where = store_path() or runtime.store_name()
     if not store_exists():
         raise RunNotFoundError(
             f"no run is called {name!r}: there is no store at {where}. Go to the directory where it was started, or "

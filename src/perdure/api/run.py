@@ -66,7 +66,7 @@ class Run:
         """
         row = runtime.worker().store.run(name)
         if row is None:
-            raise RunNotFoundError(f"no run is called {name!r} in {runtime.store_url()}; see them with: perdure ls")
+            raise RunNotFoundError(f"no run is called {name!r} in {runtime.store_name()}; see them with: perdure ls")
         return cls(row)
 
     def __repr__(self) -> str:
@@ -320,7 +320,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
             return driver, Run(driver.run, spec)
         again = worker.store.run_by_id(row.id)
         if again is None:
-            raise RunNotFoundError(f"run {row.name!r} is gone from {runtime.store_url()}")
+            raise RunNotFoundError(f"run {row.name!r} is gone from {runtime.store_name()}")
         row = again
         if row.status not in statuses:
             return None, Run(row, spec)

@@ -76,7 +76,8 @@ def common(command: F) -> F:
         _hidden("--json", is_flag=True, callback=_set_json, help="JSON on stdout."),
         _hidden(
             "--store", metavar="URL", callback=_set_store, is_eager=True,
-            help="The store, as sqlite:///path/to.db or a path. Also PERDURE_STORE; default .perdure/perdure.db.",
+            help="The store, as sqlite:///path/to.db, postgresql://user@host/database or a path. Also PERDURE_STORE; "
+                 "default .perdure/perdure.db.",
         ),
     ):  # fmt: skip
         command = option(command)

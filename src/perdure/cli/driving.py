@@ -237,5 +237,5 @@ def line_for(command: str, names: Sequence[str]) -> str:
     line = f"perdure {command} {' '.join(map(shlex.quote, names))}"
     url = runtime.store_url()
     if url != (os.environ.get("PERDURE_STORE") or runtime.DEFAULT_STORE):
-        line += f" --store {shlex.quote(url)}"
+        line += f" --store {shlex.quote(runtime.store_name())}"
     return line

@@ -143,7 +143,7 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     stopped = _stop_on_signals(server)
     # The threads of a worker hand the interpreter to each other at every commit and claim, and wait for it as often.
     sys.setswitchinterval(SWITCH_SECONDS)
-    output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_url()}; end with Ctrl-C or SIGTERM")
+    output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_name()}; end with Ctrl-C or SIGTERM")
     server.serve()
     count = f"{server.driven} run is" if server.driven == 1 else f"{server.driven} runs are"
     output.note(f"{stopped[0]}: {count} let go, for at most {drain.total_seconds():g} s")

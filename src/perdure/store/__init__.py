@@ -1,4 +1,4 @@
-"""Adapters of the port `Store`: SQLite (the default) and memory, opened by URL; and of `Blobs`: a directory beside it.
+"""Adapters of the port `Store`: SQLite (the default), Postgres and memory, opened by URL; and of `Blobs`: a directory.
 
 An adapter imports the core's records and ports, and nothing else of perdure; only it knows its database's language.
 `open_store` imports the one that is asked for.
@@ -15,7 +15,10 @@ from perdure.errors import UsageError
 if TYPE_CHECKING:
     from perdure.core.ports import Blobs, Liveness, Store
 
-_SUPPORTED: Final = "`sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, or `memory://`"
+_SUPPORTED: Final = (
+    "`sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, `postgresql://user@host/database`, or `memory://`"
+)
+_POSTGRES: Final = ("postgresql", "postgres")
 
 
 def open_store(
@@ -24,8 +27,24 @@ def open_store(
     """Open the store of that URL, creating it if need be, and the liveness of the workers that use it.
 
     `sqlite:///` is followed by a path, relative or (with a fourth slash) absolute; a path alone means the same. The
-    workers' locks lie beside the database, in `<path>-workers`. `memory://` is a new store that ends with this process.
+    workers' locks lie beside the database, in `<path>-workers`. `postgresql://` and `postgres://` are as libpq reads
+    them; they need the extra `perdure[postgres]`. `memory://` is a new store that ends with this process.
     """
+    if is_postgres(url):
+        if durability != "power":
+            raise UsageError(
+                "durability='process' is for SQLite: a Postgres server may crash and come back while workers live on"
+            )
+        try:
+            from .postgres import PostgresStore
+        except ImportError as error:
+            if not (error.name or "psycopg").startswith("psycopg"):
+                raise
+            raise UsageError(
+                "a Postgres store needs psycopg, which is not installed: pip install 'perdure[postgres]'"
+            ) from error
+        remote = PostgresStore(os.fspath(url))
+        return remote, remote.liveness()
     path = store_path(url)
     if path is None:
         from .memory import MemoryLiveness, MemoryStore
@@ -42,10 +61,13 @@ def open_blobs(url: str | os.PathLike[str]) -> Blobs:
     """The blob store that belongs to the store of that URL; it is created by the first file that goes in.
 
     `blobs` beside a database in a directory `.perdure`, `<path>-blobs` beside any other. For `memory://` a temporary
-    directory that ends with this process.
+    directory that ends with this process. For a Postgres store `.perdure/postgres-<hash>-blobs` in the current
+    directory: workers on several machines share files only where they share that directory.
     """
     from .blobs import LocalBlobs
 
+    if is_postgres(url):
+        return LocalBlobs(f"{files_base(url)}-blobs")
     path = store_path(url)
     if path is None:
         return LocalBlobs(_temporary())
@@ -54,8 +76,53 @@ def open_blobs(url: str | os.PathLike[str]) -> Blobs:
     return LocalBlobs(os.path.join(folder, "blobs") if os.path.basename(folder) == ".perdure" else f"{path}-blobs")
 
 
+def is_postgres(url: str | os.PathLike[str]) -> bool:
+    """Whether a store's URL names a Postgres database."""
+    return os.fspath(url).partition("://")[0] in _POSTGRES and "://" in os.fspath(url)
+
+
+def public_url(url: str) -> str:
+    """A store's URL as it may be shown: without a password."""
+    if not is_postgres(url):
+        return url
+    from urllib.parse import urlencode
+
+    scheme, _, rest = url.partition("://")
+    rest, _, _ = rest.partition("#")
+    rest, _, query = rest.partition("?")
+    place, slash, path = rest.partition("/")
+    user, at, host = place.rpartition("@")
+    shown = f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}"
+    kept = {key: value for key, value in _query(query).items() if key in ("host", "port", "schema", "dbname", "user")}
+    return shown + (f"?{urlencode(kept, safe='/')}" if kept else "")
+
+
+def files_base(url: str | os.PathLike[str]) -> str | None:
+    """What the names of the files that belong to a store begin with: its own path, or for Postgres a name in `.perdure`
+    of the current directory; `None` for `memory://`."""
+    text = os.fspath(url)
+    if not is_postgres(text):
+        path = store_path(text)
+        return None if path is None else os.path.realpath(path)
+    from hashlib import blake2b
+
+    rest, _, query = text.partition("://")[2].partition("#")[0].partition("?")
+    place, _, path = rest.partition("/")
+    more = _query(query)
+    host, _, port = place.rpartition("@")[2].partition(":")
+    parts = (host or more.get("host", ""), port or more.get("port", ""), path or more.get("dbname", ""))
+    name = blake2b("\0".join((*parts, more.get("schema", ""))).encode(), digest_size=6).hexdigest()
+    return os.path.abspath(os.path.join(".perdure", f"postgres-{name}"))
+
+
+def _query(text: str) -> dict[str, str]:
+    from urllib.parse import parse_qsl
+
+    return dict(parse_qsl(text))
+
+
 def store_path(url: str | os.PathLike[str]) -> str | None:
-    """The path of the database that a store's URL names; `None` for `memory://`."""
+    """The path of the SQLite database that a store's URL names; `None` for `memory://`."""
     text = os.fspath(url)
     scheme, colon, rest = text.partition("://")
     if not colon:
@@ -69,7 +136,7 @@ def store_path(url: str | os.PathLike[str]) -> str | None:
             raise UsageError(f"{text}: `memory://` takes no name; each one is a store of its own")
         return None
     else:
-        raise UsageError(f"{text}: no store is called {scheme!r}; supported are {_SUPPORTED}")
+        raise UsageError(f"{scheme}://...: no store is called {scheme!r}; supported are {_SUPPORTED}")
     if not path or path.startswith(":memory:"):
         raise UsageError(
             f"{text!r} names no file, and nothing would survive: name one, or say `memory://` if that is meant"

@@ -1,0 +1,319 @@
+"""A Postgres store's address, and the connections to it: opened at need and again when they break; errors, forks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.numeric import Int8BinaryDumper
+from psycopg.types.string import StrBinaryDumper, TextBinaryLoader, TextLoader
+
+from perdure.core.clock import seconds
+from perdure.errors import StoreUnavailableError, StoreVersionError, UsageError
+
+from ._postgres_errors import is_again, is_away, is_unprepared, translate
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Cursor = psycopg.Cursor[Row]
+Connection = psycopg.Connection[Row]
+
+log = logging.getLogger("perdure")
+
+PATIENCE: Final = 60.0
+"""Seconds for which a server that was there before is waited for."""
+OLDEST: Final = 150_000
+SCHEMA: Final = "perdure"
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 1.0
+_FACTS: Final = """
+SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+       current_setting('server_version_num')::int, current_setting('server_encoding'),
+       current_setting('synchronous_commit'), current_setting('server_version')
+"""
+_END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
+
+
+class Address:
+    """Where a Postgres store is: the server, the database, the schema."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self.schema: Final = options.pop("schema", SCHEMA)
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", self.schema):
+            raise UsageError(f"a schema's name is made of small letters, digits and _, not {self.schema!r}")
+        plain = urlunsplit(parts._replace(query=urlencode(options, quote_via=quote), fragment=""))
+        try:
+            known = {key: value for key, value in conninfo_to_dict(plain).items() if value is not None}
+        except psycopg.Error:
+            # What libpq says of it may show the password.
+            raise UsageError(
+                "the store's URL is not understood: it is written postgresql://user:password@host:port/database, with "
+                "%XX for characters of the user or password such as @, : and /"
+            ) from None
+        host, port = known.get("host"), known.get("port")
+        user, name = known.get("user"), str(known.get("dbname", ""))
+        shown = f"postgresql://{quote(str(user)) + '@' if user else ''}"
+        more = {"schema": self.schema} if self.schema != SCHEMA else {}
+        if host is not None and str(host).startswith("/"):
+            more["host"] = str(host)
+            if port is not None:
+                more["port"] = str(port)
+        else:
+            shown += f"{host or ''}{f':{port}' if port else ''}"
+        shown += f"/{quote(name)}"
+        self.url: Final = shown + (f"?{urlencode(more, safe='/')}" if more else "")
+        """Without secrets."""
+        defaults: dict[str, Any] = {
+            "application_name": "perdure",
+            "connect_timeout": 10,
+            # A server that vanished without a word is noticed while an answer is waited for.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+        }
+        self.conninfo: Final = make_conninfo(**{**defaults, **known, "client_encoding": "UTF8"})
+
+    def sql(self, text: str) -> str:
+        """A statement in this store's schema."""
+        return text if self.schema == SCHEMA else text.replace("perdure.", f"{self.schema}.")
+
+    def connect(self) -> Connection:
+        connection = psycopg.connect(self.conninfo, autocommit=True)
+        connection.prepare_threshold = 1
+        adapters = connection.adapters
+        # One type for every int: statements are prepared for the types of their parameters.
+        adapters.register_dumper(int, Int8BinaryDumper)
+        adapters.register_dumper(str, _Text)
+        adapters.register_loader("text", _FromText)
+        adapters.register_loader("text", _FromBinaryText)
+        return connection
+
+
+# Postgres's text holds everything but NUL. It is written as two characters, the first of them as good as never used.
+_MARK: Final = "\x01"
+
+
+class _Text(StrBinaryDumper):
+    def dump(self, obj: str) -> Any:
+        if "\0" in obj or _MARK in obj:
+            obj = obj.replace(_MARK, _MARK + "1").replace("\0", _MARK + "0")
+        return super().dump(obj)
+
+
+def _from_text(text: Any) -> Any:
+    return text if _MARK not in text else text.replace(_MARK + "0", "\0").replace(_MARK + "1", _MARK)
+
+
+class _FromText(TextLoader):
+    def load(self, data: Any) -> Any:
+        return _from_text(super().load(data))
+
+
+class _FromBinaryText(TextBinaryLoader):
+    def load(self, data: Any) -> Any:
+        return _from_text(super().load(data))
+
+
+class Link:
+    """One connection, opened at first use, for one thread at a time.
+
+    Where the connection breaks, a new one is made and the work is done again, unless it turns out to have been done:
+    before anybody looks, the session that was lost is brought to its end, so that what it does not show then never
+    comes. A server that is away is waited for, once it has been there.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+        self._known = False
+        self._prepare = True
+        self._session: tuple[int, str | None] | None = None
+        self.connection: Connection | None = None
+
+    # -- what callers do -----------------------------------------------------------------------------------------
+
+    def rows(self, sql: str, row: Sequence[Any] = (), *, patience: float = PATIENCE) -> list[Row]:
+        """All rows of a query."""
+        return self.run(lambda cursor: cursor.execute(sql, row).fetchall(), patience=patience)
+
+    def change(
+        self, sql: str, row: Sequence[Any], is_done: tuple[str, Sequence[Any]] | None = None, *,
+        patience: float = PATIENCE,
+    ) -> bool:  # fmt: skip
+        """Run one statement that is a transaction by itself; whether it changed a row. `is_done` finds a row if it was
+        done; without it, doing it twice must be the same as once."""
+
+        def look(cursor: Cursor) -> list[bool]:
+            return [True] if is_done is not None and cursor.execute(*is_done).fetchone() is not None else []
+
+        return self.run(lambda cursor: cursor.execute(sql, row).rowcount == 1, look, patience=patience)
+
+    def transaction(self, work: Callable[[Cursor], T], is_done: Callable[[Cursor, T], bool] | None = None) -> T:
+        """Do the work in one transaction. It may run more than once. `is_done` looks whether the work that gave this
+        answer is there, where the answer to COMMIT was lost; without it, doing it twice must be the same as once."""
+        sent: list[T] = []
+
+        def whole(cursor: Cursor) -> T:
+            sent.clear()
+            cursor.execute("BEGIN")
+            answer = work(cursor)
+            sent.append(answer)
+            cursor.execute("COMMIT")
+            return answer
+
+        def look(cursor: Cursor) -> list[T]:
+            return sent[:] if sent and is_done is not None and is_done(cursor, sent[0]) else []
+
+        return self.run(whole, look)
+
+    def run(
+        self,
+        work: Callable[[Cursor], T],
+        look: Callable[[Cursor], list[T]] | None = None,
+        *,
+        patience: float = PATIENCE,
+    ) -> T:
+        """Do the work, which may run more than once; `look` finds its answer if it was done by a session that broke."""
+        if self._pid != os.getpid():
+            # Before the lock, which a thread of the parent may hold for ever in this copy of it.
+            raise StoreUnavailableError(
+                f"the store {self._address.url} was opened by process {self._pid} and cannot be used in its forked "
+                f"child {os.getpid()}: start processes by spawn, or open the store after the fork only"
+            )
+        with self._lock:
+            try:
+                if (connection := self.connection) is not None:
+                    return work(connection.cursor(binary=True))
+            except BaseException as error:
+                if not self._may_go_on(error):
+                    self._raise(error)
+            return self._run_when_back(work, look, patience)
+
+    def _run_when_back(
+        self, work: Callable[[Cursor], T], look: Callable[[Cursor], list[T]] | None, patience: float
+    ) -> T:
+        end = seconds() + (patience if self._known else 2.0)
+        pause = _FIRST_PAUSE
+        said = False
+        while True:
+            try:
+                lost = self._session
+                connection = self.connection or self._open()
+                if lost is not None and lost is not self._session:
+                    self._end(connection, lost)
+                    if look is not None and (found := look(connection.cursor(binary=True))):
+                        return found[0]
+                return work(connection.cursor(binary=True))
+            except BaseException as error:
+                if not self._may_go_on(error) or (
+                    not self._known and isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+                ):
+                    self._raise(error)
+                if seconds() > end:
+                    self._raise(error)
+                if not said and self.connection is None and seconds() - end + patience > 1.0:
+                    said = True
+                    log.warning("waiting for the store: %s", translate(error, self._address.url))  # type: ignore[arg-type]
+            self._rest(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _rest(self, pause: float) -> None:
+        end = seconds() + pause
+        while (left := end - seconds()) > 0 and not self._closed:
+            time.sleep(min(left, 0.05))
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Connection:
+        if self._closed:
+            raise StoreUnavailableError(f"the store {self._address.url} is closed")
+        connection = self._address.connect()
+        try:
+            pid, since, number, encoding, synchronous, version = connection.execute(_FACTS).fetchone()  # type: ignore[misc]
+            if number < OLDEST:
+                raise StoreVersionError(
+                    f"{self._address.url} is PostgreSQL {version}: perdure needs 15 or later; upgrade the server"
+                )
+            if encoding != "UTF8":
+                raise StoreVersionError(
+                    f"the database of {self._address.url} is encoded in {encoding}: make one with UTF8"
+                )
+            if synchronous == "off":
+                # Whatever the role's or the database's settings say: what is recorded is on disk (P1).
+                connection.execute("SET synchronous_commit = on")
+            if not self._prepare:
+                connection.prepare_threshold = None
+        except BaseException:
+            connection.close()
+            raise
+        self._session = (pid, since)
+        self._known = True
+        self.connection = connection
+        return connection
+
+    def _end(self, connection: Connection, session: tuple[int, str | None]) -> None:
+        """Bring a session that was lost to its end: it may be in the middle of a COMMIT, or hold locks."""
+        end = seconds() + PATIENCE
+        while connection.execute(_END, session).fetchone() is not None:
+            if seconds() > end:
+                raise StoreUnavailableError(f"{self._address.url}: the lost session {session[0]} does not end")
+            time.sleep(_FIRST_PAUSE)
+
+    def _may_go_on(self, error: BaseException) -> bool:
+        """Roll back, or give the connection up; whether trying again may help."""
+        connection = self.connection
+        unprepared = is_unprepared(error)
+        if unprepared and self._prepare:
+            self._prepare = False
+        elif unprepared:
+            unprepared = False
+        if connection is not None:
+            broken = connection.broken or connection.closed or is_away(error)
+            if not broken and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                try:
+                    connection.rollback()
+                except psycopg.Error:
+                    broken = True
+            if broken or unprepared or not isinstance(error, Exception):
+                self._drop()
+            if broken and isinstance(error, psycopg.Error):
+                return not self._closed
+        return not self._closed and (unprepared or is_again(error) or is_away(error))
+
+    def _drop(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except psycopg.Error:
+                pass
+
+    def _raise(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            if self._closed and isinstance(error, psycopg.Error):
+                raise StoreUnavailableError(f"the store {self._address.url} is closed") from error
+            other = translate(error, self._address.url)
+            if other is not error:
+                raise other from error
+        raise error
+
+    def close(self) -> None:
+        """Close the connection, after the call that uses it. Idempotent."""
+        self._closed = True
+        if self._pid == os.getpid():
+            with self._lock:
+                self._drop()

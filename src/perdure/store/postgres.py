@@ -1,0 +1,675 @@
+"""The store for many machines: a Postgres database (15 or later), through psycopg 3.
+
+Guarantees: everything but heartbeats is on disk when the call returns (`synchronous_commit`), claims and submissions
+included: unlike SQLite's, this server can crash and come back while workers live on, and would have forgotten them.
+Time is the server's (`clock_timestamp()`): leases run out, and runs become due, when it says so, whatever the clocks of
+the workers' machines show.
+
+A run's row is the fence: whoever writes for a run, claims it or ends it locks that row first, in an order that all
+share. Who finds another token there writes nothing. Claims of due runs skip the rows that others have locked.
+
+A connection that breaks is made anew and the work is done again, unless it was done: the lost session is ended first,
+then what it would have left is looked for. A server that is away is waited for (`_postgres_link.PATIENCE`).
+
+Three connections as in the SQLite store (journals, reading, claims and heartbeats), and a standing one that listens and
+holds locks (`_postgres_session`), opened when a worker or somebody who waits for changes needs it.
+
+psycopg rather than asyncpg: the port is synchronous and is called from threads, and a commit made by whoever leads
+needs no event loop; asyncpg would need one in a thread, and a hop for each commit. It also speaks libpq's language:
+URLs, service and password files, TLS settings mean what they mean everywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+
+from perdure.core.clock import US, Clock, SystemClock, perf, seconds
+from perdure.core.model import (
+    FINISHED,
+    Action,
+    ActionState,
+    CachePut,
+    Claim,
+    Created,
+    CreateRun,
+    EndedRun,
+    Entry,
+    NewRun,
+    Run,
+    RunWrites,
+    Source,
+    Status,
+    Taken,
+    Worker,
+)
+from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
+
+from ._postgres_link import Address, Cursor, Link, Row
+from ._postgres_session import GRACE, PostgresLiveness, Session
+from ._rows import SHORT, claimed, submitted
+from ._sql import migrations, queries
+
+MIGRATIONS: Final = ("0001_initial.sql",)
+VERSION: Final = len(MIGRATIONS)
+
+_STATUS: Final = {str(status): status for status in Status}
+_PAGE: Final = 2_000
+_CHUNK: Final = 50
+_PURGE_NS: Final = 50_000_000
+_STEPS: Final = 3600 * US
+"""By how much a wall clock may be off while snapshots are looked for."""
+_LOOK_SECONDS: Final = 0.5
+"""How often to look for changes of which no notification came: whoever made them died before it was sent."""
+_BRIEF: Final = 2.0
+"""Seconds to wait for a server that is away, where the call is of little use later."""
+_MIGRATING: Final = 0x70657264
+"""The advisory lock under which a schema is made or changed ("perd")."""
+
+
+class PostgresStore:
+    """A `Store` in one schema of a Postgres database, made when it is missing. Safe from any thread; not across a
+    fork, after which a process opens its own."""
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        """Open or create the store.
+
+        Args:
+            url: as libpq understands it (`postgresql://user@host/database`); `schema=name` in its query names the
+                schema, `perdure` by default.
+            clock: what the caller's wake times are counted on, and the time at which a run was first claimed.
+        """
+        self._clock = clock or SystemClock()
+        self._address = address = Address(url)
+        self._sql = {name: address.sql(text) for name, text in queries("postgres").items()}
+        self._writer = Link(address)
+        self._reader = Link(address)
+        self._aside = Link(address)
+        self._session: Session | None = None
+        self._looked_at = 0.0
+        self._snapshot = 0
+        try:
+            self._id = self._prepare()
+            self._session = Session(address, self._id)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> str:
+        found = self._facts()
+        if found is None or int(found.get("version", 0)) < VERSION:
+            self._writer.transaction(self._migrate)
+            found = self._facts() or {}
+        if int(found.get("version", 0)) > VERSION:
+            raise StoreVersionError(
+                f"{self.url} was written by a newer perdure (schema {found['version']}, this one knows up to {VERSION})"
+                ": upgrade perdure, or name another schema"
+            )
+        if "store_id" not in found:
+            raise StoreError(f"{self.url} has lost its store id: restore it from a backup")
+        return found["store_id"]
+
+    def _facts(self) -> dict[str, str] | None:
+        """What `meta` holds; `None` where there is no store yet."""
+        [[there, other]] = self._writer.rows(self._sql["schema_there"], (self._address.schema,))
+        if there:
+            return dict(self._writer.rows(self._sql["meta"]))
+        if other:
+            raise ForeignStoreError(
+                f"{self.url}: the schema {self._address.schema!r} holds tables of another program: name another one "
+                "with ?schema=name"
+            )
+        return None
+
+    def _migrate(self, cursor: Cursor) -> None:
+        # Whoever comes second waits here and then finds it done: a schema changes in one transaction, whole or not.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+        [[there, _]] = cursor.execute(self._sql["schema_there"], (self._address.schema,)).fetchall()
+        version = 0
+        if there:
+            known: dict[str, str] = dict(cursor.execute(self._sql["meta"]).fetchall())
+            version = int(known["version"])
+        else:
+            # Not IF NOT EXISTS alone, which asks for the right to create one even where it is there.
+            [[made]] = cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", (self._address.schema,)).fetchall()
+            if not made:
+                cursor.execute(f"CREATE SCHEMA {self._address.schema}".encode())
+        for step in migrations("postgres", MIGRATIONS)[version:]:
+            for statement in step.statements:
+                cursor.execute(self._address.sql(statement).encode())
+            cursor.execute(self._sql["set_meta"], ("version", str(step.version)))
+        if version == 0:
+            cursor.execute(self._sql["set_meta"], ("store_id", os.urandom(16).hex()))
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def url(self) -> str:
+        return self._address.url
+
+    def liveness(self, *, grace: float = GRACE) -> PostgresLiveness:
+        """The liveness of the workers that use this store. A lock counts as free after `grace` seconds."""
+        assert self._session is not None
+        return PostgresLiveness(self._session, self._reader, self._sql["is_unlocked"], grace=grace)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._aside.close()
+        self._reader.close()
+        self._writer.close()
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+        if not writes:
+            return []
+        if len(writes) == 1 and isinstance(writes[0], RunWrites):
+            # One statement is a transaction by itself: one round trip.
+            run, token, entries, actions, states, cache, finish, park = writes[0]
+            if not (actions or states or cache or park):
+                if finish is None and len(entries) == 1 and entries[0][0] == run:
+                    return [self._append(run, token, entries[0])]
+                if finish is not None and not entries:
+                    done = (self._sql["is_finished"], (*finish, run))
+                    written = self._writer.change(self._sql["finish"], (*finish, run, token), done)
+                    self._tell()
+                    return [written]
+
+        def is_done(cursor: Cursor, answers: list[Created | bool]) -> bool:
+            trace = self._trace(writes, answers)
+            return trace is not None and cursor.execute(*trace).fetchone() is not None
+
+        answers = self._writer.transaction(lambda cursor: self._write_batch(cursor, writes), is_done)
+        if any(_is_news(write) for write in writes):
+            self._tell()
+        else:
+            self._count()
+        return answers
+
+    def _append(self, run: int, token: bytes, entry: Any) -> bool:
+        written = self._writer.change(
+            self._sql["insert_entry_fenced"],
+            (run, token, *entry),
+            (self._sql["is_entry"], (*entry[:3], entry[17], entry[18], entry[9], entry[3], entry[4])),
+        )
+        self._count()
+        return written
+
+    def _trace(self, writes: Sequence[RunWrites | CreateRun], answers: Sequence[Created | bool]) -> Any:
+        """A query that finds a row if that batch, answered like that, was committed. Nothing where all that it did can
+        be done again. One row is enough, as all are written or none."""
+        for write, answer in zip(writes, answers, strict=True):
+            if isinstance(answer, Created):
+                if answer.fresh:
+                    return self._sql["is_created"], (answer.run.name, answer.run.uid)
+            elif answer:
+                assert isinstance(write, RunWrites)
+                if write.entries:
+                    first = write.entries[0]
+                    return self._sql["is_entry"], (*first[:3], first[17], first[18], first[9], first[3], first[4])
+                if write.actions:
+                    started = write.actions[0]
+                    return self._sql["is_action"], (*started[:3], started[12], started[7])
+                if write.finish is not None:
+                    return self._sql["is_finished"], (*write.finish, write.run)
+                if write.park is not None:
+                    return self._sql["is_released"], (write.run, write.token)
+        return None
+
+    def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+        answers: list[Created | bool] = []
+        runs = sorted({write.run for write in writes if isinstance(write, RunWrites)})
+        holders: dict[int, bytes | None] = dict(cursor.execute(self._sql["held"], (runs,)).fetchall()) if runs else {}
+        entries: list[Entry] = []
+        actions: list[Action] = []
+        states: list[ActionState] = []
+        cache: list[CachePut] = []
+        ends: list[Row] = []
+        parks: list[Row] = []
+        for write in writes:
+            if isinstance(write, CreateRun):
+                # The answer shows a run of that name as what comes before in the batch has left it.
+                self._finish(cursor, ends, parks)
+                answers.append(self._create(cursor, write))
+                continue
+            run = write.run
+            holder = holders.get(run)
+            if holder is None or holder != write.token:
+                answers.append(False)
+                continue
+            entries += write.entries
+            actions += write.actions
+            states += write.states
+            cache += write.cache
+            if write.finish is not None:
+                ends.append((*write.finish, run, write.token))
+                holders[run] = None
+            elif write.park is not None:
+                (at, boot), mark = write.park
+                parks.append((mark, at, boot - self._clock.boot(), run, write.token))
+                holders[run] = None
+            answers.append(True)
+        _many(cursor, self._sql["insert_action"], actions)
+        _many(cursor, self._sql["update_action"], [(*state[3:], *state[:3]) for state in states])
+        _many(cursor, self._sql["insert_entry"], entries)
+        # In one order whoever puts, so that two that put the same never wait for each other.
+        cache.sort(key=_key)
+        _many(cursor, self._sql["put_cache"], cache)
+        self._finish(cursor, ends, parks)
+        return answers
+
+    def _finish(self, cursor: Cursor, ends: list[Row], parks: list[Row]) -> None:
+        _many(cursor, self._sql["finish"], ends)
+        ends.clear()
+        _many(cursor, self._sql["park"], parks)
+        parks.clear()
+
+    def _create(self, cursor: Cursor, write: CreateRun) -> Created:
+        new, claim, due = write
+        at: int | None = None
+        left: int | None = None
+        if claim is None:
+            at, left = (new.created_at, 0) if due is None else (due.at, due.boot - self._clock.boot())
+        run = submitted(0, new, claim, at)
+        while True:
+            row = cursor.execute(
+                self._sql["insert_run"],
+                (*new, run.status, run.token, run.worker, run.started_at, run.crashes, at, left, new.name),
+            ).fetchone()
+            if row is not None:
+                return Created(run._replace(id=row[0]), True)
+            row = cursor.execute(self._sql["run_by_name"], (new.name,)).fetchone()
+            if row is not None:  # else it was removed in this very moment, and the name is free
+                return Created(_run(row), False)
+
+    def claim(
+        self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
+    ) -> Run | None:
+        def take(cursor: Cursor) -> Run | None:
+            row = cursor.execute(self._sql["claimable"], (run,)).fetchone()
+            old = None if row is None else _run(row)
+            if old is None or old.token != expect or old.status not in statuses:
+                return None
+            [new] = self._claim(cursor, [old], [claim], [entries])
+            return new
+
+        def is_done(cursor: Cursor, found: Run | None) -> bool:
+            return self._holds(cursor, [] if found is None else [found])
+
+        found = self._aside.transaction(take, is_done)
+        self._count()
+        return found
+
+    def _claim(self, cursor: Cursor, old: list[Run], claims: Sequence[Claim], lengths: Sequence[int]) -> list[Run]:
+        now = self._clock.wall()
+        new = [claimed(run, claim, n, now) for run, claim, n in zip(old, claims, lengths, strict=False)]
+        rows = [(run.token, run.worker, run.started_at, run.crashes, run.mark, run.id) for run in new]
+        _many(cursor, self._sql["claim"], rows)
+        return new
+
+    def _holds(self, cursor: Cursor, runs: list[Run]) -> bool:
+        [[count]] = cursor.execute(
+            self._sql["claimed_with"], ([run.id for run in runs], [run.token for run in runs])
+        ).fetchall()
+        return bool(count)
+
+    def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
+        if not claims or not tasks:
+            self._check()
+            return []
+        limit = len(claims)
+
+        def take(cursor: Cursor) -> list[Taken]:
+            rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
+            old = [_run(row[:19]) for row in rows]
+            new = self._claim(cursor, old, claims, [run.mark for run in old])
+            return [Taken(run, before.status is Status.SLEEPING) for run, before in zip(new, old, strict=True)]
+
+        def is_done(cursor: Cursor, taken: list[Taken]) -> bool:
+            return self._holds(cursor, [one.run for one in taken])
+
+        taken = self._aside.transaction(take, is_done)
+        self._count()
+        short: dict[int, tuple[list[Entry], list[Action]]] = {
+            run.id: ([], []) for run, woken, _ in taken if woken and run.mark <= SHORT
+        }
+        if short:
+            ids = (list(short),)
+            for row in self._reader.rows(self._sql["entries_ahead"], ids):
+                short[row[0]][0].append(Entry._make(row))
+            for row in self._reader.rows(self._sql["actions_ahead"], ids):
+                short[row[0]][1].append(Action._make(row))
+        return [one._replace(known=short.get(one.run.id)) for one in taken]
+
+    def release(self, run: int, token: bytes) -> bool:
+        done = (self._sql["is_released"], (run, token))
+        released = self._aside.change(self._sql["release"], (run, token), done, patience=_BRIEF)
+        self._tell()
+        return released
+
+    def abort(self, run: int, ended_at: int) -> bool:
+        done = (self._sql["is_aborted"], (ended_at, run))
+        aborted = self._writer.change(self._sql["abort"], (ended_at, run), done)
+        self._tell()
+        return aborted
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
+        return self._reader.rows(self._sql[name], row)
+
+    def _check(self) -> None:
+        self._reader.rows("SELECT 1")
+
+    def run(self, name: str) -> Run | None:
+        rows = self._rows("run_by_name", (name,))
+        return _run(rows[0]) if rows else None
+
+    def run_by_id(self, run: int) -> Run | None:
+        rows = self._rows("run_by_id", (run,))
+        return _run(rows[0]) if rows else None
+
+    def runs(self, *, limit: int | None = None, statuses: Collection[Status] | None = None) -> list[Run]:
+        if statuses is None:
+            return [_run(row) for row in self._rows("runs_all", (limit,))]
+        found: list[Run] = []
+        for status in set(statuses):
+            if status is Status.RUNNING:
+                rows = self._rows("runs_running", (limit,))
+            elif status is Status.SUCCEEDED:
+                rows = self._rows("runs_succeeded", (limit,))
+            else:
+                rows = self._rows("runs_rare", (status, limit))
+            found += [_run(row) for row in rows]
+        found.sort(key=lambda run: run.id, reverse=True)
+        return found[:limit]
+
+    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
+        return [_run(row) for row in self._rows("similar", (task, inputs_hash))]
+
+    def next_due(self, tasks: Collection[str]) -> float | None:
+        [[left]] = self._rows("next_due", (list(set(tasks)),))
+        return None if left is None else left / US
+
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+        return [_run(row) for row in self._rows("abandoned", (list(set(tasks)), list(workers), limit))]
+
+    def version(self) -> int:
+        session = self._session
+        assert session is not None
+        session.start()
+        now = seconds()
+        if not session.hears or now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            [[snapshot]] = self._rows("version")
+            if snapshot != self._snapshot:
+                self._snapshot = snapshot
+                session.count += 1
+        return session.count
+
+    def listen(self, bell: Callable[[], None]) -> bool:
+        session = self._session
+        assert session is not None
+        session.start()
+        session.ring(bell)
+        return session.hears
+
+    def _count(self) -> None:
+        if self._session is not None:
+            self._session.count += 1
+
+    def _tell(self) -> None:
+        """Others may want to know: in a transaction of its own, behind the one that is told of."""
+        session = self._session
+        if session is None:
+            return
+        session.count += 1
+        try:
+            self._aside.run(lambda cursor: cursor.connection.execute(session.tell.encode()), patience=0)
+        except StoreError:
+            pass  # they look for themselves now and then
+
+    def journal_length(self, run: int) -> int:
+        length: int = self._rows("journal_length", (run,))[0][0]
+        return length
+
+    def last_action(self, run: int) -> int:
+        number: int = self._rows("last_action", (run,))[0][0]
+        return number
+
+    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
+        if action is None:
+            journal: list[Entry] = []
+            key: Row = (-1, -1)
+            while page := self._rows("entries_of_run", (run, *key, _PAGE)):
+                journal += map(Entry._make, page)
+                key = page[-1][1:3]
+                if len(page) < _PAGE:
+                    break
+            journal.sort(key=_by_n)
+            return journal
+        # By pages, so that a million rows need not lie in memory at once. What is appended meanwhile may show or not.
+        first = self._entries_after(run, action, 0)
+        return first if len(first) < _PAGE else chain(first, self._further_entries(run, action, first[-1].n))
+
+    def _entries_after(self, run: int, action: int, n: int) -> list[Entry]:
+        return list(map(Entry._make, self._rows("entries_of_action", (run, action, n, _PAGE))))
+
+    def _further_entries(self, run: int, action: int, n: int) -> Iterator[Entry]:
+        while page := self._entries_after(run, action, n):
+            yield from page
+            n = page[-1].n
+
+    def actions(self, run: int, parent: int | None = None) -> list[Action]:
+        if parent is None:
+            return list(map(Action._make, self._rows("actions_of_run", (run,))))
+        return list(map(Action._make, self._rows("actions_of_parent", (run, parent))))
+
+    def open_actions(self, run: int) -> list[Action]:
+        return list(map(Action._make, self._rows("open_actions", (run,))))
+
+    # -- sources, cache, workers -------------------------------------------------------------------------------
+
+    def source_id(self, source: Source) -> int:
+        # On disk as well: were it forgotten by a server that crashed, its number would come to stand for another.
+        if not (rows := self._rows("source_id", (source.digest,))):
+            modules = msgspec.json.encode(source.modules).decode()
+            self._aside.change(self._sql["insert_source"], (source.digest, source.python, modules))
+            rows = self._rows("source_id", (source.digest,))
+        number: int = rows[0][0]
+        return number
+
+    def source(self, id: int) -> Source | None:
+        if not (rows := self._rows("source", (id,))):
+            return None
+        digest, python, modules = rows[0]
+        try:
+            return Source(digest, python, msgspec.json.decode(modules, type=dict[str, bytes]))
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{self.url}: the source snapshot {id} cannot be read: {error}") from error
+
+    def cache_get(self, key: bytes) -> bytes | None:
+        rows = self._rows("cache_get", (key,))
+        return rows[0][0] if rows else None
+
+    def renew(self, worker: Worker) -> None:
+        locked = self._session is not None and self._session.holds(worker.id)
+        self._aside.change(self._sql["renew"], (*worker, locked), patience=_BRIEF)
+
+    def worker(self, id: str) -> Worker | None:
+        rows = self._rows("worker", (id,))
+        return Worker._make(rows[0]) if rows else None
+
+    def workers(self) -> list[Worker]:
+        return list(map(Worker._make, self._rows("workers")))
+
+    def forget(self, id: str) -> None:
+        self._aside.change(self._sql["forget"], (id,), patience=_BRIEF)
+
+    # -- removing what is over ---------------------------------------------------------------------------------
+
+    def ended(self, before: int, statuses: Collection[Status], *, above: int = 0, limit: int) -> list[EndedRun]:
+        wanted = [str(status) for status in FINISHED.intersection(statuses)]
+        reused = {name for (name,) in self._rows("reused")}
+        found: list[EndedRun] = []
+        while len(found) < limit:
+            page = self._rows("ended", (above, wanted, before, _PAGE))
+            for id, uid, name, status, at in page:
+                if name not in reused:
+                    found.append(EndedRun(id, uid, name, _STATUS[status], at))
+            if len(page) < _PAGE:
+                break
+            above = page[-1][0]
+        return found[:limit]
+
+    def remove(self, runs: Sequence[int], before: int, statuses: Collection[Status]) -> list[bool]:
+        wanted = FINISHED.intersection(statuses)
+
+        def take(cursor: Cursor) -> list[bool]:
+            answers = []
+            rows = {run: cursor.execute(self._sql["end_of_run"], (run,)).fetchone() for run in sorted(set(runs))}
+            reused = {name for (name,) in cursor.execute(self._sql["reused"])}
+            for run in runs:
+                row = rows[run]
+                over = row is not None and row[0] not in reused and row[1] in wanted and row[2] < before
+                if over:
+                    cursor.execute(self._sql["remove"], (run,))
+                    rows[run] = None
+                answers.append(over)
+            return answers
+
+        def is_done(cursor: Cursor, answers: list[bool]) -> bool:
+            gone = [run for run, over in zip(runs, answers, strict=True) if over]
+            return bool(gone) and cursor.execute(self._sql["run_by_id"], (gone[0],)).fetchone() is None
+
+        return self._writer.transaction(take, is_done)
+
+    def purge(self, limit: int) -> bool:
+        def delete(cursor: Cursor) -> bool:
+            since = perf()
+            left = limit
+            while left > 0 and perf() - since < _PURGE_NS:
+                row = cursor.execute(self._sql["removed"]).fetchone()
+                if row is None:
+                    return False
+                chunk = min(left, 20 * _CHUNK)
+                gone = cursor.execute(self._sql["purge_entries"], (row[0], chunk)).rowcount
+                if gone < chunk:
+                    gone += cursor.execute(self._sql["purge_actions"], (row[0], chunk - gone)).rowcount
+                if gone < chunk:
+                    cursor.execute(self._sql["purge_run"], row)
+                    gone += 1
+                left -= gone
+            return True
+
+        return self._writer.transaction(delete)
+
+    def uids(self) -> set[bytes]:
+        return {uid for (uid,) in self._rows("uids")}
+
+    def claimed_since(self) -> dict[str, int]:
+        return dict(self._rows("claimed_since"))
+
+    def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
+        for run, *values in self._pages("stored_runs", (0,)):
+            if run not in skip:
+                yield from filter(None, values)
+        for name in ("stored_entries", "stored_actions"):
+            for run, _, _, *values in self._pages(name, (0, -2, -1)):
+                if run not in skip:
+                    yield from filter(None, values)
+        for _, value in self._pages("stored_cache", (b"",)):
+            yield value
+
+    def _pages(self, name: str, start: Row) -> Iterator[Row]:
+        """A query by pages, each of which begins behind the last one's key, the first columns of its last row."""
+        key = start
+        while page := self._rows(name, (*key, _CHUNK)):
+            yield from page
+            key = page[-1][: len(key)]
+
+    def cached(self, before: int, *, limit: int) -> list[CachePut]:
+        return list(map(CachePut._make, self._rows("cached", (before, limit))))
+
+    def uncache(self, keys: Sequence[bytes], before: int) -> int:
+        def delete(cursor: Cursor) -> int:
+            return sum(cursor.execute(self._sql["uncache"], (key, before)).rowcount for key in sorted(keys))
+
+        return self._writer.transaction(delete)
+
+    def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
+        since = self._clock.wall() - _STEPS
+        unused = {id for (id,) in self._rows("unused_sources")}
+
+        def drop(cursor: Cursor) -> int:
+            cursor.execute(self._sql["lock_workers"])
+            if not all(is_dead(row[0]) for row in cursor.execute(self._sql["workers"]).fetchall()):
+                return 0
+            # What was written since the long look above belongs to runs that have not ended, or ended since.
+            left = unused.difference(id for (id,) in cursor.execute(self._sql["recent_sources"], (since, since)))
+            return sum(cursor.execute(self._sql["drop_source"], (id,)).rowcount for id in left)
+
+        return self._writer.transaction(drop) if unused else 0
+
+    # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedule(self, key: str) -> int | None:
+        rows = self._rows("schedule", (key,))
+        return rows[0][0] if rows else None
+
+    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+        def move(cursor: Cursor) -> list[Created] | None:
+            if expect is None:
+                cursor.execute(self._sql["begin_schedule"], (key, at))
+            else:
+                cursor.execute(self._sql["advance_schedule"], (at, key, expect, at))
+            if cursor.rowcount != 1:
+                return None
+            return [self._create(cursor, CreateRun(new, None)) for new in runs]
+
+        def is_done(cursor: Cursor, answers: list[Created] | None) -> bool:
+            for answer in answers or ():
+                if answer.fresh:
+                    mine = (answer.run.name, answer.run.uid)
+                    return cursor.execute(self._sql["is_created"], mine).fetchone() is not None
+            # Without a run of its own it does not matter who has moved it.
+            row = cursor.execute(self._sql["schedule"], (key,)).fetchone()
+            return answers is not None and row is not None and row[0] == at
+
+        answers = self._writer.transaction(move, is_done)
+        if answers:
+            self._tell()
+        return answers
+
+
+def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
+    if len(rows) == 1:
+        cursor.execute(sql, rows[0])
+    elif rows:
+        cursor.executemany(sql, rows)
+
+
+def _is_news(write: RunWrites | CreateRun) -> bool:
+    """Whether somebody elsewhere may wait for it: a run to take, or the end of one."""
+    if isinstance(write, CreateRun):
+        return write.claim is None
+    return write.finish is not None or write.park is not None
+
+
+def _key(put: CachePut) -> bytes:
+    return put.key
+
+
+def _by_n(entry: Entry) -> int:
+    return entry.n
+
+
+def _run(row: Row) -> Run:
+    return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))

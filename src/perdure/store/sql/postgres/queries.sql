@@ -1,0 +1,424 @@
+-- Every statement that the Postgres store runs (its sessions' own apart). Parameters are bound in the order of their
+-- marks, which follows the order of the records in `perdure.core.model`. `perdure` stands for the store's schema.
+
+-- name: schema_there
+-- Whether the schema, and in it the table that makes it a store, are there; and whether anything else is.
+SELECT to_regclass('perdure.meta') IS NOT NULL,
+       EXISTS (SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s);
+
+-- name: set_meta
+-- Change a fact about the store.
+INSERT INTO perdure.meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
+-- name: meta
+-- Facts about the store.
+SELECT key, value FROM perdure.meta;
+
+-- name: insert_run
+-- Submit a run; no row is inserted when its name is taken. Looked at first, as a conflict would use up a number. The
+-- last parameter but one is how long from now it is due, if it is.
+INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker,
+                          started_at, crashes, mark, wake_at, due)
+SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
+       perdure.now_us() + %s::bigint
+WHERE NOT EXISTS (SELECT 1 FROM perdure.runs WHERE name = %s)
+ON CONFLICT (name) DO NOTHING
+RETURNING id;
+
+-- name: is_created
+-- Whether that very submission is stored.
+SELECT 1 FROM perdure.runs WHERE name = %s AND uid = %s;
+
+-- name: insert_entry_fenced
+-- Append one entry, if the claim still holds: fence and row in one statement, the fast path of a sequential body. The
+-- run's row is locked: a claim that comes meanwhile waits, and one that came before is seen.
+WITH held AS (
+    SELECT 1 FROM perdure.runs WHERE id = %s AND token = %s AND status = 'RUNNING' FOR NO KEY UPDATE
+)
+INSERT INTO perdure.entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
+                             after, at, took, begun, races)
+SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
+FROM held;
+
+-- name: held
+-- Lock these runs, in one order whoever asks, so that no claim changes before the commit; their tokens.
+SELECT id, token FROM perdure.runs WHERE id = ANY(%s) AND status = 'RUNNING' ORDER BY id FOR NO KEY UPDATE;
+
+-- name: insert_entry
+-- Append an entry inside a transaction that has checked the fence.
+INSERT INTO perdure.entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
+                             after, at, took, begun, races)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: is_entry
+-- Whether that very entry is stored.
+SELECT 1 FROM perdure.entries
+WHERE run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s;
+
+-- name: insert_action
+-- Record a started action inside a transaction that has checked the fence.
+INSERT INTO perdure.actions (run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+                             wake_boot, boot, begun, state)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: is_action
+-- Whether that very action is stored.
+SELECT 1 FROM perdure.actions WHERE run = %s AND parent = %s AND action = %s AND at = %s AND fp = %s;
+
+-- name: update_action
+-- Change the changing half of an action.
+UPDATE perdure.actions SET attempt = %s, failures = %s, wake_at = %s, wake_boot = %s, boot = %s, state = %s
+WHERE run = %s AND parent = %s AND action = %s;
+
+-- name: put_cache
+-- Keep a cached outcome; the last one wins.
+INSERT INTO perdure.cache (key, value, at) VALUES (%s, %s, %s)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
+
+-- name: finish
+-- End a run and clear its claim, if the claim still holds.
+UPDATE perdure.runs SET status = %s, result = %s, value = %s, ended_at = %s, token = NULL, worker = NULL
+WHERE id = %s AND token = %s AND status = 'RUNNING';
+
+-- name: is_finished
+-- Whether a run has ended in that very way.
+SELECT 1 FROM perdure.runs WHERE status = %s AND result = %s AND value = %s AND ended_at = %s AND id = %s;
+
+-- name: claimable
+-- A run as it is, locked until the transaction ends.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
+
+-- name: claim
+-- Take a run; the caller has compared its token and status under its lock.
+UPDATE perdure.runs SET token = %s, worker = %s, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
+                        started_at = %s, crashes = %s, mark = %s, wake_at = NULL, due = NULL
+WHERE id = %s;
+
+-- name: claimed_with
+-- How many runs are held under one of these tokens.
+SELECT count(*) FROM perdure.runs WHERE id = ANY(%s) AND token = ANY(%s);
+
+-- name: park
+-- Let a run sleep until its wake time, that long from now, and clear its claim, if the claim still holds.
+UPDATE perdure.runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashes = 0, mark = %s, wake_at = %s,
+                        due = perdure.now_us() + %s::bigint
+WHERE id = %s AND token = %s AND status = 'RUNNING';
+
+-- name: take_due
+-- Runs of these tasks that are due, those first that are due longest; locked, and without those that others have
+-- locked to do the same.
+SELECT run.*
+FROM unnest(%s::text[]) AS wanted (task), LATERAL (
+    SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+           result, value, crashes, mark, wake_at, due
+    FROM perdure.runs AS due_run
+    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING') AND due <= (SELECT perdure.now_us())
+    ORDER BY due, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
+) AS run
+ORDER BY run.due, run.id LIMIT %s;
+
+-- name: next_due
+-- In how many microseconds the first run of these tasks is due.
+SELECT min(first.due) - perdure.now_us()
+FROM unnest(%s::text[]) AS wanted (task), LATERAL (
+    SELECT due FROM perdure.runs AS due_run
+    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING') ORDER BY due LIMIT 1
+) AS first;
+
+-- name: release
+-- Give a claim back.
+UPDATE perdure.runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = %s AND token = %s AND status = 'RUNNING';
+
+-- name: is_released
+-- Whether that run is under another token, or none.
+SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
+
+-- name: abort
+-- End a run that has not ended, whoever drives it.
+UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL
+WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
+
+-- name: is_aborted
+-- Whether that run was aborted at that time.
+SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED';
+
+-- name: run_by_name
+-- The run of that name.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE name = %s;
+
+-- name: run_by_id
+-- The run of that number.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
+
+-- name: runs_all
+-- All runs, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE status <> 'REMOVED' ORDER BY id DESC LIMIT %s;
+
+-- name: runs_running
+-- Runs that are RUNNING, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE status = 'RUNNING' ORDER BY id DESC LIMIT %s;
+
+-- name: runs_succeeded
+-- Runs that SUCCEEDED, newest first; most runs did, so this reads the table from its end.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE status = 'SUCCEEDED' ORDER BY id DESC LIMIT %s;
+
+-- name: runs_rare
+-- Runs of any other status, newest first; its second condition is what lets the partial index be used.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') ORDER BY id DESC LIMIT %s;
+
+-- name: similar
+-- Unfinished runs of this task and these inputs, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
+
+-- name: abandoned
+-- RUNNING runs of these tasks that none of these workers has claimed.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs
+WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s)) ORDER BY id LIMIT %s;
+
+-- name: version
+-- Changes whenever a transaction that wrote has ended, on this whole server; reads no table.
+SELECT hashtextextended(pg_current_snapshot()::text, 0);
+
+-- name: journal_length
+-- The highest `n` of a run: leaps from action to action in the primary key, and takes the last entry of each.
+WITH RECURSIVE body (run, action) AS (
+    (SELECT run, action FROM perdure.entries WHERE run = %s ORDER BY action LIMIT 1)
+    UNION ALL
+    SELECT run, (SELECT min(e.action) FROM perdure.entries AS e WHERE e.run = body.run AND e.action > body.action)
+    FROM body WHERE action IS NOT NULL
+)
+SELECT coalesce(
+    max((SELECT max(e.n) FROM perdure.entries AS e WHERE e.run = body.run AND e.action = body.action)), 0
+)
+FROM body WHERE action IS NOT NULL;
+
+-- name: last_action
+-- The highest action number of a run: leaps from parent to parent in the primary key, and takes the last of each.
+WITH RECURSIVE family (run, parent) AS (
+    (SELECT run, parent FROM perdure.actions WHERE run = %s ORDER BY parent LIMIT 1)
+    UNION ALL
+    SELECT run, (SELECT min(a.parent) FROM perdure.actions AS a WHERE a.run = family.run AND a.parent > family.parent)
+    FROM family WHERE parent IS NOT NULL
+)
+SELECT coalesce(
+    max((SELECT max(a.action) FROM perdure.actions AS a WHERE a.run = family.run AND a.parent = family.parent)), 0
+)
+FROM family WHERE parent IS NOT NULL;
+
+-- name: entries_of_action
+-- One page of a body's entries, in commit order.
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
+       after, at, took, begun, races
+FROM perdure.entries WHERE run = %s AND action = %s AND n > %s ORDER BY n LIMIT %s;
+
+-- name: entries_of_run
+-- One page of a whole journal by body; the caller merges the bodies, which are each in order.
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
+       after, at, took, begun, races
+FROM perdure.entries WHERE run = %s AND (action, n) > (%s, %s) ORDER BY action, n LIMIT %s;
+
+-- name: entries_ahead
+-- The root bodies' entries of several runs, each in commit order.
+SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
+       after, at, took, begun, races
+FROM perdure.entries WHERE run = ANY(%s) AND action = 0 ORDER BY run, n;
+
+-- name: actions_ahead
+-- The root tasks of several runs, and the actions that their bodies have started.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot, begun, state
+FROM perdure.actions WHERE run = ANY(%s) AND parent IN (-1, 0) ORDER BY run, action;
+
+-- name: actions_of_parent
+-- The actions that one body started, in order of their number.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot, begun, state
+FROM perdure.actions WHERE run = %s AND parent = %s ORDER BY action;
+
+-- name: actions_of_run
+-- All started actions of a run, in order of their number.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot, begun, state
+FROM perdure.actions WHERE run = %s ORDER BY action;
+
+-- name: open_actions
+-- The actions of a run that have no outcome, in order of their number.
+SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
+       wake_boot, boot, begun, state
+FROM perdure.actions AS a
+WHERE run = %s AND NOT EXISTS (SELECT 1 FROM perdure.entries AS e WHERE e.run = a.run AND e.child = a.action)
+ORDER BY action;
+
+-- name: source_id
+-- The number of a snapshot.
+SELECT id FROM perdure.sources WHERE digest = %s;
+
+-- name: insert_source
+-- Keep a snapshot, unless another process was faster.
+INSERT INTO perdure.sources (digest, python, modules) VALUES (%s, %s, %s) ON CONFLICT (digest) DO NOTHING;
+
+-- name: source
+-- The snapshot of that number.
+SELECT digest, python, modules FROM perdure.sources WHERE id = %s;
+
+-- name: cache_get
+-- A cached outcome.
+SELECT value FROM perdure.cache WHERE key = %s;
+
+-- name: renew
+-- Insert or update a worker's row. Need not be on disk at once: after an outage of the server an older lease runs out.
+WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
+INSERT INTO perdure.workers (id, pid, host, boot, lease_until, started_at, locked)
+SELECT %s, %s, %s, %s, perdure.now_us() + %s::bigint, %s::bigint, %s FROM hurry
+ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, boot = excluded.boot,
+                               lease_until = excluded.lease_until, started_at = excluded.started_at,
+                               locked = excluded.locked;
+
+-- name: worker
+-- A worker's row, and how long its claims still hold.
+SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at FROM perdure.workers WHERE id = %s;
+
+-- name: workers
+-- All workers.
+SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at FROM perdure.workers;
+
+-- name: forget
+-- Remove a worker's row.
+DELETE FROM perdure.workers WHERE id = %s;
+
+-- name: is_unlocked
+-- Whether a worker's advisory lock is free; `false` where its row says that it holds none.
+SELECT NOT EXISTS (
+           SELECT 1 FROM pg_locks
+           WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND classid::bigint = %s AND objid::bigint = %s AND objsubid = 1
+       )
+   AND NOT EXISTS (SELECT 1 FROM perdure.workers WHERE id = %s AND NOT locked);
+
+-- name: ended
+-- Finished runs that ended before a time, by number.
+SELECT id, uid, name, status, ended_at FROM perdure.runs
+WHERE id > %s AND status = ANY(%s) AND ended_at < %s ORDER BY id LIMIT %s;
+
+-- name: reused
+-- The runs whose work an unfinished run is to begin with. Two queries, each with an index of its own.
+SELECT reuse FROM perdure.runs WHERE status = 'RUNNING' AND reuse IS NOT NULL
+UNION
+SELECT reuse FROM perdure.runs
+WHERE status = 'QUEUED' AND status NOT IN ('RUNNING', 'SUCCEEDED') AND reuse IS NOT NULL;
+
+-- name: end_of_run
+-- What `remove` looks at again, locked.
+SELECT name, status, ended_at FROM perdure.runs WHERE id = %s FOR UPDATE;
+
+-- name: remove
+-- Take a run out of sight at once, however many rows it has. The row stays until they are gone; its name cannot be
+-- given to a run.
+UPDATE perdure.runs SET status = 'REMOVED', name = chr(1) || id, inputs = '', value = NULL, reuse = NULL WHERE id = %s;
+
+-- name: removed
+-- A run that was removed and has rows left, which nobody else is removing.
+SELECT id FROM perdure.runs WHERE status = 'REMOVED' AND status NOT IN ('RUNNING', 'SUCCEEDED')
+LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: purge_entries
+-- Some entries of a removed run.
+DELETE FROM perdure.entries WHERE (run, action, n) IN (
+    SELECT run, action, n FROM perdure.entries WHERE run = %s ORDER BY action, n LIMIT %s
+);
+
+-- name: purge_actions
+-- Some actions of a removed run.
+DELETE FROM perdure.actions WHERE (run, parent, action) IN (
+    SELECT run, parent, action FROM perdure.actions WHERE run = %s ORDER BY parent, action LIMIT %s
+);
+
+-- name: purge_run
+-- The last row of a removed run.
+DELETE FROM perdure.runs WHERE id = %s AND status = 'REMOVED';
+
+-- name: uids
+-- The own ids of all runs.
+SELECT uid FROM perdure.runs WHERE status <> 'REMOVED';
+
+-- name: claimed_since
+-- For each worker that holds claims, the first start of a run that it holds.
+SELECT worker, min(coalesce(started_at, created_at)) FROM perdure.runs
+WHERE status = 'RUNNING' AND token IS NOT NULL GROUP BY worker;
+
+-- name: stored_runs
+-- One page of what runs hold.
+SELECT id, inputs, value FROM perdure.runs WHERE id > %s ORDER BY id LIMIT %s;
+
+-- name: stored_entries
+-- One page of what entries hold that is long enough for a reference to a file.
+SELECT run, action, n, value, inputs FROM perdure.entries
+WHERE (run, action, n) > (%s, %s, %s) AND (octet_length(value) >= 32 OR octet_length(inputs) >= 32)
+ORDER BY run, action, n LIMIT %s;
+
+-- name: stored_actions
+-- One page of what actions hold that is long enough for a reference to a file.
+SELECT run, parent, action, inputs, state FROM perdure.actions
+WHERE (run, parent, action) > (%s, %s, %s) AND (octet_length(inputs) >= 32 OR octet_length(state) >= 32)
+ORDER BY run, parent, action LIMIT %s;
+
+-- name: stored_cache
+-- One page of what the cache holds.
+SELECT key, value FROM perdure.cache WHERE key > %s ORDER BY key LIMIT %s;
+
+-- name: cached
+-- Cached outcomes from before a time.
+SELECT key, value, at FROM perdure.cache WHERE at < %s LIMIT %s;
+
+-- name: uncache
+-- Remove a cached outcome, unless it was put again.
+DELETE FROM perdure.cache WHERE key = %s AND at < %s;
+
+-- name: unused_sources
+-- Snapshots that no row refers to. Reads every row.
+SELECT id FROM perdure.sources
+WHERE id NOT IN (SELECT source FROM perdure.entries UNION SELECT source FROM perdure.actions);
+
+-- name: recent_sources
+-- Snapshots that runs refer to which were written since a time: those that have not ended, or ended after it.
+SELECT source FROM perdure.entries WHERE run IN (SELECT id FROM perdure.runs WHERE ended_at IS NULL OR ended_at >= %s)
+UNION
+SELECT source FROM perdure.actions WHERE run IN (SELECT id FROM perdure.runs WHERE ended_at IS NULL OR ended_at >= %s);
+
+-- name: drop_source
+-- Remove a snapshot.
+DELETE FROM perdure.sources WHERE id = %s;
+
+-- name: lock_workers
+-- Nobody becomes a worker until this transaction ends.
+LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
+
+-- name: schedule
+-- How far a schedule has been considered.
+SELECT at FROM perdure.schedules WHERE key = %s;
+
+-- name: begin_schedule
+-- Where a schedule begins, unless it has begun.
+INSERT INTO perdure.schedules (key, at) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING;
+
+-- name: advance_schedule
+-- Move a schedule on, if it still stands where it was seen.
+UPDATE perdure.schedules SET at = %s WHERE key = %s AND at = %s AND at < %s;
