@@ -12,15 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.postgres_server import server
 
 from perdure.core.ports import Liveness
 from perdure.errors import StoreUnavailableError, UsageError
 from perdure.store.locks import FileLiveness
 from perdure.store.memory import MemoryLiveness
+from perdure.store.postgres import PostgresStore
 
 MAKERS: dict[str, Callable[[Path], Liveness]] = {
     "memory": lambda _: MemoryLiveness(),
     "file": lambda path: FileLiveness(path / "workers"),
+    "postgres": lambda _: PostgresStore(server().url()).liveness(grace=0),
 }
 
 HOLD = """

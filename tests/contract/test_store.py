@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.contract._records import (
@@ -24,6 +24,7 @@ from tests.contract._records import (
     worker,
     writes,
 )
+from tests.postgres_server import Handed
 
 from perdure.core.model import (
     NO_PARENT,
@@ -63,6 +64,7 @@ MAKERS: dict[str, Callable[[Path], Store]] = {
     "memory": lambda _: MemoryStore(clock=StoppedClock()),
     "sqlite": lambda path: SQLiteStore(path / "store.db", clock=StoppedClock()),
     "sqlite-process": lambda path: SQLiteStore(path / "store.db", "process", clock=StoppedClock()),
+    "postgres": lambda _: cast(Store, Handed(StoppedClock())),
 }
 
 
@@ -547,7 +549,7 @@ class TestTheStoreItself:
         other = SQLiteStore(tmp_path / "b" / "store.db")
         assert store.id != other.id
         assert len(store.id) == 32
-        assert store.url.startswith(("memory://", f"sqlite:///{tmp_path}"))
+        assert store.url.startswith(("memory://", f"sqlite:///{tmp_path}", "postgresql://"))
         other.close()
 
     def test_closed_it_refuses_everything_but_to_be_closed_again(self, store: Store) -> None:

@@ -1,16 +1,20 @@
-"""A differential law: whatever sequence of calls is made, the SQLite store answers as its in-memory twin does."""
+"""A differential law: whatever sequence of calls is made, SQLite and Postgres answer as their in-memory twin does."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.contract._records import action, entry, new_run, state, worker
+from tests.postgres_server import Handed, programs, server
 
 from perdure.core.model import (
     STORED_STATUSES,
@@ -63,7 +67,15 @@ class Clock:
         return 0
 
 
-class TwoStores(RuleBasedStateMachine):
+T = TypeVar("T")
+
+
+@cache
+def postgres_url() -> str:
+    return server().url()
+
+
+class Stores(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="perdure-machine-"))
@@ -74,18 +86,38 @@ class TwoStores(RuleBasedStateMachine):
         self.memory: Store = MemoryStore(clock=Clock())
         self.clock = Clock()
         self.sqlite: Store = SQLiteStore(self.directory / "store.db", "process", clock=self.clock)
+        self.stores = [self.memory, self.sqlite]
+        if programs() is not None:
+            self.postgres_clock = Clock()
+            self.stores.append(self._postgres())
+            self.schema = postgres_url().rpartition("=")[2]
+            for table in ("runs", "entries", "actions", "sources", "cache", "workers", "schedules"):
+                server().execute(f"TRUNCATE {self.schema}.{table} RESTART IDENTITY")
+
+    def _postgres(self) -> Store:
+        return cast(Store, Handed(self.postgres_clock, postgres_url()))
+
+    def same(self, ask: Callable[[Any], T]) -> T:
+        """What every store answers."""
+        first, *others = [ask(store) for store in self.stores]
+        for other in others:
+            assert other == first
+        return first
 
     @rule()
     def reopen(self) -> None:
-        old = self.sqlite.id
+        old = [store.id for store in self.stores]
         self.sqlite.close()
-        self.sqlite = SQLiteStore(self.directory / "store.db", "process", clock=self.clock)
-        assert self.sqlite.id == old
+        self.stores[1] = self.sqlite = SQLiteStore(self.directory / "store.db", "process", clock=self.clock)
+        if len(self.stores) > 2:
+            self.stores[2].close()
+            self.stores[2] = self._postgres()
+        assert [store.id for store in self.stores] == old
 
     @rule(data=st.data(), size=st.integers(0, 5))
     def commit(self, data: st.DataObject, size: int) -> None:
         batch = [self._creation(data) if data.draw(st.integers(0, 3)) == 0 else self._writes(data) for _ in range(size)]
-        assert self.memory.commit(batch) == self.sqlite.commit(batch)
+        self.same(lambda store: store.commit(batch))
 
     def _creation(self, data: st.DataObject) -> CreateRun:
         new = new_run(data.draw(NAMES), inputs=data.draw(st.sampled_from([b"x", b"y"])))
@@ -118,56 +150,57 @@ class TwoStores(RuleBasedStateMachine):
     @rule(run=RUNS, token=TOKENS, expect=st.none() | TOKENS, entries=st.integers(0, 4), statuses=STATUSES)
     def claim(self, run: int, token: bytes, expect: bytes | None, entries: int, statuses: frozenset[Status]) -> None:
         claim = Claim(token, "w3")
-        one = self.memory.claim(run, claim, expect=expect, entries=entries, statuses=statuses)
-        assert one == self.sqlite.claim(run, claim, expect=expect, entries=entries, statuses=statuses)
+        self.same(lambda store: store.claim(run, claim, expect=expect, entries=entries, statuses=statuses))
 
     @rule(tokens=st.lists(TOKENS, max_size=3))
     def take_due(self, tokens: list[bytes]) -> None:
         claims = [Claim(token, "w4") for token in tokens]
-        assert self.memory.next_due(TASKS) == self.sqlite.next_due(TASKS)
-        assert self.memory.take_due(TASKS, claims) == self.sqlite.take_due(TASKS, claims)
+        self.same(lambda store: store.next_due(TASKS))
+        self.same(lambda store: store.take_due(TASKS, claims))
 
     @rule(workers=st.lists(st.sampled_from(["w1", "w2", "w3", "w4"])), limit=st.integers(0, 3))
     def abandoned(self, workers: list[str], limit: int) -> None:
-        one = self.memory.abandoned(TASKS, workers, limit=limit)
-        assert one == self.sqlite.abandoned(TASKS, workers, limit=limit)
+        self.same(lambda store: store.abandoned(TASKS, workers, limit=limit))
 
     @rule(run=RUNS, token=TOKENS)
     def release(self, run: int, token: bytes) -> None:
-        assert self.memory.release(run, token) == self.sqlite.release(run, token)
+        self.same(lambda store: store.release(run, token))
 
     @rule(run=RUNS, at=st.integers(0, 99))
     def abort(self, run: int, at: int) -> None:
-        assert self.memory.abort(run, at) == self.sqlite.abort(run, at)
+        self.same(lambda store: store.abort(run, at))
 
     @rule(runs=st.lists(RUNS, max_size=3), before=st.integers(0, 99), statuses=STATUSES)
     def remove(self, runs: list[int], before: int, statuses: frozenset[Status]) -> None:
-        assert self.memory.ended(before, statuses, limit=2) == self.sqlite.ended(before, statuses, limit=2)
-        assert self.memory.remove(runs, before, statuses) == self.sqlite.remove(runs, before, statuses)
-        for store in (self.memory, self.sqlite):
+        self.same(lambda store: store.ended(before, statuses, limit=2))
+        self.same(lambda store: store.remove(runs, before, statuses))
+        for store in self.stores:
             while store.purge(2):
                 pass
+        if len(self.stores) > 2:
+            # Here alone a removed run's number is never used again; the others begin behind the highest that is left.
+            server().execute(
+                f"SELECT setval(pg_get_serial_sequence('{self.schema}.runs', 'id'), coalesce(max(id), 0) + 1, false) "
+                f"FROM {self.schema}.runs"
+            )
 
     @rule(keys=st.lists(st.sampled_from([b"k", b"l"]), max_size=2), before=st.integers(0, 9))
     def uncache(self, keys: list[bytes], before: int) -> None:
-        assert self.memory.uncache(keys, before) == self.sqlite.uncache(keys, before)
+        self.same(lambda store: store.uncache(keys, before))
 
     @rule(digest=st.sampled_from([b"1", b"2", b"3"]))
     def source(self, digest: bytes) -> None:
         source = Source(digest, "3.11", {"m": digest})
-        number = self.memory.source_id(source)
-        assert self.sqlite.source_id(source) == number
-        assert self.memory.source(number) == self.sqlite.source(number)
+        number = self.same(lambda store: store.source_id(source))
+        self.same(lambda store: store.source(number))
 
     @rule(name=st.sampled_from(["w1", "w2"]), lease=st.integers(0, 99))
     def renew(self, name: str, lease: int) -> None:
-        self.memory.renew(worker(name, lease))
-        self.sqlite.renew(worker(name, lease))
+        self.same(lambda store: store.renew(worker(name, lease)))
 
     @rule(name=st.sampled_from(["w1", "w2"]))
     def forget(self, name: str) -> None:
-        self.memory.forget(name)
-        self.sqlite.forget(name)
+        self.same(lambda store: store.forget(name))
 
     @rule(key=SCHEDULES, at=st.integers(0, 9), expect=st.none() | st.integers(0, 9), names=st.lists(NAMES, max_size=2))
     def advance(self, key: str, at: int, expect: int | None, names: list[str]) -> None:
@@ -180,47 +213,41 @@ class TwoStores(RuleBasedStateMachine):
 
     def _advance(self, key: str, at: int, expect: int | None, names: list[str]) -> None:
         runs = [new_run(name) for name in names]
-        one = self.memory.advance(key, at, expect=expect, runs=runs)
-        assert one == self.sqlite.advance(key, at, expect=expect, runs=runs)
+        self.same(lambda store: store.advance(key, at, expect=expect, runs=runs))
 
     @rule(limit=st.none() | st.integers(0, 4), statuses=st.none() | STATUSES)
     def list_runs(self, limit: int | None, statuses: frozenset[Status] | None) -> None:
-        assert self.memory.runs(limit=limit, statuses=statuses) == self.sqlite.runs(limit=limit, statuses=statuses)
+        self.same(lambda store: store.runs(limit=limit, statuses=statuses))
 
     @invariant()
     def read_alike(self) -> None:
-        one, two = self.memory, self.sqlite
-        assert one.runs() == two.runs()
-        assert one.uids() == two.uids()
-        assert one.claimed_since() == two.claimed_since()
-        assert {value for value in one.stored() if len(value) > 31} == {v for v in two.stored() if len(v) > 31}
+        self.same(lambda store: store.uids())
+        self.same(lambda store: store.claimed_since())
+        self.same(lambda store: {value for value in store.stored() if len(value) > 31})
         for run in range(6):
-            assert one.run_by_id(run) == two.run_by_id(run)
-            assert list(one.entries(run)) == list(two.entries(run))
-            assert one.actions(run) == two.actions(run)
-            assert one.journal_length(run) == two.journal_length(run)
-            assert one.open_actions(run) == two.open_actions(run)
-            assert one.last_action(run) == two.last_action(run)
-            for number in range(4):
-                assert list(one.entries(run, number)) == list(two.entries(run, number))
-                assert one.actions(run, number) == two.actions(run, number)
-        for found in one.runs():
-            assert one.run(found.name) == two.run(found.name)
-            assert one.similar(found.task, found.inputs_hash) == two.similar(found.task, found.inputs_hash)
-        for key in (b"k", b"l"):
-            assert one.cache_get(key) == two.cache_get(key)
-        assert sorted(one.workers()) == sorted(two.workers())
-        for name in ("w1", "w2"):
-            assert one.worker(name) == two.worker(name)
-        for key in ("daily", "hourly"):
-            assert one.schedule(key) == two.schedule(key)
+            self.same(lambda store: self._of_run(store, run))  # noqa: B023 - called at once
+        for found in self.same(lambda store: store.runs()):
+            self.same(lambda store: (store.run(found.name), store.similar(found.task, found.inputs_hash)))  # noqa: B023
+        self.same(lambda store: [store.cache_get(key) for key in (b"k", b"l")])
+        self.same(lambda store: sorted(store.workers()))
+        self.same(lambda store: [store.worker(name) for name in ("w1", "w2")])
+        self.same(lambda store: [store.schedule(key) for key in ("daily", "hourly")])
+
+    @staticmethod
+    def _of_run(store: Store, run: int) -> list[Any]:
+        parts: list[Any] = [store.run_by_id(run), list(store.entries(run)), store.actions(run)]
+        parts += [store.journal_length(run), store.open_actions(run), store.last_action(run)]
+        for number in range(4):
+            parts += [list(store.entries(run, number)), store.actions(run, number)]
+        return parts
 
     def teardown(self) -> None:
-        self.sqlite.close()
+        for store in self.stores:
+            store.close()
         shutil.rmtree(self.directory)
 
 
-TestTwoStores = TwoStores.TestCase
-TestTwoStores.settings = settings(
+TestStores = Stores.TestCase
+TestStores.settings = settings(
     max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.contract._records import DONE, OTHER, TOKEN, action, created, entry, new_run, root_action, worker, writes
+from tests.postgres_server import Handed
 
 from perdure.core.clock import US
 from perdure.core.model import Claim, Created, CreateRun, Park, Run, RunWrites, Status, Wake
@@ -45,11 +47,12 @@ def clock() -> Hands:
     return Hands()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Hands) -> Iterator[Store]:
     make: dict[str, Callable[[], Store]] = {
         "memory": lambda: MemoryStore(clock=clock),
         "sqlite": lambda: SQLiteStore(tmp_path / "store.db", clock=clock),
+        "postgres": lambda: cast(Store, Handed(clock)),
     }
     found = make[request.param]()
     yield found
