@@ -120,7 +120,7 @@ def worker() -> Worker:
     with _lock:
         if _worker is None or _pid != os.getpid():
             store, liveness = open_store(store_url(), durability=_durability)
-            _worker = Worker(store, liveness, DaemonThreads(), lease=_lease())
+            _worker = Worker(store, liveness, DaemonThreads(), lease=_lease(), clock=store.clock)
             _worker.on_end = _run_ended
             _worker.elsewhere = processes
             _pid = os.getpid()

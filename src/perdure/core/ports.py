@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
+from .clock import Clock
 from .model import (
     Action,
     CachePut,
@@ -41,6 +42,11 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """As a person would name it, without secrets."""
+
+    @property
+    def clock(self) -> Clock:
+        """What deadlines are to be counted on by whoever uses this store: wall times that are recorded in one process
+        mean the same in every other, also on other machines."""
 
     def close(self) -> None:
         """Release every connection. Further calls raise `StoreUnavailableError`. Idempotent."""

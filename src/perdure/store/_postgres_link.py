@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import StrBinaryDumper, TextBinaryLoader, TextLoader
 
-from perdure.core.clock import seconds
+from perdure.core.clock import US, SystemClock, seconds
 from perdure.errors import StoreUnavailableError, StoreVersionError, UsageError
 
 from ._postgres_errors import is_again, is_away, is_unprepared, translate
@@ -35,6 +35,7 @@ SCHEMA: Final = "perdure"
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+_CLOCK_AGE: Final = 30 * US
 _FACTS: Final = """
 SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()),
        current_setting('server_version_num')::int, current_setting('server_encoding'),
@@ -83,6 +84,8 @@ class Address:
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
         }
+        self.reached = False
+        """Whether the server has been there: from then on it is waited for."""
         self.conninfo: Final = make_conninfo(**{**defaults, **known, "client_encoding": "UTF8"})
 
     def sql(self, text: str) -> str:
@@ -126,6 +129,48 @@ class _FromBinaryText(TextBinaryLoader):
         return _from_text(super().load(data))
 
 
+def _plain(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(str(error))
+
+
+class ServerClock:
+    """The server's wall clock, as it is read from here; the boot clock is this machine's.
+
+    Deadlines that are recorded on one machine and reached on another are wall times, and the machines' own clocks need
+    not agree. Between two readings of the server's, this machine's boot clock carries on, so it never steps by itself.
+    """
+
+    def __init__(self) -> None:
+        self._here = SystemClock()
+        self.boot_id = self._here.boot_id
+        self._ahead = self._here.wall() - self._here.boot()
+        self._error: int | None = None
+        self._read_at = 0
+
+    def wall(self) -> int:
+        return self._here.boot() + self._ahead
+
+    def boot(self) -> int:
+        return self._here.boot()
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the server's clock should be read again."""
+        return self._error is None or self._here.boot() - self._read_at > _CLOCK_AGE
+
+    def read(self, ask: Callable[[], int]) -> None:
+        """Take over what the server shows now, unless what is known of it may be as right."""
+        for _ in range(3):
+            before = self._here.boot()
+            server = ask()
+            after = self._here.boot()
+            error = (after - before) // 2
+            ahead = server - (before + after) // 2
+            if self._error is None or abs(ahead - self._ahead) > error or error < self._error:
+                self._ahead, self._error = ahead, error
+        self._read_at = self._here.boot()
+
+
 class Link:
     """One connection, opened at first use, for one thread at a time.
 
@@ -139,7 +184,6 @@ class Link:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
-        self._known = False
         self._prepare = True
         self._session: tuple[int, str | None] | None = None
         self.connection: Connection | None = None
@@ -162,7 +206,10 @@ class Link:
 
         return self.run(lambda cursor: cursor.execute(sql, row).rowcount == 1, look, patience=patience)
 
-    def transaction(self, work: Callable[[Cursor], T], is_done: Callable[[Cursor, T], bool] | None = None) -> T:
+    def transaction(
+        self, work: Callable[[Cursor], T], is_done: Callable[[Cursor, T], bool] | None = None, *,
+        patience: float = PATIENCE,
+    ) -> T:  # fmt: skip
         """Do the work in one transaction. It may run more than once. `is_done` looks whether the work that gave this
         answer is there, where the answer to COMMIT was lost; without it, doing it twice must be the same as once."""
         sent: list[T] = []
@@ -178,7 +225,7 @@ class Link:
         def look(cursor: Cursor) -> list[T]:
             return sent[:] if sent and is_done is not None and is_done(cursor, sent[0]) else []
 
-        return self.run(whole, look)
+        return self.run(whole, look, patience=patience)
 
     def run(
         self,
@@ -206,28 +253,32 @@ class Link:
     def _run_when_back(
         self, work: Callable[[Cursor], T], look: Callable[[Cursor], list[T]] | None, patience: float
     ) -> T:
-        end = seconds() + (patience if self._known else 2.0)
+        since = seconds()
         pause = _FIRST_PAUSE
+        lost: list[tuple[int, str | None]] = []
         said = False
         while True:
             try:
-                lost = self._session
-                connection = self.connection or self._open()
-                if lost is not None and lost is not self._session:
-                    self._end(connection, lost)
+                connection = self.connection
+                if connection is None:
+                    if self._session is not None and self._session not in lost:
+                        lost.append(self._session)
+                    connection = self._open()
+                if lost:
+                    for session in lost:
+                        self._end(connection, session)
                     if look is not None and (found := look(connection.cursor(binary=True))):
                         return found[0]
+                    lost.clear()
                 return work(connection.cursor(binary=True))
             except BaseException as error:
-                if not self._may_go_on(error) or (
-                    not self._known and isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-                ):
+                waited = seconds() - since
+                # Who asks for the first time learns at once what is wrong.
+                if not self._may_go_on(error) or not self._address.reached or waited > patience:
                     self._raise(error)
-                if seconds() > end:
-                    self._raise(error)
-                if not said and self.connection is None and seconds() - end + patience > 1.0:
+                if not said and self.connection is None and waited > 1.0:
                     said = True
-                    log.warning("waiting for the store: %s", translate(error, self._address.url))  # type: ignore[arg-type]
+                    log.warning("waiting for the store: %s", translate(_plain(error), self._address.url))
             self._rest(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
@@ -260,8 +311,9 @@ class Link:
         except BaseException:
             connection.close()
             raise
+        # Whatever is opened next, this is what may have been lost.
         self._session = (pid, since)
-        self._known = True
+        self._address.reached = True
         self.connection = connection
         return connection
 

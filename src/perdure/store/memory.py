@@ -59,6 +59,10 @@ class MemoryStore:
         self._leases: dict[str, int] = {}
         self._schedules: dict[str, int] = {}
 
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
     def close(self) -> None:
         self._closed = True
 

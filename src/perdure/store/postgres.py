@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import msgspec
 
-from perdure.core.clock import US, Clock, SystemClock, perf, seconds
+from perdure.core.clock import US, Clock, perf, seconds
 from perdure.core.model import (
     FINISHED,
     Action,
@@ -49,7 +49,7 @@ from perdure.core.model import (
 )
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 
-from ._postgres_link import Address, Cursor, Link, Row
+from ._postgres_link import Address, Cursor, Link, Row, ServerClock
 from ._postgres_session import GRACE, PostgresLiveness, Session
 from ._rows import SHORT, claimed, submitted
 from ._sql import migrations, queries
@@ -81,9 +81,11 @@ class PostgresStore:
         Args:
             url: as libpq understands it (`postgresql://user@host/database`); `schema=name` in its query names the
                 schema, `perdure` by default.
-            clock: what the caller's wake times are counted on, and the time at which a run was first claimed.
+            clock: what the caller's wake times are counted on, and the time at which a run was first claimed; by
+                default the server's, as it is read from here.
         """
-        self._clock = clock or SystemClock()
+        self._server_clock = ServerClock()
+        self._clock: Clock = clock or self._server_clock
         self._address = address = Address(url)
         self._sql = {name: address.sql(text) for name, text in queries("postgres").items()}
         self._writer = Link(address)
@@ -94,6 +96,7 @@ class PostgresStore:
         self._snapshot = 0
         try:
             self._id = self._prepare()
+            self._read_clock()
             self._session = Session(address, self._id)
         except BaseException:
             self.close()
@@ -145,9 +148,20 @@ class PostgresStore:
         if version == 0:
             cursor.execute(self._sql["set_meta"], ("store_id", os.urandom(16).hex()))
 
+    def _read_clock(self) -> None:
+        def ask() -> int:
+            [[now]] = self._aside.rows(self._sql["now"], patience=_BRIEF)
+            return int(now)
+
+        self._server_clock.read(ask)
+
     @property
     def id(self) -> str:
         return self._id
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
 
     @property
     def url(self) -> str:
@@ -170,9 +184,12 @@ class PostgresStore:
     def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         if not writes:
             return []
-        if len(writes) == 1 and isinstance(writes[0], RunWrites):
+        if len(writes) == 1:
             # One statement is a transaction by itself: one round trip.
-            run, token, entries, actions, states, cache, finish, park = writes[0]
+            write = writes[0]
+            if isinstance(write, CreateRun):
+                return [self._submit(write)]
+            run, token, entries, actions, states, cache, finish, park = write
             if not (actions or states or cache or park):
                 if finish is None and len(entries) == 1 and entries[0][0] == run:
                     return [self._append(run, token, entries[0])]
@@ -192,6 +209,20 @@ class PostgresStore:
         else:
             self._count()
         return answers
+
+    def _submit(self, write: CreateRun) -> Created:
+        mine = (write.new.name, write.new.uid)
+
+        def look(cursor: Cursor) -> list[Created]:
+            row = cursor.execute(self._sql["run_by_name"], mine[:1]).fetchone()
+            return [Created(_run(row), True)] if row is not None and row[1] == mine[1] else []
+
+        created = self._writer.run(lambda cursor: self._create(cursor, write), look)
+        if write.claim is None:
+            self._tell()
+        else:
+            self._count()
+        return created
 
     def _append(self, run: int, token: bytes, entry: Any) -> bool:
         written = self._writer.change(
@@ -349,8 +380,13 @@ class PostgresStore:
         return [one._replace(known=short.get(one.run.id)) for one in taken]
 
     def release(self, run: int, token: bytes) -> bool:
-        done = (self._sql["is_released"], (run, token))
-        released = self._aside.change(self._sql["release"], (run, token), done, patience=_BRIEF)
+        def let_go(cursor: Cursor) -> bool:
+            return cursor.execute(self._sql["release"], (run, token)).rowcount == 1
+
+        def is_done(cursor: Cursor, released: bool) -> bool:
+            return released and cursor.execute(self._sql["is_released"], (run, token)).fetchone() is not None
+
+        released = self._aside.transaction(let_go, is_done, patience=_BRIEF)
         self._tell()
         return released
 
@@ -502,6 +538,8 @@ class PostgresStore:
     def renew(self, worker: Worker) -> None:
         locked = self._session is not None and self._session.holds(worker.id)
         self._aside.change(self._sql["renew"], (*worker, locked), patience=_BRIEF)
+        if self._server_clock.is_old:
+            self._read_clock()
 
     def worker(self, id: str) -> Worker | None:
         rows = self._rows("worker", (id,))

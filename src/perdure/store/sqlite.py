@@ -130,6 +130,10 @@ class SQLiteStore:
         return f"sqlite:///{self._file.path}"
 
     @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
     def path(self) -> str:
         """The database file, absolute, links resolved."""
         return self._file.path

@@ -14,6 +14,10 @@ INSERT INTO perdure.meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDAT
 -- Facts about the store.
 SELECT key, value FROM perdure.meta;
 
+-- name: now
+-- What the clock shows.
+SELECT perdure.now_us();
+
 -- name: insert_run
 -- Submit a run; no row is inserted when its name is taken. Looked at first, as a conflict would use up a number. The
 -- last parameter but one is how long from now it is due, if it is.
