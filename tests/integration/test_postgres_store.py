@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,7 +17,7 @@ import pytest
 from tests.contract._records import DONE, TOKEN, action, created, entry, new_run, writes
 from tests.postgres_server import PASSWORD, Server, server
 
-from perdure.core.clock import US
+from perdure.core.clock import US, SystemClock
 from perdure.core.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 from perdure.store import files_base, open_store, public_url
@@ -452,3 +453,72 @@ def test_a_created_run_is_answered_as_it_is_stored(store: PostgresStore) -> None
     [answer] = store.commit([CreateRun(new_run("x\0y\x01z"), None)])
     assert isinstance(answer, Created)
     assert store.run("x\0y\x01z") == answer.run
+
+
+# -- the whole of it -------------------------------------------------------------------------------------------------
+
+
+def test_deadlines_are_counted_on_the_servers_clock(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = SystemClock.wall
+    monkeypatch.setattr(SystemClock, "wall", lambda self: real(self) - 3600 * US)
+    store = PostgresStore(url)
+    [[now]] = server().execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+    assert abs(store.clock.wall() - now) < US // 2
+    store.close()
+
+
+FLOW = """
+import perdure
+from perdure.extras import durable_sleep
+
+env = perdure.TaskEnvironment(name="etl")
+
+@perdure.trace
+def fetch(i: int) -> int:
+    return i * 2
+
+@env.task
+def main(n: int, nap: float) -> int:
+    total = sum(fetch(i) for i in range(n))
+    durable_sleep(nap)
+    return total
+"""
+
+
+def test_a_worker_takes_over_from_a_killed_one(url: str, tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(FLOW)
+    env = {**os.environ, "PERDURE_STORE": url, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def perdure(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "perdure", *words], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    one = perdure("serve", "flow.py")
+    try:
+        submitted = perdure("submit", "flow.py", "main", "--n", "20", "--nap", "3", "--name", "run")
+        assert submitted.wait(60) == 0
+        store = PostgresStore(url)
+        end = time.monotonic() + 30
+        while (run := store.run("run")) is None or store.journal_length(run.id) < 20:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        one.kill()
+        shown = one.communicate()[0]
+        assert PASSWORD not in shown
+        two = perdure("serve", "flow.py")
+        try:
+            waited = perdure("wait", "run")
+            text = waited.communicate(timeout=60)[0]
+            assert waited.returncode == 0, text
+            assert "380" in text
+        finally:
+            two.terminate()
+            assert two.communicate(timeout=30)[0] is not None
+        assert store.journal_length(run.id) == 21
+        assert store.workers() == [] or all(not row.id.endswith(str(two.pid)) for row in store.workers())
+        store.close()
+    finally:
+        one.kill()
+        one.wait()
