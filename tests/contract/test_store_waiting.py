@@ -213,6 +213,28 @@ def test_the_rows_of_all_workers(store: Store) -> None:
     assert sorted(store.workers()) == [worker("a", 20), worker("b")]
 
 
+def test_a_lease_runs_out_by_the_stores_clock(store: Store, clock: Hands) -> None:
+    store.renew(worker("a", 10 * US))
+    clock.wait(4)
+    store.renew(worker("b", 10 * US))
+    assert sorted(row.lease for row in store.workers()) == [6 * US, 10 * US]
+    clock.wait(7)
+    row = store.worker("a")
+    assert row is not None
+    assert row.lease <= 0
+    store.renew(worker("a", 10 * US))
+    assert store.worker("a") == worker("a", 10 * US)
+
+
+def test_what_was_leased_in_another_boot_has_run_out(tmp_path: Path, clock: Hands) -> None:
+    store = SQLiteStore(tmp_path / "store.db", clock=clock)
+    store.renew(worker("a", 10 * US))
+    clock.boot_id = "boot-2"
+    [row] = store.workers()
+    assert row.lease <= 0
+    store.close()
+
+
 def test_the_version_changes_with_whatever_is_committed(store: Store, clock: Hands) -> None:
     seen = {store.version()}
     assert store.version() in seen
