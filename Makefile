@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 # Most tests wait for processes; two at a time leave none of them short of a processor on two cores.
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: help venv demo test check format faketime bench clean
+.PHONY: help venv demo test check format debian bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 10
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/venv.sh
 demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(BIN)/python scripts/demo.py
 
-test: check faketime ## everything: lint, types, layers, all tests
+test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m pytest $(PARALLEL) tests --ignore tests/containers
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest -n 2 tests/containers --ignore tests/containers/test_engines.py
@@ -45,8 +45,8 @@ format: $(STAMP) ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-faketime:
-	@scripts/faketime.sh
+debian:
+	@scripts/debian.sh
 
 bench: $(STAMP) $(PEERS) ## measure the speed budget, write benchmarks/RESULTS.md (BENCH_ARGS=--quick: a few minutes)
 	@$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)

@@ -63,6 +63,7 @@ __all__ = [
     "RunAbortedError",
     "RunAlreadyActive",
     "RunConflictError",
+    "RunMovedError",
     "RunNotFoundError",
     "RunStopped",
     "StoreError",
@@ -149,6 +150,10 @@ class RunAlreadyActive(PerdureError):
 
 class RunAbortedError(PerdureError):
     """The run was aborted."""
+
+
+class RunMovedError(UsageError):
+    """The run was moved to another store, which the message names."""
 
 
 class NonDeterminismError(PerdureError):

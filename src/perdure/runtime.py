@@ -10,11 +10,12 @@ import contextlib
 import math
 import os
 import threading
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from .core.model import Run
-from .core.ports import Blobs
+from .core.ports import Blobs, Store
 from .core.spec import TaskSpec
 from .core.values import find_file_types
 from .core.worker import Worker
@@ -91,9 +92,9 @@ def store_url() -> str:
     return _store or os.environ.get("PERDURE_STORE") or DEFAULT_STORE
 
 
-def store_name() -> str:
-    """The same as it may be shown: without a password."""
-    return public_url(store_url())
+def store_name(url: str | None = None) -> str:
+    """The same, or that URL, as it may be shown: without a password."""
+    return public_url(url or store_url())
 
 
 def project_root() -> str:
@@ -130,6 +131,24 @@ def worker() -> Worker:
     if _container_leftovers():
         containers().sweep()
     return found
+
+
+@contextlib.contextmanager
+def opened(url: str, *, create: bool = True) -> Iterator[tuple[Store, Blobs]]:
+    """Another store than the one in use, with its blobs, for as long as the block lasts."""
+    store, _ = open_store(url, create=create)
+    try:
+        yield store, open_blobs(url)
+    finally:
+        store.close()
+
+
+def exists(url: str) -> bool:
+    """Whether there may be a store at that URL; of a database on a server only opening it tells."""
+    if is_postgres(url):
+        return True
+    path = store_path(url)
+    return path is not None and os.path.exists(path)
 
 
 def processes() -> ProcessPool:

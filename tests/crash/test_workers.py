@@ -434,7 +434,7 @@ def test_a_hundred_thousand_queued_runs(fleet: Fleet) -> None:
     end = time.monotonic() + 3.5
     while time.monotonic() < end:
         row = worker.row()
-        least = min(least, row.lease_until_boot / US - time.clock_gettime(time.CLOCK_BOOTTIME))
+        least = min(least, row.lease / US)
         time.sleep(0.05)
     grown, done = worker.memory() - before, fleet.counts()[Status.SUCCEEDED]
     print(

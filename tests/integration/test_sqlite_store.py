@@ -637,7 +637,7 @@ class TestURLs:
         ("url", "text"),
         [
             ("mongodb://localhost/x", "no store is called 'mongodb'; supported are .*sqlite:///.*memory://"),
-            ("postgres://localhost/x", "supported are"),
+            ("mysql://localhost/x", "supported are"),
             ("sqlite:///:memory:", "nothing would survive"),
             (":memory:", "nothing would survive"),
             ("sqlite:///", "names no file"),

@@ -33,7 +33,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -190,11 +190,13 @@ def _line(worker: Worker, now: int) -> int:
 
 
 def _referenced(store: Store, blobs: Blobs, skip: Collection[int]) -> set[str]:
-    sizes = dict(blobs.older(FOREVER))
+    return reachable(blobs, dict(blobs.older(FOREVER)), store.stored(skip))
+
+
+def reachable(blobs: Blobs, sizes: Mapping[str, int], values: Iterable[bytes]) -> set[str]:
+    """The blobs, of those in `sizes`, that encoded values refer to, directly or through the manifest of a `Dir`."""
     found: set[str] = set()
-    todo: list[str] = []
-    for data in store.stored(skip):
-        todo.extend(references(data))
+    todo = [hash for value in values for hash in references(value) if hash in sizes]
     while todo:
         hash = todo.pop()
         if hash in found or hash not in sizes:

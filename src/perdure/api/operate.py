@@ -43,6 +43,7 @@ from .run import (
     derived_status,
     describe_holder,
     mention_similar,
+    refuse_moved,
     request_for,
     settle,
 )
@@ -210,6 +211,7 @@ def resume(name: str, file: str | None = None) -> Handle:
     Raises:
         RunNotFoundError: no such run.
         RunAbortedError: it was aborted.
+        RunMovedError: another store has it now.
         RunAlreadyActive: somebody drives it.
         UsageError: its code may not be loaded, or cannot be.
     """
@@ -219,6 +221,7 @@ def resume(name: str, file: str | None = None) -> Handle:
         return Handle(Run(row), None, True)
     if row.status == Status.ABORTED:
         raise RunAbortedError(_aborted(name))
+    refuse_moved(row)
     _refuse_active(worker, row)
     spec = _code_of(row, file)
     driver, run = continue_run(worker, find(name), spec, RESUMABLE)
@@ -300,4 +303,5 @@ def abort(name: str) -> bool:
     row = find(name)
     if row.status == Status.ABORTED:
         return False
+    refuse_moved(row)
     raise UsageError(f"run {name!r} has ended already, it is {row.status}; there is nothing to abort")

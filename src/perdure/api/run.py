@@ -30,6 +30,7 @@ from ..errors import (
     RunAbortedError,
     RunAlreadyActive,
     RunConflictError,
+    RunMovedError,
     RunNotFoundError,
     UsageError,
 )
@@ -93,7 +94,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """`QUEUED RUNNING SLEEPING INTERRUPTED SUCCEEDED FAILED ABORTED`, as it is now."""
+        """`QUEUED RUNNING SLEEPING INTERRUPTED SUCCEEDED FAILED ABORTED MOVED`, as it is now."""
         return derived_status(self.row)
 
     @property
@@ -102,11 +103,13 @@ class Run:
 
         Raises:
             RunAbortedError: the run was aborted.
+            RunMovedError: another store has it now.
             PerdureError: it has not ended yet.
         """
         row = self.row
         if row.status == Status.ABORTED:
             raise attach(RunAbortedError(f"run {row.name!r} was aborted"), self)
+        refuse_moved(row)
         if row.status not in FINISHED or row.value is None:
             raise PerdureError(f"run {row.name!r} has not ended; it is {self.status}")
         if row.result == Result.ERROR:
@@ -124,6 +127,7 @@ class Run:
 
         Raises:
             TimeoutError: it has not ended by then; the run itself is left alone.
+            RunMovedError: another store has it now.
         """
         return Dual(self._wait, self._wait_aio)
 
@@ -147,7 +151,9 @@ class Run:
             now = store.version()
             if now != version:
                 version, pause = now, FIRST_PAUSE
-                if self.row.status in FINISHED:
+                row = self.row
+                refuse_moved(row)
+                if row.status in FINISHED:
                     return
             left = math.inf if timeout is None else begun + timeout - seconds()
             if left <= 0:
@@ -199,6 +205,14 @@ def derived_status(row: model.Run) -> Status:
             return derived_status(again) if again is not None else Status.INTERRUPTED
         return Status.INTERRUPTED
     return Status.SLEEPING if worker.sleeps(row) else Status.RUNNING
+
+
+def refuse_moved(row: model.Run) -> None:
+    """Raise `RunMovedError` if another store has that run now."""
+    if row.status == Status.MOVED:
+        raise RunMovedError(
+            f"run {row.name!r} was moved to {row.worker}: name that store with --store, PERDURE_STORE or perdure.init"
+        )
 
 
 def attach(error: BaseException, run: Run) -> BaseException:
@@ -285,6 +299,7 @@ def settle(worker: Worker, request: Request, found: Driver | model.Run) -> Exist
     if isinstance(found, Driver):
         return found, Run(found.run, request.spec)
     refuse_conflict(request, found)
+    refuse_moved(found)
     if found.status in FINISHED:
         return None, Run(found, request.spec)
     return continue_run(worker, found, request.spec, CLAIMABLE)
@@ -322,6 +337,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
         if again is None:
             raise RunNotFoundError(f"run {row.name!r} is gone from {runtime.store_name()}")
         row = again
+        refuse_moved(row)
         if row.status not in statuses:
             return None, Run(row, spec)
     raise attach(RunAlreadyActive(f"run {row.name!r} is claimed by other processes again and again"), Run(row, spec))

@@ -15,7 +15,7 @@ from .signals import Signals
 F = TypeVar("F", bound=Callable[..., Any])
 
 # As `core.model.Status`, spelled out so that `perdure --help` need not import the core; a test compares them.
-STATUSES = ("QUEUED", "RUNNING", "SLEEPING", "INTERRUPTED", "SUCCEEDED", "FAILED", "ABORTED")
+STATUSES = ("QUEUED", "RUNNING", "SLEEPING", "INTERRUPTED", "SUCCEEDED", "FAILED", "ABORTED", "MOVED")
 ROWS = 200
 """Rows of a list or tree for people, unless they ask for more."""
 

@@ -289,7 +289,7 @@ GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show wha
 @cli.command(cls=Command, epilog=GC_EPILOG, short_help="Remove finished runs and what only they needed.")
 @click.option("--older-than", callback=length, required=True, metavar="AGE", help="As 30d, 12h, 90m, 45s or 1d12h.")
 @click.option(
-    "--status", "statuses", type=click.Choice(STATUSES[4:], case_sensitive=False), multiple=True,
+    "--status", "statuses", type=click.Choice(STATUSES[4:7], case_sensitive=False), multiple=True,
     help="Only runs of this status; may be given several times.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")

@@ -9,11 +9,11 @@ from typing import NoReturn
 import click
 
 from ..errors import PerdureError
-from . import commands, completion, serving
+from . import commands, completion, serving, stores
 from .base import cli, output, signals
 from .signals import INTERRUPTED, Interrupted
 
-__all__ = ["commands", "run", "serving"]
+__all__ = ["commands", "run", "serving", "stores"]
 
 
 def run(args: list[str] | None = None) -> NoReturn:

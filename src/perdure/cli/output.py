@@ -233,7 +233,7 @@ def unfinished_data(name: str, task: str | None, status: str | None, message: st
 
 _STYLES = {
     "SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan", "SLEEPING": "blue", "INTERRUPTED": "yellow",
-    "ABORTED": "magenta", "CANCELLED": "dim", "UNFINISHED": "dim", "NOT_FIRED": "dim",
+    "ABORTED": "magenta", "MOVED": "dim", "CANCELLED": "dim", "UNFINISHED": "dim", "NOT_FIRED": "dim",
 }  # fmt: skip
 
 
@@ -418,14 +418,15 @@ def print_removed(output: Output, removed: Removed, *, dry_run: bool) -> None:
         (len(removed.runs), "run"), (removed.cached, "cached outcome"), (removed.sources or 0, "snapshot of code"),
         (removed.logs, "directory of logs"), (removed.blobs, "stored file"),
     )  # fmt: skip
-    parts = [_counted(count, what) for count, what in counts if count]
+    parts = [counted(count, what) for count, what in counts if count]
     if removed.blobs:
         parts[-1] += f" ({removed.size:,} bytes)"
     done = "would be removed" if dry_run else "removed"
     output.result(f"{done}: {', '.join(parts)}" if parts else "nothing to remove")
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """A number of things: `3 runs`, `1 directory of logs`."""
     first, space, rest = what.partition(" of ")
     plural = first if count == 1 else f"{first[:-1]}ies" if first.endswith("y") else f"{first}s"
     return f"{count:,} {plural}{space}{rest}"

@@ -31,10 +31,12 @@ class Status(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     ABORTED = "ABORTED"
+    MOVED = "MOVED"
 
 
-STORED_STATUSES = (Status.QUEUED, Status.RUNNING, Status.SLEEPING, Status.SUCCEEDED, Status.FAILED, Status.ABORTED)
+STORED_STATUSES = tuple(status for status in Status if status is not Status.INTERRUPTED)
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED})
+"""The run has ended here. A MOVED one is over for this store as well, but is carried on in another."""
 WAITING = (Status.QUEUED, Status.SLEEPING)
 """Nobody drives such a run, and it has a time from which on somebody should."""
 
@@ -209,6 +211,7 @@ class Run(NamedTuple):
     status: Status
     token: bytes | None
     worker: str | None
+    """Who has claimed it; of a MOVED run the URL of the store that has it now."""
     started_at: int | None
     ended_at: int | None
     result: int | None
@@ -294,6 +297,26 @@ class Created(NamedTuple):
 
     run: Run
     fresh: bool
+
+
+class WholeRun(NamedTuple):
+    """A run with all that is stored of it, on its way into another store."""
+
+    run: Run
+    """Its number, claim and worker count for nothing there."""
+    entries: list[Entry]
+    actions: list[Action]
+    due: Wake | None
+    """When a QUEUED or SLEEPING run is to be driven."""
+
+
+class Checked(NamedTuple):
+    """What a look at a store has found."""
+
+    facts: dict[str, str]
+    """For people: what, and what of it."""
+    problems: list[str]
+    """A sentence each, with the remedy; empty in a healthy store."""
 
 
 class EndedRun(NamedTuple):

@@ -13,6 +13,7 @@ from .clock import Clock
 from .model import (
     Action,
     CachePut,
+    Checked,
     Claim,
     Created,
     CreateRun,
@@ -24,6 +25,7 @@ from .model import (
     Source,
     Status,
     Taken,
+    WholeRun,
     Worker,
 )
 
@@ -96,8 +98,13 @@ class Store(Protocol):
     def run_by_id(self, run: int) -> Run | None:
         """The run of that number."""
 
-    def runs(self, *, limit: int | None = None, statuses: Collection[Status] | None = None) -> list[Run]:
-        """Runs by stored status, newest first."""
+    def runs(
+        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+    ) -> list[Run]:
+        """Runs by stored status, newest first, those with a number below `below`."""
+
+    def counts(self) -> dict[Status, int]:
+        """How many runs there are of each stored status."""
 
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
         """Runs of this task and these inputs whose stored status is RUNNING, newest first. Must use an index."""
@@ -197,7 +204,35 @@ class Store(Protocol):
         """Remove the snapshots that no entry and no action refers to, unless a worker is there that is not dead: it
         may hold the number of any of them. How many went. A number may then stand for another snapshot."""
 
+    # -- moving runs to another store --------------------------------------------------------------------------
+
+    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+        """In ONE transaction, on disk when this returns: let go of these runs for good, as the store `to` takes them.
+
+        Those that are QUEUED, SLEEPING or finished become MOVED, with `to` as their worker: nobody claims, ends or
+        removes them here any more; all their rows stay. The answer is each run as it was before, also where it has
+        been MOVED to `to` already, so that whoever was killed in between can go on. `None`, and nothing happens, for
+        every other.
+        """
+
+    def take_back(self, run: int) -> bool:
+        """Undo `move`, for a run that the other store has not taken; whether it was MOVED. Fsynced."""
+
+    def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
+        """In ONE transaction, on disk when this returns: store runs that come from elsewhere, under new numbers.
+
+        They keep status, name and `uid`; their actions and entries refer to this store's sources. Where a name is
+        taken, that run is the answer and nothing is stored; but a run of the same `uid` that was MOVED away from here
+        comes back: it takes the place of what it has left.
+        """
+
+    def check(self) -> Checked:
+        """Look at the whole store: what it is, and what is wrong with it. May take its time. Changes nothing."""
+
     # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedules(self) -> dict[str, int]:
+        """How far every schedule has been considered."""
 
     def schedule(self, key: str) -> int | None:
         """How far that schedule has been considered (wall, microseconds); `None` if it was never seen."""

@@ -22,13 +22,17 @@ _POSTGRES: Final = ("postgresql", "postgres")
 
 
 def open_store(
-    url: str | os.PathLike[str], *, durability: Literal["power", "process"] = "power"
+    url: str | os.PathLike[str], *, durability: Literal["power", "process"] = "power", create: bool = True
 ) -> tuple[Store, Liveness]:
     """Open the store of that URL, creating it if need be, and the liveness of the workers that use it.
 
     `sqlite:///` is followed by a path, relative or (with a fourth slash) absolute; a path alone means the same. The
     workers' locks lie beside the database, in `<path>-workers`. `postgresql://` and `postgres://` are as libpq reads
     them; they need the extra `perdure[postgres]`. `memory://` is a new store that ends with this process.
+
+    Args:
+        durability: what a SQLite store's commits survive.
+        create: make a Postgres store that is not there, or bring an old one's schema up to date.
     """
     if is_postgres(url):
         if durability != "power":
@@ -43,7 +47,7 @@ def open_store(
             raise UsageError(
                 "a Postgres store needs psycopg, which is not installed: pip install 'perdure[postgres]'"
             ) from error
-        remote = PostgresStore(os.fspath(url))
+        remote = PostgresStore(os.fspath(url), create=create)
         return remote, remote.liveness()
     path = store_path(url)
     if path is None:

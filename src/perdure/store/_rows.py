@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from perdure.core.model import Claim, NewRun, Park, Run, Status
+from perdure.core.model import FINISHED, WAITING, Claim, NewRun, Park, Result, Run, Status, Wake
 
 SHORT: Final = 100
 """Entries of a journal that comes along when its run is taken; longer ones are read when they are needed."""
+
+
+_STATUS: Final = {str(status): status for status in Status}
+
+
+def run_of(row: Sequence[Any]) -> Run:
+    """A run as a database gives it: its columns in the order of `Run`."""
+    return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
 
 
 def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> Run:
@@ -42,6 +51,31 @@ def claimed(run: Run, claim: Claim, entries: int, now: int) -> Run:
         mark=entries,
         wake_at=None,
     )
+
+
+MOVABLE: Final = frozenset({*WAITING, *FINISHED})
+"""Nobody drives such a run, so it may go to another store."""
+
+
+def unmoved(run: Run) -> Run:
+    """A MOVED run as it was before. What its status was follows from the rest, which has been left as it was."""
+    if run.result is not None:
+        status = Status.SUCCEEDED if run.result == Result.VALUE else Status.FAILED
+    elif run.ended_at is not None:
+        status = Status.ABORTED
+    else:
+        status = Status.QUEUED if run.started_at is None else Status.SLEEPING
+    return run._replace(status=status, worker=None)
+
+
+def adopted(run: Run, due: Wake | None) -> Run:
+    """A run that comes from another store; its number is yet to be given."""
+    return run._replace(token=None, worker=None, wake_at=None if due is None else due.at)
+
+
+def comes_back(run: Run, there: Run) -> bool:
+    """Whether a run that is to be adopted takes the place of what it left behind here when it was moved away."""
+    return there.status is Status.MOVED and there.uid == run.uid
 
 
 def parked(run: Run, park: Park) -> Run:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -17,6 +18,7 @@ from perdure.core.model import (
     ROOT,
     Action,
     CachePut,
+    Checked,
     Claim,
     Created,
     CreateRun,
@@ -29,11 +31,12 @@ from perdure.core.model import (
     Status,
     Taken,
     Wake,
+    WholeRun,
     Worker,
 )
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from ._rows import SHORT, claimed, parked, submitted
+from ._rows import MOVABLE, SHORT, adopted, claimed, comes_back, parked, submitted, unmoved
 
 
 class MemoryStore:
@@ -165,7 +168,7 @@ class MemoryStore:
     def abort(self, run: int, ended_at: int) -> bool:
         with self._lock:
             old = self._runs.get(run)
-            if old is None or old.status in FINISHED:
+            if old is None or old.status in FINISHED or old.status is Status.MOVED:
                 return False
             self._version += 1
             self._wakes.pop(run, None)
@@ -184,10 +187,16 @@ class MemoryStore:
         with self._lock:
             return self._runs.get(run)
 
-    def runs(self, *, limit: int | None = None, statuses: Collection[Status] | None = None) -> list[Run]:
+    def runs(
+        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+    ) -> list[Run]:
         with self._lock:
             found = [run for run in reversed(self._runs.values()) if statuses is None or run.status in statuses]
-            return found[:limit]
+            return [run for run in found if below is None or run.id < below][:limit]
+
+    def counts(self) -> dict[Status, int]:
+        with self._lock:
+            return dict(Counter(run.status for run in self._runs.values()))
 
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
         return [r for r in self.runs(statuses={Status.RUNNING}) if r.task == task and r.inputs_hash == inputs_hash]
@@ -349,7 +358,63 @@ class MemoryStore:
                 del self._sources[number]
             return len(unused)
 
+    # -- moving runs to another store --------------------------------------------------------------------------
+
+    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+        with self._lock:
+            self._version += 1
+            return [self._move(self._runs.get(number), to) for number in runs]
+
+    def _move(self, run: Run | None, to: str) -> Run | None:
+        if run is None:
+            return None
+        if run.status is Status.MOVED:
+            return unmoved(run) if run.worker == to else None
+        if run.status not in MOVABLE:
+            return None
+        self._runs[run.id] = run._replace(status=Status.MOVED, worker=to)
+        self._wakes.pop(run.id, None)
+        return run
+
+    def take_back(self, run: int) -> bool:
+        with self._lock:
+            old = self._runs.get(run)
+            if old is None or old.status is not Status.MOVED:
+                return False
+            self._version += 1
+            self._runs[run] = unmoved(old)
+            if old.wake_at is not None:
+                self._wakes[run] = self._clock.boot() + old.wake_at - self._clock.wall()
+            return True
+
+    def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
+        with self._lock:
+            self._version += 1
+            return [self._adopt(whole) for whole in runs]
+
+    def _adopt(self, whole: WholeRun) -> Created:
+        run, entries, actions, due = whole
+        if (number := self._names.get(run.name)) is not None:
+            if not comes_back(run, self._runs[number]):
+                return Created(self._runs[number], False)
+            del self._runs[number], self._entries[number], self._actions[number]
+        run = adopted(run, due)._replace(id=max(self._runs, default=0) + 1)
+        self._runs[run.id] = run
+        self._names[run.name] = run.id
+        self._entries[run.id] = {(entry.action, entry.n): entry._replace(run=run.id) for entry in entries}
+        self._actions[run.id] = {(action.parent, action.action): action._replace(run=run.id) for action in actions}
+        if due is not None:
+            self._wakes[run.id] = due.boot
+        return Created(run, True)
+
+    def check(self) -> Checked:
+        return Checked({"kind": "memory"}, [])
+
     # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedules(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._schedules)
 
     def schedule(self, key: str) -> int | None:
         with self._lock:

@@ -34,6 +34,7 @@ from perdure.core.model import (
     Action,
     ActionState,
     CachePut,
+    Checked,
     Claim,
     Created,
     CreateRun,
@@ -45,13 +46,16 @@ from perdure.core.model import (
     Source,
     Status,
     Taken,
+    Wake,
+    WholeRun,
     Worker,
 )
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 
+from . import _moving
 from ._postgres_link import Address, Cursor, Link, Row, ServerClock
 from ._postgres_session import GRACE, PostgresLiveness, Session
-from ._rows import SHORT, claimed, submitted
+from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import migrations, queries
 
 MIGRATIONS: Final = ("0001_initial.sql",)
@@ -60,6 +64,7 @@ VERSION: Final = len(MIGRATIONS)
 _STATUS: Final = {str(status): status for status in Status}
 _PAGE: Final = 2_000
 _CHUNK: Final = 50
+_ALL: Final = (1 << 63) - 1
 _PURGE_NS: Final = 50_000_000
 _STEPS: Final = 3600 * US
 """By how much a wall clock may be off while snapshots are looked for."""
@@ -75,12 +80,13 @@ class PostgresStore:
     """A `Store` in one schema of a Postgres database, made when it is missing. Safe from any thread; not across a
     fork, after which a process opens its own."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None, create: bool = True) -> None:
         """Open or create the store.
 
         Args:
             url: as libpq understands it (`postgresql://user@host/database`); `schema=name` in its query names the
                 schema, `perdure` by default.
+            create: make the schema, or bring it up to date, where that is needed.
             clock: what the caller's wake times are counted on, and the time at which a run was first claimed; by
                 default the server's, as it is read from here.
         """
@@ -95,16 +101,19 @@ class PostgresStore:
         self._looked_at = 0.0
         self._snapshot = 0
         try:
-            self._id = self._prepare()
+            self._id = self._prepare(create)
             self._read_clock()
             self._session = Session(address, self._id)
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self) -> str:
+    def _prepare(self, create: bool) -> str:
         found = self._facts()
         if found is None or int(found.get("version", 0)) < VERSION:
+            if not create:
+                state = "there is no store yet" if found is None else f"its schema is {found['version']}, not {VERSION}"
+                raise StoreError(f"{self.url}: {state}; `perdure store migrate` changes that")
             self._writer.transaction(self._migrate)
             found = self._facts() or {}
         if int(found.get("version", 0)) > VERSION:
@@ -215,7 +224,7 @@ class PostgresStore:
 
         def look(cursor: Cursor) -> list[Created]:
             row = cursor.execute(self._sql["run_by_name"], mine[:1]).fetchone()
-            return [Created(_run(row), True)] if row is not None and row[1] == mine[1] else []
+            return [Created(run_of(row), True)] if row is not None and row[1] == mine[1] else []
 
         created = self._writer.run(lambda cursor: self._create(cursor, write), look)
         if write.claim is None:
@@ -318,14 +327,14 @@ class PostgresStore:
                 return Created(run._replace(id=row[0]), True)
             row = cursor.execute(self._sql["run_by_name"], (new.name,)).fetchone()
             if row is not None:  # else it was removed in this very moment, and the name is free
-                return Created(_run(row), False)
+                return Created(run_of(row), False)
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
     ) -> Run | None:
         def take(cursor: Cursor) -> Run | None:
             row = cursor.execute(self._sql["claimable"], (run,)).fetchone()
-            old = None if row is None else _run(row)
+            old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
             [new] = self._claim(cursor, [old], [claim], [entries])
@@ -359,7 +368,7 @@ class PostgresStore:
 
         def take(cursor: Cursor) -> list[Taken]:
             rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
-            old = [_run(row[:19]) for row in rows]
+            old = [run_of(row[:19]) for row in rows]
             new = self._claim(cursor, old, claims, [run.mark for run in old])
             return [Taken(run, before.status is Status.SLEEPING) for run, before in zip(new, old, strict=True)]
 
@@ -406,36 +415,42 @@ class PostgresStore:
 
     def run(self, name: str) -> Run | None:
         rows = self._rows("run_by_name", (name,))
-        return _run(rows[0]) if rows else None
+        return run_of(rows[0]) if rows else None
 
     def run_by_id(self, run: int) -> Run | None:
         rows = self._rows("run_by_id", (run,))
-        return _run(rows[0]) if rows else None
+        return run_of(rows[0]) if rows else None
 
-    def runs(self, *, limit: int | None = None, statuses: Collection[Status] | None = None) -> list[Run]:
+    def runs(
+        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+    ) -> list[Run]:
+        most = (_ALL if below is None else below, limit)
         if statuses is None:
-            return [_run(row) for row in self._rows("runs_all", (limit,))]
+            return [run_of(row) for row in self._rows("runs_all", most)]
         found: list[Run] = []
         for status in set(statuses):
             if status is Status.RUNNING:
-                rows = self._rows("runs_running", (limit,))
+                rows = self._rows("runs_running", most)
             elif status is Status.SUCCEEDED:
-                rows = self._rows("runs_succeeded", (limit,))
+                rows = self._rows("runs_succeeded", most)
             else:
-                rows = self._rows("runs_rare", (status, limit))
-            found += [_run(row) for row in rows]
+                rows = self._rows("runs_rare", (status, *most))
+            found += [run_of(row) for row in rows]
         found.sort(key=lambda run: run.id, reverse=True)
         return found[:limit]
 
+    def counts(self) -> dict[Status, int]:
+        return {_STATUS[status]: count for status, count in self._rows("counts")}
+
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
-        return [_run(row) for row in self._rows("similar", (task, inputs_hash))]
+        return [run_of(row) for row in self._rows("similar", (task, inputs_hash))]
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         [[left]] = self._rows("next_due", (list(set(tasks)),))
         return None if left is None else left / US
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
-        return [_run(row) for row in self._rows("abandoned", (list(set(tasks)), list(workers), limit))]
+        return [run_of(row) for row in self._rows("abandoned", (list(set(tasks)), list(workers), limit))]
 
     def version(self) -> int:
         session = self._session
@@ -656,7 +671,63 @@ class PostgresStore:
 
         return self._writer.transaction(drop) if unused else 0
 
+    # -- moving runs to another store --------------------------------------------------------------------------
+
+    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+        return self._writer.transaction(lambda cursor: _moving.move(cursor, self._sql, runs, to))
+
+    def take_back(self, run: int) -> bool:
+        def left(at: int) -> int:
+            return at - self._clock.wall()
+
+        def is_done(cursor: Cursor, taken: bool) -> bool:
+            row = cursor.execute(self._sql["run_by_id"], (run,)).fetchone()
+            return taken and row is not None and run_of(row).status is not Status.MOVED
+
+        taken = self._writer.transaction(lambda cursor: _moving.take_back(cursor, self._sql, run, left), is_done)
+        self._tell()
+        return taken
+
+    def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
+        def is_done(cursor: Cursor, answers: list[Created]) -> bool:
+            fresh = next((answer.run for answer in answers if answer.fresh), None)
+            mine = None if fresh is None else (fresh.name, fresh.uid)
+            return mine is not None and cursor.execute(self._sql["is_created"], mine).fetchone() is not None
+
+        def left(due: Wake) -> int:
+            return due.boot - self._clock.boot()
+
+        adopted = self._writer.transaction(lambda cursor: _moving.adopt(cursor, self._sql, runs, left), is_done)
+        self._tell()
+        return adopted
+
+    def check(self) -> Checked:
+        [[version, fsync, pages, standbys, standby, connections]] = self._rows("server")
+        session = self._session
+        assert session is not None
+        session.start()
+        facts = {
+            "kind": f"PostgreSQL {version}, its schema {self._address.schema!r}",
+            "schema": str(VERSION),
+            "connections": f"at most {connections}; a worker takes up to 4",
+            "notifications": "heard" if session.hears else "not heard: changes are looked for twice a second",
+            "failover": "loses nothing that a synchronous standby has"
+            if standbys
+            else "may lose the last moments: no synchronous standby is named",
+        }
+        problems = []
+        if "off" in (fsync, pages):
+            problems.append(
+                f"{self.url} runs with fsync or full_page_writes off: a power cut may destroy it; turn them on"
+            )
+        if standby:
+            problems.append(f"{self.url} is a standby, which cannot be written: name the primary server")
+        return Checked(facts, problems)
+
     # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedules(self) -> dict[str, int]:
+        return dict(self._rows("schedules"))
 
     def schedule(self, key: str) -> int | None:
         rows = self._rows("schedule", (key,))
@@ -707,7 +778,3 @@ def _key(put: CachePut) -> bytes:
 
 def _by_n(entry: Entry) -> int:
     return entry.n
-
-
-def _run(row: Row) -> Run:
-    return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))

@@ -26,6 +26,7 @@ from perdure.core.model import (
     Action,
     ActionState,
     CachePut,
+    Checked,
     Claim,
     Created,
     CreateRun,
@@ -38,13 +39,15 @@ from perdure.core.model import (
     Source,
     Status,
     Taken,
+    WholeRun,
     Worker,
 )
 from perdure.errors import StoreError
 
-from ._rows import SHORT, claimed, submitted
+from . import _moving
+from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import queries
-from ._sqlite_file import Link, StoreFile
+from ._sqlite_file import VERSION, Link, StoreFile
 
 Durability = Literal["power", "process"]
 Row = tuple[Any, ...]
@@ -59,6 +62,7 @@ _RUNNING: Final = str(Status.RUNNING)
 _PAGE: Final = 2_000
 _NO_ROW: Final = object()
 _CHUNK: Final = 50
+_ALL: Final = (1 << 63) - 1
 _PURGE_NS: Final = 50_000_000
 """How long a transaction that purges goes on, so that those who wait for the lock need not wait for long."""
 _LOOK_NS: Final = 200_000_000
@@ -171,7 +175,7 @@ class SQLiteStore:
     ) -> Run | None:
         def take(cursor: sqlite3.Cursor) -> Run | None:
             row = cursor.execute(_SQL["run_by_id"], (run,)).fetchone()
-            old = None if row is None else _run(row)
+            old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
             return self._claim(cursor, old, claim, entries)
@@ -198,7 +202,7 @@ class SQLiteStore:
                 # Somebody may have been faster, and even have parked it again.
                 row = cursor.execute(_SQL["due_run"], (id, now)).fetchone()
                 if row is not None:
-                    old = _run(row)
+                    old = run_of(row)
                     run = self._claim(cursor, old, claims[len(taken)], old.mark)
                     taken.append(Taken(run, old.status is Status.SLEEPING))
             return taken
@@ -228,30 +232,35 @@ class SQLiteStore:
 
     def run(self, name: str) -> Run | None:
         rows = self._reader.rows(_SQL["run_by_name"], (name,))
-        return _run(rows[0]) if rows else None
+        return run_of(rows[0]) if rows else None
 
     def run_by_id(self, run: int) -> Run | None:
         rows = self._reader.rows(_SQL["run_by_id"], (run,))
-        return _run(rows[0]) if rows else None
+        return run_of(rows[0]) if rows else None
 
-    def runs(self, *, limit: int | None = None, statuses: Collection[Status] | None = None) -> list[Run]:
-        most = -1 if limit is None else limit
+    def runs(
+        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+    ) -> list[Run]:
+        most = (_ALL if below is None else below, -1 if limit is None else limit)
         if statuses is None:
-            return [_run(row) for row in self._reader.rows(_SQL["runs_all"], (most,))]
+            return [run_of(row) for row in self._reader.rows(_SQL["runs_all"], most)]
         found: list[Run] = []
         for status in set(statuses):
             if status is Status.RUNNING:
-                rows = self._reader.rows(_SQL["runs_running"], (most,))
+                rows = self._reader.rows(_SQL["runs_running"], most)
             elif status is Status.SUCCEEDED:
-                rows = self._reader.rows(_SQL["runs_succeeded"], (most,))
+                rows = self._reader.rows(_SQL["runs_succeeded"], most)
             else:
-                rows = self._reader.rows(_SQL["runs_rare"], (status, most))
-            found += [_run(row) for row in rows]
+                rows = self._reader.rows(_SQL["runs_rare"], (status, *most))
+            found += [run_of(row) for row in rows]
         found.sort(key=lambda run: run.id, reverse=True)
         return found[:limit]
 
+    def counts(self) -> dict[Status, int]:
+        return {Status(status): count for status, count in self._reader.rows(_SQL["counts"], ())}
+
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
-        return [_run(row) for row in self._reader.rows(_SQL["similar"], (task, inputs_hash))]
+        return [run_of(row) for row in self._reader.rows(_SQL["similar"], (task, inputs_hash))]
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
@@ -260,7 +269,7 @@ class SQLiteStore:
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
         known = msgspec.json.encode(list(workers)).decode()
         rows = [row for task in set(tasks) for row in self._reader.rows(_SQL["abandoned"], (task, known, limit))]
-        return sorted(map(_run, rows), key=lambda run: run.id)[:limit]
+        return sorted(map(run_of, rows), key=lambda run: run.id)[:limit]
 
     def version(self) -> int:
         # Not each time: whoever is busy asks a thousand times a second.
@@ -449,7 +458,37 @@ class SQLiteStore:
 
         return self._writer.transaction(drop) if unused else 0
 
+    # -- moving runs to another store --------------------------------------------------------------------------
+
+    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+        return self._writer.transaction(lambda cursor: _moving.move(cursor, _SQL, runs, to))
+
+    def take_back(self, run: int) -> bool:
+        def boot(at: int) -> int:
+            return self._clock.boot() + at - self._clock.wall()
+
+        return self._writer.transaction(lambda cursor: _moving.take_back(cursor, _SQL, run, boot))
+
+    def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
+        return self._writer.transaction(lambda cursor: _moving.adopt(cursor, _SQL, runs, lambda due: due.boot))
+
+    def check(self) -> Checked:
+        faults = [text for (text,) in self._reader.rows(_SQL["quick_check"], ()) if text != "ok"]
+        facts = {
+            "kind": f"SQLite {sqlite3.sqlite_version}",
+            "file": f"{self.path} ({os.path.getsize(self.path) / 1e6:,.1f} MB)",
+            "schema": str(VERSION),
+        }
+        return Checked(
+            facts,
+            [f"{self.path} is damaged: {fault}; restore it from a backup, or save what is left with sqlite3's .recover"
+             for fault in faults],
+        )  # fmt: skip
+
     # -- schedules ---------------------------------------------------------------------------------------------
+
+    def schedules(self) -> dict[str, int]:
+        return dict(self._reader.rows(_SQL["schedules"], ()))
 
     def schedule(self, key: str) -> int | None:
         rows = self._reader.rows(_SQL["schedule"], (key,))
@@ -472,10 +511,6 @@ def _by_n(entry: Entry) -> int:
     return entry.n
 
 
-def _run(row: Row) -> Run:
-    return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
-
-
 def _plain(finish: Finish) -> Row:
     status, result, value, ended_at = finish
     return (str(status), int(result), value, ended_at)
@@ -494,7 +529,7 @@ def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
         assert cursor.lastrowid is not None
         # The fresh row is built rather than read back.
         return Created(submitted(cursor.lastrowid, new, claim, at), True)
-    return Created(_run(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
+    return Created(run_of(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
 
 
 def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun], now: int) -> list[Created | bool]:

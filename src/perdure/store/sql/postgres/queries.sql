@@ -164,25 +164,30 @@ FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM perdure.runs WHERE status <> 'REMOVED' ORDER BY id DESC LIMIT %s;
+FROM perdure.runs WHERE status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM perdure.runs WHERE status = 'RUNNING' ORDER BY id DESC LIMIT %s;
+FROM perdure.runs WHERE status = 'RUNNING' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded
 -- Runs that SUCCEEDED, newest first; most runs did, so this reads the table from its end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM perdure.runs WHERE status = 'SUCCEEDED' ORDER BY id DESC LIMIT %s;
+FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; its second condition is what lets the partial index be used.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') ORDER BY id DESC LIMIT %s;
+FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
+ORDER BY id DESC LIMIT %s;
+
+-- name: counts
+-- How many runs there are of each status.
+SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY status;
 
 -- name: similar
 -- Unfinished runs of this task and these inputs, newest first.
@@ -426,3 +431,41 @@ INSERT INTO perdure.schedules (key, at) VALUES (%s, %s) ON CONFLICT (key) DO NOT
 -- name: advance_schedule
 -- Move a schedule on, if it still stands where it was seen.
 UPDATE perdure.schedules SET at = %s WHERE key = %s AND at = %s AND at < %s;
+
+-- name: schedules
+-- All schedules.
+SELECT key, at FROM perdure.schedules;
+
+-- name: movable
+-- A run that may go to another store, locked until the transaction ends.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
+
+-- name: move
+-- Let go of a run that another store takes. Its wake time stays, only the index of those that are due forgets it.
+UPDATE perdure.runs SET status = 'MOVED', worker = %s, due = NULL WHERE id = %s;
+
+-- name: is_moved
+-- Whether that run was moved there.
+SELECT 1 FROM perdure.runs WHERE id = %s AND status = 'MOVED' AND worker = %s;
+
+-- name: take_back
+-- Undo that. The wake time is given as how long from now it is.
+UPDATE perdure.runs SET status = %s, worker = NULL, due = perdure.now_us() + %s::bigint
+WHERE id = %s AND status = 'MOVED';
+
+-- name: adopt_run
+-- Store a run that comes from another store; no row is inserted when its name is taken. The last parameter is
+-- how long from now it is due, if it is.
+INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at,
+                          result, value, crashes, mark, wake_at, due)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint,
+        perdure.now_us() + %s::bigint)
+ON CONFLICT (name) DO NOTHING
+RETURNING id;
+
+-- name: server
+-- What matters to the promises about this server: version, and the settings that would break them.
+SELECT current_setting('server_version'), current_setting('fsync'), current_setting('full_page_writes'),
+       current_setting('synchronous_standby_names'), pg_is_in_recovery(), current_setting('max_connections');

@@ -102,27 +102,32 @@ FROM runs WHERE id = ? AND status <> 'REMOVED';
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM runs WHERE status <> 'REMOVED' ORDER BY id DESC LIMIT ?;
+FROM runs WHERE status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first. Left alone, SQLite would read the whole table to save the sorting.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE id IN (
-    SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' ORDER BY id DESC LIMIT ?
+    SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND id < ? ORDER BY id DESC LIMIT ?
 ) ORDER BY id DESC;
 
 -- name: runs_succeeded
 -- Runs that SUCCEEDED, newest first; most runs did, so this reads the table from its end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM runs WHERE status = 'SUCCEEDED' ORDER BY id DESC LIMIT ?;
+FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; its second condition is what lets SQLite use the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') ORDER BY id DESC LIMIT ?;
+FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
+ORDER BY id DESC LIMIT ?;
+
+-- name: counts
+-- How many runs there are of each status.
+SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 
 -- name: similar
 -- Unfinished runs of this task and these inputs, newest first.
@@ -352,3 +357,33 @@ INSERT INTO schedules (key, at) VALUES (?, ?) ON CONFLICT (key) DO NOTHING;
 -- name: advance_schedule
 -- Move a schedule on, if it still stands where the caller saw it.
 UPDATE schedules SET at = ? WHERE key = ? AND at = ? AND at < ?;
+
+-- name: schedules
+-- All schedules.
+SELECT key, at FROM schedules;
+
+-- name: movable
+-- A run that may go to another store.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM runs WHERE id = ? AND status <> 'REMOVED';
+
+-- name: move
+-- Let go of a run that another store takes. Its wake time stays, only the index of those that are due forgets it.
+UPDATE runs SET status = 'MOVED', worker = ?, wake_boot = NULL WHERE id = ?;
+
+-- name: take_back
+-- Undo that.
+UPDATE runs SET status = ?, worker = NULL, wake_boot = ? WHERE id = ? AND status = 'MOVED';
+
+-- name: adopt_run
+-- Store a run that comes from another store; no row is inserted when its name is taken.
+INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at, result,
+                  value, crashes, mark, wake_at, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO NOTHING
+RETURNING id;
+
+-- name: quick_check
+-- Whether the file's pages hang together; a row `ok`, or one for each fault.
+PRAGMA quick_check(20);

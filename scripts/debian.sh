@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# What some tests need from Debian: libfaketime, to step the clock of a child process, and a Postgres server. Where one
+# is absent, root gets it installed; anybody else is told how. Never a reason to fail: those tests say themselves that
+# they are skipped.
+set -uo pipefail
+
+has_faketime() {
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || [ -e /usr/lib/faketime/libfaketime.so.1 ] ||
+        [ -e /usr/local/lib/faketime/libfaketime.so.1 ] || [ -e /opt/homebrew/lib/faketime/libfaketime.1.dylib ]
+}
+
+has_postgres() {
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null
+}
+
+missing=()
+has_faketime || missing+=(libfaketime)
+has_postgres || missing+=(postgresql)
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+hint="not installed: ${missing[*]}. The tests that need it are skipped. (apt-get install ${missing[*]})"
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "$hint" >&2
+    exit 0
+fi
+echo "Installing ${missing[*]}, which some tests need ..." >&2
+if ! has_postgres && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    # Only the programs: the package would also make a cluster and start it.
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+fi
+install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
+        "${missing[@]}" >/dev/null 2>&1 </dev/null
+}
+install || { apt-get update -qq >/dev/null 2>&1 </dev/null && install; } || echo "That failed; $hint" >&2
+exit 0

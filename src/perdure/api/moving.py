@@ -1,0 +1,278 @@
+"""Runs that move to another store: from a file on a laptop to a database on a server, or back.
+
+Nobody may drive a run in two stores, and none may get lost, whenever this is killed:
+
+- M1 a run is let go of at the source, on disk, before the target has any of it. So at no moment can both drive it.
+- M2 letting go of it removes nothing. So whoever was killed does it again, from the same rows.
+- M3 a run is known by its `uid`. So what the target has already is not stored a second time.
+- M4 files go before the rows that refer to them.
+- M5 a run that somebody drives, or began to drive and left, stays. Deadlines keep what is left of them, whatever the
+  clocks of the two stores show.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from .. import runtime
+from ..core.calls import deadline_of
+from ..core.clock import US, Clock, Deadline
+from ..core.model import WAITING, Action, Entry, Run, Status, Wake, WholeRun
+from ..core.ports import Blobs, Store
+from ..errors import StoreError, UsageError
+from .collecting import FOREVER, reachable
+
+RUNS: Final = 50
+"""Runs that are moved in one transaction."""
+ROWS: Final = 20_000
+"""Journal rows after which it is committed all the same."""
+PAGE: Final = 1_000
+
+
+@dataclass(slots=True)
+class Moved:
+    """What was moved, or would be."""
+
+    runs: int = 0
+    """Runs that are in the target now, of this and of earlier tries."""
+    waiting: int = 0
+    """Those of them that have not ended: queued or asleep."""
+    files: int = 0
+    size: int = 0
+    """Bytes of the files that the target had not yet."""
+    schedules: int = 0
+    staying: dict[str, str] = field(default_factory=dict)
+    """Runs that stay where they are, by name, and why."""
+
+
+def move(
+    source_url: str, target_url: str, *, dry_run: bool = False, tell: Callable[[int, int], None] | None = None
+) -> Moved:
+    """Move the finished, queued and sleeping runs of one store into another, with the files that they refer to.
+
+    At the source they are MOVED from then on: their names say where they went. May be killed at any moment, and be
+    called again. Cached outcomes and the logs of containers stay behind.
+
+    Args:
+        source_url: the store that they leave.
+        target_url: the store that they go to; it is made if it is not there.
+        dry_run: only count.
+        tell: called now and then with how many runs of how many have been looked at.
+
+    Raises:
+        UsageError: there is no such source, or both are the same store.
+        StoreError: a store or its files cannot be used. What was moved until then is whole.
+    """
+    if not runtime.exists(source_url):
+        raise UsageError(f"there is no store {runtime.store_name(source_url)}")
+    if dry_run:
+        with runtime.opened(source_url, create=False) as (source, _):
+            return _count(source)
+    with (
+        runtime.opened(source_url, create=False) as (source, files),
+        runtime.opened(target_url) as (target, target_files),
+    ):
+        if source.id == target.id:
+            raise UsageError(f"{source.url} and {target.url} are the same store")
+        return _Move(source, files, target, target_files).all(tell)
+
+
+def _count(source: Store) -> Moved:
+    found = Moved()
+    for row in _rows(source):
+        if row.status is Status.RUNNING:
+            found.staying[row.name] = "it is being driven, or was interrupted"
+        elif row.status is not Status.MOVED:
+            found.runs += 1
+            found.waiting += row.status in WAITING
+    found.schedules = len(source.schedules())
+    return found
+
+
+def _rows(store: Store) -> Iterator[Run]:
+    """All runs, newest first."""
+    below: int | None = None
+    while page := store.runs(limit=PAGE, below=below):
+        yield from page
+        below = page[-1].id
+
+
+class _Move:
+    """One move, see the module text."""
+
+    def __init__(self, source: Store, source_files: Blobs, target: Store, target_files: Blobs) -> None:
+        self.source = source
+        self.source_files = source_files
+        self.target = target
+        self.target_files = target_files
+        self.done = Moved()
+        self._source_ids: dict[int, int] = {}
+        same = source_files.url == target_files.url
+        self._sizes = {} if same else dict(source_files.older(FOREVER))
+        self._there: set[str] = {hash for hash, _ in target_files.older(FOREVER)} if self._sizes else set()
+
+    def all(self, tell: Callable[[int, int], None] | None) -> Moved:
+        # Schedules first: the target must not take those that it meets in runs' code for new ones.
+        for key, at in self.source.schedules().items():
+            self.done.schedules += self.target.advance(key, at, expect=None) is not None
+        # Oldest first, so that the target lists them in the same order.
+        numbers = [row.id for row in _rows(self.source)][::-1]
+        for first in range(0, len(numbers), RUNS):
+            self._some(numbers[first : first + RUNS])
+            if tell is not None:
+                tell(min(first + RUNS, len(numbers)), len(numbers))
+        return self.done
+
+    def _some(self, numbers: list[int]) -> None:
+        wanted = [number for number in numbers if self._may_go(number)]
+        batch: list[WholeRun] = []
+        rows = 0
+        for row in self.source.move(wanted, self.target.url):
+            if row is None:
+                continue  # claimed or removed in this very moment
+            whole = self._whole(row)
+            batch.append(whole)
+            rows += len(whole.entries) + len(whole.actions)
+            if rows > ROWS:
+                self._adopt(batch)
+                batch, rows = [], 0
+        self._adopt(batch)
+
+    def _may_go(self, number: int) -> bool:
+        row = self.source.run_by_id(number)
+        if row is None:
+            return False
+        if row.status is Status.RUNNING:
+            self.done.staying[row.name] = "it is being driven, or was interrupted"
+            return False
+        if row.status is Status.MOVED and row.worker != self.target.url:
+            self.done.staying[row.name] = f"it was moved to {row.worker}"
+            return False
+        there = self.target.run(row.name)
+        if there is None:
+            return True
+        if there.uid != row.uid:
+            self.done.staying[row.name] = f"{self.target.url} has another run of that name"
+            return False
+        if row.status is Status.MOVED and there.status is not Status.MOVED:
+            self.done.runs += 1  # by an earlier try
+            return False
+        return True
+
+    def _adopt(self, batch: list[WholeRun]) -> None:
+        for whole, created in zip(batch, self.target.adopt(batch) if batch else (), strict=True):
+            row = whole.run
+            if created.run.uid != row.uid:
+                # Somebody took the name in this very moment. The target has none of it, so it may go on here.
+                self.source.take_back(row.id)
+                self.done.staying[row.name] = f"{self.target.url} has another run of that name"
+                continue
+            self.done.runs += 1
+            self.done.waiting += row.status in WAITING
+
+    # -- one run -----------------------------------------------------------------------------------------------
+
+    def _whole(self, row: Run) -> WholeRun:
+        entries = [self._entry(Entry._make(entry)) for entry in self.source.entries(row.id)]
+        actions = [self._action(action) for action in self.source.actions(row.id)]
+        self._copy_files(row, entries, actions)
+        if row.status not in WAITING:
+            return WholeRun(row, entries, actions, None)
+        open_ones = {action.action for action in self.source.open_actions(row.id)}
+        assert row.wake_at is not None
+        left = row.wake_at - self.source.clock.wall()
+        for place, action in enumerate(actions):
+            deadline = deadline_of(action)
+            if deadline is not None and action.action in open_ones:
+                remaining = deadline.remaining(self.source.clock)
+                # The wall clock may have been set since; who wakes too early only parks again.
+                left = min(left, remaining)
+                moved = _after(remaining, self.target.clock)
+                actions[place] = action._replace(wake_at=moved.wall, wake_boot=moved.boot, boot=moved.boot_id)
+        due = _after(left, self.target.clock)
+        assert due.boot is not None
+        return WholeRun(row, entries, actions, Wake(due.wall, due.boot))
+
+    def _entry(self, entry: Entry) -> Entry:
+        return entry._replace(source=self._code(entry.source))
+
+    def _action(self, action: Action) -> Action:
+        return action._replace(source=self._code(action.source))
+
+    def _code(self, number: int) -> int:
+        """The number that a snapshot of the code has in the target."""
+        known = self._source_ids.get(number)
+        if known is None:
+            snapshot = self.source.source(number)
+            if snapshot is None:
+                raise StoreError(f"{self.source.url} has lost the source snapshot {number}: restore it from a backup")
+            known = self._source_ids[number] = self.target.source_id(snapshot)
+        return known
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def _copy_files(self, row: Run, entries: list[Entry], actions: list[Action]) -> None:
+        if not self._sizes:
+            return
+        values = [row.inputs, row.value]
+        for entry in entries:
+            values += (entry.value, entry.inputs)
+        for action in actions:
+            values += (action.inputs, action.state)
+        wanted = reachable(self.source_files, self._sizes, filter(None, values))
+        for hash in sorted(wanted - self._there):
+            size = self._sizes[hash]
+            with tempfile.TemporaryDirectory(prefix="perdure-move-") as folder:
+                path = os.path.join(folder, "content")
+                self.source_files.copy(hash, size, path)
+                self.target_files.put([path])
+            self._there.add(hash)
+            self.done.files += 1
+            self.done.size += size
+
+
+def _after(left: int, clock: Clock) -> Deadline:
+    return Deadline.after(left / US, clock)
+
+
+# -- looking at a store ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a store is."""
+
+    url: str
+    id: str
+    facts: dict[str, str]
+    counts: dict[Status, int]
+    """Runs by stored status."""
+    problems: list[str]
+
+
+def checked(url: str) -> Look:
+    """Look at a store as a whole. Makes none.
+
+    Raises:
+        UsageError: there is none.
+        StoreError: it cannot be opened.
+    """
+    if not runtime.exists(url):
+        raise UsageError(f"there is no store {runtime.store_name(url)}; `perdure store migrate` makes one")
+    with runtime.opened(url, create=False) as (store, files):
+        facts, problems = store.check()
+        return Look(store.url, store.id, {**facts, "files": files.url}, store.counts(), problems)
+
+
+def migrated(url: str) -> tuple[str, str]:
+    """Make a store or bring it up to date; its URL, and the version of its schema.
+
+    Raises:
+        StoreError: it cannot be opened, or is of a newer perdure.
+    """
+    with runtime.opened(url) as (store, _):
+        return store.url, store.check().facts.get("schema", "1")

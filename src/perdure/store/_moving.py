@@ -1,0 +1,85 @@
+"""Runs that leave for another store, and those that come from one: the same steps in every SQL dialect.
+
+Each function works within a transaction that its caller begins and commits. `sql` are the dialect's named statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from perdure.core.model import Created, Run, Status, Wake, WholeRun
+
+from ._rows import MOVABLE, adopted, comes_back, run_of, unmoved
+
+_CHUNK: Final = 1000
+
+
+class Cursor(Protocol):
+    """What the cursors of `sqlite3` and psycopg have in common."""
+
+    def execute(self, sql: str, row: Sequence[Any], /) -> Any: ...
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]], /) -> Any: ...
+
+
+def move(cursor: Cursor, sql: Mapping[str, str], runs: Sequence[int], to: str) -> list[Run | None]:
+    """`Store.move`."""
+    # In one order whoever asks, so that two never wait for each other.
+    found = {number: _move(cursor, sql, number, to) for number in sorted(set(runs))}
+    return [found[number] for number in runs]
+
+
+def _move(cursor: Cursor, sql: Mapping[str, str], number: int, to: str) -> Run | None:
+    row = cursor.execute(sql["movable"], (number,)).fetchone()
+    if row is None:
+        return None
+    run = run_of(row)
+    if run.status is Status.MOVED:
+        return unmoved(run) if run.worker == to else None
+    if run.status not in MOVABLE:
+        return None
+    cursor.execute(sql["move"], (to, number))
+    return run
+
+
+def take_back(cursor: Cursor, sql: Mapping[str, str], number: int, wake: Callable[[int], int]) -> bool:
+    """`Store.take_back`. `wake`: what stands in the index of wake times for a wall time."""
+    row = cursor.execute(sql["movable"], (number,)).fetchone()
+    run = None if row is None else run_of(row)
+    if run is None or run.status is not Status.MOVED:
+        return False
+    due = None if run.wake_at is None else wake(run.wake_at)
+    cursor.execute(sql["take_back"], (str(unmoved(run).status), due, number))
+    return True
+
+
+def adopt(
+    cursor: Cursor, sql: Mapping[str, str], runs: Sequence[WholeRun], wake: Callable[[Wake], int]
+) -> list[Created]:
+    """`Store.adopt`. `wake`: what stands in the index of wake times for a moment."""
+    return [_adopt(cursor, sql, whole, None if whole.due is None else wake(whole.due)) for whole in runs]
+
+
+def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | None) -> Created:
+    run = adopted(whole.run, whole.due)
+    values = (
+        *run[1:9], str(run.status), run.started_at, run.ended_at, run.result, run.value, run.crashes, run.mark,
+        run.wake_at, due,
+    )  # fmt: skip
+    row = cursor.execute(sql["adopt_run"], values).fetchone()
+    if row is None:
+        there = run_of(cursor.execute(sql["run_by_name"], (run.name,)).fetchone())
+        if not comes_back(run, there):
+            return Created(there, False)
+        cursor.execute(sql["remove"], (there.id,))
+        row = cursor.execute(sql["adopt_run"], values).fetchone()
+    number = row[0]
+    _insert(cursor, sql["insert_action"], number, whole.actions)
+    _insert(cursor, sql["insert_entry"], number, whole.entries)
+    return Created(run._replace(id=number), True)
+
+
+def _insert(cursor: Cursor, sql: str, number: int, rows: Sequence[tuple[Any, ...]]) -> None:
+    for first in range(0, len(rows), _CHUNK):
+        cursor.executemany(sql, [(number, *row[1:]) for row in rows[first : first + _CHUNK]])

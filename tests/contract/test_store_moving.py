@@ -1,0 +1,157 @@
+"""The contract of `Store`, fifth part: runs that leave for another store, and runs that come from one."""
+
+from __future__ import annotations
+
+from tests.contract._records import DONE, TOKEN, action, created, entry, root_action
+from tests.contract.test_store_waiting import CLAIMS, MINE, Hands, clock, parked, queued, store, taken
+
+from perdure.core.model import NO_PARENT, ROOT, Created, Finish, Result, Run, RunWrites, Status, Wake, WholeRun
+from perdure.core.ports import Store
+from perdure.store.memory import MemoryStore
+
+__all__ = ["clock", "store"]
+
+TO = "postgresql://db.example.org/flows"
+FAILED = Finish(Status.FAILED, int(Result.ERROR), b"error", 99)
+
+
+def one_of_each(store: Store, clock: Hands) -> dict[str, Run]:
+    """A run of every status that may move."""
+    queued(store, "queued", clock.after(5))
+    parked(store, "asleep", clock.after(7))
+    for name, finish in (("succeeded", DONE), ("failed", FAILED)):
+        run = created(store, name)
+        store.commit([RunWrites(run.id, TOKEN, [entry(run.id, 1)], [root_action(run.id)], finish=finish)])
+    store.abort(queued(store, "aborted", clock.after(9)).id, 77)
+    return {run.name: run for run in store.runs()}
+
+
+def test_a_run_that_moved_is_nobodys_here_and_can_be_taken_back(store: Store, clock: Hands) -> None:
+    before = one_of_each(store, clock)
+    numbers = [run.id for run in before.values()]
+    assert store.move(numbers, TO) == list(before.values())
+    for run in before.values():
+        assert store.run(run.name) == run._replace(status=Status.MOVED, worker=TO)
+    clock.wait(60)
+    assert taken(store) == []
+    assert store.next_due(MINE) is None
+    for run in before.values():
+        assert store.claim(run.id, CLAIMS[0], expect=None, entries=1, statuses=tuple(Status)[:-1]) is None
+        assert not store.abort(run.id, 100)
+    assert store.remove(numbers, 1 << 50, set(Status)) == [False] * len(numbers)
+    assert store.ended(1 << 50, set(Status), limit=10) == []
+    assert store.counts() == {Status.MOVED: len(numbers)}
+    # Whoever was killed behind it hears the same again; to another store they do not go.
+    assert store.move(numbers, TO) == list(before.values())
+    assert store.move(numbers, "elsewhere") == [None] * len(numbers)
+    for run in before.values():
+        assert store.take_back(run.id)
+        assert not store.take_back(run.id)
+        assert store.run(run.name) == run
+    assert sorted(taken(store)) == [("asleep", True), ("queued", False)]
+
+
+def test_what_is_driven_or_gone_does_not_move(store: Store) -> None:
+    held, let_go = created(store, "held"), created(store, "let-go")
+    assert store.release(let_go.id, TOKEN)
+    assert store.move([held.id, let_go.id, 999], TO) == [None, None, None]
+    assert {run.status for run in store.runs()} == {Status.RUNNING}
+    assert not store.take_back(held.id)
+    assert store.commit([RunWrites(held.id, TOKEN, [entry(held.id, 1)])]) == [True]
+
+
+def test_a_run_is_adopted_with_all_that_it_has(store: Store, clock: Hands) -> None:
+    source = MemoryStore(clock=clock)
+    run = parked(source, "asleep", clock.after(7))
+    other = created(store, "other")  # so that the numbers differ
+    rows = [entry(run.id, 1), entry(run.id, 2, action=3, child=4, value=None)]
+    actions = [root_action(run.id), action(run.id, 3, wake_at=5, wake_boot=6, boot="boot-1", state=b"s")]
+    due = clock.after(3)
+    [answer] = store.adopt([WholeRun(run, rows, actions, due)])
+    assert answer == Created(run._replace(id=other.id + 1, wake_at=due.at), True)
+    assert store.run("asleep") == answer.run
+    number = answer.run.id
+    assert list(store.entries(number)) == [row._replace(run=number) for row in rows]
+    assert store.actions(number) == [row._replace(run=number) for row in actions]
+    clock.wait(2.999)
+    assert taken(store) == []
+    clock.wait(0.001)
+    assert taken(store) == [("asleep", True)]
+    assert store.commit([RunWrites(number, CLAIMS[0].token, [entry(number, 3)])]) == [True]
+
+
+def test_every_status_survives_the_move(store: Store, clock: Hands) -> None:
+    source = MemoryStore(clock=clock)
+    before = one_of_each(source, clock)
+    moved = source.move([run.id for run in before.values()], TO)
+    wholes = [
+        WholeRun(
+            run, list(source.entries(run.id)), source.actions(run.id),
+            None if run.wake_at is None else Wake(run.wake_at, clock.boot() + run.wake_at - clock.wall()),
+        )
+        for run in moved if run is not None
+    ]  # fmt: skip
+    answers = store.adopt(wholes)
+    assert [answer.fresh for answer in answers] == [True] * 5
+    for run in before.values():
+        found = store.run(run.name)
+        assert found is not None
+        assert found._replace(id=run.id) == run
+        assert [row._replace(run=0) for row in store.entries(found.id)] == [
+            row._replace(run=0) for row in source.entries(run.id)
+        ]
+    again = store.adopt(wholes)
+    assert [answer.fresh for answer in again] == [False] * 5
+    assert [answer.run.uid for answer in again] == [whole.run.uid for whole in wholes]
+
+
+def test_a_name_that_is_taken_is_left_alone(store: Store, clock: Hands) -> None:
+    source = MemoryStore(clock=clock)
+    theirs = queued(source, "same")
+    mine = created(store, "same")
+    [answer] = store.adopt([WholeRun(theirs._replace(uid=b"u" * 16), [entry(theirs.id, 1)], [], None)])
+    assert answer == Created(mine, False)
+    assert list(store.entries(mine.id)) == []
+
+
+def test_a_run_comes_back(store: Store, clock: Hands) -> None:
+    run = parked(store, "asleep", clock.after(7))
+    assert store.move([run.id], TO) == [run]
+    later = [entry(1, 1), entry(1, 2)]
+    ended = run._replace(status=Status.SUCCEEDED, result=int(Result.VALUE), value=b"done", ended_at=99, wake_at=None)
+    [answer] = store.adopt([WholeRun(ended, later, [], None)])
+    assert answer.fresh
+    found = store.run("asleep")
+    assert found == ended._replace(id=answer.run.id)
+    assert len(list(store.entries(answer.run.id))) == 2
+    assert [one.name for one in store.runs()] == ["asleep"]
+
+
+def test_pages_of_runs_and_all_schedules(store: Store) -> None:
+    numbers = [queued(store, f"run-{number}").id for number in range(5)]
+    assert [run.id for run in store.runs(limit=2)] == numbers[:2:-1]
+    assert [run.id for run in store.runs(limit=2, below=numbers[3])] == numbers[2:0:-1]
+    assert [run.id for run in store.runs(statuses={Status.QUEUED, Status.RUNNING}, below=numbers[1])] == numbers[:1]
+    assert store.runs(below=numbers[0]) == []
+    assert store.schedules() == {}
+    store.advance("a", 5, expect=None)
+    store.advance("b", 7, expect=None)
+    assert store.schedules() == {"a": 5, "b": 7}
+
+
+def test_a_healthy_store_has_no_problems(store: Store) -> None:
+    found = store.check()
+    assert found.problems == []
+    assert found.facts["kind"]
+
+
+def test_children_and_root_keep_their_places(store: Store) -> None:
+    first = created(store, "first")
+    whole = WholeRun(
+        first._replace(name="copy", uid=b"c" * 16, status=Status.FAILED, ended_at=5, result=1, value=b"e"),
+        [entry(7, 1, action=ROOT), entry(7, 2, action=5)], [action(7, 0, NO_PARENT), action(7, 5, ROOT)], None,
+    )  # fmt: skip
+    [answer] = store.adopt([whole])
+    assert (answer.run.token, answer.run.worker) == (None, None)
+    assert store.journal_length(answer.run.id) == 2
+    assert store.last_action(answer.run.id) == 5
