@@ -30,6 +30,7 @@ from perdure.core.model import (
     Source,
     Status,
     Wake,
+    WholeRun,
 )
 from perdure.core.ports import Store
 from perdure.store.memory import MemoryStore
@@ -56,13 +57,15 @@ PUTS = st.builds(CachePut, st.sampled_from([b"k", b"l"]), st.binary(max_size=3),
 
 
 class Clock:
+    """Shows another time for each question that all stores are asked, however often they look at it."""
+
     boot_id = "boot-1"
 
     def __init__(self) -> None:
-        self._ticks = count(1)
+        self.now = 1
 
     def wall(self) -> int:
-        return next(self._ticks)
+        return self.now
 
     def boot(self) -> int:
         return 0
@@ -86,22 +89,22 @@ class Stores(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.memory: Store = MemoryStore(clock=Clock())
         self.clock = Clock()
+        self.memory: Store = MemoryStore(clock=self.clock)
         self.sqlite: Store = SQLiteStore(self.directory / "store.db", "process", clock=self.clock)
         self.stores = [self.memory, self.sqlite]
         if programs() is not None:
-            self.postgres_clock = Clock()
             self.stores.append(self._postgres())
             self.schema = postgres_url().rpartition("=")[2]
             for table in ("runs", "entries", "actions", "sources", "cache", "workers", "schedules"):
                 server().execute(f"TRUNCATE {self.schema}.{table} RESTART IDENTITY")
 
     def _postgres(self) -> Store:
-        return cast(Store, Handed(self.postgres_clock, postgres_url()))
+        return cast(Store, Handed(self.clock, postgres_url()))
 
     def same(self, ask: Callable[[Any], T]) -> T:
         """What every store answers."""
+        self.clock.now += 1
         first, *others = [ask(store) for store in self.stores]
         for other in others:
             assert other == first
@@ -180,6 +183,9 @@ class Stores(RuleBasedStateMachine):
         for store in self.stores:
             while store.purge(2):
                 pass
+        self._number_on()
+
+    def _number_on(self) -> None:
         if len(self.stores) > 2:
             # Here alone a removed run's number is never used again; the others begin behind the highest that is left.
             server().execute(
@@ -218,9 +224,28 @@ class Stores(RuleBasedStateMachine):
         runs = [new_run(name) for name in names]
         self.same(lambda store: store.advance(key, at, expect=expect, runs=runs))
 
-    @rule(limit=st.none() | st.integers(0, 4), statuses=st.none() | STATUSES)
-    def list_runs(self, limit: int | None, statuses: frozenset[Status] | None) -> None:
-        self.same(lambda store: store.runs(limit=limit, statuses=statuses))
+    @rule(limit=st.none() | st.integers(0, 4), statuses=st.none() | STATUSES, below=st.none() | RUNS)
+    def list_runs(self, limit: int | None, statuses: frozenset[Status] | None, below: int | None) -> None:
+        self.same(lambda store: store.runs(limit=limit, statuses=statuses, below=below))
+        self.same(lambda store: store.counts())
+
+    @rule(runs=st.lists(RUNS, max_size=3), to=st.sampled_from(["there", "yonder"]))
+    def move(self, runs: list[int], to: str) -> None:
+        self.same(lambda store: store.move(runs, to))
+
+    @rule(run=RUNS)
+    def take_back(self, run: int) -> None:
+        self.same(lambda store: store.take_back(run))
+
+    @rule(number=RUNS, name=NAMES, due=st.none() | WAKES)
+    def adopt(self, number: int, name: str, due: Wake | None) -> None:
+        """A run under its own name comes back; under another's it is a stranger."""
+        known = self.memory.run_by_id(number)
+        if known is not None and known.status is not Status.RUNNING:
+            run = known._replace(name=name, status=Status.SLEEPING if due else Status.ABORTED, ended_at=5)
+            entries = [entry(number, next(self.numbers))]
+            self.same(lambda store: store.adopt([WholeRun(run, entries, [action(number, 2)], due)]))
+        self._number_on()
 
     @invariant()
     def read_alike(self) -> None:

@@ -394,11 +394,12 @@ class MemoryStore:
 
     def _adopt(self, whole: WholeRun) -> Created:
         run, entries, actions, due = whole
+        free = max(self._runs, default=0) + 1
         if (number := self._names.get(run.name)) is not None:
             if not comes_back(run, self._runs[number]):
                 return Created(self._runs[number], False)
             del self._runs[number], self._entries[number], self._actions[number]
-        run = adopted(run, due)._replace(id=max(self._runs, default=0) + 1)
+        run = adopted(run, due)._replace(id=free)
         self._runs[run.id] = run
         self._names[run.name] = run.id
         self._entries[run.id] = {(entry.action, entry.n): entry._replace(run=run.id) for entry in entries}
