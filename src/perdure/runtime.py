@@ -38,7 +38,8 @@ _worker: Worker | None = None
 _pid = 0
 _store: str | None = None
 _durability: Durability = "power"
-_blobs: dict[str, Blobs] = {}
+_blobs: dict[tuple[str, str], Blobs] = {}
+_blobs_at: str | None = None
 _container_engine: str | None = None
 _containers: Containers | None = None
 _containers_pid = 0
@@ -51,6 +52,7 @@ def init(
     *,
     durability: Durability = "power",
     container_engine: str | None = None,
+    blobs: str | os.PathLike[str] | None = None,
 ) -> None:
     """Choose the store. Without it: `PERDURE_STORE`, else `.perdure/perdure.db` in the current directory.
 
@@ -60,11 +62,13 @@ def init(
             the death of the process, but the last moments before a power cut may be lost; faster.
         container_engine: what runs containers: `"docker"`, `"podman"`, or a URL such as `unix:///run/docker.sock`.
             Without it: `PERDURE_CONTAINER_ENGINE`, `DOCKER_HOST`, else whichever is found on this machine.
+        blobs: where the content of files lies: a bucket such as `s3://bucket/prefix`, `gs://bucket/prefix` or
+            `az://account/container/prefix`, or a directory. Without it: `PERDURE_BLOBS`, else beside the store.
 
     Raises:
         UsageError: no such kind of store or durability, or a run is being driven by this process.
     """
-    global _store, _durability, _worker, _container_engine, _containers, _processes
+    global _store, _durability, _worker, _container_engine, _containers, _processes, _blobs_at
     if durability not in ("power", "process"):
         raise UsageError(f"durability must be 'power' or 'process', not {durability!r}")
     with _lock:
@@ -85,6 +89,7 @@ def init(
         _store = os.fspath(store) if store is not None else None
         _durability = durability
         _container_engine = container_engine
+        _blobs_at = os.fspath(blobs) if blobs is not None else None
 
 
 def store_url() -> str:
@@ -134,11 +139,11 @@ def worker() -> Worker:
 
 
 @contextlib.contextmanager
-def opened(url: str, *, create: bool = True) -> Iterator[tuple[Store, Blobs]]:
-    """Another store than the one in use, with its blobs, for as long as the block lasts."""
+def opened(url: str, at: str | None = None, *, create: bool = True) -> Iterator[tuple[Store, Blobs]]:
+    """Another store than the one in use, with its blobs, for as long as the block lasts. `at`: as `open_blobs`."""
     store, _ = open_store(url, create=create)
     try:
-        yield store, open_blobs(url)
+        yield store, open_blobs(url, at or blobs_at())
     finally:
         store.close()
 
@@ -159,10 +164,10 @@ def processes() -> ProcessPool:
         if _processes is None or _processes_pid != os.getpid():
             from .executors.process import ProcessPool
 
-            # The others find the directory by the store's path; a temporary one has to be named.
-            kept = blobs().url if store_path(store.url) is None else ""
+            # The directory by default is found by the store's path; a temporary one has to be named.
+            place = blobs_at() or (blobs().root if store_path(store.url) is None else "")
             _processes = ProcessPool(
-                _process_count(), store_id=store.id, store_url=store.url, blobs=kept, find=_find_container
+                _process_count(), store_id=store.id, store_url=store.url, blobs=place, find=_find_container
             )
             _processes_pid = os.getpid()
         return _processes
@@ -175,14 +180,11 @@ def _find_container(target: str, module: str, variable: str) -> TaskSpec:
 
 
 def adopt(found: Worker, blobs_at: str) -> None:
-    """In a pool child: the worker that stands for the one in the process that drives the run."""
-    global _worker, _pid
+    """In a pool child: the worker that stands for the one in the process that drives the run, and its blobs."""
+    global _worker, _pid, _blobs_at
     with _lock:
         _worker, _pid = found, os.getpid()
-    if blobs_at:
-        from .store.blobs import LocalBlobs
-
-        _blobs["memory://"] = LocalBlobs(blobs_at)
+        _blobs_at = blobs_at or None
 
 
 def containers() -> Containers:
@@ -255,11 +257,17 @@ def _run_ended(run: Run, fresh: bool) -> None:
 
 def blobs() -> Blobs:
     """The blob store that belongs to the store in use, or to the one that would be used. Opens no database."""
-    path = _database()
-    place = path or "memory://"
-    if place not in _blobs:
-        _blobs[place] = open_blobs(store_url() if is_postgres(store_url()) else place)
-    return _blobs[place]
+    place, at = _database() or "memory://", blobs_at()
+    found = _blobs.get((place, at))
+    if found is None:
+        url = store_url() if is_postgres(store_url()) else place
+        found = _blobs[place, at] = open_blobs(url, at)
+    return found
+
+
+def blobs_at() -> str:
+    """Where blobs are to lie, if not beside the store."""
+    return _blobs_at or os.environ.get("PERDURE_BLOBS") or ""
 
 
 def refuse_own_files(path: str) -> None:
@@ -269,7 +277,7 @@ def refuse_own_files(path: str) -> None:
     lock that this process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
     database = _database()
-    root = blobs().url
+    root = blobs().root
     own = [f"{root}/sha256", f"{root}/staging"]
     if database is not None:
         own += [

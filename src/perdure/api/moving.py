@@ -50,7 +50,13 @@ class Moved:
 
 
 def move(
-    source_url: str, target_url: str, *, dry_run: bool = False, tell: Callable[[int, int], None] | None = None
+    source_url: str,
+    target_url: str,
+    *,
+    source_blobs: str | None = None,
+    target_blobs: str | None = None,
+    dry_run: bool = False,
+    tell: Callable[[int, int], None] | None = None,
 ) -> Moved:
     """Move the finished, queued and sleeping runs of one store into another, with the files that they refer to.
 
@@ -60,6 +66,8 @@ def move(
     Args:
         source_url: the store that they leave.
         target_url: the store that they go to; it is made if it is not there.
+        source_blobs: where the source's files lie; by default where this process's settings or the store say.
+        target_blobs: the same for the target.
         dry_run: only count.
         tell: called now and then with how many runs of how many have been looked at.
 
@@ -73,8 +81,8 @@ def move(
         with runtime.opened(source_url, create=False) as (source, _):
             return _count(source)
     with (
-        runtime.opened(source_url, create=False) as (source, files),
-        runtime.opened(target_url) as (target, target_files),
+        runtime.opened(source_url, source_blobs, create=False) as (source, files),
+        runtime.opened(target_url, target_blobs) as (target, target_files),
     ):
         if source.id == target.id:
             raise UsageError(f"{source.url} and {target.url} are the same store")

@@ -88,9 +88,11 @@ COPY_EPILOG = """  perdure store copy .perdure/perdure.db postgresql://me@db.exa
 @store_group.command("copy", cls=Command, help=COPY_HELP, epilog=COPY_EPILOG, short_help="Move runs to another store.")
 @click.argument("source")
 @click.argument("target")
+@click.option("--source-blobs", metavar="URL", help="Where the files lie; default PERDURE_BLOBS, else beside it.")
+@click.option("--target-blobs", metavar="URL", help="Where they are to lie; default PERDURE_BLOBS, else beside it.")
 @click.option("--dry-run", is_flag=True, help="Only count what would be moved.")
 @common
-def copy(source: str, target: str, dry_run: bool) -> None:
+def copy(source: str, target: str, source_blobs: str | None, target_blobs: str | None, dry_run: bool) -> None:
     from ..api.moving import Moved, move
     from .output import counted
 
@@ -110,7 +112,7 @@ def copy(source: str, target: str, dry_run: bool) -> None:
             text += f", {counted(moved.files, 'file')} ({moved.size:,} bytes)"
         return text
 
-    moved = move(source, target, dry_run=dry_run, tell=tell)
+    moved = move(source, target, source_blobs=source_blobs, target_blobs=target_blobs, dry_run=dry_run, tell=tell)
     if output.json:
         data: dict[str, Any] = {
             "dry_run": dry_run, "runs": moved.runs, "waiting": moved.waiting, "files": moved.files,

@@ -273,6 +273,10 @@ class Blobs(Protocol):
     def url(self) -> str:
         """As a person would name it, without secrets."""
 
+    @property
+    def root(self) -> str:
+        """The directory in which it keeps what it keeps on this machine."""
+
     def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
         """Copy these files in, links followed; the hash and size of each. On disk (fsynced) when this returns.
 

@@ -61,23 +61,54 @@ def open_store(
     return store, FileLiveness(f"{store.path}-workers")
 
 
-def open_blobs(url: str | os.PathLike[str]) -> Blobs:
-    """The blob store that belongs to the store of that URL; it is created by the first file that goes in.
+def open_blobs(url: str | os.PathLike[str], at: str | None = None) -> Blobs:
+    """The blob store for the store of that URL; it is created by the first file that goes in.
 
-    `blobs` beside a database in a directory `.perdure`, `<path>-blobs` beside any other. For `memory://` a temporary
-    directory that ends with this process. For a Postgres store `.perdure/postgres-<hash>-blobs` in the current
-    directory: workers on several machines share files only where they share that directory.
+    By default `blobs` beside a database in a directory `.perdure`, `<path>-blobs` beside any other. For `memory://` a
+    temporary directory that ends with this process. For a Postgres store `.perdure/postgres-<hash>-blobs` in the
+    current directory: workers on several machines share files only where they share that directory, or a bucket.
+
+    Args:
+        url: the store's.
+        at: where blobs are to lie instead: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://account/container/prefix`
+            (with the extra `perdure[s3]`, which is for all three), `file:///directory` or a path. What this machine
+            needs of a bucket's content is kept where blobs lie by default.
     """
     from .blobs import LocalBlobs
 
+    scheme, colon, rest = (at or "").partition("://")
+    if at and not colon:
+        return LocalBlobs(at)
+    if scheme == "file":
+        if not rest.startswith("/"):
+            raise UsageError(f"{at}: a third slash is missing before the path")
+        return LocalBlobs(rest)
+    local = LocalBlobs(_blobs_folder(url))
+    if not at:
+        return local
+    if scheme not in ("s3", "gs", "az"):
+        raise UsageError(
+            f"{scheme}://...: blobs do not lie there; supported are `s3://bucket/prefix`, `gs://bucket/prefix`, "
+            "`az://account/container/prefix`, `file:///directory`, or a path"
+        )
+    try:
+        from .bucket_blobs import BucketBlobs
+    except ImportError as error:
+        if not (error.name or "obstore").startswith("obstore"):
+            raise
+        raise UsageError("a bucket needs obstore, which is not installed: pip install 'perdure[s3]'") from error
+    return BucketBlobs(at, local)
+
+
+def _blobs_folder(url: str | os.PathLike[str]) -> str:
     if is_postgres(url):
-        return LocalBlobs(f"{files_base(url)}-blobs")
+        return f"{files_base(url)}-blobs"
     path = store_path(url)
     if path is None:
-        return LocalBlobs(_temporary())
+        return _temporary()
     path = os.path.realpath(path)  # as the database does: what lies beside it lies beside the real file
     folder = os.path.dirname(path)
-    return LocalBlobs(os.path.join(folder, "blobs") if os.path.basename(folder) == ".perdure" else f"{path}-blobs")
+    return os.path.join(folder, "blobs") if os.path.basename(folder) == ".perdure" else f"{path}-blobs"
 
 
 def is_postgres(url: str | os.PathLike[str]) -> bool:

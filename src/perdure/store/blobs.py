@@ -292,6 +292,59 @@ class LocalBlobs:
             f"or remove it and store the same file again"
         )
 
+    # -- as the copy on this machine of what lies elsewhere ----------------------------------------------------------
+
+    def has(self, hash: str, size: int | None) -> bool:
+        """Whether a blob (of that size) is here."""
+        try:
+            found = os.lstat(self._blob(hash))
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and size in (None, found.st_size)
+
+    def blob(self, hash: str, size: int) -> str:
+        """The path of a blob itself, to read it."""
+        return self._checked(hash, size)
+
+    @contextmanager
+    def part(self, hash: str) -> Iterator[str]:
+        """A file for what has arrived of a blob so far, kept until `adopt`; one thread of one process has it."""
+        self._shard(hash)
+        folder = os.path.join(self.root, "parts")
+        with self._storing():
+            os.makedirs(folder, 0o700, exist_ok=True)
+            lock = os.open(os.path.join(folder, f"{hash}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with suppress(OSError):  # a file system without locks: two may fetch the same, and one is refused
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield os.path.join(folder, hash)
+        finally:
+            os.close(lock)
+
+    def adopt(self, part: str, hash: str, size: int) -> None:
+        """Make a blob of what `part` has given, if it is whole.
+
+        Raises:
+            StoreError: it has other content. The file is gone then, and what it was fetched from is to blame.
+        """
+        with self._storing():
+            fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with self._storing():
+                found = _digest(fd)
+            if found != (hash, size):
+                with suppress(OSError):
+                    os.unlink(part)
+                raise StoreError(
+                    f"what was fetched as blob {hash} has {found[1]} bytes with the hash {found[0]}, not {size}: it "
+                    "is damaged where it lies; store the same file again"
+                )
+            with self._storing():
+                self._publish(fd, part, hash, size)
+                self._anchor({self._shard(hash)})
+        finally:
+            os.close(fd)
+
     # -- removal ---------------------------------------------------------------------------------------------------
 
     def older(self, before: int) -> Iterator[tuple[str, int]]:
