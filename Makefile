@@ -15,10 +15,10 @@ BENCH_ARGS ?=
 # Most tests wait for processes; two at a time leave none of them short of a processor on two cores.
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: help venv demo test check format debian bench clean
+.PHONY: help venv demo test test-postgres check format debian bench clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
 
 venv: $(STAMP) ## the virtual environment .venv with everything that development needs
 	@:
@@ -34,6 +34,9 @@ test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m pytest $(PARALLEL) tests --ignore tests/containers
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest -n 2 tests/containers --ignore tests/containers/test_engines.py
+
+test-postgres: $(STAMP) debian ## the suites that kill processes, whole, on Postgres: half an hour
+	PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) tests/crash --timeout 600
 
 check: $(STAMP) ## lint, format, types and layers, without running tests
 	$(BIN)/ruff check .

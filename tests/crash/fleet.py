@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.harness import WORKFLOWS, Line
+from tests.stores import drop_postgres, query_postgres, store_url
 
 from perdure.api.loading import find_task
 from perdure.core.clock import US, SystemClock
 from perdure.core.model import Created, CreateRun, NewRun, Run, Status, Wake
+from perdure.core.ports import Store
 from perdure.core.submission import new_run
+from perdure.store import open_store
 from perdure.store.sqlite import SQLiteStore
 
 SERVED = WORKFLOWS / "served.py"
@@ -46,7 +49,12 @@ class Fleet:
         self.file = file
         self.env = {"LAB_LOG": str(directory / "log"), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
         self.database = directory / ".perdure" / "perdure.db"
-        self.store = SQLiteStore(self.database, busy_timeout=30)
+        self.store: Store = SQLiteStore(self.database, busy_timeout=30)
+        self.remote = store_url()
+        if self.remote is not None:
+            self.store.close()
+            self.env["PERDURE_STORE"] = self.remote
+            self.store = open_store(self.remote)[0]
         self.workers: list[Worker] = []
 
     # -- processes ---------------------------------------------------------------------------------------------
@@ -80,6 +88,8 @@ class Fleet:
         for worker in self.workers:
             worker.end()
         self.store.close()
+        if self.remote is not None:
+            drop_postgres(self.remote)
 
     # -- runs --------------------------------------------------------------------------------------------------
 
@@ -103,7 +113,14 @@ class Fleet:
 
     def counts(self) -> Counter[str]:
         """How many runs there are of each stored status."""
-        return Counter(dict(self.store._reader.rows("SELECT status, count(*) FROM runs GROUP BY status", ())))
+        return Counter({str(status): count for status, count in self.store.counts().items()})
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a statement finds that both kinds of store understand."""
+        if self.remote is not None:
+            return query_postgres(self.remote, sql, ())
+        assert isinstance(self.store, SQLiteStore)
+        return self.store._reader.rows(sql, ())
 
     def all_are(self, status: Status) -> bool:
         return set(self.counts()) == {status}
@@ -133,8 +150,7 @@ class Fleet:
         parts = [f"{self.directory}: {dict(self.counts())}"]
         for worker in self.workers:
             parts.append(f"-- worker {worker.pid}, code {worker.process.poll()}\n{worker.errors()[-3000:]}")
-        rows = self.store._reader.rows("SELECT id, name, status, worker, crashes, wake_at FROM runs LIMIT 20", ())
-        parts += map(str, rows)
+        parts += (str((r.id, r.name, r.status, r.worker, r.crashes, r.wake_at)) for r in self.store.runs(limit=20))
         parts += map(str, self.store.workers())
         return "\n".join(parts)
 

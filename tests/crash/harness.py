@@ -29,6 +29,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from tests.stores import drop_postgres, has_tables, query_postgres, store_url
+
 HERE = Path(__file__).resolve().parent
 WORKFLOWS = HERE / "workflows"
 WORKERS = 2
@@ -182,6 +184,9 @@ class Lab:
         self.slow = slow
         self.log_file = directory / "log"
         self.database = directory / ".perdure" / "perdure.db"
+        self.remote = store_url()
+        if self.remote is not None:
+            self.env = {**self.env, "PERDURE_STORE": self.remote}
         self.trials: list[Trial] = []
         self.repeats: frozenset[str] = frozenset()
         directory.mkdir(parents=True)
@@ -243,6 +248,8 @@ class Lab:
         return lines
 
     def query(self, sql: str, *args: Any) -> list[Any]:
+        if self.remote is not None:
+            return query_postgres(self.remote, sql, args)
         connection = sqlite3.connect(self.database)
         try:
             with connection:
@@ -250,18 +257,25 @@ class Lab:
         finally:
             connection.close()
 
+    def has_store(self) -> bool:
+        """Whether some process has made the store."""
+        if self.remote is not None:
+            return has_tables(self.remote)
+        return self.database.exists() and bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'entries'"))
+
     def journal(self) -> list[Row]:
-        if not self.database.exists():
+        if not self.has_store():
             return []
-        try:
-            found = self.query(
-                "SELECT action, n, branch, seq, occ, item, kind, result, name, value, inputs FROM entries ORDER BY n"
-            )
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return []
-            raise
+        found = self.query(
+            "SELECT action, n, branch, seq, occ, item, kind, result, name, value, inputs FROM entries ORDER BY n"
+        )
         return [Row(*row) for row in found]
+
+    def remove(self) -> None:
+        """Nothing is left of it."""
+        shutil.rmtree(self.directory)
+        if self.remote is not None:
+            drop_postgres(self.remote)
 
     def actions(self) -> list[tuple[Any, ...]]:
         return self.query(
@@ -317,7 +331,7 @@ class Lab:
             f"kind {row.kind} result {row.result} {row.name} {row.value!r} {row.inputs!r}"
             for row in self.journal()
         )
-        if self.database.exists():
+        if self.has_store():
             parts.append("-- actions")
             parts.extend(f"   {action}" for action in self.actions())
         return "\n".join(parts)
@@ -513,7 +527,7 @@ class Explorer:
         self.extra(lab)
         commits = lab.trials[-1].commits
         replay_all(lab, value, self.leftovers)
-        shutil.rmtree(lab.directory)
+        lab.remove()
         return commits
 
     def duration(self) -> float:
@@ -522,7 +536,7 @@ class Explorer:
         begun = time.monotonic()
         lab.start()
         took = time.monotonic() - begun
-        shutil.rmtree(lab.directory)
+        lab.remove()
         return took
 
     @patient
@@ -534,7 +548,7 @@ class Explorer:
         self.extra(lab)
         if re.fullmatch(r"\d*[02468]:after", kill_at):
             replay_all(lab, value, self.leftovers)
-        shutil.rmtree(lab.directory)
+        lab.remove()
         return hit
 
     @patient
@@ -551,7 +565,7 @@ class Explorer:
         value = finish(lab, self.accept, self.timer_race)
         self.extra(lab)
         replay_all(lab, value, self.leftovers)
-        shutil.rmtree(lab.directory)
+        lab.remove()
         return len(lab.trials)
 
     @patient
@@ -564,7 +578,7 @@ class Explorer:
         value = finish(lab, self.accept, self.timer_race)
         self.extra(lab)
         replay_all(lab, value, self.leftovers)
-        shutil.rmtree(lab.directory)
+        lab.remove()
         return len(lab.trials)
 
     def every_write(self, whens: tuple[str, ...], commits: int) -> int:

@@ -3,7 +3,7 @@
 Start-up of Python and of perdure's modules is paid once. The parent has opened nothing and has no threads, so a fork
 of it is as good as a fresh process (it says so if that ever stops being true). Requests and answers are JSON lines.
 
-In the child, `SQLiteStore.commit` is wrapped so that the process kills itself (SIGKILL) at a chosen commit:
+In the child, the `commit` of its store is wrapped so that the process kills itself (SIGKILL) at a chosen commit:
 
     kill_at = "3:before"   nothing of the third commit is written
               "3:inside"   its statements have run, its transaction is not committed
@@ -42,6 +42,7 @@ _WARM = """
     concurrent.futures.thread datetime sqlite3 uuid msgspec perdure perdure.api.run perdure.core.values._preview
     perdure.store.locks perdure.store.sqlite
 """
+ON_POSTGRES = os.environ.get("PERDURE_TEST_STORE") == "postgres"
 
 
 def _warm() -> None:
@@ -51,6 +52,8 @@ def _warm() -> None:
     for name in perdure.__all__:  # type: ignore[attr-defined]
         getattr(perdure, name)
     sys.modules["perdure.store._sql"].queries("sqlite")  # type: ignore[attr-defined]
+    if ON_POSTGRES:
+        importlib.import_module("perdure.store.postgres")
     sys.path.insert(0, WORKFLOWS)
     importlib.import_module("lab")
     del sys.path[0]
@@ -58,13 +61,10 @@ def _warm() -> None:
 
 def arm(kill_at: str, slow: float) -> None:
     """Make this process kill itself at that commit of its store, and every commit take longer."""
-    from perdure.store import _sqlite_file, sqlite
-
     number, when = kill_at.split(":")
-    plain_commit = sqlite.SQLiteStore.commit
-    plain_transaction = _sqlite_file.Link.transaction
-    plain_change = _sqlite_file.Link.change
     inside = threading.local()
+    store = _arm_postgres(inside) if ON_POSTGRES else _arm_sqlite(inside)
+    plain_commit = store.commit
 
     def commit(self: Any, writes: Any) -> Any:
         global commits
@@ -79,6 +79,15 @@ def arm(kill_at: str, slow: float) -> None:
         answer = plain_commit(self, writes)
         _die()
         return answer
+
+    store.commit = commit
+
+
+def _arm_sqlite(inside: threading.local) -> Any:
+    from perdure.store import _sqlite_file, sqlite
+
+    plain_transaction = _sqlite_file.Link.transaction
+    plain_change = _sqlite_file.Link.change
 
     def transaction(self: Any, work: Any) -> Any:
         def whole(cursor: Any) -> Any:
@@ -95,9 +104,47 @@ def arm(kill_at: str, slow: float) -> None:
             return transaction(self, lambda cursor: cursor.execute(sql, row).rowcount == 1)
         return plain_change(self, sql, row)
 
-    sqlite.SQLiteStore.commit = commit  # type: ignore[method-assign]
     _sqlite_file.Link.transaction = transaction  # type: ignore[method-assign]
     _sqlite_file.Link.change = change  # type: ignore[method-assign]
+    return sqlite.SQLiteStore
+
+
+class _Doomed:
+    """A cursor whose process dies instead of committing; a statement by itself gets a transaction, to be inside of."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._begun = False
+
+    def execute(self, sql: Any, *args: Any) -> Any:
+        if sql == "COMMIT":
+            _die()
+        if sql != "BEGIN" and not self._begun:
+            self._cursor.execute("BEGIN")
+        self._begun = True
+        return self._cursor.execute(sql, *args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+def _arm_postgres(inside: threading.local) -> Any:
+    from perdure.store import _postgres_link, postgres
+
+    plain_run = _postgres_link.Link.run
+    plain_liveness = postgres.PostgresStore.liveness
+
+    def run(self: Any, work: Any, *args: Any, **kwargs: Any) -> Any:
+        def doomed(cursor: Any) -> Any:
+            work(_Doomed(cursor))
+            _die()
+
+        return plain_run(self, doomed if getattr(inside, "now", False) else work, *args, **kwargs)
+
+    _postgres_link.Link.run = run  # type: ignore[method-assign]
+    # A free lock is believed at once: a second for each of thousands of kills would take too long.
+    postgres.PostgresStore.liveness = lambda self: plain_liveness(self, grace=0.05)  # type: ignore[method-assign]
+    return postgres.PostgresStore
 
 
 def _die() -> None:

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from tests.stores import store_url
 
 import perdure
 from perdure import runtime
@@ -27,7 +28,6 @@ import perdure
 from perdure import runtime
 from perdure.core.serving import Server
 from perdure.extras import durable_sleep
-from perdure.store.sqlite import SQLiteStore
 
 env = perdure.TaskEnvironment("wf")
 log = os.open(os.environ["LAB_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -55,25 +55,26 @@ async def main(run: int, first: float, second: float) -> int:
     return run
 
 if __name__ == "__main__":
-    plain = SQLiteStore.commit, SQLiteStore.take_due
+    perdure.init(store=sys.argv[1])
+    store = runtime.worker().store
+    plain = store.commit, store.take_due
 
-    def commit(self, writes):
+    def commit(writes):
         parks = any(getattr(write, "park", None) for write in writes)
         if parks:
             time.sleep(random.choice([0, 0, 0.01]))
-        answers = plain[0](self, writes)
+        answers = plain[0](writes)
         if parks:
             time.sleep(random.choice([0, 0, 0.01]))
         return answers
 
-    def take_due(self, tasks, claims):
-        taken = plain[1](self, tasks, claims)
+    def take_due(tasks, claims):
+        taken = plain[1](tasks, claims)
         if taken:
             time.sleep(random.choice([0, 0, 0.02]))
         return taken
 
-    SQLiteStore.commit, SQLiteStore.take_due = commit, take_due
-    perdure.init(store=sys.argv[1])
+    store.commit, store.take_due = commit, take_due
     print("ready", flush=True)
     Server(runtime.worker(), {task.name: task.spec for task in (main, child)}, park_after=0.05).serve()
 """
@@ -86,8 +87,8 @@ STEPS = {"begins", "child begins", "child ends", "in between", "ends"}
 class Workers:
     """Processes that serve. None outlives the test."""
 
-    def __init__(self, file: Path, database: Path) -> None:
-        self._command = [sys.executable, str(file), str(database)]
+    def __init__(self, file: Path, url: str) -> None:
+        self._command = [sys.executable, str(file), url]
         self.live: list[subprocess.Popen[str]] = []
         self.killed: set[int] = set()
 
@@ -111,12 +112,13 @@ def test_workers_die_while_runs_park_and_wake(place: Path, monkeypatch: pytest.M
     file, database, log = place / "wf.py", place / "store.db", place / "log"
     file.write_text(WORKER)
     monkeypatch.setenv("LAB_LOG", str(log))
-    perdure.init(store=database)
+    url = store_url() or str(database)
+    perdure.init(store=url)
     dice = random.Random(11)
     task = find_task(str(file), "main")
     lengths = [(dice.uniform(0.2, 1.5), dice.uniform(0.2, 1.5)) for _ in range(RUNS)]
     runs = [perdure.submit(task, number, *pair) for number, pair in enumerate(lengths)]
-    workers = Workers(file, database)
+    workers = Workers(file, url)
     try:
         for _ in range(WORKERS):
             workers.start()

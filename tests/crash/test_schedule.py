@@ -14,34 +14,38 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from tests.stores import store_url
 
 from perdure.api.loading import find_task
 from perdure.api.triggers import schedule_for
 from perdure.core.clock import wall
 from perdure.core.model import FINISHED
-from perdure.store.sqlite import SQLiteStore
+from perdure.store import open_store
 
 SERVER = """
 import random, sys, time
 import perdure
 from perdure.api.triggers import schedule_for
 from perdure.core.clock import wall
-from perdure.store.sqlite import SQLiteStore
+from perdure.store import open_store
 
 env = perdure.TaskEnvironment("wf")
 
 @env.task(triggers=perdure.FixedRate(period=0.2, catch_up="all"))
 def tick() -> None: ...
 
-class SlowStore(SQLiteStore):
-    "So that others act, and signals come, between a look at the schedule and the moving on."
-    def schedule(self, key):
-        found = super().schedule(key)
+if __name__ == "__main__":
+    store, _ = open_store(sys.argv[1])
+    look = store.schedule
+
+    def slow(key):
+        "So that others act, and signals come, between a look at the schedule and the moving on."
+        found = look(key)
         time.sleep(random.choice([0, 0, 0.02, 0.2]))
         return found
 
-if __name__ == "__main__":
-    schedule = schedule_for(SlowStore(sys.argv[1], busy_timeout=30), [tick])
+    store.schedule = slow
+    schedule = schedule_for(store, [tick])
     print("ready", flush=True)
     while True:
         schedule.fire(wall())
@@ -54,8 +58,8 @@ SECONDS = 7.0
 class Servers:
     """Processes that fire in a loop. None outlives the test."""
 
-    def __init__(self, file: Path, database: Path) -> None:
-        self._command = [sys.executable, str(file), str(database)]
+    def __init__(self, file: Path, url: str) -> None:
+        self._command = [sys.executable, str(file), url]
         self.live: list[subprocess.Popen[str]] = []
         self.ready: list[subprocess.Popen[str]] = []
         self.killed = 0
@@ -85,7 +89,8 @@ def test_every_instant_has_one_run_whoever_dies(tmp_path: Path) -> None:
     file, database = tmp_path / "wf.py", tmp_path / "store.db"
     file.write_text(SERVER)
     dice = random.Random(7)
-    store = SQLiteStore(database, busy_timeout=30)
+    url = store_url() or str(database)
+    store, _ = open_store(url)
     task = find_task(str(file), "tick")
     schedule = schedule_for(store, [task])
     [rule] = task.triggers
@@ -103,7 +108,7 @@ def test_every_instant_has_one_run_whoever_dies(tmp_path: Path) -> None:
 
     begin = wall()
     assert schedule.fire(begin) == []
-    servers = Servers(file, database)
+    servers = Servers(file, url)
     try:
         for _ in range(PROCESSES):
             servers.start()

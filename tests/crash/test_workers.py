@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from tests.crash.fleet import CLOCK, SERVED, Fleet, Worker, wait_for
 from tests.crash.harness import Late, patient
+from tests.stores import sqlite_only
 
 from perdure.core.clock import US
 from perdure.core.model import Claim, Created, CreateRun, Kind, Park, RunWrites, Status, Wake
@@ -43,7 +44,7 @@ def repeated(fleet: Fleet) -> dict[str, int]:
 
 def gapless(fleet: Fleet) -> bool:
     """Whether every run's entries are numbered from 1 on without a gap."""
-    rows = fleet.store._reader.rows("SELECT run, min(n), max(n), count(*) FROM entries GROUP BY run", ())
+    rows = fleet.query("SELECT run, min(n), max(n), count(*) FROM entries GROUP BY run")
     return all(first == 1 and last == count for _, first, last, count in rows)
 
 
@@ -204,6 +205,7 @@ def test_eight_processes_on_one_file(fleet: Fleet) -> None:
         assert worker.row() is not None, "its lease was not renewed"
 
 
+@sqlite_only
 def test_a_process_frozen_inside_a_commit_is_named(fleet: Fleet) -> None:
     """Whoever waits for the file says who has it, and goes on when that process does."""
     worker = fleet.serve(env={"PERDURE_LEASE": "3"})
@@ -360,10 +362,11 @@ def test_no_timer_is_lost_and_none_fires_twice(fleet: Fleet) -> None:
     steps = Counter(fleet.steps())
     assert set(steps) == {f"w{number}" for number in range(STORM)}
     assert sum(count - 1 for count in steps.values()) <= kills * places
-    kinds = fleet.store._reader.rows("SELECT kind, count(*), count(DISTINCT run) FROM entries GROUP BY kind", ())
+    kinds = fleet.query("SELECT kind, count(*), count(DISTINCT run) FROM entries GROUP BY kind ORDER BY kind")
     assert kinds == [(Kind.TRACE, STORM, STORM), (Kind.SLEEP, STORM, STORM)]
 
 
+@sqlite_only
 def test_a_step_of_the_clock_moves_no_wake_time(fleet: Fleet) -> None:
     """P7: neither of parked runs nor of queued ones with a delay, whatever clock the next worker has.
 
@@ -549,6 +552,7 @@ def test_a_second_signal_ends_it_at_once(fleet: Fleet) -> None:
 # -- a store that fails ----------------------------------------------------------------------------------------
 
 
+@sqlite_only
 def test_a_store_that_is_moved_away(fleet: Fleet) -> None:
     """The worker says so, once, and goes on when it is back. SQLite by itself would write on where nobody looks."""
     worker = fleet.serve(env={"PERDURE_LEASE": "1"})
@@ -574,6 +578,7 @@ def test_a_store_that_is_moved_away(fleet: Fleet) -> None:
     assert gapless(fleet)
 
 
+@sqlite_only
 def test_a_store_that_cannot_grow(fleet: Fleet) -> None:
     """A full disk, by way of a limit on the size of files: one message, no loop, and everything goes on afterwards,
     also the runs whose claims could not be given back."""

@@ -107,6 +107,9 @@ class _NobodyElse:
 
     def drop(self, worker: str) -> None: ...
 
+    def doubts(self, worker: str) -> bool:
+        return False
+
     def is_dead(self, worker: str) -> bool:
         return False
 

@@ -97,6 +97,7 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[lis
         # By itself, as there may be very many that sleep.
         rows += worker.store.runs(limit=most, statuses=None if status is None else {status})
         rows.sort(key=lambda row: row.id, reverse=True)
+    worker.doubt_holders(rows)
     found: list[RunInfo] = []
     for row in rows:
         info = _info(worker, row)

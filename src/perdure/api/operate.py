@@ -234,7 +234,8 @@ def interrupted() -> list[str]:
         return []
     worker = runtime.worker()
     rows = worker.store.runs(statuses={Status.RUNNING})
-    return [row.name for row in reversed(rows) if worker.holder(row) is None]
+    worker.doubt_holders(rows)
+    return [row.name for row in reversed(rows) if worker.sure_holder(row) is None]
 
 
 def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> Request:
@@ -280,7 +281,7 @@ def _code_of(row: model.Run, file: str | None) -> TaskSpec:
 
 
 def _refuse_active(worker: Worker, row: model.Run) -> None:
-    holder = worker.holder(row)
+    holder = worker.sure_holder(row)
     if holder is not None:
         raise RunAlreadyActive(describe_holder(worker, row, holder))
 

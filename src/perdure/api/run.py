@@ -199,7 +199,7 @@ def derived_status(row: model.Run) -> Status:
     if row.status != Status.RUNNING:
         return row.status
     worker = runtime.worker()
-    if worker.holder(row) is None:
+    if worker.sure_holder(row) is None:
         if not _unchanged(worker, row):
             again = worker.store.run_by_id(row.id)
             return derived_status(again) if again is not None else Status.INTERRUPTED
@@ -327,7 +327,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
         RunAlreadyActive: somebody drives it.
     """
     for _ in range(10):
-        holder = worker.holder(row)
+        holder = worker.sure_holder(row)
         if holder is not None:
             raise attach(RunAlreadyActive(describe_holder(worker, row, holder)), Run(row, spec))
         driver = worker.take(row, spec, statuses)

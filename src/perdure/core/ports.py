@@ -261,6 +261,9 @@ class Liveness(Protocol):
         """`True` only if that worker's process is gone, or has lost what tells that it lives and does not get it back;
         `False` if it lives or this cannot be told. A claim's token fences whoever is taken for dead by mistake."""
 
+    def doubts(self, worker: str) -> bool:
+        """Whether it looks dead, and a moment later it will be known whether it is."""
+
 
 class Blobs(Protocol):
     """Where the content of files lies: each content once, never changed, named by its SHA-256 in hexadecimal.

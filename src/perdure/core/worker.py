@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,8 @@ LAZY_SECONDS = 0.05
 WATCH_SECONDS = 1.0
 """How often the claims of a few driven runs are looked at, so that an abort is noticed while nothing is written."""
 WATCHED = 50
+DOUBT_SECONDS = 0.05
+"""How often a worker that looks dead is looked at until it is known to be."""
 COMPLAIN_SECONDS = 30.0
 """How often the same trouble with the store is told of."""
 
@@ -293,6 +296,18 @@ class Worker:
         """That run is no longer driven here."""
         if self.drivers.get(driver.run_id) is driver:
             del self.drivers[driver.run_id]
+
+    def sure_holder(self, run: Run) -> WorkerRow | None:
+        """As `holder`; where a holder that looks dead will be known to be in a moment, that is waited for."""
+        while run.worker is not None and run.worker != self.id and self.liveness.doubts(run.worker):
+            time.sleep(DOUBT_SECONDS)
+        return self.holder(run)
+
+    def doubt_holders(self, runs: Collection[Run]) -> None:
+        """Begin to doubt at once whoever of their holders looks dead, so that `sure_holder` of all takes a moment, not
+        one for each."""
+        for worker in {run.worker for run in runs if run.worker is not None and run.status is Status.RUNNING}:
+            self.liveness.doubts(worker)
 
     def holder(self, run: Run) -> WorkerRow | None:
         """Who drives that run right now; `None` if nobody does, so that it may be claimed."""

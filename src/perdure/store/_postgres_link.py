@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -33,6 +34,7 @@ PATIENCE: Final = 60.0
 OLDEST: Final = 150_000
 SCHEMA: Final = "perdure"
 
+_PIPELINES: Final = psycopg.Pipeline.is_supported()
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _CLOCK_AGE: Final = 30 * US
@@ -208,18 +210,21 @@ class Link:
 
     def transaction(
         self, work: Callable[[Cursor], T], is_done: Callable[[Cursor, T], bool] | None = None, *,
-        patience: float = PATIENCE,
+        patience: float = PATIENCE, pipelined: bool = False,
     ) -> T:  # fmt: skip
         """Do the work in one transaction. It may run more than once. `is_done` looks whether the work that gave this
-        answer is there, where the answer to COMMIT was lost; without it, doing it twice must be the same as once."""
+        answer is there, where the answer to COMMIT was lost; without it, doing it twice must be the same as once.
+        `pipelined`: statements are sent without waiting for the answer of the one before, unless it is asked for; the
+        work must not look at how many rows one has changed."""
         sent: list[T] = []
 
         def whole(cursor: Cursor) -> T:
             sent.clear()
-            cursor.execute("BEGIN")
-            answer = work(cursor)
-            sent.append(answer)
-            cursor.execute("COMMIT")
+            with cursor.connection.pipeline() if pipelined and _PIPELINES else nullcontext():
+                cursor.execute("BEGIN")
+                answer = work(cursor)
+                sent.append(answer)
+                cursor.execute("COMMIT")
             return answer
 
         def look(cursor: Cursor) -> list[T]:

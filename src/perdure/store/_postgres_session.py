@@ -32,7 +32,7 @@ from ._postgres_link import Address, Connection, Link
 
 log = logging.getLogger("perdure")
 
-GRACE: Final = 2.0
+GRACE: Final = 1.0
 """For how long a lock must be free (seconds) before its worker counts as dead."""
 _ECHO_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.25
@@ -236,19 +236,26 @@ class PostgresLiveness:
         self._session.drop(worker)
 
     def is_dead(self, worker: str) -> bool:
+        return (free := self._free_for(worker)) is not None and free >= self._grace
+
+    def doubts(self, worker: str) -> bool:
+        return (free := self._free_for(worker)) is not None and free < self._grace
+
+    def _free_for(self, worker: str) -> float | None:
+        """For how long a worker's lock has been seen to be free; `None` if it is held, or nothing can be said."""
         if self._session.held(worker):
-            return False
+            return None
         try:
             [[free]] = self._link.rows(self._is_unlocked, (*self._session.key(worker), worker), patience=0)
         except StoreError:
             free = False
         if not free:
             self._free_since.pop(worker, None)
-            return False
+            return None
         now = seconds()
         if len(self._free_since) > 10_000:
             self._free_since.clear()
-        return now - self._free_since.setdefault(worker, now) >= self._grace
+        return now - self._free_since.setdefault(worker, now)
 
 
 def _signed(key: tuple[int, int]) -> int:

@@ -443,5 +443,8 @@ class MemoryLiveness:
     def drop(self, worker: str) -> None:
         self._held.discard(worker)
 
+    def doubts(self, worker: str) -> bool:
+        return False
+
     def is_dead(self, worker: str) -> bool:
         return worker not in self._held

@@ -212,7 +212,7 @@ class PostgresStore:
             trace = self._trace(writes, answers)
             return trace is not None and cursor.execute(*trace).fetchone() is not None
 
-        answers = self._writer.transaction(lambda cursor: self._write_batch(cursor, writes), is_done)
+        answers = self._writer.transaction(lambda cursor: self._write_batch(cursor, writes), is_done, pipelined=True)
         if any(_is_news(write) for write in writes):
             self._tell()
         else:
