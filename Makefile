@@ -18,7 +18,7 @@ PARALLEL := -n 2 --dist worksteal
 .PHONY: help venv demo test test-postgres check format debian bench clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
 
 venv: $(STAMP) ## the virtual environment .venv with everything that development needs
 	@:
