@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from functools import cache
@@ -65,7 +66,15 @@ class Endpoint:
             self.process.wait(30)
 
 
-@cache
+_starting = threading.Lock()
+
+
 def endpoint() -> Endpoint:
     """This process's endpoint, started at first use."""
+    with _starting:  # `cache` alone would let two threads start one each
+        return _endpoint()
+
+
+@cache
+def _endpoint() -> Endpoint:
     return Endpoint()

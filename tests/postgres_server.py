@@ -191,9 +191,17 @@ def programs() -> str | None:
     return os.path.dirname(os.path.realpath(on_path)) if on_path else None
 
 
-@cache
+_starting = threading.Lock()
+
+
 def server() -> Server:
     """This process's server, started at first use."""
+    with _starting:  # `cache` alone would let two threads start one each
+        return _server()
+
+
+@cache
+def _server() -> Server:
     found = programs()
     if found is None:
         pytest.skip("no Postgres server programs (apt-get install postgresql): the Postgres store is not tested")

@@ -283,6 +283,8 @@ class Lab:
         )
 
     def run_row(self) -> dict[str, Any]:
+        if not self.has_store():
+            return {}
         columns = ("status", "token", "worker", "crashes", "mark", "result")
         rows = self.query(f"SELECT {', '.join(columns)} FROM runs WHERE name = 'r'")
         return dict(zip(columns, rows[0], strict=True)) if rows else {}

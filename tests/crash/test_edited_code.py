@@ -179,7 +179,7 @@ def perdure(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "import sys; from perdure.cli import main; sys.exit(main())", *words],
         cwd=lab.directory,
-        env={**os.environ, "LAB_LOG": str(lab.log_file), "PYTHONPATH": path},
+        env={**os.environ, "LAB_LOG": str(lab.log_file), **lab.env, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=60,
