@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from tests.crash.fleet import CLOCK, SERVED, Fleet, Worker, wait_for
 from tests.crash.harness import Late, patient
-from tests.stores import sqlite_only
+from tests.stores import ON_POSTGRES, sqlite_only
 
 from perdure.core.clock import US
 from perdure.core.model import Claim, Created, CreateRun, Kind, Park, RunWrites, Status, Wake
@@ -76,7 +76,8 @@ def test_every_run_has_one_driver_and_a_killed_workers_runs_go_on(fleet: Fleet) 
 
 
 def test_a_killed_workers_runs_go_on_within_a_second(place: Path) -> None:
-    """The lock of a dead process is free at once, long before its lease (15 s) is over."""
+    """The lock of a dead process is free at once, long before its lease (15 s) is over. On Postgres a free lock is
+    believed after a second."""
     go_on_within_a_second(place)
 
 
@@ -98,7 +99,7 @@ def go_on_within_a_second(place: Path) -> None:
         theirs = [line for line in fleet.log() if line.pid == other.pid]
         took = max(min(line.boot for line in theirs if line.fields[0].startswith(f"{run}.")) for run in mine) - killed
         print(f"{len(mine)} runs went on {took:.2f} s after the kill")
-        if took > 1.0:
+        if took > (2.5 if ON_POSTGRES else 1.0):
             raise Late(f"{took:.2f} s\n{fleet.story()}")
     finally:
         fleet.close()
