@@ -22,8 +22,7 @@ URLs, service and password files, TLS settings mean what they mean everywhere el
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -55,6 +54,7 @@ from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 from . import _moving
 from ._postgres_link import Address, Cursor, Link, Row, ServerClock
 from ._postgres_session import GRACE, PostgresLiveness, Session
+from ._reading import PAGE, Reading
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import migrations, queries
 
@@ -62,7 +62,6 @@ MIGRATIONS: Final = ("0001_initial.sql",)
 VERSION: Final = len(MIGRATIONS)
 
 _STATUS: Final = {str(status): status for status in Status}
-_PAGE: Final = 2_000
 _CHUNK: Final = 50
 _ALL: Final = (1 << 63) - 1
 _PURGE_NS: Final = 50_000_000
@@ -76,7 +75,7 @@ _MIGRATING: Final = 0x70657264
 """The advisory lock under which a schema is made or changed ("perd")."""
 
 
-class PostgresStore:
+class PostgresStore(Reading):
     """A `Store` in one schema of a Postgres database, made when it is missing. Safe from any thread; not across a
     fork, after which a process opens its own."""
 
@@ -410,16 +409,18 @@ class PostgresStore:
     def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
         return self._reader.rows(self._sql[name], row)
 
+    def _whole_journal(self, run: int) -> list[Entry]:
+        journal: list[Entry] = []
+        key: Row = (-1, -1)
+        while page := self._rows("entries_of_run", (run, *key, PAGE)):
+            journal += map(Entry._make, page)
+            key = page[-1][1:3]
+            if len(page) < PAGE:
+                break
+        return journal
+
     def _check(self) -> None:
         self._reader.rows("SELECT 1")
-
-    def run(self, name: str) -> Run | None:
-        rows = self._rows("run_by_name", (name,))
-        return run_of(rows[0]) if rows else None
-
-    def run_by_id(self, run: int) -> Run | None:
-        rows = self._rows("run_by_id", (run,))
-        return run_of(rows[0]) if rows else None
 
     def runs(
         self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
@@ -438,12 +439,6 @@ class PostgresStore:
             found += [run_of(row) for row in rows]
         found.sort(key=lambda run: run.id, reverse=True)
         return found[:limit]
-
-    def counts(self) -> dict[Status, int]:
-        return {_STATUS[status]: count for status, count in self._rows("counts")}
-
-    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
-        return [run_of(row) for row in self._rows("similar", (task, inputs_hash))]
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         [[left]] = self._rows("next_due", (list(set(tasks)),))
@@ -487,45 +482,6 @@ class PostgresStore:
         except StoreError:
             pass  # they look for themselves now and then
 
-    def journal_length(self, run: int) -> int:
-        length: int = self._rows("journal_length", (run,))[0][0]
-        return length
-
-    def last_action(self, run: int) -> int:
-        number: int = self._rows("last_action", (run,))[0][0]
-        return number
-
-    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
-        if action is None:
-            journal: list[Entry] = []
-            key: Row = (-1, -1)
-            while page := self._rows("entries_of_run", (run, *key, _PAGE)):
-                journal += map(Entry._make, page)
-                key = page[-1][1:3]
-                if len(page) < _PAGE:
-                    break
-            journal.sort(key=_by_n)
-            return journal
-        # By pages, so that a million rows need not lie in memory at once. What is appended meanwhile may show or not.
-        first = self._entries_after(run, action, 0)
-        return first if len(first) < _PAGE else chain(first, self._further_entries(run, action, first[-1].n))
-
-    def _entries_after(self, run: int, action: int, n: int) -> list[Entry]:
-        return list(map(Entry._make, self._rows("entries_of_action", (run, action, n, _PAGE))))
-
-    def _further_entries(self, run: int, action: int, n: int) -> Iterator[Entry]:
-        while page := self._entries_after(run, action, n):
-            yield from page
-            n = page[-1].n
-
-    def actions(self, run: int, parent: int | None = None) -> list[Action]:
-        if parent is None:
-            return list(map(Action._make, self._rows("actions_of_run", (run,))))
-        return list(map(Action._make, self._rows("actions_of_parent", (run, parent))))
-
-    def open_actions(self, run: int) -> list[Action]:
-        return list(map(Action._make, self._rows("open_actions", (run,))))
-
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
     def source_id(self, source: Source) -> int:
@@ -545,10 +501,6 @@ class PostgresStore:
             return Source(digest, python, msgspec.json.decode(modules, type=dict[str, bytes]))
         except msgspec.MsgspecError as error:
             raise StoreError(f"{self.url}: the source snapshot {id} cannot be read: {error}") from error
-
-    def cache_get(self, key: bytes) -> bytes | None:
-        rows = self._rows("cache_get", (key,))
-        return rows[0][0] if rows else None
 
     def renew(self, worker: Worker) -> None:
         locked = self._session is not None and self._session.holds(worker.id)
@@ -573,11 +525,11 @@ class PostgresStore:
         reused = {name for (name,) in self._rows("reused")}
         found: list[EndedRun] = []
         while len(found) < limit:
-            page = self._rows("ended", (above, wanted, before, _PAGE))
+            page = self._rows("ended", (above, wanted, before, PAGE))
             for id, uid, name, status, at in page:
                 if name not in reused:
                     found.append(EndedRun(id, uid, name, _STATUS[status], at))
-            if len(page) < _PAGE:
+            if len(page) < PAGE:
                 break
             above = page[-1][0]
         return found[:limit]
@@ -623,33 +575,6 @@ class PostgresStore:
             return True
 
         return self._writer.transaction(delete)
-
-    def uids(self) -> set[bytes]:
-        return {uid for (uid,) in self._rows("uids")}
-
-    def claimed_since(self) -> dict[str, int]:
-        return dict(self._rows("claimed_since"))
-
-    def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
-        for run, *values in self._pages("stored_runs", (0,)):
-            if run not in skip:
-                yield from filter(None, values)
-        for name in ("stored_entries", "stored_actions"):
-            for run, _, _, *values in self._pages(name, (0, -2, -1)):
-                if run not in skip:
-                    yield from filter(None, values)
-        for _, value in self._pages("stored_cache", (b"",)):
-            yield value
-
-    def _pages(self, name: str, start: Row) -> Iterator[Row]:
-        """A query by pages, each of which begins behind the last one's key, the first columns of its last row."""
-        key = start
-        while page := self._rows(name, (*key, _CHUNK)):
-            yield from page
-            key = page[-1][: len(key)]
-
-    def cached(self, before: int, *, limit: int) -> list[CachePut]:
-        return list(map(CachePut._make, self._rows("cached", (before, limit))))
 
     def uncache(self, keys: Sequence[bytes], before: int) -> int:
         def delete(cursor: Cursor) -> int:
@@ -726,13 +651,6 @@ class PostgresStore:
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
-    def schedules(self) -> dict[str, int]:
-        return dict(self._rows("schedules"))
-
-    def schedule(self, key: str) -> int | None:
-        rows = self._rows("schedule", (key,))
-        return rows[0][0] if rows else None
-
     def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
         def move(cursor: Cursor) -> list[Created] | None:
             if expect is None:
@@ -774,7 +692,3 @@ def _is_news(write: RunWrites | CreateRun) -> bool:
 
 def _key(put: CachePut) -> bytes:
     return put.key
-
-
-def _by_n(entry: Entry) -> int:
-    return entry.n

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -45,6 +44,7 @@ from perdure.core.model import (
 from perdure.errors import StoreError
 
 from . import _moving
+from ._reading import PAGE, Reading
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import queries
 from ._sqlite_file import VERSION, Link, StoreFile
@@ -59,7 +59,6 @@ _FINISH: Final = _SQL["finish"]
 _STATUS: Final = {str(status): status for status in Status}
 _QUEUED: Final = str(Status.QUEUED)
 _RUNNING: Final = str(Status.RUNNING)
-_PAGE: Final = 2_000
 _NO_ROW: Final = object()
 _CHUNK: Final = 50
 _ALL: Final = (1 << 63) - 1
@@ -71,7 +70,7 @@ _STEPS: Final = 3600 * US
 """By how much the wall clock may step while snapshots are looked for."""
 
 
-class SQLiteStore:
+class SQLiteStore(Reading):
     """A `Store` in one SQLite file.
 
     The file is created when it is missing, readable for its owner only; so is a directory `.perdure` around it, and no
@@ -230,13 +229,11 @@ class SQLiteStore:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def run(self, name: str) -> Run | None:
-        rows = self._reader.rows(_SQL["run_by_name"], (name,))
-        return run_of(rows[0]) if rows else None
+    def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
+        return self._reader.rows(_SQL[name], row)
 
-    def run_by_id(self, run: int) -> Run | None:
-        rows = self._reader.rows(_SQL["run_by_id"], (run,))
-        return run_of(rows[0]) if rows else None
+    def _whole_journal(self, run: int) -> list[Entry]:
+        return list(map(Entry._make, self._rows("entries_of_run", (run,))))
 
     def runs(
         self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
@@ -255,12 +252,6 @@ class SQLiteStore:
             found += [run_of(row) for row in rows]
         found.sort(key=lambda run: run.id, reverse=True)
         return found[:limit]
-
-    def counts(self) -> dict[Status, int]:
-        return {Status(status): count for status, count in self._reader.rows(_SQL["counts"], ())}
-
-    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
-        return [run_of(row) for row in self._reader.rows(_SQL["similar"], (task, inputs_hash))]
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
@@ -282,40 +273,6 @@ class SQLiteStore:
     def listen(self, bell: Callable[[], None]) -> bool:
         return False  # another process's commit makes no sound
 
-    def journal_length(self, run: int) -> int:
-        length: int = self._reader.rows(_SQL["journal_length"], (run,))[0][0]
-        return length
-
-    def last_action(self, run: int) -> int:
-        number: int = self._reader.rows(_SQL["last_action"], (run,))[0][0]
-        return number
-
-    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
-        if action is None:
-            journal = list(map(Entry._make, self._reader.rows(_SQL["entries_of_run"], (run,))))
-            journal.sort(key=_by_n)
-            return journal
-        # By pages, so that a million rows need not lie in memory at once, and no read transaction stays open between
-        # them, which would keep the WAL from being reset. What is appended meanwhile may show or not.
-        first = self._entries_after(run, action, 0)
-        return first if len(first) < _PAGE else chain(first, self._further_entries(run, action, first[-1].n))
-
-    def _entries_after(self, run: int, action: int, n: int) -> list[Entry]:
-        return list(map(Entry._make, self._reader.rows(_SQL["entries_of_action"], (run, action, n, _PAGE))))
-
-    def _further_entries(self, run: int, action: int, n: int) -> Iterator[Entry]:
-        while page := self._entries_after(run, action, n):
-            yield from page
-            n = page[-1].n
-
-    def actions(self, run: int, parent: int | None = None) -> list[Action]:
-        if parent is None:
-            return list(map(Action._make, self._reader.rows(_SQL["actions_of_run"], (run,))))
-        return list(map(Action._make, self._reader.rows(_SQL["actions_of_parent"], (run, parent))))
-
-    def open_actions(self, run: int) -> list[Action]:
-        return list(map(Action._make, self._reader.rows(_SQL["open_actions"], (run,))))
-
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
     def source_id(self, source: Source) -> int:
@@ -334,10 +291,6 @@ class SQLiteStore:
             return Source(digest, python, msgspec.json.decode(modules, type=dict[str, bytes]))
         except msgspec.MsgspecError as error:
             raise StoreError(f"{self.path}: the source snapshot {id} cannot be read: {error}") from error
-
-    def cache_get(self, key: bytes) -> bytes | None:
-        rows = self._reader.rows(_SQL["cache_get"], (key,))
-        return rows[0][0] if rows else None
 
     def renew(self, worker: Worker) -> None:
         self._file.look()
@@ -366,11 +319,11 @@ class SQLiteStore:
         reused = {name for (name,) in self._reader.rows(_SQL["reused"], ())}
         found: list[EndedRun] = []
         while len(found) < limit:
-            page = self._reader.rows(_SQL["ended"], (above, *wanted, before, _PAGE))
+            page = self._reader.rows(_SQL["ended"], (above, *wanted, before, PAGE))
             for id, uid, name, status, at in page:
                 if name not in reused:
                     found.append(EndedRun(id, uid, name, _STATUS[status], at))
-            if len(page) < _PAGE:
+            if len(page) < PAGE:
                 break
             above = page[-1][0]
         return found[:limit]
@@ -411,33 +364,6 @@ class SQLiteStore:
             return True
 
         return self._writer.transaction(delete)
-
-    def uids(self) -> set[bytes]:
-        return {uid for (uid,) in self._reader.rows(_SQL["uids"], ())}
-
-    def claimed_since(self) -> dict[str, int]:
-        return dict(self._reader.rows(_SQL["claimed_since"], ()))
-
-    def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
-        for run, *values in self._pages("stored_runs", (0,)):
-            if run not in skip:
-                yield from filter(None, values)
-        for name in ("stored_entries", "stored_actions"):
-            for run, _, _, *values in self._pages(name, (0, -2, -1)):
-                if run not in skip:
-                    yield from filter(None, values)
-        for _, value in self._pages("stored_cache", (b"",)):
-            yield value
-
-    def _pages(self, name: str, start: Row) -> Iterator[Row]:
-        """A query by pages, each of which begins behind the last one's key, the first columns of its last row."""
-        key = start
-        while page := self._reader.rows(_SQL[name], (*key, _CHUNK)):
-            yield from page
-            key = page[-1][: len(key)]
-
-    def cached(self, before: int, *, limit: int) -> list[CachePut]:
-        return list(map(CachePut._make, self._reader.rows(_SQL["cached"], (before, limit))))
 
     def uncache(self, keys: Sequence[bytes], before: int) -> int:
         def delete(cursor: sqlite3.Cursor) -> int:
@@ -487,13 +413,6 @@ class SQLiteStore:
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
-    def schedules(self) -> dict[str, int]:
-        return dict(self._reader.rows(_SQL["schedules"], ()))
-
-    def schedule(self, key: str) -> int | None:
-        rows = self._reader.rows(_SQL["schedule"], (key,))
-        return rows[0][0] if rows else None
-
     def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
         def move(cursor: sqlite3.Cursor) -> list[Created] | None:
             if expect is None:
@@ -505,10 +424,6 @@ class SQLiteStore:
             return [_create(cursor, CreateRun(new, None), self._clock.boot()) for new in runs]
 
         return self._writer.transaction(move)
-
-
-def _by_n(entry: Entry) -> int:
-    return entry.n
 
 
 def _plain(finish: Finish) -> Row:

@@ -1,0 +1,118 @@
+"""What every SQL dialect reads in the same way: questions of `Store` whose statements alone differ in the dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Final
+
+from perdure.core.model import Action, CachePut, Entry, Run, Status
+
+from ._rows import run_of
+
+Row = tuple[Any, ...]
+
+PAGE: Final = 2_000
+_CHUNK: Final = 50
+
+
+class Reading:
+    """See the module text."""
+
+    def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
+        """All rows of the statement of that name, on the connection for reading."""
+        raise NotImplementedError
+
+    def _whole_journal(self, run: int) -> list[Entry]:
+        """The entries of a run, each body's in order."""
+        raise NotImplementedError
+
+    def run(self, name: str) -> Run | None:
+        rows = self._rows("run_by_name", (name,))
+        return run_of(rows[0]) if rows else None
+
+    def run_by_id(self, run: int) -> Run | None:
+        rows = self._rows("run_by_id", (run,))
+        return run_of(rows[0]) if rows else None
+
+    def counts(self) -> dict[Status, int]:
+        return {Status(status): count for status, count in self._rows("counts")}
+
+    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
+        return [run_of(row) for row in self._rows("similar", (task, inputs_hash))]
+
+    def journal_length(self, run: int) -> int:
+        length: int = self._rows("journal_length", (run,))[0][0]
+        return length
+
+    def last_action(self, run: int) -> int:
+        number: int = self._rows("last_action", (run,))[0][0]
+        return number
+
+    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
+        if action is None:
+            journal = self._whole_journal(run)
+            journal.sort(key=_by_n)
+            return journal
+        # By pages, so that a million rows need not lie in memory at once, and no read transaction stays open between
+        # them, which would keep SQLite's WAL from being reset. What is appended meanwhile may show or not.
+        first = self._entries_after(run, action, 0)
+        return first if len(first) < PAGE else chain(first, self._further_entries(run, action, first[-1].n))
+
+    def _entries_after(self, run: int, action: int, n: int) -> list[Entry]:
+        return list(map(Entry._make, self._rows("entries_of_action", (run, action, n, PAGE))))
+
+    def _further_entries(self, run: int, action: int, n: int) -> Iterator[Entry]:
+        while page := self._entries_after(run, action, n):
+            yield from page
+            n = page[-1].n
+
+    def actions(self, run: int, parent: int | None = None) -> list[Action]:
+        if parent is None:
+            return list(map(Action._make, self._rows("actions_of_run", (run,))))
+        return list(map(Action._make, self._rows("actions_of_parent", (run, parent))))
+
+    def open_actions(self, run: int) -> list[Action]:
+        return list(map(Action._make, self._rows("open_actions", (run,))))
+
+    def cache_get(self, key: bytes) -> bytes | None:
+        rows = self._rows("cache_get", (key,))
+        return rows[0][0] if rows else None
+
+    def uids(self) -> set[bytes]:
+        return {uid for (uid,) in self._rows("uids")}
+
+    def claimed_since(self) -> dict[str, int]:
+        return dict(self._rows("claimed_since"))
+
+    def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
+        for run, *values in self._pages("stored_runs", (0,)):
+            if run not in skip:
+                yield from filter(None, values)
+        for name in ("stored_entries", "stored_actions"):
+            for run, _, _, *values in self._pages(name, (0, -2, -1)):
+                if run not in skip:
+                    yield from filter(None, values)
+        for _, value in self._pages("stored_cache", (b"",)):
+            yield value
+
+    def _pages(self, name: str, start: Row) -> Iterator[Row]:
+        """A query by pages, each of which begins behind the last one's key, the first columns of its last row."""
+        key = start
+        while page := self._rows(name, (*key, _CHUNK)):
+            yield from page
+            key = page[-1][: len(key)]
+
+    def cached(self, before: int, *, limit: int) -> list[CachePut]:
+        return list(map(CachePut._make, self._rows("cached", (before, limit))))
+
+    def schedules(self) -> dict[str, int]:
+        return dict(self._rows("schedules"))
+
+    def schedule(self, key: str) -> int | None:
+        rows = self._rows("schedule", (key,))
+        return rows[0][0] if rows else None
+
+
+def _by_n(entry: Entry) -> int:
+    return entry.n
