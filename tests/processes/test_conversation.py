@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from perdure.core.driver import Driver as RunDriver
 from perdure.core.elsewhere import Report, StandIn
 from perdure.errors import RunStopped
 from perdure.executors import _frames as frames
@@ -157,14 +158,22 @@ def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: Session) 
     assert not body.awaits_cancellation()
 
 
-def test_nobody_is_set_going_while_driving_ends(session: Session) -> None:
-    """P5: children are killed one by one, and what the first had yet to be handed held the others back."""
-    posted: list[Any] = []
-    session._child = SimpleNamespace(channel=SimpleNamespace(send=posted.append))  # type: ignore[assignment]
-    session._tell()
-    session.body.driver.stopping = True  # type: ignore[misc]
-    session._tell()
-    assert [frame.free for frame in posted] == [True, False]
+def test_nobody_is_set_going_while_driving_ends() -> None:
+    """P5: bodies are closed one by one, here and in children, and what the first had yet to be handed held the others
+    back."""
+    driver = RunDriver(
+        SimpleNamespace(),  # type: ignore[arg-type]
+        SimpleNamespace(token=b"", id=1, name="r"),  # type: ignore[arg-type]
+        SimpleNamespace(),  # type: ignore[arg-type]
+        SimpleNamespace(soon=lambda *_: None),  # type: ignore[arg-type]
+        fresh=False,
+    )
+    told: list[bool] = []
+    driver.drained_elsewhere((1, 2), (), lambda: told.append(driver.free))
+    driver.drained_elsewhere((), (1,), lambda: told.append(driver.free))
+    driver.stop(RuntimeError("a mismatch, say"))
+    driver.drained_elsewhere((), (2,), lambda: told.append(driver.free))
+    assert told == [False, False, False]
 
 
 def test_what_a_body_has_left_behind_says_nothing_in_the_time_of_the_next(ends: Ends) -> None:

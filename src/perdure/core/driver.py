@@ -2,7 +2,7 @@
 
 - D1 nothing is written for the run but through `outbox`, under `token` (P3).
 - D2 `free` is false while some body that the last driver had open still replays, and while a cancellation that user
-  code has seen is not on disk. Nothing new starts meanwhile.
+  code has seen is not on disk, and does not become true once driving ends. Nothing new starts meanwhile.
 - D3 once `_stopping` is set, nothing more is recorded, whatever user code does while it unwinds.
 - D4 `done` is resolved exactly once: with the outcome that is on disk, or with the reason why driving ended.
 - D5 a run is parked only while nothing in it can move but by a recorded deadline (`rest`), and its wake time is not
@@ -534,7 +534,9 @@ class Driver:
 
     def _refresh(self) -> bool:
         was = self.free
-        self.free = not self._undrained and not self._cancellations and not self._draining
+        # While driving ends one body after the other is closed: what those had yet to be handed must not set the
+        # others going.
+        self.free = not (self._undrained or self._cancellations or self._draining or self.stopping)
         if self.free is not was:
             for tell in self.listeners:
                 tell()

@@ -323,7 +323,7 @@ class InnerDriver(Driver):
             self._reported = set(self._undrained)
             self._reports += 1
             self._tell(frames.Undrained(self._reports, sorted(added), sorted(removed)))
-        self.free = self._heard == (self._reports, True) and not self._cancellations
+        self.free = self._heard == (self._reports, True) and not self._cancellations and not self.stopping
         return self.free and not was
 
     def heard(self, frame: frames.Free) -> None:

@@ -140,9 +140,8 @@ class Session:
         self._tell()
 
     def _tell(self) -> None:
-        # Under the driver's lock, so that a later word of it cannot overtake an earlier one. While driving ends, one
-        # child after the other is killed: what those had yet to be handed must not set the others going.
-        self._send(frames.Free(self._report, self._driver.free and not self._driver.stopping))
+        # Under the driver's lock, so that a later word of it cannot overtake an earlier one.
+        self._send(frames.Free(self._report, self._driver.free))
 
     def _send(self, frame: Any) -> None:
         child = self._sending()
