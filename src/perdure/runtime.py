@@ -164,8 +164,8 @@ def processes() -> ProcessPool:
         if _processes is None or _processes_pid != os.getpid():
             from .executors.process import ProcessPool
 
-            # The directory by default is found by the store's path; a temporary one has to be named.
-            place = blobs_at() or (blobs().root if store_path(store.url) is None else "")
+            # The directory by default is found by the store's path; of a store that is no file it has to be named.
+            place = blobs_at() or ("" if not is_postgres(store.url) and store_path(store.url) else blobs().root)
             _processes = ProcessPool(
                 _process_count(), store_id=store.id, store_url=store.url, blobs=place, find=_find_container
             )

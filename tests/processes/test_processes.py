@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.postgres_server import server
 from tests.processes import flows
 
 import perdure
@@ -242,6 +243,11 @@ def test_the_store_is_not_open_in_a_child() -> None:
 def test_files_cross(tmp_path: Path) -> None:
     assert run(flows.passes_files, "inside") == "inside"
     perdure.init(store="memory://")
+    assert run(flows.passes_files, "inside") == "inside"
+
+
+def test_bodies_and_files_cross_with_a_store_on_postgres() -> None:
+    perdure.init(store=server().url())
     assert run(flows.passes_files, "inside") == "inside"
 
 
