@@ -25,6 +25,7 @@
     ├── OutputParseError           what it left does not fit the output's declared type
     ├── ImageNotFoundError         no such image here, and it could not be pulled
     ├── EngineUnavailableError     no container engine, or it does not answer
+    ├── ClusterUnavailableError    no Ray cluster, or it does not answer
     ├── AttemptsLostError          the machine or the engine was lost under one attempt after another
     ├── NonRecoverableError        raised by user code: do not retry
     ├── RemoteError                a recorded exception whose own class cannot be rebuilt here
@@ -43,6 +44,7 @@ __all__ = [
     "AttemptsLostError",
     "BodyDiedError",
     "BranchError",
+    "ClusterUnavailableError",
     "ContainerError",
     "CrashLoopError",
     "EngineUnavailableError",
@@ -183,8 +185,8 @@ class TaskTimeoutError(PerdureError, TimeoutError):
 
 
 class BodyDiedError(PerdureError):
-    """The process that executed a task's body (`executor="process"`) ended before the body did: a segmentation fault,
-    `os._exit`, a kill for want of memory.
+    """The process that executed a task's body (`executor="process"` or `"ray"`) ended before the body did: a
+    segmentation fault, `os._exit`, a kill for want of memory.
 
     Attributes:
         task: the task's full name.
@@ -279,6 +281,10 @@ class ImageNotFoundError(PerdureError):
 
 class EngineUnavailableError(PerdureError):
     """No container engine was found, or the one that is meant does not answer."""
+
+
+class ClusterUnavailableError(PerdureError):
+    """There is no Ray cluster at the address, or it does not answer. The run stays interrupted."""
 
 
 class AttemptsLostError(PerdureError):

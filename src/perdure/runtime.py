@@ -26,6 +26,8 @@ from .store import files_base, is_postgres, open_blobs, open_store, public_url, 
 if TYPE_CHECKING:
     from .containers.engine import ContainerEngine
     from .containers.service import Containers
+    from .core.elsewhere import Elsewhere
+    from .executors.on_ray import RayPool
     from .executors.process import ProcessPool
 
 DEFAULT_STORE = os.path.join(".perdure", "perdure.db")
@@ -45,6 +47,9 @@ _containers: Containers | None = None
 _containers_pid = 0
 _processes: ProcessPool | None = None
 _processes_pid = 0
+_ray: RayPool | None = None
+_ray_pid = 0
+_ray_address: str | None = None
 
 
 def init(
@@ -53,6 +58,7 @@ def init(
     durability: Durability = "power",
     container_engine: str | None = None,
     blobs: str | os.PathLike[str] | None = None,
+    ray_address: str | None = None,
 ) -> None:
     """Choose the store. Without it: `PERDURE_STORE`, else `.perdure/perdure.db` in the current directory.
 
@@ -64,13 +70,17 @@ def init(
             Without it: `PERDURE_CONTAINER_ENGINE`, `DOCKER_HOST`, else whichever is found on this machine.
         blobs: where the content of files lies: a bucket such as `s3://bucket/prefix`, `gs://bucket/prefix` or
             `az://account/container/prefix`, or a directory. Without it: `PERDURE_BLOBS`, else beside the store.
+        ray_address: the Ray cluster for tasks with `executor="ray"`, such as `"ray.example.org:6379"`. Without it:
+            `PERDURE_RAY_ADDRESS`, `RAY_ADDRESS`, else one on this machine, which Ray starts if none runs.
 
     Raises:
-        UsageError: no such kind of store or durability, or a run is being driven by this process.
+        UsageError: no such kind of store or durability, no address, or a run is being driven by this process.
     """
     global _store, _durability, _worker, _container_engine, _containers, _processes, _blobs_at
+    global _ray, _ray_address
     if durability not in ("power", "process"):
         raise UsageError(f"durability must be 'power' or 'process', not {durability!r}")
+    refuse_ray_address(ray_address)
     with _lock:
         if _worker is not None and _pid == os.getpid():
             if _worker.drivers:
@@ -90,6 +100,7 @@ def init(
         _durability = durability
         _container_engine = container_engine
         _blobs_at = os.fspath(blobs) if blobs is not None else None
+        _ray, _ray_address = None, ray_address
 
 
 def store_url() -> str:
@@ -128,7 +139,7 @@ def worker() -> Worker:
             store, liveness = open_store(store_url(), durability=_durability)
             _worker = Worker(store, liveness, DaemonThreads(), lease=_lease(), clock=store.clock)
             _worker.on_end = _run_ended
-            _worker.elsewhere = processes
+            _worker.elsewhere = elsewhere
             _pid = os.getpid()
             found = _worker
         else:
@@ -156,6 +167,45 @@ def exists(url: str) -> bool:
     return path is not None and os.path.exists(path)
 
 
+def elsewhere(executor: str) -> Elsewhere:
+    """What executes bodies in other processes, by the name of the executor."""
+    return on_ray() if executor == "ray" else processes()
+
+
+def on_ray() -> RayPool:
+    """The connection to Ray; made when the first body needs it."""
+    global _ray, _ray_pid
+    store = worker().store
+    with _lock:
+        if _ray is None or _ray_pid != os.getpid():
+            from importlib.util import find_spec
+
+            # Looked for only: it takes seconds to load.
+            if find_spec("ray") is None:
+                raise UsageError("executor=\"ray\" needs ray, which is not installed: pip install 'perdure[ray]'")
+            from .executors.on_ray import RayPool
+
+            address = _ray_address or os.environ.get("PERDURE_RAY_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
+            refuse_ray_address(address)
+            _ray = RayPool(
+                store_id=store.id, store_url=public_url(store.url), blobs=_blobs_elsewhere(store),
+                find=_find_container, address=address,
+            )  # fmt: skip
+            _ray_pid = os.getpid()
+        return _ray
+
+
+def refuse_ray_address(address: str | None) -> None:
+    """Raise `UsageError` for what Ray would take for something else, or try for a long time."""
+    if address in (None, "auto", "local"):
+        return
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    if not host or "://" in host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(
+            f"ray_address must be HOST:PORT of the head of a Ray cluster (its port is 6379 by default), not {address!r}"
+        )
+
+
 def processes() -> ProcessPool:
     """The pool for bodies with `executor="process"`; no process is started before one is needed."""
     global _processes, _processes_pid
@@ -164,13 +214,18 @@ def processes() -> ProcessPool:
         if _processes is None or _processes_pid != os.getpid():
             from .executors.process import ProcessPool
 
-            # The directory by default is found by the store's path; of a store that is no file it has to be named.
-            place = blobs_at() or ("" if not is_postgres(store.url) and store_path(store.url) else blobs().root)
             _processes = ProcessPool(
-                _process_count(), store_id=store.id, store_url=store.url, blobs=place, find=_find_container
-            )
+                _process_count(), store_id=store.id, store_url=store.url, blobs=_blobs_elsewhere(store),
+                find=_find_container,
+            )  # fmt: skip
             _processes_pid = os.getpid()
         return _processes
+
+
+def _blobs_elsewhere(store: Store) -> str:
+    """Where blobs lie, for a process that executes bodies for this one. The directory by default is found by the
+    store's path; of a store that is no file it has to be named."""
+    return blobs_at() or ("" if not is_postgres(store.url) and store_path(store.url) else blobs().root)
 
 
 def _find_container(target: str, module: str, variable: str) -> TaskSpec:

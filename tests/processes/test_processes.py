@@ -275,7 +275,7 @@ def test_nothing_of_it_is_loaded_by_who_has_no_such_task() -> None:
 
 
 def test_an_unknown_executor_is_refused() -> None:
-    with pytest.raises(errors.UsageError, match="'local' or 'process'"):
+    with pytest.raises(errors.UsageError, match="'local', 'process' or 'ray'"):
         perdure.TaskEnvironment(name="x", executor="cloud")  # type: ignore[arg-type]
 
 

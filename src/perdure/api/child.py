@@ -15,15 +15,19 @@ import socket
 import sys
 import threading
 
+import msgspec
+
 from .. import runtime
 from ..core.worker import Worker
 from ..executors import _frames as frames
 from ..executors._inner import (
+    SAME_PLACE,
     Connection,
     CountingThreads,
     InnerDriver,
     InnerStore,
     InnerWriter,
+    Moved,
     failed_to_load,
     flush,
 )
@@ -36,9 +40,9 @@ _NOT_HEARD = frames.Free(-1, False)
 class ChildProcess:
     """See the module text."""
 
-    def __init__(self, channel: frames.Channel, hello: frames.Hello) -> None:
+    def __init__(self, channel: frames.Channel, hello: frames.Hello, moved: Moved) -> None:
         self._channel = channel
-        self._connection = Connection(channel)
+        self._connection = Connection(channel, moved)
         self._work: queue.SimpleQueue[frames.Execute] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._driver: InnerDriver | None = None
@@ -74,7 +78,7 @@ class ChildProcess:
             while True:
                 self._handle(self._channel.receive())
         except frames.Closed:
-            os._exit(0)
+            os._exit(0 if self._connection.moved is SAME_PLACE else frames.HUNG_UP)
         except BaseException:
             logging.getLogger("perdure").exception("a pool process could not understand what it was told")
             os._exit(70)
@@ -83,6 +87,7 @@ class ChildProcess:
         connection = self._connection
         if isinstance(frame, frames.Execute):
             connection.received = 0
+            frame = arrived(frame, connection.moved)
             with self._lock:
                 self._driver = None
                 self._free = _NOT_HEARD
@@ -100,6 +105,13 @@ class ChildProcess:
         connection.received += 1
 
 
+def arrived(work: frames.Execute, moved: Moved) -> frames.Execute:
+    """With files called as they are here."""
+    return msgspec.structs.replace(
+        work, target=moved.inward(work.target), run=work.run._replace(target=moved.inward(work.run.target))
+    )
+
+
 class _NobodyElse:
     """Liveness in a process that claims nothing."""
 
@@ -115,7 +127,8 @@ class _NobodyElse:
 
 
 def main() -> None:
-    """The command: the number of the socket's descriptor, and the pid of the process that started this one."""
+    """The command: the number of the socket's descriptor, and the pid of the process that started this one. On another
+    machine also where the code lies in the process that drives the run, and where here."""
     _end_with(int(sys.argv[2]))
     # Ctrl-C in the terminal reaches the whole group: the process that drives the run decides what becomes of it. Not
     # SIG_IGN, which programs that a body starts would inherit.
@@ -123,18 +136,24 @@ def main() -> None:
     if not faulthandler.is_enabled():
         faulthandler.enable()
     channel = frames.Channel(socket.socket(fileno=int(sys.argv[1])), frames.ToChild)
+    moved = Moved(*sys.argv[3:5]) if len(sys.argv) > 3 else SAME_PLACE
     try:
         hello = channel.receive()
     except frames.Closed:
-        return
+        sys.exit(0 if moved is SAME_PLACE else frames.HUNG_UP)
     assert isinstance(hello, frames.Hello)
-    sys.path[:] = hello.path
+    if moved is SAME_PLACE:
+        sys.path[:] = hello.path
+    else:
+        # What is installed here, and of the driving process's own only the code that was shipped.
+        shipped = [moved.inward(path) for path in hello.path if moved.inward(path) != path or path == moved.here]
+        sys.path[:0] = [path for path in shipped if path not in sys.path]
     sys.argv[:] = hello.argv
     for stream in (sys.stdout, sys.stderr):
         # Whole lines, as other processes write to the same place; and none is lost when this one is killed.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logging.getLogger("perdure").setLevel(hello.log_level)
-    ChildProcess(channel, hello).main()
+    ChildProcess(channel, hello, moved).main()
 
 
 def _end_with(parent: int) -> None:

@@ -13,12 +13,28 @@ from .task import Task, declare
 
 if TYPE_CHECKING:
     from .container import ContainerTask
+    from .resources import Resources
     from .triggers import Triggers
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Executor = Literal["local", "process"]
+Executor = Literal["local", "process", "ray"]
+
+
+def refuse_resources(name: str, executor: str, resources: Any) -> None:
+    """Raise `UsageError` for what would have no effect."""
+    if getattr(resources, "needs", None) is None:
+        raise UsageError(f"environment {name}: resources must be Resources, not {type(resources).__name__}")
+    if executor != "ray":
+        raise UsageError(
+            f'environment {name}: resources=... is for executor="ray", which places bodies by them; nothing would come '
+            f"of it with executor={executor!r}"
+        )
+    if resources.shm is not None:
+        raise UsageError(
+            f"environment {name}: Resources(shm=...) is for containers; a body on Ray has its node's /dev/shm"
+        )
 
 
 class TaskEnvironment:
@@ -30,7 +46,9 @@ class TaskEnvironment:
             the first body of the environment starts, and stay set. Processes of their own get them when they start.
         executor: where bodies run. `"local"`: in this process. `"process"`: in a pool of child processes, as wide as
             the machine has cores (`PERDURE_PROCESSES`), so that they compute at the same time, can be killed when
-            their `timeout` has passed, and take nothing down with them when they crash.
+            their `timeout` has passed, and take nothing down with them when they crash. `"ray"`: in tasks of a Ray
+            cluster (`perdure.init(ray_address=...)`).
+        resources: what each of its bodies needs on a node: with `executor="ray"` only. (A `ContainerTask` has its own.)
         cache: the default for its tasks.
         depends_on: other environments whose tasks its tasks call. Bodies find each other through Python's imports;
             this is for tools that look at the whole.
@@ -45,6 +63,7 @@ class TaskEnvironment:
         cache: CacheRequest = "disable",
         depends_on: Sequence[TaskEnvironment] = (),
         executor: Executor = "local",
+        resources: Resources | None = None,
         description: str | None = None,
     ) -> None:
         if not isinstance(name, str) or not name.strip():
@@ -54,10 +73,13 @@ class TaskEnvironment:
             if not isinstance(key, str) or not isinstance(value, str):
                 found = type(value).__name__
                 raise UsageError(f"environment {name}: env_vars must map str to str; {key!r} maps to {found}")
-        if executor not in ("local", "process"):
-            raise UsageError(f"environment {name}: executor must be 'local' or 'process', not {executor!r}")
+        if executor not in ("local", "process", "ray"):
+            raise UsageError(f"environment {name}: executor must be 'local', 'process' or 'ray', not {executor!r}")
+        if resources is not None:
+            refuse_resources(name, executor, resources)
         self.name = name
         self.executor = executor
+        self.resources = resources
         self.env_vars = dict(env_vars or {})
         self.cache = cache
         self.depends_on = tuple(depends_on)

@@ -222,8 +222,8 @@ def refuse_unfindable(task: str, target: str) -> None:
         return
     why = "is in no file (a notebook or an interactive session)" if not file else "is defined inside a function"
     raise UsageError(
-        f'task {task} has executor="process", but its code {why}, where another process cannot load it. Define it at '
-        'module level in a file, or give its environment executor="local".'
+        f"task {task} executes in another process (executor=...), but its code {why}, where that cannot load it. "
+        'Define it at module level in a file, or give its environment executor="local".'
     )
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from ..containers.life import Build, Secrets
 from ..core.digest import blake2b
@@ -18,7 +19,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a container may use; what is not given is not limited.
+    """What a container may use, or what a body needs on a Ray node; what is not given is not limited.
 
     Args:
         cpu: cores: a number, or millicores as text such as `"500m"`.
@@ -54,6 +55,12 @@ class Resources:
         if isinstance(value, bool) or not 0 < number < 100_000:
             raise UsageError(f"Resources: cpu must be a number of cores above 0, or text such as '500m', not {value!r}")
         return number
+
+    def needs(self) -> Any:
+        """The same for an executor."""
+        from ..executors._frames import Needs  # most programs have none
+
+        return Needs(cpu=self.cores(), memory=size(self.memory, "memory"), gpu=self.gpu)
 
 
 def size(value: int | str | None, what: str) -> int | None:

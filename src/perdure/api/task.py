@@ -68,7 +68,8 @@ class Task(Generic[P, R]):
             cache_key=cache_key(cache, fn, self.name),
             target=lambda: target(fn),
             env_vars=environment.env_vars,
-            process=environment.executor == "process",
+            executor=environment.executor,
+            resources=None if environment.resources is None else environment.resources.needs(),
         )
         if triggers:
             from .triggers import rules_of  # most tasks have none

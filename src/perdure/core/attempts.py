@@ -232,7 +232,7 @@ def _stand_in() -> type[Body]:
 def _elsewhere(body: Any, spec: TaskSpec, *rest: Any, recorded: bool) -> Any:
     make = body.driver.worker.elsewhere
     assert make is not None
-    return make().execution(body, spec, *rest, recorded=recorded)
+    return make(spec.executor).execution(body, spec, *rest, recorded=recorded)
 
 
 def _failure_of(error: BaseException) -> Failure | None:

@@ -78,8 +78,8 @@ class Function:
 
 
 class AttemptLost(Exception):
-    """The machine, the engine or the node under a detached attempt is gone, and the attempt with it. Another attempt
-    is made that is not charged to the task's retries."""
+    """The machine, the engine or the node under an attempt is gone, and the attempt with it. Another attempt is made
+    that is not charged to the task's retries."""
 
 
 @dataclass(eq=False, slots=True)
@@ -94,9 +94,16 @@ class TaskSpec(Function):
     target: Callable[[], str] = field(default=lambda: "")
     """Where the code is, as `NewRun.target` says it."""
     env_vars: dict[str, str] = field(default_factory=dict)
-    process: bool = False
-    """Whether its body executes in a process of its own (`elsewhere`)."""
+    executor: str = "local"
+    """Where its body executes: in this process, or in that kind of other one (`elsewhere`)."""
+    resources: Any = None
+    """What its body needs where it executes, as the executor understands it."""
     dispose: Callable[[Detached], None] | None = None
     """Set for a task whose attempts run outside of this process and outlive it. Its function is called with a
     `Detached` in front of its arguments. `dispose` is told, from any thread, when the outcome of an attempt is on
     disk, or its cancellation: whatever is left of it may, and must, go."""
+
+    @property
+    def process(self) -> bool:
+        """Whether its body executes in another process."""
+        return self.executor != "local"

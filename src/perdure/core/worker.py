@@ -81,8 +81,8 @@ class Worker:
         self._lazy_armed = False
         self._beating = False
         self._closed = threading.Event()
-        self.elsewhere: Callable[[], Elsewhere] | None = None
-        """What executes bodies in other processes, made on first use."""
+        self.elsewhere: Callable[[str], Elsewhere] | None = None
+        """What executes bodies in other processes, by the name of the executor; made on first use."""
         self.doubt = False
         """The store has failed, so a run may be claimed by this worker and yet be driven by nobody."""
         self._complaint = ""

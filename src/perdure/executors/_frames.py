@@ -135,6 +135,16 @@ class Retries(_Frame):
     backoff: tuple[float, float, float, float] | None
 
 
+class Needs(msgspec.Struct, frozen=True, array_like=True):
+    """What a body needs of the machine on which it executes."""
+
+    cpu: float | None = None
+    """Cores."""
+    memory: int | None = None
+    """Bytes."""
+    gpu: int = 0
+
+
 class Call(_Frame):
     """Asks to carry out a task that cannot execute in the child. The answer is a `Final`."""
 
@@ -153,6 +163,8 @@ class Call(_Frame):
     retries: Retries
     timeout: float | None
     env_vars: dict[str, str]
+    executor: str
+    resources: Needs | None
 
 
 class Cancel(_Frame):
@@ -230,6 +242,9 @@ ToParent = (
 
 AT_ONCE = 16 * 1024
 """Bytes that a socket whose buffer has room takes without waiting: it has room when three quarters of it are free."""
+
+HUNG_UP = 129
+"""What a process on another machine ends with when its connection is gone; as a shell tells of SIGHUP."""
 
 _LENGTH = struct.Struct("!Q")
 _encoder = msgspec.msgpack.Encoder()
@@ -329,6 +344,13 @@ class Channel:
         # What it had sent before it ended comes first.
         if self._number not in ready:
             raise Closed("the other process has ended")
+
+    def hang_up(self) -> None:
+        """Nothing is sent or received any more, at either end. From any thread, unlike `close`."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is gone already
 
     def close(self) -> None:
         """Close this end; the other one finds that out."""

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -47,6 +47,28 @@ REPEAT_SECONDS = 0.25
 """How often it says that it is quiet while it is held back."""
 
 
+class Moved(NamedTuple):
+    """Where the driving process's files lie on this machine."""
+
+    root: str
+    here: str
+
+    def inward(self, path: str) -> str:
+        """A path, or a target, of the driving process as it is called here."""
+        return self.here + path[len(self.root) :] if _is_under(path, self.root) else path
+
+    def outward(self, path: str) -> str:
+        """One of this machine as it is called there."""
+        return self.root + path[len(self.here) :] if _is_under(path, self.here) else path
+
+
+def _is_under(path: str, folder: str) -> bool:
+    return bool(folder) and (path == folder or path.startswith(os.path.join(folder, "")))
+
+
+SAME_PLACE = Moved("", "")
+
+
 class Connection:
     """The child's end of the socket: questions and their answers. From any thread.
 
@@ -54,8 +76,9 @@ class Connection:
     say anything in the time of the next (`turn`).
     """
 
-    def __init__(self, channel: frames.Channel) -> None:
+    def __init__(self, channel: frames.Channel, moved: Moved = SAME_PLACE) -> None:
         self._channel = channel
+        self.moved = moved
         self._tickets = itertools.count(1)
         self._asked: dict[int, Future[msgspec.Raw]] = {}
         self._turns = threading.Lock()
@@ -147,8 +170,8 @@ class InnerStore:
         if name.startswith("_"):
             raise AttributeError(name)
         raise UsageError(
-            'the store cannot be used in the body of a task with executor="process": only the process that drives the '
-            "run has it open. Look at runs from outside of it."
+            "the store cannot be used in the body of a task that executes in another process (executor=...): only the "
+            "process that drives the run has it open. Look at runs from outside of it."
         )
 
 
@@ -404,7 +427,7 @@ class Delegating:
         self, spec: TaskSpec, action: Action, inputs: bytes, *, parent: Body, floor: int, recorded: bool
     ) -> Generator[Any, Any, Final]:
         """See `Outer`."""
-        make = _call(spec, action, inputs, floor, recorded, _within(parent))
+        make = _call(spec, action, inputs, floor, recorded, _within(parent), self._connection.moved)
         if not recorded:
             # Its row goes before any that the outer process writes for it.
             yield Durable(parent)
@@ -500,7 +523,7 @@ def _within(body: Body) -> list[int]:
 
 
 def _call(
-    spec: TaskSpec, action: Action, inputs: bytes, floor: int, recorded: bool, within: list[int]
+    spec: TaskSpec, action: Action, inputs: bytes, floor: int, recorded: bool, within: list[int], moved: Moved
 ) -> Callable[[int], frames.Call]:
     target, module, variable = spec.target(), spec.fn.__module__, ""
     if not spec.process:
@@ -516,12 +539,14 @@ def _call(
         recorded=recorded,
         within=within,
         name=spec.name,
-        target=target,
+        target=moved.outward(target),
         module=module,
         variable=variable,
         retries=frames.Retries(spec.retries.count, pauses),
         timeout=spec.timeout,
         env_vars=spec.env_vars,
+        executor=spec.executor,
+        resources=spec.resources,
     )
 
 
@@ -537,7 +562,7 @@ def _whereabouts(spec: TaskSpec) -> tuple[str, str, str]:
                 return f"{os.path.abspath(file)}::", str(getattr(module, "__name__", "")), name
     raise UsageError(
         f"container task {spec.name} is no variable of a module: made, or overridden, inside a function, it cannot be "
-        'found by the process that runs containers for a body with executor="process". Give it a name at module level.'
+        "found by the process that runs containers for a body in another one. Give it a name at module level."
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from signal import Signals
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.attempts import Final, attempts
 from ..core.calls import run_async
@@ -21,7 +21,7 @@ from ..core.clock import seconds
 from ..core.elsewhere import Between, Failure, Report, StandIn, failed_elsewhere
 from ..core.model import Action, ActionState, CachePut, Kind, Result
 from ..core.scope import THREAD
-from ..core.spec import Backoff, RetryStrategy, TaskSpec
+from ..core.spec import AttemptLost, Backoff, RetryStrategy, TaskSpec
 from ..core.values import decode_error, encode_error
 from ..core.writer import Foreign, Mark
 from ..errors import BodyDiedError, PerdureError, RunStopped, StoreError, TaskTimeoutError, UsageError
@@ -29,7 +29,20 @@ from . import _frames as frames
 from ._tracebacks import frames_of, with_frames
 
 if TYPE_CHECKING:
-    from .process import Child, ProcessPool
+    from ._places import Places
+
+
+class Child(Protocol):
+    """The process that executes a session's body."""
+
+    channel: frames.Channel
+
+    def kill(self) -> None:
+        """End it at once; from any thread."""
+
+    def keep(self) -> None:
+        """Its body has ended well, and it may be given another."""
+
 
 log = logging.getLogger("perdure")
 
@@ -39,7 +52,7 @@ class Session:
 
     def __init__(
         self,
-        pool: ProcessPool,
+        pool: Places,
         body: StandIn,
         spec: TaskSpec,
         action: Action,
@@ -203,6 +216,17 @@ class Session:
         if self._leave(kill=False):
             self.body.close()
             self._future.set_result((Result.ERROR, self._death(code)))
+
+    def lost(self, why: str) -> None:
+        """The machine under the child is gone, which is none of the body's doing."""
+        if self._leave(kill=False):
+            self.body.close()
+            self._future.set_result((Result.ERROR, AttemptLost(why)))
+
+    def suspend(self, why: PerdureError) -> None:
+        """There is nothing where it could execute: the run stays as it is, interrupted."""
+        if not self.over:
+            self._driver.stop(why)
 
     def failed(self, error: Exception) -> None:
         """No child could be started."""
@@ -438,5 +462,6 @@ def _spec_of(call: frames.Call) -> TaskSpec:
         timeout=call.timeout,
         target=lambda: call.target,
         env_vars=call.env_vars,
-        process=True,
+        executor=call.executor,
+        resources=call.resources,
     )

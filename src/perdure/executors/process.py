@@ -6,8 +6,7 @@ over its socket through the process that drives the run (`_session`; `core.elsew
 
 - C1 a child ends when this process does, however that ends: its socket is closed then, and on Linux the kernel kills
   it. Until it has ended, nothing that it does is recorded: only this process writes.
-- C2 at most `width` children are at work, not counting those that wait for something durable, which hold no place. So
-  tasks that are nested deeper than the pool is wide do not deadlock.
+- C2 at most `width` children are at work, not counting those that wait for something durable (`_places`).
 - C3 a child executes one body at a time (with all that it calls in the same process), and is then used again for one
   that wants the same environment variables and directory. One whose body has left threads at work is not.
 """
@@ -21,15 +20,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple
 
-from ..core.elsewhere import StandIn
-from ..core.model import Action
-from ..core.spec import TaskSpec
 from ..errors import PerdureError
 from . import _frames as frames
+from ._places import Find, Places
 from ._session import Session
 
 log = logging.getLogger("perdure")
@@ -40,9 +35,6 @@ IDLE_SECONDS = 30.0
 CLOSED_SECONDS = 5.0
 """How long a child may live on that cannot be talked to any more."""
 
-Find = Callable[[str, str, str], TaskSpec]
-"""A task by its target, the name of its module and that of its variable."""
-
 
 class Surroundings(NamedTuple):
     """What a child is started with and cannot change later."""
@@ -51,81 +43,26 @@ class Surroundings(NamedTuple):
     directory: str
 
 
-class ProcessPool:
-    """See the module text. Implements `core.elsewhere.Elsewhere`."""
+class ProcessPool(Places):
+    """See the module text."""
 
     def __init__(
         self, width: int, *, store_id: str, store_url: str, blobs: str, find: Find, idle_seconds: float = IDLE_SECONDS
     ) -> None:
-        self.width = width
+        super().__init__(width, find)
         self.idle_seconds = idle_seconds
-        self.find = find
         self._store = (store_id, store_url, blobs)
-        self._wake = threading.Condition()
-        self._queue: deque[Session] = deque()
         self._idle: list[Child] = []
-        self._working = 0
-        self._started = False
         self._closed = False
 
-    def execution(
-        self, body: StandIn, spec: TaskSpec, action: Action, inputs: bytes, attempt: int, floor: int, *, recorded: bool
-    ) -> Session:
-        """See `Elsewhere`."""
-        return Session(self, body, spec, action, inputs, attempt, floor, recorded)
-
-    # -- places ------------------------------------------------------------------------------------------------
-
-    def submit(self, session: Session) -> None:
-        """Find a place and a child for it, in turn."""
-        with self._wake:
-            self._queue.append(session)
-            if not self._started:
-                self._started = True
-                # One thread for as long as the process lives: Linux kills a child when the *thread* that started it
-                # ends.
-                threading.Thread(target=self._staff, name="perdure-processes", daemon=True).start()
-            self._wake.notify()
-
-    def left(self, session: Session) -> None:
-        """It is over, or gave up waiting for its turn."""
-        with self._wake:
-            if session in self._queue:
-                self._queue.remove(session)
-            self._free(session)
-
-    def waits(self, session: Session, waits: bool) -> None:
-        """Whether its child has nothing to do but to wait. One that goes on does not queue for a place again."""
-        with self._wake:
-            if waits:
-                self._free(session)
-            elif not session.place and not session.over:
-                session.place = True
-                self._working += 1
-
-    def _free(self, session: Session) -> None:
-        # Called with the lock held.
-        if session.place:
-            session.place = False
-            self._working -= 1
-            self._wake.notify()
-
-    def _staff(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._queue and self._working < self.width):
-                    self._wake.wait()
-                session = self._queue.popleft()
-                session.place = True
-                self._working += 1
-            try:
-                child = self._child_for(Surroundings({**os.environ, **session.spec.env_vars}, os.getcwd()))
-            except Exception as error:
-                session.failed(
-                    PerdureError(f"no process could be started for the body of {session.spec.name}: {error}")
-                )
-            else:
-                child.sessions.put(session)
+    def give(self, session: Session) -> None:
+        """See `Places`."""
+        try:
+            child = self._child_for(Surroundings({**os.environ, **session.spec.env_vars}, os.getcwd()))
+        except Exception as error:
+            session.failed(PerdureError(f"no process could be started for the body of {session.spec.name}: {error}"))
+        else:
+            child.sessions.put(session)
 
     def _child_for(self, wanted: Surroundings) -> Child:
         with self._wake:
@@ -139,23 +76,7 @@ class ProcessPool:
         return child
 
     def _hello(self) -> frames.Hello:
-        store_id, store_url, blobs = self._store
-        return frames.Hello(
-            path=list(sys.path),
-            argv=list(sys.argv),
-            store_id=store_id,
-            store_url=store_url,
-            blobs=blobs,
-            log_level=log.getEffectiveLevel(),
-        )
-
-    def again(self, session: Session) -> None:
-        """Its child had died before it was asked for anything."""
-        with self._wake:
-            self._free(session)
-            if not session.over:
-                self._queue.appendleft(session)
-                self._wake.notify()
+        return hello(*self._store)
 
     # -- children without work ---------------------------------------------------------------------------------
 
@@ -184,6 +105,18 @@ class ProcessPool:
             idle, self._idle = self._idle, []
         for child in idle:
             child.sessions.put(None)
+
+
+def hello(store_id: str, store_url: str, blobs: str) -> frames.Hello:
+    """What this process tells one that executes bodies for it."""
+    return frames.Hello(
+        path=list(sys.path),
+        argv=list(sys.argv),
+        store_id=store_id,
+        store_url=store_url,
+        blobs=blobs,
+        log_level=log.getEffectiveLevel(),
+    )
 
 
 class Child:

@@ -1,0 +1,480 @@
+"""Bodies of tasks with `executor="ray"`: each attempt is a Ray task, in a process that speaks to the run's driver.
+
+The Ray task (`_ray_node`) starts the same program as the pool of child processes does (`perdure.api.child`), in a
+process of its own beside Ray's worker, connected over TCP. So what has to hold between the two processes is what
+`core.elsewhere` says, and on top of that:
+
+- N1 only the process that drives the run writes. When it dies its connections break, and what executes for it ends; a
+  node that is cut off may go on for some seconds, and reaches nothing.
+- N2 Ray never tries again by itself. A body whose process ends has failed (`BodyDiedError`); where the node, Ray's own
+  worker or the connection is lost, the attempt is lost (`AttemptLost`) and another is made that costs no retry.
+- N3 whoever connects has to know a token that only the Ray task was given.
+- N4 the code's root is shipped as Ray's `working_dir`; files are called by their paths in the driving process, and
+  found under the node's copy (`_inner.Moved`). Other code than the driving process has is not executed.
+- N5 where there is no cluster no attempt fails: the run stays interrupted, and can be continued.
+
+What ends a body that is not wanted any more depends on how far it has come. Before its process has connected, the
+thread that waits for that sees it (`RayBody._await_process`) and has Ray cancel the task, queued or not; a process that
+connects afterwards is not expected (N3) and is hung up on. From then on `RayBody.kill` does both: it hangs up, at which
+the process ends, and has Ray kill the worker, at which the kernel kills a process that does not look.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ..core.clock import seconds
+from ..core.source import code_root
+from ..errors import ClusterUnavailableError, PerdureError, UsageError
+from . import _frames as frames
+from . import _ray_node
+from ._places import Find, Places
+from ._ray_node import what_runs
+from ._session import Session
+from .process import hello
+
+log = logging.getLogger("perdure")
+
+WIDTH: Final = 512
+"""Bodies that are with Ray at once: at work, or waiting there for their resources."""
+LOOK: Final = 0.25
+"""How often, in seconds, who waits looks whether it still has to."""
+ANSWERING: Final = 5.0
+"""Seconds for whatever listens at the cluster's address to answer."""
+CONNECTING: Final = 60.0
+"""Seconds for the connection to a cluster, which may have to be started."""
+CALLING: Final = 30.0
+"""Seconds for a process that has connected to say who it is."""
+ENDING: Final = 30.0
+"""Seconds for Ray to tell how a task has ended whose connection is gone."""
+LEAVING: Final = 5.0
+"""Seconds for a process to end whose body has ended."""
+LACKING: Final = 2.0
+"""Seconds after which it is said that no node has what a body needs."""
+LONG: Final = 30.0
+"""Seconds after which it is said that a body waits for a place."""
+EXCLUDES: Final = (
+    ".perdure", ".git", ".venv", "venv", "node_modules", "**/__pycache__", ".mypy_cache", ".pytest_cache",
+    ".ruff_cache",
+)  # fmt: skip
+
+
+class RayPool(Places):
+    """See the module text."""
+
+    def __init__(self, *, store_id: str, store_url: str, blobs: str, find: Find, address: str | None) -> None:
+        super().__init__(WIDTH, find)
+        self.address = address
+        self.hello = hello(store_id, store_url, blobs)
+
+    def give(self, session: Session) -> None:
+        """See `Places`."""
+        threading.Thread(target=self._serve, args=(session,), name="perdure-ray-body", daemon=True).start()
+
+    def _serve(self, session: Session) -> None:
+        name = session.spec.name
+        try:
+            RayBody(self, session).main()
+        except ClusterUnavailableError as error:
+            session.suspend(error)
+        except PerdureError as error:
+            session.failed(error)
+        except Exception as error:
+            log.debug("the conversation with a process on a Ray node broke off", exc_info=True)
+            session.failed(PerdureError(f"the body of {name} could not be executed on Ray: {one_line(error)}"))
+
+
+# -- the cluster -------------------------------------------------------------------------------------------------------
+
+
+class Connected(NamedTuple):
+    """What comes with a connection to a cluster."""
+
+    task: Any
+    listener: Listener
+    root: str | None
+    """The directory that was shipped; `None` where the program has connected to Ray by itself."""
+
+
+class Cluster:
+    """This process's connection to a cluster. Ray has one at a time, whatever store is used."""
+
+    def __init__(self, address: str | None, root: str) -> None:
+        self.connected: Future[Connected] = Future()
+        self._address = address
+        self._root = root
+        threading.Thread(target=self._main, name="perdure-ray", daemon=True).start()
+
+    def _main(self) -> None:
+        try:
+            self.connected.set_result(self._connect())
+        except BaseException as error:
+            self.connected.set_exception(error)
+            return
+        # As long as the process lives: where Ray has started the cluster itself, Linux kills that when the *thread*
+        # ends which did so (PR_SET_PDEATHSIG).
+        threading.Event().wait()
+
+    def _connect(self) -> Connected:
+        if self._address in (None, "local"):
+            # Nobody has asked for one that reports to its makers.
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        root = None
+        if not ray.is_initialized():
+            address, root = self._address, self._root
+            if address not in (None, "auto", "local"):
+                refuse_silent(address)
+            try:
+                ray.init(
+                    address=address, runtime_env={"working_dir": root, "excludes": list(EXCLUDES)},
+                    logging_level=logging.ERROR, include_dashboard=False,
+                )  # fmt: skip
+            except Exception as error:
+                said = " ".join(str(error).split())[:500]
+                raise ClusterUnavailableError(f"no connection to Ray at {address or 'this machine'}: {said}") from error
+        # Without a requirement that perdure is installed there: it tells where that is not so.
+        ray.cloudpickle.register_pickle_by_value(_ray_node)  # type: ignore[no-untyped-call]
+        task = ray.remote(max_retries=0)(_ray_node.on_node)
+        return Connected(task, Listener(str(ray.util.get_node_ip_address())), root)  # type: ignore[no-untyped-call]
+
+    def is_over(self) -> bool:
+        """Whether it came to nothing, or the program has disconnected Ray."""
+        if not self.connected.done():
+            return False
+        import ray
+
+        return self.connected.exception() is not None or not ray.is_initialized()
+
+    def refuse(self, address: str | None, root: str, name: str) -> None:
+        """Raise `UsageError` for a body whose cluster, or whose code, is another one."""
+        if self.connected.done() and self.connected.result().root is None:
+            return
+        if address != self._address:
+            raise UsageError(
+                f"this process is connected to Ray at {self._address or 'this machine'}, not {address or 'here'}: "
+                "call ray.shutdown() before perdure.init(ray_address=...)"
+            )
+        if root != self._root:
+            raise UsageError(
+                f"the code of {name} lies in {root}, but {self._root} was given to Ray's nodes: call "
+                "ray.init(runtime_env={'working_dir': ...}) with a directory that holds both before the run starts"
+            )
+
+
+_lock = threading.Lock()
+_cluster: Cluster | None = None
+
+
+def cluster(address: str | None, root: str, name: str) -> Cluster:
+    """This process's; begins to connect if it is not connected yet.
+
+    Raises:
+        UsageError: it is connected to another cluster, or has given other code to it.
+    """
+    global _cluster
+    with _lock:
+        if _cluster is None or _cluster.is_over():
+            _cluster = Cluster(address, root)
+        _cluster.refuse(address, root, name)
+        return _cluster
+
+
+def refuse_silent(address: str) -> None:
+    """Raise where no cluster answers: Ray itself would try for a quarter of an hour.
+
+    Raises:
+        ClusterUnavailableError: nothing answers there, or something else than gRPC.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWERING) as connection:
+            # What a client of HTTP/2 begins with, and an empty SETTINGS frame, with which a server begins, too.
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+            answer = connection.recv(9)
+    except OSError as error:
+        raise ClusterUnavailableError(f"no Ray cluster answers at {address}: {error}") from None
+    if answer[3:4] != b"\x04":
+        raise ClusterUnavailableError(f"what answers at {address} is no Ray cluster")
+
+
+class Greeting(msgspec.Struct):
+    """The first line from a node."""
+
+    token: str
+    runs: str
+    digest: str
+    """Of the body's file; empty where it is not there."""
+
+
+class Listener:
+    """Where processes on Ray's nodes connect to."""
+
+    def __init__(self, ip: str) -> None:
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        self._socket = socket.create_server((ip, 0), family=family, backlog=512)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        self._lock = threading.Lock()
+        self._expected: dict[str, Future[tuple[socket.socket, Greeting]]] = {}
+        threading.Thread(target=self._accept, name="perdure-ray-listener", daemon=True).start()
+
+    def expect(self, token: str) -> Future[tuple[socket.socket, Greeting]]:
+        """Where the process with that token will be."""
+        future: Future[tuple[socket.socket, Greeting]] = Future()
+        with self._lock:
+            self._expected[token] = future
+        return future
+
+    def forget(self, token: str) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            future = self._expected.pop(token, None)
+        if future is not None:
+            future.cancel()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except OSError:
+                log.exception("a process on a Ray node could not be let in")
+                threading.Event().wait(LOOK)  # too many open files, say
+                continue
+            threading.Thread(target=self._greet, args=(sock,), name="perdure-ray-greeting", daemon=True).start()
+
+    def _greet(self, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(CALLING)
+            line = b""
+            while not line.endswith(b"\n"):
+                data = sock.recv(1)
+                if not data or len(line) > 4096:
+                    raise ValueError
+                line += data
+            greeting = msgspec.json.decode(line, type=Greeting)
+            sock.settimeout(None)
+            keep_alive(sock)
+            with self._lock:
+                self._expected.pop(greeting.token).set_result((sock, greeting))
+        except (OSError, ValueError, KeyError):
+            sock.close()  # a stranger, or one that came too late
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Notice within half a minute that the machine at the other end is gone."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+# -- one body ----------------------------------------------------------------------------------------------------------
+
+
+class RayBody:
+    """One body with Ray; the thread that talks to its process."""
+
+    channel: frames.Channel
+
+    def __init__(self, pool: RayPool, session: Session) -> None:
+        self._pool = pool
+        self._session = session
+        self._file = session.spec.target().partition("::")[0]
+        self._root = code_root(self._file)
+        self._killed = threading.Event()
+
+    def main(self) -> None:
+        """Until the body has ended.
+
+        Raises:
+            ClusterUnavailableError: there is no cluster.
+            UsageError: this process has another one, or the node runs something else.
+        """
+        found = self._await_cluster()
+        if found is None:
+            return
+        arrived = self._await_process(found)
+        if arrived is None:
+            return
+        sock, greeting = arrived
+        self.channel = frames.Channel(sock, frames.ToParent)
+        try:
+            self._refuse(greeting, found)
+            self.channel.send(self._pool.hello)
+            self._converse()
+        finally:
+            self.channel.close()
+
+    def _await_cluster(self) -> Connected | None:
+        found = cluster(self._pool.address, self._root, self._session.spec.name)
+        until = seconds() + CONNECTING
+        while not self._session.over:
+            if wait([found.connected], LOOK).done:
+                return found.connected.result()
+            if seconds() > until:
+                at = self._pool.address or "this machine"
+                raise ClusterUnavailableError(f"there was no connection to Ray at {at} within {CONNECTING:.0f} s")
+        return None
+
+    def _await_process(self, found: Connected) -> tuple[socket.socket, Greeting] | None:
+        token = secrets.token_hex(16)
+        connected = found.listener.expect(token)
+        try:
+            self._begin(found, token)
+            mentions = [(LACKING, self._mention_lack), (LONG, self._mention)]
+            begun = seconds()
+            either: list[Future[Any]] = [connected, self._ended]
+            while not any(future.done() for future in either):
+                wait(either, LOOK, FIRST_COMPLETED)
+                if self._session.over:
+                    self.kill()
+                    return None
+                if mentions and seconds() - begun > mentions[0][0]:
+                    mentions.pop(0)[1]()
+        finally:
+            found.listener.forget(token)
+        if connected.cancelled():
+            self._tell_end()
+            return None
+        return connected.result()
+
+    def _begin(self, found: Connected, token: str) -> None:
+        spec = self._session.spec
+        options: dict[str, Any] = {"name": f"{spec.name} ({self._session.body.driver.run.name})"}
+        needs = self._needs()
+        for name, option in (("CPU", "num_cpus"), ("memory", "memory"), ("GPU", "num_gpus")):
+            if name in needs:
+                options[option] = needs[name]
+        self._ref = found.task.options(**options).remote(
+            found.listener.address, what_runs(), token, self._root, os.path.relpath(self._file, self._root),
+            spec.env_vars,
+        )  # fmt: skip
+        self._ended: Future[int] = self._ref.future()
+
+    def _needs(self) -> dict[str, float]:
+        """As Ray names them."""
+        needs: frames.Needs = self._session.spec.resources or frames.Needs()
+        found = {"CPU": 1 if needs.cpu is None else needs.cpu, "memory": needs.memory, "GPU": needs.gpu}
+        return {name: value for name, value in found.items() if value}
+
+    def _mention_lack(self) -> None:
+        import ray
+
+        needs = self._needs()
+        try:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        except Exception:
+            return  # a cluster that does not answer just now; the body goes on waiting
+        if not any(all(node.get(name, 0) >= value for name, value in needs.items()) for node in nodes):
+            log.warning("%s waits: no node of the Ray cluster has %s", self._session.spec.name, in_words(needs))
+
+    def _mention(self) -> None:
+        log.warning("%s waits for Ray to find it a place with %s", self._session.spec.name, in_words(self._needs()))
+
+    def _refuse(self, greeting: Greeting, found: Connected) -> None:
+        if greeting.runs != what_runs():
+            raise UsageError(f"Ray's node runs {greeting.runs}, this process {what_runs()}: install the same on both")
+        advice = "leave the connection to perdure (init(ray_address=...)), which ships it, or ship it yourself: "
+        advice += "ray.init(runtime_env={'working_dir': ...})"
+        if not greeting.digest:
+            raise UsageError(f"{self._file} is not on Ray's node: {advice}")
+        # What was shipped at first stays what this process has loaded, even if the file was edited since.
+        if found.root is None and greeting.digest != _digest(self._file):
+            raise UsageError(f"{self._file} is another one on Ray's node: {advice}")
+
+    def _converse(self) -> None:
+        session = self._session
+        try:
+            if not session.assigned(self):
+                self.kill()
+                return
+            while not session.handle(self.channel.receive(session.seconds_left())):
+                pass
+        except TimeoutError:
+            session.timed_out()
+            return
+        except frames.Closed:
+            if not self._killed.is_set():
+                self._tell_end()
+            return
+        except BaseException as error:
+            log.exception("what a process on a Ray node has sent could not be handled")
+            self.kill()
+            session.failed(PerdureError(f"a process on a Ray node could not be understood: {error}"))
+            return
+        # It ends when it is hung up on, unless the body has left something behind that does not let go of it.
+        self.channel.hang_up()
+        if not wait([self._ended], LEAVING).done:
+            self.kill()
+
+    def _tell_end(self) -> None:
+        """Its process has ended before the body, or the connection to it is gone: what Ray knows of it."""
+        from ray import exceptions
+
+        name, session = self._session.spec.name, self._session
+        if not wait([self._ended], ENDING).done:
+            self.kill()
+            session.lost("its connection is gone, and Ray does not know why")
+            return
+        error = self._ended.exception()
+        if error is None:
+            code = self._ended.result()
+            if code == frames.HUNG_UP:
+                session.lost("the connection to its process broke")
+            else:
+                session.died(code)
+        elif isinstance(error, exceptions.OutOfMemoryError):
+            session.died(-9)
+        elif isinstance(error, (exceptions.RayTaskError, exceptions.RuntimeEnvSetupError)):
+            session.failed(PerdureError(f"the body of {name} could not be started on its node: {one_line(error)}"))
+        else:
+            session.lost(f"Ray has lost it, {type(error).__name__}: {one_line(error)}")
+
+    def kill(self) -> None:
+        """End its process, wherever it is; from any thread."""
+        import ray
+
+        if self._killed.is_set():
+            return
+        self._killed.set()
+        try:
+            ray.cancel(self._ref, force=True)
+        except Exception:
+            # Not connected any more: then its process has lost its worker.
+            log.debug("a Ray task could not be cancelled", exc_info=True)
+        if hasattr(self, "channel"):
+            self.channel.hang_up()
+
+    def keep(self) -> None:
+        """Ray has processes of its own to use again."""
+
+
+def in_words(needs: dict[str, float]) -> str:
+    """Such as `2 cores, 4 GiB of memory`."""
+    words = {"CPU": "cores", "GPU": "GPUs"}
+    return ", ".join(
+        f"{value / 2**30:g} GiB of memory" if name == "memory" else f"{value:g} {words[name]}"
+        for name, value in needs.items()
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """What Ray says at length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+def _digest(file: str) -> str:
+    with open(file, "rb") as stream:
+        return blake2b(stream.read()).hexdigest()
