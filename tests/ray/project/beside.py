@@ -1,0 +1,3 @@
+"""A module beside the tasks' file, which a node gets with it."""
+
+WORD = "shipped"

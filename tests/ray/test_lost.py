@@ -1,0 +1,116 @@
+"""P1, P2, P3 with `executor="ray"`: the process that drives is killed, aborted or interrupted; a node is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import remote_flows as flows
+from tests.processes.test_killed import Project, until
+from tests.processes.test_processes import gone
+from tests.ray.cluster import pids
+from tests.ray.conftest import PROJECT, Cluster
+
+import perdure
+
+pytestmark = pytest.mark.usefixtures("store")
+
+marks = flows.marks
+
+
+@pytest.fixture
+def project(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    monkeypatch.setenv("PERDURE_RAY_ADDRESS", cluster.address)
+    found = Project(tmp_path)
+    found.script = PROJECT / "remote_flows.py"
+    yield found
+    for process in found.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)
+
+
+def test_a_killed_driver_leaves_nobody_and_the_next_one_carries_on(project: Project) -> None:
+    a, b = project.path + ".a", project.path + ".b"
+    project.start("two_lines", project.path, 0.2)
+    until(lambda: marks(a) and marks(b) and len(marks(a)) + len(marks(b)) >= 5, 40)
+    project.kill()
+    assert all(gone(pid) for pid in project.pids(a, b))
+    before = {path: len(marks(path)) for path in (a, b)}
+    connection = sqlite3.connect(project.store)
+    [[recorded]] = connection.execute("SELECT count(*) FROM entries WHERE name = 'note'")
+    connection.close()
+    assert project.end("two_lines", project.path, 0.2) == str([list(range(6))] * 2)
+    # What was not recorded runs again, at most one step of each line, and nothing else does.
+    again = {path: len(marks(path)) - before[path] for path in (a, b)}
+    assert sum(again.values()) == 12 - recorded
+    assert all(before[path] + again[path] <= 7 for path in (a, b))
+
+
+def test_a_run_that_was_aborted_has_nobody_left_and_records_nothing_more(project: Project) -> None:
+    process = project.start("steps", project.path, 1000, 0.05)
+    until(lambda: len(marks(project.path)) >= 3, 40)
+    command = [sys.executable, "-m", "perdure", "abort", "r"]
+    subprocess.run(command, check=True, cwd=project.directory, env={**os.environ, "PERDURE_STORE": str(project.store)})
+    recorded = project.recorded()
+    assert "RunAbortedError" in process.communicate(timeout=20)[1]
+    assert project.recorded() == recorded
+    assert all(gone(pid) for pid in project.pids(project.path))
+
+
+def test_ctrl_c_ends_what_runs_on_the_nodes_without_a_word_too_many(project: Project) -> None:
+    process = project.start("steps", project.path, 1000, 0.05)
+    until(lambda: len(marks(project.path)) >= 3, 40)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=20)[1]
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert err.count("Traceback") == 1
+    assert all(gone(pid) for pid in project.pids(project.path))
+
+
+def test_a_cluster_of_its_own_lives_as_long_as_the_process_and_no_longer(
+    project: Project, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that serves the first body ends, and Linux kills what a thread has started that ends."""
+    monkeypatch.setenv("PERDURE_RAY_ADDRESS", "local")
+    directory = cluster.directory / "own"
+    directory.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(directory))
+    process = project.start("one_after_the_other", 2)
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("[0, 2]\n", "")
+    until(lambda: not pids(str(directory)))
+
+
+def test_a_lost_node_costs_no_retry(cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = str(tmp_path / "marks")
+    nodes = {name: cluster.add(name, num_cpus=5) for name in ("one", "other")}
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(perdure.run(flows.until_told, path).result), daemon=True)
+    thread.start()
+    until(lambda: len(marks(path)) == 2, 40)
+    (_, node), pid = marks(path)[1][1].split(" on "), int(marks(path)[1][0])
+    cluster.kill(nodes.pop(node))
+    assert gone(pid)
+    thread.join(60)
+    # The note that was recorded is not made again.
+    assert found == [[False, *nodes, 2]]
+    assert [text for _, text in marks(path)] == ["once", f"attempt on {node}", f"attempt on {next(iter(nodes))}"]
+    # Ray itself has not tried again: that process would have found nobody who expects it.
+    assert "attempt 1 was lost (Ray has lost it" in caplog.text
+    for number in nodes.values():
+        cluster.kill(number)
+
+
+def test_a_connection_that_breaks_loses_the_attempt_and_costs_no_retry(tmp_path: Path) -> None:
+    path = str(tmp_path / "marks")
+    assert perdure.run(flows.cuts_its_connection_once, path).result == 2
+    assert [text for _, text in marks(path)] == ["once", "attempt", "attempt"]
