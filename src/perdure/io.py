@@ -7,6 +7,10 @@ there when the original is changed or removed.
 
 A `Dir` is stored as a manifest, itself a blob, that lists the names in it with the hashes of their contents; the hash
 of the manifest is the hash of the directory.
+
+Either may also refer to objects at URLs of the user's, which stay where they are: `from_existing_remote`, and
+`from_local` with a `remote_destination`. Such an object is pinned by its ETag. Both calls are durable, as what they see
+or do is outside of the process: within a run they happen once, and replay gives the reference that was recorded.
 """
 
 from __future__ import annotations
@@ -28,10 +32,12 @@ import msgspec
 
 from . import runtime
 from .api._dual import Dual
+from .api.trace import trace
 from .core.ports import Blobs
 from .core.values import add_file_types
 from .errors import StoreError, UsageError
-from .store.blobs import TRIES, check_name, reading, refuse_special, settled, signature, writing
+from .store import remote_objects
+from .store.blobs import TRIES, check_name, digest, each, reading, refuse_special, settled, signature, writing
 
 __all__ = ["Dir", "File"]
 
@@ -73,26 +79,35 @@ class _BothMethod(Generic[S, P, R]):
 class _Reference:
     """What `File` and `Dir` have in common: a name, and the hash and size of a content."""
 
-    __slots__ = ("hash", "name", "size")
+    __slots__ = ("hash", "name", "size", "url")
 
     name: str
     """The last part of the path that it was made from."""
 
     hash: str
-    """The SHA-256 of its content, in hexadecimal."""
+    """The SHA-256 of its content, in hexadecimal. Empty for a file at a URL whose content perdure has not seen."""
 
     size: int
     """The bytes of its content."""
 
-    def __init__(self, *, name: str, hash: str, size: int) -> None:
+    url: str
+    """Where its content lies; empty where that is the blob store."""
+
+    def __init__(self, *, name: str, hash: str, size: int, url: str = "") -> None:
         check_name(name)
-        if not isinstance(hash, str) or not _HASH.fullmatch(hash):
+        if not isinstance(url, str):
+            raise UsageError(f"{url!r} is no URL: use {type(self).__name__}.from_existing_remote(url)")
+        if not isinstance(hash, str) or not (_HASH.fullmatch(hash) or self._may_lack_hash(url, hash)):
             raise UsageError(f"{hash!r} is no content hash: use {type(self).__name__}.from_local(path)")
         if type(size) is not int or size < 0:
             raise UsageError(f"{size!r} is no size in bytes: use {type(self).__name__}.from_local(path)")
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "hash", hash)
         object.__setattr__(self, "size", size)
+        object.__setattr__(self, "url", url)
+
+    def _may_lack_hash(self, url: str, hash: str) -> bool:
+        return False
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a {type(self).__name__} never changes: make another one")
@@ -104,16 +119,20 @@ class _Reference:
         if type(other) is not type(self):
             return NotImplemented
         assert isinstance(other, _Reference)
-        return self.hash == other.hash and self.name == other.name
+        return self._identity() == other._identity()
+
+    def _identity(self) -> tuple[str, ...]:
+        return self.hash, self.name, self.url
 
     def __hash__(self) -> int:
-        return builtins.hash((type(self), self.hash, self.name))
+        return builtins.hash((type(self), self._identity()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r}, size={self.size}, hash='{self.hash[:12]}…')"
+        where = f"url={self.url!r}" if self.url else f"hash='{self.hash[:12]}…'"
+        return f"{type(self).__name__}(name={self.name!r}, size={self.size}, {where})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self.name, self.hash, self.size)
+        return _rebuilt, (type(self), {"name": self.name, "hash": self.hash, "size": self.size, "url": self.url})
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -122,46 +141,134 @@ class _Reference:
         return core_schema.is_instance_schema(cls)
 
 
-def _rebuilt(cls: type[_Reference], name: str, hash: str, size: int) -> _Reference:
-    return cls(name=name, hash=hash, size=size)
+def _rebuilt(cls: type[_Reference], fields: dict[str, Any]) -> _Reference:
+    return cls(**fields)
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
+# The path is no part of what identifies the call: often it lies in a temporary directory.
+@trace(ignore=("path",))
+def _send_file(path: StrPath, remote_destination: str) -> File:
+    text = _given_file(path)
+    name = os.path.basename(text)
+    url = f"{remote_destination}{name}" if remote_destination.endswith("/") else remote_destination
+    found, hash = _sent(text, url)
+    return File(name=_last_part(url), hash=hash, size=found.size, url=url, etag=found.etag)
+
+
+def _given_file(path: StrPath) -> str:
+    """The path of a file that may be stored."""
+    text = _path(path)
+    with reading(text):
+        refuse_special(text, os.stat(text))
+    check_name(os.path.basename(text))
+    runtime.refuse_own_files(text)
+    return text
+
+
+def _sent(path: str, url: str) -> tuple[Any, str]:
+    """Send a file to a URL: what lies there now, and its hash. Sent again where it changes meanwhile."""
+    remote = remote_objects()
+    for _ in range(TRIES):
+        with reading(path):
+            before = settled(path)
+            if before is None:
+                continue
+            with builtins.open(path, "rb") as file:
+                hash, size = digest(file.fileno())
+        found = remote.sent(path, url)
+        with reading(path):
+            if signature(os.stat(path)) == signature(before) and found.size == size:
+                return found, hash
+    raise UsageError(
+        f"{path} changed each of the {TRIES} times that it was sent: stop whatever writes to it, or copy it aside first"
+    )
+
+
+def on_hand(file: File) -> str:
+    """The hash under which a file's content is on hand, after it was fetched if need be."""
+    if not file.url:
+        return file.hash
+    remote = remote_objects()
+    name: str = remote.fetched(remote.Found("", file.url, file.size, file.etag), file.hash, runtime.blobs())
+    return name
+
+
 @final
 class File(_Reference):
-    """The content and the name of one file, kept in the blob store. Equal if both are; never changes."""
+    """The content and the name of one file, in the blob store or at a URL. Equal if both are; never changes."""
 
-    __slots__ = ()
+    __slots__ = ("etag",)
+
+    etag: str
+    """What the store at `url` names the content by; empty where there is no URL."""
+
+    def __init__(self, *, name: str, hash: str, size: int, url: str = "", etag: str = "") -> None:
+        if not isinstance(etag, str) or bool(url) != bool(etag):
+            raise UsageError("a URL and an ETag go together: use File.from_existing_remote(url)")
+        super().__init__(name=name, hash=hash, size=size, url=url)
+        object.__setattr__(self, "etag", etag)
+
+    def _may_lack_hash(self, url: str, hash: str) -> bool:
+        return bool(url) and not hash
+
+    def _identity(self) -> tuple[str, ...]:
+        return *super()._identity(), self.etag
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuilt, (cls, fields) = super().__reduce__()
+        return rebuilt, (cls, {**fields, "etag": self.etag})
 
     @staticmethod
-    def _from_local(path: StrPath) -> File:
-        """Copy a file into the blob store. It is on disk when this returns; the original is free again.
+    def _from_local(path: StrPath, remote_destination: str | None = None) -> File:
+        """Copy a file into the blob store, or to a URL. It is on disk when this returns; the original is free again.
+
+        Args:
+            path: the file.
+            remote_destination: where to put it instead of into the blob store: `s3://bucket/name`, `gs://bucket/name`,
+                `az://container/name` or `file:///path`. Whatever is there is replaced. With a slash at its end: under
+                its own name below that. Within a run this is a durable call of its own: it happens once (at least), and
+                replay gives what was recorded.
 
         Raises:
             UsageError: it does not exist, cannot be read, is no regular file, or does not stop changing.
-            StoreError: the blob store cannot be written.
+            StoreError: the blob store, or what lies at that URL, cannot be written.
         """
-        text = _path(path)
-        name = os.path.basename(text)
-        with reading(text):
-            refuse_special(text, os.stat(text))
-        check_name(name)
-        runtime.refuse_own_files(text)
+        if remote_destination is not None:
+            return _send_file(path, remote_destination)
+        text = _given_file(path)
         [(hash, size)] = runtime.blobs().put([text])
-        return File(name=name, hash=hash, size=size)
+        return File(name=os.path.basename(text), hash=hash, size=size)
 
     _from_local.__name__, _from_local.__qualname__ = "from_local", "File.from_local"
     from_local = _both(_from_local)
 
+    @staticmethod
+    @trace
+    def from_existing_remote(remote_path: str) -> File:
+        """A file that lies at a URL already, and stays there: `s3://bucket/name`, `gs://...`, `az://...`, `file:///path`.
+
+        It is looked at but not fetched. The content that it has now is what it means from now on: should somebody
+        change it, using it is an error that says so. Within a run it is looked at once, and replay gives what was
+        recorded.
+
+        Raises:
+            UsageError: there is no such object, or it is no URL.
+            StoreError: it cannot be looked at.
+        """
+        found = remote_objects().look(remote_path)
+        return File(name=_last_part(found.url), hash="", size=found.size, url=found.url, etag=found.etag)
+
     @property
     def path(self) -> str:
-        """The path of a local, read-only file with this name and content, kept by the blob store: nothing is copied.
+        """The path of a local, read-only file with this name and content, kept by the blob store: nothing is copied
+        (what lies at a URL is fetched once).
 
         To change the content, `download` it.
         """
-        return runtime.blobs().path(self.hash, self.size, self.name)
+        return runtime.blobs().path(on_hand(self), self.size, self.name)
 
     @_BothMethod
     def download(self, to: StrPath | None = None) -> str:
@@ -180,7 +287,7 @@ class File(_Reference):
                 target = os.path.join(target, self.name)
             with writing(target):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
-        runtime.blobs().copy(self.hash, self.size, target)
+        runtime.blobs().copy(on_hand(self), self.size, target)
         return target
 
     @_BothMethod
@@ -190,7 +297,7 @@ class File(_Reference):
         """Open the content to read it: `"rb"` for bytes, `"r"` for text (UTF-8 unless said otherwise)."""
         if mode not in ("rb", "br", "r", "rt", "tr"):
             raise UsageError(f"a File never changes, so it opens with 'rb' or 'r', not {mode!r}: download it to write")
-        binary = runtime.blobs().open(self.hash, self.size)
+        binary = runtime.blobs().open(on_hand(self), self.size)
         if "b" in mode:
             return binary
         return io.TextIOWrapper(binary, encoding or "utf-8", errors, newline)
@@ -204,8 +311,10 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True):
 
     Attributes:
         path: where it lies, relative, as the bytes that the file system has, with slashes.
-        kind: "dir", "file", "exec" (a file that may be executed) or "link".
-        data: the digest of a file, the target of a link.
+        kind: "dir", "file", "exec" (a file that may be executed) or "link"; "remote" or "remote exec" for a file that
+            lies at a URL.
+        data: the digest of a file, the target of a link; of a file at a URL MessagePack of that, its ETag, and its
+            digest, which is empty where it is not known.
         size: the bytes of a file.
     """
 
@@ -220,7 +329,18 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def is_file(self) -> bool:
-        return self.kind in ("file", "exec")
+        return self.kind in _FILE_KINDS
+
+    @property
+    def executable(self) -> bool:
+        return self.kind in ("exec", "remote exec")
+
+    @property
+    def file(self) -> File:
+        name, url, etag, content = os.path.basename(self.text), "", "", self.data
+        if self.kind.startswith("remote"):
+            url, etag, content = _read_remote(self.data)
+        return File(name=name, hash=content.hex(), size=self.size, url=url, etag=etag)
 
 
 class _Manifest(msgspec.Struct, array_like=True, frozen=True):
@@ -232,7 +352,10 @@ class _Manifest(msgspec.Struct, array_like=True, frozen=True):
 
 
 _KIND: Final = "perdure.Dir"
-_VERSION: Final = 1
+_VERSIONS: Final = (1, 2)
+"""Manifests with files at URLs are of the second."""
+_FILE_KINDS: Final = ("file", "exec", "remote", "remote exec")
+_read_remote = msgspec.msgpack.Decoder(tuple[str, str, bytes]).decode
 MANIFEST_HEAD: Final = b"\x93" + msgspec.msgpack.encode(_KIND)
 """What every manifest begins with. The digests of its files stand in it as they do in a journal."""
 _read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
@@ -249,32 +372,41 @@ class Dir(_Reference):
     __slots__ = ()
 
     @staticmethod
-    def _from_local(path: StrPath) -> Dir:
-        """Copy a directory into the blob store. It is on disk when this returns; the original is free again.
+    def _from_local(path: StrPath, remote_destination: str | None = None) -> Dir:
+        """Copy a directory into the blob store, or to a URL. It is on disk when this returns; the original is free.
+
+        Args:
+            path: the directory.
+            remote_destination: where to put its files instead of into the blob store, see `File.from_local`. Links,
+                empty directories and which files may be executed stand in the reference only. Nothing is removed there.
 
         Raises:
             UsageError: it does not exist, cannot be read, does not stop changing, or holds something that cannot be
                 stored: a device, a socket, a FIFO, a link that leads out of it.
-            StoreError: the blob store cannot be written.
+            StoreError: the blob store, or what lies at that URL, cannot be written.
         """
-        text = _path(path)
-        name = os.path.basename(os.path.abspath(text))
-        with reading(text):
-            found = os.stat(text)
-        if not stat.S_ISDIR(found.st_mode):
-            refuse_special(text, found)
-            raise UsageError(f"{text} is a file, not a directory: use File.from_local")
-        if not name:
-            raise UsageError(f"{text} has no name of its own: name a directory below it")
-        check_name(name)
-        runtime.refuse_own_files(text)
-        blobs = runtime.blobs()
-        entries = _stored(text, blobs)
-        hash = blobs.put_bytes(msgspec.msgpack.encode(_Manifest(_KIND, _VERSION, entries)))
-        return Dir(name=name, hash=hash, size=sum(entry.size for entry in entries))
+        if remote_destination is not None:
+            return _send_folder(path, remote_destination)
+        text, name = _given_folder(path)
+        return _made(name, _stored(text, lambda files: _put(files, text, runtime.blobs())))
 
     _from_local.__name__, _from_local.__qualname__ = "from_local", "Dir.from_local"
     from_local = _both(_from_local)
+
+    @staticmethod
+    @trace
+    def from_existing_remote(remote_path: str) -> Dir:
+        """A directory of what lies below a URL already, and stays there: `s3://bucket/prefix`, `file:///path`, ....
+
+        The names and ETags of all objects there are taken down; as with `File.from_existing_remote`, that is what the
+        `Dir` means from then on. Objects that come later are not in it.
+
+        Raises:
+            UsageError: there is nothing below it, or it is no URL.
+            StoreError: it cannot be listed.
+        """
+        entries = _listed(remote_path)
+        return _made(_last_part(remote_path), entries, remote_path.rstrip("/"))
 
     @property
     def path(self) -> str:
@@ -308,7 +440,7 @@ class Dir(_Reference):
             elif entry.kind == "link":
                 links.append((entry.data, place))
             else:
-                blobs.copy(entry.data.hex(), entry.size, place, executable=entry.kind == "exec")
+                blobs.copy(on_hand(entry.file), entry.size, place, executable=entry.executable)
         for target, place in links:
             with writing(place):
                 _put_link(target, place)
@@ -336,11 +468,10 @@ class Dir(_Reference):
 
     def files(self) -> dict[str, File]:
         """Its files by their paths relative to this directory, in order. Links are not among them."""
-        return {
-            entry.text: File(name=os.path.basename(entry.text), hash=entry.data.hex(), size=entry.size)
-            for entry in _entries(self, runtime.blobs())
-            if entry.is_file
-        }
+        return {entry.text: entry.file for entry in _entries(self, runtime.blobs()) if entry.is_file}
+
+
+add_file_types(File, Dir)
 
 
 def fill_tree(folder: Dir, top: str) -> None:
@@ -348,7 +479,10 @@ def fill_tree(folder: Dir, top: str) -> None:
     blobs = runtime.blobs()
     os.chmod(top, 0o755)
     links = []
-    for entry in _entries(folder, blobs):
+    entries = _entries(folder, blobs)
+    if folder.url:
+        each(on_hand, [entry.file for entry in entries if entry.is_file])
+    for entry in entries:
         place = os.path.join(top, entry.text)
         if entry.kind == "dir":
             os.mkdir(place)
@@ -356,13 +490,35 @@ def fill_tree(folder: Dir, top: str) -> None:
         elif entry.kind == "link":
             links.append((entry.data, place))
         else:
-            blobs.link(entry.data.hex(), entry.size, place, executable=entry.kind == "exec")
+            blobs.link(on_hand(entry.file), entry.size, place, executable=entry.executable)
     for target, place in links:  # last, so that nothing is ever written through one
         os.symlink(target, os.fsencode(place))
 
 
-def _stored(top: str, blobs: Blobs) -> list[_Entry]:
-    """The manifest of a directory whose files are in the blob store, all as they were at one moment."""
+def _given_folder(path: StrPath) -> tuple[str, str]:
+    """The path and the name of a directory that may be stored."""
+    text = _path(path)
+    name = os.path.basename(os.path.abspath(text))
+    with reading(text):
+        found = os.stat(text)
+    if not stat.S_ISDIR(found.st_mode):
+        refuse_special(text, found)
+        raise UsageError(f"{text} is a file, not a directory: use File.from_local")
+    if not name:
+        raise UsageError(f"{text} has no name of its own: name a directory below it")
+    check_name(name)
+    runtime.refuse_own_files(text)
+    return text, name
+
+
+def _made(name: str, entries: list[_Entry], url: str = "") -> Dir:
+    manifest = _Manifest(_KIND, _VERSIONS[bool(url)], entries)
+    hash = runtime.blobs().put_bytes(msgspec.msgpack.encode(manifest))
+    return Dir(name=name, hash=hash, size=sum(entry.size for entry in entries), url=url)
+
+
+def _stored(top: str, put: Callable[[list[_Entry]], list[_Entry]]) -> list[_Entry]:
+    """The manifest of a directory whose files `put` has stored, all as they were at one moment."""
     changed = None
     for attempt in range(TRIES):
         found = _scanned(top)
@@ -370,9 +526,8 @@ def _stored(top: str, blobs: Blobs) -> list[_Entry]:
             continue
         entries, states = found
         _check(entries, top)
-        wanted = [entry for entry in entries if entry.is_file]
         try:
-            stored = dict(zip(wanted, blobs.put([os.path.join(top, entry.text) for entry in wanted]), strict=True))
+            stored = {entry.path: entry for entry in put([entry for entry in entries if entry.is_file])}
         except UsageError:
             # Gone, or replaced by something else, since it was listed?
             if attempt < TRIES - 1 and _changed(states) is not None:
@@ -380,15 +535,57 @@ def _stored(top: str, blobs: Blobs) -> list[_Entry]:
             raise
         changed = _changed(states)
         if changed is None:
-            return [_with_content(entry, *stored[entry]) if entry in stored else entry for entry in entries]
+            return [stored.get(entry.path, entry) for entry in entries]
     raise UsageError(
         f"{changed or top} changed each of the {TRIES} times that {top} was copied: stop whatever writes to it, or "
         f"copy it aside first"
     )
 
 
-def _with_content(entry: _Entry, hash: str, size: int) -> _Entry:
-    return _Entry(entry.path, entry.kind, bytes.fromhex(hash), size)
+def _put(files: list[_Entry], top: str, blobs: Blobs) -> list[_Entry]:
+    stored = blobs.put([os.path.join(top, entry.text) for entry in files])
+    return [
+        _Entry(entry.path, entry.kind, bytes.fromhex(hash), size)
+        for entry, (hash, size) in zip(files, stored, strict=True)
+    ]
+
+
+@trace(ignore=("path",))
+def _send_folder(path: StrPath, remote_destination: str) -> Dir:
+    text, name = _given_folder(path)
+    url = f"{remote_destination}{name}" if remote_destination.endswith("/") else remote_destination
+
+    def send(entry: _Entry) -> _Entry:
+        place = f"{url}/{entry.text}"
+        found, hash = _sent(os.path.join(text, entry.text), place)
+        return _remote_entry(entry.path, entry.executable, found, hash)
+
+    return _made(_last_part(url), _stored(text, lambda files: each(send, files)), url)
+
+
+def _listed(url: str) -> list[_Entry]:
+    """The manifest of what lies below a URL."""
+    objects = {os.fsencode(found.path): found for found in remote_objects().listed(url)}
+    folders = set()
+    for path in objects:
+        while (path := os.path.dirname(path)) and path not in folders:
+            folders.add(path)
+    # What some tools put in place of a directory is an empty object of its name.
+    files = {path: found for path, found in objects.items() if found.size or path not in folders}
+    entries = [_Entry(path, "dir") for path in folders]
+    entries += (_remote_entry(path, False, found, "") for path, found in files.items())
+    entries.sort(key=lambda entry: entry.path)
+    _check(entries, url)
+    return entries
+
+
+def _remote_entry(path: bytes, executable: bool, found: Any, hash: str) -> _Entry:
+    data = msgspec.msgpack.encode((found.url, found.etag, bytes.fromhex(hash)))
+    return _Entry(path, "remote exec" if executable else "remote", data, found.size)
+
+
+def _last_part(url: str) -> str:
+    return url.rstrip("/").rpartition("/")[2]
 
 
 States = list[tuple[bytes, tuple[int, ...]]]
@@ -454,12 +651,14 @@ def _entries(folder: Dir, blobs: Blobs) -> list[_Entry]:
         manifest = _read_manifest(data)
         if manifest.kind != _KIND:
             raise ValueError(f"it begins with {manifest.kind!r}")
-        if manifest.version != _VERSION:
-            raise ValueError(f"its version is {manifest.version}, and this perdure knows {_VERSION}")
+        if manifest.version not in _VERSIONS:
+            raise ValueError(f"its version is {manifest.version}, and this perdure knows {_VERSIONS[-1]}")
         _check(manifest.entries, folder.name)
         for entry in manifest.entries:
-            if entry.is_file and (len(entry.data) != 32 or entry.size < 0):
+            if entry.kind in ("file", "exec") and len(entry.data) != 32:
                 raise ValueError(f"{entry.text!r} has no content")
+            if entry.is_file:
+                entry.file  # noqa: B018 - refuses what makes no sense
     except (UsageError, ValueError) as error:
         raise StoreError(
             f"blob {folder.hash} of the blob store {blobs.url} is not the manifest of directory {folder.name!r} "
@@ -473,7 +672,7 @@ def _check(entries: list[_Entry], top: str) -> None:
     known = {entry.path: entry for entry in entries}
     before = b""
     for entry in entries:
-        if entry.kind not in ("dir", "file", "exec", "link"):
+        if entry.kind not in ("dir", "link", *_FILE_KINDS):
             raise UsageError(f"{entry.text!r} in {top} is of the unknown kind {entry.kind!r}: upgrade perdure")
         if entry.path <= before:
             raise UsageError(f"{entry.text!r} in {top} stands out of order: store the directory again")
@@ -554,6 +753,3 @@ def _put_link(target: bytes, place: str) -> None:
     except OSError:
         os.unlink(temp)
         raise
-
-
-add_file_types(File, Dir)

@@ -69,7 +69,7 @@ def init(
         container_engine: what runs containers: `"docker"`, `"podman"`, or a URL such as `unix:///run/docker.sock`.
             Without it: `PERDURE_CONTAINER_ENGINE`, `DOCKER_HOST`, else whichever is found on this machine.
         blobs: where the content of files lies: a bucket such as `s3://bucket/prefix`, `gs://bucket/prefix` or
-            `az://account/container/prefix`, or a directory. Without it: `PERDURE_BLOBS`, else beside the store.
+            `az://container/prefix`, or a directory. Without it: `PERDURE_BLOBS`, else beside the store.
         ray_address: the Ray cluster for tasks with `executor="ray"`, such as `"ray.example.org:6379"`. Without it:
             `PERDURE_RAY_ADDRESS`, `RAY_ADDRESS`, else one on this machine, which Ray starts if none runs.
 

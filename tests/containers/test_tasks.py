@@ -56,6 +56,23 @@ class Point:
     y: float
 
 
+def test_what_lies_at_a_url_is_an_input(here: Path) -> None:
+    (here / "data" / "sub").mkdir(parents=True)
+    (here / "data" / "sub" / "words").write_text("far away")
+    count = shell(
+        "cat /var/inputs/file /var/inputs/dir/words > /var/outputs/both", inputs={"file": File, "dir": Dir},
+        outputs={"both": str},
+    )  # fmt: skip
+    env = perdure.TaskEnvironment.from_task("remote", count)
+
+    @env.task
+    def main(url: str) -> str:
+        file = File.from_existing_remote(f"{url}/sub/words")
+        return str(count(file=file, dir=Dir.from_existing_remote(f"{url}/sub")))
+
+    assert perdure.run(main, url=f"file://{here}/data").result == "far awayfar away"
+
+
 def test_one_output_is_the_value_and_several_are_a_named_tuple(here: Path) -> None:
     one = shell("echo 7 > /var/outputs/n", outputs={"n": int})
     assert perdure.run(one).result == 7

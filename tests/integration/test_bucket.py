@@ -22,7 +22,8 @@ from tests.integration.test_cli import Shell
 
 from perdure.core.clock import US, wall
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
-from perdure.store import bucket_blobs, open_blobs
+from perdure.store import _bucket, bucket_blobs, open_blobs
+from perdure.store._bucket import Bucket
 from perdure.store.blobs import LocalBlobs
 from perdure.store.bucket_blobs import BucketBlobs
 
@@ -60,7 +61,7 @@ def put(blobs: Any, path: Path, data: bytes) -> tuple[str, int]:
 
 
 def objects(blobs: BucketBlobs) -> list[str]:
-    return sorted(meta["path"] for page in obstore.list(blobs._bucket) for meta in page)
+    return sorted(meta["path"] for page in obstore.list(blobs._bucket.store) for meta in page)
 
 
 @pytest.mark.parametrize("size", [0, 1, 5_000, 20 << 20])
@@ -93,7 +94,7 @@ def test_identical_content_is_uploaded_once(
         sent.append(key)
         return plain(store, key, *args, **kwargs)
 
-    monkeypatch.setattr(bucket_blobs.obstore, "put", counted)
+    monkeypatch.setattr(_bucket.obstore, "put", counted)
     hash, _ = put(blobs, tmp_path / "one", b"same")
     put(blobs, tmp_path / "two", b"same")
     put(elsewhere, tmp_path / "three", b"same")
@@ -104,10 +105,10 @@ def test_what_lies_damaged_in_the_bucket_is_refused_and_healed(
     blobs: BucketBlobs, elsewhere: BucketBlobs, tmp_path: Path
 ) -> None:
     hash, size = put(blobs, tmp_path / "file", b"content")
-    obstore.put(blobs._bucket, f"sha256/{hash[:2]}/{hash}", b"CONTENT")
+    obstore.put(blobs._bucket.store, f"sha256/{hash[:2]}/{hash}", b"CONTENT")
     with pytest.raises(StoreError, match="damaged where it lies"):
         elsewhere.open(hash, size)
-    obstore.put(blobs._bucket, f"sha256/{hash[:2]}/{hash}", b"short")
+    obstore.put(blobs._bucket.store, f"sha256/{hash[:2]}/{hash}", b"short")
     fresh = BucketBlobs(blobs.url, LocalBlobs(tmp_path / "third"))
     put(fresh, tmp_path / "file", b"content")
     with elsewhere.open(hash, size) as file:
@@ -264,15 +265,15 @@ def test_whoever_puts_what_is_being_removed_waits_and_has_it(
         blobs._put_at.clear()
         reached, go = threading.Event(), threading.Event()
         steps = iter(range(100))
-        plain = BucketBlobs._do
+        plain = Bucket.do
 
-        def stepping(self: BucketBlobs, work: Any, **how: Any) -> Any:
+        def stepping(self: Bucket, work: Any, **how: Any) -> Any:
             if threading.current_thread().name == "remover" and next(steps) == step:  # noqa: B023
                 reached.set()  # noqa: B023
                 go.wait(20)  # noqa: B023
             return plain(self, work, **how)  # noqa: B023
 
-        monkeypatch.setattr(BucketBlobs, "_do", stepping)
+        monkeypatch.setattr(Bucket, "do", stepping)
         remover = threading.Thread(target=blobs.remove, args=([hash], wall() + LATER), name="remover")
         remover.start()
         assert reached.wait(20)
@@ -282,7 +283,7 @@ def test_whoever_puts_what_is_being_removed_waits_and_has_it(
         go.set()
         putter.join(30)
         remover.join(30)
-        monkeypatch.setattr(BucketBlobs, "_do", plain)
+        monkeypatch.setattr(Bucket, "do", plain)
         assert not putter.is_alive()
         # The remover was told to take even what is new, so only what came after its look may be relied on.
         if blobs._size(hash) is None:
@@ -298,7 +299,7 @@ def test_a_mark_of_a_dead_remover_is_passed_over(
     monkeypatch.setattr(bucket_blobs, "_STALE", 1.0)
     hash, _ = put(blobs, tmp_path / "file", b"content")
     blobs._put_at.clear()
-    obstore.put(blobs._bucket, f"removing/{hash}", b"")
+    obstore.put(blobs._bucket.store, f"removing/{hash}", b"")
     assert blobs.remove([hash], wall() + LATER) == [False]
     began = time.monotonic()
     put(blobs, tmp_path / "file", b"content")
@@ -335,7 +336,7 @@ def test_a_bucket_that_is_not_there_or_not_ours_is_told(tmp_path: Path, monkeypa
     assert "s3cret-word" not in str(caught.value)
     assert len(str(caught.value)) < 700
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(bucket_blobs, "_RETRIES", {"max_retries": 1})
+    monkeypatch.setattr(_bucket, "_RETRIES", {"max_retries": 1})
     away = BucketBlobs("s3://bucket/x", LocalBlobs(tmp_path / "b"))
     with pytest.raises(StoreUnavailableError, match="check the network"):
         away.put([str(tmp_path / "file")])

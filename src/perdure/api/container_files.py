@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .. import runtime
-from ..io import Dir, File, fill_tree
+from ..io import Dir, File, fill_tree, on_hand
 
 
 class ContainerFiles:
@@ -15,7 +15,7 @@ class ContainerFiles:
     dir_type = Dir
 
     def link_file(self, file: File, to: str) -> None:
-        runtime.blobs().link(file.hash, file.size, to)
+        runtime.blobs().link(on_hand(file), file.size, to)
 
     def link_dir(self, dir: Dir, to: str) -> None:
         os.mkdir(to)

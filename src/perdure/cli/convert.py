@@ -242,12 +242,12 @@ def _is_reference(tp: Any) -> bool:
 
 
 def _reference(data: object, tp: Any, path: str = "") -> Any:
-    """A file or directory by its path; its content is taken into the blob store."""
+    """A file or directory by its path, its content is taken into the blob store; or by its URL, where it stays."""
     what = "the path of a file" if tp.__name__ == "File" else "the path of a directory"
     if not isinstance(data, str) or not data:
         raise Unfit(what, data, path)
     try:
-        return tp.from_local(data)
+        return tp.from_existing_remote(data) if "://" in data else tp.from_local(data)
     except UsageError as error:
         raise Unfit(what, data, path, str(error)) from None
 

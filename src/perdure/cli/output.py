@@ -122,7 +122,8 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if _is_reference(value):
-        return {"name": value.name, "size": value.size, "hash": value.hash, "path": _local_path(value)}
+        place = {"url": value.url} if value.url else {"path": _local_path(value)}
+        return {"name": value.name, "size": value.size, "hash": value.hash, **place}
     return _record(value)
 
 
@@ -160,7 +161,7 @@ def readable(value: Any) -> str:
     if isinstance(value, str):
         return value
     if _is_reference(value):
-        return _local_path(value) or repr(value)
+        return value.url or _local_path(value) or repr(value)
     import pprint
 
     return pprint.pformat(value, width=100, sort_dicts=False)

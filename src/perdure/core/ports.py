@@ -310,6 +310,17 @@ class Blobs(Protocol):
         """The path of a local directory of that name, kept by the store; where there is none yet, `fill` puts its
         content into an empty directory that then takes its place, whole or not at all."""
 
+    def fetched(self, key: str, size: int, hash: str, fetch: Callable[[str], None]) -> str:
+        """Let content from a URL of the user's be on this machine, where the methods above find it; its hash.
+
+        It counts as put just now, and goes no further than this machine.
+
+        Args:
+            key: what tells it from all others, as 64 hexadecimal digits.
+            hash: what it must have; empty where that is not known.
+            fetch: brings the rest of it into a file that may hold its beginning. Not called where it is there already.
+        """
+
     def older(self, before: int) -> Iterator[tuple[str, int]]:
         """Hash and size of the blobs that were last put, or refreshed, before `before` (wall, microseconds).
 

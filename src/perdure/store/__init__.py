@@ -7,7 +7,10 @@ An adapter imports the core's records and ports, and nothing else of perdure; on
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Final, Literal
 
 from perdure.errors import UsageError
@@ -70,7 +73,7 @@ def open_blobs(url: str | os.PathLike[str], at: str | None = None) -> Blobs:
 
     Args:
         url: the store's.
-        at: where blobs are to lie instead: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://account/container/prefix`
+        at: where blobs are to lie instead: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`
             (with the extra `perdure[s3]`, which is for all three), `file:///directory` or a path. What this machine
             needs of a bucket's content is kept where blobs lie by default.
     """
@@ -89,15 +92,30 @@ def open_blobs(url: str | os.PathLike[str], at: str | None = None) -> Blobs:
     if scheme not in ("s3", "gs", "az"):
         raise UsageError(
             f"{scheme}://...: blobs do not lie there; supported are `s3://bucket/prefix`, `gs://bucket/prefix`, "
-            "`az://account/container/prefix`, `file:///directory`, or a path"
+            "`az://container/prefix`, `file:///directory`, or a path"
         )
-    try:
+    with _needs_obstore():
         from .bucket_blobs import BucketBlobs
+    return BucketBlobs(at, local)
+
+
+def remote_objects() -> ModuleType:
+    """The module for objects at URLs of the user's."""
+    with _needs_obstore():
+        from . import remote
+    return remote
+
+
+@contextmanager
+def _needs_obstore() -> Iterator[None]:
+    try:
+        yield
     except ImportError as error:
         if not (error.name or "obstore").startswith("obstore"):
             raise
-        raise UsageError("a bucket needs obstore, which is not installed: pip install 'perdure[s3]'") from error
-    return BucketBlobs(at, local)
+        raise UsageError(
+            "what lies in a bucket or at a URL needs obstore, which is not installed: pip install 'perdure[s3]'"
+        ) from error
 
 
 def _blobs_folder(url: str | os.PathLike[str]) -> str:

@@ -3,6 +3,8 @@
     sha256/ab/<hash>        a blob, read-only; `<hash>.x` is the same as an executable, made when it is first asked for
     files/<hash>/<name>     a blob under its own name: a hard link inside this directory
     trees/<hash>/<name>/    a directory under its own name, made of such links
+    parts/<key>             what has arrived of content from elsewhere; `<key>.lock` is locked by whoever fetches it
+    fetched/<key>           the hash of content that has arrived from a URL of the user's
     staging/<id>            what is being written; `<id>.lock` is locked for as long as its writer lives
 
 A blob is written and fsynced under `staging` and renamed then, so whatever has a blob's name is whole, whenever the
@@ -294,6 +296,37 @@ class LocalBlobs:
 
     # -- as the copy on this machine of what lies elsewhere ----------------------------------------------------------
 
+    def fetched(self, key: str, size: int, hash: str, fetch: Callable[[str], None]) -> str:
+        self._shard(key)
+        note = os.path.join(self.root, "fetched", key)
+        if found := self._kept(note, size, hash):
+            return found
+        with self.part(key) as part:
+            if found := self._kept(note, size, hash):
+                return found  # another thread or process was faster
+            fetch(part)
+            hash = self.adopt(part, hash, size)
+        with self._staging() as staging, self._storing():
+            temp = os.path.join(staging, "note")
+            with open(temp, "w") as file:
+                file.write(hash)
+            os.makedirs(os.path.dirname(note), 0o755, exist_ok=True)
+            os.replace(temp, note)
+        return hash
+
+    def _kept(self, note: str, size: int, hash: str) -> str:
+        """The hash of fetched content, if it is still here, and stays so for now; else empty."""
+        if not hash:
+            try:
+                with open(note) as file:
+                    hash = file.read(64)
+            except FileNotFoundError:
+                return ""
+        if not _HASH.fullmatch(hash):
+            return ""  # a power failure left it empty
+        self.refresh([hash])
+        return hash if self.has(hash, size) else ""
+
     def has(self, hash: str, size: int | None) -> bool:
         """Whether a blob (of that size) is here."""
         try:
@@ -321,8 +354,8 @@ class LocalBlobs:
         finally:
             os.close(lock)
 
-    def adopt(self, part: str, hash: str, size: int) -> None:
-        """Make a blob of what `part` has given, if it is whole.
+    def adopt(self, part: str, hash: str, size: int) -> str:
+        """Make a blob of what `part` has given, if it is whole; its hash, which is taken over it where `hash` is empty.
 
         Raises:
             StoreError: it has other content. The file is gone then, and what it was fetched from is to blame.
@@ -331,19 +364,21 @@ class LocalBlobs:
             fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             with self._storing():
-                found = _digest(fd)
-            if found != (hash, size):
+                found = digest(fd)
+            if found != (hash or found[0], size):
                 with suppress(OSError):
                     os.unlink(part)
+                what = f"as blob {hash}" if hash else "from a URL"
                 raise StoreError(
-                    f"what was fetched as blob {hash} has {found[1]} bytes with the hash {found[0]}, not {size}: it "
-                    "is damaged where it lies; store the same file again"
+                    f"what was fetched {what} has {found[1]} bytes with the hash {found[0]}, not {size}: it is damaged "
+                    "where it lies; store the same file again"
                 )
             with self._storing():
-                self._publish(fd, part, hash, size)
-                self._anchor({self._shard(hash)})
+                self._publish(fd, part, found[0], size)
+                self._anchor({self._shard(found[0])})
         finally:
             os.close(fd)
+        return found[0]
 
     # -- removal ---------------------------------------------------------------------------------------------------
 
@@ -367,7 +402,19 @@ class LocalBlobs:
     def remove(self, hashes: Sequence[str], before: int) -> list[bool]:
         # What takes long is renamed aside, and removed without the lock.
         with self._staging() as staging:
-            return [self._remove_one(hash, before, staging) for hash in hashes]
+            gone = [self._remove_one(hash, before, staging) for hash in hashes]
+        self._forget()
+        return gone
+
+    def _forget(self) -> None:
+        """Remove the notes on fetched content that is not here any more."""
+        for key in _listed(folder := os.path.join(self.root, "fetched")):
+            note = os.path.join(folder, key)
+            with self._storing(), suppress(FileNotFoundError):
+                with open(note) as file:
+                    hash = file.read(64)
+                if not _HASH.fullmatch(hash) or not self.has(hash, None):
+                    os.unlink(note)
 
     def _remove_one(self, hash: str, before: int, staging: str) -> bool:
         blob = self._blob(hash)
@@ -614,7 +661,7 @@ def _copy(
         if not hashed:
             return "", os.fstat(out).st_size
         with to_here():
-            return _digest(out)
+            return digest(out)
     hasher = hashlib.sha256()
     total = 0
     buffer = bytearray(min(CHUNK, max(size, 4095) + 1))
@@ -647,7 +694,8 @@ def clone(source: int, out: int) -> bool:
     return True
 
 
-def _digest(fd: int) -> tuple[str, int]:
+def digest(fd: int) -> tuple[str, int]:
+    """The hash and size of an open file."""
     hasher = hashlib.sha256()
     total = 0
     view = memoryview(bytearray(CHUNK))

@@ -7,10 +7,6 @@
 The bucket is the truth. What a machine puts or needs is kept in a local blob store as well, from which paths, links and
 directories are made; it may be deleted while nothing runs. Content is checked against its hash whenever it arrives.
 
-Both ways are streamed and take a few parts' worth of memory. A request that fails is tried again by obstore; a download
-that broke, or whose process died, goes on where it stopped. An upload that died begins anew: to the bucket's readers an
-object is whole or not there.
-
 There are no locks. So that no `put` relies on a blob that is being removed (B1 to B3; requests to such stores take
 effect one after the other):
 
@@ -23,46 +19,27 @@ effect one after the other):
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
-from obstore.store import from_url
+from obstore.exceptions import AlreadyExistsError
 
 from perdure.core.clock import US, seconds, wall
-from perdure.errors import StoreError, StoreUnavailableError, UsageError
+from perdure.errors import StoreError, UsageError
 
+from ._bucket import PAUSE, Bucket
 from .blobs import LocalBlobs, each
-
-log = logging.getLogger("perdure")
 
 SCHEMES: Final = ("s3", "gs", "az")
 
-_PART: Final = 8 << 20
-_PARTS: Final = 4
-_TRIES: Final = 5
 _STALE: Final = 120.0
 _REMOVING: Final = 30.0
-_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 _DEAD: Final = 3600.0
 """Seconds after which another removal passes over such a mark without having watched it."""
-_PAUSE: Final = 0.2
 _FRESH: Final = 60.0
 """Seconds for which a blob that was put by this process need not be looked for again."""
-_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 class BucketBlobs:
@@ -72,21 +49,19 @@ class BucketBlobs:
         """Use the bucket, or the part of one, at `url`. Nothing is asked of it yet.
 
         Args:
-            url: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://account/container/prefix`. Credentials and the like
-                come from the environment, in each provider's own variables.
+            url: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, see `Bucket`.
             local: where content is kept on this machine.
         """
-        self._url = url.rstrip("/")
+        scheme, where, *_ = urlsplit(url)
+        if scheme not in SCHEMES or not where:
+            raise UsageError(f"{url} names no bucket: it is written as s3://bucket/prefix")
+        self._bucket = Bucket(url)
         self._local = local
         self._put_at: dict[str, float] = {}
-        try:
-            self._bucket: Any = from_url(self._url, retry_config=_RETRIES, **_settings(self._url))
-        except (BaseError, ValueError) as error:
-            raise UsageError(f"{url} is no bucket that can be used: {_one_line(error)}") from error
 
     @property
     def url(self) -> str:
-        return self._url
+        return self._bucket.url
 
     @property
     def root(self) -> str:
@@ -111,27 +86,26 @@ class BucketBlobs:
             return
         there = self._size(hash) == size
         if there:
-            self._do(lambda: obstore.put(self._bucket, _put_key(hash), b""))
+            self._bucket.put(_put_key(hash), b"")
         if self._wait_for_removal(hash) or not there:
             there = self._size(hash) == size
         if not there:
-            path = Path(self._local.blob(hash, size))
-            self._do(lambda: obstore.put(self._bucket, _key(hash), path, chunk_size=_PART, max_concurrency=_PARTS))
+            self._bucket.upload(self._local.blob(hash, size), _key(hash))
         self._put_at[hash] = seconds()
 
     def _size(self, hash: str) -> int | None:
-        meta = self._head(_key(hash))
+        meta = self._bucket.head(_key(hash))
         return None if meta is None else int(meta["size"])
 
     def _wait_for_removal(self, hash: str) -> bool:
         """Until nobody is about to remove it; whether somebody was (B1)."""
         seen, since = None, 0.0
-        while (meta := self._head(_removing_key(hash))) is not None:
+        while (meta := self._bucket.head(_removing_key(hash))) is not None:
             if seen != meta["last_modified"]:
                 seen, since = meta["last_modified"], seconds()
             elif seconds() - since > _STALE:
-                self._delete(_removing_key(hash))
-            time.sleep(_PAUSE)
+                self._bucket.delete(_removing_key(hash))
+            time.sleep(PAUSE)
         return seen is not None
 
     # -- out -------------------------------------------------------------------------------------------------------
@@ -163,6 +137,9 @@ class BucketBlobs:
     def tree(self, hash: str, name: str, fill: Callable[[str], None]) -> str:
         return self._local.tree(hash, name, fill)
 
+    def fetched(self, key: str, size: int, hash: str, fetch: Callable[[str], None]) -> str:
+        return self._local.fetched(key, size, hash, fetch)
+
     def _fetch(self, hash: str, size: int) -> None:
         """Let a blob be on this machine."""
         if self._local.has(hash, size):
@@ -170,44 +147,23 @@ class BucketBlobs:
         with self._local.part(hash) as part:
             if self._local.has(hash, size):
                 return  # another thread or process was faster
-            self._download(hash, size, part)
+            try:
+                self._bucket.download(_key(hash), size, part)
+            except FileNotFoundError:
+                raise self._missing(hash) from None
             self._local.adopt(part, hash, size)
-
-    def _download(self, hash: str, size: int, part: str) -> None:
-        """Bring the rest of a blob into a file that may hold its beginning."""
-        for attempt in range(1, _TRIES + 1):
-            with open(part, "ab") as file:
-                done = file.tell()
-                if done > size:
-                    file.truncate(done := 0)
-                try:
-                    if done < size:
-                        got = obstore.get(self._bucket, _key(hash), options={"range": {"offset": done}})
-                        for chunk in got.stream(min_chunk_size=1 << 20):
-                            file.write(chunk)
-                    elif size == 0:
-                        obstore.head(self._bucket, _key(hash))
-                    return
-                except FileNotFoundError:
-                    raise self._missing(hash) from None
-                except (BaseError, OSError) as error:
-                    # A file system's own failure is no reason to try again.
-                    if attempt == _TRIES or (isinstance(error, OSError) and not isinstance(error, BaseError)):
-                        raise self._unusable(error) from error
-                    log.info("%s: a download broke and goes on: %s", self._url, _one_line(error))
-            time.sleep(_PAUSE * attempt)
 
     def _missing(self, hash: str) -> StoreError:
         return StoreError(
-            f"blob {hash} is not in {self._url}: choose the bucket that the file was recorded in (`PERDURE_BLOBS`, "
+            f"blob {hash} is not in {self.url}: choose the bucket that the file was recorded in (`PERDURE_BLOBS`, "
             "`perdure.init(blobs=...)`), or bring it back from a backup"
         )
 
     # -- removal ---------------------------------------------------------------------------------------------------
 
     def older(self, before: int) -> Iterator[tuple[str, int]]:
-        again = {meta["path"].rpartition("/")[2]: _us(meta) for meta in self._list("put/")}
-        for meta in self._list("sha256/"):
+        again = {meta["path"].rpartition("/")[2]: _us(meta) for meta in self._bucket.list("put/")}
+        for meta in self._bucket.list("sha256/"):
             hash = meta["path"].rpartition("/")[2]
             if max(_us(meta), again.get(hash, 0)) < before:
                 yield hash, meta["size"]
@@ -215,7 +171,7 @@ class BucketBlobs:
     def refresh(self, hashes: Iterable[str]) -> None:
         def one(hash: str) -> None:
             if self._size(hash) is not None:
-                self._do(lambda: obstore.put(self._bucket, _put_key(hash), b""))
+                self._bucket.put(_put_key(hash), b"")
 
         each(one, list(hashes))
 
@@ -227,67 +183,25 @@ class BucketBlobs:
     def _remove_one(self, hash: str, before: int) -> bool:
         mark, begun = _removing_key(hash), seconds()
         try:
-            self._do(lambda: obstore.put(self._bucket, mark, b"", mode="create"))
+            self._bucket.put(mark, b"", mode="create")
         except AlreadyExistsError:
-            other = self._head(mark)
+            other = self._bucket.head(mark)
             if other is not None and wall() - _us(other) > _DEAD * US:
-                self._delete(mark)  # the next collection removes the blob
+                self._bucket.delete(mark)  # the next collection removes the blob
             return False
         try:
-            again, blob = self._head(_put_key(hash)), self._head(_key(hash))
+            again, blob = self._bucket.head(_put_key(hash)), self._bucket.head(_key(hash))
             if blob is None or max(_us(meta) for meta in (again, blob) if meta is not None) >= before:
                 return False
             if seconds() - begun > _REMOVING:
                 return False
             self._put_at.pop(hash, None)
-            self._delete(_key(hash))
-            self._delete(_put_key(hash))
+            self._bucket.delete(_key(hash))
+            self._bucket.delete(_put_key(hash))
             return True
         finally:
             if seconds() - begun < _STALE:  # else somebody may have passed over it, and it is another's
-                self._delete(mark)
-
-    # -- the bucket ------------------------------------------------------------------------------------------------
-
-    def _list(self, prefix: str) -> Iterator[Any]:
-        with self._asking():
-            for page in obstore.list(self._bucket, prefix, chunk_size=1000):
-                yield from page
-
-    def _head(self, key: str) -> Any:
-        """What is known of an object; `None` if it is not there."""
-        return self._do(lambda: obstore.head(self._bucket, key), none_if_missing=True)
-
-    def _delete(self, key: str) -> None:
-        self._do(lambda: obstore.delete(self._bucket, key), none_if_missing=True)
-
-    def _do(self, work: Callable[[], Any], *, none_if_missing: bool = False) -> Any:
-        """Ask something of the bucket."""
-        with self._asking():
-            try:
-                return work()
-            except FileNotFoundError:
-                if not none_if_missing:
-                    raise
-                return None
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        try:
-            yield
-        except AlreadyExistsError:
-            raise
-        except (BaseError, OSError) as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> Exception:
-        if isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
-            why = "it does not let us in: check the credentials in the environment, and what they allow"
-        elif isinstance(error, FileNotFoundError):
-            why = "there is no such bucket: make it, or check its name"
-        else:
-            why = f"it cannot be used ({_one_line(error)}): check the network, the bucket's name and its endpoint"
-        return StoreUnavailableError(f"{self._url}: {why}")
+                self._bucket.delete(mark)
 
 
 def _key(hash: str) -> str:
@@ -304,26 +218,3 @@ def _removing_key(hash: str) -> str:
 
 def _us(meta: Any) -> int:
     return int(meta["last_modified"].timestamp() * 1_000_000)
-
-
-def _settings(url: str) -> dict[str, Any]:
-    """What obstore does not take from the environment by itself."""
-    scheme, where, *_ = urlsplit(url)
-    if scheme not in SCHEMES or not where:
-        raise UsageError(f"{url} names no bucket: it is written as s3://bucket/prefix")
-    settings: dict[str, Any] = {}
-    if scheme == "s3":
-        endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
-        if endpoint is not None:
-            settings["endpoint"] = endpoint
-            if endpoint.startswith("http://"):
-                settings["client_options"] = {"allow_http": True}
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        settings["region"] = region or "us-east-1"
-    return settings
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    # obstore adds a picture of the whole error for debugging.
-    return text.partition(" Debug source:")[0][:300]

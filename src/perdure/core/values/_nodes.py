@@ -248,7 +248,10 @@ class FileNode(LeafNode):
     def _plain(self, value: Any) -> object:
         from os import PathLike
 
-        note = f"make one with {self.label}.from_local(path)" if isinstance(value, (str, PathLike)) else ""
+        note = ""
+        if isinstance(value, (str, PathLike)):
+            how = "from_existing_remote(url)" if isinstance(value, str) and "://" in value else "from_local(path)"
+            note = f"make one with {self.label}.{how}"
         raise Misfit(self.label, value, note)
 
 

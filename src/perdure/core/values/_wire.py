@@ -33,8 +33,8 @@ DECIMAL: Final = 12  # its text
 UUID: Final = 13  # its 16 bytes
 COMPLEX: Final = 14  # [real, imaginary]
 RANGE: Final = 15  # [start, stop, step]
-FILE: Final = 16  # [hash, size, name]: what a File refers to in the blob store
-DIR: Final = 17  # the same for a Dir
+FILE: Final = 16  # [hash, size, name]: what a File refers to in the blob store; [..., url, etag]: at a URL
+DIR: Final = 17  # the same for a Dir; [..., url] where its files lie at one
 
 SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 """Types of immutable values that MessagePack itself keeps apart: bytes in, the same value out."""
@@ -224,7 +224,12 @@ def _dump_uuid(value: Any, canonical: bool) -> object:
 
 
 def _dump_reference(code: int, value: Any) -> object:
-    return Ext(code, encode([bytes.fromhex(value.hash), value.size, dump_str(value.name)]))
+    fields = [bytes.fromhex(value.hash), value.size, dump_str(value.name)]
+    if value.url:
+        fields.append(dump_str(value.url))
+        if code == FILE:
+            fields.append(value.etag)
+    return Ext(code, encode(fields))
 
 
 def _dump_file(value: Any, canonical: bool) -> object:
@@ -312,8 +317,9 @@ def _load_reference(code: int, data: memoryview) -> object:
         _find_file_types()
     if not _file_types:
         raise ValueError("a File or Dir can be read only where perdure.io can be imported")
-    digest, size, name = decode_any(data)
-    return _file_types[code - FILE](name=name, hash=digest.hex(), size=size)  # refuses what makes no sense
+    digest, size, name, *where = decode_any(data)
+    more = dict(zip(("url", "etag"), where, strict=False))
+    return _file_types[code - FILE](name=name, hash=digest.hex(), size=size, **more)  # refuses what makes no sense
 
 
 _LOAD: dict[int, Callable[[memoryview], object]] = {

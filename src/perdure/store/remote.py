@@ -1,0 +1,170 @@
+"""Objects at URLs of the user's: looked at, fetched, and made, but never removed, and never part of the blob store.
+
+An object is pinned by its ETag when it is first looked at. Whoever fetches it later gets that content or a clear error,
+never another one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeVar
+
+from obstore.exceptions import BaseError
+
+from perdure.core.ports import Blobs
+from perdure.errors import StoreError, StoreUnavailableError, UsageError
+
+from ._bucket import Bucket, Changed, one_line
+
+T = TypeVar("T")
+
+SCHEMES: Final = ("s3", "gs", "az", "file")
+
+
+class Found(NamedTuple):
+    """An object as it was found, or made.
+
+    Attributes:
+        path: its name, below the URL that was asked for.
+        url: its own URL.
+        size: its bytes.
+        etag: what its store names this content by.
+    """
+
+    path: str
+    url: str
+    size: int
+    etag: str
+
+
+def look(url: str) -> Found:
+    """The object at a URL.
+
+    Raises:
+        UsageError: there is none, or the URL is none.
+        StoreUnavailableError: it cannot be looked at.
+    """
+    bucket, key = _opened(url)
+    meta = _told(url, lambda: bucket.head(key))
+    if meta is None:
+        raise _missing(url, bucket, key)
+    return _found(bucket, "", meta)
+
+
+def listed(url: str) -> Iterator[Found]:
+    """The objects below a URL, in no order. Errors as of `look`; none at all is one too."""
+    bucket, key = _opened(url)
+    some = False
+    for meta in _told(url, lambda: list(bucket.list(f"{key}/" if key else ""))):
+        path = meta["path"][len(key) + 1 :] if key else meta["path"]
+        if path:
+            some = True
+            yield _found(bucket, path, meta)
+    if not some:
+        raise UsageError(f"there is nothing below {url}: check its name")
+
+
+def fetched(found: Found, hash: str, blobs: Blobs) -> str:
+    """Let the content of an object be on this machine, in the keeping of `blobs`; its hash.
+
+    Args:
+        hash: what the content must have, if it is known.
+
+    Raises:
+        StoreError: the object is gone, or has changed.
+    """
+
+    def fetch(part: str) -> None:
+        bucket, key = _opened(found.url)
+        try:
+            bucket.download(key, found.size, part, found.etag)
+        except FileNotFoundError:
+            raise StoreError(f"{found.url} is gone since it was recorded: put the same content back") from None
+        except Changed:
+            raise StoreError(
+                f"{found.url} has changed since it was recorded (its ETag was {found.etag}): put the old content back, "
+                "or begin a new run"
+            ) from None
+
+    key = sha256("\0".join((found.url, found.etag, str(found.size))).encode("utf-8", "surrogatepass")).hexdigest()
+    return blobs.fetched(key, found.size, hash, fetch)
+
+
+def sent(path: str, url: str) -> Found:
+    """Make an object of a file, in place of whatever was there."""
+    bucket, key = _opened(url)
+    meta = _told(url, lambda: bucket.upload(path, key))
+    if url.startswith("file://"):
+        _sync(f"/{key}")
+    return _pinned(Found("", url, os.stat(path).st_size, meta["e_tag"] or ""))
+
+
+def check(url: str) -> None:
+    """Raise `UsageError` unless it is the URL of an object that may be there."""
+    scheme, colon, rest = url.partition("://")
+    if not colon or scheme not in SCHEMES:
+        raise UsageError(f"{_shown(url)} is no URL of an object: s3://, gs://, az:// and file:// are supported")
+    bucket, _, key = rest.partition("/")
+    if "@" in bucket or "?" in rest:
+        # Shown without what may be a secret, and never recorded.
+        raise UsageError(f"{_shown(url)}: credentials come from the environment, and not with a URL")
+    if scheme == "file" and bucket:
+        raise UsageError(f"{url}: a third slash is missing before the path")
+    if scheme != "file" and not bucket:
+        raise UsageError(f"{url} names no bucket: it is written as {scheme}://bucket/name")
+    if not key.strip("/"):
+        raise UsageError(f"{url} names no object in the bucket: it is written as {scheme}://bucket/name")
+
+
+def _shown(url: str) -> str:
+    scheme, colon, rest = url.partition("?")[0].partition("://")
+    place, slash, key = rest.partition("/")
+    return f"{scheme}{colon}{place.rpartition('@')[2]}{slash}{key}"
+
+
+def _opened(url: str) -> tuple[Bucket, str]:
+    check(url)
+    scheme, _, rest = url.partition("://")
+    where, _, key = rest.partition("/")
+    return Bucket(f"{scheme}://{where}/" if scheme == "file" else f"{scheme}://{where}"), key.rstrip("/")
+
+
+def _found(bucket: Bucket, path: str, meta: Any) -> Found:
+    # `file://` without its slashes has none of its own left.
+    top = "file://" if bucket.url.startswith("file:") else bucket.url
+    return _pinned(Found(path, f"{top}/{meta['path']}", meta["size"], meta["e_tag"] or ""))
+
+
+def _pinned(found: Found) -> Found:
+    if not found.etag:
+        raise UsageError(f"{found.url} has no ETag by which a change would be seen: copy it to a store that gives one")
+    return found
+
+
+def _told(url: str, work: Callable[[], T]) -> T:
+    """Failures with the whole URL, and names that no object can have."""
+    try:
+        return work()
+    except StoreUnavailableError as error:
+        why = str(error).partition(": ")[2]
+        raise StoreUnavailableError(f"{url}: {why}") from error
+    except (ValueError, BaseError) as error:
+        raise UsageError(f"{url} is no name that an object can have ({one_line(error)})") from error
+
+
+def _missing(url: str, bucket: Bucket, key: str) -> UsageError:
+    if bucket.lacks_bucket(key):
+        return UsageError(f"{url}: there is no such bucket: make it, or check its name")
+    return UsageError(f"{url} does not exist: check its name")
+
+
+def _sync(path: str) -> None:
+    """obstore renames a file into its place, but does not wait for the disk (P1)."""
+    for place in (path, os.path.dirname(path)):
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
