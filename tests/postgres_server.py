@@ -1,7 +1,8 @@
 """A private Postgres for tests: one per test process, from the distribution's programs, in a temporary directory.
 
-It listens on a Unix socket only, with fsync on. A keeper process ends it and removes its directory when this process
-ends, however that happens. Postgres refuses to run as root; then it runs as another user.
+It listens on a Unix socket only (where a test does not ask for more), with fsync on. A keeper process ends it and
+removes its directory when this process ends, however that happens. Postgres refuses to run as root; then it runs as
+another user.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ finally:
 class Server:
     """The server, and the schemas that tests have in it."""
 
-    def __init__(self, programs: str) -> None:
+    def __init__(self, programs: str, *, listen: str = "", subnet: str = "") -> None:
+        """Start one. `listen`: an address on which it listens too, for those in that subnet."""
         self.root = _directory()
         data = os.path.join(self.root, "data")
         user = _other_user() if os.geteuid() == 0 else None
@@ -96,8 +98,12 @@ class Server:
              "--auth=scram-sha-256", f"--pwfile={secret}"],
             check=True, capture_output=True, cwd=self.root, **who,
         )  # fmt: skip
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self.root}", "-c", "max_connections=60",
-                   "-c", "fsync=on", "-c", "shared_buffers=32MB", "-c", "max_wal_size=512MB"]  # fmt: skip
+        if subnet:
+            with open(os.path.join(data, "pg_hba.conf"), "a") as file:
+                file.write(f"host all all {subnet} scram-sha-256\n")
+        options = ["-c", f"listen_addresses={listen}", "-c", f"unix_socket_directories={self.root}",
+                   "-c", "max_connections=60", "-c", "fsync=on", "-c", "shared_buffers=32MB",
+                   "-c", "max_wal_size=512MB"]  # fmt: skip
         setting = {"bin": programs, "data": data, "root": self.root, "user": user, "options": options}
         self._keeper = subprocess.Popen(
             [sys.executable, "-c", KEEPER, json.dumps(setting)],

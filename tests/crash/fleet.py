@@ -43,14 +43,18 @@ def wait_for(what: Callable[[], Any], seconds: float = 20.0, story: Callable[[],
 class Fleet:
     """A project directory with a store, and the workers on it."""
 
-    def __init__(self, directory: Path, file: Path = SERVED, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, file: Path = SERVED, env: dict[str, str] | None = None, remote: str | None = None
+    ) -> None:
+        """Make it. `remote`: the URL of a store that is somebody else's to remove; by default a new one."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.file = file
         self.env = {"LAB_LOG": str(directory / "log"), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
         self.database = directory / ".perdure" / "perdure.db"
         self.store: Store = SQLiteStore(self.database, busy_timeout=30)
-        self.remote = store_url()
+        self._own = remote is None
+        self.remote = remote or store_url()
         if self.remote is not None:
             self.store.close()
             self.env["PERDURE_STORE"] = self.remote
@@ -61,10 +65,10 @@ class Fleet:
 
     def serve(
         self, *options: object, files: Iterable[Path] = (), env: dict[str, str] | None = None, wait: bool = True,
-        limit: int | None = None,
+        limit: int | None = None, within: tuple[str, ...] = (),
     ) -> Worker:  # fmt: skip
-        """Start a worker. `limit`: no file of its may become larger (bytes)."""
-        worker = Worker(self, tuple(files) or (self.file,), options, env or {}, limit)
+        """Start a worker. `limit`: no file of its may become larger (bytes). `within`: the command that becomes it."""
+        worker = Worker(self, tuple(files) or (self.file,), options, env or {}, limit, within)
         self.workers.append(worker)
         if wait:
             worker.ready()
@@ -88,7 +92,7 @@ class Fleet:
         for worker in self.workers:
             worker.end()
         self.store.close()
-        if self.remote is not None:
+        if self.remote is not None and self._own:
             drop_postgres(self.remote)
 
     # -- runs --------------------------------------------------------------------------------------------------
@@ -159,8 +163,9 @@ class Worker:
     """One `perdure serve`."""
 
     def __init__(
-        self, fleet: Fleet, files: tuple[Path, ...], options: tuple[object, ...], env: dict[str, str], limit: int | None
-    ) -> None:
+        self, fleet: Fleet, files: tuple[Path, ...], options: tuple[object, ...], env: dict[str, str],
+        limit: int | None, within: tuple[str, ...],
+    ) -> None:  # fmt: skip
         self.fleet = fleet
         self.errors_file = fleet.directory / f"worker-{secrets.token_hex(4)}.err"
 
@@ -170,7 +175,7 @@ class Worker:
 
         with open(self.errors_file, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "perdure", "serve", *map(str, files), *map(str, options)],
+                [*within, sys.executable, "-m", "perdure", "serve", *map(str, files), *map(str, options)],
                 cwd=fleet.directory,
                 env={**os.environ, **fleet.env, **env},
                 stdout=subprocess.DEVNULL,
