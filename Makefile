@@ -10,7 +10,7 @@ export PYTHONUNBUFFERED := 1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PEERS := $(foreach peer,dbos flyte restate,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
+PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
 BENCH_ARGS ?=
 # Most tests wait for processes; two at a time leave none of them short of a processor on two cores.
 PARALLEL := -n 2 --dist worksteal

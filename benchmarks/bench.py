@@ -5,6 +5,9 @@ Everything is measured in one run on the disk of the project, and judged by rati
 own (`benchmarks/cases/`). The speed of a disk drifts, so raw, perdure and the peers take turns in every round, and a
 ratio is the median of ratios between neighbours in time, never a ratio of two far-apart medians.
 
+The rows of Postgres go to a private server, which the tests' helper starts and this program stops, and are judged
+against single INSERTs through the same driver.
+
 Containers are measured against the engine's own client on the same engine: a private Docker daemon, then a private
 Podman, which the tests' helpers start and this program stops. Where one cannot be had, its rows say why.
 
@@ -31,9 +34,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from types import ModuleType
 
-from peers import DBOS, FLYTE, PEERS, RESTATE, cases
+from peers import ABSURD, DBOS, FLYTE, PEERS, RESTATE, Case, cases
 from plan import FULL, QUICK, Plan
+from postgres import measure_postgres, postgres_lines, postgres_peer_table
 from table import Line, at_least, at_most, markdown, rate, times
 from timeline import Timeline
 from workers import measure_workers, worker_lines
@@ -52,7 +57,7 @@ ON_TOP = 40.0  # µs per call
 
 
 ENGINES = ("docker", "podman")
-PARTS = ("journal", "workers", "containers")
+PARTS = ("journal", "postgres", "workers", "containers")
 
 
 def run(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -81,6 +86,7 @@ class Bench:
         self.plan = plan
         self.directory = directory
         self.timeline = Timeline()
+        self.timeline.absent |= {peer.name: why for peer in PEERS if (why := peer.absent()) is not None}
         self._serial = 0
 
     def fresh(self) -> Path:
@@ -124,7 +130,6 @@ class Bench:
 
     def run(self) -> None:
         plan = self.plan
-        self.timeline.absent |= {peer.name: why for peer in PEERS if (why := peer.absent()) is not None}
         journals = {mode: self.build_journal(mode) for mode in ("sync", "async")}
         for number in range(plan.rounds):
             print(f"round {number + 1} of {plan.rounds}", file=sys.stderr)
@@ -184,7 +189,10 @@ class Bench:
             shutil.rmtree(copy, ignore_errors=True)
 
     def measure_peers(self, work: str) -> None:
-        for case in cases(work, self.plan):
+        self.measure_cases(*cases(work, self.plan))
+
+    def measure_cases(self, *those: Case) -> None:
+        for case in those:
             if case.peer.name not in self.timeline.absent:
                 self.measure(case.key, case.script, *case.arguments, python=case.peer.python)
 
@@ -195,7 +203,16 @@ class Bench:
         if latest:
             t.taken.append((key, max(latest)))
 
-    # ------------------------------------------------------------------------------------------ workers and containers
+    # -------------------------------------------------------------------------------- Postgres, workers and containers
+
+    def run_postgres(self) -> None:
+        try:
+            with private_postgres() as url:
+                for number in range(self.plan.postgres_rounds):
+                    print(f"postgres, round {number + 1} of {self.plan.postgres_rounds}", file=sys.stderr)
+                    measure_postgres(self.measure, self.measure_cases, self.plan, url)
+        except ServerMissingError as error:
+            self.timeline.absent["postgres"] = str(error)
 
     def run_workers(self) -> None:
         for number in range(self.plan.worker_rounds):
@@ -237,16 +254,43 @@ class EngineMissingError(Exception):
     """There is no such engine here; says why."""
 
 
+class ServerMissingError(Exception):
+    """There is no Postgres here; says why."""
+
+
+def tests_module(name: str) -> ModuleType:
+    """A helper of the tests."""
+    sys.path.insert(0, str(PROJECT))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(PROJECT))
+
+
+@contextmanager
+def private_postgres() -> Iterator[str]:
+    """A private server with its usual durability for as long as the block lasts: the URL of a database in it."""
+    try:
+        helper = tests_module("tests.postgres_server")
+    except ImportError as error:
+        raise ServerMissingError(f"the tests' helpers cannot be imported: {error}") from error
+    folder = helper.programs()
+    if folder is None:
+        raise ServerMissingError("the programs of a Postgres server (15 or later) are not installed")
+    server = helper.Server(folder)
+    try:
+        yield server.dsn()
+    finally:
+        server.close()
+
+
 @contextmanager
 def private_engine(kind: str) -> Iterator[tuple[str, str]]:
     """A private engine of the tests' kind for as long as the block lasts: its URL, and an image that it has."""
-    sys.path.insert(0, str(PROJECT))
     try:
-        engines = importlib.import_module("tests.containers.engines")
+        engines = tests_module("tests.containers.engines")
     except ImportError as error:
         raise EngineMissingError(f"the tests' helpers cannot be imported: {error}") from error
-    finally:
-        sys.path.remove(str(PROJECT))
     engine = engines.KINDS[kind]()
     try:
         try:
@@ -291,7 +335,7 @@ def lines(timeline: Timeline, plan: Plan) -> list[Line]:
     for mode, target in (("sync", 0.8), ("async", 0.7)):
         against = {"dbos": f"dbos_{mode}", "restate": "restate_async", "flyte": f"flyte_{mode}"}
         calls(f"sequential durable calls, {mode} *", mode, "raw_insert", target, 10, **against)
-    against = {peer.name: f"{peer.name}_gathered" for peer in PEERS}
+    against = {peer.name: f"{peer.name}_gathered" for peer in (DBOS, RESTATE, FLYTE)}
     calls(f"{plan.gathered:,} gathered durable calls *", "gathered", "raw_batch", 0.1, 50, **against)
 
     runs = t.ratio("runs", "raw_insert")
@@ -360,7 +404,7 @@ def peer_table(t: Timeline, plan: Plan) -> str:
 
     steps, runs = "calls/s", "runs/s"
     rows = [
-        ("work", "perdure", "dbos", "dbos, WAL by hand", *(peer.heading for peer in PEERS if peer is not DBOS)),
+        ("work", "perdure", "dbos", "dbos, WAL by hand", RESTATE.heading, FLYTE.heading),
         ("sequential durable calls, sync", cell("sync", steps), cell("dbos_sync", steps), cell("dbos_sync_wal", steps),
          "", cell("flyte_sync", steps)),
         ("sequential durable calls, async", cell("async", steps), cell("dbos_async", steps),
@@ -468,9 +512,9 @@ def filesystem(path: Path) -> str:
 
 def explanations(plan: Plan) -> list[str]:
     return [
-        f"Every figure is the median of {plan.rounds} rounds (containers: {plan.container_rounds}, workers, which take "
-        f"minutes: {plan.worker_rounds}) that each measure everything once; ratios are medians of ratios between "
-        "neighbours in time."
+        f"Every figure is the median of {plan.rounds} rounds (Postgres: {plan.postgres_rounds}, containers: "
+        f"{plan.container_rounds}, workers, which take minutes: {plan.worker_rounds}) that each measure everything "
+        "once; ratios are medians of ratios between neighbours in time."
         if plan.rounds > 1
         else "Everything was measured once; ratios are those between neighbours in time.",
         "raw: Python's `sqlite3` on the same disk, WAL, `synchronous=FULL`, rows alike to journal entries.",
@@ -486,6 +530,11 @@ def explanations(plan: Plan) -> list[str]:
         f"{FLYTE.name} is Flyte 2 in its local mode, which is **not durable**: after a kill nothing of a run is left "
         "to carry on with. Its calls are traced ones, a row shows those of tasks; it is there to show the price of the "
         "same declarations.",
+        "On Postgres all share one private server on a Unix socket, its durability as it comes (fsync, "
+        "`synchronous_commit`), each case in a new database; raw is psycopg in autocommit mode, the statement "
+        f"prepared, rows alike to SQLite's. {DBOS.name} and {ABSURD.name} are as their documentation sets them up; "
+        f"the schema of {ABSURD.name} is the one in the package of its command, and its one task runs on one "
+        "connection.",
         "`import perdure` is the statement alone in a fresh interpreter; as it loads names lazily, the line below it "
         "shows what a program really loads. The last line holds Python's start as well.",
         "The cost of a call by run length is measured at places of one and the same run, without fsync "
@@ -511,8 +560,10 @@ def report(bench: Bench, arguments: argparse.Namespace, seconds: float) -> str:
         f"msgspec {installed('msgspec')}",
         f"peers: {peers}",
     ]  # fmt: skip
-    journal, workers, containers = (arguments.only in (None, part) for part in PARTS)
+    journal, postgres, workers, containers = (arguments.only in (None, part) for part in PARTS)
     rows = lines(timeline, plan) if journal else []
+    if postgres:
+        rows += postgres_lines(timeline, plan)
     if workers:
         rows += worker_lines(timeline, plan)
     for kind in ENGINES if containers else ():
@@ -525,6 +576,8 @@ def report(bench: Bench, arguments: argparse.Namespace, seconds: float) -> str:
     ]
     if journal:
         parts += ["The peers by themselves:", peer_table(timeline, plan)]
+    if postgres:
+        parts += ["On Postgres:", postgres_peer_table(timeline, plan)]
     parts.append(bullets(explanations(plan)))
     if timeline.absent:
         parts.append("Not here, their cells are empty:\n\n" + bullets(f"{k}: {v}" for k, v in timeline.absent.items()))
@@ -561,7 +614,9 @@ def main() -> int:
     started = perf_counter()
     with scratch() as directory:
         bench = Bench(QUICK if arguments.quick else FULL, directory)
-        for part, measure in zip(PARTS, (bench.run, bench.run_workers, bench.run_containers), strict=True):
+        for part, measure in zip(
+            PARTS, (bench.run, bench.run_postgres, bench.run_workers, bench.run_containers), strict=True
+        ):
             if arguments.only in (None, part):
                 measure()
     text = report(bench, arguments, perf_counter() - started)

@@ -51,7 +51,8 @@ class Peer:
 DBOS = Peer("dbos", "dbos", "dbos")
 RESTATE = Peer("restate", "restate-sdk", "restate")
 FLYTE = Peer("flyte", "flyte", "flyte, local (not durable)")
-PEERS = (DBOS, RESTATE, FLYTE)
+ABSURD = Peer("absurd", "absurd-sdk", "absurd")
+PEERS = (DBOS, RESTATE, FLYTE, ABSURD)
 
 
 def restate_server() -> Path | None:

@@ -32,6 +32,11 @@ class Plan:
     flyte_gathered: int
     flyte_runs: int
 
+    postgres_rounds: int
+    pg_dbos: int
+    absurd: int
+    absurd_gathered: int
+
     worker_rounds: int
     served: int
     parked: int
@@ -66,6 +71,10 @@ FULL = Plan(
     flyte_sequential=1000,
     flyte_gathered=10_000,
     flyte_runs=500,
+    postgres_rounds=5,
+    pg_dbos=500,
+    absurd=1000,
+    absurd_gathered=2000,
     worker_rounds=1,
     served=100_000,
     parked=1_000_000,
@@ -99,6 +108,10 @@ QUICK = Plan(
     flyte_sequential=300,
     flyte_gathered=1000,
     flyte_runs=200,
+    postgres_rounds=1,
+    pg_dbos=100,
+    absurd=200,
+    absurd_gathered=300,
     worker_rounds=1,
     served=2_000,
     parked=20_000,

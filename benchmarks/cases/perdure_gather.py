@@ -1,4 +1,4 @@
-"""perdure: many durable calls in one asyncio.gather, every one fsynced before its caller goes on."""
+"""perdure: many durable calls in one asyncio.gather, every one on disk before its caller goes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 from time import perf_counter
 
 import perdure
-from _common import VALUE, emit, parser, workdir
+from _common import VALUE, emit, parser
+from _store import add_options, store
 
 env = perdure.TaskEnvironment(name="bench")
 
@@ -25,10 +26,13 @@ async def main_task(count: int) -> float:
 
 
 def main() -> None:
-    options = parser(__doc__, count=10_000).parse_args()
-    with workdir(options.dir) as directory:
-        perdure.init(store=f"sqlite:///{directory / 'perdure.db'}")
+    arguments = parser(__doc__, count=10_000)
+    add_options(arguments)
+    options = arguments.parse_args()
+    with store(options) as url:
+        perdure.init(store=url)
         elapsed = perdure.run(main_task, count=options.count).outputs()[0]
+        perdure.init()
     emit(options.count / elapsed, "calls/s", count=options.count)
 
 

@@ -1,11 +1,12 @@
-"""perdure: one durable call after the other in one task, sync or async, each fsynced before it returns."""
+"""perdure: one durable call after the other in one task, sync or async, each on disk before it returns."""
 
 from __future__ import annotations
 
 from time import perf_counter
 
 import perdure
-from _common import VALUE, emit, parser, workdir
+from _common import VALUE, emit, parser
+from _store import add_options, store
 
 WARM_UP = 100
 
@@ -44,12 +45,14 @@ async def async_main(count: int) -> float:
 
 def main() -> None:
     arguments = parser(__doc__, count=3000)
+    add_options(arguments)
     arguments.add_argument("--mode", choices=("sync", "async"), default="sync")
     options = arguments.parse_args()
-    with workdir(options.dir) as directory:
-        perdure.init(store=f"sqlite:///{directory / 'perdure.db'}")
+    with store(options) as url:
+        perdure.init(store=url)
         run = perdure.run(sync_main if options.mode == "sync" else async_main, count=options.count)
         elapsed = run.outputs()[0]
+        perdure.init()
     emit(options.count / elapsed, "calls/s", count=options.count, mode=options.mode)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.postgres_server import server
 
 CASES = Path(__file__).resolve().parents[2] / "benchmarks" / "cases"
 
@@ -41,6 +42,22 @@ def case(directory: Path, script: str, *arguments: object) -> dict[str, object]:
 )
 def test_a_case_gives_a_figure(tmp_path: Path, words: str) -> None:
     case(tmp_path, *words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "postgres_insert.py --count 20",
+        "perdure_sequential.py --mode sync --count 20",
+        "perdure_sequential.py --mode async --count 20",
+        "perdure_gather.py --count 50",
+    ],
+)
+def test_a_case_on_postgres_gives_a_figure_and_leaves_nothing(tmp_path: Path, words: str) -> None:
+    databases = "SELECT count(*) FROM pg_database"
+    before = server().execute(databases)
+    case(tmp_path, *words.split(), "--postgres", server().dsn())
+    assert server().execute(databases) == before
 
 
 def test_the_cases_of_resuming_give_figures(tmp_path: Path) -> None:
