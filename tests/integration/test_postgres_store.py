@@ -21,6 +21,7 @@ from perdure.core.clock import US, SystemClock
 from perdure.core.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 from perdure.store import files_base, open_store, public_url
+from perdure.store._postgres_direct import Statement
 from perdure.store._postgres_link import Link
 from perdure.store._postgres_session import Session
 from perdure.store.postgres import PostgresStore
@@ -53,25 +54,30 @@ class Cut(psycopg.Cursor[Any]):
     after = False
     count = 0
 
-    def _cut(self) -> None:
-        server().execute("SELECT pg_terminate_backend(%s)", (self.connection.info.backend_pid,))
+    @staticmethod
+    def _cut(connection: Any) -> None:
+        server().execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
+    @staticmethod
+    def at_its_turn(connection: Any, work: Callable[[], Any]) -> Any:
         mine = Cut.count == Cut.turn
         Cut.count += 1
         if mine and not Cut.after:
-            self._cut()
-        found = super().execute(*args, **kwargs)
+            Cut._cut(connection)
+        found = work()
         if mine and Cut.after:
             # The server has done it, and the answer never arrives.
-            self._cut()
-            self.connection.close()
+            Cut._cut(connection)
+            connection.close()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
         return found
 
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return Cut.at_its_turn(self.connection, lambda: super(Cut, self).execute(*args, **kwargs))
+
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         if Cut.count == Cut.turn:
-            self._cut()
+            self._cut(self.connection)
         Cut.count += 1
         return super().executemany(*args, **kwargs)
 
@@ -85,12 +91,19 @@ def cutting(turn: int, after: bool) -> Iterator[None]:
         connection.cursor_factory = Cut
         return connection
 
+    directly = Statement.change
+
+    def change(self: Statement, connection: Any, row: Any) -> int:
+        return int(Cut.at_its_turn(connection, lambda: directly(self, connection, row)))
+
     Link._open = opened  # type: ignore[method-assign]
+    Statement.change = change  # type: ignore[method-assign]
     Cut.turn, Cut.after, Cut.count = turn, after, 0
     try:
         yield
     finally:
         Link._open = plain  # type: ignore[method-assign]
+        Statement.change = directly  # type: ignore[method-assign]
         Cut.turn = -1
 
 
@@ -159,6 +172,17 @@ def test_a_connection_that_breaks_at_any_statement_loses_and_doubles_nothing(url
             break
         turn += 1
     assert turn >= 1
+
+
+def test_a_pooler_that_gives_another_connection_forgets_statements(store: PostgresStore) -> None:
+    run = created(store)
+    assert store.commit([writes(run.id, entry(run.id, 1))]) == [True]
+    connection = store._writer.connection
+    assert connection is not None
+    connection.execute("DEALLOCATE ALL")
+    for number in (2, 3):
+        assert store.commit([writes(run.id, entry(run.id, number))]) == [True]
+    assert list(store.entries(run.id)) == [entry(run.id, number) for number in (1, 2, 3)]
 
 
 def test_due_runs_are_taken_once_when_the_answer_is_lost(url: str) -> None:

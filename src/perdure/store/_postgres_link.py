@@ -20,6 +20,7 @@ from psycopg.types.string import StrBinaryDumper, TextBinaryLoader, TextLoader
 from perdure.core.clock import US, SystemClock, seconds
 from perdure.errors import StoreUnavailableError, StoreVersionError, UsageError
 
+from ._postgres_direct import Statement
 from ._postgres_errors import is_again, is_away, is_unprepared, translate
 
 T = TypeVar("T")
@@ -112,9 +113,18 @@ _MARK: Final = "\x01"
 
 class _Text(StrBinaryDumper):
     def dump(self, obj: str) -> Any:
-        if "\0" in obj or _MARK in obj:
-            obj = obj.replace(_MARK, _MARK + "1").replace("\0", _MARK + "0")
-        return super().dump(obj)
+        return super().dump(_to_text(obj))
+
+
+def _to_text(text: str) -> str:
+    return (
+        text if "\0" not in text and _MARK not in text else text.replace(_MARK, _MARK + "1").replace("\0", _MARK + "0")
+    )
+
+
+def text_bytes(text: str) -> bytes:
+    """Text as a parameter in binary form."""
+    return _to_text(text).encode()
 
 
 def _from_text(text: Any) -> Any:
@@ -188,6 +198,7 @@ class Link:
         self._closed = False
         self._prepare = True
         self._session: tuple[int, str | None] | None = None
+        self._known: set[Statement] = set()
         self.connection: Connection | None = None
 
     # -- what callers do -----------------------------------------------------------------------------------------
@@ -207,6 +218,22 @@ class Link:
             return [True] if is_done is not None and cursor.execute(*is_done).fetchone() is not None else []
 
         return self.run(lambda cursor: cursor.execute(sql, row).rowcount == 1, look, patience=patience)
+
+    def change_directly(self, statement: Statement, row: Sequence[Any], is_done: tuple[str, Sequence[Any]]) -> bool:
+        """The same, by a shorter way through the driver."""
+
+        def change(connection: Connection) -> bool:
+            if not self._prepare:
+                return connection.cursor(binary=True).execute(statement.sql, row).rowcount == 1
+            if statement not in self._known:
+                statement.prepare(connection)
+                self._known.add(statement)
+            return statement.change(connection, row) == 1
+
+        def look(cursor: Cursor) -> list[bool]:
+            return [True] if cursor.execute(*is_done).fetchone() is not None else []
+
+        return self._run(change, look, PATIENCE)
 
     def transaction(
         self, work: Callable[[Cursor], T], is_done: Callable[[Cursor, T], bool] | None = None, *,
@@ -240,6 +267,9 @@ class Link:
         patience: float = PATIENCE,
     ) -> T:
         """Do the work, which may run more than once; `look` finds its answer if it was done by a session that broke."""
+        return self._run(lambda connection: work(connection.cursor(binary=True)), look, patience)
+
+    def _run(self, work: Callable[[Connection], T], look: Callable[[Cursor], list[T]] | None, patience: float) -> T:
         if self._pid != os.getpid():
             # Before the lock, which a thread of the parent may hold for ever in this copy of it.
             raise StoreUnavailableError(
@@ -249,14 +279,14 @@ class Link:
         with self._lock:
             try:
                 if (connection := self.connection) is not None:
-                    return work(connection.cursor(binary=True))
+                    return work(connection)
             except BaseException as error:
                 if not self._may_go_on(error):
                     self._raise(error)
             return self._run_when_back(work, look, patience)
 
     def _run_when_back(
-        self, work: Callable[[Cursor], T], look: Callable[[Cursor], list[T]] | None, patience: float
+        self, work: Callable[[Connection], T], look: Callable[[Cursor], list[T]] | None, patience: float
     ) -> T:
         since = seconds()
         pause = _FIRST_PAUSE
@@ -275,7 +305,7 @@ class Link:
                     if look is not None and (found := look(connection.cursor(binary=True))):
                         return found[0]
                     lost.clear()
-                return work(connection.cursor(binary=True))
+                return work(connection)
             except BaseException as error:
                 waited = seconds() - since
                 # Who asks for the first time learns at once what is wrong.
@@ -319,6 +349,7 @@ class Link:
         # Whatever is opened next, this is what may have been lost.
         self._session = (pid, since)
         self._address.reached = True
+        self._known.clear()
         self.connection = connection
         return connection
 

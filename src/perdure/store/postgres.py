@@ -52,7 +52,8 @@ from perdure.core.model import (
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 
 from . import _moving
-from ._postgres_link import Address, Cursor, Link, Row, ServerClock
+from ._postgres_direct import Statement
+from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from ._postgres_session import GRACE, PostgresLiveness, Session
 from ._reading import PAGE, Reading
 from ._rows import SHORT, claimed, run_of, submitted
@@ -61,6 +62,11 @@ from ._sql import migrations, queries
 MIGRATIONS: Final = ("0001_initial.sql",)
 VERSION: Final = len(MIGRATIONS)
 
+_ENTRY: Final = tuple(
+    "bytea" if name in ("fp", "value", "inputs", "races") else "text" if name in ("name", "label") else "bigint"
+    for name in Entry._fields
+)
+"""The types of an entry's columns."""
 _STATUS: Final = {str(status): status for status in Status}
 _CHUNK: Final = 50
 _ALL: Final = (1 << 63) - 1
@@ -93,6 +99,7 @@ class PostgresStore(Reading):
         self._clock: Clock = clock or self._server_clock
         self._address = address = Address(url)
         self._sql = {name: address.sql(text) for name, text in queries("postgres").items()}
+        self._insert_entry = Statement(self._sql["insert_entry_fenced"], ("bigint", "bytea", *_ENTRY), text_bytes)
         self._writer = Link(address)
         self._reader = Link(address)
         self._aside = Link(address)
@@ -233,8 +240,8 @@ class PostgresStore(Reading):
         return created
 
     def _append(self, run: int, token: bytes, entry: Any) -> bool:
-        written = self._writer.change(
-            self._sql["insert_entry_fenced"],
+        written = self._writer.change_directly(
+            self._insert_entry,
             (run, token, *entry),
             (self._sql["is_entry"], (*entry[:3], entry[17], entry[18], entry[9], entry[3], entry[4])),
         )
