@@ -25,6 +25,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import wraps
 from types import MethodType
 from typing import IO, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, TypeVar, cast, final, overload
 
@@ -145,17 +146,62 @@ def _rebuilt(cls: type[_Reference], fields: dict[str, Any]) -> _Reference:
     return cls(**fields)
 
 
+def _at_url(look: Callable[[str], R]) -> Dual[[str], R]:
+    """`from_existing_remote`: a durable call. What is refused is not recorded, as there may be a secret in it."""
+    traced = trace(look)
+
+    @wraps(look)
+    def sync(remote_path: str) -> R:
+        remote_objects().check(remote_path)
+        return traced(remote_path)
+
+    async def aio(remote_path: str) -> R:
+        remote_objects().check(remote_path)
+        found: R = await traced.aio(remote_path)
+        return found
+
+    return Dual(sync, aio)
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-# The path is no part of what identifies the call: often it lies in a temporary directory.
-@trace(ignore=("path",))
 def _send_file(path: StrPath, remote_destination: str) -> File:
     text = _given_file(path)
-    name = os.path.basename(text)
-    url = f"{remote_destination}{name}" if remote_destination.endswith("/") else remote_destination
-    found, hash = _sent(text, url)
-    return File(name=_last_part(url), hash=hash, size=found.size, url=url, etag=found.etag)
+    found, hash = _sent(text, remote_destination)
+    return File(name=_last_part(found.url), hash=hash, size=found.size, url=found.url, etag=found.etag)
+
+
+# In a run it shows under the name that was called. The path is no part of what identifies it: often it lies in a
+# temporary directory.
+_send_file.__qualname__ = "File.from_local"
+_traced_send_file: Final = trace(ignore=("path",))(_send_file)
+
+
+def _file_at(remote_path: str) -> File:
+    """A file that lies at a URL already, and stays there: `s3://bucket/name`, `gs://...`, `az://...`, `file:///path`.
+
+    It is looked at but not fetched. The content that it has now is what it means from now on: should somebody
+    change it, using it is an error that says so. Within a run it is looked at once, and replay gives what was
+    recorded.
+
+    Raises:
+        UsageError: there is no such object, or it is no URL.
+        StoreError: it cannot be looked at.
+    """
+    found = remote_objects().look(remote_path)
+    return File(name=_last_part(found.url), hash="", size=found.size, url=found.url, etag=found.etag)
+
+
+_file_at.__qualname__ = "File.from_existing_remote"
+
+
+def _destination(path: StrPath, url: str) -> str:
+    """The URL to send something to. What is refused is not recorded, as there may be a secret in it."""
+    if url.endswith("/"):
+        url += os.path.basename(os.path.abspath(_path(path)))
+    remote_objects().check(url)
+    return url
 
 
 def _given_file(path: StrPath) -> str:
@@ -237,7 +283,7 @@ class File(_Reference):
             StoreError: the blob store, or what lies at that URL, cannot be written.
         """
         if remote_destination is not None:
-            return _send_file(path, remote_destination)
+            return _traced_send_file(path, _destination(path, remote_destination))
         text = _given_file(path)
         [(hash, size)] = runtime.blobs().put([text])
         return File(name=os.path.basename(text), hash=hash, size=size)
@@ -245,21 +291,7 @@ class File(_Reference):
     _from_local.__name__, _from_local.__qualname__ = "from_local", "File.from_local"
     from_local = _both(_from_local)
 
-    @staticmethod
-    @trace
-    def from_existing_remote(remote_path: str) -> File:
-        """A file that lies at a URL already, and stays there: `s3://bucket/name`, `gs://...`, `az://...`, `file:///path`.
-
-        It is looked at but not fetched. The content that it has now is what it means from now on: should somebody
-        change it, using it is an error that says so. Within a run it is looked at once, and replay gives what was
-        recorded.
-
-        Raises:
-            UsageError: there is no such object, or it is no URL.
-            StoreError: it cannot be looked at.
-        """
-        found = remote_objects().look(remote_path)
-        return File(name=_last_part(found.url), hash="", size=found.size, url=found.url, etag=found.etag)
+    from_existing_remote = _at_url(_file_at)
 
     @property
     def path(self) -> str:
@@ -361,6 +393,23 @@ MANIFEST_HEAD: Final = b"\x93" + msgspec.msgpack.encode(_KIND)
 _read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
 
 
+def _folder_at(remote_path: str) -> Dir:
+    """A directory of what lies below a URL already, and stays there: `s3://bucket/prefix`, `file:///path`, ....
+
+    The names and ETags of all objects there are taken down; as with `File.from_existing_remote`, that is what the
+    `Dir` means from then on. Objects that come later are not in it.
+
+    Raises:
+        UsageError: there is nothing below it, or it is no URL.
+        StoreError: it cannot be listed.
+    """
+    entries = _listed(remote_path)
+    return _made(_last_part(remote_path), entries, remote_path.rstrip("/"))
+
+
+_folder_at.__qualname__ = "Dir.from_existing_remote"
+
+
 @final
 class Dir(_Reference):
     """A tree of files and its name, kept in the blob store. Equal if both are; never changes.
@@ -386,27 +435,14 @@ class Dir(_Reference):
             StoreError: the blob store, or what lies at that URL, cannot be written.
         """
         if remote_destination is not None:
-            return _send_folder(path, remote_destination)
+            return _traced_send_folder(path, _destination(path, remote_destination))
         text, name = _given_folder(path)
         return _made(name, _stored(text, lambda files: _put(files, text, runtime.blobs())))
 
     _from_local.__name__, _from_local.__qualname__ = "from_local", "Dir.from_local"
     from_local = _both(_from_local)
 
-    @staticmethod
-    @trace
-    def from_existing_remote(remote_path: str) -> Dir:
-        """A directory of what lies below a URL already, and stays there: `s3://bucket/prefix`, `file:///path`, ....
-
-        The names and ETags of all objects there are taken down; as with `File.from_existing_remote`, that is what the
-        `Dir` means from then on. Objects that come later are not in it.
-
-        Raises:
-            UsageError: there is nothing below it, or it is no URL.
-            StoreError: it cannot be listed.
-        """
-        entries = _listed(remote_path)
-        return _made(_last_part(remote_path), entries, remote_path.rstrip("/"))
+    from_existing_remote = _at_url(_folder_at)
 
     @property
     def path(self) -> str:
@@ -550,17 +586,19 @@ def _put(files: list[_Entry], top: str, blobs: Blobs) -> list[_Entry]:
     ]
 
 
-@trace(ignore=("path",))
 def _send_folder(path: StrPath, remote_destination: str) -> Dir:
-    text, name = _given_folder(path)
-    url = f"{remote_destination}{name}" if remote_destination.endswith("/") else remote_destination
+    text, _ = _given_folder(path)
 
     def send(entry: _Entry) -> _Entry:
-        place = f"{url}/{entry.text}"
-        found, hash = _sent(os.path.join(text, entry.text), place)
+        found, hash = _sent(os.path.join(text, entry.text), f"{remote_destination}/{entry.text}")
         return _remote_entry(entry.path, entry.executable, found, hash)
 
-    return _made(_last_part(url), _stored(text, lambda files: each(send, files)), url)
+    entries = _stored(text, lambda files: each(send, files))
+    return _made(_last_part(remote_destination), entries, remote_destination)
+
+
+_send_folder.__qualname__ = "Dir.from_local"
+_traced_send_folder: Final = trace(ignore=("path",))(_send_folder)
 
 
 def _listed(url: str) -> list[_Entry]:
