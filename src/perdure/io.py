@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import wraps
 from types import MethodType
-from typing import IO, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, TypeVar, cast, final, overload
+from typing import IO, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast, final, overload
 
 import msgspec
 
@@ -510,14 +510,28 @@ class Dir(_Reference):
 add_file_types(File, Dir)
 
 
-def fill_tree(folder: Dir, top: str) -> None:
-    """Make an empty directory of ours hold a Dir's content, as read-only files that the blob store shares."""
+class Fill(Protocol):
+    """How `fill_tree` puts a file where there is none."""
+
+    def __call__(self, hash: str, size: int, to: str, *, executable: bool = False) -> None: ...
+
+
+def fill_tree(
+    folder: Dir,
+    top: str,
+    link: Fill | None = None,
+    symlink: Callable[[bytes, bytes], None] = os.symlink,
+    keep: Callable[[File], str] = on_hand,
+) -> None:
+    """Make an empty directory of ours hold a Dir's content: read-only files that the blob store shares, or what `link`
+    and `symlink` put there instead. `keep`: lets a file's content be where that finds it, and gives its hash."""
     blobs = runtime.blobs()
+    link = link or blobs.link
     os.chmod(top, 0o755)
     links = []
     entries = _entries(folder, blobs)
     if folder.url:
-        each(on_hand, [entry.file for entry in entries if entry.is_file])
+        each(keep, [entry.file for entry in entries if entry.is_file])
     for entry in entries:
         place = os.path.join(top, entry.text)
         if entry.kind == "dir":
@@ -526,9 +540,9 @@ def fill_tree(folder: Dir, top: str) -> None:
         elif entry.kind == "link":
             links.append((entry.data, place))
         else:
-            blobs.link(on_hand(entry.file), entry.size, place, executable=entry.executable)
+            link(keep(entry.file), entry.size, place, executable=entry.executable)
     for target, place in links:  # last, so that nothing is ever written through one
-        os.symlink(target, os.fsencode(place))
+        symlink(target, os.fsencode(place))
 
 
 def _given_folder(path: StrPath) -> tuple[str, str]:

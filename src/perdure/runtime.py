@@ -21,11 +21,11 @@ from .core.values import find_file_types
 from .core.worker import Worker
 from .errors import PerdureError, UsageError
 from .executors.local import DaemonThreads
-from .store import files_base, is_postgres, open_blobs, open_store, public_url, store_path
+from .store import files_base, is_bucket, is_postgres, open_blobs, open_bucket, open_store, public_url, store_path
 
 if TYPE_CHECKING:
+    from .containers.background import Background
     from .containers.engine import ContainerEngine
-    from .containers.service import Containers
     from .core.elsewhere import Elsewhere
     from .executors.on_ray import RayPool
     from .executors.process import ProcessPool
@@ -43,7 +43,7 @@ _durability: Durability = "power"
 _blobs: dict[tuple[str, str], Blobs] = {}
 _blobs_at: str | None = None
 _container_engine: str | None = None
-_containers: Containers | None = None
+_containers: Background | None = None
 _containers_pid = 0
 _processes: ProcessPool | None = None
 _processes_pid = 0
@@ -242,22 +242,51 @@ def adopt(found: Worker, blobs_at: str) -> None:
         _blobs_at = blobs_at or None
 
 
-def containers() -> Containers:
+def containers() -> Background:
     """What runs containers for the store in use; nothing is connected before it is needed."""
     global _containers, _containers_pid
     store = worker().store
     with _lock:
         if _containers is None or _containers_pid != os.getpid():
-            from .containers.service import Containers
-
             base = _container_base()
-            wanted = _container_engine or os.environ.get("PERDURE_CONTAINER_ENGINE")
-            _containers = Containers(
-                f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, wanted),
-                lasting=_database() is not None,
-            )  # fmt: skip
+            wanted = _wanted_engine()
+            if _is_cluster(wanted):
+                _containers = _pods(wanted, base, store)
+            else:
+                from .containers.service import Containers
+
+                _containers = Containers(
+                    f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, wanted),
+                    lasting=_database() is not None,
+                )  # fmt: skip
             _containers_pid = os.getpid()
         return _containers
+
+
+def _wanted_engine() -> str:
+    return _container_engine or os.environ.get("PERDURE_CONTAINER_ENGINE") or ""
+
+
+def _is_cluster(wanted: str) -> bool:
+    return wanted.strip().startswith("kubernetes://")
+
+
+def _pods(wanted: str, base: str, store: Store) -> Background:
+    place = blobs_at()
+    if not is_bucket(place):
+        raise UsageError(
+            "containers on Kubernetes get their inputs and outputs through a bucket: name one with "
+            "PERDURE_BLOBS=s3://bucket/prefix or perdure.init(blobs=...)"
+        )
+    try:
+        from .containers.kubernetes.service import Pods
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "kubernetes_asyncio":
+            raise
+        raise UsageError("containers on Kubernetes need its client: pip install 'perdure[kubernetes]'") from None
+    from .containers.kubernetes.where import read_where
+
+    return Pods(f"{base}-pods", f"{base}-logs", lambda: store, read_where(wanted.strip()), partial(open_bucket, place))
 
 
 async def _connect(wanted: str | None) -> ContainerEngine:
@@ -283,7 +312,7 @@ def container_logs() -> str:
 
 def drop_containers(run: Run) -> None:
     """Stop and remove what a run that is over has left running, wherever it was driven; waits for it."""
-    if _container_leftovers():
+    if _container_leftovers() or _is_cluster(_wanted_engine()):
         found = containers()
         found.sweep(run.uid)
         found.drain()
@@ -291,7 +320,7 @@ def drop_containers(run: Run) -> None:
 
 def sweep_containers() -> None:
     """Remove what containers of runs that are over, or gone, have left; waits for it."""
-    if _container_leftovers():
+    if _container_leftovers() or _is_cluster(_wanted_engine()):
         found = containers()
         found.sweep()
         found.drain()
@@ -306,8 +335,9 @@ def _container_leftovers() -> bool:
 
 
 def _run_ended(run: Run, fresh: bool) -> None:
-    if not fresh and _container_leftovers():
-        containers().ended(run, fresh)
+    if not fresh and (_container_leftovers() or _is_cluster(_wanted_engine())):
+        with contextlib.suppress(UsageError):  # no engine is named that makes sense
+            containers().ended(run, fresh)
 
 
 def blobs() -> Blobs:

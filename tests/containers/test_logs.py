@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from perdure.containers.engine import LogLine
-from perdure.containers.life import Secrets
 from perdure.containers.logs import LogSink
+from perdure.containers.program import Secrets
 
 
 def test_a_secret_of_several_lines_is_struck_out_of_each(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_an_engine_that_is_away_for_a_while_gets_its_container_removed(setup: Se
         engine.outage()
 
     containers.call(begin()).result(10)
-    removing = containers.remove(place)
+    removing = containers.remove(place.key)
     time.sleep(0.3)
     assert not removing.done()
     containers._loop.call_soon_threadsafe(engine.recover)  # type: ignore[union-attr]
@@ -86,7 +86,7 @@ def test_what_another_engine_has_stays_until_that_one_is_there(setup: Setup) -> 
     containers = setup.containers
     place = containers.place(b"u" * 16, 1, 1)
     place.make(About(1, (b"u" * 16).hex(), "r", 1, 1, "another", "unix:///another.sock"))
-    containers.remove(place).result(10)
+    containers.remove(place.key).result(10)
     assert place.about() is not None
 
 
@@ -131,7 +131,7 @@ def test_a_removal_waits_for_every_creation_under_way(setup: Setup) -> None:
         await asyncio.sleep(0)
         second = asyncio.ensure_future(containers.whole(place.key, slow("second", 0.4)))
         await first
-        await containers._remove(place, None)
+        await containers._remove(place.key)
         order.append("removed")
         await second
 

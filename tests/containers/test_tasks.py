@@ -284,7 +284,8 @@ talk = ContainerTask(name="talk", image="perdure-test/busybox:1", network="none"
     assert followed.stdout is not None
     assert followed.stdout.readline() == "1\n"
     early = run.poll() is None
-    rest = followed.communicate(timeout=20)[0]
+    rest = followed.stdout.read()  # not `communicate`, which loses what was read ahead
+    followed.wait(20)
     assert (rest, run.wait(10), early) == ("2\n3\n4\n", 0, True)
     assert log.read_text() == "1\n2\n3\n4\n"
 

@@ -9,6 +9,7 @@ import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -65,6 +66,8 @@ class ContainerTask(Task[..., Any]):
         entrypoint: replaces the image's entrypoint.
         platform: such as `"linux/arm64"`.
         pull: when to pull the image: `"missing"`, `"always"` or `"never"`.
+        pod_template: what its pod is to have on Kubernetes beside what it needs (node selectors, tolerations, volumes,
+            further settings of the container `main`): a mapping like a pod's manifest, or the path of a YAML file.
 
     Raises:
         UsageError: the declaration makes no sense; says what and why.
@@ -96,12 +99,13 @@ class ContainerTask(Task[..., Any]):
         entrypoint: Sequence[str] | None = None,
         platform: str | None = None,
         pull: Pull = "missing",
+        pod_template: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         _module: str | None = None,
     ) -> None:
         from ..containers.copilot import Interface, Template
         from ..containers.engine import ContainerSpec
-        from ..containers.life import Program
-        from .container_files import ContainerFiles
+        from ..containers.program import Program
+        from .container_files import ContainerFiles, ReferenceFiles
 
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UsageError(
@@ -114,7 +118,7 @@ class ContainerTask(Task[..., Any]):
             "metadata_format": metadata_format, "file_input_layout": file_input_layout, "local_logs": local_logs,
             "resources": resources, "env_vars": env_vars, "secrets": secrets, "retries": retries,
             "timeout": timeout, "cache": cache, "network": network, "user": user, "workdir": workdir,
-            "entrypoint": entrypoint, "platform": platform, "pull": pull,
+            "entrypoint": entrypoint, "platform": platform, "pull": pull, "pod_template": pod_template,
         }  # fmt: skip
         typed_inputs, typed_outputs = _types(inputs, "inputs", where), _types(outputs, "outputs", where)
         for each, what in ((user, "user"), (network, "network"), (workdir, "workdir"), (platform, "platform")):
@@ -201,6 +205,8 @@ class ContainerTask(Task[..., Any]):
             cache_version=_cache_version(cache, typed_outputs, where),
             shape=self._shape,
             decode=lambda data: self.spec.signature.returns.decode(data),
+            pod_template=_template(pod_template, where, first, second),
+            references=ReferenceFiles(),
         )
 
     def __repr__(self) -> str:
@@ -239,11 +245,10 @@ class ContainerTask(Task[..., Any]):
 
         async def container(attempt: Detached, *args: Any, **kwargs: Any) -> Any:
             from .. import runtime
-            from ..containers import life
 
             values = dict(zip(inputs, args, strict=False)) | kwargs
             identity = self.spec.signature.identity((), values)
-            return await life.run(self.program, runtime.containers(), attempt, values, identity)
+            return await runtime.containers().run(self.program, attempt, values, identity)
 
         parameters = [
             inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
@@ -276,11 +281,22 @@ class ContainerTask(Task[..., Any]):
         return found[0] if len(found) == 1 else self._result(*found)
 
 
+def _template(value: Any, where: str, input_dir: str, output_dir: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    # Not loaded by who has none.
+    from ..containers.kubernetes.template import check_template, read_template
+
+    found = read_template(value, where)
+    check_template(found, where, input_dir, output_dir)
+    return found
+
+
 def _dispose(attempt: Detached) -> None:
     from .. import runtime
 
-    containers = runtime.containers()
-    containers.remove(containers.place(attempt.run.uid, attempt.action, attempt.attempt))
+    with suppress(UsageError):  # nothing can have been begun where no engine is named that makes sense
+        runtime.containers().dispose(attempt)
 
 
 def _sequence(value: Any, what: str, where: str) -> Sequence[Any]:

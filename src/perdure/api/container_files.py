@@ -28,3 +28,31 @@ class ContainerFiles:
     def dir_from(self, path: str, name: str) -> Dir:
         taken = Dir.from_local(path)
         return Dir(name=name, hash=taken.hash, size=taken.size)
+
+
+class ReferenceFiles(ContainerFiles):
+    """Instead of files it puts symbolic links, whose targets say what is to be there (`containers.kubernetes.tree`).
+    Only names and hashes come to this machine."""
+
+    def link_file(self, file: File, to: str) -> None:
+        _refer(_in_bucket(file), file.size, to)
+
+    def link_dir(self, dir: Dir, to: str) -> None:
+        os.mkdir(to)
+        fill_tree(dir, to, _refer, _refer_to_link, _in_bucket)
+
+
+def _in_bucket(file: File) -> str:
+    """Let a file's content be where blobs lie: what lies at a URL is fetched, and put there; its hash."""
+    hash = on_hand(file)
+    if file.url:
+        runtime.blobs().put([runtime.blobs().path(hash, file.size, file.name)])
+    return hash
+
+
+def _refer(hash: str, size: int, to: str, *, executable: bool = False) -> None:
+    os.symlink(f"{'exec' if executable else 'file'}:{hash}:{size}", to)
+
+
+def _refer_to_link(target: bytes, place: bytes) -> None:
+    os.symlink(b"link:" + target, place)

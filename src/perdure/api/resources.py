@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ..containers.life import Build, Secrets
+from ..containers.program import Build, Secrets
 from ..core.digest import blake2b
 from ..errors import UsageError
 

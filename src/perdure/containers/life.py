@@ -18,34 +18,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import shutil
 import signal
-from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
 
 from ..core.clock import SystemClock, seconds
 from ..core.detached import Detached
-from ..core.digest import blake2b
 from ..core.spec import AttemptLost
 from ..errors import (
-    ContainerError,
     EngineUnavailableError,
-    OOMError,
     OutputMissingError,
     PerdureError,
     TaskTimeoutError,
     UsageError,
 )
-from .copilot import Interface, Template, check_error_file
-from .engine import ContainerEngine, ContainerSpec, EngineInfo, Image, Mount, Pull, Seen
+from .background import PATIENCE
+from .copilot import check_error_file
+from .engine import ContainerEngine, ContainerSpec, EngineInfo, Image, Mount, Seen
 from .logs import LogSink, follow, log_path
 from .place import About, Place
-from .service import LABEL, PATIENCE, RUN_LABEL, Containers
+from .program import Build, End, Program, Secrets, failure, hash_of
+from .service import LABEL, RUN_LABEL, Containers
 
 log = logging.getLogger("perdure")
 T = TypeVar("T")
@@ -64,54 +61,6 @@ DYING_SECONDS = 1.0
 
 class _ElsewhereError(EngineUnavailableError):
     """Another engine answers than the one that has the container."""
-
-
-@dataclass(frozen=True)
-class Build:
-    """An image that is made from a Dockerfile when it is needed."""
-
-    dockerfile: str
-    context: str
-    tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """What a container gets that is written nowhere else."""
-
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """By their paths in the container."""
-
-    def values(self) -> list[str]:
-        """To be struck out of log lines: each whole, and, as a log is read by lines, each line of it."""
-        whole = [*self.env.values(), *(data.decode("utf-8", "surrogateescape").strip() for data in self.files.values())]
-        return [*whole, *(line.strip() for text in whole for line in text.splitlines())]
-
-
-@dataclass(frozen=True)
-class Program:
-    """A container task as it was declared."""
-
-    name: str
-    image: str | Build
-    interface: Interface
-    entrypoint: tuple[str, ...] | None
-    command: Template | None
-    arguments: Template | None
-    input_dir: str
-    output_dir: str
-    local_logs: bool
-    secrets: Callable[[], Secrets]
-    settings: ContainerSpec
-    """All that does not depend on the inputs."""
-    pull: Pull
-    cache_version: str | None
-    """`None`: its outcomes are not shared between runs."""
-    shape: Callable[[tuple[Any, ...]], Any]
-    """The outputs, in the order of their declaration, as the task's value."""
-    decode: Callable[[bytes], Any]
-    """A shared outcome as the task's value."""
 
 
 class _Started(msgspec.Struct, frozen=True, array_like=True):
@@ -151,10 +100,10 @@ class _Life:
         self.identity = identity
         self.place: Place = containers.place(attempt.run.uid, attempt.action, attempt.attempt)
         self.boot = SystemClock().boot_id
-        self.name = f"perdure-{_slug(program.name)}-{self.place.key}-{attempt.token[:4].hex()}"
+        self.name = f"perdure-{program.slug}-{self.place.key}-{attempt.token[:4].hex()}"
 
     async def run(self) -> Any:
-        await self.containers.gone(self.place)
+        await self.containers.gone(self.place.key)
         state = self.attempt.state
         if state is None:
             found = await self._shared_or_started()
@@ -189,18 +138,18 @@ class _Life:
     async def _shared_or_started(self) -> _Started | tuple[Any]:
         """Create and start it; or, in a tuple, the outputs that another run has left in the cache."""
         program = self.program
-        info, image = await self._patiently(self._image)
+        info, image = await self.containers.patiently(self.program.name, self._image)
         arguments = program.interface.arguments(self.values, program.input_dir)
-        command = self._command(arguments)
+        command = program.rendered(arguments)
         if program.cache_version is not None:
-            key = self._cache_key(image, command)
+            key = program.cache_key(image.digest, command, self.identity)
             hit = self.attempt.cached(key)
             if hit is not None:
                 return (program.decode(hit),)
             self.attempt.cached_under = key
         secrets = program.secrets()
         # Nothing of this attempt was ever started (L1).
-        await self._patiently(self._clear)
+        await self.containers.patiently(self.program.name, self._clear)
         staging = self.containers.in_thread(lambda: self._stage(info, secrets))
         mounts = await self.containers.ask(self.containers.whole(self.place.key, staging))
         labels = {
@@ -219,9 +168,9 @@ class _Life:
             labels=labels,
             mounts=mounts,
         )
-        hash = _hash_of(replace(spec, env=program.settings.env))
+        hash = hash_of(replace(spec, env=program.settings.env))
         spec.labels["perdure.spec"] = hash
-        id = await self._patiently(lambda: self._create(spec))
+        id = await self.containers.patiently(self.program.name, lambda: self._create(spec))
         started = _Started(
             id,
             info.id,
@@ -229,7 +178,7 @@ class _Life:
             self.boot if info.local else None,
             info.instance,
             hash,
-            f"{_named(program.image)} ({image.digest})" if image.digest != _named(program.image) else image.digest,
+            f"{program.image_name} ({image.digest})" if image.digest != program.image_name else image.digest,
             [*(entrypoint or ()), *(rest or ())],
         )
         try:
@@ -275,36 +224,6 @@ class _Life:
                     os.fchmod(stream.fileno(), 0o444)  # whatever the umask
                 mounts.append(Mount(source, target, True))
         return tuple(mounts)
-
-    def _command(self, arguments: dict[str, str]) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-        """Entrypoint and command as the engine takes them."""
-        program = self.program
-
-        def rendered(template: Template | None) -> tuple[str, ...]:
-            return tuple(template.render(arguments, program.input_dir, program.output_dir)) if template else ()
-
-        command, rest = rendered(program.command), rendered(program.arguments)
-        if program.entrypoint is not None:
-            return program.entrypoint, (*command, *rest)
-        if program.command is not None:
-            return command, rest
-        return None, rest if program.arguments is not None else None
-
-    def _cache_key(self, image: Image, command: tuple[Any, Any]) -> bytes:
-        program = self.program
-        digest = blake2b(b"container\0", digest_size=16)
-        for part in (
-            program.name,
-            program.cache_version,
-            image.digest,
-            command,
-            self.identity,
-            sorted(program.settings.env.items()),
-            program.settings.user,
-            program.settings.workdir,
-        ):
-            digest.update(msgspec.msgpack.encode(part) + b"\0")
-        return digest.digest()
 
     async def _create(self, spec: ContainerSpec) -> str:
         engine = await self.containers.engine()
@@ -481,7 +400,10 @@ class _Life:
         outputs = await self._outputs(started.id)
         reported = await self.containers.in_thread(lambda: check_error_file(outputs))
         if seen.exit_code != 0 or reported is not None:
-            raise self._failure(started, seen, sink, reported)
+            end = End(
+                seen.exit_code, seen.oom_killed, seen.error, started.image, started.command, list(sink.tail), reported
+            )
+            raise failure(self.program, end)
         try:
             found = await self.containers.in_thread(lambda: self.program.interface.collect(outputs))
         except OutputMissingError as error:
@@ -504,77 +426,9 @@ class _Life:
             await self.containers.in_thread(empty)
             await (await self.containers.engine()).copy_out(id, self.program.output_dir, place.copied)
 
-        await self._patiently(copy)
+        await self.containers.patiently(self.program.name, copy)
         return place.copied
-
-    def _failure(
-        self, started: _Started, seen: Seen, sink: LogSink, reported: tuple[str, bool] | None
-    ) -> ContainerError:
-        code = seen.exit_code
-        name = _signal_name(code)
-        tail = list(sink.tail)
-        cls: type[ContainerError] = ContainerError
-        if seen.oom_killed:
-            cls = OOMError
-            memory = self.program.settings.memory
-            limit = f" of {memory:,} bytes" if memory else ""
-            what = f"was killed because it used more memory than its limit{limit} (exit code {code})"
-        elif reported is not None:
-            what = f"reported an error: {reported[0].strip() or '(empty _ERROR file)'}"
-            if code:
-                what += f" (exit code {code})"
-        else:
-            what = f"ended with exit code {code}" + (f" ({name})" if name else "")
-        message = f"container {self.program.name} {what}\n  image: {started.image}\n  command: {started.command}"
-        if seen.error:
-            message += f"\n  engine: {seen.error}"
-        if tail:
-            message += "\n  last log lines:\n" + "\n".join(f"    {line}" for line in tail)
-        error = cls(
-            message, exit_code=code, signal=name, oom_killed=seen.oom_killed, image=started.image,
-            command=started.command, log_tail=tail,
-        )  # fmt: skip
-        error.recoverable = not (reported is not None and reported[1])
-        return error
-
-    # -- an engine that comes and goes -------------------------------------------------------------------------
-
-    async def _patiently(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Have the engine do something that may be done again; an engine that was there before is waited for."""
-        until = seconds() + PATIENCE
-        warned = False
-        while True:
-            try:
-                return await self.containers.ask(work())
-            except EngineUnavailableError as error:
-                if not self.containers.known or seconds() > until:
-                    raise
-                if not warned:
-                    warned = True
-                    log.warning("%s: waiting for the container engine: %s", self.program.name, error)
-            await asyncio.sleep(RETRY_SECONDS)
 
 
 def _is_gone(pid: int) -> bool:
     return not os.path.exists(f"/proc/{pid}") and os.path.exists("/proc/self")
-
-
-def _named(image: str | Build) -> str:
-    return image if isinstance(image, str) else image.tag
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:24].strip("-") or "task"
-
-
-def _hash_of(spec: ContainerSpec) -> str:
-    return blake2b(msgspec.json.encode(spec, order="sorted"), digest_size=12).hexdigest()
-
-
-def _signal_name(code: int) -> str | None:
-    if code <= 128:
-        return None
-    try:
-        return signal.Signals(code - 128).name
-    except ValueError:
-        return None

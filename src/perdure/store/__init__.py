@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from perdure.errors import UsageError
 
@@ -22,6 +22,7 @@ _SUPPORTED: Final = (
     "`sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, `postgresql://user@host/database`, or `memory://`"
 )
 _POSTGRES: Final = ("postgresql", "postgres")
+_BUCKETS: Final = ("s3", "gs", "az")
 
 
 def open_store(
@@ -89,7 +90,7 @@ def open_blobs(url: str | os.PathLike[str], at: str | None = None) -> Blobs:
     local = LocalBlobs(_blobs_folder(url))
     if not at:
         return local
-    if scheme not in ("s3", "gs", "az"):
+    if scheme not in _BUCKETS:
         raise UsageError(
             f"{scheme}://...: blobs do not lie there; supported are `s3://bucket/prefix`, `gs://bucket/prefix`, "
             "`az://container/prefix`, `file:///directory`, or a path"
@@ -116,6 +117,18 @@ def _needs_obstore() -> Iterator[None]:
         raise UsageError(
             "what lies in a bucket or at a URL needs obstore, which is not installed: pip install 'perdure[s3]'"
         ) from error
+
+
+def is_bucket(at: str) -> bool:
+    """Whether blobs that lie there lie in a bucket."""
+    return at.partition("://")[0] in _BUCKETS and "://" in at
+
+
+def open_bucket(url: str, below: str = "") -> Any:
+    """The objects in a bucket, or in the part of it that lies below; see `containers.kubernetes.tree.Objects`."""
+    with _needs_obstore():
+        from ._bucket import Bucket
+    return Bucket(f"{url.rstrip('/')}/{below}".rstrip("/"))
 
 
 def _blobs_folder(url: str | os.PathLike[str]) -> str:

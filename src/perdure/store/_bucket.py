@@ -69,6 +69,10 @@ class Bucket:
         """What is known of an object; `None` if it is not there."""
         return self.do(lambda: obstore.head(self.store, key), none_if_missing=True)
 
+    def get(self, key: str) -> bytes | None:
+        """A small object; `None` if it is not there."""
+        return self.do(lambda: bytes(obstore.get(self.store, key).bytes()), none_if_missing=True)  # type: ignore[no-any-return]
+
     def lacks_bucket(self, key: str) -> bool:
         """Whether an object that is not there lacks the whole bucket."""
         with self._asking():

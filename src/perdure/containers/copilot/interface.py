@@ -54,7 +54,9 @@ class Interface:
         self.layout: Layout = layout
         self._files = files
 
-    def stage(self, values: dict[str, Any], directory: str, container_dir: str) -> list[Mount]:
+    def stage(
+        self, values: dict[str, Any], directory: str, container_dir: str, files: FileSystem | None = None
+    ) -> list[Mount]:
         """Make `directory` hold these inputs and nothing else; it exists, and belongs to nobody else.
 
         May be repeated, also where an earlier process died in its middle: afterwards all is right, and what was right
@@ -64,6 +66,8 @@ class Interface:
             values: all inputs by name.
             directory: where they go on this machine.
             container_dir: where the container sees it.
+            files: what files and directories are put there by, in place of the interface's own; nothing is mounted
+                then.
 
         Returns:
             Mounts to add to the one of `directory`: inputs that are a `Dir` are mounted, not copied.
@@ -75,7 +79,7 @@ class Interface:
         """
         placed = self._placed(values)
         extra = {METADATA_FILES[self.metadata_format]: metadata(placed, container_dir, self.metadata_format)}
-        return fill(directory, placed, extra, container_dir, self._files)
+        return fill(directory, placed, extra, container_dir, files or self._files, mounted=files is None)
 
     def arguments(self, values: dict[str, Any], container_dir: str) -> dict[str, str]:
         """The text of each input, for templates. Raises as `stage` does."""

@@ -46,19 +46,26 @@ class FileSystem(Protocol):
 
 
 def fill(
-    directory: str, inputs: Iterable[Placed], extra: dict[str, bytes], container_dir: str, files: FileSystem
+    directory: str,
+    inputs: Iterable[Placed],
+    extra: dict[str, bytes],
+    container_dir: str,
+    files: FileSystem,
+    *,
+    mounted: bool = True,
 ) -> list[Mount]:
     """Make `directory` hold these inputs and these extra files, and nothing else.
 
-    Returns the mounts to add: a `Dir` that is an input by itself is not built here but mounted.
+    Returns the mounts to add: where directories are `mounted`, a `Dir` that is an input by itself is not built here.
     """
-    staging = _Staging(container_dir, files)
+    staging = _Staging(container_dir, files, mounted)
     staging.folder(directory, {item.path: item for item in inputs}, extra)
     return staging.mounts
 
 
 class _Staging:
-    def __init__(self, container_dir: str, files: FileSystem) -> None:
+    def __init__(self, container_dir: str, files: FileSystem, mounted: bool) -> None:
+        self.mounted = mounted
         self.container_dir = container_dir
         self.files = files
         self.mounts: list[Mount] = []
@@ -82,7 +89,7 @@ class _Staging:
                 self.folder(path, item.children, {}, nested)
             case Reference(kind="file"):
                 self._put_file(path, item.value)
-            case Reference() if nested:
+            case Reference() if nested or not self.mounted:
                 self._put_tree(path, item.value)
             case Reference():
                 _make_folder(path)

@@ -1,0 +1,248 @@
+"""What runs attempts outside of this process, as this process uses it: an event loop of its own, whoever asks, and
+the removal of what attempts leave behind.
+
+- S1 what belongs to an attempt is removed only when its outcome, or its cancellation, is on disk, or its run is over:
+  until then a process that resumes the run may need it.
+- S2 whatever a crash leaves is found again, and removed by the next process that uses this store (`sweep`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from ..core.attempts import ENDED
+from ..core.clock import seconds
+from ..core.detached import Detached
+from ..core.model import FINISHED, Run
+from ..core.ports import Store
+from ..errors import EngineUnavailableError, PerdureError
+from .place import About, key_of
+from .program import Program
+
+log = logging.getLogger("perdure")
+T = TypeVar("T")
+
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL for a container that has no purpose any more."""
+PATIENCE = 60.0
+"""Seconds for which an engine that was there and no longer answers is waited for."""
+RETRY_SECONDS = 0.5
+AGAIN_SECONDS = 0.25
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Goes on while the interpreter shuts down, and pools take no more work: nobody else waits for this loop then, so
+    that a look at a file, or for a host's address, may well block it."""
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> asyncio.Future[Any]:
+        try:
+            return super().run_in_executor(executor, func, *args)
+        except RuntimeError:
+            future = self.create_future()
+            try:
+                future.set_result(func(*args))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+
+
+class Background:
+    """See the module text. Everything public may be called from any thread."""
+
+    def __init__(self, root: str, log_root: str, store: Callable[[], Store]) -> None:
+        self.root = root
+        self.log_root = log_root
+        self._store = store
+        self._lock = threading.RLock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._unbroken: dict[str, set[asyncio.Task[Any]]] = {}
+        self._leaving: dict[str, Future[None]] = {}
+        self._closing = False
+        self.known = False
+        """Whether the engine has answered this process before, so that it may well do so again."""
+
+    # -- what each kind does in its own way --------------------------------------------------------------------
+
+    async def run(self, program: Program, attempt: Detached, values: dict[str, Any], identity: bytes) -> Any:
+        """One attempt, begun or joined: the task's value. `identity`: canonical bytes of the values.
+
+        Raises:
+            ContainerError, OOMError, OutputMissingError, OutputParseError, ImageNotFoundError, EngineUnavailableError:
+                as the names say.
+            AttemptLost: the machine or engine was lost.
+        """
+        raise NotImplementedError
+
+    async def _remove_all(self, key: str) -> None:
+        """Stop and remove all that belongs to the attempt of that key. On the loop. `EngineUnavailableError`: to be
+        tried again."""
+        raise NotImplementedError
+
+    async def _disconnect(self) -> None:
+        """Give the connection back. On the loop."""
+        raise NotImplementedError
+
+    def sweep(self, uid: bytes | None = None) -> list[Future[None]]:
+        """Remove what attempts have left that have their outcome: of one run, or of all runs of this store."""
+        raise NotImplementedError
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def call(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Have a coroutine run on the engine's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    async def ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same from a coroutine on whatever loop."""
+        return await asyncio.wrap_future(self.call(work))
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Have something that blocks done in a thread."""
+        self._running()
+        assert self._pool is not None
+        try:
+            future = self._pool.submit(work)
+        except RuntimeError:  # as in `_Loop`
+            return work()
+        return await asyncio.wrap_future(future)
+
+    async def patiently(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Have the engine do something that may be done again; an engine that was there before is waited for."""
+        until = seconds() + PATIENCE
+        warned = False
+        while True:
+            try:
+                return await self.ask(work())
+            except EngineUnavailableError as error:
+                if not self.known or seconds() > until:
+                    raise
+                if not warned:
+                    warned = True
+                    log.warning("%s: waiting for the container engine: %s", name, error)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def whole(self, key: str, work: Coroutine[Any, Any, T]) -> T:
+        """Do something for an attempt that leaves something behind: whoever gives up on it, it comes to its end, and
+        only then does anybody look for what is to be removed."""
+        task = asyncio.ensure_future(work)
+        under_way = self._unbroken.setdefault(key, set())
+        under_way.add(task)
+
+        def done(task: asyncio.Task[T]) -> None:
+            under_way.discard(task)
+            if not task.cancelled():
+                task.exception()  # whoever gave up on it has no use for that
+            if not under_way:
+                self._unbroken.pop(key, None)
+
+        task.add_done_callback(done)
+        return await asyncio.shield(task)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                loop = self._loop = _Loop()
+                self._pool = ThreadPoolExecutor(8, thread_name_prefix="perdure-copilot")
+                threading.Thread(target=loop.run_forever, name="perdure-engine", daemon=True).start()
+            return self._loop
+
+    # -- removal -----------------------------------------------------------------------------------------------
+
+    def dispose(self, attempt: Detached) -> None:
+        """The attempt has its outcome on disk."""
+        self.remove(key_of(attempt.run.uid, attempt.action, attempt.attempt))
+
+    def remove(self, key: str) -> Future[None]:
+        """Stop and remove all that belongs to the attempt of that key."""
+        with self._lock:
+            known = self._leaving.get(key)
+            if known is not None and not known.done():
+                return known
+            # Noted before it can end, which takes the lock.
+            future = self._leaving[key] = self.call(self._remove(key))
+            return future
+
+    async def _remove(self, key: str) -> None:
+        until = seconds() + PATIENCE
+        try:
+            while True:
+                try:
+                    creating = self._unbroken.get(key)
+                    if creating:
+                        await asyncio.wait(set(creating))
+                    await self._remove_all(key)
+                    return
+                except EngineUnavailableError as error:
+                    # This process may live for months before another one sweeps, and the container as long.
+                    if not self.known or self._closing or seconds() > until:
+                        log.warning("a container is left behind until its engine is there again (%s): %s", key, error)
+                        return
+                await asyncio.sleep(RETRY_SECONDS)
+        except PerdureError as error:
+            log.warning("a container is left behind (%s): %s", key, error)
+        except OSError as error:
+            log.warning("files of a container are left behind: %s", error)
+        finally:
+            with self._lock:
+                self._leaving.pop(key, None)
+
+    async def gone(self, key: str) -> None:
+        """Wait until nothing of an attempt is on its way out any more."""
+        future = self._leaving.get(key)
+        if future is not None:
+            await asyncio.wrap_future(future)
+
+    def drain(self, timeout: float = GRACE + 5.0) -> None:
+        """Wait until everything that has no purpose any more is removed, for `timeout` seconds at most."""
+        until = seconds() + timeout
+        while True:
+            with self._lock:
+                waiting = list(self._leaving.values())
+            if not waiting:
+                return
+            for future in waiting:
+                with suppress(Exception):
+                    future.result(max(0.0, until - seconds()))
+            if seconds() >= until:
+                return
+
+    def _is_over(self, about: About) -> bool:
+        store = self._store()
+        run = store.run_by_id(about.run)
+        if run is None or run.uid.hex() != about.uid or run.status in FINISHED:
+            return True
+        # Not whether the journal has an outcome: that may be an earlier attempt's, which its caller's retry discarded.
+        row = next((row for row in store.actions(about.run) if row.action == about.action), None)
+        attempt = about.attempt
+        return row is not None and (row.attempt > attempt or (row.attempt == attempt and row.state == ENDED))
+
+    def ended(self, run: Run, fresh: bool) -> None:
+        """A run is over: what earlier processes have left of it goes too."""
+        if not fresh:
+            self.sweep(run.uid)
+
+    def close(self) -> None:
+        """Give the connection back and end the loop."""
+        loop = self._loop
+        if loop is None:
+            return
+        self._closing = True
+        self._abandon()
+        self.drain()
+        with suppress(PerdureError, TimeoutError, Exception):
+            self.call(self._disconnect()).result(5)
+        self._closing = False
+        loop.call_soon_threadsafe(loop.stop)
+        self._loop = None
+
+    def _abandon(self) -> None:
+        """It is about to be closed: what no other process will ever know of goes first."""

@@ -1,0 +1,274 @@
+"""The API server, as far as perdure needs it: what it says is handed on as the JSON that it is.
+
+Every method may raise `EngineUnavailableError`: it does not answer, or is too busy. Then nothing is known of what the
+call did, and whoever called looks before trying again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+import aiohttp
+from kubernetes_asyncio import client, config
+
+from ...errors import EngineUnavailableError, UsageError
+from .spec import GATE
+from .where import Where
+
+Kind = Literal["pods", "secrets", "events"]
+
+QUICK: Final = 30.0
+"""Seconds for a call that is answered at once."""
+WATCH: Final = 240
+"""Seconds after which the server ends a watch."""
+_LONGEST: Final = 1 << 20
+"""Bytes of a log line that are kept together."""
+_NAMESPACE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+
+class Refused(UsageError):
+    """The server understands, and will not: a pod that makes no sense, or a permission that is missing."""
+
+
+class Expired(Exception):
+    """A watch cannot go on from where it was (410 Gone): look anew."""
+
+
+class Cluster:
+    """One namespace of a cluster; used from one event loop."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        self.namespace: Final = namespace
+        self.host: Final = str(api.configuration.host)
+        self._api = api
+
+    @classmethod
+    async def open(cls, where: Where) -> Cluster:
+        """Find it by the kubeconfig, or by what pods are given. Nothing is asked of it yet.
+
+        Raises:
+            UsageError: there is no kubeconfig, or no such context in it.
+        """
+        settings = client.Configuration()
+        namespace = where.namespace
+        inside = where.context is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
+        try:
+            if inside:
+                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+                namespace = namespace or await asyncio.to_thread(_own_namespace)
+            else:
+                # Given, because the library has read the environment when it was imported.
+                file = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")  # noqa: ASYNC240
+                await config.load_kube_config(file, where.context, settings)
+                namespace = namespace or _namespace_of(file, where.context)
+        except config.ConfigException as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"{where.url}: no cluster is known here ({reason}): check KUBECONFIG, or name a context with "
+                "kubernetes://namespace?context=NAME"
+            ) from None
+        settings.retries = False
+        return cls(client.ApiClient(settings), namespace or "default")
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    # -- objects -----------------------------------------------------------------------------------------------
+
+    async def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The new object; `None`: there is one of that name."""
+        status, answer = await self._ask("POST", kind, body=body)
+        if status == 409 and answer.get("reason") == "AlreadyExists":
+            return None
+        return self._checked(status, answer)
+
+    async def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
+        """`None`: there is none."""
+        status, answer = await self._ask("GET", kind, name)
+        return None if status == 404 else self._checked(status, answer)
+
+    async def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> dict[str, Any]:
+        """All that match, with the version of the list."""
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        return self._checked(*await self._ask("GET", kind, query={name: text for name, text in query.items() if text}))
+
+    async def delete(self, kind: Kind, name: str, *, uid: str | None = None, grace: float | None = None) -> bool:
+        """Whether it was there: with that uid, if one is given."""
+        body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        if grace is not None:
+            body["gracePeriodSeconds"] = int(grace)
+        status, answer = await self._ask("DELETE", kind, name, body=body)
+        if status in (404, 409):  # 409: another one has the name now
+            return False
+        self._checked(status, answer)
+        return True
+
+    async def open_gate(self, name: str, uid: str) -> bool:
+        """Let the pod of that uid start; `False`: it is not there (any more). Fine if it may start already."""
+        while True:
+            pod = await self.get("pods", name)
+            if pod is None or pod["metadata"]["uid"] != uid:
+                return False
+            gates = pod["spec"].get("schedulingGates") or []
+            left = [gate for gate in gates if gate.get("name") != GATE]
+            if len(left) == len(gates):
+                return True
+            patch = [
+                {"op": "test", "path": "/metadata/uid", "value": uid},
+                {"op": "test", "path": "/spec/schedulingGates", "value": gates},
+                {"op": "replace", "path": "/spec/schedulingGates", "value": left},
+            ]
+            status, answer = await self._ask("PATCH", "pods", name, body=patch, content="application/json-patch+json")
+            # 409, or 422 of a test that failed: somebody else has changed it meanwhile.
+            if status not in (404, 409, 422) or (status == 422 and not _test_failed(answer)):
+                self._checked(status, answer)
+
+    # -- what goes on for long ---------------------------------------------------------------------------------
+
+    async def watch(self, name: str, version: str) -> AsyncIterator[dict[str, Any]]:
+        """What happens to the pod of that name after that version: objects, as `{"type": ..., "object": ...}`. Ends
+        when the server ends it. `Expired`: look anew."""
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={name}",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH),
+        }
+        async with self._stream("pods", query=query) as response:
+            if response.status == 410:
+                raise Expired
+            if response.status != 200:
+                self._checked(response.status, await _answer(response))
+            async for line in response.content:
+                event: dict[str, Any] = json.loads(line)
+                if event["type"] == "ERROR":
+                    if event["object"].get("code") == 410:
+                        raise Expired
+                    self._checked(int(event["object"].get("code") or 500), event["object"])
+                yield event
+
+    async def log(self, name: str, container: str) -> AsyncIterator[bytes]:
+        """What a container has written and writes, by lines, until it ends. Nothing where it has not begun."""
+        rest = b""
+        async with self._stream("pods", f"{name}/log", query={"container": container, "follow": "true"}) as response:
+            if response.status in (400, 404):
+                return
+            if response.status != 200:
+                self._checked(response.status, await _answer(response))
+            async for data in response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    yield line
+                if len(rest) > _LONGEST:
+                    yield rest
+                    rest = b""
+        if rest:
+            yield rest
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        method: str,
+        kind: Kind,
+        name: str = "",
+        *,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+    ) -> tuple[int, dict[str, Any]]:
+        async with self._request(method, kind, name, query or {}, body, content, QUICK) as response:
+            return response.status, await _answer(response)
+
+    @asynccontextmanager
+    async def _stream(
+        self, kind: Kind, name: str = "", *, query: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=QUICK)
+        async with self._request("GET", kind, name, query, None, "application/json", timeout) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, kind: Kind, name: str, query: Mapping[str, str], body: Any, content: str, timeout: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        path = f"/api/v1/namespaces/{self.namespace}/{kind}" + (f"/{name}" if name else "")
+        try:
+            response: aiohttp.ClientResponse = await self._api.call_api(
+                path,
+                method,
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json", "Content-Type": content},
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=timeout,
+            )
+            async with response:
+                yield response
+        except TimeoutError as error:
+            raise EngineUnavailableError(f"{self.host} has not answered for {QUICK:.0f} s") from error
+        except (aiohttp.ClientError, OSError, EOFError) as error:
+            said = str(error) or type(error).__name__
+            raise EngineUnavailableError(f"{self.host} does not answer: {said}") from error
+        except config.ConfigException as error:
+            raise EngineUnavailableError(f"{self.host}: no valid credentials: {error}") from error
+        except json.JSONDecodeError as error:
+            raise EngineUnavailableError(f"An answer of {self.host} broke off: {error}") from error
+
+    def _checked(self, status: int, answer: dict[str, Any]) -> dict[str, Any]:
+        if 200 <= status < 300:
+            return answer
+        said = " ".join(str(answer.get("message") or f"HTTP status {status}").split())
+        if status in (429, 409) or status >= 500:
+            raise EngineUnavailableError(f"{self.host} cannot do it now: {said}")
+        if status == 401:
+            raise Refused(f"{self.host} does not know us: check the credentials of the kubeconfig ({said})")
+        if status == 403 and "exceeded quota" in said:
+            raise EngineUnavailableError(f"the quota of namespace {self.namespace} is used up: {said}")
+        if status == 403:
+            raise Refused(f"{self.host} does not allow it: {said}. deploy/role.yaml is what it takes")
+        if status == 404:
+            raise Refused(f"{self.host}: {said}. Is there a namespace {self.namespace}?")
+        raise Refused(f"{self.host} refuses it: {said}")
+
+
+async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    data = await response.read()
+    try:
+        found = json.loads(data)
+    except ValueError:
+        if response.status < 400:
+            raise
+        found = {"message": data.decode("utf-8", "replace")[:300]}
+    return found if isinstance(found, dict) else {"message": str(found)}
+
+
+def _test_failed(answer: Mapping[str, Any]) -> bool:
+    message = str(answer.get("message", ""))
+    return "test" in message and "failed" in message
+
+
+def _own_namespace() -> str:
+    try:
+        with open(_NAMESPACE, encoding="utf-8") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def _namespace_of(file: str, context: str | None) -> str:
+    contexts, current = config.list_kube_config_contexts(file)
+    for one in contexts or ():
+        if one["name"] == (context or (current or {}).get("name")):
+            return str(one["context"].get("namespace") or "")
+    return ""

@@ -1,0 +1,469 @@
+"""The life of one attempt as a pod, which any process can enter at any point (P9).
+
+    stage inputs -> create behind a gate -> record (fsynced) -> open the gate -> follow logs, watch -> fetch -> outcome
+
+- K1 the gate of a pod is opened only after the pod's uid is recorded with the attempt. So what is not recorded was
+  never started, and is simply made anew.
+- K2 the pod's name follows from the attempt, and every change names the uid. A process that was fenced off can neither
+  record a pod (P3) nor open the gate of one that is not the recorded one; a gate that two processes open lets the pod
+  run once.
+- K3 the exit code is the one in the pod's status. Outputs count only where it is 0, and `_SUCCESS` is there.
+- K4 what the cluster has ended (an eviction, a lost node, a deletion) has not ended by itself: the attempt is lost, and
+  not charged.
+- K5 while nothing is known of it (the API server does not answer), nothing is said of it: the run stays interrupted.
+- K6 what belongs to the attempt goes when its outcome is on disk, its objects after its pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+
+from ...core.clock import seconds
+from ...core.detached import Detached
+from ...core.spec import AttemptLost
+from ...errors import (
+    ContainerError,
+    EngineUnavailableError,
+    ImageNotFoundError,
+    OutputMissingError,
+    PerdureError,
+    TaskTimeoutError,
+    UsageError,
+)
+from ..background import AGAIN_SECONDS, PATIENCE
+from ..copilot import check_error_file
+from ..engine import LogLine
+from ..logs import LogSink, log_path
+from ..place import About, key_of
+from ..program import Build, End, Program, Secrets, failure, hash_of
+from . import tree
+from .cluster import Cluster, Expired, Refused
+from .service import ABOUT_KEY, Pods
+from .spec import ABOUT, ATTEMPT, CLAIM, RUN, SPEC, STORE, Request, pod, secret
+from .status import Look, Step, look
+from .template import MAIN
+
+log = logging.getLogger("perdure")
+
+LOOK_SECONDS: Final = 2.0
+"""How often events are looked for while a pod does not start."""
+MENTION_SECONDS: Final = 3.0
+"""For how long a pod may not start before it is said why."""
+LOG_SECONDS: Final = 5.0
+"""How long the last log lines of a container that has ended may take."""
+MARGIN: Final = 60.0
+"""Seconds that the cluster's own deadline is later than ours."""
+REMOVED_SECONDS: Final = 60.0
+_PASSED_ON: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Where the bucket is, as the copilot is to find it. What lets it in is not passed on."""
+
+
+class _Started(msgspec.Struct, frozen=True, array_like=True):
+    """What is recorded before a pod may start."""
+
+    uid: str
+    name: str
+    namespace: str
+    host: str
+    image: str
+    command: list[str]
+
+
+async def run(program: Program, pods: Pods, attempt: Detached, values: dict[str, Any], identity: bytes) -> Any:
+    """One attempt, begun or joined. See `Background.run`."""
+    return await _Life(program, pods, attempt, values, identity).run()
+
+
+class _Life:
+    def __init__(
+        self, program: Program, pods: Pods, attempt: Detached, values: dict[str, Any], identity: bytes
+    ) -> None:
+        self.program = program
+        self.pods = pods
+        self.attempt = attempt
+        self.values = values
+        self.identity = identity
+        self.key = key_of(attempt.run.uid, attempt.action, attempt.attempt)
+        self.name = f"perdure-{program.slug}-{self.key}"
+        self.objects = pods.objects(self.key)
+        self.heard = seconds()
+        """When the cluster has last said something of it."""
+
+    async def run(self) -> Any:
+        await self.pods.gone(self.key)
+        state = self.attempt.state
+        if state is None:
+            found = await self._shared_or_created()
+            if not isinstance(found, _Started):
+                return found[0]
+            started = found
+        else:
+            started = msgspec.msgpack.decode(state, type=_Started)
+        try:
+            secrets = self.program.secrets().values()
+        except UsageError as error:
+            if state is None:
+                raise
+            # Its container has them, and this process could not strike them out of its log lines.
+            self.attempt.suspend(error)
+        # In a thread: what an earlier process has put there is read back, however much it is.
+        sink = await self.pods.in_thread(
+            lambda: LogSink(
+                log_path(self.pods.log_root, self.attempt.run.uid, self.attempt.action, self.attempt.attempt),
+                f"[{self.program.name}] " if self.program.local_logs else None,
+                secrets,
+            )
+        )
+        try:
+            return await self._outcome(started, await self._until_ended(started, sink), sink)
+        finally:
+            sink.close()
+
+    # -- begin -------------------------------------------------------------------------------------------------
+
+    async def _shared_or_created(self) -> _Started | tuple[Any]:
+        """Create it; or, in a tuple, the outputs that another run has left in the cache."""
+        program = self.program
+        if isinstance(program.image, Build):
+            raise UsageError(
+                f"{program.name}: Kubernetes builds no images: build {program.image.dockerfile}, push it where the "
+                "cluster finds it, and name it with image=..."
+            )
+        entrypoint, rest = command = program.rendered(program.interface.arguments(self.values, program.input_dir))
+        if program.cache_version is not None:
+            key = program.cache_key(program.image, command, self.identity)
+            hit = self.attempt.cached(key)
+            if hit is not None:
+                return (program.decode(hit),)
+            self.attempt.cached_under = key
+        secrets = program.secrets()
+        cluster = await self.pods.ask(self.pods.cluster())
+        settings = replace(program.settings, image=program.image, entrypoint=entrypoint, command=rest)
+        body, request = self._manifest(cluster, replace(settings, env=program.settings.env), secrets)
+        staging = self.pods.in_thread(self._stage)
+        await self.pods.ask(self.pods.whole(self.key, staging))
+        uid = await self.pods.patiently(
+            program.name,
+            lambda: self.pods.whole(self.key, self._create(cluster, body, request, secrets)),
+        )
+        started = _Started(
+            uid, self.name, cluster.namespace, cluster.host, program.image, [*(entrypoint or ()), *(rest or ())]
+        )
+        try:
+            await self.attempt.keep(msgspec.msgpack.encode(started))
+        except BaseException:
+            # Not ours to start any more, or not now. One that is recorded after all will be missed, and made anew.
+            self.pods.call(self._forget(cluster, uid))
+            raise
+        return started
+
+    def _about(self) -> About:
+        run = self.attempt.run
+        return About(
+            run.id, run.uid.hex(), run.name, self.attempt.action, self.attempt.attempt, self.pods.where.url, ""
+        )
+
+    def _stage(self) -> None:
+        folder = self.pods.folder(self.key)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o700)
+        self.objects.put(ABOUT_KEY, msgspec.json.encode(self._about()))
+        program = self.program
+        program.interface.stage(self.values, folder, program.input_dir, program.references)
+        self.objects.put(tree.INPUTS, tree.pack(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _manifest(self, cluster: Cluster, settings: Any, secrets: Secrets) -> tuple[dict[str, Any], Request]:
+        program, attempt, where = self.program, self.attempt, self.pods.where
+        left = attempt.seconds_left
+        request = Request(
+            name=self.name,
+            where=where,
+            namespace=cluster.namespace,
+            labels={STORE: self.pods.store_label, RUN: attempt.run.uid.hex(), ATTEMPT: self.key},
+            annotations={
+                "perdure/run-name": attempt.run.name,
+                "perdure/task": program.name,
+                CLAIM: attempt.token[:8].hex(),
+                SPEC: hash_of(settings),
+                ABOUT: msgspec.json.encode(self._about()).decode(),
+            },
+            settings=settings,
+            pull=program.pull,
+            input_dir=program.input_dir,
+            output_dir=program.output_dir,
+            inputs=f"{self.objects.url}/{tree.INPUTS}",
+            outputs=self.objects.url,
+            blobs=self.pods.blobs().url,
+            secret_env=tuple(sorted(secrets.env)),
+            secret_files=tuple(sorted(secrets.files)),
+            deadline=left + where.pending + MARGIN if left is not None else None,
+            template=program.pod_template,
+            copilot_env={name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)},
+        )
+        return pod(request), request
+
+    async def _create(self, cluster: Cluster, body: dict[str, Any], request: Request, secrets: Secrets) -> str:
+        """The uid of the pod, behind its gate, with its Secret."""
+        until = seconds() + REMOVED_SECONDS
+        while True:
+            found = await cluster.create("pods", body)
+            self.pods.known = True
+            if found is not None:
+                break
+            found = await cluster.get("pods", self.name)
+            if found is None:
+                continue
+            notes = found["metadata"].get("annotations") or {}
+            ours = all(notes.get(name) == body["metadata"]["annotations"][name] for name in (CLAIM, SPEC))
+            if ours and found["metadata"].get("deletionTimestamp") is None:
+                break  # the answer to an earlier request was lost
+            # Nobody has recorded it, so it was never started (K1).
+            await cluster.delete("pods", self.name, uid=found["metadata"]["uid"], grace=0)
+            if seconds() > until:
+                raise ContainerError(f"{self.program.name}: pod {self.name} is in the way, and does not go")
+            await asyncio.sleep(AGAIN_SECONDS)
+        uid: str = found["metadata"]["uid"]
+        if secrets.env or secrets.files:
+            owned = secret(request, uid, secrets.env, secrets.files)
+            while await cluster.create("secrets", owned) is None:
+                await cluster.delete("secrets", self.name)
+        return uid
+
+    async def _forget(self, cluster: Cluster, uid: str) -> None:
+        with suppress(PerdureError):
+            found = await cluster.get("pods", self.name)
+            if found is not None and found["metadata"]["uid"] == uid and look(found).step is Step.GATED:
+                await cluster.delete("pods", self.name, uid=uid, grace=0)
+
+    # -- until it has ended ------------------------------------------------------------------------------------
+
+    async def _until_ended(self, started: _Started, sink: LogSink) -> Look:
+        warned = False
+        silent_since: float | None = None
+        while True:
+            try:
+                return await self.pods.ask(self._watch(started, sink))
+            except _ElsewhereError as error:
+                self.attempt.suspend(EngineUnavailableError(str(error)))
+            except EngineUnavailableError as error:
+                if silent_since is None or self.heard > silent_since:
+                    silent_since = seconds()
+                if seconds() - silent_since > PATIENCE:
+                    self.attempt.suspend(error)
+                if not warned:
+                    warned = True
+                    log.warning("%s: waiting for the cluster: %s", self.program.name, error)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _watch(self, started: _Started, sink: LogSink) -> Look:
+        cluster = await self.pods.cluster()
+        if (cluster.host, cluster.namespace) != (started.host, started.namespace):
+            raise _ElsewhereError(
+                f"the pod of {self.program.name} is in namespace {started.namespace} of {started.host}, and what is "
+                f"chosen now is {cluster.namespace} of {cluster.host}. Choose that one with PERDURE_CONTAINER_ENGINE."
+            )
+        if self.attempt.seconds_left != 0 and not await cluster.open_gate(started.name, started.uid):
+            raise AttemptLost("its pod is gone")
+        self.pods.known = True
+        waiting = _Waiting(self.program.name, cluster, started.uid, self.pods.where.pending)
+        updates: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
+        watching = asyncio.ensure_future(_updates(cluster, started.name, updates))
+        following: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    found = await asyncio.wait_for(updates.get(), LOOK_SECONDS)
+                except TimeoutError:
+                    await waiting.look()
+                    continue
+                if isinstance(found, BaseException):
+                    raise found
+                self.heard = seconds()
+                if found["metadata"]["uid"] != started.uid:
+                    raise AttemptLost("another pod is in its place")
+                if found.get("gone"):
+                    raise AttemptLost("its pod was removed")
+                seen = look(found)
+                if self.attempt.seconds_left == 0 and seen.step not in (Step.UPLOADING, Step.ENDED):
+                    # Its time was up before this process joined it.
+                    raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
+                if following is None and seen.step in (Step.RUNNING, Step.UPLOADING, Step.ENDED):
+                    following = asyncio.ensure_future(_follow(cluster, started.name, sink))
+                if self._is_over(seen):
+                    if following is not None:
+                        await self._last_lines(following)
+                    return seen
+                await waiting.at(seen)
+        finally:
+            watching.cancel()
+            if following is not None:
+                following.cancel()
+
+    def _is_over(self, seen: Look) -> bool:
+        """Whether it has ended by itself; raises what else has become of it."""
+        name = self.program.name
+        match seen.step:
+            case Step.LOST:
+                raise AttemptLost(seen.reason)
+            case Step.TIMED_OUT:
+                raise TaskTimeoutError(f"task {name} took longer than its timeout: {seen.reason}")
+            case Step.NO_IMAGE:
+                raise ImageNotFoundError(f"{name}: the cluster cannot get an image: {seen.reason}")
+            case Step.REFUSED:
+                raise UsageError(f"{name}: the cluster cannot start it: {seen.reason}")
+            case Step.UNPREPARED:
+                raise ContainerError(f"{name}: its container never began: {seen.reason}", exit_code=seen.exit_code)
+            case Step.ENDED:
+                return True
+        return False
+
+    async def _last_lines(self, following: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(following), LOG_SECONDS)
+        except TimeoutError:
+            log.warning("%s: the last log lines did not come within %g s", self.program.name, LOG_SECONDS)
+        except Exception as error:
+            # Whatever it is, it is no fault of the program in the container.
+            log.warning("%s: log lines may be missing: %s", self.program.name, error)
+
+    # -- its outcome -------------------------------------------------------------------------------------------
+
+    async def _outcome(self, started: _Started, seen: Look, sink: LogSink) -> Any:
+        program, tail = self.program, list(sink.tail)
+        folder = self.pods.folder(self.key)
+        try:
+            there = await self.pods.in_thread(lambda: self._fetch(folder))
+            reported = await self.pods.in_thread(lambda: check_error_file(folder)) if there else None
+            if seen.exit_code != 0 or reported is not None:
+                end = End(seen.exit_code, seen.oom_killed, "", started.image, started.command, tail, reported)
+                raise failure(program, end)
+            if not there:
+                why = seen.reason or "the copilot has left no word of it"
+                if seen.uploaded is None or seen.uploaded > 128:
+                    # Nobody has told it that it failed: it was killed.
+                    raise AttemptLost(f"its outputs did not get to the bucket: {why}")
+                raise ContainerError(f"{program.name}: its outputs could not be taken to the bucket: {why}")
+            try:
+                outputs = await self.pods.in_thread(lambda: program.interface.collect(folder))
+            except OutputMissingError as error:
+                if tail:
+                    error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in tail[-10:]))
+                raise
+            return program.shape(outputs)
+        finally:
+            await self.pods.in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+    def _fetch(self, folder: str) -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o700)
+        return tree.fetch(self.objects, folder)
+
+
+class _ElsewhereError(EngineUnavailableError):
+    """Another cluster is chosen than the one that has the pod."""
+
+
+class _Waiting:
+    """While a pod does not start: why, as it is said; and for how long it is waited for."""
+
+    def __init__(self, name: str, cluster: Cluster, uid: str, patience: float) -> None:
+        self._name = name
+        self._cluster = cluster
+        self._uid = uid
+        self._patience = patience
+        self._since: float | None = None
+        self._reason = ""
+        self._told: set[str] = set()
+
+    async def at(self, seen: Look) -> None:
+        """That is what the pod is at."""
+        if seen.step not in (Step.PENDING, Step.GATED):
+            self._since = None
+            return
+        self._since = self._since or seconds()
+        self._reason = seen.reason or self._reason
+        await self.look()
+
+    async def look(self) -> None:
+        """Some time has passed.
+
+        Raises:
+            ContainerError: too much.
+        """
+        if self._since is None:
+            return
+        waited = seconds() - self._since
+        if waited > MENTION_SECONDS:
+            self._reason = await self._event() or self._reason
+            if self._reason and self._reason not in self._told:
+                self._told.add(self._reason)
+                log.warning("%s: its pod cannot start yet: %s", self._name, self._reason)
+        if waited > self._patience:
+            raise ContainerError(
+                f"{self._name}: its pod has not started for {self._patience:g} s: "
+                f"{self._reason or 'no reason is given'}"
+            )
+
+    async def _event(self) -> str:
+        """What the cluster has said last that is a warning."""
+        try:
+            found = await self._cluster.list("events", fields=f"involvedObject.uid={self._uid},type=Warning")
+        except Refused:
+            return ""  # not allowed to look; the status says most
+        events = sorted(found["items"], key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+        if not events:
+            return ""
+        return f"{events[-1].get('reason', '')}: {' '.join(str(events[-1].get('message', '')).split())}"
+
+
+async def _updates(cluster: Cluster, name: str, to: asyncio.Queue[dict[str, Any] | BaseException]) -> None:
+    """The pod as it is now, and each time that something of it changes; when it is removed, with `gone`. Or what went
+    wrong."""
+    try:
+        while True:
+            listed = await cluster.list("pods", fields=f"metadata.name={name}")
+            version = str(listed["metadata"].get("resourceVersion", "0"))
+            if not listed["items"]:
+                raise AttemptLost("its pod is gone")
+            to.put_nowait(listed["items"][0])
+            with suppress(Expired):
+                while True:
+                    async for event in cluster.watch(name, version):
+                        found = event["object"]
+                        version = str(found["metadata"]["resourceVersion"])
+                        if event["type"] in ("ADDED", "MODIFIED"):
+                            to.put_nowait(found)
+                        elif event["type"] == "DELETED":
+                            # Its last state may tell how it ended.
+                            to.put_nowait(found)
+                            to.put_nowait({**found, "gone": True})
+                            return
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        to.put_nowait(error)
+
+
+async def _follow(cluster: Cluster, name: str, sink: LogSink) -> None:
+    """Take what the main container writes until it ends; a connection that breaks is made anew."""
+    while True:
+        skip = sink.lines
+        try:
+            async for line in cluster.log(name, MAIN):
+                if skip:
+                    skip -= 1
+                    continue
+                sink.take(LogLine("stdout", line))
+                sink.lines += 1
+            return
+        except EngineUnavailableError:
+            await asyncio.sleep(AGAIN_SECONDS)

@@ -1,0 +1,196 @@
+"""The cluster as this process uses it, and the removal of what attempts have left there and in the bucket.
+
+Pods bear labels that tell whose they are, and the bucket has a directory for each attempt. So whoever uses this store
+finds what a crash has left, on whatever machine it was begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from ...core.clock import wall
+from ...core.detached import Detached
+from ...core.ports import Store
+from ...errors import PerdureError
+from ..background import GRACE, Background
+from ..place import About
+from ..program import Program
+from .cluster import Cluster
+from .spec import ABOUT, ATTEMPT, MANAGED, RUN, STORE
+from .status import Step, look
+from .tree import Objects
+from .where import Where
+
+log = logging.getLogger("perdure")
+
+ATTEMPTS: Final = "attempts"
+ABOUT_KEY: Final = "about"
+OVER_SECONDS: Final = 60.0
+"""How long a pod that is to go is waited for before its objects are removed."""
+
+
+class Pods(Background):
+    """See the module text. Everything public may be called from any thread."""
+
+    def __init__(
+        self, root: str, log_root: str, store: Callable[[], Store], where: Where, objects: Callable[[str], Objects]
+    ) -> None:
+        """`objects`: (a part of) the bucket, by what is appended to the URL of the one that holds blobs."""
+        super().__init__(root, log_root, store)
+        self.where = where
+        self._objects = objects
+        self._cluster: Cluster | None = None
+        self._connecting: asyncio.Lock | None = None
+        self._swept = False
+        self._driven: set[str] = set()
+        """The runs whose attempts were begun or joined here: nothing of theirs is too old."""
+
+    async def run(self, program: Program, attempt: Detached, values: dict[str, Any], identity: bytes) -> Any:
+        from . import life
+
+        self._driven.add(attempt.run.uid.hex())
+        if not self._swept:
+            self._swept = True
+            await self.ask(self._sweep(None))
+        return await life.run(program, self, attempt, values, identity)
+
+    # -- the cluster (on the loop) -----------------------------------------------------------------------------
+
+    async def cluster(self) -> Cluster:
+        """The API server, found on first use."""
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._cluster is None:
+                self._cluster = await Cluster.open(self.where)
+            return self._cluster
+
+    async def _disconnect(self) -> None:
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.close()
+
+    # -- names -------------------------------------------------------------------------------------------------
+
+    def blobs(self) -> Objects:
+        """The bucket that holds the content of files."""
+        return self._objects("")
+
+    def objects(self, key: str) -> Objects:
+        """The part of the bucket that belongs to an attempt."""
+        return self._objects(f"{ATTEMPTS}/{self.store_label}/{key}")
+
+    def folder(self, key: str) -> str:
+        """A directory of this machine for an attempt. What is there can be had again."""
+        return os.path.join(self.root, key)
+
+    @property
+    def store_label(self) -> str:
+        """The store, as the value of a label."""
+        return "".join(char for char in self._store().id if char.isalnum() or char in "-_")[:60]
+
+    # -- removal -----------------------------------------------------------------------------------------------
+
+    async def _remove_all(self, key: str) -> None:
+        cluster = await self.cluster()
+        until = wall() + OVER_SECONDS * 1_000_000
+        while pods := (await cluster.list("pods", labels=f"{STORE}={self.store_label},{ATTEMPT}={key}"))["items"]:
+            if wall() > until:
+                raise PerdureError(f"pod {pods[0]['metadata']['name']} does not end")
+            for pod in pods:
+                meta = pod["metadata"]
+                if meta.get("deletionTimestamp") is None:
+                    over = look(pod).step in (Step.ENDED, Step.GATED)
+                    await cluster.delete("pods", meta["name"], uid=meta["uid"], grace=0 if over else GRACE)
+            await asyncio.sleep(0.2)
+        for secret in (await cluster.list("secrets", labels=f"{STORE}={self.store_label},{ATTEMPT}={key}"))["items"]:
+            await cluster.delete("secrets", secret["metadata"]["name"])
+        # Only now: until then a copilot may have written there.
+        await self.in_thread(lambda: self._clear(key))
+
+    def _clear(self, key: str) -> None:
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+        objects = self.objects(key)
+        for meta in list(objects.list("")):
+            if meta["path"] != ABOUT_KEY:
+                objects.delete(meta["path"])
+        objects.delete(ABOUT_KEY)  # last, as the others are found by it
+
+    def sweep(self, uid: bytes | None = None) -> list[Future[None]]:
+        with self._lock:
+            # Among what is on its way out, so that whoever waits for that waits for this.
+            name = f"sweep {uid.hex() if uid is not None else ''}"
+            future = self._leaving[name] = self.call(self._sweep(uid))
+        future.add_done_callback(lambda done: self._left(name, done))
+        return [future]
+
+    def _left(self, name: str, done: Future[None]) -> None:
+        if done.exception() is not None:
+            log.warning("what containers have left is not looked at", exc_info=done.exception())
+        with self._lock:
+            if self._leaving.get(name) is done:
+                del self._leaving[name]
+
+    async def _sweep(self, uid: bytes | None) -> None:
+        labels = f"{MANAGED}=perdure,{STORE}={self.store_label}" + (f",{RUN}={uid.hex()}" if uid is not None else "")
+        try:
+            cluster = await self.cluster()
+            pods = (await cluster.list("pods", labels=labels))["items"]
+            self.known = True
+            for pod in pods:
+                about = _about(pod)
+                if about is not None and (await self._over(about) or self._is_stale(pod, about)):
+                    self.remove(pod["metadata"]["labels"][ATTEMPT])
+            for key, about in await self.in_thread(lambda: self._left_in_bucket(uid)):
+                if key not in self._leaving and await self._over(about):
+                    self.remove(key)
+        except PerdureError as error:
+            log.warning("what containers have left is not looked at: %s", error)
+
+    async def _over(self, about: About) -> bool:
+        return await self.in_thread(lambda: self._is_over(about))
+
+    def _left_in_bucket(self, uid: bytes | None) -> list[tuple[str, About]]:
+        """The attempts that have objects: also those whose pod was never made, or is gone already."""
+        objects = self._objects(f"{ATTEMPTS}/{self.store_label}")
+        found = []
+        for meta in list(objects.list("")):
+            key, _, name = meta["path"].partition("/")
+            if name == ABOUT_KEY:
+                about = _decoded(objects.get(meta["path"]))
+                if about is not None and (uid is None or about.uid == uid.hex()):
+                    found.append((key, about))
+        return found
+
+    def _is_stale(self, pod: dict[str, Any], about: About) -> bool:
+        """Whether it ended so long ago that nobody will ask any more (`ttl`)."""
+        if about.uid in self._driven or look(pod).step not in (Step.ENDED, Step.LOST, Step.UNPREPARED):
+            return False
+        for status in pod["status"].get("containerStatuses") or ():
+            ended = (status.get("state") or {}).get("terminated") or {}
+            if ended.get("finishedAt"):
+                with suppress(ValueError):
+                    then = datetime.fromisoformat(ended["finishedAt"]).timestamp()
+                    return wall() / 1_000_000 - then > self.where.ttl
+        return False
+
+
+def _about(pod: dict[str, Any]) -> About | None:
+    return _decoded((pod["metadata"].get("annotations") or {}).get(ABOUT, "").encode())
+
+
+def _decoded(data: bytes | None) -> About | None:
+    try:
+        return msgspec.json.decode(data or b"", type=About)
+    except msgspec.MsgspecError:
+        return None

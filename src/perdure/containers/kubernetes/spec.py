@@ -1,0 +1,249 @@
+"""A pod's specification, as pure data.
+
+It is created behind a *scheduling gate*: it exists, and no container of it starts before the gate is opened. So what a
+process has created and not recorded was never started (`life`, K1).
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ...errors import UsageError
+from ..engine import ContainerSpec, Pull
+from .template import MAIN, OWN
+from .where import Where
+
+DOWNLOAD: Final = "perdure-download"
+UPLOAD: Final = "perdure-upload"
+GATE: Final = "perdure/recorded"
+MANAGED: Final = "app.kubernetes.io/managed-by"
+STORE: Final = "perdure/store"
+RUN: Final = "perdure/run"
+ATTEMPT: Final = "perdure/attempt"
+ABOUT: Final = "perdure/about"
+SPEC: Final = "perdure/spec"
+CLAIM: Final = "perdure/claim"
+
+READY: Final = "/tmp/perdure-ready"
+"""There once the sidecar would hear that it is to end."""
+SECRETS: Final = "perdure-secrets"
+_PULL: Final[dict[Pull, str]] = {"missing": "IfNotPresent", "always": "Always", "never": "Never"}
+_REFERENCE: Final = re.compile(r"\$(?=\$|\([-._a-zA-Z0-9]+\))")
+_KEYS: Final = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
+"""What the items of a list are told apart by, where it is not their name."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A pod as it is wanted."""
+
+    name: str
+    where: Where
+    namespace: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    settings: ContainerSpec
+    """With image, command and mere environment variables filled in."""
+    pull: Pull
+    input_dir: str
+    output_dir: str
+    inputs: str
+    """The URL of the inputs' manifest."""
+    outputs: str
+    """The URL below which outputs go."""
+    blobs: str
+    """The URL of the bucket with the content of files."""
+    secret_env: tuple[str, ...] = ()
+    """Names of environment variables that are in the pod's Secret."""
+    secret_files: tuple[str, ...] = ()
+    """Paths of files that are in the pod's Secret."""
+    deadline: float | None = None
+    """Seconds after which the cluster itself ends it; for when nobody is there to do it."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """The task's own."""
+    copilot_env: Mapping[str, str] = field(default_factory=dict)
+    """Where its bucket is, such as an endpoint; nothing secret."""
+
+
+def pod(request: Request) -> dict[str, Any]:
+    """The manifest.
+
+    Raises:
+        UsageError: it asks for what Kubernetes does not have.
+    """
+    ours = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": request.name,
+            "namespace": request.namespace,
+            "labels": {MANAGED: "perdure", **request.labels},
+            "annotations": dict(request.annotations),
+        },
+        "spec": _spec(request),
+    }
+    theirs = merged(dict(request.where.template), dict(request.template))
+    found = merged(theirs, ours)
+    # Theirs first: what a mesh or a proxy needs is there before our own use the network.
+    return {**ours, "metadata": found["metadata"], "spec": found["spec"]}
+
+
+def _spec(request: Request) -> dict[str, Any]:
+    where, settings = request.where, request.settings
+    inputs = {"name": f"{OWN}inputs", "mountPath": request.input_dir}
+    outputs = {"name": f"{OWN}outputs", "mountPath": request.output_dir}
+    volumes: list[dict[str, Any]] = [
+        {"name": f"{OWN}inputs", "emptyDir": {}},
+        {"name": f"{OWN}outputs", "emptyDir": {}},
+    ]
+    mounts: list[dict[str, Any]] = [{**inputs, "readOnly": True}, outputs]
+    if settings.shm is not None:
+        volumes.append({"name": f"{OWN}shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(settings.shm)}})
+        mounts.append({"name": f"{OWN}shm", "mountPath": "/dev/shm"})
+    if request.secret_files:
+        items = [{"key": f"file.{n}", "path": str(n), "mode": 0o444} for n, _ in enumerate(request.secret_files)]
+        volumes.append({"name": SECRETS, "secret": {"secretName": request.name, "items": items}})
+        for number, path in enumerate(request.secret_files):
+            mounts.append({"name": SECRETS, "mountPath": path, "subPath": str(number), "readOnly": True})
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "schedulingGates": [{"name": GATE}],
+        "terminationGracePeriodSeconds": where.grace,
+        "automountServiceAccountToken": bool(where.service_account),
+        "enableServiceLinks": False,
+        "volumes": volumes,
+        "initContainers": [
+            _copilot(
+                request, DOWNLOAD, ["download", request.inputs, request.input_dir, "--blobs", request.blobs], inputs
+            ),
+            {
+                **_copilot(request, UPLOAD, ["upload", request.output_dir, request.outputs, "--ready", READY], outputs),
+                "restartPolicy": "Always",
+                # Main begins after this: a sidecar that is told to end before it listens would never know.
+                "startupProbe": {
+                    "exec": {"command": ["cat", READY]},
+                    "periodSeconds": 1,
+                    "timeoutSeconds": 5,
+                    "failureThreshold": 120,
+                },
+            },
+        ],
+        "containers": [_main(request, mounts)],
+    }
+    if where.service_account is not None:
+        spec["serviceAccountName"] = where.service_account
+    if request.deadline is not None:
+        spec["activeDeadlineSeconds"] = max(1, math.ceil(request.deadline))
+    if settings.platform is not None:
+        system, _, machine = settings.platform.partition("/")
+        spec["nodeSelector"] = {"kubernetes.io/os": system, "kubernetes.io/arch": machine.partition("/")[0] or "amd64"}
+    return spec
+
+
+def _copilot(request: Request, name: str, arguments: list[str], mount: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": name,
+        "image": request.where.copilot,
+        "command": ["perdure", "copilot", *arguments],
+        "env": [{"name": key, "value": value} for key, value in sorted(request.copilot_env.items())],
+        "volumeMounts": [mount],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+        # What it says last is why it failed, and is seen in the pod's status.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if request.where.bucket_secret is not None:
+        found["envFrom"] = [{"secretRef": {"name": request.where.bucket_secret}}]
+    return found
+
+
+def _main(request: Request, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    settings = request.settings
+    if settings.network is not None:
+        raise UsageError(f"network={settings.network!r} means nothing on Kubernetes: use a network policy there")
+    entrypoint, command = settings.entrypoint, settings.command
+    if entrypoint == ():
+        # Kubernetes takes an empty one for "the image's"; without it, what follows is the program.
+        entrypoint, command = command, ()
+    found: dict[str, Any] = {
+        "name": MAIN,
+        "image": settings.image,
+        "imagePullPolicy": _PULL[request.pull],
+        "volumeMounts": mounts,
+        "env": [
+            *({"name": key, "value": value} for key, value in sorted(settings.env.items())),
+            *(
+                {"name": name, "valueFrom": {"secretKeyRef": {"name": request.name, "key": f"env.{name}"}}}
+                for name in request.secret_env
+            ),
+        ],
+    }
+    if entrypoint:
+        found["command"] = [_literal(text) for text in entrypoint]
+    if command:
+        found["args"] = [_literal(text) for text in command]
+    if settings.workdir is not None:
+        found["workingDir"] = settings.workdir
+    amounts = {
+        "cpu": f"{round(settings.cpu * 1000)}m" if settings.cpu is not None else None,
+        "memory": str(settings.memory) if settings.memory is not None else None,
+        "nvidia.com/gpu": str(settings.gpu) if settings.gpu else None,
+    }
+    limits = {name: amount for name, amount in amounts.items() if amount is not None}
+    if limits:
+        found["resources"] = {"limits": limits, "requests": dict(limits)}
+    if settings.user is not None:
+        found["securityContext"] = _user(settings.user)
+    return found
+
+
+def _literal(text: str) -> str:
+    """Kubernetes replaces `$(NAME)` in commands by an environment variable, and `$$` by `$`
+    (k8s.io/kubernetes/third_party/forked/golang/expansion)."""
+    return _REFERENCE.sub(r"$\g<0>", text)
+
+
+def _user(user: str) -> dict[str, int]:
+    number, _, group = user.partition(":")
+    if not number.isdecimal() or (group and not group.isdecimal()):
+        raise UsageError(f"user={user!r}: Kubernetes takes the number of a user, such as '1000' or '1000:1000'")
+    return {"runAsUser": int(number), **({"runAsGroup": int(group)} if group else {})}
+
+
+def secret(request: Request, owner: str, env: Mapping[str, str], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The pod's Secret, which goes when the pod does. `owner`: the pod's uid."""
+    data = {f"env.{name}": env[name].encode("utf-8", "surrogateescape") for name in request.secret_env}
+    data |= {f"file.{number}": files[path] for number, path in enumerate(request.secret_files)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": request.name,
+            "namespace": request.namespace,
+            "labels": {MANAGED: "perdure", **request.labels},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": request.name, "uid": owner}],
+        },
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+    }
+
+
+def merged(theirs: Any, ours: Any, key: str = "") -> Any:
+    """Both together; where they differ, ours. Items of lists that have a name (or a path) are told apart by it."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        found = dict(theirs)
+        for name, value in ours.items():
+            found[name] = merged(found[name], value, name) if name in found else value
+        return found
+    if isinstance(theirs, list) and isinstance(ours, list):
+        by = _KEYS.get(key, "name")
+        if not all(isinstance(item, Mapping) and by in item for item in (*theirs, *ours)):
+            return [*theirs, *(item for item in ours if item not in theirs)]
+        last = {item[by]: item for item in ours}
+        kept = [merged(item, last.pop(item[by]), "") if item[by] in last else item for item in theirs]
+        return [*kept, *last.values()]
+    return ours

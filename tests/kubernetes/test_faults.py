@@ -1,0 +1,334 @@
+"""What goes wrong in clusters, and what becomes of the task."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+import perdure
+from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
+
+from .api_server import ApiServer
+from .conftest import Setup
+from .kubelets import Inside
+from .test_runs import greet, greets
+
+
+class Slowly:
+    """A program that ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, inside: Inside) -> int:
+        inside.log("begun")
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return greets(inside)
+
+
+def beside(cluster: Setup, slowly: Slowly, disturb: Callable[[], None]) -> None:
+    """Once the container runs: disturb it, then let it end."""
+    slowly.begun.wait(60)
+    disturb()
+    time.sleep(0.5)
+    slowly.go_on.set()
+
+
+@pytest.mark.parametrize("fault", ["streams break", "versions expire", "outage", "many outages"])
+def test_a_run_goes_on_over_it(cluster: Setup, fault: str, capfd: pytest.CaptureFixture[str]) -> None:
+    slowly = cluster.kubelet.program = Slowly()
+
+    def disturb() -> None:
+        if fault == "versions expire":
+            cluster.server.compact()
+        for _ in range(5 if fault == "many outages" else 1):
+            cluster.server.down = "outage" in fault
+            cluster.server.break_streams()
+            time.sleep(0.4)
+            cluster.server.down = False
+            time.sleep(0.1)
+
+    threading.Thread(target=beside, args=(cluster, slowly, disturb)).start()
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == 1
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("[greet]")]
+    assert lines == ["[greet] begun", "[greet] greeting Ada"]
+
+
+def once(answer: Callable[[web.Request], web.Response | None]) -> Callable[[web.Request], web.Response | None]:
+    """Only the first time that it answers."""
+    used = False
+
+    def found(request: web.Request) -> web.Response | None:
+        nonlocal used
+        result = None if used else answer(request)
+        used = used or result is not None
+        return result
+
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "code"), [("POST", 429), ("POST", 500), ("PATCH", 409), ("PATCH", 500), ("GET", 503)]
+)
+def test_a_request_that_is_turned_away_is_made_again(cluster: Setup, method: str, code: int) -> None:
+    cluster.kubelet.program = greets
+
+    def busy(request: web.Request) -> web.Response | None:
+        if request.method != method or (not cluster.server.posted and method != "POST"):
+            return None
+        return web.json_response({"code": code, "reason": "Busy", "message": "not now"}, status=code)
+
+    if method == "POST":
+        # Before, a first answer has told that there is a cluster at all.
+        assert perdure.run(greet(), name="Eve").result == "Hello, Eve"
+    cluster.server.answers.append(once(busy))
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == (2 if method == "POST" else 1)
+
+
+def test_a_lost_answer_to_the_creation_makes_no_second_pod(cluster: Setup) -> None:
+    cluster.kubelet.program = greets
+    assert perdure.run(greet(), name="Eve").result == "Hello, Eve"
+    plain = cluster.server._create
+
+    async def lost(request: web.Request) -> web.Response:
+        answer = await plain(request)
+        if len(cluster.server.posted) == 2:
+            assert request.transport is not None
+            request.transport.abort()
+        return answer
+
+    cluster.server.answers.append(lambda request: None)
+    cluster.server._create = lost  # type: ignore[method-assign]
+    for resource in cluster.server._runner.app.router.resources():  # type: ignore[union-attr]
+        for route in resource:
+            if route.method == "POST":
+                route._handler = lost
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == 2
+    assert len(cluster.server.posted) == 3
+
+
+def evicted(pod: dict[str, Any]) -> None:
+    pod["status"] = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+
+
+def node_lost(pod: dict[str, Any]) -> None:
+    pod["status"]["phase"] = "Failed"
+    pod["status"]["conditions"] = [
+        {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "node is gone"}
+    ]
+
+
+def preempted(pod: dict[str, Any]) -> None:
+    node_lost(pod)
+    pod["status"]["containerStatuses"] = [
+        {"name": "main", "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}
+    ]
+
+
+@pytest.mark.parametrize("fault", [evicted, node_lost, preempted, None])
+def test_what_the_cluster_ends_is_tried_again_and_not_charged(cluster: Setup, fault: Any) -> None:
+    slowly = Slowly()
+    first = True
+
+    def program(inside: Inside) -> int:
+        nonlocal first
+        if first:
+            first = False
+            return slowly(inside)
+        return greets(inside)
+
+    def disturb() -> None:
+        [name] = cluster.kubelet.ran
+        if fault is None:  # a person deletes it
+            cluster.server._loop.call_soon_threadsafe(cluster.server._delete_pod, name, 30)
+        else:
+            cluster.server.change(name, fault)
+
+    cluster.kubelet.program = program
+    threading.Thread(target=beside, args=(cluster, slowly, disturb)).start()
+    assert perdure.run(greet(retries=0), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == 2
+    assert len(set(cluster.kubelet.ran)) == 2
+
+
+def stuck(status: dict[str, Any]) -> Callable[[ApiServer, dict[str, Any]], Any]:
+    """A kubelet that gets no further than that."""
+
+    async def kubelet(server: ApiServer, pod: dict[str, Any]) -> None:
+        server._change(pod["metadata"]["name"], lambda found: found["status"].update(status))
+
+    return kubelet
+
+
+def waiting(reason: str, message: str, kind: str = "containerStatuses", name: str = "main") -> dict[str, Any]:
+    return {kind: [{"name": name, "state": {"waiting": {"reason": reason, "message": message}}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (waiting("ImagePullBackOff", "Back-off pulling img:1"), ImageNotFoundError, "Back-off pulling img:1"),
+        (waiting("InvalidImageName", "no good"), ImageNotFoundError, "InvalidImageName: no good"),
+        (waiting("CreateContainerConfigError", 'secret "x" not found'), UsageError, 'secret "x" not found'),
+        (
+            waiting("ImagePullBackOff", "Back-off", "initContainerStatuses", "perdure-download"),
+            ImageNotFoundError,
+            "perdure-download: ImagePullBackOff",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "name": "main",
+                        "state": {"terminated": {"exitCode": 128, "reason": "StartError", "message": "no /bin/greet"}},
+                    }
+                ],
+                "phase": "Failed",
+            },
+            UsageError,
+            "no /bin/greet",
+        ),
+    ],
+)
+def test_what_can_never_start_is_said_within_seconds(
+    cluster: Setup, status: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    cluster.server._kubelet = stuck(status)
+    begun = time.monotonic()
+    with pytest.raises(error, match=said):
+        perdure.run(greet(), name="Ada")
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("where", ["status", "event"])
+def test_what_cannot_start_yet_is_said_and_not_waited_for_without_end(
+    cluster: Setup, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.init("&pending=6")
+    status: dict[str, Any] = {}
+    said = "0/3 nodes are available: 3 Insufficient cpu."
+    if where == "status":
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+        status = {"conditions": [condition]}
+    else:
+        said = "MountVolume.SetUp failed"
+        cluster.server.add_event("FailedMount", said)
+    cluster.server._kubelet = stuck(status)
+    with pytest.raises(ContainerError, match=f"has not started for 6 s: .*{said}"):
+        perdure.run(greet(), name="Ada")
+    assert any("cannot start yet" in line.message and said in line.message for line in caplog.records)
+
+
+def test_without_its_inputs_it_never_starts(cluster: Setup) -> None:
+    cluster.server.add_secret("bucket", {"AWS_ACCESS_KEY_ID": "tester"})
+    with pytest.raises(ContainerError, match=r"the copilot could not bring its inputs: .*Missing SecretAccessKey"):
+        perdure.run(greet(), name="Ada")
+    assert cluster.kubelet.ran == []
+
+
+def test_outputs_that_cannot_be_taken_away_fail_the_task_with_the_reason(cluster: Setup) -> None:
+    def program(inside: Inside) -> int:
+        greets(inside)
+        os.mkfifo(inside.outputs / "pipe")
+        (inside.outputs / "greeting").unlink()
+        os.symlink("nowhere", inside.outputs / "greeting")
+        shutil.rmtree(inside.outputs)
+        return 0
+
+    cluster.kubelet.program = program
+    with pytest.raises(ContainerError, match=r"outputs could not be taken to the bucket: .*No such file"):
+        perdure.run(greet(), name="Ada")
+
+
+def test_a_copilot_that_is_killed_is_no_fault_of_the_program(cluster: Setup) -> None:
+    def program(inside: Inside) -> int:
+        cluster.kubelet.uploads = len(cluster.kubelet.ran) > 1
+        return greets(inside)
+
+    cluster.kubelet.program = program
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == 2
+
+
+def refusal(code: int, message: str) -> Callable[[web.Request], web.Response | None]:
+    return lambda request: web.json_response({"code": code, "reason": "No", "message": message}, status=code)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "said"),
+    [
+        (403, 'pods is forbidden: User "u" cannot create resource "pods"', "does not allow it: pods is forbidden"),
+        (401, "Unauthorized", "does not know us: check the credentials"),
+        (404, 'namespaces "flows" not found', "Is there a namespace flows"),
+    ],
+)
+def test_what_is_not_allowed_is_said_in_one_line(cluster: Setup, code: int, message: str, said: str) -> None:
+    cluster.server.answers.append(lambda request: refusal(code, message)(request) if request.method == "POST" else None)
+    with pytest.raises(UsageError, match=said) as caught:
+        perdure.run(greet(retries=3), name="Ada")
+    assert "\n" not in str(caught.value)
+    assert len([line for line in cluster.server.asked if line.startswith("POST")]) == 1
+
+
+def test_a_pod_that_the_schema_refuses_is_refused(cluster: Setup) -> None:
+    task = greet(pod_template={"spec": {"nodeSelector": ["no", "mapping"]}})
+    with pytest.raises(UsageError, match=r"refuses it: .*is not of type"):
+        perdure.run(task, name="Ada")
+
+
+def test_no_cluster_is_one_clear_line(cluster: Setup) -> None:
+    cluster.server.down = True
+    with pytest.raises(EngineUnavailableError, match="does not answer"):
+        perdure.run(greet(), name="Ada")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("kubernetes://flows", "pods need an image that holds perdure"),
+        ("kubernetes://flows?copilot=c&context=other", "no cluster is known here"),
+        ("kubernetes://flows?copilot=c&nonsense=1", "it has no option 'nonsense'"),
+        ("kubernetes://flows?copilot=c&pending=soon", "pending must be a number of seconds"),
+        ("kubernetes://flows?copilot=c&template=/nowhere.yaml", "pod template /nowhere.yaml cannot be read"),
+        ("kubernetes://flows/more?copilot=c", "write it as"),
+    ],
+)
+def test_an_url_that_makes_no_sense(cluster: Setup, url: str, said: str) -> None:
+    perdure.init(cluster.store, container_engine=url)
+    with pytest.raises(UsageError, match=said):
+        perdure.run(greet(), name="Ada")
+
+
+def test_without_a_bucket_nothing_gets_there(cluster: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PERDURE_BLOBS")
+    with pytest.raises(UsageError, match="through a bucket: name one with PERDURE_BLOBS"):
+        perdure.run(greet(), name="Ada")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"network": "none"}, "network policy"),
+        ({"user": "nobody"}, "takes the number of a user"),
+        ({"image": "DOCKERFILE"}, "Kubernetes builds no images"),
+    ],
+)
+def test_what_kubernetes_does_not_have(cluster: Setup, settings: dict[str, Any], said: str) -> None:
+    if "image" in settings:
+        (cluster.folder / "Dockerfile").write_text("FROM scratch\n")
+        settings = {"image": perdure.Image.from_dockerfile(cluster.folder / "Dockerfile")}
+    with pytest.raises(UsageError, match=said):
+        perdure.run(greet().override(**settings), name="Ada")
+    assert cluster.server.posted == []

@@ -1,0 +1,106 @@
+"""P9 on Kubernetes: perdure is killed with SIGKILL at every point of a pod's life, and the run continued."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import perdure
+
+from .conftest import Setup
+from .test_runs import greet, greets, left_in_bucket
+from .victim import POINTS
+
+VICTIM = Path(__file__).with_name("victim.py")
+DONE = "['before', 'Hello, Ada', 'after']"
+
+
+def begin(cluster: Setup, point: str = "never", **more: str) -> subprocess.Popen[str]:
+    """A process that drives the run."""
+    return subprocess.Popen(
+        [sys.executable, str(VICTIM), point], cwd=cluster.folder, env={**os.environ, **more}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_one_pod_ever_runs_and_none_is_left(cluster: Setup, point: str) -> None:
+    cluster.kubelet.program = greets
+    first = begin(cluster, point)
+    said = end(first)
+    assert first.returncode == -signal.SIGKILL, said
+    out, err = end(begin(cluster))
+    assert out.strip() == DONE, err
+    assert len(cluster.kubelet.ran) == 1, err
+    steps = (cluster.folder / "steps").read_text().split()
+    # What is removed is removed beside the next step, which may have been under way when the process died (P2).
+    assert steps[:2] == ["before", "after"]
+    assert len(steps) == 2 or "_remove" in point or "delete" in point or "_clear" in point
+    if len(steps) == 2 and ("_remove" in point or "delete" in point or "_clear" in point):
+        # The first process may have recorded the run's end as well; whoever next has something to do there looks.
+        perdure.run(greet(), name="Eve")
+        perdure.init("memory://")
+    assert cluster.server.pods() == []
+    assert left_in_bucket(cluster) == [], err
+
+
+@pytest.mark.parametrize("point", ["after create", "after keep"])
+def test_one_that_was_frozen_starts_nothing_any_more(cluster: Setup, point: str) -> None:
+    """P3: another process has taken the run over and finished it when the first one wakes."""
+    cluster.kubelet.program = greets
+    frozen = begin(cluster, f"freeze {point}", PERDURE_LEASE="1")
+    try:
+        until = time.monotonic() + 30
+        while not _stopped(frozen.pid):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        time.sleep(1.2)
+        out, err = end(begin(cluster, PERDURE_LEASE="1"))
+        assert out.strip() == DONE, err
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    _, err = end(frozen)
+    assert "LeaseLostError" in err
+    assert len(cluster.kubelet.ran) == 1, err
+
+
+def _stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+@pytest.mark.parametrize("days", [8, 6])
+def test_what_nobody_has_asked_for_a_week_is_removed(cluster: Setup, days: int) -> None:
+    """`ttl`: of a run that nobody continues, by whoever uses the store next."""
+    cluster.kubelet.program = greets
+    cluster.kubelet.finished = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    end(begin(cluster, "before _outcome"))
+    [pod] = cluster.server.pods()
+    assert perdure.run(greet(), name="Eve").result == "Hello, Eve"
+    perdure.init("memory://")
+    assert cluster.server.pods() == ([] if days == 8 else [pod])
+
+
+def test_a_pod_that_another_cluster_has_is_waited_for(cluster: Setup) -> None:
+    cluster.kubelet.program = greets
+    end(begin(cluster, "after open_gate"))
+    other = cluster.engine.replace("://flows", "://others")
+    out, err = end(begin(cluster, PERDURE_CONTAINER_ENGINE=other))
+    assert out == ""
+    assert "Choose that one with PERDURE_CONTAINER_ENGINE" in err
+    assert len(cluster.kubelet.ran) == 1, err
+    out, err = end(begin(cluster))
+    assert out.strip() == DONE, err
