@@ -12,8 +12,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
 BENCH_ARGS ?=
-# Most tests wait for processes; two at a time leave none of them short of a processor on two cores.
-PARALLEL := -n 2 --dist worksteal
+# Most tests wait for processes; three at a time leave none of them short of a processor on two cores.
+PARALLEL := -n 3
 
 .PHONY: help venv demo test test-postgres check format debian bench clean
 
@@ -31,12 +31,12 @@ demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(BIN)/python scripts/demo.py
 
 test: check debian ## everything: lint, types, layers, all tests
-	$(BIN)/python -m pytest $(PARALLEL) tests --ignore tests/containers
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
 	$(BIN)/python -m pytest tests/containers/test_engines.py
-	$(BIN)/python -m pytest -n 2 tests/containers --ignore tests/containers/test_engines.py
+	$(BIN)/python -m pytest $(PARALLEL) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
 test-postgres: $(STAMP) debian ## the suites that kill processes, whole, on Postgres: half an hour
-	PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) tests/crash --timeout 600
+	PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash --timeout 600
 
 check: $(STAMP) ## lint, format, types and layers, without running tests
 	$(BIN)/ruff check .

@@ -61,6 +61,13 @@ class Cluster:
         self._process.communicate(timeout=60)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process of pytest's has all of them (`--dist loadgroup`), so that there is one cluster."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
