@@ -36,6 +36,9 @@ OLDEST: Final = 150_000
 SCHEMA: Final = "perdure"
 
 _PIPELINES: Final = psycopg.Pipeline.is_supported()
+_NO_SLEEP: Final = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
+"""A process may be frozen in the middle of a transaction (SIGSTOP, a paused machine), and others wait for what it has
+locked. The server then ends its session, and with it the transaction."""
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _CLOCK_AGE: Final = 30 * US
@@ -198,6 +201,7 @@ class Link:
         self._closed = False
         self._prepare = True
         self._session: tuple[int, str | None] | None = None
+        self._pipeline: psycopg.Pipeline | None = None
         self._known: set[Statement] = set()
         self.connection: Connection | None = None
 
@@ -247,8 +251,10 @@ class Link:
 
         def whole(cursor: Cursor) -> T:
             sent.clear()
-            with cursor.connection.pipeline() if pipelined and _PIPELINES else nullcontext():
-                cursor.execute("BEGIN")
+            with cursor.connection.pipeline() if pipelined and _PIPELINES else nullcontext() as self._pipeline:
+                with cursor.connection.pipeline() if not pipelined and _PIPELINES else nullcontext():
+                    cursor.execute("BEGIN")
+                    cursor.execute(_NO_SLEEP)
                 answer = work(cursor)
                 sent.append(answer)
                 cursor.execute("COMMIT")
@@ -258,6 +264,12 @@ class Link:
             return sent[:] if sent and is_done is not None and is_done(cursor, sent[0]) else []
 
         return self.run(whole, look, patience=patience)
+
+    def answered(self) -> None:
+        """In a transaction: what was sent is done. From here on the server knows that it is the client's turn; in the
+        middle of a pipeline it would wait for more, whatever `_NO_SLEEP` says."""
+        if self._pipeline is not None:
+            self._pipeline.sync()
 
     def run(
         self,

@@ -272,7 +272,11 @@ class PostgresStore(Reading):
     def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         answers: list[Created | bool] = []
         runs = sorted({write.run for write in writes if isinstance(write, RunWrites)})
-        holders: dict[int, bytes | None] = dict(cursor.execute(self._sql["held"], (runs,)).fetchall()) if runs else {}
+        holders: dict[int, bytes | None] = {}
+        if runs:
+            held = cursor.execute(self._sql["held"], (runs,))
+            self._writer.answered()
+            holders.update(held.fetchall())
         entries: list[Entry] = []
         actions: list[Action] = []
         states: list[ActionState] = []
@@ -284,6 +288,7 @@ class PostgresStore(Reading):
                 # The answer shows a run of that name as what comes before in the batch has left it.
                 self._finish(cursor, ends, parks)
                 answers.append(self._create(cursor, write))
+                self._writer.answered()
                 continue
             run = write.run
             holder = holders.get(run)
