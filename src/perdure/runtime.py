@@ -66,8 +66,9 @@ def init(
         store: a URL such as `sqlite:///path/to.db` or `postgresql://user@host/database`, or a path.
         durability: `"power"`: what is recorded survives a power cut (fsync on every commit). `"process"`: it survives
             the death of the process, but the last moments before a power cut may be lost; faster.
-        container_engine: what runs containers: `"docker"`, `"podman"`, or a URL such as `unix:///run/docker.sock`.
-            Without it: `PERDURE_CONTAINER_ENGINE`, `DOCKER_HOST`, else whichever is found on this machine.
+        container_engine: what runs containers: `"docker"`, `"podman"`, or a URL such as `unix:///run/docker.sock` or
+            `kubernetes://namespace?context=name`. Without it: `PERDURE_CONTAINER_ENGINE`, `DOCKER_HOST`, else whichever
+            is found on this machine.
         blobs: where the content of files lies: a bucket such as `s3://bucket/prefix`, `gs://bucket/prefix` or
             `az://container/prefix`, or a directory. Without it: `PERDURE_BLOBS`, else beside the store.
         ray_address: the Ray cluster for tasks with `executor="ray"`, such as `"ray.example.org:6379"`. Without it:
