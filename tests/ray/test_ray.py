@@ -3,6 +3,7 @@ calls."""
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def test_a_body_for_which_no_node_is_large_enough_says_so_waits_and_can_be_cance
     begun: list[on_ray.RayBody] = []
     main = on_ray.RayBody.main
     monkeypatch.setattr(on_ray.RayBody, "main", lambda body: (begun.append(body), main(body)))
+    # Where the command line was used in this process nothing of the logger's gets further up.
+    monkeypatch.setattr(logging.getLogger("perdure"), "propagate", True)
     assert run(flows.cancelled_in_the_queue) == "late"
     assert "nowhere.never waits: no node of the Ray cluster has 64 cores, 8 GPUs" in caplog.messages
     from ray.exceptions import TaskCancelledError  # not before the cluster has said how Ray is to be loaded

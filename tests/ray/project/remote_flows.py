@@ -175,7 +175,7 @@ async def cancelled_by_timeout(path: str) -> str:
 @near.task
 async def cancelled_in_the_queue() -> str:
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(6):
             await never.aio()
     except TimeoutError:
         return "late"
