@@ -14,6 +14,7 @@ PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .ve
 BENCH_ARGS ?=
 # Most tests wait for processes; three at a time leave none of them short of a processor on two cores.
 PARALLEL := -n 3
+WORKERS := tests/crash/test_one_driver.py tests/crash/test_workers.py
 
 .PHONY: help venv demo test test-postgres check format debian bench clean
 
@@ -32,6 +33,7 @@ demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 
 test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
+	PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal $(WORKERS) --timeout 300
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
