@@ -227,7 +227,7 @@ class ApiServer:
             for part in path:
                 place = place[part]
             if step["op"] == "test" and place.get(last) != step["value"]:
-                return _failed(422, "Invalid", "the server rejected our request: testing value failed: test failed")
+                return _failed(422, "Invalid", "the server rejected our request due to an error in our request")
             if step["op"] == "replace":
                 place[last] = step["value"]
         if changed["spec"].get("schedulingGates") == []:

@@ -152,6 +152,23 @@ class Status:
         self._change(change)
 
 
+def expanded(text: str, env: dict[str, str]) -> str:
+    """As Kubernetes' `expansion.Expand` reads it."""
+    out, at = "", 0
+    while at < len(text):
+        rest = text[at + 1 :]
+        if text[at] != "$" or not rest:
+            out, at = out + text[at], at + 1
+        elif rest[0] == "$":
+            out, at = out + "$", at + 2
+        elif rest[0] == "(" and ")" in rest:
+            name = rest[1 : rest.index(")")]
+            out, at = out + env.get(name, f"$({name})"), at + len(name) + 3
+        else:
+            out, at = out + "$" + rest[0], at + 2
+    return out
+
+
 def _secret(
     server: ApiServer, pod: dict[str, Any], container: dict[str, Any]
 ) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -164,7 +181,7 @@ def _secret(
     env: dict[str, str] = {}
     for each in container["env"]:
         ref = each.get("valueFrom", {}).get("secretKeyRef")
-        env[each["name"]] = value(ref["name"], ref["key"]).decode() if ref else each["value"]
+        env[each["name"]] = value(ref["name"], ref["key"]).decode() if ref else expanded(each["value"], env)
     files: dict[str, bytes] = {}
     volumes = {each["name"]: each["secret"] for each in pod["spec"]["volumes"] if "secret" in each}
     for mount in container["volumeMounts"]:

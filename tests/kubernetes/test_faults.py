@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import threading
@@ -13,7 +14,14 @@ import pytest
 from aiohttp import web
 
 import perdure
-from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
+from perdure.containers.kubernetes import tree
+from perdure.errors import (
+    ContainerError,
+    EngineUnavailableError,
+    ImageNotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
 
 from .api_server import ApiServer
 from .conftest import Setup
@@ -203,8 +211,9 @@ def waiting(reason: str, message: str, kind: str = "containerStatuses", name: st
     ],
 )
 def test_what_can_never_start_is_said_within_seconds(
-    cluster: Setup, status: dict[str, Any], error: type[Exception], said: str
+    cluster: Setup, status: dict[str, Any], error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("perdure.containers.kubernetes.life.REFUSED_SECONDS", 1.0)
     cluster.server._kubelet = stuck(status)
     begun = time.monotonic()
     with pytest.raises(error, match=said):
@@ -262,6 +271,50 @@ def test_a_copilot_that_is_killed_is_no_fault_of_the_program(cluster: Setup) -> 
     assert len(cluster.kubelet.ran) == 2
 
 
+def test_a_token_that_runs_out_is_renewed(cluster: Setup) -> None:
+    """The kubeconfig's programs make new ones; nothing of the run is lost meanwhile."""
+    slowly = cluster.kubelet.program = Slowly()
+
+    def disturb() -> None:
+        unauthorized = refusal(401, "Unauthorized")
+        cluster.server.answers.append(once(unauthorized))
+        cluster.server.break_streams()
+
+    threading.Thread(target=beside, args=(cluster, slowly, disturb)).start()
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == 1
+
+
+def test_a_container_that_is_made_at_the_second_try(cluster: Setup) -> None:
+    plain = cluster.kubelet
+
+    async def stumbles(server: ApiServer, pod: dict[str, Any]) -> None:
+        bad = waiting("CreateContainerConfigError", "failed to sync secret cache")
+        server._change(pod["metadata"]["name"], lambda found: found["status"].update(bad))
+        await asyncio.sleep(1)
+        server._change(pod["metadata"]["name"], lambda found: found["status"].pop("containerStatuses"))
+        await plain(server, pod)
+
+    cluster.kubelet.program = greets
+    cluster.server._kubelet = stumbles
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+
+
+def test_a_bucket_that_is_away_for_a_moment_costs_no_outputs(cluster: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.kubelet.program = greets
+    fetch, failed = tree.fetch, []
+
+    def once_away(*args: Any) -> bool:
+        if not failed:
+            failed.append(True)
+            raise StoreUnavailableError("the bucket is away")
+        return fetch(*args)
+
+    monkeypatch.setattr(tree, "fetch", once_away)
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == 1
+
+
 def refusal(code: int, message: str) -> Callable[[web.Request], web.Response | None]:
     return lambda request: web.json_response({"code": code, "reason": "No", "message": message}, status=code)
 
@@ -279,7 +332,8 @@ def test_what_is_not_allowed_is_said_in_one_line(cluster: Setup, code: int, mess
     with pytest.raises(UsageError, match=said) as caught:
         perdure.run(greet(retries=3), name="Ada")
     assert "\n" not in str(caught.value)
-    assert len([line for line in cluster.server.asked if line.startswith("POST")]) == 1
+    # A token may have run out, so that it is asked once more with another one.
+    assert len([line for line in cluster.server.asked if line.startswith("POST")]) == (2 if code == 401 else 1)
 
 
 def test_a_pod_that_the_schema_refuses_is_refused(cluster: Setup) -> None:

@@ -17,6 +17,8 @@ from perdure.containers.kubernetes.where import Where, read_where
 from perdure.errors import UsageError
 from perdure.extras import ContainerTask
 
+from .kubelets import expanded
+
 WHERE = Where(
     url="kubernetes://flows", namespace="flows", context=None, copilot="perdure-copilot:1",
     bucket_secret="bucket", service_account="flows", template={},
@@ -118,23 +120,6 @@ def test_that_of_the_task_goes_before_that_of_the_cluster() -> None:
 def test_kubernetes_makes_of_a_command_what_was_meant(text: str) -> None:
     [main] = pod(request(ContainerSpec(image="i", command=(text,))))["spec"]["containers"]
     assert expanded(main["args"][0], {"HOME": "/root", "A": "1"}) == text
-
-
-def expanded(text: str, env: dict[str, str]) -> str:
-    """As Kubernetes' `expansion.Expand` reads it."""
-    out, at = "", 0
-    while at < len(text):
-        rest = text[at + 1 :]
-        if text[at] != "$" or not rest:
-            out, at = out + text[at], at + 1
-        elif rest[0] == "$":
-            out, at = out + "$", at + 2
-        elif rest[0] == "(" and ")" in rest:
-            name = rest[1 : rest.index(")")]
-            out, at = out + env.get(name, f"$({name})"), at + len(name) + 3
-        else:
-            out, at = out + "$" + rest[0], at + 2
-    return out
 
 
 def test_an_entrypoint_that_is_taken_away() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -38,8 +39,15 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
         ({"phase": "Succeeded", **ended(0)}, Look(Step.ENDED)),
         ({"phase": "Failed", **ended(137, "OOMKilled")}, Look(Step.ENDED, "", 137, True)),
         ({"phase": "Failed", **ended(0), **uploaded(1, "no bucket")}, Look(Step.ENDED, "no bucket", uploaded=1)),
-        # What ended well has ended well, whatever the cluster then did.
-        ({"phase": "Failed", "reason": "Evicted", **ended(0)}, Look(Step.ENDED)),
+        # Many programs end with 0 when they are told to end.
+        ({"phase": "Failed", "reason": "Evicted", **ended(0)}, Look(Step.LOST, "Evicted")),
+        ({"phase": "Failed", "reason": "DeadlineExceeded", **ended(0)}, Look(Step.TIMED_OUT, "DeadlineExceeded")),
+        ({"phase": "Failed", **ended(137, "ContainerStatusUnknown")},
+         Look(Step.LOST, "main: ContainerStatusUnknown: exit code 137")),
+        ({"phase": "Pending", **main(waiting={"reason": "PodInitializing"}), "initContainerStatuses": [
+            {"name": "perdure-download", "state": {"running": {}}}]}, Look(Step.PREPARING)),
+        (main(waiting={"reason": "CreateContainerConfigError", "message": "m"}),
+         Look(Step.REFUSED, "container main: CreateContainerConfigError: m", passing=True)),
         ({"phase": "Failed", "reason": "Evicted", **ended(137)}, Look(Step.LOST, "Evicted")),
         ({"phase": "Failed", "reason": "NodeShutdown", "message": "m"}, Look(Step.LOST, "NodeShutdown: m")),
         ({"phase": "Failed", **DISRUPTED, **ended(143)}, Look(Step.LOST, "PreemptionByScheduler")),
@@ -64,6 +72,27 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
 )  # fmt: skip
 def test_what_a_status_means(status: dict[str, Any], expected: Look) -> None:
     assert look({"metadata": {}, "spec": {}, "status": status}) == expected
+
+
+def test_what_ended_well_before_the_cluster_began_to_end_it_has_ended_well() -> None:
+    deleted = {"deletionTimestamp": "2026-01-01T00:01:00Z", "deletionGracePeriodSeconds": 30}
+    for finished, step in (("2026-01-01T00:00:29Z", Step.ENDED), ("2026-01-01T00:00:31Z", Step.LOST)):
+        pod = {"metadata": deleted, "spec": {}, "status": {"phase": "Succeeded", **ended(0, finishedAt=finished)}}
+        assert look(pod).step is step
+    moment = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-01-01T00:00:30Z"}
+    for finished, step in (("2026-01-01T00:00:29Z", Step.ENDED), ("2026-01-01T00:00:31Z", Step.LOST)):
+        status = {"phase": "Succeeded", "conditions": [moment], **ended(0, finishedAt=finished)}
+        assert look({"metadata": {}, "spec": {}, "status": status}).step is step
+    evicted = {"phase": "Failed", "reason": "Evicted", **ended(0)}
+    assert look({"metadata": {}, "spec": {}, "status": evicted}, uploading=True).step is Step.ENDED
+
+
+def test_a_node_that_does_not_say_that_its_pod_has_ended_is_lost() -> None:
+    deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    pod = {"metadata": deleted, "spec": {}, "status": {"phase": "Running", **main(running={})}}
+    then = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert look(pod, then + 30).step is Step.RUNNING
+    assert look(pod, then + 90).step is Step.LOST
 
 
 def test_a_gate_and_a_deletion() -> None:

@@ -45,7 +45,10 @@ class Cluster:
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self.namespace: Final = namespace
         self.host: Final = str(api.configuration.host)
+        self.expired = False
+        """Its credentials are good no longer: open another one."""
         self._api = api
+        self._welcome = False
 
     @classmethod
     async def open(cls, where: Where) -> Cluster:
@@ -112,6 +115,7 @@ class Cluster:
 
     async def open_gate(self, name: str, uid: str) -> bool:
         """Let the pod of that uid start; `False`: it is not there (any more). Fine if it may start already."""
+        refused: tuple[Any, int, dict[str, Any]] = (None, 0, {})
         while True:
             pod = await self.get("pods", name)
             if pod is None or pod["metadata"]["uid"] != uid:
@@ -120,14 +124,18 @@ class Cluster:
             left = [gate for gate in gates if gate.get("name") != GATE]
             if len(left) == len(gates):
                 return True
+            if gates == refused[0]:
+                self._checked(*refused[1:])
             patch = [
                 {"op": "test", "path": "/metadata/uid", "value": uid},
                 {"op": "test", "path": "/spec/schedulingGates", "value": gates},
                 {"op": "replace", "path": "/spec/schedulingGates", "value": left},
             ]
             status, answer = await self._ask("PATCH", "pods", name, body=patch, content="application/json-patch+json")
-            # 409, or 422 of a test that failed: somebody else has changed it meanwhile.
-            if status not in (404, 409, 422) or (status == 422 and not _test_failed(answer)):
+            if status == 422:
+                # Of a test that failed the server says no more than that: has somebody else changed it meanwhile?
+                refused = (gates, status, answer)
+            elif status not in (404, 409):
                 self._checked(status, answer)
 
     # -- what goes on for long ---------------------------------------------------------------------------------
@@ -142,7 +150,9 @@ class Cluster:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH),
         }
-        async with self._stream("pods", query=query) as response:
+        # The server ends it in time; where it does not, the connection is broken, and nobody has told us.
+        timeout = aiohttp.ClientTimeout(total=WATCH + QUICK, sock_connect=QUICK)
+        async with self._stream("pods", query=query, timeout=timeout) as response:
             if response.status == 410:
                 raise Expired
             if response.status != 200:
@@ -158,7 +168,10 @@ class Cluster:
     async def log(self, name: str, container: str) -> AsyncIterator[bytes]:
         """What a container has written and writes, by lines, until it ends. Nothing where it has not begun."""
         rest = b""
-        async with self._stream("pods", f"{name}/log", query={"container": container, "follow": "true"}) as response:
+        # Where nothing is written for so long, it is asked again.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=QUICK, sock_read=WATCH + QUICK)
+        query = {"container": container, "follow": "true"}
+        async with self._stream("pods", f"{name}/log", query=query, timeout=timeout) as response:
             if response.status in (400, 404):
                 return
             if response.status != 200:
@@ -190,9 +203,8 @@ class Cluster:
 
     @asynccontextmanager
     async def _stream(
-        self, kind: Kind, name: str = "", *, query: Mapping[str, str]
+        self, kind: Kind, name: str = "", *, query: Mapping[str, str], timeout: aiohttp.ClientTimeout
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=QUICK)
         async with self._request("GET", kind, name, query, None, "application/json", timeout) as response:
             yield response
 
@@ -220,6 +232,11 @@ class Cluster:
         except (aiohttp.ClientError, OSError, EOFError) as error:
             said = str(error) or type(error).__name__
             raise EngineUnavailableError(f"{self.host} does not answer: {said}") from error
+        except RuntimeError as error:
+            # What aiohttp says where another call has closed the session: its token had run out.
+            if "closed" not in str(error):
+                raise
+            raise EngineUnavailableError(f"The connection to {self.host} was closed") from error
         except config.ConfigException as error:
             raise EngineUnavailableError(f"{self.host}: no valid credentials: {error}") from error
         except json.JSONDecodeError as error:
@@ -227,10 +244,15 @@ class Cluster:
 
     def _checked(self, status: int, answer: dict[str, Any]) -> dict[str, Any]:
         if 200 <= status < 300:
+            self._welcome = True
             return answer
         said = " ".join(str(answer.get("message") or f"HTTP status {status}").split())
         if status in (429, 409) or status >= 500:
             raise EngineUnavailableError(f"{self.host} cannot do it now: {said}")
+        if status == 401 and self._welcome:
+            # Tokens run out; the next connection is made with a new one.
+            self.expired = True
+            raise EngineUnavailableError(f"{self.host} does not know us any more: {said}")
         if status == 401:
             raise Refused(f"{self.host} does not know us: check the credentials of the kubeconfig ({said})")
         if status == 403 and "exceeded quota" in said:
@@ -251,11 +273,6 @@ async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
             raise
         found = {"message": data.decode("utf-8", "replace")[:300]}
     return found if isinstance(found, dict) else {"message": str(found)}
-
-
-def _test_failed(answer: Mapping[str, Any]) -> bool:
-    message = str(answer.get("message", ""))
-    return "test" in message and "failed" in message
 
 
 def _own_namespace() -> str:

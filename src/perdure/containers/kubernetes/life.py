@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ...core.clock import seconds
+from ...core.clock import US, seconds, wall
 from ...core.detached import Detached
 from ...core.spec import AttemptLost
 from ...errors import (
@@ -35,6 +35,7 @@ from ...errors import (
     ImageNotFoundError,
     OutputMissingError,
     PerdureError,
+    StoreUnavailableError,
     TaskTimeoutError,
     UsageError,
 )
@@ -55,6 +56,8 @@ log = logging.getLogger("perdure")
 
 LOOK_SECONDS: Final = 2.0
 """How often events are looked for while a pod does not start."""
+REFUSED_SECONDS: Final = 12.0
+"""For how long a container may fail to be made, as its kubelet goes on trying."""
 MENTION_SECONDS: Final = 3.0
 """For how long a pod may not start before it is said why."""
 LOG_SECONDS: Final = 5.0
@@ -152,7 +155,7 @@ class _Life:
         await self.pods.ask(self.pods.whole(self.key, staging))
         uid = await self.pods.patiently(
             program.name,
-            lambda: self.pods.whole(self.key, self._create(cluster, body, request, secrets)),
+            lambda: self.pods.whole(self.key, self._create(body, request, secrets)),
         )
         started = _Started(
             uid, self.name, cluster.namespace, cluster.host, program.image, [*(entrypoint or ()), *(rest or ())]
@@ -211,8 +214,9 @@ class _Life:
         )
         return pod(request), request
 
-    async def _create(self, cluster: Cluster, body: dict[str, Any], request: Request, secrets: Secrets) -> str:
+    async def _create(self, body: dict[str, Any], request: Request, secrets: Secrets) -> str:
         """The uid of the pod, behind its gate, with its Secret."""
+        cluster = await self.pods.cluster()
         until = seconds() + REMOVED_SECONDS
         while True:
             found = await cluster.create("pods", body)
@@ -278,26 +282,35 @@ class _Life:
         updates: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
         watching = asyncio.ensure_future(_updates(cluster, started.name, updates))
         following: asyncio.Task[None] | None = None
+        ended = asyncio.Event()
+        last: dict[str, Any] | None = None
         try:
             while True:
                 try:
                     found = await asyncio.wait_for(updates.get(), LOOK_SECONDS)
                 except TimeoutError:
                     await waiting.look()
+                    if last is not None and look(last, wall() / US).step is Step.LOST:
+                        raise AttemptLost(look(last, wall() / US).reason) from None
                     continue
                 if isinstance(found, BaseException):
                     raise found
                 self.heard = seconds()
+                last = found
                 if found["metadata"]["uid"] != started.uid:
                     raise AttemptLost("another pod is in its place")
                 if found.get("gone"):
                     raise AttemptLost("its pod was removed")
-                seen = look(found)
+                seen = look(found, wall() / US, uploading=ended.is_set())
                 if self.attempt.seconds_left == 0 and seen.step not in (Step.UPLOADING, Step.ENDED):
                     # Its time was up before this process joined it.
                     raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
                 if following is None and seen.step in (Step.RUNNING, Step.UPLOADING, Step.ENDED):
-                    following = asyncio.ensure_future(_follow(cluster, started.name, sink))
+                    following = asyncio.ensure_future(_follow(cluster, started.name, sink, ended))
+                if seen.step in (Step.UPLOADING, Step.ENDED):
+                    ended.set()
+                if seen.step is Step.REFUSED and not waiting.refused_for_long(seen):
+                    continue
                 if self._is_over(seen):
                     if following is not None:
                         await self._last_lines(following)
@@ -341,7 +354,7 @@ class _Life:
         program, tail = self.program, list(sink.tail)
         folder = self.pods.folder(self.key)
         try:
-            there = await self.pods.in_thread(lambda: self._fetch(folder))
+            there = await self._fetched(folder)
             reported = await self.pods.in_thread(lambda: check_error_file(folder)) if there else None
             if seen.exit_code != 0 or reported is not None:
                 end = End(seen.exit_code, seen.oom_killed, "", started.image, started.command, tail, reported)
@@ -361,6 +374,18 @@ class _Life:
             return program.shape(outputs)
         finally:
             await self.pods.in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+    async def _fetched(self, folder: str) -> bool:
+        """Whether the outputs are there. A bucket that does not answer is waited for: they go with the attempt."""
+        until = seconds() + PATIENCE
+        while True:
+            try:
+                return await self.pods.in_thread(lambda: self._fetch(folder))
+            except StoreUnavailableError as error:
+                if seconds() > until:
+                    self.attempt.suspend(error)
+                log.warning("%s: waiting for the bucket: %s", self.program.name, error)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     def _fetch(self, folder: str) -> bool:
         shutil.rmtree(folder, ignore_errors=True)
@@ -383,9 +408,20 @@ class _Waiting:
         self._since: float | None = None
         self._reason = ""
         self._told: set[str] = set()
+        self._refused: Look | None = None
+        self._refused_since: float | None = None
+
+    def refused_for_long(self, seen: Look) -> bool:
+        """A kubelet tries again by itself, and what it could not get may be there by then."""
+        if not seen.passing:
+            return True
+        self._refused = seen
+        self._refused_since = self._refused_since or seconds()
+        return seconds() - self._refused_since > REFUSED_SECONDS
 
     async def at(self, seen: Look) -> None:
         """That is what the pod is at."""
+        self._refused = self._refused_since = None
         if seen.step not in (Step.PENDING, Step.GATED):
             self._since = None
             return
@@ -399,6 +435,8 @@ class _Waiting:
         Raises:
             ContainerError: too much.
         """
+        if self._refused is not None and self.refused_for_long(self._refused):
+            raise UsageError(f"{self._name}: the cluster cannot start it: {self._refused.reason}")
         if self._since is None:
             return
         waited = seconds() - self._since
@@ -453,9 +491,11 @@ async def _updates(cluster: Cluster, name: str, to: asyncio.Queue[dict[str, Any]
         to.put_nowait(error)
 
 
-async def _follow(cluster: Cluster, name: str, sink: LogSink) -> None:
-    """Take what the main container writes until it ends; a connection that breaks is made anew."""
+async def _follow(cluster: Cluster, name: str, sink: LogSink, ended: asyncio.Event) -> None:
+    """Take what the main container writes until it has ended; a connection that breaks, or that a kubelet ends before
+    that, is made anew."""
     while True:
+        last = ended.is_set()
         skip = sink.lines
         try:
             async for line in cluster.log(name, MAIN):
@@ -464,6 +504,9 @@ async def _follow(cluster: Cluster, name: str, sink: LogSink) -> None:
                     continue
                 sink.take(LogLine("stdout", line))
                 sink.lines += 1
-            return
+            if last:
+                return
         except EngineUnavailableError:
-            await asyncio.sleep(AGAIN_SECONDS)
+            pass
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), AGAIN_SECONDS)

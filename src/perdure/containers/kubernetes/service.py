@@ -13,12 +13,11 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
-from ...core.clock import wall
+from ...core.clock import US, wall
 from ...core.detached import Detached
 from ...core.ports import Store
 from ...errors import PerdureError
@@ -27,7 +26,7 @@ from ..place import About
 from ..program import Program
 from .cluster import Cluster
 from .spec import ABOUT, ATTEMPT, MANAGED, RUN, STORE
-from .status import Step, look
+from .status import Step, look, newest
 from .tree import Objects
 from .where import Where
 
@@ -35,6 +34,8 @@ log = logging.getLogger("perdure")
 
 ATTEMPTS: Final = "attempts"
 ABOUT_KEY: Final = "about"
+STRAY_SECONDS: Final = 3600.0
+"""How old objects are removed of which nobody knows whose they are."""
 OVER_SECONDS: Final = 60.0
 """How long a pod that is to go is waited for before its objects are removed."""
 
@@ -71,6 +72,8 @@ class Pods(Background):
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
+            if self._cluster is not None and self._cluster.expired:
+                await self._disconnect()
             if self._cluster is None:
                 self._cluster = await Cluster.open(self.where)
             return self._cluster
@@ -103,7 +106,7 @@ class Pods(Background):
 
     async def _remove_all(self, key: str) -> None:
         cluster = await self.cluster()
-        until = wall() + OVER_SECONDS * 1_000_000
+        until = wall() + OVER_SECONDS * US
         while pods := (await cluster.list("pods", labels=f"{STORE}={self.store_label},{ATTEMPT}={key}"))["items"]:
             if wall() > until:
                 raise PerdureError(f"pod {pods[0]['metadata']['name']} does not end")
@@ -151,6 +154,7 @@ class Pods(Background):
                 about = _about(pod)
                 if about is not None and (await self._over(about) or self._is_stale(pod, about)):
                     self.remove(pod["metadata"]["labels"][ATTEMPT])
+            await self.in_thread(self._clear_folders)
             for key, about in await self.in_thread(lambda: self._left_in_bucket(uid)):
                 if key not in self._leaving and await self._over(about):
                     self.remove(key)
@@ -161,28 +165,38 @@ class Pods(Background):
         return await self.in_thread(lambda: self._is_over(about))
 
     def _left_in_bucket(self, uid: bytes | None) -> list[tuple[str, About]]:
-        """The attempts that have objects: also those whose pod was never made, or is gone already."""
+        """The attempts that have objects: also those whose pod was never made, or is gone already. What belongs to
+        none is removed after a while: somebody was slow to write it."""
         objects = self._objects(f"{ATTEMPTS}/{self.store_label}")
         found = []
+        written: dict[str, float] = {}
         for meta in list(objects.list("")):
             key, _, name = meta["path"].partition("/")
+            written[key] = max(written.get(key, 0.0), meta["last_modified"].timestamp())
             if name == ABOUT_KEY:
+                written[key] = float("inf")
                 about = _decoded(objects.get(meta["path"]))
                 if about is not None and (uid is None or about.uid == uid.hex()):
                     found.append((key, about))
+        for key, at in written.items():
+            if wall() / US - at > STRAY_SECONDS:
+                self._clear(key)
         return found
+
+    def _clear_folders(self) -> None:
+        """Those of this machine whose attempts went on elsewhere."""
+        with suppress(OSError):
+            for name in os.listdir(self.root):
+                path = os.path.join(self.root, name)
+                if wall() / US - os.stat(path).st_mtime > STRAY_SECONDS * 24:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _is_stale(self, pod: dict[str, Any], about: About) -> bool:
         """Whether it ended so long ago that nobody will ask any more (`ttl`)."""
-        if about.uid in self._driven or look(pod).step not in (Step.ENDED, Step.LOST, Step.UNPREPARED):
+        if about.uid in self._driven or look(pod).step in (Step.RUNNING, Step.UPLOADING):
             return False
-        for status in pod["status"].get("containerStatuses") or ():
-            ended = (status.get("state") or {}).get("terminated") or {}
-            if ended.get("finishedAt"):
-                with suppress(ValueError):
-                    then = datetime.fromisoformat(ended["finishedAt"]).timestamp()
-                    return wall() / 1_000_000 - then > self.where.ttl
-        return False
+        then = newest(pod)
+        return then > 0 and wall() / US - then > self.where.ttl
 
 
 def _about(pod: dict[str, Any]) -> About | None:

@@ -175,7 +175,7 @@ def _main(request: Request, mounts: list[dict[str, Any]]) -> dict[str, Any]:
         "imagePullPolicy": _PULL[request.pull],
         "volumeMounts": mounts,
         "env": [
-            *({"name": key, "value": value} for key, value in sorted(settings.env.items())),
+            *({"name": key, "value": _literal(value)} for key, value in sorted(settings.env.items())),
             *(
                 {"name": name, "valueFrom": {"secretKeyRef": {"name": request.name, "key": f"env.{name}"}}}
                 for name in request.secret_env
@@ -202,7 +202,7 @@ def _main(request: Request, mounts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _literal(text: str) -> str:
-    """Kubernetes replaces `$(NAME)` in commands by an environment variable, and `$$` by `$`
+    """Kubernetes replaces `$(NAME)` in commands and variables by an environment variable, and `$$` by `$`
     (k8s.io/kubernetes/third_party/forked/golang/expansion)."""
     return _REFERENCE.sub(r"$\g<0>", text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,9 @@ class Step(Enum):
     GATED = auto()
     """It is recorded, perhaps, and no container of it has started."""
     PENDING = auto()
-    """The main container has not begun."""
+    """The main container has not begun, and nothing is being done about it here."""
+    PREPARING = auto()
+    """An init container is at work."""
     RUNNING = auto()
     UPLOADING = auto()
     """The main container has ended, and its outputs are on their way."""
@@ -43,6 +46,8 @@ class Look(NamedTuple):
     oom_killed: bool = False
     uploaded: int | None = None
     """The exit code of the copilot that took the outputs away; `None`: it has not ended, or nothing is known of it."""
+    passing: bool = False
+    """Its kubelet tries again by itself."""
 
 
 _NO_IMAGE: Final = frozenset(
@@ -50,24 +55,37 @@ _NO_IMAGE: Final = frozenset(
 )
 _REFUSED: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _START_FAILED: Final = frozenset({"StartError", "ContainerCannotRun"})
+_FORGOTTEN: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
+"""What a kubelet, or what runs containers for it, says of an end that it does not know: after a reboot, say."""
 _DISRUPTED: Final = "DisruptionTarget"
+_UNCONFIRMED: Final = 60.0
+"""Seconds after which a pod that should be gone is taken for lost with its node."""
 
 
-def look(pod: Mapping[str, Any]) -> Look:
-    """What the pod of an attempt is at."""
+def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -> Look:
+    """What the pod of an attempt is at.
+
+    Args:
+        now: seconds since the epoch.
+        uploading: it was seen at that before, so that its main container has ended by itself.
+    """
     status = pod.get("status") or {}
     phase = status.get("phase", "")
-    main = _container(status, "containerStatuses", MAIN)
-    ended = _terminated(main)
-    leaving = pod["metadata"].get("deletionTimestamp") is not None
-    lost = _lost(status, leaving)
+    ended = _terminated(_container(status, "containerStatuses", MAIN))
+    lost = _lost(status, pod["metadata"].get("deletionTimestamp") is not None)
     over = phase in ("Succeeded", "Failed")
-    if ended is not None and not (lost and ended.get("exitCode")):
-        return _main_ended(ended, status, over, main)
-    if over and status.get("reason") == "DeadlineExceeded":
+    late = over and status.get("reason") == "DeadlineExceeded"
+    if ended is not None and ended.get("reason") in _FORGOTTEN:
+        return Look(Step.LOST, _of_state("main", ended))
+    # Many programs end with 0 when they are told to end, whatever they had done by then.
+    if ended is not None and (not (lost or late) or uploading or _ended_before(ended, pod)):
+        return _main_ended(ended, status, over)
+    if late:
         return Look(Step.TIMED_OUT, _told(status))
     if lost and (over or ended is not None):
         return Look(Step.LOST, lost)
+    if now > _deleted_at(pod) + _UNCONFIRMED:
+        return Look(Step.LOST, "the pod was deleted, and its node does not say that it has ended")
     failed = next(_failed_before(status), None)
     if failed is not None and ended is None:
         return failed
@@ -75,12 +93,60 @@ def look(pod: Mapping[str, Any]) -> Look:
         return Look(Step.LOST, _told(status) or f"it is {phase}, and nobody knows how its container ended")
     if any(gate.get("name") == GATE for gate in pod["spec"].get("schedulingGates") or ()):
         return Look(Step.GATED)
-    if (main.get("state") or {}).get("running") is not None:
+    if _runs(_container(status, "containerStatuses", MAIN)):
         return Look(Step.RUNNING)
+    if any(_runs(one) for one in status.get("initContainerStatuses") or () if one["name"] != UPLOAD):
+        return Look(Step.PREPARING)
     return _pending(status)
 
 
-def _main_ended(ended: Mapping[str, Any], status: Mapping[str, Any], over: bool, main: Mapping[str, Any]) -> Look:
+def _ended_before(ended: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+    """Whether main had ended well before the cluster began to end the pod. What a kubelet does of itself (an eviction,
+    its node's shutdown, the deadline) it tells only when all is over."""
+    status = pod["status"]
+    if ended.get("exitCode") or status.get("reason"):
+        return False
+    moments = [
+        _seconds(condition.get("lastTransitionTime"))
+        for condition in status.get("conditions") or ()
+        if condition.get("type") == _DISRUPTED and condition.get("status") == "True"
+    ]
+    meta = pod["metadata"]
+    if meta.get("deletionTimestamp") is not None:
+        moments.append(_deleted_at(pod) - float(meta.get("deletionGracePeriodSeconds") or 0))
+    finished = _seconds(ended.get("finishedAt"))
+    return finished > 0 and bool(moments) and finished < min(moments)
+
+
+def _deleted_at(pod: Mapping[str, Any]) -> float:
+    """When it is to be gone; for ever away if it is not to be."""
+    return _seconds(pod["metadata"].get("deletionTimestamp")) or float("inf")
+
+
+def _seconds(text: Any) -> float:
+    """RFC 3339 as seconds since the epoch; 0: nothing is said."""
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def newest(pod: Mapping[str, Any]) -> float:
+    """When something in it has ended last, or else it was created; seconds since the epoch."""
+    status = pod.get("status") or {}
+    ends = [
+        _seconds((_terminated(one) or {}).get("finishedAt"))
+        for kind in ("initContainerStatuses", "containerStatuses")
+        for one in status.get(kind) or ()
+    ]
+    return max(ends, default=0.0) or _seconds(pod["metadata"].get("creationTimestamp"))
+
+
+def _runs(container: Mapping[str, Any]) -> bool:
+    return (container.get("state") or {}).get("running") is not None
+
+
+def _main_ended(ended: Mapping[str, Any], status: Mapping[str, Any], over: bool) -> Look:
     code = int(ended.get("exitCode", 0))
     reason = str(ended.get("reason", ""))
     if reason in _START_FAILED:
@@ -127,7 +193,7 @@ def _pending(status: Mapping[str, Any]) -> Look:
         if reason in _NO_IMAGE:
             return Look(Step.NO_IMAGE, told)
         if reason in _REFUSED:
-            return Look(Step.REFUSED, told)
+            return Look(Step.REFUSED, told, passing=True)
         if reason not in ("", "PodInitializing", "ContainerCreating"):
             return Look(Step.PENDING, told)
     for condition in status.get("conditions") or ():
