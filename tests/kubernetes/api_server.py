@@ -43,6 +43,7 @@ class ApiServer:
         self.answers: list[Callable[[web.Request], web.Response | None]] = []
         """Looked at first: may answer in place of the server, or raise."""
         self.down = False
+        self.token = "let-me-in"
         self._kubelet = kubelet
         self._version = 100
         self._compacted = 0
@@ -62,7 +63,7 @@ class ApiServer:
         found = {
             "apiVersion": "v1", "kind": "Config", "current-context": "test", "preferences": {},
             "clusters": [{"name": "c", "cluster": {"server": self.url}}],
-            "users": [{"name": "u", "user": {"token": "let-me-in"}}],
+            "users": [{"name": "u", "user": {"token": self.token}}],
             "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": namespace}}],
         }  # fmt: skip
         path.write_text(yaml.safe_dump(found))
@@ -147,7 +148,7 @@ class ApiServer:
             assert request.transport is not None
             request.transport.abort()
             raise web.HTTPServiceUnavailable
-        if request.headers.get("Authorization") != "Bearer let-me-in":
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
             return _failed(401, "Unauthorized", "Unauthorized")
         for answer in list(self.answers):
             found = answer(request)

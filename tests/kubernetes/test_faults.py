@@ -276,8 +276,8 @@ def test_a_token_that_runs_out_is_renewed(cluster: Setup) -> None:
     slowly = cluster.kubelet.program = Slowly()
 
     def disturb() -> None:
-        unauthorized = refusal(401, "Unauthorized")
-        cluster.server.answers.append(once(unauthorized))
+        cluster.server.token = "another"
+        cluster.server.kubeconfig(cluster.folder / "kubeconfig")
         cluster.server.break_streams()
 
     threading.Thread(target=beside, args=(cluster, slowly, disturb)).start()
