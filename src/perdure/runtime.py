@@ -338,7 +338,7 @@ def _container_leftovers() -> bool:
 def _run_ended(run: Run, fresh: bool) -> None:
     if not fresh and (_container_leftovers() or _is_cluster(_wanted_engine())):
         with contextlib.suppress(UsageError):  # no engine is named that makes sense
-            containers().ended(run, fresh)
+            containers().sweep(run.uid)
 
 
 def blobs() -> Blobs:

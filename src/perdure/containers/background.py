@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 from ..core.attempts import ENDED
 from ..core.clock import seconds
 from ..core.detached import Detached
-from ..core.model import FINISHED, Run
+from ..core.model import FINISHED
 from ..core.ports import Store
-from ..errors import EngineUnavailableError, PerdureError
+from ..errors import EngineUnavailableError, PerdureError, UsageError
+from .logs import LogSink, log_path
 from .place import About, key_of
 from .program import Program
 
@@ -94,6 +95,20 @@ class Background:
     def sweep(self, uid: bytes | None = None) -> list[Future[None]]:
         """Remove what attempts have left that have their outcome: of one run, or of all runs of this store."""
         raise NotImplementedError
+
+    async def sink(self, program: Program, attempt: Detached) -> LogSink:
+        """What takes the log lines of an attempt."""
+        try:
+            secrets = program.secrets().values()
+        except UsageError as error:
+            if attempt.state is None:
+                raise
+            # Its container has them, and this process could not strike them out of its log lines.
+            attempt.suspend(error)
+        path = log_path(self.log_root, attempt.run.uid, attempt.action, attempt.attempt)
+        prefix = f"[{program.name}] " if program.local_logs else None
+        # In a thread: what an earlier process has put there is read back, however much it is.
+        return await self.in_thread(lambda: LogSink(path, prefix, secrets))
 
     # -- the loop ----------------------------------------------------------------------------------------------
 
@@ -224,11 +239,6 @@ class Background:
         row = next((row for row in store.actions(about.run) if row.action == about.action), None)
         attempt = about.attempt
         return row is not None and (row.attempt > attempt or (row.attempt == attempt and row.state == ENDED))
-
-    def ended(self, run: Run, fresh: bool) -> None:
-        """A run is over: what earlier processes have left of it goes too."""
-        if not fresh:
-            self.sweep(run.uid)
 
     def close(self) -> None:
         """Give the connection back and end the loop."""

@@ -31,17 +31,15 @@ from ..core.detached import Detached
 from ..core.spec import AttemptLost
 from ..errors import (
     EngineUnavailableError,
-    OutputMissingError,
     PerdureError,
     TaskTimeoutError,
     UsageError,
 )
 from .background import PATIENCE
-from .copilot import check_error_file
 from .engine import ContainerEngine, ContainerSpec, EngineInfo, Image, Mount, Seen
-from .logs import LogSink, follow, log_path
+from .logs import LogSink, follow, last_lines
 from .place import About, Place
-from .program import Build, End, Program, Secrets, failure, hash_of
+from .program import Build, End, Program, Secrets, concluded, hash_of
 from .service import LABEL, RUN_LABEL, Containers
 
 log = logging.getLogger("perdure")
@@ -50,8 +48,6 @@ T = TypeVar("T")
 LOOK_SECONDS = 2.0
 """How often a running container's main process is looked for: an engine may never hear of its end."""
 RETRY_SECONDS = 0.25
-LOG_SECONDS = 5.0
-"""How long the last log lines of a container that has ended may take."""
 _DYING = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
 """What containers end with that an engine takes along when it ends itself."""
 _UNKNOWN_END = 255
@@ -79,13 +75,7 @@ class _Started(msgspec.Struct, frozen=True, array_like=True):
 async def run(
     program: Program, containers: Containers, attempt: Detached, values: dict[str, Any], identity: bytes
 ) -> Any:
-    """One attempt, begun or joined: the task's value. `identity`: canonical bytes of the values.
-
-    Raises:
-        ContainerError, OOMError, OutputMissingError, OutputParseError, ImageNotFoundError, EngineUnavailableError:
-            as the names say.
-        AttemptLost: the machine or engine was lost.
-    """
+    """One attempt, begun or joined. See `Background.run`."""
     return await _Life(program, containers, attempt, values, identity).run()
 
 
@@ -112,21 +102,7 @@ class _Life:
             started = found
         else:
             started = msgspec.msgpack.decode(state, type=_Started)
-        try:
-            secrets = self.program.secrets().values()
-        except UsageError as error:
-            if state is None:
-                raise
-            # Its container has them, and this process could not strike them out of its log lines.
-            self.attempt.suspend(error)
-        # In a thread: what an earlier process has put there is read back, however much it is.
-        sink = await self.containers.in_thread(
-            lambda: LogSink(
-                log_path(self.containers.log_root, self.attempt.run.uid, self.attempt.action, self.attempt.attempt),
-                f"[{self.program.name}] " if self.program.local_logs else None,
-                secrets,
-            )
-        )
+        sink = await self.containers.sink(self.program, self.attempt)
         try:
             seen = await self._until_ended(started, sink)
             return await self._outcome(started, seen, sink)
@@ -255,7 +231,7 @@ class _Life:
                     if following is None:
                         following = self.containers.call(self._follow(started.id, sink))
                     if seen is not None and seen.state != "running":
-                        await self._last_lines(following)
+                        await last_lines(asyncio.wrap_future(following), self.program.name)
                         return seen
                     silent_since = None
                     await self.containers.ask(self._wait(started))
@@ -385,32 +361,12 @@ class _Life:
     async def _follow(self, id: str, sink: LogSink) -> None:
         await follow(await self.containers.engine(), id, sink)
 
-    async def _last_lines(self, following: Any) -> None:
-        try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(following)), LOG_SECONDS)
-        except TimeoutError:
-            log.warning("%s: the last log lines did not come within %g s", self.program.name, LOG_SECONDS)
-        except Exception as error:
-            # Whatever it is, it is no fault of the program in the container.
-            log.warning("%s: log lines may be missing: %s", self.program.name, error)
-
     # -- its outcome -------------------------------------------------------------------------------------------
 
     async def _outcome(self, started: _Started, seen: Seen, sink: LogSink) -> Any:
         outputs = await self._outputs(started.id)
-        reported = await self.containers.in_thread(lambda: check_error_file(outputs))
-        if seen.exit_code != 0 or reported is not None:
-            end = End(
-                seen.exit_code, seen.oom_killed, seen.error, started.image, started.command, list(sink.tail), reported
-            )
-            raise failure(self.program, end)
-        try:
-            found = await self.containers.in_thread(lambda: self.program.interface.collect(outputs))
-        except OutputMissingError as error:
-            if sink.tail:
-                error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in list(sink.tail)[-10:]))
-            raise
-        return self.program.shape(found)
+        end = End(seen.exit_code, seen.oom_killed, seen.error, started.image, started.command, list(sink.tail))
+        return await self.containers.in_thread(lambda: concluded(self.program, outputs, end))
 
     async def _outputs(self, id: str) -> str:
         """Where this process can read what the container has left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import sys
 from collections import deque
@@ -9,6 +11,10 @@ from collections.abc import Iterable
 
 from .engine import ContainerEngine, LogLine
 
+log = logging.getLogger("perdure")
+
+LOG_SECONDS = 5.0
+"""How long the last log lines of a container that has ended may take."""
 TAIL = 50
 """Lines that an error message shows at most."""
 _LINE_SHOWN = 1000
@@ -74,3 +80,14 @@ async def follow(engine: ContainerEngine, id: str, sink: LogSink) -> None:
     async for line in engine.logs(id, skip=sink.lines):
         sink.take(line)
         sink.lines += 1
+
+
+async def last_lines(following: asyncio.Future[None], name: str) -> None:
+    """Wait for what the container of that task has written last; it has ended."""
+    try:
+        await asyncio.wait_for(asyncio.shield(following), LOG_SECONDS)
+    except TimeoutError:
+        log.warning("%s: the last log lines did not come within %g s", name, LOG_SECONDS)
+    except Exception as error:
+        # Whatever it is, it is no fault of the program in the container.
+        log.warning("%s: log lines may be missing: %s", name, error)

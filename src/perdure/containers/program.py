@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..core.digest import blake2b
-from ..errors import ContainerError, OOMError
-from .copilot import FileSystem, Interface, Template
+from ..errors import ContainerError, OOMError, OutputMissingError
+from .copilot import FileSystem, Interface, Template, check_error_file
 from .engine import ContainerSpec, Pull
 
 Command = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
@@ -127,8 +127,27 @@ class End(NamedTuple):
     command: list[str]
     tail: list[str]
     """Its last log lines."""
-    reported: tuple[str, bool] | None
+    reported: tuple[str, bool] | None = None
     """What it left in `_ERROR`, and whether that forbids to try again."""
+
+
+def concluded(program: Program, outputs: str, end: End) -> Any:
+    """The task's value, out of the directory that a container has left. Blocks.
+
+    Raises:
+        ContainerError, OOMError: it has failed, or says so.
+        OutputMissingError, OutputParseError: its outputs are not those that were declared.
+    """
+    reported = check_error_file(outputs)
+    if end.exit_code != 0 or reported is not None:
+        raise failure(program, end._replace(reported=reported))
+    try:
+        found = program.interface.collect(outputs)
+    except OutputMissingError as error:
+        if end.tail:
+            error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in end.tail[-10:]))
+        raise
+    return program.shape(found)
 
 
 def failure(program: Program, end: End) -> ContainerError:

@@ -265,6 +265,11 @@ class Liveness(Protocol):
         """Whether it looks dead, and a moment later it will be known whether it is."""
 
 
+def blob_key(hash: str) -> str:
+    """The key of a blob in a bucket. Pods take them from there by themselves."""
+    return f"sha256/{hash[:2]}/{hash}"
+
+
 class Blobs(Protocol):
     """Where the content of files lies: each content once, never changed, named by its SHA-256 in hexadecimal.
 

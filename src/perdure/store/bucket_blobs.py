@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from obstore.exceptions import AlreadyExistsError
 
 from perdure.core.clock import US, seconds, wall
+from perdure.core.ports import blob_key
 from perdure.errors import StoreError, UsageError
 
 from ._bucket import PAUSE, Bucket
@@ -90,11 +91,11 @@ class BucketBlobs:
         if self._wait_for_removal(hash) or not there:
             there = self._size(hash) == size
         if not there:
-            self._bucket.upload(self._local.blob(hash, size), _key(hash))
+            self._bucket.upload(self._local.blob(hash, size), blob_key(hash))
         self._put_at[hash] = seconds()
 
     def _size(self, hash: str) -> int | None:
-        meta = self._bucket.head(_key(hash))
+        meta = self._bucket.head(blob_key(hash))
         return None if meta is None else int(meta["size"])
 
     def _wait_for_removal(self, hash: str) -> bool:
@@ -148,7 +149,7 @@ class BucketBlobs:
             if self._local.has(hash, size):
                 return  # another thread or process was faster
             try:
-                self._bucket.download(_key(hash), size, part)
+                self._bucket.download(blob_key(hash), size, part)
             except FileNotFoundError:
                 raise self._missing(hash) from None
             self._local.adopt(part, hash, size)
@@ -190,22 +191,18 @@ class BucketBlobs:
                 self._bucket.delete(mark)  # the next collection removes the blob
             return False
         try:
-            again, blob = self._bucket.head(_put_key(hash)), self._bucket.head(_key(hash))
+            again, blob = self._bucket.head(_put_key(hash)), self._bucket.head(blob_key(hash))
             if blob is None or max(_us(meta) for meta in (again, blob) if meta is not None) >= before:
                 return False
             if seconds() - begun > _REMOVING:
                 return False
             self._put_at.pop(hash, None)
-            self._bucket.delete(_key(hash))
+            self._bucket.delete(blob_key(hash))
             self._bucket.delete(_put_key(hash))
             return True
         finally:
             if seconds() - begun < _STALE:  # else somebody may have passed over it, and it is another's
                 self._bucket.delete(mark)
-
-
-def _key(hash: str) -> str:
-    return f"sha256/{hash[:2]}/{hash}"
 
 
 def _put_key(hash: str) -> str:

@@ -33,18 +33,16 @@ from ...errors import (
     ContainerError,
     EngineUnavailableError,
     ImageNotFoundError,
-    OutputMissingError,
     PerdureError,
     StoreUnavailableError,
     TaskTimeoutError,
     UsageError,
 )
 from ..background import AGAIN_SECONDS, PATIENCE
-from ..copilot import check_error_file
 from ..engine import LogLine
-from ..logs import LogSink, log_path
+from ..logs import LogSink, last_lines
 from ..place import About, key_of
-from ..program import Build, End, Program, Secrets, failure, hash_of
+from ..program import Build, End, Program, Secrets, concluded, failure, hash_of
 from . import tree
 from .cluster import Cluster, Expired, Refused
 from .service import ABOUT_KEY, Pods
@@ -60,8 +58,6 @@ REFUSED_SECONDS: Final = 12.0
 """For how long a container may fail to be made, as its kubelet goes on trying."""
 MENTION_SECONDS: Final = 3.0
 """For how long a pod may not start before it is said why."""
-LOG_SECONDS: Final = 5.0
-"""How long the last log lines of a container that has ended may take."""
 MARGIN: Final = 60.0
 """Seconds that the cluster's own deadline is later than ours."""
 REMOVED_SECONDS: Final = 60.0
@@ -110,21 +106,7 @@ class _Life:
             started = found
         else:
             started = msgspec.msgpack.decode(state, type=_Started)
-        try:
-            secrets = self.program.secrets().values()
-        except UsageError as error:
-            if state is None:
-                raise
-            # Its container has them, and this process could not strike them out of its log lines.
-            self.attempt.suspend(error)
-        # In a thread: what an earlier process has put there is read back, however much it is.
-        sink = await self.pods.in_thread(
-            lambda: LogSink(
-                log_path(self.pods.log_root, self.attempt.run.uid, self.attempt.action, self.attempt.attempt),
-                f"[{self.program.name}] " if self.program.local_logs else None,
-                secrets,
-            )
-        )
+        sink = await self.pods.sink(self.program, self.attempt)
         try:
             return await self._outcome(started, await self._until_ended(started, sink), sink)
         finally:
@@ -313,7 +295,7 @@ class _Life:
                     continue
                 if self._is_over(seen):
                     if following is not None:
-                        await self._last_lines(following)
+                        await last_lines(following, self.program.name)
                     return seen
                 await waiting.at(seen)
         finally:
@@ -339,39 +321,21 @@ class _Life:
                 return True
         return False
 
-    async def _last_lines(self, following: asyncio.Task[None]) -> None:
-        try:
-            await asyncio.wait_for(asyncio.shield(following), LOG_SECONDS)
-        except TimeoutError:
-            log.warning("%s: the last log lines did not come within %g s", self.program.name, LOG_SECONDS)
-        except Exception as error:
-            # Whatever it is, it is no fault of the program in the container.
-            log.warning("%s: log lines may be missing: %s", self.program.name, error)
-
     # -- its outcome -------------------------------------------------------------------------------------------
 
     async def _outcome(self, started: _Started, seen: Look, sink: LogSink) -> Any:
-        program, tail = self.program, list(sink.tail)
-        folder = self.pods.folder(self.key)
+        program, folder = self.program, self.pods.folder(self.key)
+        end = End(seen.exit_code, seen.oom_killed, "", started.image, started.command, list(sink.tail))
         try:
-            there = await self._fetched(folder)
-            reported = await self.pods.in_thread(lambda: check_error_file(folder)) if there else None
-            if seen.exit_code != 0 or reported is not None:
-                end = End(seen.exit_code, seen.oom_killed, "", started.image, started.command, tail, reported)
+            if await self._fetched(folder):
+                return await self.pods.in_thread(lambda: concluded(program, folder, end))
+            if end.exit_code != 0:
                 raise failure(program, end)
-            if not there:
-                why = seen.reason or "the copilot has left no word of it"
-                if seen.uploaded is None or seen.uploaded > 128:
-                    # Nobody has told it that it failed: it was killed.
-                    raise AttemptLost(f"its outputs did not get to the bucket: {why}")
-                raise ContainerError(f"{program.name}: its outputs could not be taken to the bucket: {why}")
-            try:
-                outputs = await self.pods.in_thread(lambda: program.interface.collect(folder))
-            except OutputMissingError as error:
-                if tail:
-                    error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in tail[-10:]))
-                raise
-            return program.shape(outputs)
+            why = seen.reason or "the copilot has left no word of it"
+            if seen.uploaded is None or seen.uploaded > 128:
+                # Nobody has told it that it failed: it was killed.
+                raise AttemptLost(f"its outputs did not get to the bucket: {why}")
+            raise ContainerError(f"{program.name}: its outputs could not be taken to the bucket: {why}")
         finally:
             await self.pods.in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from ...core.ports import blob_key
 from ...errors import StoreError
 
 T = TypeVar("T")
@@ -76,11 +77,6 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
 class _Tree(msgspec.Struct, frozen=True, array_like=True):
     version: int
     items: list[Item]
-
-
-def blob_key(hash: str) -> str:
-    """The key of a blob in a bucket that holds the content of files."""
-    return f"sha256/{hash[:2]}/{hash}"
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------
