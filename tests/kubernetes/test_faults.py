@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +23,11 @@ from perdure.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from perdure.store import open_bucket
 
 from .api_server import ApiServer
 from .conftest import Setup
-from .kubelets import Inside
+from .kubelets import Inside, Status
 from .test_runs import greet, greets
 
 
@@ -269,6 +271,29 @@ def test_a_copilot_that_is_killed_is_no_fault_of_the_program(cluster: Setup) -> 
     cluster.kubelet.program = program
     assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
     assert len(cluster.kubelet.ran) == 2
+
+
+def test_a_deletion_while_the_outputs_are_taken_away_costs_nothing(cluster: Setup, tmp_path: Path) -> None:
+    """The main container had ended by itself, and the node takes longer than a look to say that all is over."""
+    (tmp_path / "greeting").write_text("Hello, Ada")
+
+    async def kubelet(server: ApiServer, pod: dict[str, Any]) -> None:
+        name, upload = pod["metadata"]["name"], pod["spec"]["initContainers"][1]
+        cluster.kubelet.ran.append(name)
+        status = Status(server, name)
+        status.main({"terminated": {"exitCode": 0, "reason": "Completed"}})
+        await asyncio.sleep(0.5)
+        server._change(name, lambda found: found["metadata"].update(deletionTimestamp="2999-01-01T00:00:00Z"))
+        await asyncio.sleep(3)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "greeting").rename(tmp_path / "out" / "greeting")
+        await asyncio.to_thread(tree.upload, str(tmp_path / "out"), open_bucket(upload["command"][4]))
+        status.set(phase="Succeeded")
+        server._remove(name)
+
+    cluster.server._kubelet = kubelet
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    assert len(cluster.kubelet.ran) == 1
 
 
 def test_a_token_that_runs_out_is_renewed(cluster: Setup) -> None:

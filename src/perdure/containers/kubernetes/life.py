@@ -265,20 +265,20 @@ class _Life:
         watching = asyncio.ensure_future(_updates(cluster, started.name, updates))
         following: asyncio.Task[None] | None = None
         ended = asyncio.Event()
-        last: dict[str, Any] | None = None
+        found: dict[str, Any] | None = None
         try:
             while True:
                 try:
-                    found = await asyncio.wait_for(updates.get(), LOOK_SECONDS)
+                    news = await asyncio.wait_for(updates.get(), LOOK_SECONDS)
                 except TimeoutError:
-                    await waiting.look()
-                    if last is not None and look(last, wall() / US).step is Step.LOST:
-                        raise AttemptLost(look(last, wall() / US).reason) from None
-                    continue
-                if isinstance(found, BaseException):
-                    raise found
-                self.heard = seconds()
-                last = found
+                    if found is None:
+                        continue
+                    # What it is at may have changed with nothing but time.
+                else:
+                    if isinstance(news, BaseException):
+                        raise news
+                    self.heard = seconds()
+                    found = news
                 if found["metadata"]["uid"] != started.uid:
                     raise AttemptLost("another pod is in its place")
                 if found.get("gone"):
@@ -372,37 +372,27 @@ class _Waiting:
         self._since: float | None = None
         self._reason = ""
         self._told: set[str] = set()
-        self._refused: Look | None = None
         self._refused_since: float | None = None
 
     def refused_for_long(self, seen: Look) -> bool:
         """A kubelet tries again by itself, and what it could not get may be there by then."""
         if not seen.passing:
             return True
-        self._refused = seen
         self._refused_since = self._refused_since or seconds()
         return seconds() - self._refused_since > REFUSED_SECONDS
 
     async def at(self, seen: Look) -> None:
-        """That is what the pod is at."""
-        self._refused = self._refused_since = None
+        """That is what the pod is at, or still is.
+
+        Raises:
+            ContainerError: it could not start for too long.
+        """
+        self._refused_since = None
         if seen.step not in (Step.PENDING, Step.GATED):
             self._since = None
             return
         self._since = self._since or seconds()
         self._reason = seen.reason or self._reason
-        await self.look()
-
-    async def look(self) -> None:
-        """Some time has passed.
-
-        Raises:
-            ContainerError: too much.
-        """
-        if self._refused is not None and self.refused_for_long(self._refused):
-            raise UsageError(f"{self._name}: the cluster cannot start it: {self._refused.reason}")
-        if self._since is None:
-            return
         waited = seconds() - self._since
         if waited > MENTION_SECONDS:
             self._reason = await self._event() or self._reason
