@@ -6,6 +6,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 export PYTHONUNBUFFERED := 1
+# Thousands of processes start during the tests; none of them should have to compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +34,7 @@ demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(BIN)/python scripts/demo.py
 
 test: check debian ## everything: lint, types, layers, all tests
+	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
 	PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal $(WORKERS) --timeout 300
 	$(BIN)/python -m pytest tests/containers/test_engines.py

@@ -431,7 +431,7 @@ def test_a_signal_ends_promptly_and_the_last_line_says_how_to_go_on(
     began = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 3.5
+    assert time.monotonic() - began < 6
     assert process.returncode == 130
     assert last(err) == "run x is interrupted; to continue: perdure resume x"
     assert "Traceback" not in err
@@ -479,11 +479,11 @@ def test_the_hint_names_the_store_where_it_is_needed(shell: Shell) -> None:
 
 
 def test_after_sigkill_the_same_command_carries_on(shell: Shell) -> None:
-    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "1.5")
+    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "4")
     shell.until_logged("step1")
     process.kill()
     process.wait()
-    done = shell("run", "wf.py", "slow", "--name", "x", "--s", "1.5")
+    done = shell("run", "wf.py", "slow", "--name", "x", "--s", "4")
     assert (done.returncode, done.stdout) == (0, "woke\n")
     assert "run x continues: etl.slow" in done.stderr
     assert "1 replayed, 2 executed" in last(done.stderr)
@@ -531,7 +531,7 @@ def interrupt(shell: Shell, name: str, *args: str) -> None:
 
 
 def test_resume_continues_what_was_interrupted(shell: Shell) -> None:
-    interrupt(shell, "x", "--s", "1")
+    interrupt(shell, "x", "--s", "3")
     done = shell("resume", "x")
     assert (done.returncode, done.stdout) == (0, "woke\n")
     assert shell.log() == ["step1", "step2"]
@@ -541,8 +541,8 @@ def test_resume_continues_what_was_interrupted(shell: Shell) -> None:
 
 
 def test_resume_all_leaves_failed_ones_alone(shell: Shell) -> None:
-    interrupt(shell, "a", "--s", "0.5")
-    interrupt(shell, "b", "--s", "0.6")
+    interrupt(shell, "a", "--s", "3")
+    interrupt(shell, "b", "--s", "3.1")
     assert shell("run", "wf.py", "fixable", "--name", "f").returncode == 1
     found = shell.json("resume", "--all")
     assert [(run["name"], run["status"]) for run in found] == [("a", "SUCCEEDED"), ("b", "SUCCEEDED")]
@@ -561,7 +561,7 @@ def test_resume_continues_a_failed_run_that_is_named(shell: Shell) -> None:
 
 
 def test_resume_of_several_tells_them_apart_and_one_mistake_stops_no_other(shell: Shell) -> None:
-    interrupt(shell, "a", "--s", "0.5")
+    interrupt(shell, "a", "--s", "3")
     shell("run", "wf.py", "text", "--name", "t")
     done = shell("resume", "a", "nope", "t")
     assert done.stdout == "a: woke\nt: plain text\n"
@@ -570,7 +570,7 @@ def test_resume_of_several_tells_them_apart_and_one_mistake_stops_no_other(shell
 
 
 def test_resume_needs_code_that_is_ours_or_named(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> None:
-    interrupt(shell, "x", "--s", "0.5")
+    interrupt(shell, "x", "--s", "3")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     os.rename(shell.path / "wf.py", elsewhere / "wf.py")
     done = shell("resume", "x")
@@ -697,19 +697,19 @@ def test_rerun_recover_tries_failures_again_that_the_code_had_caught(shell: Shel
 
 
 def test_rerun_recover_of_an_aborted_run_does_not_inherit_its_deadline(shell: Shell) -> None:
-    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "1")
+    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "5")
     shell.until_logged("step1")
     shell("abort", "x")
     process.communicate(timeout=20)
     began = time.monotonic()
     done = shell("rerun", "x", "--recover")
     assert done.stdout == "woke\n"
-    assert time.monotonic() - began > 1
+    assert time.monotonic() - began > 5
     assert shell.log() == ["step1", "step2"]
 
 
 def test_rerun_recover_killed_in_the_middle_is_resumed_with_its_work(shell: Shell) -> None:
-    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "1")
+    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "5")
     shell.until_logged("step1")
     shell("abort", "x")
     process.communicate(timeout=20)

@@ -230,12 +230,12 @@ def test_a_collection_that_is_killed_is_finished_by_the_next_one(shell: Shell) -
     assert kept.returncode == 0, kept.stderr
     shell("run", "wf.py", "fails", "--name", "keeper", "--n", "2")
     entries = rows(shell, "entries")
-    for number in range(3):
-        shell("run", "wf.py", "long", "--name", f"long-{number}", "--n", "3000", "-q")
+    for number in range(2):
+        shell("run", "wf.py", "long", "--name", f"long-{number}", "--n", "2000", "-q")
     shell("run", "wf.py", "make", "--name", "file")
     age(shell)
     killed = 0
-    for delay in (0.15, 0.2, 0.25, 0.3, 0.35, 0.4):
+    for delay in (0.15, 0.22, 0.3, 0.4):
         collecting = shell.start("gc", "--older-than", "0s", "--status", "SUCCEEDED")
         time.sleep(delay)
         collecting.send_signal(signal.SIGKILL)

@@ -268,8 +268,20 @@ def test_stopping_a_run_is_prompt_and_leaves_it_resumable() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.2)
         return time.monotonic() - began
 
     assert asyncio.run(main()) < 2
+    assert perdure.Run.get("nap").status == "INTERRUPTED"
+
+
+def test_a_run_whose_caller_was_cancelled_can_be_asked_for_at_once() -> None:
+    async def main() -> None:
+        for number in range(30):
+            task = asyncio.create_task(perdure.with_runcontext(name="nap").run.aio(sleeps_for_long))
+            await asyncio.sleep(0.002 * number)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
     assert perdure.Run.get("nap").status == "INTERRUPTED"

@@ -116,7 +116,7 @@ def test_runs_move_and_carry_on_over_there(shell: Shell, target: str, tmp_path: 
     file = shell.json("run", "wf.py", "make", "--name", "file", "--text", "content")
     assert file["executed"] == 0
     serve_until(shell, "SUCCEEDED", "asleep")
-    assert 6 <= time.time() - begun < 30
+    assert 6 <= time.time() - begun < 120
     assert sorted(shell.log()) == ["asleep-after", "asleep-before", "quick1", "quick2"]
 
 

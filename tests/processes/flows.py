@@ -203,7 +203,7 @@ def hangs(path: str) -> None:
 @near.task
 async def cancelled_by_timeout(path: str) -> str:
     try:
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(2.5):
             await hangs.aio(path)
     except TimeoutError:
         return "late"
@@ -213,7 +213,7 @@ async def cancelled_by_timeout(path: str) -> str:
 @far.task
 async def far_cancelled_by_timeout(path: str) -> str:
     try:
-        async with durable.timeout(1.5):
+        async with durable.timeout(2.5):
             await hangs.aio(path)
     except TimeoutError:
         return "late"

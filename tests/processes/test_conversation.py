@@ -16,7 +16,7 @@ from perdure.core.driver import Driver as RunDriver
 from perdure.core.elsewhere import Report, StandIn
 from perdure.errors import RunStopped
 from perdure.executors import _frames as frames
-from perdure.executors._inner import Connection
+from perdure.executors._inner import Connection, InnerDriver
 from perdure.executors._session import Session
 from perdure.executors._tracebacks import frames_of, with_frames
 
@@ -174,6 +174,23 @@ def test_nobody_is_set_going_while_driving_ends() -> None:
     driver.stop(RuntimeError("a mismatch, say"))
     driver.drained_elsewhere((), (2,), lambda: told.append(driver.free))
     assert told == [False, False, False]
+
+
+def test_a_word_that_comes_before_the_journal_is_loaded_sets_nobody_going(ends: Ends) -> None:
+    """E4: what the body has yet to be handed is not reported as handed because it has yet to be loaded."""
+    outer, inner = ends
+    driver = InnerDriver(
+        SimpleNamespace(),  # type: ignore[arg-type]
+        Connection(inner),
+        SimpleNamespace(run=SimpleNamespace(token=b"", id=1, name="r"), fresh=False, undrained=[1]),  # type: ignore[arg-type]
+        SimpleNamespace(),  # type: ignore[arg-type]
+        SimpleNamespace(),  # type: ignore[arg-type]
+    )
+    driver.heard(frames.Free(0, False))
+    with pytest.raises(TimeoutError):
+        outer.receive(0.1)
+    driver.drained(1)
+    assert outer.receive(5) == frames.Undrained(1, [], [1])
 
 
 def test_what_a_body_has_left_behind_says_nothing_in_the_time_of_the_next(ends: Ends) -> None:

@@ -170,6 +170,7 @@ def test_a_durable_sleep_in_a_child() -> None:
 )
 def test_a_cancelled_body_is_killed_at_once(tmp_path: Path, task: Any, answer: str) -> None:
     path = str(tmp_path / "marks")
+    run(flows.echo, "a child is warm")
     assert run(task, path) == answer
     assert gone(int(flows.marks(path)[0][0]))
     assert run(flows.echo, "next") == "next"
@@ -201,8 +202,8 @@ def test_bodies_that_wait_hold_no_place(task: Any) -> None:
 
 def test_bodies_that_sleep_hold_no_place() -> None:
     begun = time.monotonic()
-    assert all(slept >= 2 for slept in run(flows.nap_many, 8, 2.0))
-    assert time.monotonic() - begun < 8
+    assert all(slept >= 4 for slept in run(flows.nap_many, 8, 4.0))
+    assert time.monotonic() - begun < 15  # two places would make it sixteen
 
 
 def test_every_kind_of_durable_call_works_in_a_child(tmp_path: Path) -> None:

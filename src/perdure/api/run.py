@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,6 +48,8 @@ CLAIMABLE = (Status.QUEUED, Status.RUNNING, Status.SLEEPING)
 FIRST_PAUSE = 0.005
 LAST_PAUSE = 0.25
 """Seconds between two looks at a run that is waited for: at first, and at most."""
+LET_GO_SECONDS = 2.0
+"""How long whoever stops driving a run waits for it to be nobody's."""
 HINT_SECONDS = 5.0
 """How long a run that is waited for may be driven by nobody before that is said."""
 
@@ -394,7 +397,7 @@ def wait_for(driver: Driver, run: Run) -> Run:
 def _interrupt(driver: Driver, why: str) -> None:
     driver.stop(PerdureError(why))
     try:
-        driver.done.exception(2)
+        driver.done.exception(LET_GO_SECONDS)
     except (TimeoutError, KeyboardInterrupt):
         pass
 
@@ -424,6 +427,7 @@ async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any,
         outcome = await arrival(driver.done)
     except asyncio.CancelledError:
         driver.stop(PerdureError("cancelled by the caller"))
+        await _in_time(arrival(driver.done))
         raise
     except PerdureError as error:
         raise attach(error, run) from None
@@ -436,16 +440,31 @@ async def _uncancelled(pending: Future[Any]) -> Any:
         return await arrival(pending)
     except asyncio.CancelledError:
         pending.add_done_callback(_let_go)
+        await _in_time(_gone(pending))
         raise
 
 
-def _let_go(pending: Future[Any]) -> None:
-    if pending.exception() is not None:
-        return
-    found = pending.result()
+def _driver_of(found: Any) -> Driver | None:
     driver = found[0] if isinstance(found, tuple) else found
-    if isinstance(driver, Driver):
+    return driver if isinstance(driver, Driver) else None
+
+
+def _let_go(pending: Future[Any]) -> None:
+    driver = _driver_of(pending.result()) if pending.exception() is None else None
+    if driver is not None:
         driver.stop(PerdureError("cancelled by the caller"))
+
+
+async def _gone(pending: Future[Any]) -> None:
+    driver = _driver_of(await arrival(pending))
+    if driver is not None:
+        await arrival(driver.done)
+
+
+async def _in_time(end: Coroutine[Any, Any, Any]) -> None:
+    """Whoever asks for a cancelled run next, by its name, is to find that nobody drives it."""
+    with suppress(Exception):
+        await asyncio.wait_for(end, LET_GO_SECONDS)
 
 
 class _Arrivals:

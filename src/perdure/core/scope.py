@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from ..errors import BranchError
 
@@ -57,8 +58,9 @@ class _Thread(threading.local):
 THREAD = _Thread()
 """`slot`: what this thread, started by perdure, works in now. Not a ContextVar, because contexts are copied."""
 
-_known_threads: set[int] = set()
-_refused_threads: set[int] = set()
+# Threads themselves beside their numbers, which go on to whoever is started after one has ended.
+_known_threads: dict[int, threading.Thread] = {}
+_refused_threads: WeakSet[threading.Thread] = WeakSet()
 _drives = 0
 _lock = threading.Lock()
 
@@ -74,13 +76,15 @@ def driving(count: int) -> None:
             _known_threads.clear()
             _known_threads.update(threading._active)  # type: ignore[attr-defined]
             # But for those of a pool that an earlier run's body started and that has not ended with it.
-            _known_threads.difference_update(_refused_threads)
+            for thread in list(_refused_threads):
+                if _known_threads.get(thread.ident or 0) is thread:
+                    del _known_threads[thread.ident or 0]
 
 
 def unknown_threads() -> bool:
     """Whether there are threads that neither perdure started nor were there before the runs of this process."""
     return any(
-        ident not in _known_threads and not thread.name.startswith("perdure-")
+        _known_threads.get(ident) is not thread and not thread.name.startswith("perdure-")
         for ident, thread in list(threading._active.items())  # type: ignore[attr-defined]
     )
 
@@ -88,7 +92,7 @@ def unknown_threads() -> bool:
 def know_this_thread() -> None:
     """This thread starts runs or serves perdure; it is no stray thread of a body."""
     if _drives:
-        _known_threads.add(threading.get_ident())
+        _known_threads[threading.get_ident()] = threading.current_thread()
 
 
 def find_branch(scope: Body, what: Callable[[], str]) -> Branch:
@@ -123,11 +127,13 @@ def find_branch(scope: Body, what: Callable[[], str]) -> Branch:
 
 def refuse_stray_thread(what: Callable[[], str]) -> None:
     """Outside any scope: raise if this is a thread that a body started behind perdure's back."""
-    if _drives and threading.get_ident() not in _known_threads:
-        thread = threading.current_thread()
+    if not _drives:
+        return
+    thread = threading.current_thread()
+    if _known_threads.get(threading.get_ident()) is not thread:
         if thread is threading.main_thread():
             return
-        _refused_threads.add(threading.get_ident())
+        _refused_threads.add(thread)
         raise BranchError(
             f"{what()} was called from thread {thread.name!r}, which perdure did not start, while a run is driven in "
             "this process. Its outcome could not be recorded. In a body, use asyncio.to_thread() or perdure.map() "

@@ -256,6 +256,8 @@ class InnerDriver(Driver):
         self._connection = connection
         self._work = work
         self._reports = 0
+        # Until its journal is loaded it has to be handed what the outer process says: a word from there may come first.
+        self._undrained = set(work.undrained)
         self._reported = set(work.undrained)
         self._heard: tuple[int, bool] = (-1, False)
         self._watch = threading.Event()

@@ -299,7 +299,7 @@ async def slow_reading(name: str) -> str:
     return str(await durable.uuid4.aio())
 
 
-@env.task(timeout=0.03, retries=1)
+@env.task(timeout=0.2, retries=1)
 async def too_slow(name: str) -> str:
     await step(f"{name} begins")
     await flaky_nap(name)
