@@ -35,11 +35,13 @@ from perdure.core.model import (
     Created,
     CreateRun,
     Finish,
+    Park,
     Result,
     Run,
     RunWrites,
     Source,
     Status,
+    Wake,
 )
 from perdure.core.ports import Store
 from perdure.errors import StoreError, StoreUnavailableError
@@ -422,6 +424,25 @@ class TestReading:
         assert store.runs(statuses=STORED_STATUSES) == store.runs()
         assert store.runs(statuses=()) == []
         assert store.runs(statuses=[Status.SLEEPING, Status.INTERRUPTED]) == []
+
+    def test_a_run_is_listed_once_whatever_becomes_of_it_meanwhile(self, store: Store) -> None:
+        run = created(store, token=None).id
+        statuses = {Status.QUEUED, Status.RUNNING, Status.SLEEPING}
+        over = threading.Event()
+
+        def drive() -> None:
+            while not over.is_set():
+                store.claim(run, Claim(TOKEN, "w"), expect=None, entries=0, statuses={Status.QUEUED, Status.SLEEPING})
+                store.commit([RunWrites(run, TOKEN, park=Park(Wake(1 << 50, 1 << 50), 0))])
+
+        driver = threading.Thread(target=drive)
+        driver.start()
+        try:
+            found = {len(store.runs(statuses=statuses)) for _ in range(500)}
+        finally:
+            over.set()
+            driver.join()
+        assert found == {1}
 
     def test_similar_runs_have_the_task_and_inputs_and_are_running(self, store: Store) -> None:
         a = created(store, "a", inputs=b"x")

@@ -96,6 +96,8 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[lis
     if status not in (Status.RUNNING, Status.INTERRUPTED):
         # By itself, as there may be very many that sleep.
         rows += worker.store.runs(limit=most, statuses=None if status is None else {status})
+        # One that was parked between the two questions is in both answers.
+        rows = list({row.id: row for row in rows}.values())
         rows.sort(key=lambda row: row.id, reverse=True)
     worker.doubt_holders(rows)
     found: list[RunInfo] = []

@@ -14,6 +14,7 @@ Row = tuple[Any, ...]
 
 PAGE: Final = 2_000
 _CHUNK: Final = 50
+_ALL: Final = (1 << 63) - 1
 
 
 class Reading:
@@ -21,6 +22,10 @@ class Reading:
 
     def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
         """All rows of the statement of that name, on the connection for reading."""
+        raise NotImplementedError
+
+    def _rows_of_all(self, arms: Sequence[tuple[str, Row]]) -> list[Row]:
+        """All rows of several statements, as they are at one and the same moment."""
         raise NotImplementedError
 
     def _whole_journal(self, run: int) -> list[Entry]:
@@ -34,6 +39,27 @@ class Reading:
     def run_by_id(self, run: int) -> Run | None:
         rows = self._rows("run_by_id", (run,))
         return run_of(rows[0]) if rows else None
+
+    def runs(
+        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+    ) -> list[Run]:
+        most = (_ALL if below is None else below, _ALL if limit is None else limit)
+        if statuses is None:
+            return list(map(run_of, self._rows("runs_all", most)))
+        arms: list[tuple[str, Row]] = []
+        for status in set(statuses):
+            if status is Status.RUNNING:
+                arms.append(("runs_running", most))
+            elif status is Status.SUCCEEDED:
+                arms.append(("runs_succeeded", most))
+            else:
+                arms.append(("runs_rare", (status, *most)))
+        if len(arms) == 1:
+            return list(map(run_of, self._rows(*arms[0])))
+        # Of one moment, or a run that changes its status between two questions would be missed by both.
+        found = list(map(run_of, self._rows_of_all(arms))) if arms else []
+        found.sort(key=lambda run: run.id, reverse=True)
+        return found[:limit]
 
     def counts(self) -> dict[Status, int]:
         return {Status(status): count for status, count in self._rows("counts")}
@@ -112,6 +138,11 @@ class Reading:
     def schedule(self, key: str) -> int | None:
         rows = self._rows("schedule", (key,))
         return rows[0][0] if rows else None
+
+
+def at_once(statements: Sequence[str]) -> str:
+    """One statement that has the rows of all of these."""
+    return " UNION ALL ".join(f"SELECT * FROM ({statement}) AS part" for statement in statements)
 
 
 def _by_n(entry: Entry) -> int:

@@ -544,11 +544,12 @@ def settled(path: str | bytes) -> os.stat_result | None:
     that has just changed is looked at again a tick later.
     """
     found = os.stat(path)
+    tick, age = _tick(), _age(found)
     # Times in the future (a clock that was set back) cannot be waited for.
-    if 0 <= _age(found) <= _tick():
-        time.sleep((_tick() - _age(found)) / 1e9 + 0.0002)
+    if 0 <= age <= tick:
+        time.sleep((tick - age) / 1e9 + 0.0002)
         found = os.stat(path)
-        if 0 <= _age(found) <= _tick():
+        if 0 <= _age(found) <= tick:
             return None
     return found
 

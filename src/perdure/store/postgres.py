@@ -55,7 +55,7 @@ from . import _moving
 from ._postgres_direct import Statement
 from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from ._postgres_session import GRACE, PostgresLiveness, Session
-from ._reading import PAGE, Reading
+from ._reading import PAGE, Reading, at_once
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import migrations, queries
 
@@ -69,7 +69,6 @@ _ENTRY: Final = tuple(
 """The types of an entry's columns."""
 _STATUS: Final = {str(status): status for status in Status}
 _CHUNK: Final = 50
-_ALL: Final = (1 << 63) - 1
 _PURGE_NS: Final = 50_000_000
 _STEPS: Final = 3600 * US
 """By how much a wall clock may be off while snapshots are looked for."""
@@ -421,6 +420,10 @@ class PostgresStore(Reading):
     def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
         return self._reader.rows(self._sql[name], row)
 
+    def _rows_of_all(self, arms: Sequence[tuple[str, Row]]) -> list[Row]:
+        statement = at_once([self._sql[name] for name, _ in arms])
+        return self._reader.rows(statement, [value for _, row in arms for value in row])
+
     def _whole_journal(self, run: int) -> list[Entry]:
         journal: list[Entry] = []
         key: Row = (-1, -1)
@@ -433,24 +436,6 @@ class PostgresStore(Reading):
 
     def _check(self) -> None:
         self._reader.rows("SELECT 1")
-
-    def runs(
-        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
-    ) -> list[Run]:
-        most = (_ALL if below is None else below, limit)
-        if statuses is None:
-            return [run_of(row) for row in self._rows("runs_all", most)]
-        found: list[Run] = []
-        for status in set(statuses):
-            if status is Status.RUNNING:
-                rows = self._rows("runs_running", most)
-            elif status is Status.SUCCEEDED:
-                rows = self._rows("runs_succeeded", most)
-            else:
-                rows = self._rows("runs_rare", (status, *most))
-            found += [run_of(row) for row in rows]
-        found.sort(key=lambda run: run.id, reverse=True)
-        return found[:limit]
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         [[left]] = self._rows("next_due", (list(set(tasks)),))

@@ -44,7 +44,7 @@ from perdure.core.model import (
 from perdure.errors import StoreError
 
 from . import _moving
-from ._reading import PAGE, Reading
+from ._reading import PAGE, Reading, at_once
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import queries
 from ._sqlite_file import VERSION, Link, StoreFile
@@ -61,7 +61,6 @@ _QUEUED: Final = str(Status.QUEUED)
 _RUNNING: Final = str(Status.RUNNING)
 _NO_ROW: Final = object()
 _CHUNK: Final = 50
-_ALL: Final = (1 << 63) - 1
 _PURGE_NS: Final = 50_000_000
 """How long a transaction that purges goes on, so that those who wait for the lock need not wait for long."""
 _LOOK_NS: Final = 200_000_000
@@ -232,26 +231,11 @@ class SQLiteStore(Reading):
     def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
         return self._reader.rows(_SQL[name], row)
 
+    def _rows_of_all(self, arms: Sequence[tuple[str, Row]]) -> list[Row]:
+        return self._reader.rows(at_once([_SQL[name] for name, _ in arms]), [value for _, row in arms for value in row])
+
     def _whole_journal(self, run: int) -> list[Entry]:
         return list(map(Entry._make, self._rows("entries_of_run", (run,))))
-
-    def runs(
-        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
-    ) -> list[Run]:
-        most = (_ALL if below is None else below, -1 if limit is None else limit)
-        if statuses is None:
-            return [run_of(row) for row in self._reader.rows(_SQL["runs_all"], most)]
-        found: list[Run] = []
-        for status in set(statuses):
-            if status is Status.RUNNING:
-                rows = self._reader.rows(_SQL["runs_running"], most)
-            elif status is Status.SUCCEEDED:
-                rows = self._reader.rows(_SQL["runs_succeeded"], most)
-            else:
-                rows = self._reader.rows(_SQL["runs_rare"], (status, *most))
-            found += [run_of(row) for row in rows]
-        found.sort(key=lambda run: run.id, reverse=True)
-        return found[:limit]
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
