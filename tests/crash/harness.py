@@ -21,8 +21,9 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -34,6 +35,8 @@ from tests.stores import drop_postgres, has_tables, query_postgres, store_url
 HERE = Path(__file__).resolve().parent
 WORKFLOWS = HERE / "workflows"
 WORKERS = 2
+SAMPLE = int(os.environ.get("PERDURE_TEST_SAMPLE", "1"))
+"""Of all moments at which a process could be killed, one in so many is tried. A prime number meets every kind."""
 COLD = ("choices", "long")
 
 T = TypeVar("T")
@@ -584,17 +587,27 @@ class Explorer:
         return len(lab.trials)
 
     def every_write(self, whens: tuple[str, ...], commits: int) -> int:
-        """Kill at every write in turn, and beyond `commits` until the run ends undisturbed; how many kills came."""
+        """Kill at every write in turn (or a sample), and beyond `commits` until the run ends; how many kills came."""
         kills = 0
         first, last = 1, commits
         while True:
-            points = [f"{number}:{when}" for number in range(first, last + 1) for when in whens]
+            points = sampled([f"{number}:{when}" for number in range(first, last + 1) for when in whens], self.workflow)
             kills += sum(run_parallel([partial(self.one_kill, point) for point in points]))
             first, last = last + 1, last + 1
             # Which writes share a commit differs from run to run.
             if not self.one_kill(f"{first}:{whens[0]}"):
                 return kills
             kills += 1
+
+
+def sampled(points: Sequence[T], key: str) -> Sequence[T]:
+    """One in `SAMPLE` of these, at least one; another one first for each `key`."""
+    return points[zlib.crc32(key.encode()) % min(SAMPLE, len(points)) :: SAMPLE]
+
+
+def min_kills(all: int) -> int:
+    """So many of a sample correspond to so many of all."""
+    return -(-all // SAMPLE)
 
 
 def run_parallel(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
