@@ -1,10 +1,9 @@
 """A private Postgres for tests: one per test process, from the distribution's programs, in a temporary directory.
 
-It listens on a Unix socket only (where a test does not ask for more). Where a whole suite runs on it, it does so without
-fsync: no test cuts the power, and what was written outlives any process. Passwords by md5, which costs a tenth of what
-SCRAM does, at every connection of tens of thousands. A keeper process ends it and
-removes its directory when this process ends, however that happens. Postgres refuses to run as root; then it runs as
-another user.
+It listens on a Unix socket only (where a test does not ask for more). Where a whole suite runs on it, it does so
+without fsync: no test cuts the power, and what was written outlives any process. Passwords by md5, which costs a tenth
+of what SCRAM does, at every connection of tens of thousands. A keeper process ends it and removes its directory when
+this process ends, however that happens. Postgres refuses to run as root; then it runs as another user.
 """
 
 from __future__ import annotations
