@@ -269,6 +269,36 @@ def test_a_thread_of_the_users_own_is_refused() -> None:
     assert "asyncio.to_thread" in perdure.run(from_a_stray_thread).result
 
 
+def test_a_thread_with_the_number_of_one_that_has_ended_is_not_taken_for_it() -> None:
+    """The one that ends was there before the run, and so had nothing to do with it."""
+    go = threading.Event()
+    before = threading.Thread(target=go.wait)
+    numbers: list[int | None] = []
+    found: list[str] = []
+
+    def work() -> None:
+        numbers.append(threading.get_ident())
+        try:
+            durable_time()
+        except errors.BranchError as error:
+            found.append(str(error))
+
+    @env.task
+    async def main() -> None:
+        go.set()
+        before.join()
+        for _ in range(20):
+            after = threading.Thread(target=work)
+            after.start()
+            await asyncio.to_thread(after.join)
+
+    before.start()
+    perdure.run(main)
+    assert len(found) == len(numbers) == 20
+    if before.ident not in numbers:
+        pytest.skip("no thread got the number of the one that had ended")
+
+
 @env.task
 async def starts_a_run() -> None:
     perdure.run(async_child, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import signal
@@ -581,3 +582,14 @@ def test_a_link_planted_in_place_of_a_blob_is_not_followed(blobs: LocalBlobs, tm
     for use in (lambda: blobs.open(hash, size), lambda: blobs.path(hash, size, "x")):
         with pytest.raises(StoreError):
             use()
+
+
+def test_a_clock_that_goes_on_while_a_file_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread may be held up between any two readings of it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    begin = path.stat().st_mtime_ns // 1000
+    readings = itertools.count(begin + 1, 5_000)
+    monkeypatch.setattr(module, "wall", lambda: next(readings))
+    monkeypatch.setattr(module, "_tick", lambda: 4_000_000)
+    assert settled(str(path)) is not None
