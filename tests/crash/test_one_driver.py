@@ -93,7 +93,7 @@ def test_frozen_past_its_lease(hosts: Hosts, place: Path, task: str) -> None:
 @pytest.mark.parametrize("task", ["ticking", "sync_ticking", "pairs", "sleeping"])
 def test_frozen_process_writes_nothing_more(hosts: Hosts, place: Path, task: str) -> None:
     """P3: the same, where the other has finished the run before the first goes on."""
-    lab = Lab(hosts, place / "frozen", SCRIPT, task, {"PERDURE_LEASE": "1", "TICKS": "8", "SECONDS": "0.5"})
+    lab = Lab(hosts, place / "frozen", SCRIPT, task, {"PERDURE_LEASE": "1", "TICKS": "8", "SECONDS": "2"})
     first = Process(lab)
     wait_for(lambda: len(executed(lab)) >= 3 or (task == "sleeping" and lines(lab, "naps")))
     first.signal(signal.SIGSTOP)
