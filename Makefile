@@ -16,6 +16,8 @@ PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .ve
 BENCH_ARGS ?=
 # Most tests wait for processes; four at a time leave none of them short of a processor on two cores.
 PARALLEL := -n 4
+# Engines and clusters bring processes of their own.
+PARALLEL_ENGINES := -n 3
 
 .PHONY: help venv demo test test-postgres check format debian bench clean
 
@@ -37,7 +39,7 @@ test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
 	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=5 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not test_the_others" --timeout 300
 	$(BIN)/python -m pytest tests/containers/test_engines.py
-	$(BIN)/python -m pytest -n 3 --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
+	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
 test-postgres: $(STAMP) debian ## the suites that kill processes on Postgres, at every moment: a quarter of an hour
 	PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash --timeout 600

@@ -31,7 +31,8 @@ from perdure.store.postgres import PostgresStore
 USER = "tester"
 DATABASE = "perdure"
 PASSWORD = "s3cret-word"
-FSYNC = "off" if os.environ.get("PERDURE_TEST_STORE") == "postgres" else "on"
+ON_POSTGRES = os.environ.get("PERDURE_TEST_STORE") == "postgres"
+"""Whether a whole suite runs on it."""
 
 # Reads lines "start", "kill" (SIGKILL to the whole server) and "stop" (fast), answers "ok"; at the end of its input it
 # ends the server and removes the directory.
@@ -103,8 +104,9 @@ class Server:
         if subnet:
             with open(os.path.join(data, "pg_hba.conf"), "a") as file:
                 file.write(f"host all all {subnet} md5\n")
+        fsync = "off" if ON_POSTGRES else "on"
         options = ["-c", f"listen_addresses={listen}", "-c", f"unix_socket_directories={self.root}",
-                   "-c", "max_connections=60", "-c", f"fsync={FSYNC}", "-c", "shared_buffers=32MB",
+                   "-c", "max_connections=60", "-c", f"fsync={fsync}", "-c", "shared_buffers=32MB",
                    "-c", "max_wal_size=512MB"]  # fmt: skip
         setting = {"bin": programs, "data": data, "root": self.root, "user": user, "options": options}
         self._keeper = subprocess.Popen(

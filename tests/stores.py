@@ -5,14 +5,11 @@ Every project directory has a store of its own; on Postgres that is a schema in 
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
 import pytest
-from tests.postgres_server import server
-
-ON_POSTGRES = os.environ.get("PERDURE_TEST_STORE") == "postgres"
+from tests.postgres_server import ON_POSTGRES, server
 
 sqlite_only = pytest.mark.skipif(ON_POSTGRES, reason="about files of SQLite")
 

@@ -605,7 +605,7 @@ def sampled(points: Sequence[T], key: str) -> Sequence[T]:
     return points[zlib.crc32(key.encode()) % min(SAMPLE, len(points)) :: SAMPLE]
 
 
-def min_kills(all: int) -> int:
+def in_sample(all: int) -> int:
     """So many of a sample correspond to so many of all."""
     return -(-all // SAMPLE)
 

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.crash.harness import SAMPLE, WORKFLOWS, Broken, Explorer, Hosts, Lab, Late, explore, min_kills, run_parallel
+from tests.crash.harness import WORKFLOWS, Broken, Explorer, Hosts, Lab, Late, explore, in_sample, run_parallel
 
 SLACK = 0.1
-RANDOM_KILLS = 60 // SAMPLE
+RANDOM_KILLS = in_sample(60)
 
 SLEEP_KIND = 3
 REST = [
@@ -73,7 +73,7 @@ def explorer(hosts: Hosts, place: Path, slow: float = 0.0) -> Explorer:
 
 def test_killed_at_every_write(hosts: Hosts, place: Path) -> None:
     """P1, P2, P7, P8: before the write, inside its transaction, and after it."""
-    assert explore(explorer(hosts, place), inside=True) > min_kills(100)
+    assert explore(explorer(hosts, place), inside=True) > in_sample(100)
 
 
 def test_killed_at_every_write_of_a_slow_disk(hosts: Hosts, place: Path) -> None:
@@ -81,7 +81,7 @@ def test_killed_at_every_write_of_a_slow_disk(hosts: Hosts, place: Path) -> None
     trials = explorer(hosts, place, slow=0.008)
     trials.extra = partial(check_sleeps, slack=5 * SLACK)
     commits = trials.undisturbed()
-    assert trials.every_write(("after",), commits) > min_kills(15)
+    assert trials.every_write(("after",), commits) > in_sample(15)
 
 
 def test_killed_again_and_again(hosts: Hosts, place: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.harness import WORKFLOWS, Explorer, Hosts, explore, min_kills, run_parallel
+from tests.crash.harness import WORKFLOWS, Explorer, Hosts, explore, in_sample, run_parallel
 
 
 def exactly(*expected: Any) -> Any:
@@ -162,7 +162,7 @@ def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Exp
 @pytest.mark.parametrize("name", CASES)
 def test_killed_at_every_write(hosts: Hosts, place: Path, name: str) -> None:
     """P1, P4."""
-    assert explore(explorer_for(hosts, place, name)) >= min_kills(4)
+    assert explore(explorer_for(hosts, place, name)) >= in_sample(4)
 
 
 # These count on a step being faster than a timeout, which it is not where every commit takes its time.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -20,13 +20,16 @@ _ALL: Final = (1 << 63) - 1
 class Reading:
     """See the module text."""
 
-    def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
-        """All rows of the statement of that name, on the connection for reading."""
+    _sql: Mapping[str, str]
+    """The named statements of the dialect."""
+
+    def _read(self, sql: str, row: Sequence[Any]) -> list[Row]:
+        """All rows of a statement, on the connection for reading."""
         raise NotImplementedError
 
-    def _rows_of_all(self, arms: Sequence[tuple[str, Row]]) -> list[Row]:
-        """All rows of several statements, as they are at one and the same moment."""
-        raise NotImplementedError
+    def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
+        """All rows of the statement of that name."""
+        return self._read(self._sql[name], row)
 
     def _whole_journal(self, run: int) -> list[Entry]:
         """The entries of a run, each body's in order."""
@@ -54,10 +57,11 @@ class Reading:
                 arms.append(("runs_succeeded", most))
             else:
                 arms.append(("runs_rare", (status, *most)))
-        if len(arms) == 1:
-            return list(map(run_of, self._rows(*arms[0])))
-        # Of one moment, or a run that changes its status between two questions would be missed by both.
-        found = list(map(run_of, self._rows_of_all(arms))) if arms else []
+        if not arms:
+            return []
+        # One statement sees one moment; a run that changes its status between two would be missed by both.
+        statement = " UNION ALL ".join(f"SELECT * FROM ({self._sql[name]}) AS part" for name, _ in arms)
+        found = list(map(run_of, self._read(statement, [value for _, row in arms for value in row])))
         found.sort(key=lambda run: run.id, reverse=True)
         return found[:limit]
 
@@ -138,11 +142,6 @@ class Reading:
     def schedule(self, key: str) -> int | None:
         rows = self._rows("schedule", (key,))
         return rows[0][0] if rows else None
-
-
-def at_once(statements: Sequence[str]) -> str:
-    """One statement that has the rows of all of these."""
-    return " UNION ALL ".join(f"SELECT * FROM ({statement}) AS part" for statement in statements)
 
 
 def _by_n(entry: Entry) -> int:

@@ -55,7 +55,7 @@ from . import _moving
 from ._postgres_direct import Statement
 from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from ._postgres_session import GRACE, PostgresLiveness, Session
-from ._reading import PAGE, Reading, at_once
+from ._reading import PAGE, Reading
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import migrations, queries
 
@@ -417,12 +417,8 @@ class PostgresStore(Reading):
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
-        return self._reader.rows(self._sql[name], row)
-
-    def _rows_of_all(self, arms: Sequence[tuple[str, Row]]) -> list[Row]:
-        statement = at_once([self._sql[name] for name, _ in arms])
-        return self._reader.rows(statement, [value for _, row in arms for value in row])
+    def _read(self, sql: str, row: Sequence[Any]) -> list[Row]:
+        return self._reader.rows(sql, row)
 
     def _whole_journal(self, run: int) -> list[Entry]:
         journal: list[Entry] = []

@@ -44,7 +44,7 @@ from perdure.core.model import (
 from perdure.errors import StoreError
 
 from . import _moving
-from ._reading import PAGE, Reading, at_once
+from ._reading import PAGE, Reading
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import queries
 from ._sqlite_file import VERSION, Link, StoreFile
@@ -76,6 +76,8 @@ class SQLiteStore(Reading):
     other. Safe from any thread. A forked child cannot use it, nor open the same file again while it has this copy; both
     are refused with an error that says so.
     """
+
+    _sql = _SQL
 
     def __init__(
         self,
@@ -228,11 +230,8 @@ class SQLiteStore(Reading):
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
-        return self._reader.rows(_SQL[name], row)
-
-    def _rows_of_all(self, arms: Sequence[tuple[str, Row]]) -> list[Row]:
-        return self._reader.rows(at_once([_SQL[name] for name, _ in arms]), [value for _, row in arms for value in row])
+    def _read(self, sql: str, row: Sequence[Any]) -> list[Row]:
+        return self._reader.rows(sql, row)
 
     def _whole_journal(self, run: int) -> list[Entry]:
         return list(map(Entry._make, self._rows("entries_of_run", (run,))))
