@@ -14,18 +14,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.contract._records import DONE, OTHER, TOKEN, action, created, entry, new_run, writes
+from tests.contract._records import DONE, TOKEN, action, created, entry, new_run, writes
 from tests.postgres_server import PASSWORD, Server, server
 
 from perdure.core.clock import US, SystemClock
 from perdure.core.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 from perdure.store import files_base, open_store, public_url
-from perdure.store import postgres as postgres_store
 from perdure.store._postgres_direct import Statement
 from perdure.store._postgres_link import Link
 from perdure.store._postgres_session import Session
-from perdure.store._rows import run_of
 from perdure.store.postgres import PostgresStore
 
 
@@ -185,49 +183,6 @@ def test_a_pooler_that_gives_another_connection_forgets_statements(store: Postgr
     for number in (2, 3):
         assert store.commit([writes(run.id, entry(run.id, number))]) == [True]
     assert list(store.entries(run.id)) == [entry(run.id, number) for number in (1, 2, 3)]
-
-
-@pytest.mark.parametrize("where", ["in a commit", "in a claim"])
-def test_who_is_frozen_in_the_middle_of_a_transaction_holds_nobody_up(
-    url: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    """P3: the process is there and its session is, so that nothing but time tells; awake again, it is fenced."""
-    brief = "SET LOCAL idle_in_transaction_session_timeout = '500ms'"
-    monkeypatch.setattr("perdure.store._postgres_link._NO_SLEEP", brief)
-    run = created(store)
-    begun, go_on = threading.Event(), threading.Event()
-    frozen = PostgresStore(url)
-    answers: list[Any] = []
-
-    def stop(*_: Any) -> None:
-        if threading.current_thread() is thread and not begun.is_set():
-            begun.set()
-            assert go_on.wait(30)
-
-    def commit() -> None:
-        answers.append(frozen.commit([writes(run.id, entry(run.id, 1), entry(run.id, 2))]))
-
-    def claim() -> None:
-        statuses = {Status.RUNNING}
-        answers.append([frozen.claim(run.id, Claim(b"f" * 16, "f"), expect=TOKEN, entries=0, statuses=statuses)])
-
-    if where == "in a commit":
-        many = postgres_store._many
-        monkeypatch.setattr(postgres_store, "_many", lambda *args: (stop(), many(*args)))
-    else:
-        monkeypatch.setattr(postgres_store, "run_of", lambda row: (stop(), run_of(row))[1])
-    thread = threading.Thread(target=commit if where == "in a commit" else claim)
-    thread.start()
-    assert begun.wait(10)
-    since = time.monotonic()
-    taken = store.claim(run.id, Claim(OTHER, "other"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
-    assert taken is not None
-    assert time.monotonic() - since < 5
-    go_on.set()
-    thread.join(30)
-    assert answers in ([[False]], [[None]])
-    assert store.journal_length(run.id) == 0
-    frozen.close()
 
 
 def test_due_runs_are_taken_once_when_the_answer_is_lost(url: str) -> None:

@@ -36,9 +36,6 @@ OLDEST: Final = 150_000
 SCHEMA: Final = "perdure"
 
 _PIPELINES: Final = psycopg.Pipeline.is_supported()
-_NO_SLEEP: Final = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
-"""A process may be frozen in the middle of a transaction (SIGSTOP, a paused machine), and others wait for what it has
-locked. The server then ends its session, and with it the transaction."""
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _CLOCK_AGE: Final = 30 * US
@@ -201,7 +198,7 @@ class Link:
         self._closed = False
         self._prepare = True
         self._session: tuple[int, str | None] | None = None
-        self._pipeline: psycopg.Pipeline | None = None
+        self._since: float | None = None
         self._known: set[Statement] = set()
         self.connection: Connection | None = None
 
@@ -251,10 +248,8 @@ class Link:
 
         def whole(cursor: Cursor) -> T:
             sent.clear()
-            with cursor.connection.pipeline() if pipelined and _PIPELINES else nullcontext() as self._pipeline:
-                with cursor.connection.pipeline() if not pipelined and _PIPELINES else nullcontext():
-                    cursor.execute("BEGIN")
-                    cursor.execute(_NO_SLEEP)
+            with cursor.connection.pipeline() if pipelined and _PIPELINES else nullcontext():
+                cursor.execute("BEGIN")
                 answer = work(cursor)
                 sent.append(answer)
                 cursor.execute("COMMIT")
@@ -264,12 +259,6 @@ class Link:
             return sent[:] if sent and is_done is not None and is_done(cursor, sent[0]) else []
 
         return self.run(whole, look, patience=patience)
-
-    def answered(self) -> None:
-        """In a transaction: what was sent is done. From here on the server knows that it is the client's turn; in the
-        middle of a pipeline it would wait for more, whatever `_NO_SLEEP` says."""
-        if self._pipeline is not None:
-            self._pipeline.sync()
 
     def run(
         self,
@@ -289,13 +278,22 @@ class Link:
                 f"child {os.getpid()}: start processes by spawn, or open the store after the fork only"
             )
         with self._lock:
+            self._since = seconds()
             try:
-                if (connection := self.connection) is not None:
-                    return work(connection)
-            except BaseException as error:
-                if not self._may_go_on(error):
-                    self._raise(error)
-            return self._run_when_back(work, look, patience)
+                try:
+                    if (connection := self.connection) is not None:
+                        return work(connection)
+                except BaseException as error:
+                    if not self._may_go_on(error):
+                        self._raise(error)
+                return self._run_when_back(work, look, patience)
+            finally:
+                self._since = None
+
+    def busy_for(self, now: float) -> float:
+        """For how long (seconds) it has been at the same work; 0 if at none. Safe from any thread."""
+        since = self._since
+        return 0.0 if since is None else now - since
 
     def _run_when_back(
         self, work: Callable[[Connection], T], look: Callable[[Cursor], list[T]] | None, patience: float

@@ -55,6 +55,7 @@ from . import _moving
 from ._postgres_direct import Statement
 from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from ._postgres_session import GRACE, PostgresLiveness, Session
+from ._postgres_watch import SILENCE, Watch
 from ._reading import PAGE, Reading
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import migrations, queries
@@ -103,12 +104,14 @@ class PostgresStore(Reading):
         self._reader = Link(address)
         self._aside = Link(address)
         self._session: Session | None = None
+        self._watch: Watch | None = None
         self._looked_at = 0.0
         self._snapshot = 0
         try:
             self._id = self._prepare(create)
             self._read_clock()
             self._session = Session(address, self._id)
+            self._watch = Watch((self._writer, self._aside), self._end_silent)
         except BaseException:
             self.close()
             raise
@@ -186,7 +189,13 @@ class PostgresStore(Reading):
         assert self._session is not None
         return PostgresLiveness(self._session, self._reader, self._sql["is_unlocked"], grace=grace)
 
+    def _end_silent(self) -> list[Row]:
+        # Reading waits for no lock, so this link is free soon whatever the others wait for.
+        return self._reader.rows(self._sql["end_silent"], (SILENCE, self._address.schema), patience=0)
+
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         if self._session is not None:
             self._session.close()
         self._aside.close()
@@ -274,7 +283,6 @@ class PostgresStore(Reading):
         holders: dict[int, bytes | None] = {}
         if runs:
             held = cursor.execute(self._sql["held"], (runs,))
-            self._writer.answered()
             holders.update(held.fetchall())
         entries: list[Entry] = []
         actions: list[Action] = []
@@ -287,7 +295,6 @@ class PostgresStore(Reading):
                 # The answer shows a run of that name as what comes before in the batch has left it.
                 self._finish(cursor, ends, parks)
                 answers.append(self._create(cursor, write))
-                self._writer.answered()
                 continue
             run = write.run
             holder = holders.get(run)

@@ -322,6 +322,21 @@ SELECT NOT EXISTS (
        )
    AND NOT EXISTS (SELECT 1 FROM perdure.workers WHERE id = %s AND NOT locked);
 
+-- name: end_silent
+-- End the sessions that keep something in this store locked, and for whose next words (or readiness to hear the
+-- server's) the server has waited for some seconds; a process id and an address for each. A person who looks at the
+-- tables, however long, holds no such lock, and who changes them by hand does so under another application's name.
+SELECT pid, coalesce(host(client_addr), '') FROM (
+  SELECT a.pid, a.client_addr FROM pg_stat_activity a
+  WHERE a.datname = current_database() AND a.application_name = current_setting('application_name')
+    AND a.wait_event_type = 'Client' AND a.state <> 'idle'
+    AND a.state_change < clock_timestamp() - make_interval(secs => %s)
+    AND EXISTS (SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+                WHERE l.pid = a.pid AND l.mode <> 'AccessShareLock' AND c.relnamespace = to_regnamespace(%s))
+  OFFSET 0  -- first find, then end
+) AS silent
+WHERE pg_terminate_backend(pid);
+
 -- name: ended
 -- Finished runs that ended before a time, by number.
 SELECT id, uid, name, status, ended_at FROM perdure.runs
