@@ -32,6 +32,8 @@ from perdure.extras import ContainerTask
 from perdure.io import Dir, File
 
 COPILOT = "localhost/perdure-copilot:1"
+# The copilot's image is made once.
+pytestmark = pytest.mark.xdist_group("pods")
 
 
 class PodmanKubelet:

@@ -499,7 +499,7 @@ def test_a_mismatch_is_one_message_and_leaves_the_run_as_it_was(shell: Shell) ->
         @env.task
         def main() -> int:
             step(int(os.environ["MOOD"]))
-            durable_sleep(30)
+            durable_sleep(5)
             return 1
     """)  # fmt: skip
     shell.env["MOOD"] = "1"

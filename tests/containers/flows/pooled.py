@@ -21,7 +21,7 @@ greet = ContainerTask(
 forever = ContainerTask(
     name="forever",
     image=IMAGE,
-    command=["/bin/sh", "-c", "while true; do sleep 0.05; done"],
+    command=["/bin/sh", "-c", "trap exit TERM; while true; do sleep 0.05; done"],
     network="none",
     local_logs=False,
 )
