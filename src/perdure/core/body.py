@@ -305,14 +305,15 @@ class Body:
             or any(begun < n for begun in self._unasked_actions.values())
         )
 
-    def timer_stands_back(self) -> bool:
-        """Whether a plain timer that is due has to wait, because a recorded outcome is about to be handed over (B8)."""
+    def timer_stands_back(self, *, among_ready: bool = False) -> bool:
+        """Whether a plain timer that is due has to wait, because a recorded outcome is about to be handed over (B8).
+        `among_ready`: it is one of the body's ready callbacks, and need not wait for the others."""
         with self._lock:
             replay = self.replay
             head = replay.head() if replay is not None else None
             if replay is None or head is None:
                 return False
-            if self.active or (self._running and self._hot(live=False)):
+            if (self.active and not among_ready) or (self._running and self._hot(live=False)):
                 return True
             return head[8] != Result.CANCELLED and head[2] in self._waiting and not self._behind(replay, head)
 

@@ -19,6 +19,7 @@ from asyncio import events
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import Context, copy_context
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from .body import Body
@@ -73,7 +74,9 @@ class BodyHandle(events.Handle):
 DEFER_SECONDS = 0.005
 """How soon a timer that has to stand back on replay tries again."""
 
-RACERS = frozenset({"_on_timeout", "_release_waiter"})
+ON_TIMEOUT = "_on_timeout"
+"""asyncio's own callback behind `timeout`."""
+RACERS = frozenset({ON_TIMEOUT, "_release_waiter"})
 """asyncio's own callbacks behind `timeout`, `wait`, `wait_for` and `as_completed`: what a race is lost to."""
 
 
@@ -114,6 +117,35 @@ class BodyTimer(events.TimerHandle):
             body.timers -= 1
             if not body.active and body.stirred:
                 body.loop.soon(body.pump)
+
+
+class LateHandle(BodyHandle):
+    """A timeout of asyncio's that has run out by the time it is armed, which asyncio makes a callback instead of a
+    timer. On replay, which may be slower than life was, it stands back like a timer (B8) where an outcome is about to
+    be handed over; before whatever else is ready it goes in its turn, as it did live."""
+
+    __slots__ = ("timer",)
+    timer: events.TimerHandle | None
+
+    def _run(self) -> None:
+        body = self.body
+        if body is not None and (body.arming or (body.idle_replaying and body.timer_stands_back(among_ready=True))):
+            self.body = None
+            self.timer = self._loop.call_later(  # type: ignore[attr-defined]
+                DEFER_SECONDS, self._callback, *self._args, context=self._context  # type: ignore[attr-defined]
+            )  # fmt: skip
+            body.active -= 1
+            if not body.active and body.stirred:
+                body.pump()
+            return
+        if body is not None:
+            body.fires += 1
+        super()._run()
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        super().cancel()
 
 
 class BranchTask(asyncio.Task[Any]):
@@ -188,7 +220,11 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         scope = context.get(SCOPE)
         handle: events.Handle
         if scope.__class__ is Body:
-            handle = BodyHandle(callback, args, self, context)
+            if callback.__class__ is MethodType and callback.__name__ == ON_TIMEOUT:
+                handle = LateHandle(callback, args, self, context)
+                handle.timer = None
+            else:
+                handle = BodyHandle(callback, args, self, context)
             handle.body = scope
             scope.active += 1
         else:
