@@ -606,8 +606,8 @@ def sampled(points: Sequence[T], key: str) -> Sequence[T]:
 
 
 def in_sample(all: int) -> int:
-    """So many of a sample correspond to so many of all."""
-    return -(-all // SAMPLE)
+    """So many are sure to come of a sample, where so many come of all: some of a few may not be reached."""
+    return all if SAMPLE == 1 else all // (2 * SAMPLE)
 
 
 def run_parallel(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
