@@ -186,6 +186,8 @@ def test_who_looks_at_the_tables_or_works_by_hand_is_left_alone(
     postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_store, "SILENCE", 0.0)
+    monkeypatch.setattr(postgres_store, "LONG_SILENCE", 0.5)
+    monkeypatch.setattr("perdure.store._postgres_watch._ROUND", 1000.0)
     url = postgres.url()
     store = PostgresStore(url)
     schema = url.rpartition("schema=")[2]
@@ -196,6 +198,8 @@ def test_who_looks_at_the_tables_or_works_by_hand_is_left_alone(
         changes.execute(f"UPDATE {schema}.runs SET task = task")
         holds.execute(f"LOCK TABLE {schema}.cache IN ROW SHARE MODE")
         time.sleep(0.1)
+        assert store._end_silent() == []  # nobody waits for it
+        time.sleep(0.5)
         assert [pid for pid, _ in store._end_silent()] == [holds.info.backend_pid]
         looks.execute("SELECT 1")
         changes.execute("SELECT 1")

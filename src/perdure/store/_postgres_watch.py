@@ -22,7 +22,11 @@ from ._postgres_link import Link, Row
 log = logging.getLogger("perdure")
 
 SILENCE: Final = 5.0
-"""For how long (seconds) the server has waited for the client when its session is ended."""
+"""For how long (seconds) the server has waited for the client when its session is ended, where somebody waits for what
+it has locked."""
+LONG_SILENCE: Final = 30.0
+"""The same where nobody does: what it has locked may be passed over (`take_due`), or of no interest to anybody while a
+large value is on its way over a slow line."""
 _TICK: Final = 1.0
 _ROUND: Final = 10.0
 """How often (seconds) to look when nothing keeps this process waiting."""
@@ -61,6 +65,7 @@ class Watch:
                 continue
             for pid, client in ended:
                 log.warning(
-                    "a process%s was silent for %g s in the middle of a transaction: its session (%d) was ended",
-                    f" at {client}" if client else "", SILENCE, pid,
-                )  # fmt: skip
+                    "a process%s was silent in the middle of a transaction: its session (%d) was ended",
+                    f" at {client}" if client else "",
+                    pid,
+                )

@@ -55,7 +55,7 @@ from . import _moving
 from ._postgres_direct import Statement
 from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from ._postgres_session import GRACE, PostgresLiveness, Session
-from ._postgres_watch import SILENCE, Watch
+from ._postgres_watch import LONG_SILENCE, SILENCE, Watch
 from ._reading import PAGE, Reading
 from ._rows import SHORT, claimed, run_of, submitted
 from ._sql import migrations, queries
@@ -191,7 +191,7 @@ class PostgresStore(Reading):
 
     def _end_silent(self) -> list[Row]:
         # Reading waits for no lock, so this link is free soon whatever the others wait for.
-        return self._reader.rows(self._sql["end_silent"], (SILENCE, self._address.schema), patience=0)
+        return self._reader.rows(self._sql["end_silent"], (SILENCE, self._address.schema, LONG_SILENCE), patience=0)
 
     def close(self) -> None:
         if self._watch is not None:

@@ -324,8 +324,9 @@ SELECT NOT EXISTS (
 
 -- name: end_silent
 -- End the sessions that keep something in this store locked, and for whose next words (or readiness to hear the
--- server's) the server has waited for some seconds; a process id and an address for each. A person who looks at the
--- tables, however long, holds no such lock, and who changes them by hand does so under another application's name.
+-- server's) the server has waited for so many seconds, or for so many more if nobody waits for them; a process id and an
+-- address for each. A person who looks at the tables, however long, holds no such lock, and who changes them by hand
+-- does so under another application's name.
 SELECT pid, coalesce(host(client_addr), '') FROM (
   SELECT a.pid, a.client_addr FROM pg_stat_activity a
   WHERE a.datname = current_database() AND a.application_name = current_setting('application_name')
@@ -333,6 +334,8 @@ SELECT pid, coalesce(host(client_addr), '') FROM (
     AND a.state_change < clock_timestamp() - make_interval(secs => %s)
     AND EXISTS (SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
                 WHERE l.pid = a.pid AND l.mode <> 'AccessShareLock' AND c.relnamespace = to_regnamespace(%s))
+    AND (a.state_change < clock_timestamp() - make_interval(secs => %s)
+         OR EXISTS (SELECT 1 FROM pg_locks w WHERE NOT w.granted AND a.pid = ANY(pg_blocking_pids(w.pid))))
   OFFSET 0  -- first find, then end
 ) AS silent
 WHERE pg_terminate_backend(pid);
