@@ -139,6 +139,9 @@ def test_workers_die_while_runs_park_and_wake(place: Path, monkeypatch: pytest.M
         pid, at, number, step = line.split(" ", 3)
         executed[int(number), step].append((int(at), int(pid)))
     store = runtime.worker().store
+    # The wall clock may be slewed between two readings, and what each process has read of a server's is wrong by half a
+    # round trip at most, which takes as long as a busy machine makes it.
+    slack = 200_000 if store_url() else 1_000
     again = 0
     for number, (run, (first, second)) in enumerate(zip(runs, lengths, strict=True)):
         assert run.status == Status.SUCCEEDED
@@ -155,11 +158,9 @@ def test_workers_die_while_runs_park_and_wake(place: Path, monkeypatch: pytest.M
         # What is recorded is the last execution of each: after that there was none.
         last = sorted(max(attempts)[0] for attempts in times)
         for at, entry in zip(last, sorted(e.at for e in entries if e.kind == Kind.TRACE), strict=True):
-            # The wall clock may be slewed between the two readings, and what each process has read of a server's is
-            # wrong by half a round trip at most, which takes as long as a busy machine makes it.
-            assert (-200_000 if store_url() else -1_000) <= at - entry < 500_000
+            assert -slack <= at - entry < 300_000 + slack
         slept = sorted(entry.took for entry in entries if entry.kind == Kind.SLEEP)
         for took, seconds in zip(slept, sorted((first, second, second)), strict=True):
-            assert took >= seconds * 1e6 - (200_000 if store_url() else 20_000)
+            assert took >= seconds * 1e6 - max(slack, 20_000)
     print(f"{len(killed)} workers killed, {again} steps executed again")
     perdure.init()
