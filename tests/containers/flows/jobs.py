@@ -39,7 +39,7 @@ guarded = ContainerTask(
     network="none",
     local_logs=False,
 )
-hasty = slow.override(timeout=1.0, retries=1)
+hasty = slow.override(timeout=3.0, retries=1)
 failing = ContainerTask(
     name="failing",
     image=IMAGE,
