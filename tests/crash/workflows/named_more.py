@@ -351,8 +351,8 @@ async def queue_workers_cancelled() -> list[str]:
 async def generator_under_timeout() -> list[str]:
     out: list[str] = []
     try:
-        async with asyncio.timeout(0.03):
-            async for found in async_items("g", 1000, seconds=0.008):
+        async with asyncio.timeout(0.15):
+            async for found in async_items("g", 1000, seconds=0.04):
                 out.append(found)
                 see("main", found)
     except TimeoutError:
