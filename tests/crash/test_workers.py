@@ -512,7 +512,8 @@ def test_drain(fleet: Fleet) -> None:
         assert mine[handed].boot - done < 2, fleet.story()
     assert fleet.status("long") is Status.SLEEPING
     assert all(run.crashes <= 1 for run in fleet.store.runs())
-    assert first.errors().splitlines()[1:] == ["SIGTERM: 5 runs are let go, for at most 30 s"]
+    # On a busy machine "other" has ended, or "long" been parked, a moment ago.
+    assert first.errors().splitlines()[1:] in ([f"SIGTERM: {n} runs are let go, for at most 30 s"] for n in (5, 6))
     assert first.row() is None
 
 
