@@ -242,7 +242,7 @@ def test_a_wait_that_timed_out_says_so() -> None:
 @env.task
 async def timeouts_armed_late() -> list[str]:
     out = []
-    for limit, seconds in ((0.05, 5.0), (0.05, 0.0), (5.0, 0.0)):
+    for limit, seconds in ((0.3, 5.0), (0.3, 0.0), (30.0, 0.0)):
         late = asyncio.timeout(limit)
         time.sleep(counts.get("pause", 0) / 1000)  # what a busy machine may do here
         try:
@@ -250,7 +250,7 @@ async def timeouts_armed_late() -> list[str]:
                 out.append(await step(f"{limit} {seconds}", seconds))
         except TimeoutError:
             out.append("late")
-    await durable_sleep.aio(1)
+    await durable_sleep.aio(3)
     return out
 
 
@@ -259,17 +259,19 @@ def test_a_timeout_that_runs_out_before_it_is_armed_says_the_same_on_replay() ->
 
     async def main() -> None:
         task = asyncio.create_task(perdure.with_runcontext(name="armed").run.aio(timeouts_armed_late))
-        await asyncio.sleep(0.6)
+        while "30.0 0.0" not in counts:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    counts["pause"] = 100
+    counts["pause"] = 400
     began = time.monotonic()
-    assert perdure.with_runcontext(name="armed").run(timeouts_armed_late).result == ["late", "0.05 0.0", "5.0 0.0"]
-    assert time.monotonic() - began < 3
-    assert counts == {"pause": 100, "0.05 5.0": 1, "0.05 0.0": 1, "5.0 0.0": 1}
+    assert perdure.with_runcontext(name="armed").run(timeouts_armed_late).result == ["late", "0.3 0.0", "30.0 0.0"]
+    assert time.monotonic() - began < 15
+    assert counts == {"pause": 400, "0.3 5.0": 1, "0.3 0.0": 1, "30.0 0.0": 1}
 
 
 @env.task

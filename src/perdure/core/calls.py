@@ -486,8 +486,9 @@ def _deadline(call: Call, seconds: float) -> Protocol:
     body = call.body
     action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
     if action is None:
-        deadline = Deadline.after(seconds, body.driver.worker.clock)
-        action = new_action(call, deadline=deadline)
+        clock = body.driver.worker.clock
+        at = clock.wall()  # first, so that nobody is ever seen to have slept for less
+        action = new_action(call, at, deadline=Deadline.after(seconds, clock))
         body.executing.append(None)
         try:
             yield Durable(body, *body.driver.notes(body), action)
@@ -503,14 +504,14 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def new_action(call: Call, *, deadline: Deadline | None = None, inputs: bytes | None = None) -> Action:
-    """The row of an action that `call` starts."""
+def new_action(call: Call, at: int, *, deadline: Deadline | None = None, inputs: bytes | None = None) -> Action:
+    """The row of an action that `call` starts at that time."""
     body = call.body
     driver = body.driver
     wall, boot, boot_id = deadline if deadline is not None else (None, None, None)
     return Action(
         driver.run_id, body.action, driver.next_action(), call.branch.id, call.seq, call.occ, call.kind, call.fp,
-        call.name, call.label, inputs, driver.source_id, driver.worker.clock.wall(), 1, 0, wall, boot, boot_id,
+        call.name, call.label, inputs, driver.source_id, at, 1, 0, wall, boot, boot_id,
         call.begun,
     )  # fmt: skip
 
@@ -552,7 +553,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
             else:
                 recorded = action is not None
                 if action is None:
-                    action = new_action(call, inputs=inputs)
+                    action = new_action(call, at, inputs=inputs)
                     driver.started(body, action)
                 else:
                     at = action.at
