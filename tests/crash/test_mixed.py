@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.crash.harness import WORKFLOWS, Broken, Explorer, Hosts, Lab, Late, explore, in_sample, run_parallel
+from tests.crash.harness import SAMPLE, WORKFLOWS, Broken, Explorer, Hosts, Lab, Late, explore, in_sample, run_parallel
 
 SLACK = 0.1
-RANDOM_KILLS = in_sample(60)
+RANDOM_KILLS = -(-60 // SAMPLE)
 
 SLEEP_KIND = 3
 REST = [

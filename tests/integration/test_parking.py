@@ -64,7 +64,7 @@ class Watched:
             now = runtime.worker().clock.boot()
             for action in self._store.open_actions(write.run):
                 waits = action.kind == Kind.SLEEP or (action.kind == Kind.TASK and (action.wake_boot or 0) > now)
-                if waits and action.wake_boot is not None and write.park.wake.boot > action.wake_boot + 100_000:
+                if waits and action.wake_boot is not None and write.park.wake.boot > action.wake_boot + 20_000:
                     self.late.append(f"run {write.run}: {action.name}, {write.park.wake.boot - action.wake_boot} us")
         return answers
 

@@ -306,8 +306,13 @@ class Body:
         )
 
     def timer_stands_back(self, *, among_ready: bool = False) -> bool:
-        """Whether a plain timer that is due has to wait, because a recorded outcome is about to be handed over (B8).
-        `among_ready`: it is one of the body's ready callbacks, and need not wait for the others."""
+        """Whether a plain timer that is due has to wait, because a block is about to be entered (B10), or a recorded
+        outcome to be handed over (B8). `among_ready`: it is one of the body's ready callbacks, and need not wait for
+        the others."""
+        if self.arming:
+            return True
+        if not self.idle_replaying:
+            return False
         with self._lock:
             replay = self.replay
             head = replay.head() if replay is not None else None

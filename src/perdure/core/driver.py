@@ -363,6 +363,8 @@ class Driver:
         least = self.park_after if park_after is None else park_after
         if least is None:
             return
+        clock = self.worker.clock
+        wall, boot = clock.wall(), clock.boot()  # first, so that the run is never woken later than it asked for
         left = self.rest()
         if left is None:
             if self._undrained and not self.busy and self.bodies:
@@ -371,8 +373,7 @@ class Driver:
             return
         if left <= max(least * US, MARGIN):
             return
-        clock = self.worker.clock
-        wake = (clock.wall() + left, clock.boot() + left)
+        wake = (wall + left, boot + left)
         # No entry may come to carry these along, and the next driver has to know.
         self.outbox.extend(note for body in list(self.bodies.values()) for note in self.notes(body))
         self.stop(Parked(f"run {self.run.name!r} is parked: it sleeps for {left / US:.3g} s", wake))

@@ -88,7 +88,7 @@ class BodyTimer(events.TimerHandle):
 
     def _run(self) -> None:
         body = self.body
-        if body is not None and (body.arming or (body.idle_replaying and body.timer_stands_back())):
+        if body is not None and body.timer_stands_back():
             loop: Any = self._loop  # type: ignore[attr-defined]
             self._when = loop.time() + DEFER_SECONDS
             heapq.heappush(loop._scheduled, self)
@@ -129,7 +129,7 @@ class LateHandle(BodyHandle):
 
     def _run(self) -> None:
         body = self.body
-        if body is not None and (body.arming or (body.idle_replaying and body.timer_stands_back(among_ready=True))):
+        if body is not None and body.timer_stands_back(among_ready=True):
             self.body = None
             self.timer = self._loop.call_later(  # type: ignore[attr-defined]
                 DEFER_SECONDS, self._callback, *self._args, context=self._context  # type: ignore[attr-defined]

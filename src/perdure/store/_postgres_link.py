@@ -198,7 +198,7 @@ class Link:
         self._closed = False
         self._prepare = True
         self._session: tuple[int, str | None] | None = None
-        self._since: float | None = None
+        self._since = 0.0
         self._known: set[Statement] = set()
         self.connection: Connection | None = None
 
@@ -280,20 +280,16 @@ class Link:
         with self._lock:
             self._since = seconds()
             try:
-                try:
-                    if (connection := self.connection) is not None:
-                        return work(connection)
-                except BaseException as error:
-                    if not self._may_go_on(error):
-                        self._raise(error)
-                return self._run_when_back(work, look, patience)
-            finally:
-                self._since = None
+                if (connection := self.connection) is not None:
+                    return work(connection)
+            except BaseException as error:
+                if not self._may_go_on(error):
+                    self._raise(error)
+            return self._run_when_back(work, look, patience)
 
     def busy_for(self, now: float) -> float:
         """For how long (seconds) it has been at the same work; 0 if at none. Safe from any thread."""
-        since = self._since
-        return 0.0 if since is None else now - since
+        return now - self._since if self._lock.locked() else 0.0
 
     def _run_when_back(
         self, work: Callable[[Connection], T], look: Callable[[Cursor], list[T]] | None, patience: float
