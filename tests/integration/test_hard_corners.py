@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextvars import Context
@@ -320,3 +322,66 @@ def test_a_run_whose_caller_was_cancelled_can_be_asked_for_at_once() -> None:
 
     asyncio.run(main())
     assert perdure.Run.get("nap").status == "INTERRUPTED"
+
+
+@env.task
+async def records_without_a_pause(seconds: float) -> int:
+    """One call after the other, none of which has anything to wait for."""
+    number = 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await quick_step(number)
+        number += 1
+    return number
+
+
+@perdure.trace
+async def quick_step(number: int) -> int:
+    return number
+
+
+heard: dict[str, int] = {}
+
+
+@env.task
+async def hears_a_timer(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await asyncio.sleep(0.01)
+        heard["timer"] += 1
+
+
+@env.task
+async def hears_a_socket(seconds: float) -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    quiet = threading.Event()
+
+    def talk() -> None:
+        while not quiet.wait(0.01):
+            far.send(b".")
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        heard["socket"] += len(await asyncio.get_running_loop().sock_recv(near, 1))
+    quiet.set()
+    talker.join()
+    near.close()
+    far.close()
+
+
+@env.task
+async def hears_beside(what: str, seconds: float) -> int:
+    hears = {"timer": hears_a_timer, "socket": hears_a_socket}[what]
+    _, number = await asyncio.gather(hears(seconds), records_without_a_pause(seconds))
+    return number
+
+
+@pytest.mark.parametrize("what", ["timer", "socket"])
+def test_a_body_that_records_without_a_pause_keeps_nobody_from_timers_and_sockets(what: str) -> None:
+    heard[what] = 0
+    number = perdure.run(hears_beside, what=what, seconds=0.5).outputs()[0]
+    assert heard[what] > 20
+    assert number > 100

@@ -39,7 +39,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BranchError, NonDeterminismError, StoreError
 from .branch import Branch, Call
-from .clock import perf
 from .model import Action, Entry, Kind, Result
 from .replay import Replay, Verdict, encode_races
 from .scope import THREAD, Slot, unknown_threads
@@ -555,7 +554,7 @@ class Body:
             and not self.arming
             and not self._running
             and not loop._ready
-            and perf() < loop.spin_until
+            and loop.may_go_on()
         )
 
     def block_loop(self) -> None:

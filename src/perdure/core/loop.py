@@ -34,7 +34,7 @@ log = logging.getLogger("perdure")
 
 
 SPIN_NS = 2_000_000
-"""How long an iteration may go on without looking at timers and sockets (nanoseconds)."""
+"""How long an iteration goes on without looking at timers and sockets (nanoseconds)."""
 
 
 class BodyHandle(events.Handle):
@@ -201,6 +201,22 @@ class PerdureLoop(asyncio.SelectorEventLoop):
             writer.flush()
             if perf() > until:
                 return
+
+    def may_go_on(self) -> bool:
+        """Whether the callback that runs now may do more in this iteration: if the last look at timers and sockets is
+        too long ago, a look at them now finds that the next iteration would have nothing else to do."""
+        now = perf()
+        if now < self.spin_until:
+            return True
+        timers = self._scheduled  # type: ignore[attr-defined]
+        if (
+            self._stopping  # type: ignore[attr-defined]
+            or (timers and timers[0]._when <= self.time() + self._clock_resolution)  # type: ignore[attr-defined]
+            or self._selector.select(0)  # type: ignore[attr-defined]
+        ):
+            return False
+        self.spin_until = now + SPIN_NS
+        return True
 
     def _read_from_self(self) -> None:
         # Once, not until it is empty: of what is left the selector tells again, and a read of an empty pipe costs an
