@@ -50,6 +50,8 @@ LAST_PAUSE = 0.25
 """Seconds between two looks at a run that is waited for: at first, and at most."""
 LET_GO_SECONDS = 2.0
 """How long whoever stops driving a run waits for it to be nobody's."""
+SIGNALS_SECONDS = 0.5
+"""How soon a wait ends for a signal that another thread has got."""
 HINT_SECONDS = 5.0
 """How long a run that is waited for may be driven by nobody before that is said."""
 
@@ -383,8 +385,14 @@ def _ended(run: Run) -> Run:
 
 def wait_for(driver: Driver, run: Run) -> Run:
     """Block until the run that is driven here has ended. Ctrl-C stops driving; the run stays resumable."""
+    done = driver.done
     try:
-        outcome = driver.done.result()
+        while True:
+            # The system may give a signal to any thread. Python handles it in the main one, once that is awake.
+            with suppress(TimeoutError):
+                done.exception(SIGNALS_SECONDS)
+                break
+        outcome = done.result()
     except KeyboardInterrupt:
         _interrupt(driver, "interrupted")
         log.warning("run %s is interrupted and can be continued: perdure resume %s", run.name, run.name)

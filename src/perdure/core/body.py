@@ -21,8 +21,9 @@ module keeps that rule, live and on replay, for event-loop tasks and threads ali
 - B9 what was under way when the body was left (a sleep whose time has come since) is not delivered before all else that
   was under way has been called again, as long as a timer is pending that may lead there; nor, in a body that was
   parked, before nothing unrecorded is pending any more, as nothing was when it was parked.
-- B10 while a `durable.timeout` is on its way to disk nothing is handed to the body's tasks, and its plain timers wait:
-  replay enters the block at once, so nothing may have come before that.
+- B10 a block of `durable.timeout` is entered as an outcome is handed over: in a quiet body, one by one, in the order in
+  which they were asked for; live when its deadline is on disk, on replay at once. Until then nothing else is handed to
+  the body's tasks, and its plain timers wait, so that nothing comes before it that replay would put behind it.
 
 Threads: a body's threads share nothing but memory with its tasks, so a live outcome does not wait for a thread that
 computes. It does wait, briefly, for one that has just been handed an outcome and may be about to finish.
@@ -69,6 +70,16 @@ LIVE_GRACE = 0.02
 """The same, live, for a thread that has just been handed an outcome."""
 
 
+class Entrance:
+    """A block of `durable.timeout` that waits to be entered (B10)."""
+
+    __slots__ = ("future", "open")
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+        self.open = False
+
+
 class Body:
     """See the module text. `active`, `timers`, `descriptors` are kept by the event loop, on its thread."""
 
@@ -102,8 +113,6 @@ class Body:
         self.executing: list[None] = []
         """As long as the number of traces that are being executed, and of deadlines on their way to disk. A list, since
         threads may append to one at once."""
-        self.arming = 0
-        """How many blocks of `durable.timeout` wait to be entered until their deadline is on disk (B10)."""
         self.inside: set[Slot] = set()
         """The threads that execute code of this body, or will."""
         self.active = 0
@@ -135,6 +144,7 @@ class Body:
         self._waiting: dict[int, Waiter] = {}
         self._due: deque[tuple[LoopWaiter, Outcome]] = deque()
         self._held: list[Waiter] = []
+        self._entrances: deque[Entrance] = deque()
         self._running: set[Slot] = set()
         self._grace_armed = False
         self._patience = 0
@@ -256,7 +266,13 @@ class Body:
             replay.consume(entry)
             return None
         if entry[8] != Result.CANCELLED and (
-            blocking or (replay.head() is entry and self._quiet_but_me(on_loop) and not self._behind(replay, entry))
+            blocking
+            or (
+                replay.head() is entry
+                and self._quiet_but_me(on_loop)
+                and not self._entrances
+                and not self._behind(replay, entry)
+            )
         ):
             replay.consume(entry)
             self.last = entry[2]
@@ -308,7 +324,7 @@ class Body:
         """Whether a plain timer that is due has to wait, because a block is about to be entered (B10), or a recorded
         outcome to be handed over (B8). `among_ready`: it is one of the body's ready callbacks, and need not wait for
         the others."""
-        if self.arming:
+        if self._entrances:
             return True
         if not self.idle_replaying:
             return False
@@ -344,6 +360,18 @@ class Body:
 
     # -- handing over ------------------------------------------------------------------------------------------
 
+    def enter(self, future: asyncio.Future[None]) -> Entrance:
+        """A block asks to be entered: `future` is resolved when it may be, after `open` (B10)."""
+        entrance = Entrance(future)
+        with self._lock:
+            self._entrances.append(entrance)
+        self.stirred = True
+        return entrance
+
+    def open(self, entrance: Entrance) -> None:
+        """It may be entered as soon as its turn has come. By a task of this body."""
+        entrance.open = True
+
     def committed(self, waiter: LoopWaiter, outcome: Outcome) -> None:
         """A live outcome is on disk. `pump` must follow."""
         self._due.append((waiter, outcome))
@@ -361,6 +389,8 @@ class Body:
 
     def _step(self) -> bool:
         """One step of `pump`; whether to go on."""
+        if self._entrances:
+            return self._step_in()
         replay = self.replay
         if replay is not None and not replay.drained:
             head = replay.head()
@@ -368,7 +398,7 @@ class Body:
                 return self._step_replay(replay, head)
             self._drained()
             return True
-        if self._due and (self.blocked or self.arming):
+        if self._due and self.blocked:
             return False
         if self._due and self.settling and self._settles():
             return False
@@ -404,6 +434,18 @@ class Body:
             return True
         self.stirred = False
         return False
+
+    def _step_in(self) -> bool:
+        entrance = self._entrances[0]
+        if not entrance.future.done():  # else whoever would have entered was cancelled
+            if not entrance.open or self.blocked:
+                return False
+            if not self.loop.here():
+                self.loop.soon(self.pump)
+                return False
+            entrance.future.set_result(None)
+        self._entrances.popleft()
+        return True
 
     def _step_replay(self, replay: Replay, head: Entry) -> bool:
         if self._running and self._hot(live=False):
@@ -551,7 +593,6 @@ class Body:
             and not self.in_flight
             and not self.stirred
             and not self.settling
-            and not self.arming
             and not self._running
             and not loop._ready
             and loop.may_go_on()
@@ -619,6 +660,7 @@ class Body:
                 or self._due
                 or self._held
                 or self._waiting
+                or self._entrances
                 or (self.idle_replaying and not self.pausing)
                 or self.outside_pending()
             ):
@@ -655,7 +697,7 @@ class Body:
 
     def quiet(self) -> bool:
         """Nothing in this body can move by itself."""
-        return not self.active and not self.starting and not self.outside_pending() and not self._due
+        return not (self.active or self.starting or self.outside_pending() or self._due or self._entrances)
 
     @property
     def idle_replaying(self) -> bool:

@@ -438,29 +438,25 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
     resolved as soon as the block may be entered. Cancelled when the block ends before; nothing is recorded then."""
     body = call.body
     waiter: Any = None
+    entrance = body.enter(begun)
     try:
         outcome = body.begin(call)
         if outcome.__class__ is not Outcome and outcome is not None:
             waiter = outcome
             # On replay the block goes on at once: the deadline fires in its turn, or not at all.
-            _resolve(begun)
+            body.open(entrance)
             outcome = yield waiter
             waiter = None
         if outcome is None:
             began = perf()
-            body.arming += 1
-            try:
-                action, deadline = yield from _deadline(call, seconds)
-            finally:
-                body.arming -= 1
-            _resolve(begun)
+            action, deadline = yield from _deadline(call, seconds)
+            body.open(entrance)
             if deadline.remaining(body.driver.worker.clock) > 0:
                 yield Sleeper(body, deadline)
             at = deadline.wall - int(seconds * 1_000_000)
             waiter = record(call, Result.FIRED, None, at, (perf() - began) // 1000, child=action.action)
             yield waiter
             waiter = None
-        _resolve(begun)
     except asyncio.CancelledError:
         body.abandon(call, waiter)
         raise
@@ -497,11 +493,6 @@ def _deadline(call: Call, seconds: float) -> Protocol:
     found = deadline_of(action)
     assert found is not None
     return action, found
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def new_action(call: Call, at: int, *, deadline: Deadline | None = None, inputs: bytes | None = None) -> Action:
