@@ -19,7 +19,7 @@ PARALLEL := -n 5
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
 
-.PHONY: help venv demo test test-postgres check format debian bench clean
+.PHONY: help venv demo test test-long check format debian bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -41,8 +41,10 @@ test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
-test-postgres: $(STAMP) debian ## the suites that kill processes on Postgres, at every moment: a quarter of an hour
-	PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash --timeout 600
+test-long: $(STAMP) debian ## what make test takes samples of, whole: processes killed on Postgres at every moment: 20 minutes
+	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py
+	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
+		--timeout 600
 
 check: $(STAMP) ## lint, format, types and layers, without running tests
 	$(BIN)/ruff check .

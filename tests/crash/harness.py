@@ -37,6 +37,8 @@ WORKFLOWS = HERE / "workflows"
 WORKERS = 2
 SAMPLE = int(os.environ.get("PERDURE_TEST_SAMPLE", "1"))
 """Of all moments at which a process could be killed, one in so many is tried. A prime number meets every kind."""
+WHOLE = os.environ.get("PERDURE_TEST_WHOLE") == "1"
+"""Whether cases are tried as well that differ little from others (`make test-long`)."""
 COLD = ("choices", "long")
 
 T = TypeVar("T")

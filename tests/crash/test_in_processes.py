@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.crash.harness import Hosts, run_parallel
+from tests.crash.harness import WHOLE, Hosts, run_parallel
 from tests.crash.test_named_interleavings import CASES, explorer_for
 
 
@@ -39,8 +39,11 @@ def test_killed_in_the_middle(pool_hosts: Hosts, place: Path, name: str) -> None
     run_parallel([partial(explorer.one_kill, point) for point in KILLS])
 
 
+OTHERS = [name for name in CASES if name not in PICKED]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CASES if name not in PICKED])
+@pytest.mark.parametrize("name", OTHERS if WHOLE else OTHERS[::3])
 def test_the_others(pool_hosts: Hosts, place: Path, name: str) -> None:
     """P1, P4."""
     explorer_for(pool_hosts, place, name).one_kill("4:after")
