@@ -436,8 +436,7 @@ class Dir(_Reference):
         """
         if remote_destination is not None:
             return _traced_send_folder(path, _destination(path, remote_destination))
-        text, name = _given_folder(path)
-        return _made(name, _stored(text, lambda files: _put(files, text, runtime.blobs())))
+        return stored_folder(path)
 
     _from_local.__name__, _from_local.__qualname__ = "from_local", "Dir.from_local"
     from_local = _both(_from_local)
@@ -545,6 +544,16 @@ def fill_tree(
         symlink(target, os.fsencode(place))
 
 
+Known = Callable[[str], tuple[str, int] | None]
+"""The hash and size of the blob that the file at a path only stands for; `None`: it holds its content itself."""
+
+
+def stored_folder(path: StrPath, known: Known | None = None) -> Dir:
+    """`Dir.from_local` of a directory some of whose files may stand for blobs."""
+    text, name = _given_folder(path)
+    return _made(name, _stored(text, lambda files: _put(files, text, runtime.blobs(), known)))
+
+
 def _given_folder(path: StrPath) -> tuple[str, str]:
     """The path and the name of a directory that may be stored."""
     text = _path(path)
@@ -592,11 +601,13 @@ def _stored(top: str, put: Callable[[list[_Entry]], list[_Entry]]) -> list[_Entr
     )
 
 
-def _put(files: list[_Entry], top: str, blobs: Blobs) -> list[_Entry]:
-    stored = blobs.put([os.path.join(top, entry.text) for entry in files])
+def _put(files: list[_Entry], top: str, blobs: Blobs, known: Known | None = None) -> list[_Entry]:
+    places = [os.path.join(top, entry.text) for entry in files]
+    found = each(known, places) if known is not None else [None] * len(files)
+    stored = iter(blobs.put([place for place, blob in zip(places, found, strict=True) if blob is None]))
     return [
         _Entry(entry.path, entry.kind, bytes.fromhex(hash), size)
-        for entry, (hash, size) in zip(files, stored, strict=True)
+        for entry, (hash, size) in zip(files, (blob or next(stored) for blob in found), strict=True)
     ]
 
 

@@ -325,18 +325,23 @@ def test_a_container_that_is_made_at_the_second_try(cluster: Setup) -> None:
     assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
 
 
-def test_a_bucket_that_is_away_for_a_moment_costs_no_outputs(cluster: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["fetch", "_bring"])
+def test_a_bucket_that_is_away_for_a_moment_costs_no_outputs(
+    cluster: Setup, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     cluster.kubelet.program = greets
-    fetch, failed = tree.fetch, []
+    plain, failed = getattr(tree, name), []
 
-    def once_away(*args: Any) -> bool:
+    def once_away(*args: Any) -> Any:
         if not failed:
             failed.append(True)
             raise StoreUnavailableError("the bucket is away")
-        return fetch(*args)
+        return plain(*args)
 
-    monkeypatch.setattr(tree, "fetch", once_away)
-    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    monkeypatch.setattr(tree, name, once_away)
+    long = "Ada" * 2000
+    assert perdure.run(greet(), name=long).result == f"Hello, {long}"
+    assert failed
     assert len(cluster.kubelet.ran) == 1
 
 

@@ -6,13 +6,16 @@ import asyncio
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
 import perdure
+from perdure import runtime
 from perdure.errors import ContainerError, OutputMissingError, TaskTimeoutError
 from perdure.extras import ContainerTask
 from perdure.io import Dir, File
+from perdure.store._bucket import Bucket
 
 from .conftest import Setup
 from .kubelets import Inside
@@ -74,6 +77,62 @@ def test_files_and_directories_go_through_the_bucket_both_ways(cluster: Setup) -
     big, copied, none = perdure.run(task, data=File.from_local(source), tree=given, many=[1, 2]).result
     assert (big.name, big.size, none) == ("big", 200_000, None)
     assert copied.hash == given.hash
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_files_that_come_out_stay_in_the_bucket(cluster: Setup, monkeypatch: pytest.MonkeyPatch, copies: bool) -> None:
+    """But where it cannot copy them: they come here then, and go back."""
+    big, part, text = os.urandom(9 << 20), os.urandom(1 << 20), "line\n" * 1000
+
+    def program(inside: Inside) -> int:
+        (inside.outputs / "big").write_bytes(big)
+        (inside.outputs / "tree").mkdir()
+        (inside.outputs / "tree" / "part").write_bytes(part)
+        (inside.outputs / "tree" / "run").write_bytes(part[::-1])
+        (inside.outputs / "tree" / "run").chmod(0o755)
+        (inside.outputs / "tree" / "link").symlink_to("part")
+        (inside.outputs / "files").mkdir()
+        (inside.outputs / "files" / "0").write_bytes(big[::-1])
+        (inside.outputs / "scratch").write_bytes(b"s" * 50_000)
+        (inside.outputs / "text.txt").symlink_to("scratch.txt")
+        (inside.outputs / "scratch.txt").write_text(text)
+        return 0
+
+    copied = []
+
+    def copy(self: Bucket, key: str, to: str) -> bool:
+        copied.append(to)
+        return copies and plain(self, key, to)
+
+    plain = Bucket.copy
+    monkeypatch.setattr(Bucket, "copy", copy)
+    cluster.kubelet.program = program
+    task = ContainerTask(
+        name="files", image="img:1", outputs={"big": File, "tree": Dir, "files": list[File], "text": str}
+    )
+    found, tree, files, read = perdure.run(task).result
+    here = sum(path.stat().st_size for path in Path(runtime.blobs().root).rglob("*") if path.is_file())
+    assert here < 10_000 if copies else here > 20 << 20
+    assert len(copied) == 4
+    assert read == text[:-1]
+    with found.open() as stream:
+        assert stream.read() == big
+    with files[0].open() as stream:
+        assert stream.read() == big[::-1]
+    assert (found.name, found.size) == ("big", len(big))
+    assert Path(tree.path, "link").read_bytes() == part
+    assert Path(tree.path, "run").read_bytes() == part[::-1]
+    assert os.access(Path(tree.path, "run"), os.X_OK)
+    # The same as of one that was made here.
+    made = cluster.folder / "tree"
+    made.mkdir()
+    (made / "part").write_bytes(part)
+    (made / "run").write_bytes(part[::-1])
+    (made / "run").chmod(0o755)
+    (made / "link").symlink_to("part")
+    assert Dir.from_local(made) == tree
+    perdure.init("memory://")
+    assert left_in_bucket(cluster) == []
 
 
 def test_a_file_at_a_url_gets_there(cluster: Setup) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import obstore
 import pytest
 from tests.bucket import endpoint
 
@@ -24,6 +26,20 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
     return open_bucket(endpoint().bucket(), "some/where")
 
 
+def brought(bucket: Any, target: Path) -> tree.Fetched:
+    """All that was uploaded, with its content."""
+    fetched = tree.fetch(bucket, str(target))
+    assert fetched is not None
+    for folder, _, names in os.walk(os.fsencode(target)):
+        for name in names:
+            fetched.bring(os.lstat(os.path.join(folder, name)))
+    return fetched
+
+
+def objects(bucket: Any) -> list[str]:
+    return [meta["path"] for meta in bucket.list("outputs/")]
+
+
 def test_outputs_come_back_as_they_were(bucket: Any, tmp_path: Path) -> None:
     source, target = tmp_path / "from", tmp_path / "to"
     (source / "sub" / "empty").mkdir(parents=True)
@@ -35,9 +51,9 @@ def test_outputs_come_back_as_they_were(bucket: Any, tmp_path: Path) -> None:
     os.mkfifo(source / "pipe")
     Path(os.fsdecode(os.fsencode(source) + b"/n\xff\xfe")).write_text("odd")
     target.mkdir()
-    assert not tree.fetch(bucket, str(target))
+    assert tree.fetch(bucket, str(target)) is None
     assert tree.upload(str(source), bucket) == 4
-    assert tree.fetch(bucket, str(target))
+    brought(bucket, target)
     assert sorted(os.walk(os.fsencode(target)), key=str)[0][2] == sorted(os.walk(os.fsencode(source)), key=str)[0][2]
     assert (target / "sub" / "b").read_bytes() == (source / "sub" / "b").read_bytes()
     assert (target / "sub" / "empty").is_dir()
@@ -52,21 +68,88 @@ def test_without_the_last_object_nothing_counts(bucket: Any, tmp_path: Path) -> 
     (tmp_path / "to").mkdir()
     tree.upload(str(tmp_path / "from"), bucket)
     bucket.delete(tree.SUCCESS)
-    assert not tree.fetch(bucket, str(tmp_path / "to"))
+    assert tree.fetch(bucket, str(tmp_path / "to")) is None
+
+
+def test_only_what_is_read_comes_here(bucket: Any, tmp_path: Path) -> None:
+    source, target = tmp_path / "from", tmp_path / "to"
+    source.mkdir()
+    target.mkdir()
+    content = {"small": b"x" * 100, "read": os.urandom(9000), "taken": os.urandom(9000), "refused": os.urandom(9000)}
+    for name, data in content.items():
+        (source / name).write_bytes(data)
+    tree.upload(str(source), bucket)
+    assert len(objects(bucket)) == 3
+    fetched = tree.fetch(bucket, str(target))
+    assert fetched is not None
+    found = {name: os.stat(target / name) for name in content}
+    assert {name: (state.st_size, state.st_blocks > 0) for name, state in found.items()} == {
+        name: (len(data), name == "small") for name, data in content.items()
+    }
+    offered = []
+
+    def take(hash: str, size: int, url: str) -> bool:
+        offered.append((hash, size, url.partition("outputs/")[0]))
+        return hash != sha256(content["refused"]).hexdigest()
+
+    fetched.bring(found["read"])
+    expected = sha256(content["taken"]).hexdigest(), 9000
+    assert {name: fetched.blob(state, take) for name, state in found.items()} == {
+        "small": None, "read": None, "taken": expected, "refused": None,
+    }  # fmt: skip
+    assert {url for *_, url in offered} == {f"{bucket.url}/"}
+    assert len(offered) == 2
+    assert {name: (target / name).read_bytes() == data for name, data in content.items()} == {
+        "small": True, "read": True, "taken": False, "refused": True,
+    }  # fmt: skip
+
+
+def test_many_small_files_do_not_swell_the_list(bucket: Any, tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    for number in range(300):
+        (tmp_path / "from" / f"{number:03}").write_bytes(b"%3d" % number + b"x" * 4000)
+    assert tree.upload(str(tmp_path / "from"), bucket) == 300
+    listed = bucket.get(tree.SUCCESS)
+    assert 1_000_000 < len(listed) < 1_100_000
+    assert len(objects(bucket)) == 300 - (1 << 20) // 4003
+    brought(bucket, tmp_path / "to")
+    assert [path.read_bytes()[:3] for path in sorted((tmp_path / "to").iterdir())] == [b"%3d" % n for n in range(300)]
+
+
+@pytest.mark.parametrize("size", [100_000, 20 << 20])
+def test_a_hash_is_that_of_what_was_sent(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Whatever writes to the file meanwhile: the content lies under its hash, and others will rely on it."""
+    place, put = tmp_path / "file", obstore.put
+    place.write_bytes(b"a" * size)
+
+    def between(*args: Any, **kwargs: Any) -> Any:
+        place.write_bytes(b"b" * size)
+        answer = put(*args, **kwargs)
+        place.write_bytes(b"c" * size)
+        return answer
+
+    monkeypatch.setattr(obstore, "put", between)
+    hash, sent = bucket.send(str(place), "object")
+    data = bucket.get("object")
+    assert (hash, sent) == (sha256(data).digest(), len(data))
+    assert data == (b"a" if size == 100_000 else b"b") * size
 
 
 @pytest.mark.parametrize("change", ["content", "gone"])
 def test_what_is_damaged_is_said(bucket: Any, tmp_path: Path, change: str) -> None:
     (tmp_path / "from").mkdir()
-    (tmp_path / "from" / "a").write_text("right")
+    (tmp_path / "from" / "a").write_text("right" * 1000)
     (tmp_path / "to").mkdir()
     tree.upload(str(tmp_path / "from"), bucket)
     if change == "content":
-        bucket.put("outputs/0", b"wrong")
+        bucket.put("outputs/0", b"wrong" * 1000)
     else:
         bucket.delete("outputs/0")
     with pytest.raises(StoreError, match="outputs/0"):
-        tree.fetch(bucket, str(tmp_path / "to"))
+        brought(bucket, tmp_path / "to")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +158,7 @@ def test_what_is_damaged_is_said(bucket: Any, tmp_path: Path, change: str) -> No
         [Item(b"../a", "data")], [Item(b"/etc/a", "data")], [Item(b"x/../../a", "data")], [Item(b"a\0", "data")],
         [Item(b"l", "link", b"/tmp"), Item(b"l/a", "data")], [Item(b"a", "data"), Item(b"a", "data")],
         [Item(b"d", "dir"), Item(b"d/.", "data")], [Item(b"", "dir")],
+        [Item(b"a", "file", b"short", 3, "outputs/0")], [Item(b"a", "exec", b"x" * 32, -1, "outputs/0")],
     ],
 )  # fmt: skip
 def test_nothing_leads_out_of_the_directory(bucket: Any, tmp_path: Path, items: list[Item]) -> None:

@@ -206,7 +206,7 @@ class ContainerTask(Task[..., Any]):
             shape=self._shape,
             decode=lambda data: self.spec.signature.returns.decode(data),
             pod_template=_template(pod_template, where, first, second),
-            references=ReferenceFiles(),
+            references=ReferenceFiles,
         )
 
     def __repr__(self) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from .. import runtime
-from ..io import Dir, File, fill_tree, on_hand
+from ..io import Dir, File, fill_tree, on_hand, stored_folder
+
+if TYPE_CHECKING:
+    from ..containers.copilot import Away
 
 
 class ContainerFiles:
@@ -31,8 +35,11 @@ class ContainerFiles:
 
 
 class ReferenceFiles(ContainerFiles):
-    """Instead of files it puts symbolic links, whose targets say what is to be there (`containers.kubernetes.tree`).
-    Only names and hashes come to this machine."""
+    """Instead of files it puts symbolic links, whose targets say what is to be there (`containers.kubernetes.tree`),
+    and takes what is `away` from where it is. Only names and hashes come to this machine."""
+
+    def __init__(self, away: Away | None = None) -> None:
+        self._away = away
 
     def link_file(self, file: File, to: str) -> None:
         _refer(_in_bucket(file), file.size, to)
@@ -40,6 +47,17 @@ class ReferenceFiles(ContainerFiles):
     def link_dir(self, dir: Dir, to: str) -> None:
         os.mkdir(to)
         fill_tree(dir, to, _refer, _refer_to_link, _in_bucket)
+
+    def file_from(self, path: str, name: str) -> File:
+        known = self._known(path)
+        return File(name=name, hash=known[0], size=known[1]) if known else super().file_from(path, name)
+
+    def dir_from(self, path: str, name: str) -> Dir:
+        taken = stored_folder(path, self._known)
+        return Dir(name=name, hash=taken.hash, size=taken.size)
+
+    def _known(self, path: str) -> tuple[str, int] | None:
+        return self._away.blob(os.stat(path), runtime.blobs().take) if self._away is not None else None
 
 
 def _in_bucket(file: File) -> str:

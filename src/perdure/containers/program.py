@@ -12,7 +12,7 @@ import msgspec
 
 from ..core.digest import blake2b
 from ..errors import ContainerError, OOMError, OutputMissingError
-from .copilot import FileSystem, Interface, Template, check_error_file
+from .copilot import Away, FileSystem, Interface, Template, check_error_file
 from .engine import ContainerSpec, Pull
 
 Command = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
@@ -67,8 +67,8 @@ class Program:
     """A shared outcome as the task's value."""
     pod_template: Mapping[str, Any]
     """What its pod is to have on Kubernetes, beside what it needs."""
-    references: FileSystem
-    """Stages files as references to blobs, for who fetches them elsewhere."""
+    references: Callable[[Away | None], FileSystem]
+    """Stages files as references to blobs, for who fetches them elsewhere, and takes those that are away."""
 
     def rendered(self, arguments: dict[str, str]) -> Command:
         """What runs, with the inputs filled in."""
@@ -131,18 +131,25 @@ class End(NamedTuple):
     """What it left in `_ERROR`, and whether that forbids to try again."""
 
 
-def concluded(program: Program, outputs: str, end: End) -> Any:
+def concluded(program: Program, outputs: str, end: End, away: Away | None = None) -> Any:
     """The task's value, out of the directory that a container has left. Blocks.
+
+    Args:
+        program: the task.
+        outputs: the directory.
+        end: how the container has ended.
+        away: the files in the directory that only stand for their content.
 
     Raises:
         ContainerError, OOMError: it has failed, or says so.
         OutputMissingError, OutputParseError: its outputs are not those that were declared.
     """
-    reported = check_error_file(outputs)
+    reported = check_error_file(outputs, away)
     if end.exit_code != 0 or reported is not None:
         raise failure(program, end._replace(reported=reported))
     try:
-        found = program.interface.collect(outputs)
+        files = program.references(away) if away is not None else None
+        found = program.interface.collect(outputs, files, away)
     except OutputMissingError as error:
         if end.tail:
             error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in end.tail[-10:]))

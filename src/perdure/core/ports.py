@@ -295,6 +295,10 @@ class Blobs(Protocol):
     def put_bytes(self, data: bytes) -> str:
         """The same for bytes in memory; their hash."""
 
+    def take(self, hash: str, size: int, url: str) -> bool:
+        """Put the object at `url`, which has that content, without its content coming here. `False`: there is no way,
+        and nothing was done."""
+
     def open(self, hash: str, size: int) -> BinaryIO:
         """A stream of the content."""
 

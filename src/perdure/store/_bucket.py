@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import obstore
 from obstore.exceptions import (
@@ -36,6 +38,8 @@ _PART: Final = 8 << 20
 _PARTS: Final = 4
 _TRIES: Final = 5
 _RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
+_COPYING: Final = timedelta(minutes=10)
+"""How long a bucket may take to copy an object; it answers when it has."""
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 """How S3, Azure and Google say it. In the answer to a HEAD, which has no body, nobody does."""
@@ -129,6 +133,42 @@ class Bucket:
         """Make an object of a file, in place of whatever was there; what the store says of it (`e_tag`)."""
         file = Path(path)
         return self.do(lambda: obstore.put(self.store, key, file, chunk_size=_PART, max_concurrency=_PARTS))
+
+    def send(self, path: str, key: str) -> tuple[bytes, int]:
+        """The same; the SHA-256 and the size of what was sent, whatever else happens to the file meanwhile."""
+        digest, size = sha256(), 0
+
+        def parts(file: BinaryIO) -> Iterator[bytes]:
+            nonlocal size
+            while part := file.read(_PART):
+                digest.update(part)
+                size += len(part)
+                yield part
+
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size <= _PART and len(data := file.read(_PART + 1)) <= _PART:
+                self.put(key, data)
+                return sha256(data).digest(), len(data)
+            file.seek(0)
+            self.do(lambda: obstore.put(self.store, key, parts(file), chunk_size=_PART, max_concurrency=_PARTS))
+        return digest.digest(), size
+
+    def copy(self, key: str, to: str) -> bool:
+        """Let the object `to` be what another one is, without its content coming here. `False`: the bucket does not do
+        that; of one of more than 5 GiB, S3 does not."""
+        try:
+            obstore.copy(self._patient, key, to)
+        except (BaseError, OSError) as error:
+            log.info("%s: %s is not copied there: %s", self.url, key, one_line(error))
+            return False
+        return True
+
+    @cached_property
+    def _patient(self) -> Any:
+        settings = _settings(self.url)
+        if settings:
+            settings["client_options"] = {**settings.get("client_options", {}), "timeout": _COPYING}
+        return from_url(self.url, **settings)
 
     def put(self, key: str, data: bytes, *, mode: Any = "overwrite") -> None:
         """Make a small object. `AlreadyExistsError` where it is there, and `mode` is `"create"`."""

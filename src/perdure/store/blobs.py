@@ -165,6 +165,9 @@ class LocalBlobs:
                         _sync_folder(folder)
                 self._anchored.update(shards)
 
+    def take(self, hash: str, size: int, url: str) -> bool:
+        return False
+
     # -- out -------------------------------------------------------------------------------------------------------
 
     def open(self, hash: str, size: int) -> BinaryIO:

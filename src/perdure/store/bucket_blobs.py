@@ -72,27 +72,42 @@ class BucketBlobs:
 
     def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
         found = self._local.put(sources)
-        each(self._ensure, sorted(set(found)))
+        each(self._send, sorted(set(found)))
         return found
 
     def put_bytes(self, data: bytes) -> str:
         hash = self._local.put_bytes(data)
-        self._ensure((hash, len(data)))
+        self._send((hash, len(data)))
         return hash
 
-    def _ensure(self, blob: tuple[str, int]) -> None:
-        """Let a blob that is here be in the bucket, and count as put just now."""
+    def _send(self, blob: tuple[str, int]) -> None:
+        """Let a blob that is here be in the bucket."""
         hash, size = blob
+
+        def upload() -> bool:
+            self._bucket.upload(self._local.blob(hash, size), blob_key(hash))
+            return True
+
+        self._ensure(hash, size, upload)
+
+    def take(self, hash: str, size: int, url: str) -> bool:
+        within, _, key = url.partition(f"{self.url}/")
+        return not within and self._ensure(hash, size, lambda: self._bucket.copy(key, blob_key(hash)))
+
+    def _ensure(self, hash: str, size: int, make: Callable[[], bool]) -> bool:
+        """Let a blob be in the bucket, made there by `make` if need be, and count as put just now. `False`: it could
+        not be made."""
         if seconds() - self._put_at.get(hash, -_FRESH) < _FRESH:
-            return
+            return True
         there = self._size(hash) == size
         if there:
             self._bucket.put(_put_key(hash), b"")
         if self._wait_for_removal(hash) or not there:
             there = self._size(hash) == size
-        if not there:
-            self._bucket.upload(self._local.blob(hash, size), blob_key(hash))
+        if not there and not make():
+            return False
         self._put_at[hash] = seconds()
+        return True
 
     def _size(self, hash: str) -> int | None:
         meta = self._bucket.head(blob_key(hash))

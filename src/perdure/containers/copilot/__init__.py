@@ -14,7 +14,8 @@ loop or a journal.
 
 from perdure.containers.copilot.collect import check_error_file
 from perdure.containers.copilot.interface import Interface
+from perdure.containers.copilot.outputs import Away
 from perdure.containers.copilot.stage import FileSystem
 from perdure.containers.copilot.templates import Template
 
-__all__ = ["FileSystem", "Interface", "Template", "check_error_file"]
+__all__ = ["Away", "FileSystem", "Interface", "Template", "check_error_file"]

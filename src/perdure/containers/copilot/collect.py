@@ -12,7 +12,7 @@ from typing import Any
 
 from perdure.containers.copilot.leaves import Leaf, read_json
 from perdure.containers.copilot.names import ERROR_FILE
-from perdure.containers.copilot.outputs import INLINE_LIMIT, Entry, Outputs, Refused
+from perdure.containers.copilot.outputs import INLINE_LIMIT, Away, Entry, Outputs, Refused
 from perdure.containers.copilot.stage import FileSystem
 from perdure.containers.copilot.types import Choice, Form, Listing, Reference, Table
 from perdure.errors import OutputMissingError, OutputParseError, UsageError
@@ -21,12 +21,14 @@ _ERROR_LIMIT = 64 * 1024
 _NON_RECOVERABLE = "non-recoverable"
 
 
-def collect_outputs(directory: str, outputs: dict[str, tuple[Form, str]], files: FileSystem) -> tuple[Any, ...]:
+def collect_outputs(
+    directory: str, outputs: dict[str, tuple[Form, str]], files: FileSystem, away: Away | None = None
+) -> tuple[Any, ...]:
     """The outputs, by name their form and their type as text, in order. Each is found before any is taken."""
     if not outputs:
         return ()
     try:
-        opened = Outputs(directory)
+        opened = Outputs(directory, away)
     except OSError as error:
         name, (_, label) = next(iter(outputs.items()))
         raise OutputMissingError(
@@ -46,13 +48,13 @@ def collect_outputs(directory: str, outputs: dict[str, tuple[Form, str]], files:
     return tuple(values)
 
 
-def check_error_file(directory: str) -> tuple[str, bool] | None:
+def check_error_file(directory: str, away: Away | None = None) -> tuple[str, bool] | None:
     """What the container says in `_ERROR` (its first 64 KiB), and whether its first line forbids to try again.
 
     `None`: it left no such file. One that cannot be read says that it failed all the same.
     """
     try:
-        with Outputs(directory) as top:
+        with Outputs(directory, away) as top:
             if ERROR_FILE not in top.names():
                 return None
             text = _head(top.entry(ERROR_FILE))

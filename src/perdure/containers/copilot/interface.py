@@ -7,6 +7,7 @@ from typing import Any, get_args
 from perdure.containers.copilot.collect import collect_outputs
 from perdure.containers.copilot.metadata import MetadataFormat, argument, metadata
 from perdure.containers.copilot.names import METADATA_FILES, check_variables
+from perdure.containers.copilot.outputs import Away
 from perdure.containers.copilot.placing import Layout, Placed, place
 from perdure.containers.copilot.stage import FileSystem, fill
 from perdure.containers.copilot.types import declared
@@ -85,8 +86,13 @@ class Interface:
         """The text of each input, for templates. Raises as `stage` does."""
         return {item.path: argument(item, container_dir) for item in self._placed(values)}
 
-    def collect(self, directory: str) -> tuple[Any, ...]:
+    def collect(self, directory: str, files: FileSystem | None = None, away: Away | None = None) -> tuple[Any, ...]:
         """The outputs that lie there, in declared order.
+
+        Args:
+            directory: where they lie.
+            files: what takes files and directories, in place of the interface's own.
+            away: those files that only stand for their content.
 
         Raises:
             OutputMissingError: one is not there.
@@ -94,7 +100,7 @@ class Interface:
             StoreError: a file cannot be kept.
         """
         forms = {name: (output.form, output.label) for name, output in self.outputs.items()}
-        return collect_outputs(directory, forms, self._files)
+        return collect_outputs(directory, forms, files or self._files, away)
 
     def _placed(self, values: dict[str, Any]) -> list[Placed]:
         for name in values:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 INLINE_LIMIT: Final = 16 * 1024 * 1024
 """The most bytes of one output that are read into memory."""
@@ -34,11 +34,23 @@ class Refused(Exception):
         self.found = found
 
 
+class Away(Protocol):
+    """Files of the directory that only stand for their content, as long as that is: it lies elsewhere."""
+
+    def bring(self, found: os.stat_result) -> None:
+        """Let the file with that state hold its content. Nothing, if it does."""
+
+    def blob(self, found: os.stat_result, take: Callable[[str, int, str], bool]) -> tuple[str, int] | None:
+        """Let the content of the file with that state be a blob, by `take` (hash, size, URL); its hash and size.
+        `None`: it could not be, or does not stand for any; the file holds its content now."""
+
+
 class Outputs:
     """The directory, open."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, away: Away | None = None) -> None:
         self.directory = directory
+        self.away = away
         self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -154,6 +166,8 @@ class Entry:
 
     def read(self, limit: int, *, cut: bool = False) -> bytes:
         """The content of a file of at most `limit` bytes; of a longer one its beginning, where `cut` says so."""
+        if self.outputs.away is not None and (cut or self.found.st_size <= limit):
+            self.outputs.away.bring(self.found)
         with _told(self.shown), self.opened() as fd:
             pieces = []
             room = limit + 1

@@ -162,7 +162,7 @@ class _Life:
         os.makedirs(folder, mode=0o700)
         self.objects.put(ABOUT_KEY, msgspec.json.encode(self._about()))
         program = self.program
-        program.interface.stage(self.values, folder, program.input_dir, program.references)
+        program.interface.stage(self.values, folder, program.input_dir, program.references(None))
         self.objects.put(tree.INPUTS, tree.pack(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -327,8 +327,9 @@ class _Life:
         program, folder = self.program, self.pods.folder(self.key)
         end = End(seen.exit_code, seen.oom_killed, "", started.image, started.command, list(sink.tail))
         try:
-            if await self._fetched(folder):
-                return await self.pods.in_thread(lambda: concluded(program, folder, end))
+            found = await self._concluded(folder, end)
+            if found is not None:
+                return found[0]
             if end.exit_code != 0:
                 raise failure(program, end)
             why = seen.reason or "the copilot has left no word of it"
@@ -339,22 +340,24 @@ class _Life:
         finally:
             await self.pods.in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
 
-    async def _fetched(self, folder: str) -> bool:
-        """Whether the outputs are there. A bucket that does not answer is waited for: they go with the attempt."""
+    async def _concluded(self, folder: str, end: End) -> tuple[Any] | None:
+        """The task's value; `None`: there are no outputs. A bucket that does not answer is waited for: they go with the
+        attempt."""
         until = seconds() + PATIENCE
         while True:
             try:
-                return await self.pods.in_thread(lambda: self._fetch(folder))
+                return await self.pods.in_thread(lambda: self._conclude(folder, end))
             except StoreUnavailableError as error:
                 if seconds() > until:
                     self.attempt.suspend(error)
                 log.warning("%s: waiting for the bucket: %s", self.program.name, error)
             await asyncio.sleep(AGAIN_SECONDS)
 
-    def _fetch(self, folder: str) -> bool:
+    def _conclude(self, folder: str, end: End) -> tuple[Any] | None:
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder, mode=0o700)
-        return tree.fetch(self.objects, folder)
+        fetched = tree.fetch(self.objects, folder)
+        return None if fetched is None else (concluded(self.program, folder, end, fetched),)
 
 
 class _ElsewhereError(EngineUnavailableError):

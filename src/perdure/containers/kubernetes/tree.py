@@ -1,11 +1,13 @@
 """Directories as objects in a bucket: inputs on their way to a pod, outputs on their way back.
 
     attempts/<store>/<attempt>/inputs        what `pack` made: small files themselves, and references to blobs
-    attempts/<store>/<attempt>/outputs/<n>   the content of one file
-    attempts/<store>/<attempt>/_SUCCESS      which files these are, with their hashes; written last
+    attempts/<store>/<attempt>/outputs/<n>   the content of one file that is not small
+    attempts/<store>/<attempt>/_SUCCESS      which files these are, with their hashes, small ones whole; written last
 
-Without `_SUCCESS` there are no outputs. A tree is data, and data may come from anybody: nothing in it leads out of the
-directory that it is put in (P11).
+Without `_SUCCESS` there are no outputs. What is a File or a part of a Dir goes from here to where blobs lie within the
+bucket; to the process that drives the run comes what it reads (`Fetched`).
+
+A tree is data, and data may come from anybody: nothing in it leads out of the directory that it is put in (P11).
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ R = TypeVar("R")
 INPUTS: Final = "inputs"
 SUCCESS: Final = "_SUCCESS"
 _VERSION: Final = 1
+_FILES: Final = ("data", "file", "exec")
 _TOGETHER: Final = 8
+_SMALL: Final = 4096
+"""The most bytes of a file that stands in `_SUCCESS` itself."""
+_ALL_SMALL: Final = 1 << 20
+"""The most bytes of all of them."""
 
 
 class Objects(Protocol):
@@ -43,8 +50,8 @@ class Objects(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Make one."""
 
-    def upload(self, path: str, key: str) -> Any:
-        """Make one of a file: streamed, in parts; whole or not at all."""
+    def send(self, path: str, key: str) -> tuple[bytes, int]:
+        """Make one of a file: streamed, in parts; whole or not at all. The SHA-256 and the size of what was sent."""
 
     def download(self, key: str, size: int, part: str) -> None:
         """Bring the rest of one into a file that may hold its beginning. `FileNotFoundError`: there is none."""
@@ -114,7 +121,7 @@ def download(inputs: Objects, key: str, blobs: Objects, to: str) -> int:
         _remove(os.path.join(to, name))
     items = _items(data, f"{inputs.url}/{key}")
     _make(items, to, lambda item, place: _bring(blobs, item.key, item, place))
-    return sum(item.kind in ("data", "file", "exec") for item in items)
+    return sum(item.kind in _FILES for item in items)
 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------
@@ -128,37 +135,94 @@ def upload(directory: str, outputs: Objects) -> int:
         OSError: a file cannot be read.
     """
 
-    def put(found: tuple[int, tuple[bytes, bytes, os.stat_result]]) -> Item:
-        number, (path, place, state) = found
+    room = _ALL_SMALL
+
+    def planned() -> Iterator[tuple[int, bytes, bytes, os.stat_result, bool]]:
+        nonlocal room
+        for number, (path, place, state) in enumerate(_walk(directory)):
+            small = state.st_size <= min(_SMALL, room) and not state.st_mode & 0o100
+            room -= state.st_size if small else 0
+            yield number, path, place, state, small
+
+    def put(found: tuple[int, bytes, bytes, os.stat_result, bool]) -> Item:
+        number, path, place, state, small = found
         if stat.S_ISDIR(state.st_mode):
             return Item(path, "dir")
         if stat.S_ISLNK(state.st_mode):
             return Item(path, "link", os.readlink(place))
         if not stat.S_ISREG(state.st_mode):
             return Item(path, "other")
+        if small:
+            with open(place, "rb") as stream:
+                data = stream.read(_SMALL + 1)
+            if len(data) <= _SMALL:
+                return Item(path, "data", data)
         key = f"outputs/{number}"
-        outputs.upload(os.fsdecode(place), key)
-        kind = "exec" if state.st_mode & 0o100 else "file"
-        hash, size = _digest(os.fsdecode(place))
-        return Item(path, kind, hash, size, key)
+        hash, size = outputs.send(os.fsdecode(place), key)
+        return Item(path, "exec" if state.st_mode & 0o100 else "file", hash, size, key)
 
-    items = _each(put, enumerate(_walk(directory)))
+    items = _each(put, planned())
     outputs.put(SUCCESS, msgspec.msgpack.encode(_Tree(_VERSION, items)))
-    return sum(item.kind in ("file", "exec") for item in items)
+    return sum(item.kind in _FILES for item in items)
 
 
-def fetch(outputs: Objects, to: str) -> bool:
-    """Let an empty directory hold what was uploaded; `False`: nothing was, or not all of it.
+class Fetched:
+    """Outputs in a directory of this machine; most of its files only stand for content that is still in the bucket, as
+    empty ones of the same length. A file is told by its device and inode, under whatever name it is looked at."""
+
+    def __init__(self, outputs: Objects) -> None:
+        self._outputs = outputs
+        self._away: dict[tuple[int, int], tuple[Item, str]] = {}
+
+    def stand_in(self, item: Item, place: str) -> None:
+        """Make the file that stands for that item."""
+        with open(place, "xb") as stream:
+            stream.truncate(item.size)
+            self._away[_which(os.fstat(stream.fileno()))] = item, place
+
+    def bring(self, found: os.stat_result) -> None:
+        """Let the file with that state hold its content.
+
+        Raises:
+            StoreError: it is not there, or damaged; or the bucket cannot be used.
+        """
+        away = self._away.get(_which(found))
+        if away is not None:
+            item, place = away
+            os.truncate(place, 0)
+            _bring(self._outputs, item.key, item, place)
+            del self._away[_which(found)]
+
+    def blob(self, found: os.stat_result, take: Callable[[str, int, str], bool]) -> tuple[str, int] | None:
+        """Let the content of the file with that state be a blob; its hash and size. `None`: the file holds it."""
+        away = self._away.get(_which(found))
+        if away is None:
+            return None
+        item, _ = away
+        hash = item.data.hex()
+        if take(hash, item.size, f"{self._outputs.url}/{item.key}"):
+            return hash, item.size
+        self.bring(found)
+        return None
+
+
+def _which(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def fetch(outputs: Objects, to: str) -> Fetched | None:
+    """Let an empty directory hold what was uploaded; `None`: nothing was, or not all of it.
 
     Raises:
         StoreError: it is damaged, or the bucket cannot be used.
     """
     data = outputs.get(SUCCESS)
     if data is None:
-        return False
+        return None
     items = _items(data, f"{outputs.url}/{SUCCESS}")
-    _make(items, to, lambda item, place: _bring(outputs, item.key, item, place))
-    return True
+    fetched = Fetched(outputs)
+    _make(items, to, fetched.stand_in)
+    return fetched
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -191,6 +255,8 @@ def _items(data: bytes, shown: str) -> list[Item]:
         folder, _, name = item.path.rpartition(b"/")
         if folder not in folders or name in (b"", b".", b"..") or b"\0" in item.path or item.path in seen:
             raise StoreError(f"{shown} is damaged: {item.path!r} cannot be the path of a file")
+        if item.kind in ("file", "exec") and (len(item.data) != 32 or item.size < 0):
+            raise StoreError(f"{shown} is damaged: {item.path!r} has no content")
         seen.add(item.path)
         if item.kind == "dir":
             folders.add(item.path)
@@ -216,7 +282,7 @@ def _make(items: Sequence[Item], to: str, bring: Callable[[Item, str], None]) ->
         if item.kind == "dir":
             os.mkdir(place(item))
             os.chmod(place(item), 0o755)
-    _each(file, (item for item in items if item.kind in ("data", "file", "exec")))
+    _each(file, (item for item in items if item.kind in _FILES))
     for item in items:  # last, so that nothing is ever written through one
         if item.kind == "link":
             os.symlink(item.data, os.fsencode(place(item)))
