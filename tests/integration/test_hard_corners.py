@@ -19,6 +19,7 @@ import pytest
 
 import perdure
 from perdure import errors, runtime
+from perdure.core import body
 from perdure.core.model import Kind, Result
 from perdure.extras import durable_sleep, durable_time
 
@@ -321,6 +322,27 @@ def test_who_is_cancelled_before_it_enters_has_not_entered_on_replay(turns: int)
 
 
 @env.task
+async def cancels_what_it_does_not_know() -> list[str]:
+    said = []
+
+    async def enters() -> None:
+        async with perdure.durable.timeout(30):
+            said.append("inside")
+
+    entering = asyncio.create_task(enters())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {entering, asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait([entering])
+    return [*said, str(entering.cancelled()), await step("goes on")]
+
+
+def test_a_watch_that_is_cancelled_holds_nobody_up() -> None:
+    assert perdure.run(cancels_what_it_does_not_know).result == ["True", "goes on"]
+
+
+@env.task
 async def cancelled_while_entering() -> str:
     try:
         async with asyncio.timeout(0):
@@ -353,6 +375,27 @@ def test_stopping_a_run_is_prompt_and_leaves_it_resumable() -> None:
 
     assert asyncio.run(main()) < 2
     assert perdure.Run.get("nap").status == "INTERRUPTED"
+
+
+@env.task
+async def never_pauses(how: str) -> str:
+    called = asyncio.create_task(step("called", 0.1))
+    until = time.monotonic() + 2.0
+    while time.monotonic() < until and how != "pauses":
+        await asyncio.sleep(0)
+    if how == "pauses":
+        await asyncio.sleep(2.0)
+    return await called
+
+
+@pytest.mark.parametrize("how", ["spins", "pauses"])
+def test_a_task_that_is_never_quiet_is_told_of(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(body, "RESTLESS_SECONDS", 0.2)
+    assert perdure.run(never_pauses, how=how).result == "called"
+    said = [line for line in caplog.messages if "an outcome waits for task corner.never_pauses" in line]
+    assert len(said) == (how == "spins")
 
 
 DEAF = """

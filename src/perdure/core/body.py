@@ -58,6 +58,9 @@ PATIENCE = 5.0
 """Seconds for which replay waits for threads that it does not know, before it calls a missing call a mismatch."""
 PATIENCE_STEP = 0.1
 
+RESTLESS_SECONDS = 5.0
+"""How long an outcome waits for a body that is never quiet before that is said."""
+
 CANCEL_STEP = 0.02
 """How often a body looks whether the cancellation that it waits for can still come."""
 
@@ -149,6 +152,8 @@ class Body:
         self._grace_armed = False
         self._patience = 0
         self._mentioned = 0
+        self._restless: tuple[int, float] | None = (-1, 0.0)
+        """What had been delivered when an outcome was last seen to wait, and since when; `None`: that has been said."""
         self.settling = False
         """It was left with something under way, and may not have come to that point again yet."""
         self._woken = False
@@ -386,6 +391,23 @@ class Body:
                     return
                 if not self._step():
                     return
+
+    def look_for_rest(self, now: float) -> None:
+        """Say it if an outcome has waited long because the body is never quiet (B1). Now and then, by any thread."""
+        if self._restless is None or self.stopped:
+            return
+        last, since = self._restless
+        if not (self._due and self.active) or self.last != last:
+            self._restless = self.last, now
+        elif now - since > RESTLESS_SECONDS:
+            self._restless = None
+            log.warning(
+                "run %s: an outcome waits for task %s, whose code never pauses: it blocks the event loop, or is always "
+                "ready to go on (a loop around asyncio.sleep(0), say). Wait for what is to come, sleep for longer, or "
+                "make blocking calls in asyncio.to_thread()",
+                self.driver.run.name,
+                self.name,
+            )
 
     def _step(self) -> bool:
         """One step of `pump`; whether to go on."""

@@ -459,6 +459,8 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
             waiter = None
     except asyncio.CancelledError:
         body.abandon(call, waiter)
+        # Where code cancels every task that it finds: nobody waits at a door that nobody opens.
+        begun.cancel()
         raise
     except RunStopped as error:
         if not begun.done():

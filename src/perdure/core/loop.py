@@ -277,7 +277,11 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         context = options.get("context")
         scope = SCOPE.get() if context is None else context.get(SCOPE)
         if scope.__class__ is not Body:
-            return BranchTask(coro, loop=loop, **options)
+            task = BranchTask(coro, loop=loop, **options)
+            if scope is None:
+                # perdure's own, which code that cancels every task that it finds is not to find.
+                asyncio._unregister_task(task)
+            return task
         if type(coro).__name__ != "async_generator_athrow":
             # But for asyncio's own closing of a generator that a stopped body has left behind.
             scope.check_open()

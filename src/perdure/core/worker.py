@@ -419,6 +419,9 @@ class Worker:
         while not self._closed.wait(pause):
             now = self.clock.boot()
             due = now - renewed >= interval
+            for driver in list(self.drivers.values())[:WATCHED]:
+                for body in list(driver.bodies.values()):
+                    body.look_for_rest(seconds())
             try:
                 if due:
                     self.store.renew(self._row())
