@@ -43,7 +43,7 @@ async def wait_for_fallback() -> list[str]:
 async def timeout_around_two_steps() -> list[str]:
     out = []
     try:
-        async with asyncio.timeout(0.03):
+        async with asyncio.timeout(0.12):
             out.append(await step("inside1", 0.002))
             see("main", out[-1])
             out.append(await step("inside2", 5.0))
