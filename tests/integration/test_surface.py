@@ -203,13 +203,13 @@ def test_more_waiting_sync_children_than_threads() -> None:
 
 @env.task(timeout=0.2)
 def slow_sync() -> int:
-    time.sleep(3)
+    time.sleep(8)
     return 1
 
 
 @env.task(timeout=timedelta(milliseconds=200))
 async def slow_async() -> int:
-    await asyncio.sleep(3)
+    await asyncio.sleep(8)
     return 1
 
 
@@ -223,7 +223,7 @@ def test_a_timeout_ends_an_attempt(task: Any) -> None:
     began = time.monotonic()
     with pytest.raises(errors.TaskTimeoutError, match=r"timeout of 0\.2 s"):
         perdure.run(task)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 6
 
 
 @env.task
@@ -355,7 +355,7 @@ async def limited() -> str:
 @env.task
 def limited_sync(seconds: float) -> str:
     try:
-        with perdure.durable.timeout(0.05):
+        with perdure.durable.timeout(0.4):
             durable_sleep(seconds)
     except TimeoutError:
         return "late"
@@ -364,7 +364,7 @@ def limited_sync(seconds: float) -> str:
 
 def test_a_durable_timeout() -> None:
     assert perdure.run(limited).result == "the block took longer than 0.05 s"
-    assert perdure.run(limited_sync, 0.1).result == "late"
+    assert perdure.run(limited_sync, 0.5).result == "late"
     assert perdure.run(limited_sync, 0.0).result == "in time"
 
 

@@ -419,9 +419,7 @@ class Worker:
         while not self._closed.wait(pause):
             now = self.clock.boot()
             due = now - renewed >= interval
-            for driver in list(self.drivers.values())[:WATCHED]:
-                for body in list(driver.bodies.values()):
-                    body.look_for_rest(seconds())
+            self._look_for_rest(seconds())
             try:
                 if due:
                     self.store.renew(self._row())
@@ -430,6 +428,12 @@ class Worker:
                     self._watch()
             except StoreError as error:
                 self.complain("the lease could not be renewed", error)
+
+    def _look_for_rest(self, now: float) -> None:
+        # A function, so that no run is held by what it was called here until the next look.
+        for driver in list(self.drivers.values())[:WATCHED]:
+            for body in list(driver.bodies.values()):
+                body.look_for_rest(now)
 
     def complain(self, what: str, error: StoreError) -> None:
         """Warn that the store fails. It fails for everybody at once, so the same cause is told now and then only."""
