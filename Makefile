@@ -41,7 +41,7 @@ test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
-test-long: $(STAMP) debian ## what make test takes samples of, whole: processes killed on Postgres at every moment: 20 minutes
+test-long: $(STAMP) debian ## what make test takes samples of, whole: processes killed on Postgres at every moment: ten minutes
 	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
 		--timeout 600

@@ -19,7 +19,7 @@ import pytest
 
 import perdure
 from perdure import errors, runtime
-from perdure.core import body
+from perdure.core import body, worker
 from perdure.core.model import Kind, Result
 from perdure.extras import durable_sleep, durable_time
 
@@ -54,6 +54,21 @@ def sync_step(name: str) -> str:
 @env.task
 async def quick(n: int) -> int:
     return n
+
+
+def interrupted_behind(called: str, name: str, task: Any, **inputs: Any) -> None:
+    """Drive a run until that step has been called, and the body waits behind it."""
+
+    async def main() -> None:
+        driving = asyncio.create_task(perdure.with_runcontext(name=name).run.aio(task, **inputs))
+        while called not in counts:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        driving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await driving
+
+    asyncio.run(main())
 
 
 def recorded_twice(run: Any) -> list[Any]:
@@ -262,17 +277,7 @@ async def timeouts_armed_late() -> list[str]:
 
 def test_a_timeout_that_runs_out_before_it_is_armed_says_the_same_on_replay() -> None:
     counts.clear()
-
-    async def main() -> None:
-        task = asyncio.create_task(perdure.with_runcontext(name="armed").run.aio(timeouts_armed_late))
-        while "30.0 0.0" not in counts:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    interrupted_behind("30.0 0.0", "armed", timeouts_armed_late)
     counts["pause"] = 400
     began = time.monotonic()
     assert perdure.with_runcontext(name="armed").run(timeouts_armed_late).result == ["late", "0.3 0.0", "30.0 0.0"]
@@ -307,17 +312,7 @@ async def cancelled_at_the_door(turns: int) -> list[str]:
 @pytest.mark.parametrize("turns", range(7))
 def test_who_is_cancelled_before_it_enters_has_not_entered_on_replay(turns: int) -> None:
     name = f"door-{turns}"
-
-    async def main() -> None:
-        task = asyncio.create_task(perdure.with_runcontext(name=name).run.aio(cancelled_at_the_door, turns=turns))
-        while not counts.get(f"after {turns}"):
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    interrupted_behind(f"after {turns}", name, cancelled_at_the_door, turns=turns)
     assert perdure.with_runcontext(name=name).run(cancelled_at_the_door, turns=turns).result == [f"after {turns}"]
 
 
@@ -393,6 +388,7 @@ def test_a_task_that_is_never_quiet_is_told_of(
     how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(body, "RESTLESS_SECONDS", 0.2)
+    monkeypatch.setattr(worker, "WATCH_SECONDS", 0.1)  # so that it is looked at often enough in those two seconds
     assert perdure.run(never_pauses, how=how).result == "called"
     said = [line for line in caplog.messages if "an outcome waits for task corner.never_pauses" in line]
     assert len(said) == (how == "spins")

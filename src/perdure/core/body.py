@@ -366,16 +366,12 @@ class Body:
     # -- handing over ------------------------------------------------------------------------------------------
 
     def enter(self, future: asyncio.Future[None]) -> Entrance:
-        """A block asks to be entered: `future` is resolved when it may be, after `open` (B10)."""
+        """A block asks to be entered: `future` is resolved when its turn has come, once it is `open` (B10)."""
         entrance = Entrance(future)
         with self._lock:
             self._entrances.append(entrance)
         self.stirred = True
         return entrance
-
-    def open(self, entrance: Entrance) -> None:
-        """It may be entered as soon as its turn has come. By a task of this body."""
-        entrance.open = True
 
     def committed(self, waiter: LoopWaiter, outcome: Outcome) -> None:
         """A live outcome is on disk. `pump` must follow."""

@@ -444,13 +444,13 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
         if outcome.__class__ is not Outcome and outcome is not None:
             waiter = outcome
             # On replay the block goes on at once: the deadline fires in its turn, or not at all.
-            body.open(entrance)
+            entrance.open = True
             outcome = yield waiter
             waiter = None
         if outcome is None:
             began = perf()
             action, deadline = yield from _deadline(call, seconds)
-            body.open(entrance)
+            entrance.open = True
             if deadline.remaining(body.driver.worker.clock) > 0:
                 yield Sleeper(body, deadline)
             at = deadline.wall - int(seconds * 1_000_000)

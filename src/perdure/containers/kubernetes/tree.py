@@ -135,10 +135,8 @@ def upload(directory: str, outputs: Objects) -> int:
         OSError: a file cannot be read.
     """
 
-    room = _ALL_SMALL
-
     def planned() -> Iterator[tuple[int, bytes, bytes, os.stat_result, bool]]:
-        nonlocal room
+        room = _ALL_SMALL
         for number, (path, place, state) in enumerate(_walk(directory)):
             small = state.st_size <= min(_SMALL, room) and not state.st_mode & 0o100
             room -= state.st_size if small else 0
@@ -186,12 +184,12 @@ class Fetched:
         Raises:
             StoreError: it is not there, or damaged; or the bucket cannot be used.
         """
-        away = self._away.get(_which(found))
-        if away is not None:
-            item, place = away
+        which = _which(found)
+        if which in self._away:
+            item, place = self._away[which]
             os.truncate(place, 0)
             _bring(self._outputs, item.key, item, place)
-            del self._away[_which(found)]
+            del self._away[which]
 
     def blob(self, found: os.stat_result, take: Callable[[str, int, str], bool]) -> tuple[str, int] | None:
         """Let the content of the file with that state be a blob; its hash and size. `None`: the file holds it."""
