@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
+
+from msgspec import Struct
 
 from ..core.body import Body
 from ..core.branch import Branch
@@ -12,8 +13,7 @@ from ..errors import UsageError
 from ._calling import caller
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """The run and the action that the calling code belongs to."""
 
     run_name: str

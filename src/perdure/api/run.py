@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from msgspec import Struct
 
 from .. import runtime
 from ..core import model
@@ -230,8 +231,7 @@ def attach(error: BaseException, run: Run) -> BaseException:
 # -- starting --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A run as the caller asks for it."""
 
     spec: TaskSpec

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from ..core.digest import blake2b
 from ..core.source import hash_function
@@ -16,8 +17,7 @@ from ..errors import UsageError
 from ._names import qualified
 
 
-@dataclass(frozen=True, slots=True)
-class Timeout:
+class Timeout(Struct, frozen=True):
     """A limit for one attempt.
 
     Args:
@@ -28,8 +28,7 @@ class Timeout:
     max_runtime: float | timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
+class Cache(Struct, frozen=True):
     """How a task's outcome is shared between runs of one store.
 
     Args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from .digest import blake2b
 from .model import Kind
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from .detached import Detached
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+# Structs, not dataclasses: every program loads them, and a dataclass takes some thirty times as long to make.
+class Backoff(Struct, frozen=True):
     """The pause between two attempts: `initial` seconds, times `factor` each time, at most `maximum` seconds.
 
     `jitter` is the share of the pause (0 to 1) that is random.
@@ -40,8 +41,7 @@ class Backoff:
         return pause
 
 
-@dataclass(frozen=True, slots=True)
-class RetryStrategy:
+class RetryStrategy(Struct, frozen=True):
     """How often a failed attempt is tried again, and after which pause. `count` retries make `count + 1` attempts."""
 
     count: int = 0
@@ -51,8 +51,7 @@ class RetryStrategy:
 NO_RETRIES = RetryStrategy()
 
 
-@dataclass(eq=False, slots=True)
-class Function:
+class Function(Struct, eq=False):
     """A function under the durability boundary: its identity and the codecs of what crosses it."""
 
     kind: Kind
@@ -63,7 +62,7 @@ class Function:
     signature: Signature
     qualified: Callable[[], str]
     """The qualified name under the logical module; computed late, because `__main__` has to be resolved first."""
-    _prefix: Any = field(default=None)
+    _prefix: Any = None
 
     def fingerprint(self, identity: bytes) -> bytes:
         """16 bytes over kind, qualified name and canonical arguments (DESIGN §4)."""
@@ -82,8 +81,7 @@ class AttemptLost(Exception):
     that is not charged to the task's retries."""
 
 
-@dataclass(eq=False, slots=True)
-class TaskSpec(Function):
+class TaskSpec(Function, eq=False):
     """A task's function and settings."""
 
     retries: RetryStrategy = NO_RETRIES
@@ -91,7 +89,7 @@ class TaskSpec(Function):
     """Seconds of live time for one attempt."""
     cache_key: Callable[[bytes], bytes] | None = None
     """From the canonical inputs to the key under which the outcome is shared between runs; `None`: not cached."""
-    target: Callable[[], str] = field(default=lambda: "")
+    target: Callable[[], str] = str
     """Where the code is, as `NewRun.target` says it."""
     env_vars: dict[str, str] = field(default_factory=dict)
     executor: str = "local"
