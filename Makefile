@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
+NPM := npm install --no-save --no-package-lock --no-audit --no-fund --no-update-notifier --ignore-scripts --loglevel error
 BENCH_ARGS ?=
 # Most tests wait for processes now and then; five at a time keep two cores busy and leave none of them short.
 PARALLEL := -n 5
@@ -41,7 +42,10 @@ test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
-test-long: $(STAMP) debian ## what make test takes samples of, whole: processes killed on Postgres at every moment: ten minutes
+test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes samples of, whole, and other kinds of buckets: twelve minutes
+	for bucket in azure google; do \
+		PERDURE_TEST_BUCKET=$$bucket $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/integration/test_bucket.py \
+			tests/integration/test_remote_files.py tests/kubernetes/test_tree.py || exit; done
 	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
 		--timeout 600
@@ -72,9 +76,15 @@ bench: $(STAMP) $(PEERS) ## measure the speed budget, write benchmarks/RESULTS.m
 	@mkdir -p $(@D)
 	@if ! command -v npm >/dev/null; then \
 		echo "restate's server comes from npm, which is not installed: its rows will be empty." >&2; \
-	elif npm install --prefix $(@D) --no-save --no-package-lock --no-audit --no-fund --no-update-notifier \
-		--ignore-scripts --loglevel error "@restatedev/restate-server@$$(cat $<)" >/dev/null; then touch $@; \
+	elif $(NPM) --prefix $(@D) "@restatedev/restate-server@$$(cat $<)" >/dev/null; then touch $@; \
 	else echo "restate's server could not be installed: its rows will be empty." >&2; fi
+
+# A bucket of Azure's kind for the tests.
+.venvs/azurite/.installed: tests/azurite.version
+	@mkdir -p $(@D)
+	@command -v npm >/dev/null || { echo "Azurite comes from npm: apt-get install npm" >&2; exit 1; }
+	@$(NPM) --prefix $(@D) "azurite@$$(cat $<)" >/dev/null
+	@touch $@
 
 clean: ## remove everything that can be made again
 	rm -rf $(VENV) .venvs .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

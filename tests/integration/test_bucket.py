@@ -1,4 +1,4 @@
-"""Blobs in a bucket, over a real S3 endpoint on the loopback: content, sharing, broken transfers, removal, errors."""
+"""Blobs in a bucket, over a real endpoint on the loopback: content, sharing, broken transfers, removal, errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import obstore
 import pytest
-from tests.bucket import ENVIRONMENT, endpoint
+from tests.bucket import SCHEME, SECRET, endpoint
 from tests.integration.test_cli import Shell
 
 from perdure.core.clock import US, wall
@@ -32,10 +33,7 @@ LATER = 3600 * US
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in endpoint().environment().items():
-        monkeypatch.setenv(name, value)
+    endpoint().use(monkeypatch)
 
 
 @pytest.fixture
@@ -157,27 +155,37 @@ class Flaky(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def flaky() -> Iterator[type[Flaky]]:
+def flaky() -> Iterator[str]:
+    """Its URL."""
     Flaky.target, Flaky.ranges = endpoint().url, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
+    with served(Flaky) as url:
+        yield url
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server on the loopback; its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.server_port}"
-    yield Flaky
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_a_broken_download_goes_on_where_it_stopped(
-    blobs: BucketBlobs, url: str, tmp_path: Path, flaky: type[Flaky]
+    blobs: BucketBlobs, url: str, tmp_path: Path, flaky: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = os.urandom(8 << 20)
     hash, size = put(blobs, tmp_path / "file", data)
+    endpoint().use(monkeypatch, flaky)
     broken = BucketBlobs(url, LocalBlobs(tmp_path / "there"))
     with broken.open(hash, size) as file:
         assert file.read() == data
-    starts = [int(text.removeprefix("bytes=").partition("-")[0]) for text in flaky.ranges if text.startswith("bytes=")]
+    starts = [int(text.removeprefix("bytes=").partition("-")[0]) for text in Flaky.ranges if text.startswith("bytes=")]
     assert len(starts) >= 3
     assert starts == sorted(set(starts)), starts
 
@@ -316,11 +324,31 @@ def test_a_mark_of_a_dead_remover_is_passed_over(
         ("s3://", "names no bucket"),
         ("ftp://host/x", "blobs do not lie there"),
         ("file://relative", "a third slash is missing"),
+        ("az://container/x", "set AZURE_STORAGE_ACCOUNT_NAME"),
     ],
 )
-def test_what_is_no_bucket_is_refused(url: str, text: str, tmp_path: Path) -> None:
+def test_what_is_no_bucket_is_refused(url: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in endpoint().environment():
+        monkeypatch.delenv(name)
     with pytest.raises(UsageError, match=text):
         open_blobs(tmp_path / "x.db", url)
+
+
+@pytest.mark.parametrize(
+    ("url", "told", "etag"),
+    [
+        ("az://container", "0x8D4BCC2E4835CD0", '"0x8D4BCC2E4835CD0"'),  # as Azure lists it
+        ("az://container", '"0x8D4BCC2E4835CD0"', '"0x8D4BCC2E4835CD0"'),
+        ("s3://bucket", 'W/"x"', 'W/"x"'),
+        ("s3://bucket", None, ""),
+        ("file:///tmp", "1-2-3", "1-2-3"),
+    ],
+)
+def test_an_etag_is_as_conditions_have_it(
+    url: str, told: str | None, etag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "somebody")
+    assert Bucket(url).etag({"e_tag": told}) == etag
 
 
 def test_a_directory_may_be_named_too(tmp_path: Path) -> None:
@@ -330,14 +358,14 @@ def test_a_directory_may_be_named_too(tmp_path: Path) -> None:
 
 def test_a_bucket_that_is_not_there_or_not_ours_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    gone = BucketBlobs("s3://no-such-bucket/x", LocalBlobs(tmp_path / "a"))
-    with pytest.raises(StoreUnavailableError, match="s3://no-such-bucket/x: there is no such bucket") as caught:
+    gone = BucketBlobs(f"{SCHEME}://no-such-bucket/x", LocalBlobs(tmp_path / "a"))
+    with pytest.raises(StoreUnavailableError, match=f"{SCHEME}://no-such-bucket/x: there is no such bucket") as caught:
         gone.put([str(tmp_path / "file")])
-    assert "s3cret-word" not in str(caught.value)
+    assert SECRET not in str(caught.value)
     assert len(str(caught.value)) < 700
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    endpoint().use(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setattr(_bucket, "_RETRIES", {"max_retries": 1})
-    away = BucketBlobs("s3://bucket/x", LocalBlobs(tmp_path / "b"))
+    away = BucketBlobs(f"{SCHEME}://bucket/x", LocalBlobs(tmp_path / "b"))
     with pytest.raises(StoreUnavailableError, match="check the network"):
         away.put([str(tmp_path / "file")])
 
@@ -382,7 +410,7 @@ def test_two_machines_share_files_through_a_bucket(tmp_path: Path, url: str) -> 
         (tmp_path / name).mkdir()
         shell = Shell(tmp_path / name)
         shell.write("wf.py", WORKFLOWS)
-        shell.env |= {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint().url, "PERDURE_BLOBS": url}
+        shell.env |= {**endpoint().environment(), "PERDURE_BLOBS": url}
         shells.append(shell)
     one, two = shells
     assert one.json("run", "wf.py", "main", "--name", "a", "--text", "quiet")["result"] == "QUIET"

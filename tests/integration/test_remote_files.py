@@ -7,18 +7,16 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from tests.bucket import ENVIRONMENT, endpoint
-from tests.integration.test_bucket import Flaky
+from tests.bucket import SCHEME, SECRET, endpoint
+from tests.integration.test_bucket import Flaky, served
 from tests.integration.test_cli import Shell
 from tests.integration.test_files import listing, small_tree
 
@@ -37,19 +35,16 @@ env = perdure.TaskEnvironment(name="remote")
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in endpoint().environment().items():
-        monkeypatch.setenv(name, value)
+    endpoint().use(monkeypatch)
     perdure.init(store=tmp_path / "perdure.db")
     yield
     perdure.init()
 
 
-@pytest.fixture(params=["s3", "file"])
+@pytest.fixture(params=["bucket", "file"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A URL below which objects may lie."""
-    if request.param == "s3":
+    if request.param == "bucket":
         return f"{endpoint().bucket()}/data"
     (tmp_path / "shared").mkdir()
     return f"file://{tmp_path}/shared"
@@ -62,24 +57,14 @@ def put(url: str, data: bytes) -> None:
         os.makedirs(os.path.dirname(rest), exist_ok=True)
         Path(rest).write_bytes(data)
         return
-    bucket, _, key = rest.partition("/")
-    other_client().put_object(Bucket=bucket, Key=key, Body=data)
+    endpoint().put(*rest.split("/", 1), data)
 
 
 def get(url: str) -> bytes:
     scheme, _, rest = url.partition("://")
     if scheme == "file":
         return Path(rest).read_bytes()
-    bucket, _, key = rest.partition("/")
-    return bytes(other_client().get_object(Bucket=bucket, Key=key)["Body"].read())
-
-
-def other_client() -> Any:
-    return boto3.client(
-        "s3", endpoint_url=endpoint().url, region_name=ENVIRONMENT["AWS_REGION"],
-        aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
-    )  # fmt: skip
+    return endpoint().get(*rest.split("/", 1))
 
 
 def kept() -> list[str]:
@@ -209,26 +194,18 @@ def test_what_was_fetched_may_be_removed_and_is_fetched_again(place: str) -> Non
 
 
 @pytest.fixture
-def flaky() -> Iterator[type[Flaky]]:
+def flaky() -> Iterator[str]:
     Flaky.target, Flaky.ranges = endpoint().url, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{server.server_port}"
-    yield Flaky
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(Flaky) as url:
+        yield url
 
 
-def test_a_broken_download_goes_on_where_it_stopped(flaky: type[Flaky]) -> None:
-    url, data = f"{endpoint().bucket()}/file", os.urandom(8 << 20)
-    put(url, data)
-    os.environ["AWS_ENDPOINT_URL"], proxy = endpoint().url, os.environ["AWS_ENDPOINT_URL"]
-    file = File.from_existing_remote(url)
-    os.environ["AWS_ENDPOINT_URL"] = proxy
+def test_a_broken_download_goes_on_where_it_stopped(flaky: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = os.urandom(8 << 20)
+    file = at_another_url(data)
+    endpoint().use(monkeypatch, flaky)
     assert file.open().read() == data
-    starts = [int(text.removeprefix("bytes=").partition("-")[0]) for text in flaky.ranges if text.startswith("bytes=")]
+    starts = [int(text.removeprefix("bytes=").partition("-")[0]) for text in Flaky.ranges if text.startswith("bytes=")]
     assert len(starts) >= 3
     assert starts == sorted(set(starts)), starts
 
@@ -518,17 +495,17 @@ def test_a_secret_in_a_url_is_recorded_nowhere(tmp_path: Path, way: str) -> None
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    bucket = endpoint().bucket()
+    bucket, gone = endpoint().bucket(), f"{SCHEME}://no-such-bucket/x"
     with pytest.raises(UsageError, match=f"^{bucket}/none does not exist: check its name$"):
         File.from_existing_remote(f"{bucket}/none")
     with pytest.raises(UsageError, match=f"^there is nothing below {bucket}/none: check its name$"):
         Dir.from_existing_remote(f"{bucket}/none")
-    with pytest.raises(UsageError, match=r"^s3://no-such-bucket/x: there is no such bucket: make it"):
-        File.from_existing_remote("s3://no-such-bucket/x")
-    with pytest.raises(StoreUnavailableError, match=r"^s3://no-such-bucket/x: there is no such bucket: make it"):
-        Dir.from_existing_remote("s3://no-such-bucket/x")
-    with pytest.raises(StoreUnavailableError, match=r"^s3://no-such-bucket/x: there is no such bucket: make it"):
-        File.from_local(tmp_path / "file", "s3://no-such-bucket/x")
+    with pytest.raises(UsageError, match=f"^{gone}: there is no such bucket: make it"):
+        File.from_existing_remote(gone)
+    with pytest.raises(StoreUnavailableError, match=f"^{gone}: there is no such bucket: make it"):
+        Dir.from_existing_remote(gone)
+    with pytest.raises(StoreUnavailableError, match=f"^{gone}: there is no such bucket: make it"):
+        File.from_local(tmp_path / "file", gone)
     with pytest.raises(UsageError, match=r"^file:///no/such/file does not exist: check its name$"):
         File.from_existing_remote("file:///no/such/file")
 
@@ -549,26 +526,22 @@ class Closed(BaseHTTPRequestHandler):
 
 def test_a_bucket_that_is_closed_to_us_or_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Closed)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    bucket = f"{SCHEME}://bucket"
     asks = (
-        lambda: File.from_existing_remote("s3://bucket/x"),
-        lambda: Dir.from_existing_remote("s3://bucket/x"),
-        lambda: File.from_local(tmp_path / "file", "s3://bucket/x"),
-        lambda: File(name="x", hash="", size=1, url="s3://bucket/x", etag="e").open(),
+        lambda: File.from_existing_remote(f"{bucket}/x"),
+        lambda: Dir.from_existing_remote(f"{bucket}/x"),
+        lambda: File.from_local(tmp_path / "file", f"{bucket}/x"),
+        lambda: File(name="x", hash="", size=1, url=f"{bucket}/x", etag="e").open(),
     )
-    for ask in asks:
-        with pytest.raises(StoreUnavailableError, match=r"^s3://bucket(/x)?: it does not let us in") as caught:
-            ask()
-        assert "s3cret-word" not in str(caught.value)
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(Closed) as url:
+        endpoint().use(monkeypatch, url)
+        for ask in asks:
+            with pytest.raises(StoreUnavailableError, match=rf"^{bucket}(/x)?: it does not let us in") as caught:
+                ask()
+            assert SECRET not in str(caught.value)
     monkeypatch.setattr(_bucket, "_RETRIES", {"max_retries": 0})
     for ask in asks[:3]:
-        with pytest.raises(StoreUnavailableError, match=r"^s3://bucket/x: it cannot be used .*check the network"):
+        with pytest.raises(StoreUnavailableError, match=rf"^{bucket}/x: it cannot be used .*check the network"):
             ask()
 
 

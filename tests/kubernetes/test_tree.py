@@ -21,8 +21,7 @@ from perdure.store import open_bucket
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in endpoint().environment().items():
-        monkeypatch.setenv(name, value)
+    endpoint().use(monkeypatch)
     return open_bucket(endpoint().bucket(), "some/where")
 
 

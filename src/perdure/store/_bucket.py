@@ -65,7 +65,10 @@ class Bucket:
         try:
             self.store: Final[Any] = from_url(url, **_settings(url))
         except (BaseError, ValueError) as error:
-            raise UsageError(f"{url} is no bucket that can be used: {one_line(error)}") from error
+            why = one_line(error)
+            if "Account must be specified" in why:
+                why = "the account is not known: set AZURE_STORAGE_ACCOUNT_NAME in the environment"
+            raise UsageError(f"{url} is no bucket that can be used: {why}") from error
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -76,6 +79,12 @@ class Bucket:
     def get(self, key: str) -> bytes | None:
         """A small object; `None` if it is not there."""
         return self.do(lambda: bytes(obstore.get(self.store, key).bytes()), none_if_missing=True)  # type: ignore[no-any-return]
+
+    def etag(self, meta: Any) -> str:
+        """What names the content of an object, as `head` or `list` give it; empty if nothing does. In quotes, as
+        conditions have it (RFC 9110, 8.8.3): Azure lists them without."""
+        etag = meta["e_tag"] or ""
+        return etag if not etag or etag.endswith('"') or self.url.startswith("file:") else f'"{etag}"'
 
     def lacks_bucket(self, key: str) -> bool:
         """Whether an object that is not there lacks the whole bucket."""
@@ -109,7 +118,7 @@ class Bucket:
                         options["range"] = {"offset": done}
                         got = obstore.get(self.store, key, options=options)
                         # Some that speak S3's protocol do not know conditions.
-                        if etag and got.meta["e_tag"] != etag:
+                        if etag and self.etag(got.meta) != etag:
                             raise Changed
                         for chunk in got.stream(min_chunk_size=1 << 20):
                             file.write(chunk)
@@ -119,6 +128,9 @@ class Bucket:
                 except FileNotFoundError:
                     raise
                 except PreconditionError:
+                    # What is not there fails a condition, too, with some.
+                    if self.head(key) is None:
+                        raise FileNotFoundError(key) from None
                     raise Changed from None
                 except (BaseError, OSError) as error:
                     # A file system's own failure is no reason to try again.
@@ -130,7 +142,7 @@ class Bucket:
     # -- in --------------------------------------------------------------------------------------------------------
 
     def upload(self, path: str, key: str) -> Any:
-        """Make an object of a file, in place of whatever was there; what the store says of it (`e_tag`)."""
+        """Make an object of a file, in place of whatever was there; what the store says of it (`etag`)."""
         file = Path(path)
         return self.do(lambda: obstore.put(self.store, key, file, chunk_size=_PART, max_concurrency=_PARTS))
 

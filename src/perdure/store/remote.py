@@ -98,7 +98,7 @@ def sent(path: str, url: str) -> Found:
     meta = _told(url, lambda: bucket.upload(path, key))
     if url.startswith("file://"):
         _sync(f"/{key}")
-    return _pinned(Found("", url, os.stat(path).st_size, meta["e_tag"] or ""))
+    return _pinned(Found("", url, os.stat(path).st_size, bucket.etag(meta)))
 
 
 def check(url: str) -> None:
@@ -134,7 +134,7 @@ def _opened(url: str) -> tuple[Bucket, str]:
 def _found(bucket: Bucket, path: str, meta: Any) -> Found:
     # `file://` without its slashes has none of its own left.
     top = "file://" if bucket.url.startswith("file:") else bucket.url
-    return _pinned(Found(path, f"{top}/{meta['path']}", meta["size"], meta["e_tag"] or ""))
+    return _pinned(Found(path, f"{top}/{meta['path']}", meta["size"], bucket.etag(meta)))
 
 
 def _pinned(found: Found) -> Found:
