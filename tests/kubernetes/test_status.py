@@ -76,11 +76,11 @@ def test_what_a_status_means(status: dict[str, Any], expected: Look) -> None:
 
 def test_what_ended_well_before_the_cluster_began_to_end_it_has_ended_well() -> None:
     deleted = {"deletionTimestamp": "2026-01-01T00:01:00Z", "deletionGracePeriodSeconds": 30}
-    for finished, step in (("2026-01-01T00:00:29Z", Step.ENDED), ("2026-01-01T00:00:31Z", Step.LOST)):
+    for finished, step in (("2026-01-01T00:00:24Z", Step.ENDED), ("2026-01-01T00:00:29Z", Step.LOST)):
         pod = {"metadata": deleted, "spec": {}, "status": {"phase": "Succeeded", **ended(0, finishedAt=finished)}}
         assert look(pod).step is step
     moment = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": "2026-01-01T00:00:30Z"}
-    for finished, step in (("2026-01-01T00:00:29Z", Step.ENDED), ("2026-01-01T00:00:31Z", Step.LOST)):
+    for finished, step in (("2026-01-01T00:00:24Z", Step.ENDED), ("2026-01-01T00:00:29Z", Step.LOST)):
         status = {"phase": "Succeeded", "conditions": [moment], **ended(0, finishedAt=finished)}
         assert look({"metadata": {}, "spec": {}, "status": status}).step is step
     evicted = {"phase": "Failed", "reason": "Evicted", **ended(0)}
@@ -93,6 +93,27 @@ def test_a_node_that_does_not_say_that_its_pod_has_ended_is_lost() -> None:
     then = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     assert look(pod, then + 30).step is Step.RUNNING
     assert look(pod, then + 90).step is Step.LOST
+    pod["status"] = {"phase": "Running", **ended(0, finishedAt="2025-12-31T23:00:00Z")}
+    assert look(pod, then + 30, uploading=True).step is Step.UPLOADING
+    assert look(pod, then + 90, uploading=True).step is Step.LOST
+    assert look(pod, then + 90).step is Step.LOST
+    pod["status"] |= uploaded(0)
+    assert look(pod, then + 90).step is Step.ENDED
+
+
+def test_a_copilot_that_never_stands_by_is_told_with_its_words() -> None:
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
+    last = {"terminated": {"exitCode": 1, "message": "the bucket does not let us in"}}
+    sidecar = {"name": "perdure-upload", "state": {"waiting": waiting}, "lastState": last, "restartCount": 1}
+    pod = {"metadata": {}, "spec": {}, "status": {"phase": "Pending", "initContainerStatuses": [sidecar]}}
+    assert look(pod).step is Step.PENDING
+    sidecar["restartCount"] = 2
+    assert look(pod) == Look(
+        Step.UNPREPARED, "the copilot cannot stand by for its outputs: the bucket does not let us in", 1
+    )
+    # Where the program runs already, it may end as it likes.
+    pod["status"] |= main(running={})
+    assert look(pod).step is Step.RUNNING
 
 
 def test_a_gate_and_a_deletion() -> None:

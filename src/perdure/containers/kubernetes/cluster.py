@@ -76,6 +76,7 @@ class Cluster:
                 "kubernetes://namespace?context=NAME"
             ) from None
         settings.retries = False
+        settings.connection_pool_maxsize = 0  # no limit: each pod holds two, for its watch and its logs
         return cls(client.ApiClient(settings), namespace or "default")
 
     async def close(self) -> None:

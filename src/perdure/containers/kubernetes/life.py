@@ -47,7 +47,7 @@ from . import tree
 from .cluster import Cluster, Expired, Refused
 from .service import ABOUT_KEY, Pods
 from .spec import ABOUT, ATTEMPT, CLAIM, RUN, SPEC, STORE, Request, pod, secret
-from .status import Look, Step, look
+from .status import OOM_KILLED, Look, Step, look
 from .template import MAIN
 
 log = logging.getLogger("perdure")
@@ -252,7 +252,9 @@ class _Life:
 
     async def _watch(self, started: _Started, sink: LogSink) -> Look:
         cluster = await self.pods.cluster()
-        if (cluster.host, cluster.namespace) != (started.host, started.namespace):
+        if cluster.namespace != started.namespace or (
+            cluster.host != started.host and not await _is_in(cluster, started)
+        ):
             raise _ElsewhereError(
                 f"the pod of {self.program.name} is in namespace {started.namespace} of {started.host}, and what is "
                 f"chosen now is {cluster.namespace} of {cluster.host}. Choose that one with PERDURE_CONTAINER_ENGINE."
@@ -333,6 +335,11 @@ class _Life:
             if end.exit_code != 0:
                 raise failure(program, end)
             why = seen.reason or "the copilot has left no word of it"
+            if why == OOM_KILLED:
+                raise ContainerError(
+                    f"{program.name}: the copilot ran out of memory while it took the outputs to the bucket: raise the "
+                    "limit that the namespace sets for containers without one (its LimitRange)"
+                )
             if seen.uploaded is None or seen.uploaded > 128:
                 # Nobody has told it that it failed: it was killed.
                 raise AttemptLost(f"its outputs did not get to the bucket: {why}")
@@ -358,6 +365,12 @@ class _Life:
         os.makedirs(folder, mode=0o700)
         fetched = tree.fetch(self.objects, folder)
         return None if fetched is None else (concluded(self.program, folder, end, fetched),)
+
+
+async def _is_in(cluster: Cluster, started: _Started) -> bool:
+    """Whether that pod is there: a cluster may be reached under several addresses."""
+    found = await cluster.get("pods", started.name)
+    return found is not None and found["metadata"]["uid"] == started.uid
 
 
 class _ElsewhereError(EngineUnavailableError):

@@ -50,6 +50,7 @@ class Look(NamedTuple):
     """Its kubelet tries again by itself."""
 
 
+OOM_KILLED: Final = "OOMKilled"
 _NO_IMAGE: Final = frozenset(
     {"InvalidImageName", "ErrImageNeverPull", "ImagePullBackOff", "ImageInspectError", "SignatureValidationFailed"}
 )
@@ -60,6 +61,10 @@ _FORGOTTEN: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
 _DISRUPTED: Final = "DisruptionTarget"
 _UNCONFIRMED: Final = 60.0
 """Seconds after which a pod that should be gone is taken for lost with its node."""
+_SKEW: Final = 5.0
+"""Seconds by which the clocks of a node and of the cluster may differ, whole seconds included."""
+_RESTARTS: Final = 2
+"""How often the copilot's sidecar may fail to begin before that is taken for how it is."""
 
 
 def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -> Look:
@@ -79,7 +84,10 @@ def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -
         return Look(Step.LOST, _of_state("main", ended))
     # Many programs end with 0 when they are told to end, whatever they had done by then.
     if ended is not None and (not (lost or late) or uploading or _ended_before(ended, pod)):
-        return _main_ended(ended, status, over)
+        seen = _main_ended(ended, status, over)
+        if seen.step is Step.UPLOADING and now > _deleted_at(pod) + _UNCONFIRMED:
+            return Look(Step.LOST, "its outputs were on their way, and its node does not say what became of them")
+        return seen
     if late:
         return Look(Step.TIMED_OUT, _told(status))
     if lost and (over or ended is not None):
@@ -115,7 +123,7 @@ def _ended_before(ended: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
     if meta.get("deletionTimestamp") is not None:
         moments.append(_deleted_at(pod) - float(meta.get("deletionGracePeriodSeconds") or 0))
     finished = _seconds(ended.get("finishedAt"))
-    return finished > 0 and bool(moments) and finished < min(moments)
+    return finished > 0 and bool(moments) and finished + _SKEW < min(moments)
 
 
 def _deleted_at(pod: Mapping[str, Any]) -> float:
@@ -160,7 +168,7 @@ def _main_ended(ended: Mapping[str, Any], status: Mapping[str, Any], over: bool)
         Step.ENDED if done else Step.UPLOADING,
         said,
         code,
-        reason == "OOMKilled",
+        reason == OOM_KILLED,
         int(upload["exitCode"]) if upload is not None and "exitCode" in upload else None,
     )
 
@@ -189,6 +197,10 @@ def _pending(status: Mapping[str, Any]) -> Look:
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
+        before = (container.get("lastState") or {}).get("terminated")
+        if container["name"] == UPLOAD and before is not None and container.get("restartCount", 0) >= _RESTARTS:
+            what = _of_state("the copilot cannot stand by for its outputs", before)
+            return Look(Step.UNPREPARED, what, int(before.get("exitCode", 0)))
         told = _of_state(f"container {container['name']}", waiting)
         if reason in _NO_IMAGE:
             return Look(Step.NO_IMAGE, told)

@@ -18,6 +18,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -307,8 +308,12 @@ def _digest(path: str) -> tuple[bytes, int]:
 
 
 def _each(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    done: list[R] = []
+    rest = iter(items)
     with ThreadPoolExecutor(_TOGETHER) as pool:
-        return list(pool.map(work, items))
+        while batch := list(islice(rest, 1024)):  # so that a million files do not become a million futures
+            done += pool.map(work, batch)
+    return done
 
 
 def _remove(path: str) -> None:
