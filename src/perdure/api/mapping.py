@@ -139,9 +139,9 @@ def _threads(
                 exhausted = True
                 return
             slot = Slot(branch.fork("call"))
-            body.job_started(slot)
+            body.slots.started(slot)
             future = threads.submit(copy_context().run, work, slot, task.protocol(branch, args, {}))
-            future.add_done_callback(partial(body.joined, ended=slot))
+            future.add_done_callback(partial(body.slots.joined, ended=slot))
             pending.append(future)
 
     def work(slot: Slot, protocol: Any) -> Any:

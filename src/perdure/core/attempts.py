@@ -518,18 +518,18 @@ class Execute:
     def _inline(self, context: Context) -> tuple[int, Any]:
         outer = THREAD.slot
         slot = Slot(self.body.root)
-        self.body.job_started(slot)
+        self.body.slots.started(slot)
         if outer is not None:
-            outer.branch.body.slot_waits(outer)
+            outer.branch.body.slots.waits(outer)
         try:
             return context.run(self._in_thread, slot)
         finally:
             if outer is not None:
-                outer.branch.body.slot_runs(outer)
+                outer.branch.body.slots.runs(outer)
 
     def _submit(self, context: Context) -> Any:
         slot = Slot(self.body.root)
-        self.body.job_started(slot)
+        self.body.slots.started(slot)
         return self.body.driver.worker.threads.submit(context.run, self._in_thread, slot)
 
     def _in_thread(self, slot: Slot) -> tuple[int, Any]:
@@ -550,7 +550,7 @@ class Execute:
             body.returned = True
             BLOCKING.depth = depth
             THREAD.slot = outer
-            body.job_ended(slot)
+            body.slots.ended(slot)
 
 
 DURABLE_CODE.add(Execute._main.__code__)

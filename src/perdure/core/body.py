@@ -25,8 +25,7 @@ module keeps that rule, live and on replay, for event-loop tasks and threads ali
   which they were asked for; live when its deadline is on disk, on replay at once. Until then nothing else is handed to
   the body's tasks, and its plain timers wait, so that nothing comes before it that replay would put behind it.
 
-Threads: a body's threads share nothing but memory with its tasks, so a live outcome does not wait for a thread that
-computes. It does wait, briefly, for one that has just been handed an outcome and may be about to finish.
+The body's threads are `slots`.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BranchError, NonDeterminismError, StoreError
 from .branch import Branch, Call
 from .model import Action, Entry, Kind, Result
 from .replay import Replay, Verdict, encode_races
-from .scope import THREAD, Slot, unknown_threads
+from .scope import THREAD, unknown_threads
+from .slots import LIVE_GRACE, REPLAY_GRACE, Slots
 from .waits import BLOCKING, Interruptible, LoopWaiter, Outcome, Sleeper, ThreadWaiter, Waiter
 
 if TYPE_CHECKING:
@@ -66,11 +65,6 @@ CANCEL_STEP = 0.02
 
 MENTION_SECONDS = 15.0
 """How often replay says what it waits for."""
-
-REPLAY_GRACE = 0.1
-"""Seconds for which replay waits for a thread of the body to make its next call before it stops counting on it."""
-LIVE_GRACE = 0.02
-"""The same, live, for a thread that has just been handed an outcome."""
 
 
 class Entrance:
@@ -116,14 +110,10 @@ class Body:
         self.executing: list[None] = []
         """As long as the number of traces that are being executed, and of deadlines on their way to disk. A list, since
         threads may append to one at once."""
-        self.inside: set[Slot] = set()
-        """The threads that execute code of this body, or will."""
         self.active = 0
         self.timers = 0
         self.descriptors = 0
         self.subprocesses: list[Any] = []
-        self.jobs = 0
-        """Jobs in executors that perdure cannot look into."""
         self.tasks: list[asyncio.Task[Any]] = []
         """The asyncio tasks of this body; finished ones are swept out now and then."""
         self._sweep_at = 64
@@ -144,12 +134,11 @@ class Body:
         self.root.label = label
         self._strays: Branch | None = None
         self._lock = threading.RLock()
+        self.slots = Slots(self, self._lock)
         self._waiting: dict[int, Waiter] = {}
         self._due: deque[tuple[LoopWaiter, Outcome]] = deque()
         self._held: list[Waiter] = []
         self._entrances: deque[Entrance] = deque()
-        self._running: set[Slot] = set()
-        self._grace_armed = False
         self._patience = 0
         self._mentioned = 0
         self._restless: tuple[int, float] | None = (-1, 0.0)
@@ -164,8 +153,6 @@ class Body:
         """How many the journal knows of."""
         self._notes: list[tuple[int, int]] = []
         self._sleepers: set[Interruptible] = set()
-        self._joins: dict[Future[Any], Slot] = {}
-        """Threads of this body that wait for a future of its own."""
 
     # -- what a call may do ------------------------------------------------------------------------------------
 
@@ -310,8 +297,8 @@ class Body:
 
     def _quiet_but_me(self, on_loop: bool) -> bool:
         if on_loop:
-            return self.active <= 1 and not (self._running and self._hot(live=False))
-        return self.active == 0 and len(self._running) <= 1
+            return self.active <= 1 and not self.slots.hot(live=False)
+        return self.active == 0 and len(self.slots.running) <= 1
 
     def _awaits_outside(self, replay: Replay, entry: Entry) -> bool:
         """Whether something unrecorded is pending that, in the recorded run, came before `entry` did (B6, B7)."""
@@ -338,7 +325,7 @@ class Body:
             head = replay.head() if replay is not None else None
             if replay is None or head is None:
                 return False
-            if (self.active and not among_ready) or (self._running and self._hot(live=False)):
+            if (self.active and not among_ready) or self.slots.hot(live=False):
                 return True
             return head[8] != Result.CANCELLED and head[2] in self._waiting and not self._behind(replay, head)
 
@@ -357,11 +344,6 @@ class Body:
             return None
         notes, self._notes = self._notes, []
         return encode_races(notes)
-
-    def _hot(self, *, live: bool) -> bool:
-        if live:
-            return any(slot.hot and not slot.cold for slot in self._running)
-        return any(not slot.cold for slot in self._running)
 
     # -- handing over ------------------------------------------------------------------------------------------
 
@@ -421,8 +403,8 @@ class Body:
         if self._due and self.settling and self._settles():
             return False
         if self._due:
-            if self._running and self._hot(live=True):
-                self._arm_grace(LIVE_GRACE)
+            if self.slots.hot(live=True):
+                self.slots.arm_grace(LIVE_GRACE)
                 return False
             if not self.loop.here():
                 self.loop.soon(self.pump)
@@ -466,8 +448,8 @@ class Body:
         return True
 
     def _step_replay(self, replay: Replay, head: Entry) -> bool:
-        if self._running and self._hot(live=False):
-            self._arm_grace(REPLAY_GRACE)
+        if self.slots.hot(live=False):
+            self.slots.arm_grace(REPLAY_GRACE)
             return False
         if self.blocked or self.returned:
             # The loop's own outcomes have to wait, and threads have been answered out of turn.
@@ -560,16 +542,7 @@ class Body:
                 waiter.future.set_result(outcome)
         else:
             waiter.outcome = outcome
-            self.wake(waiter)
-
-    def wake(self, waiter: ThreadWaiter) -> None:
-        """That thread goes on."""
-        with self._lock:
-            waiter.handed = True
-            self._running.add(waiter.slot)
-            waiter.slot.hot = True
-            waiter.slot.cold = False
-        waiter.lock.release()
+            self.slots.wake(waiter)
 
     def add_task(self, task: asyncio.Task[Any]) -> None:
         """A task of this body begins. A plain list, because a weak set costs more than the task's first step."""
@@ -596,7 +569,7 @@ class Body:
 
     def _settles(self) -> bool:
         """Whether the body may still be on its way to where it was left (B9)."""
-        if self._woken and not (self.timers > 0 or self.jobs > 0 or self._running):
+        if self._woken and not (self.timers > 0 or self.slots.jobs > 0 or self.slots.running):
             self._woken = False
         if self._woken or not self._unasked_actions.keys().isdisjoint(self.open_actions):
             return self.timers > 0 or self._woken
@@ -611,7 +584,7 @@ class Body:
             and not self.in_flight
             and not self.stirred
             and not self.settling
-            and not self._running
+            and not self.slots.running
             and not loop._ready
             and loop.may_go_on()
         )
@@ -657,8 +630,8 @@ class Body:
         return (
             self.timers > 0
             or self.descriptors > 0
-            or self.jobs > 0
-            or bool(self._running)
+            or self.slots.jobs > 0
+            or bool(self.slots.running)
             or (bool(self.subprocesses) and self._subprocess_runs())
         )
 
@@ -688,11 +661,13 @@ class Body:
     def between_calls(self) -> bool:
         """Whether nothing that this body has begun is on its way into the journal, and its code waits."""
         with self._lock:
-            return not (self.active or self.executing or self.in_flight or self._due or self._running or self.returned)
+            return not (
+                self.active or self.executing or self.in_flight or self._due or self.slots.running or self.returned
+            )
 
     def unwound(self) -> bool:
         """Whether no code of this body is left."""
-        return not self.inside and all(task.done() for task in self.tasks)
+        return not self.slots.inside and all(task.done() for task in self.tasks)
 
     def _subprocess_runs(self) -> bool:
         self.subprocesses = [transport for transport in self.subprocesses if transport.get_returncode() is None]
@@ -774,69 +749,6 @@ class Body:
                 self._drained()
             return True
 
-    # -- threads -----------------------------------------------------------------------------------------------
-
-    def job_started(self, slot: Slot | None) -> None:
-        """A job of this body goes to an executor: one of perdure's threads (with a slot), or one it cannot see."""
-        with self._lock:
-            if slot is None:
-                self.jobs += 1
-            else:
-                self.inside.add(slot)
-                self._running.add(slot)
-
-    def job_ended(self, slot: Slot | None) -> None:
-        """The job is done and whoever awaits it has been made ready."""
-        with self._lock:
-            if slot is None:
-                self.jobs -= 1
-            else:
-                self.inside.discard(slot)
-                self._running.discard(slot)
-        if self.stirred:
-            self.loop.soon(self.pump)
-
-    def slot_waits(self, slot: Slot, waiter: ThreadWaiter | None = None) -> None:
-        """That thread is about to wait for something durable."""
-        with self._lock:
-            if waiter is not None and waiter.handed:
-                return
-            self._running.discard(slot)
-            slot.hot = slot.cold = False
-        if self.stirred:
-            self.pump()
-
-    def join(self, future: Future[Any], slot: Slot) -> None:
-        """That thread is about to wait for `future`."""
-        with self._lock:
-            if future.done():
-                return
-            self._running.discard(slot)
-            slot.hot = slot.cold = False
-            self._joins[future] = slot
-        future.add_done_callback(self.joined)
-        if self.stirred:
-            self.pump()
-
-    def joined(self, future: Future[Any], ended: Slot | None = None) -> None:
-        """`future` is done: whoever waits for it runs again, and only then has the thread of `ended` left."""
-        with self._lock:
-            waiting = self._joins.pop(future, None)
-            if waiting is not None:
-                self._running.add(waiting)
-            if ended is not None:
-                self.inside.discard(ended)
-                self._running.discard(ended)
-        if ended is not None and self.stirred:
-            self.loop.soon(self.pump)
-
-    def slot_runs(self, slot: Slot, joined: Future[Any] | None = None) -> None:
-        """That thread goes on by itself; it no longer waits for `joined`."""
-        with self._lock:
-            if joined is not None:
-                self._joins.pop(joined, None)
-            self._running.add(slot)
-
     def sleeper(self, sleeper: Interruptible, begins: bool) -> None:
         """Keep book of who must be woken when the body is closed."""
         with self._lock:
@@ -844,18 +756,6 @@ class Body:
                 self._sleepers.add(sleeper)
             else:
                 self._sleepers.discard(sleeper)
-
-    def _arm_grace(self, seconds: float) -> None:
-        if not self._grace_armed:
-            self._grace_armed = True
-            self.loop.later(seconds, self._grace_over)
-
-    def _grace_over(self) -> None:
-        self._grace_armed = False
-        with self._lock:
-            for slot in self._running:
-                slot.cold = True
-        self.pump()
 
     # -- the end -----------------------------------------------------------------------------------------------
 

@@ -697,7 +697,7 @@ class Driver:
         else:
             # It commits that itself once it is awake.
             waiter.reuse = entry
-            waiter.call.body.wake(waiter)
+            waiter.call.body.slots.wake(waiter)
 
     def _send_reuse(self, waiter: LoopWaiter, entry: Entry) -> None:
         body = waiter.call.body

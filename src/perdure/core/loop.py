@@ -304,8 +304,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if scope.__class__ is not Body or _is_process_pool(executor):
             future = super().run_in_executor(executor, func, *args)
             if scope.__class__ is Body:
-                scope.job_started(None)
-                future.add_done_callback(lambda _: scope.job_ended(None), context=self.empty)
+                scope.slots.started(None)
+                future.add_done_callback(lambda _: scope.slots.ended(None), context=self.empty)
             return future
         scope.check_open()
         current: Branch | None = getattr(asyncio.current_task(self), "branch", None)
@@ -314,16 +314,16 @@ class PerdureLoop(asyncio.SelectorEventLoop):
 
         slot = Slot(fork_for_function(parent, partial(func, *args)))
         context = copy_context()
-        scope.job_started(slot)
+        scope.slots.started(slot)
         job = executor.submit(context.run, _in_slot, slot, func, args)
         future = asyncio.wrap_future(job, loop=self)
 
         def over(_: Any) -> None:
             # A job whose future was cancelled goes on in its thread all the same.
             if job.done():
-                scope.job_ended(slot)
+                scope.slots.ended(slot)
             else:
-                job.add_done_callback(lambda _: scope.job_ended(slot))
+                job.add_done_callback(lambda _: scope.slots.ended(slot))
 
         # Registered first, so that the slot is gone exactly when the awaiting task has been made ready.
         future.add_done_callback(over, context=self.empty)

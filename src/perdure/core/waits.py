@@ -68,7 +68,7 @@ class ThreadWaiter:
     def block(self) -> Outcome | None:
         """Wait for the outcome; `None` tells the call to execute now."""
         body = self.call.body
-        body.slot_waits(self.slot, self)
+        body.slots.waits(self.slot, self)
         threads = body.driver.worker.threads
         threads.parked()
         try:
@@ -145,7 +145,7 @@ class Sleeper:
         body.sleeper(self, True)
         slot = THREAD.slot if asyncio._get_running_loop() is None else None
         if slot is not None:
-            slot.branch.body.slot_waits(slot)
+            slot.branch.body.slots.waits(slot)
             body.driver.worker.threads.parked()
         body.driver.slept(self._seconds())
         try:
@@ -154,7 +154,7 @@ class Sleeper:
         finally:
             # At work again before the deadline is gone: in between the run would seem to wait for later ones only (D5).
             if slot is not None:
-                slot.branch.body.slot_runs(slot)
+                slot.branch.body.slots.runs(slot)
                 body.driver.worker.threads.resumed()
             body.sleeper(self, False)
         body.check_open()

@@ -155,13 +155,13 @@ class Worker:
         body = slot.branch.body
         if not shown:
             body.executing.append(None)
-        body.join(future, slot)
+        body.slots.join(future, slot)
         self.threads.parked()
         try:
             return future.result(timeout)
         finally:
             self.threads.resumed()
-            body.slot_runs(slot, future)
+            body.slots.runs(slot, future)
             if not shown:
                 body.executing.pop()
 
