@@ -22,14 +22,11 @@ import os
 import re
 import secrets
 import stat
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import wraps
 from types import MethodType
 from typing import IO, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast, final, overload
-
-import msgspec
 
 from . import runtime
 from .api._dual import Dual
@@ -37,8 +34,9 @@ from .api.trace import trace
 from .core.ports import Blobs
 from .core.values import add_file_types
 from .errors import StoreError, UsageError
-from .store import remote_objects
-from .store.blobs import TRIES, check_name, digest, each, reading, refuse_special, settled, signature, writing
+from .store import manifest, remote_objects
+from .store.manifest import Entry
+from .store.user_files import TRIES, check_name, digest, each, reading, refuse_special, settled, signature, writing
 
 __all__ = ["Dir", "File"]
 
@@ -48,7 +46,6 @@ S = TypeVar("S")
 StrPath = str | os.PathLike[str]
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_MAX_LINKS: Final = 40  # as many as Linux follows
 
 
 def _both(fn: Callable[P, R]) -> Dual[P, R]:
@@ -338,61 +335,6 @@ class File(_Reference):
 # -- directories -----------------------------------------------------------------------------------------------------
 
 
-class _Entry(msgspec.Struct, array_like=True, frozen=True):
-    """One name in a directory's manifest.
-
-    Attributes:
-        path: where it lies, relative, as the bytes that the file system has, with slashes.
-        kind: "dir", "file", "exec" (a file that may be executed) or "link"; "remote" or "remote exec" for a file that
-            lies at a URL.
-        data: the digest of a file, the target of a link; of a file at a URL MessagePack of that, its ETag, and its
-            digest, which is empty where it is not known.
-        size: the bytes of a file.
-    """
-
-    path: bytes
-    kind: str
-    data: bytes = b""
-    size: int = 0
-
-    @property
-    def text(self) -> str:
-        return os.fsdecode(self.path)
-
-    @property
-    def is_file(self) -> bool:
-        return self.kind in _FILE_KINDS
-
-    @property
-    def executable(self) -> bool:
-        return self.kind in ("exec", "remote exec")
-
-    @property
-    def file(self) -> File:
-        name, url, etag, content = os.path.basename(self.text), "", "", self.data
-        if self.kind.startswith("remote"):
-            url, etag, content = _read_remote(self.data)
-        return File(name=name, hash=content.hex(), size=self.size, url=url, etag=etag)
-
-
-class _Manifest(msgspec.Struct, array_like=True, frozen=True):
-    """What a directory's blob holds, as MessagePack. Part of the stored format: the hash of a Dir is taken over it."""
-
-    kind: str
-    version: int
-    entries: list[_Entry]
-
-
-_KIND: Final = "perdure.Dir"
-_VERSIONS: Final = (1, 2)
-"""Manifests with files at URLs are of the second."""
-_FILE_KINDS: Final = ("file", "exec", "remote", "remote exec")
-_read_remote = msgspec.msgpack.Decoder(tuple[str, str, bytes]).decode
-MANIFEST_HEAD: Final = b"\x93" + msgspec.msgpack.encode(_KIND)
-"""What every manifest begins with. The digests of its files stand in it as they do in a journal."""
-_read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
-
-
 def _folder_at(remote_path: str) -> Dir:
     """A directory of what lies below a URL already, and stays there: `s3://bucket/prefix`, `file:///path`, ....
 
@@ -475,7 +417,7 @@ class Dir(_Reference):
             elif entry.kind == "link":
                 links.append((entry.data, place))
             else:
-                blobs.copy(on_hand(entry.file), entry.size, place, executable=entry.executable)
+                blobs.copy(on_hand(_file(entry)), entry.size, place, executable=entry.executable)
         for target, place in links:
             with writing(place):
                 _put_link(target, place)
@@ -503,7 +445,7 @@ class Dir(_Reference):
 
     def files(self) -> dict[str, File]:
         """Its files by their paths relative to this directory, in order. Links are not among them."""
-        return {entry.text: entry.file for entry in _entries(self, runtime.blobs()) if entry.is_file}
+        return {entry.text: _file(entry) for entry in _entries(self, runtime.blobs()) if entry.is_file}
 
 
 add_file_types(File, Dir)
@@ -530,7 +472,7 @@ def fill_tree(
     links = []
     entries = _entries(folder, blobs)
     if folder.url:
-        each(keep, [entry.file for entry in entries if entry.is_file])
+        each(keep, [_file(entry) for entry in entries if entry.is_file])
     for entry in entries:
         place = os.path.join(top, entry.text)
         if entry.kind == "dir":
@@ -539,7 +481,7 @@ def fill_tree(
         elif entry.kind == "link":
             links.append((entry.data, place))
         else:
-            link(keep(entry.file), entry.size, place, executable=entry.executable)
+            link(keep(_file(entry)), entry.size, place, executable=entry.executable)
     for target, place in links:  # last, so that nothing is ever written through one
         symlink(target, os.fsencode(place))
 
@@ -551,7 +493,7 @@ Known = Callable[[str], tuple[str, int] | None]
 def stored_folder(path: StrPath, known: Known | None = None) -> Dir:
     """`Dir.from_local` of a directory some of whose files may stand for blobs."""
     text, name = _given_folder(path)
-    return _made(name, _stored(text, lambda files: _put(files, text, runtime.blobs(), known)))
+    return _made(name, manifest.taken(text, lambda files: _put(files, text, runtime.blobs(), known)))
 
 
 def _given_folder(path: StrPath) -> tuple[str, str]:
@@ -570,43 +512,17 @@ def _given_folder(path: StrPath) -> tuple[str, str]:
     return text, name
 
 
-def _made(name: str, entries: list[_Entry], url: str = "") -> Dir:
-    manifest = _Manifest(_KIND, _VERSIONS[bool(url)], entries)
-    hash = runtime.blobs().put_bytes(msgspec.msgpack.encode(manifest))
+def _made(name: str, entries: list[Entry], url: str = "") -> Dir:
+    hash = runtime.blobs().put_bytes(manifest.encode(entries, remote=bool(url)))
     return Dir(name=name, hash=hash, size=sum(entry.size for entry in entries), url=url)
 
 
-def _stored(top: str, put: Callable[[list[_Entry]], list[_Entry]]) -> list[_Entry]:
-    """The manifest of a directory whose files `put` has stored, all as they were at one moment."""
-    changed = None
-    for attempt in range(TRIES):
-        found = _scanned(top)
-        if found is None:
-            continue
-        entries, states = found
-        _check(entries, top)
-        try:
-            stored = {entry.path: entry for entry in put([entry for entry in entries if entry.is_file])}
-        except UsageError:
-            # Gone, or replaced by something else, since it was listed?
-            if attempt < TRIES - 1 and _changed(states) is not None:
-                continue
-            raise
-        changed = _changed(states)
-        if changed is None:
-            return [stored.get(entry.path, entry) for entry in entries]
-    raise UsageError(
-        f"{changed or top} changed each of the {TRIES} times that {top} was copied: stop whatever writes to it, or "
-        f"copy it aside first"
-    )
-
-
-def _put(files: list[_Entry], top: str, blobs: Blobs, known: Known | None = None) -> list[_Entry]:
+def _put(files: list[Entry], top: str, blobs: Blobs, known: Known | None = None) -> list[Entry]:
     places = [os.path.join(top, entry.text) for entry in files]
     found = each(known, places) if known is not None else [None] * len(files)
     stored = iter(blobs.put([place for place, blob in zip(places, found, strict=True) if blob is None]))
     return [
-        _Entry(entry.path, entry.kind, bytes.fromhex(hash), size)
+        Entry(entry.path, entry.kind, bytes.fromhex(hash), size)
         for entry, (hash, size) in zip(files, (blob or next(stored) for blob in found), strict=True)
     ]
 
@@ -614,11 +530,11 @@ def _put(files: list[_Entry], top: str, blobs: Blobs, known: Known | None = None
 def _send_folder(path: StrPath, remote_destination: str) -> Dir:
     text, _ = _given_folder(path)
 
-    def send(entry: _Entry) -> _Entry:
+    def send(entry: Entry) -> Entry:
         found, hash = _sent(os.path.join(text, entry.text), f"{remote_destination}/{entry.text}")
-        return _remote_entry(entry.path, entry.executable, found, hash)
+        return manifest.remote_entry(entry.path, entry.executable, found, hash)
 
-    entries = _stored(text, lambda files: each(send, files))
+    entries = manifest.taken(text, lambda files: each(send, files))
     return _made(_last_part(remote_destination), entries, remote_destination)
 
 
@@ -626,7 +542,7 @@ _send_folder.__qualname__ = "Dir.from_local"
 _traced_send_folder: Final = trace(ignore=("path",))(_send_folder)
 
 
-def _listed(url: str) -> list[_Entry]:
+def _listed(url: str) -> list[Entry]:
     """The manifest of what lies below a URL."""
     objects = {os.fsencode(found.path): found for found in remote_objects().listed(url)}
     folders = set()
@@ -634,154 +550,40 @@ def _listed(url: str) -> list[_Entry]:
         while (path := os.path.dirname(path)) and path not in folders:
             folders.add(path)
     # What some tools put in place of a directory is an empty object of its name.
+    empty = [path for path, found in objects.items() if not found.size and path not in folders]
+    are_files = each(lambda path: remote_objects().is_object(objects[path]), empty)
+    folders.update(path for path, is_file in zip(empty, are_files, strict=True) if not is_file)
     files = {path: found for path, found in objects.items() if found.size or path not in folders}
-    entries = [_Entry(path, "dir") for path in folders]
-    entries += (_remote_entry(path, False, found, "") for path, found in files.items())
+    entries = [Entry(path, "dir") for path in folders]
+    entries += (manifest.remote_entry(path, False, found, "") for path, found in files.items())
     entries.sort(key=lambda entry: entry.path)
-    _check(entries, url)
+    manifest.check(entries, url)
     return entries
-
-
-def _remote_entry(path: bytes, executable: bool, found: Any, hash: str) -> _Entry:
-    data = msgspec.msgpack.encode((found.url, found.etag, bytes.fromhex(hash)))
-    return _Entry(path, "remote exec" if executable else "remote", data, found.size)
 
 
 def _last_part(url: str) -> str:
     return url.rstrip("/").rpartition("/")[2]
 
 
-States = list[tuple[bytes, tuple[int, ...]]]
-
-
-def _scanned(top: str) -> tuple[list[_Entry], States] | None:
-    """All names below a directory, sorted, and what tells whether anything changed since; `None` while one does."""
-    root = os.fsencode(top)
-    entries: list[_Entry] = []
-    states: States = []
-    folders = [b""]
-    while folders:
-        folder = folders.pop()
-        place = os.path.join(root, folder) if folder else root
-        with reading(os.fsdecode(place)):
-            # Before the names are read, so that a name that comes later shows.
-            state = settled(place)
-            if state is None:
-                return None
-            states.append((place, signature(state)))
-            with os.scandir(place) as names:
-                children = list(names)
-        for child in children:
-            path = os.path.join(folder, child.name)
-            with reading(os.fsdecode(child.path)):
-                found = child.stat(follow_symlinks=False)
-                entry = _entry_of(path, child.path, found)
-            entries.append(entry)
-            if entry.kind == "dir":
-                folders.append(path)
-            else:
-                states.append((child.path, signature(found)))
-    entries.sort(key=lambda entry: entry.path)
-    return entries, states
-
-
-def _entry_of(path: bytes, place: bytes, found: os.stat_result) -> _Entry:
-    if stat.S_ISDIR(found.st_mode):
-        return _Entry(path, "dir")
-    if stat.S_ISLNK(found.st_mode):
-        return _Entry(path, "link", os.readlink(place))
-    refuse_special(os.fsdecode(place), found)
-    return _Entry(path, "exec" if found.st_mode & 0o100 else "file")
-
-
-def _changed(states: States) -> str | None:
-    for place, state in states:
-        try:
-            if signature(os.lstat(place)) == state:
-                continue
-            if place == states[0][0] and signature(os.stat(place)) == state:
-                continue  # the directory itself was named through a link
-        except OSError:
-            pass
-        return os.fsdecode(place)
-    return None
-
-
-def _entries(folder: Dir, blobs: Blobs) -> list[_Entry]:
-    """The manifest of a Dir, checked: a blob is data, and data may come from anybody (P11)."""
+def _entries(folder: Dir, blobs: Blobs) -> list[Entry]:
+    """What the manifest of a Dir lists."""
     data = blobs.read(folder.hash)
     try:
-        manifest = _read_manifest(data)
-        if manifest.kind != _KIND:
-            raise ValueError(f"it begins with {manifest.kind!r}")
-        if manifest.version not in _VERSIONS:
-            raise ValueError(f"its version is {manifest.version}, and this perdure knows {_VERSIONS[-1]}")
-        _check(manifest.entries, folder.name)
-        for entry in manifest.entries:
-            if entry.kind in ("file", "exec") and len(entry.data) != 32:
-                raise ValueError(f"{entry.text!r} has no content")
+        entries = manifest.decode(data, folder.name)
+        for entry in entries:
             if entry.is_file:
-                entry.file  # noqa: B018 - refuses what makes no sense
+                _file(entry)  # refuses what makes no sense
     except (UsageError, ValueError) as error:
         raise StoreError(
             f"blob {folder.hash} of the blob store {blobs.url} is not the manifest of directory {folder.name!r} "
             f"({error}): store the directory again"
         ) from error
-    return manifest.entries
+    return entries
 
 
-def _check(entries: list[_Entry], top: str) -> None:
-    """Refuse names and links that would lead out of the directory, and a tree that is none."""
-    known = {entry.path: entry for entry in entries}
-    before = b""
-    for entry in entries:
-        if entry.kind not in ("dir", "link", *_FILE_KINDS):
-            raise UsageError(f"{entry.text!r} in {top} is of the unknown kind {entry.kind!r}: upgrade perdure")
-        if entry.path <= before:
-            raise UsageError(f"{entry.text!r} in {top} stands out of order: store the directory again")
-        before = entry.path
-        parent, _, name = entry.path.rpartition(b"/")
-        check_name(os.fsdecode(name))
-        if parent or entry.path.startswith(b"/"):
-            holder = known.get(parent)
-            if holder is None or holder.kind != "dir":
-                raise UsageError(f"{entry.text!r} in {top} lies in no directory of it: store the directory again")
-    for entry in entries:
-        if entry.kind == "link" and _leaves(entry, known):
-            raise UsageError(
-                f"{os.path.join(top, entry.text)} is a symbolic link to {os.fsdecode(entry.data)!r}, which leads out "
-                f"of {top} or nowhere: put what it means in its place, or make it a relative link that stays inside"
-            )
-
-
-def _leaves(link: _Entry, known: dict[bytes, _Entry]) -> bool:
-    """Whether following a link could lead out of the directory, other links on its way included.
-
-    Text alone does not tell: beside `here -> .`, the link `up -> here/../x` names a place above the top.
-    """
-    place = link.path.split(b"/")[:-1]
-    ahead = deque(link.data.split(b"/"))
-    followed = 0
-    if not link.data or link.data.startswith(b"/") or b"\0" in link.data:
-        return True
-    while ahead:
-        part = ahead.popleft()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            if not place:
-                return True
-            place.pop()
-            continue
-        met = known.get(b"/".join((*place, part)))
-        if met is None or met.kind != "link":
-            place.append(part)
-            continue
-        followed += 1
-        if followed > _MAX_LINKS or met.data.startswith(b"/"):
-            return True
-        ahead.extendleft(reversed(met.data.split(b"/")))
-    return False
+def _file(entry: Entry) -> File:
+    url, etag, content = entry.content
+    return File(name=os.path.basename(entry.text), hash=content.hex(), size=entry.size, url=url, etag=etag)
 
 
 # -- places ----------------------------------------------------------------------------------------------------------

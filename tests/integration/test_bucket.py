@@ -19,7 +19,7 @@ from typing import Any
 import obstore
 import pytest
 from tests.bucket import SCHEME, SECRET, endpoint
-from tests.integration.test_cli import Shell
+from tests.integration.shell import Shell
 
 from perdure.core.clock import US, wall
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
@@ -241,6 +241,26 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) * resource.getpagesize() / 4 < 100 << 20
+
+
+def test_a_look_at_the_beginning_brings_nothing_here(
+    blobs: BucketBlobs, elsewhere: BucketBlobs, tmp_path: Path
+) -> None:
+    hash, size = put(blobs, tmp_path / "file", b"begins like this, and goes on")
+    empty, _ = put(blobs, tmp_path / "empty", b"")
+    for place in (blobs, elsewhere):
+        assert place.begins(hash, size, b"begins like")
+        assert not place.begins(hash, size, b"ends like")
+        assert not place.begins(empty, 0, b"begins")
+    assert not Path(elsewhere.root, "sha256").exists()
+    with pytest.raises(StoreError, match="is not in"):
+        elsewhere.begins(sha256(b"nowhere").hexdigest(), 7, b"b")
+
+
+def test_azure_is_not_asked_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may still be at it, and fail, when it has answered."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "somebody")
+    assert not Bucket("az://container").copy("from", "to")
 
 
 # -- removal -----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from perdure.core.values import ANY, Signature, codec_for, preview
 from perdure.core.values import _wire as wire
 from perdure.errors import StoreError, UsageError, ValueMismatchError
 from perdure.io import Dir, File
+from perdure.store import manifest
 
 env = perdure.TaskEnvironment(name="files")
 
@@ -387,7 +388,7 @@ def test_a_directory_that_changes_while_it_is_copied_is_copied_again(
             return answer
 
     def stored_by(blobs: Any, top: Path) -> Any:
-        return files_module._stored(str(top), lambda files: files_module._put(files, str(top), blobs))
+        return manifest.taken(str(top), lambda files: files_module._put(files, str(top), blobs))
 
     entries = stored_by(Changing(), top)
     assert {entry.text for entry in entries} == {os.fsdecode(path) for path in listing(top)}

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.integration.test_cli import Shell
+from tests.integration.shell import Shell
 
 from perdure.api.collecting import references
 from perdure.store.blobs import LocalBlobs

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from tests.bucket import SCHEME, SECRET, endpoint
+from tests.integration.shell import Shell
 from tests.integration.test_bucket import Flaky, served
-from tests.integration.test_cli import Shell
 from tests.integration.test_files import listing, small_tree
 
 import perdure
@@ -316,7 +316,11 @@ def test_empty_objects_in_place_of_directories_are_passed_over() -> None:
     put(f"{url}/top/sub/", b"")
     put(f"{url}/top/sub/file", b"x")
     put(f"{url}/top/empty", b"")
-    assert list(Dir.from_existing_remote(f"{url}/top").files()) == ["empty", "sub/file"]
+    put(f"{url}/top/sub/hollow/", b"")
+    folder = Dir.from_existing_remote(f"{url}/top")
+    assert list(folder.files()) == ["empty", "sub/file"]
+    assert list(folder.walk()) == [("", ["sub"], ["empty"]), ("sub", ["hollow"], ["file"]), ("sub/hollow", [], [])]
+    assert os.listdir(folder.path) == ["sub", "empty"] or os.listdir(folder.path) == ["empty", "sub"]
 
 
 def test_a_directory_is_sent_and_comes_back_whole(place: str, tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ import pytest
 
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 from perdure.store import blobs as module
-from perdure.store.blobs import LocalBlobs, settled
+from perdure.store import user_files
+from perdure.store.blobs import LocalBlobs
+from perdure.store.user_files import settled
 
 
 @pytest.fixture
@@ -183,7 +185,7 @@ def test_a_source_that_does_not_stop_changing_is_refused(
 
 
 def test_a_change_within_one_tick_of_the_file_system_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_tick", lambda: 100_000_000)
+    monkeypatch.setattr(user_files, "_tick", lambda: 100_000_000)
     source = tmp_path / "x"
     write(source, b"1")
     found = settled(str(source))
@@ -197,7 +199,7 @@ def test_a_change_within_one_tick_of_the_file_system_shows(tmp_path: Path, monke
     assert settled(str(source)) == found
     # One that has changed again after the wait is still changing.
     source.write_bytes(b"2")
-    monkeypatch.setattr(module, "_tick", lambda: 10**15)
+    monkeypatch.setattr(user_files, "_tick", lambda: 10**15)
     monkeypatch.setattr(time, "sleep", lambda seconds: source.write_bytes(b"3"))
     assert settled(str(source)) is None
 
@@ -590,6 +592,6 @@ def test_a_clock_that_goes_on_while_a_file_is_looked_at(tmp_path: Path, monkeypa
     path.write_bytes(b"x")
     begin = path.stat().st_mtime_ns // 1000
     readings = itertools.count(begin + 1, 5_000)
-    monkeypatch.setattr(module, "wall", lambda: next(readings))
-    monkeypatch.setattr(module, "_tick", lambda: 4_000_000)
+    monkeypatch.setattr(user_files, "wall", lambda: next(readings))
+    monkeypatch.setattr(user_files, "_tick", lambda: 4_000_000)
     assert settled(str(path)) is not None

@@ -45,7 +45,8 @@ from ..core.model import FINISHED, EndedRun, Status
 from ..core.ports import Blobs, Store
 from ..core.worker import Worker
 from ..errors import UsageError
-from ..io import MANIFEST_HEAD
+from ..store import manifest
+from ..store.user_files import each
 from .looking import store_exists
 
 RUNS: Final = 500
@@ -196,15 +197,13 @@ def _referenced(store: Store, blobs: Blobs, skip: Collection[int]) -> set[str]:
 def reachable(blobs: Blobs, sizes: Mapping[str, int], values: Iterable[bytes]) -> set[str]:
     """The blobs, of those in `sizes`, that encoded values refer to, directly or through the manifest of a `Dir`."""
     found: set[str] = set()
-    todo = [hash for value in values for hash in references(value) if hash in sizes]
-    while todo:
-        hash = todo.pop()
-        if hash in found or hash not in sizes:
-            continue
-        found.add(hash)
-        with blobs.open(hash, sizes[hash]) as file:
-            if file.read(len(MANIFEST_HEAD)) == MANIFEST_HEAD:
-                todo.extend(references(file.read()))
+    new = {hash for value in values for hash in references(value) if hash in sizes}
+    while new:
+        found |= new
+        hashes = list(new)
+        are_folders = each(lambda hash: blobs.begins(hash, sizes[hash], manifest.HEAD), hashes)
+        folders = (hash for hash, is_folder in zip(hashes, are_folders, strict=True) if is_folder)
+        new = {hash for folder in folders for hash in references(blobs.read(folder)) if hash in sizes} - found
     return found
 
 

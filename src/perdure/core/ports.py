@@ -302,6 +302,9 @@ class Blobs(Protocol):
     def open(self, hash: str, size: int) -> BinaryIO:
         """A stream of the content."""
 
+    def begins(self, hash: str, size: int, with_: bytes) -> bool:
+        """Whether the content begins with these bytes. Does not bring the rest of it to this machine."""
+
     def read(self, hash: str) -> bytes:
         """The whole of a small blob, checked against its hash."""
 

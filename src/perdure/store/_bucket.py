@@ -80,6 +80,12 @@ class Bucket:
         """A small object; `None` if it is not there."""
         return self.do(lambda: bytes(obstore.get(self.store, key).bytes()), none_if_missing=True)  # type: ignore[no-any-return]
 
+    def start(self, key: str, length: int) -> bytes | None:
+        """The first bytes of an object that has as many; `None` if it is not there."""
+        return self.do(  # type: ignore[no-any-return]
+            lambda: bytes(obstore.get_range(self.store, key, start=0, length=length)), none_if_missing=True
+        )
+
     def etag(self, meta: Any) -> str:
         """What names the content of an object, as `head` or `list` give it; empty if nothing does. In quotes, as
         conditions have it (RFC 9110, 8.8.3): Azure lists them without."""
@@ -167,7 +173,9 @@ class Bucket:
 
     def copy(self, key: str, to: str) -> bool:
         """Let the object `to` be what another one is, without its content coming here. `False`: the bucket does not do
-        that; of one of more than 5 GiB, S3 does not."""
+        that; of one of more than 5 GiB, S3 does not. Azure may still be at it when it has answered, and fail later."""
+        if self.url.startswith("az:"):
+            return False
         try:
             obstore.copy(self._patient, key, to)
         except (BaseError, OSError) as error:

@@ -27,21 +27,26 @@ import secrets
 import shutil
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, Final
 
 from perdure.core.clock import wall
-from perdure.errors import PerdureError, StoreError, StoreUnavailableError, UsageError
+from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-CHUNK: Final = 1 << 20
-TRIES: Final = 5
-THREADS: Final = 16
-"""Files written at once. Nearly all of a small file's time is its fsync, and a file system commits several in one."""
+from .user_files import (
+    CHUNK,
+    TRIES,
+    Translated,
+    check_name,
+    digest,
+    each,
+    reading,
+    refuse_special,
+    settled,
+    signature,
+    writing,
+)
 
 REFRESH: Final = 60_000_000
 """Microseconds for which the time at which a blob was put need not be renewed: the files that a user has stored are
@@ -172,6 +177,10 @@ class LocalBlobs:
 
     def open(self, hash: str, size: int) -> BinaryIO:
         return os.fdopen(self._open(hash, size), "rb")
+
+    def begins(self, hash: str, size: int, with_: bytes) -> bool:
+        with self.open(hash, size) as file:
+            return file.read(len(with_)) == with_
 
     def read(self, hash: str) -> bytes:
         with os.fdopen(self._open(hash, None), "rb") as file, self._storing():
@@ -496,7 +505,7 @@ class LocalBlobs:
                     os.close(lock)
 
     def _storing(self) -> AbstractContextManager[None]:
-        return _Translated(self._unusable)
+        return Translated(self._unusable)
 
     def _unusable(self, error: OSError) -> Exception:
         match error.errno:
@@ -516,127 +525,6 @@ class LocalBlobs:
             case _:
                 text = f"the blob store {self.root} cannot be used ({error.strerror}): check its disk"
         return StoreUnavailableError(text)
-
-
-# -- what the store and `perdure.io` share ---------------------------------------------------------------------------
-
-
-def check_name(name: str) -> None:
-    """Refuse what is not the name of one file in a directory.
-
-    Raises:
-        UsageError: it is empty, too long, holds a separator, or means a directory itself.
-    """
-    try:
-        fits = 0 < len(os.fsencode(name)) <= 255 and name not in (".", "..") and "/" not in name and "\0" not in name
-    except (TypeError, UnicodeEncodeError):
-        fits = False
-    if not fits:
-        raise UsageError(f"{name!r} is not the name of a file: name one without a directory, up to 255 bytes")
-
-
-def signature(found: os.stat_result) -> tuple[int, ...]:
-    """What tells that a file or directory is still the same, unchanged."""
-    return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def settled(path: str | bytes) -> os.stat_result | None:
-    """The state of a file from which any later change will differ; `None` while it is changing.
-
-    The kernel stamps files with its tick. A file that changes twice within one shows the same times after both, so one
-    that has just changed is looked at again a tick later.
-    """
-    found = os.stat(path)
-    tick, age = _tick(), _age(found)
-    # Times in the future (a clock that was set back) cannot be waited for.
-    if 0 <= age <= tick:
-        time.sleep((tick - age) / 1e9 + 0.0002)
-        found = os.stat(path)
-        if 0 <= _age(found) <= tick:
-            return None
-    return found
-
-
-def _age(found: os.stat_result) -> int:
-    return wall() * 1000 - max(found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _tick() -> int:
-    clock = getattr(time, "CLOCK_REALTIME_COARSE", None)
-    return 10_000_000 if clock is None else round(time.clock_getres(clock) * 1e9)
-
-
-_KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
-    (stat.S_ISDIR, "a directory"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
-
-
-def refuse_special(path: str, found: os.stat_result) -> None:
-    """Raise `UsageError` unless it is a regular file."""
-    if not stat.S_ISREG(found.st_mode):
-        kind = next((text for test, text in _KINDS if test(found.st_mode)), "no regular file")
-        remedy = "use Dir.from_local" if kind == "a directory" else "copy what comes out of it to a file first"
-        raise UsageError(f"{path} is {kind}, and only the content of files can be stored: {remedy}")
-
-
-def reading(path: str) -> AbstractContextManager[None]:
-    """Failures to read what the user named, as `UsageError`."""
-
-    def told(error: OSError) -> Exception:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return UsageError(f"{path} does not exist: check the path (it is relative to {_here()})")
-        return UsageError(f"{path} cannot be read ({error.strerror}): check its permissions and its disk")
-
-    return _Translated(told)
-
-
-def writing(path: str) -> AbstractContextManager[None]:
-    """Failures to write where the user wants it, as `UsageError`."""
-    return _Translated(lambda error: UsageError(f"{path} cannot be written ({error.strerror}): name another place"))
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "a directory that was removed"
-
-
-class _Translated:
-    """Raises in place of an `OSError` what `told` makes of it. A class, since each file passes through several."""
-
-    __slots__ = ("told",)
-
-    def __init__(self, told: Callable[[OSError], Exception]) -> None:
-        self.told = told
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, PerdureError):
-            raise self.told(error) from error
-
-
-def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """`work` on each item, several at once, the answers in order. The first failure is raised; none begins after it."""
-    if len(items) < 2:
-        return [work(item) for item in items]
-    from concurrent.futures import ThreadPoolExecutor
-
-    answers: list[R] = []
-    with ThreadPoolExecutor(min(THREADS, len(items)), "perdure-blobs") as pool:
-        for batch in _batches(items, 1024):  # so that a million files do not become a million futures
-            answers.extend(pool.map(work, batch))
-    return answers
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -696,17 +584,6 @@ def clone(source: int, out: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def digest(fd: int) -> tuple[str, int]:
-    """The hash and size of an open file."""
-    hasher = hashlib.sha256()
-    total = 0
-    view = memoryview(bytearray(CHUNK))
-    while count := os.preadv(fd, [view], total):
-        hasher.update(view[:count])
-        total += count
-    return hasher.hexdigest(), total
 
 
 def _write(fd: int, view: memoryview) -> None:

@@ -31,7 +31,8 @@ from perdure.core.ports import blob_key
 from perdure.errors import StoreError, UsageError
 
 from ._bucket import PAUSE, Bucket
-from .blobs import LocalBlobs, each
+from .blobs import LocalBlobs
+from .user_files import each
 
 SCHEMES: Final = ("s3", "gs", "az")
 
@@ -129,6 +130,16 @@ class BucketBlobs:
     def open(self, hash: str, size: int) -> BinaryIO:
         self._fetch(hash, size)
         return self._local.open(hash, size)
+
+    def begins(self, hash: str, size: int, with_: bytes) -> bool:
+        if self._local.has(hash, size):
+            return self._local.begins(hash, size, with_)
+        if size < len(with_):
+            return False
+        found = self._bucket.start(blob_key(hash), len(with_))
+        if found is None:
+            raise self._missing(hash)
+        return found == with_
 
     def read(self, hash: str) -> bytes:
         if not self._local.has(hash, None):

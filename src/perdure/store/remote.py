@@ -66,6 +66,13 @@ def listed(url: str) -> Iterator[Found]:
         raise UsageError(f"there is nothing below {url}: check its name")
 
 
+def is_object(found: Found) -> bool:
+    """Whether there is an object of that very name. What some tools make for an empty directory has a slash behind it,
+    which a listing leaves out."""
+    bucket, key = _opened(found.url)
+    return _told(found.url, lambda: bucket.head(key)) is not None
+
+
 def fetched(found: Found, hash: str, blobs: Blobs) -> str:
     """Let the content of an object be on this machine, in the keeping of `blobs`; its hash.
 
