@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.contract._records import OTHER, TOKEN, action, created, entry, writes
-from tests.postgres_server import Server, server
+from tests.postgres_server import Server
 
 from perdure.core.model import CachePut, Claim, RunWrites, Status
 from perdure.store import postgres as postgres_store
@@ -98,11 +98,6 @@ class Ice:
             self._melted.clear()
             self.frozen.set()
         return data
-
-
-@pytest.fixture
-def postgres() -> Server:
-    return server()
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ from perdure.store.postgres import PostgresStore
 
 
 @pytest.fixture
-def postgres() -> Server:
-    return server()
-
-
-@pytest.fixture
 def url(postgres: Server) -> str:
     return postgres.url()
 
