@@ -233,6 +233,10 @@ class Stores(RuleBasedStateMachine):
     def move(self, runs: list[int], to: str) -> None:
         self.same(lambda store: store.move(runs, to))
 
+    @rule(runs=st.lists(RUNS, max_size=2), at=st.sampled_from(["one", "two"]))
+    def arrived(self, runs: list[int], at: str) -> None:
+        self.same(lambda store: store.arrived(runs, at))
+
     @rule(run=RUNS)
     def take_back(self, run: int) -> None:
         self.same(lambda store: store.take_back(run))

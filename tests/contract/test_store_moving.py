@@ -51,6 +51,20 @@ def test_a_run_that_moved_is_nobodys_here_and_can_be_taken_back(store: Store, cl
     assert sorted(taken(store)) == [("asleep", True), ("queued", False)]
 
 
+def test_a_run_that_has_arrived_goes_nowhere_again(store: Store, clock: Hands) -> None:
+    before = one_of_each(store, clock)
+    first, *others = [run.id for run in before.values()]
+    store.move([first, *others], TO)
+    store.arrived([first, 999], "their-id")
+    moved = store.run_by_id(first)
+    assert moved is not None
+    assert (moved.status, moved.worker, moved.token) == (Status.MOVED, TO, b"their-id")
+    assert store.move([first, *others], TO) == [None, *list(before.values())[1:]]
+    assert store.take_back(first)
+    store.arrived([first], "their-id")  # it is not away
+    assert store.run_by_id(first) == next(iter(before.values()))
+
+
 def test_what_is_driven_or_gone_does_not_move(store: Store) -> None:
     held, let_go = created(store, "held"), created(store, "let-go")
     assert store.release(let_go.id, TOKEN)

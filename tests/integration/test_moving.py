@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.test_cli import Shell
+from tests.integration.shell import Shell
 from tests.postgres_server import server
 
 from perdure.api.moving import Moved, _Move, move
@@ -118,6 +118,23 @@ def test_runs_move_and_carry_on_over_there(shell: Shell, target: str, tmp_path: 
     serve_until(shell, "SUCCEEDED", "asleep")
     assert 6 <= time.time() - begun < 120
     assert sorted(shell.log()) == ["asleep-after", "asleep-before", "quick1", "quick2"]
+
+
+def test_what_was_removed_over_there_does_not_come_again(shell: Shell, target: str, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    shell("run", "wf.py", "quick", "--name", "done")
+    shell("submit", "wf.py", "quick", "--n", "2", "--name", "queued")
+    assert shell.json("store", "copy", ".perdure/perdure.db", target)["runs"] == 2
+    here = dict(shell.env)
+    shell.env["PERDURE_STORE"] = target
+    serve_until(shell, "SUCCEEDED", "queued")
+    assert len(shell.json("gc", "--older-than", "0s")["runs"]) == 2
+    shell.env = here
+    again = shell.json("store", "copy", ".perdure/perdure.db", target)
+    assert (again["runs"], again["staying"]) == (2, {})
+    shell.env["PERDURE_STORE"] = target
+    assert shell.json("ls") == []
+    assert sorted(shell.log()) == ["quick1", "quick2"]
 
 
 def test_a_move_that_is_killed_is_carried_on(shell: Shell, tmp_path: Path) -> None:

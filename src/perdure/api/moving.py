@@ -4,7 +4,8 @@ Nobody may drive a run in two stores, and none may get lost, whenever this is ki
 
 - M1 a run is let go of at the source, on disk, before the target has any of it. So at no moment can both drive it.
 - M2 letting go of it removes nothing. So whoever was killed does it again, from the same rows.
-- M3 a run is known by its `uid`. So what the target has already is not stored a second time.
+- M3 a run is known by its `uid`, and the source notes which store has it. So what the target has already, or had before
+  it was removed there, is not stored a second time.
 - M4 files go before the rows that refer to them.
 - M5 a run that somebody drives, or began to drive and left, stays. Deadlines keep what is left of them, whatever the
   clocks of the two stores show.
@@ -122,6 +123,8 @@ class _Move:
         same = source_files.url == target_files.url
         self._sizes = {} if same else dict(source_files.older(FOREVER))
         self._there: set[str] = {hash for hash, _ in target_files.older(FOREVER)} if self._sizes else set()
+        """What the target had before; only counted by, as its own `gc` may remove what nothing there refers to yet."""
+        self._put: set[str] = set()
 
     def all(self, tell: Callable[[int, int], None] | None) -> Moved:
         # Schedules first: the target must not take those that it meets in runs' code for new ones.
@@ -157,8 +160,12 @@ class _Move:
         if row.status is Status.RUNNING:
             self.done.staying[row.name] = "it is being driven, or was interrupted"
             return False
-        if row.status is Status.MOVED and row.worker != self.target.url:
-            self.done.staying[row.name] = f"it was moved to {row.worker}"
+        if row.status is Status.MOVED and row.token == self.target.id.encode():
+            self.done.runs += 1  # by an earlier try
+            return False
+        if row.status is Status.MOVED and (row.worker != self.target.url or row.token is not None):
+            other = "" if row.worker != self.target.url else ", where another store is now"
+            self.done.staying[row.name] = f"it was moved to {row.worker}{other}"
             return False
         there = self.target.run(row.name)
         if there is None:
@@ -167,11 +174,13 @@ class _Move:
             self.done.staying[row.name] = f"{self.target.url} has another run of that name"
             return False
         if row.status is Status.MOVED and there.status is not Status.MOVED:
+            self.source.arrived([row.id], self.target.id)
             self.done.runs += 1  # by an earlier try
             return False
         return True
 
     def _adopt(self, batch: list[WholeRun]) -> None:
+        arrived = []
         for whole, created in zip(batch, self.target.adopt(batch) if batch else (), strict=True):
             row = whole.run
             if created.run.uid != row.uid:
@@ -179,8 +188,11 @@ class _Move:
                 self.source.take_back(row.id)
                 self.done.staying[row.name] = f"{self.target.url} has another run of that name"
                 continue
+            arrived.append(row.id)
             self.done.runs += 1
             self.done.waiting += row.status in WAITING
+        if arrived:
+            self.source.arrived(arrived, self.target.id)
 
     # -- one run -----------------------------------------------------------------------------------------------
 
@@ -232,15 +244,16 @@ class _Move:
         for action in actions:
             values += (action.inputs, action.state)
         wanted = reachable(self.source_files, self._sizes, filter(None, values))
-        for hash in sorted(wanted - self._there):
+        for hash in sorted(wanted - self._put):
             size = self._sizes[hash]
             with tempfile.TemporaryDirectory(prefix="perdure-move-") as folder:
                 path = os.path.join(folder, "content")
                 self.source_files.copy(hash, size, path)
                 self.target_files.put([path])
-            self._there.add(hash)
-            self.done.files += 1
-            self.done.size += size
+            self._put.add(hash)
+            if hash not in self._there:
+                self.done.files += 1
+                self.done.size += size
 
 
 def _after(left: int, clock: Clock) -> Deadline:

@@ -211,9 +211,13 @@ class Store(Protocol):
 
         Those that are QUEUED, SLEEPING or finished become MOVED, with `to` as their worker: nobody claims, ends or
         removes them here any more; all their rows stay. The answer is each run as it was before, also where it has
-        been MOVED to `to` already, so that whoever was killed in between can go on. `None`, and nothing happens, for
-        every other.
+        been MOVED to `to` already and is not known to have arrived, so that whoever was killed in between can go on.
+        `None`, and nothing happens, for every other.
         """
+
+    def arrived(self, runs: Sequence[int], store: str) -> None:
+        """Fsynced: those of these runs that are MOVED are in the store of that id. It stands in their `token`; from now
+        on they never go anywhere again, whatever that store has removed since."""
 
     def take_back(self, run: int) -> bool:
         """Undo `move`, for a run that the other store has not taken; whether it was MOVED. Fsynced."""

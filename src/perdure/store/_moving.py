@@ -36,11 +36,17 @@ def _move(cursor: Cursor, sql: Mapping[str, str], number: int, to: str) -> Run |
         return None
     run = run_of(row)
     if run.status is Status.MOVED:
-        return unmoved(run) if run.worker == to else None
+        return unmoved(run) if run.worker == to and run.token is None else None
     if run.status not in MOVABLE:
         return None
     cursor.execute(sql["move"], (to, number))
     return run
+
+
+def arrived(cursor: Cursor, sql: Mapping[str, str], runs: Sequence[int], store: str) -> None:
+    """`Store.arrived`."""
+    # In one order whoever says it, so that two never wait for each other.
+    cursor.executemany(sql["arrived"], [(store.encode(), number) for number in sorted(set(runs))])
 
 
 def take_back(cursor: Cursor, sql: Mapping[str, str], number: int, wake: Callable[[int], int]) -> bool:

@@ -99,6 +99,8 @@ def _from_libpq(error: psycopg.Error, where: str, text: str) -> StoreError:
         )
     if "too many clients" in lower or "remaining connection slots" in lower or "too many connections" in lower:
         return StoreUnavailableError(f"{where} has no free connection ({text}): raise max_connections, or use a pooler")
+    if "hot standby mode" in lower:
+        return StoreUnavailableError(f"{where} is a standby, which cannot be written: name the primary server")
     if "translate host name" in lower or "name or service" in lower:
         return StoreUnavailableError(f"{where}: the host is not known ({text}): check its name in the store's URL")
     return StoreUnavailableError(

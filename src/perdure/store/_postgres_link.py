@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from secrets import randbits
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
@@ -44,7 +45,10 @@ SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity WHERE
        current_setting('server_version_num')::int, current_setting('server_encoding'),
        current_setting('synchronous_commit'), current_setting('server_version')
 """
-_END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
+_BARRIER: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
+"""A commit that waits for all that a synchronous standby still has to write. A session that was ended no longer waits
+for its own, which shows at once. (Only what writes to the log waits.)"""
+END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
 
 
 class Address:
@@ -81,6 +85,8 @@ class Address:
         defaults: dict[str, Any] = {
             "application_name": "perdure",
             "connect_timeout": 10,
+            # Of several hosts: a standby shows what was, and none of the locks.
+            "target_session_attrs": "primary",
             # A server that vanished without a word is noticed while an answer is waited for.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -98,6 +104,9 @@ class Address:
     def connect(self) -> Connection:
         connection = psycopg.connect(self.conninfo, autocommit=True)
         connection.prepare_threshold = 1
+        # psycopg counts its statements' names from 0. Behind a pooler, others' connections come to be ours, and their
+        # statements of the same name would be run in place of ours.
+        connection._prepared._prepared_idx = randbits(62)
         adapters = connection.adapters
         # One type for every int: statements are prepared for the types of their parameters.
         adapters.register_dumper(int, Int8BinaryDumper)
@@ -220,7 +229,9 @@ class Link:
 
         return self.run(lambda cursor: cursor.execute(sql, row).rowcount == 1, look, patience=patience)
 
-    def change_directly(self, statement: Statement, row: Sequence[Any], is_done: tuple[str, Sequence[Any]]) -> bool:
+    def change_directly(
+        self, statement: Statement, row: Sequence[Any], is_done: Callable[[], tuple[str, Sequence[Any]]]
+    ) -> bool:
         """The same, by a shorter way through the driver."""
 
         def change(connection: Connection) -> bool:
@@ -232,7 +243,7 @@ class Link:
             return statement.change(connection, row) == 1
 
         def look(cursor: Cursor) -> list[bool]:
-            return [True] if cursor.execute(*is_done).fetchone() is not None else []
+            return [True] if cursor.execute(*is_done()).fetchone() is not None else []
 
         return self._run(change, look, PATIENCE)
 
@@ -309,6 +320,7 @@ class Link:
                     for session in lost:
                         self._end(connection, session)
                     if look is not None and (found := look(connection.cursor(binary=True))):
+                        connection.execute(_BARRIER)
                         return found[0]
                     lost.clear()
                 return work(connection)
@@ -362,7 +374,7 @@ class Link:
     def _end(self, connection: Connection, session: tuple[int, str | None]) -> None:
         """Bring a session that was lost to its end: it may be in the middle of a COMMIT, or hold locks."""
         end = seconds() + PATIENCE
-        while connection.execute(_END, session).fetchone() is not None:
+        while connection.execute(END, session).fetchone() is not None:
             if seconds() > end:
                 raise StoreUnavailableError(f"{self._address.url}: the lost session {session[0]} does not end")
             time.sleep(_FIRST_PAUSE)

@@ -6,8 +6,9 @@ takes the locks again within moments, so a lock counts as free only when it stay
 taken for dead by mistake is fenced by the claim's token (P3).
 
 Behind a pooler that gives each transaction another connection neither works: notifications do not arrive, and a lock
-would stay with a connection that is somebody else's. So the session first sends a notification to itself. Where that
-does not arrive, nothing is locked (the worker's row says so, and only its lease counts), and changes are polled for.
+would stay with a connection that is somebody else's. So the session first has a notification sent to itself, over
+another connection: the pooler might give its own words and its own ears the same one just then. Where that does not
+arrive, nothing is locked (the worker's row says so, and only its lease counts), and changes are polled for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from perdure.core.clock import seconds
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._postgres_errors import is_away, translate
-from ._postgres_link import Address, Connection, Link
+from ._postgres_link import END, Address, Connection, Link
 
 log = logging.getLogger("perdure")
 
@@ -36,13 +37,16 @@ GRACE: Final = 1.0
 """For how long a lock must be free (seconds) before its worker counts as dead."""
 _ECHO_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.25
+_BACKEND: Final = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 
 
 class Session:
     """See the module text. Safe from any thread."""
 
-    def __init__(self, address: Address, store_id: str) -> None:
+    def __init__(self, address: Address, store_id: str, say: Callable[[str], None]) -> None:
+        """Nothing is opened yet. `say` runs a statement on another connection."""
         self._address = address
+        self._say = say
         self._channel: Final = f"perdure_{store_id[:16]}"
         self._store_id = store_id
         self._pid = os.getpid()
@@ -53,6 +57,10 @@ class Session:
         self._hears = False
         self._echo: str | None = None
         self._held: set[str] = set()
+        self._locked: set[str] = set()
+        """Those of them whose locks this very session has."""
+        self._backend: tuple[int, str] | None = None
+        """The session that had them last."""
         self._bells: list[Callable[[], None]] = []
         self._wake, self._waker = socket.socketpair()
         self.count = 0
@@ -72,7 +80,7 @@ class Session:
                 return
             try:
                 self._connect()
-            except psycopg.Error as error:
+            except (psycopg.Error, StoreError) as error:
                 log.debug("no notifications for now: %s", error)
             self._thread = threading.Thread(target=self._listen, name="perdure-postgres", daemon=True)
             self._thread.start()
@@ -96,7 +104,7 @@ class Session:
 
     def holds(self, worker: str) -> bool:
         """Whether the lock of that worker is held here, and means something."""
-        return self._hears and worker in self._held
+        return self._hears and worker in self._locked
 
     def held(self, worker: str) -> bool:
         """Whether that worker is of this process."""
@@ -112,14 +120,12 @@ class Session:
             connection = self._connection
             if connection is not None and self._hears:
                 try:
-                    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_signed(self.key(worker)),)).fetchone()
+                    if not self._lock(connection, worker):
+                        raise UsageError(f"worker {worker} is already held by another process")
                 except psycopg.Error as error:
                     # Away for a moment: the thread takes it as soon as there is a session again.
                     if not is_away(error):
                         raise translate(error, self._address.url) from error
-                else:
-                    if row is not None and not row[0]:
-                        raise UsageError(f"worker {worker} is already held by another process")
             self._held.add(worker)
 
     def drop(self, worker: str) -> None:
@@ -127,11 +133,19 @@ class Session:
             if worker not in self._held:
                 return
             self._held.discard(worker)
+            self._locked.discard(worker)
             if self._connection is not None and self._hears:
                 try:
                     self._connection.execute("SELECT pg_advisory_unlock(%s)", (_signed(self.key(worker)),))
                 except psycopg.Error:
                     pass  # it went with its session
+
+    def _lock(self, connection: Connection, worker: str) -> bool:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_signed(self.key(worker)),)).fetchone()
+        if row is None or not row[0]:
+            return False
+        self._locked.add(worker)
+        return True
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -143,16 +157,20 @@ class Session:
             connection.add_notify_handler(self._notified)
             connection.execute(f"LISTEN {self._channel}")
             self._echo = nonce
-            connection.execute(f"SET LOCAL synchronous_commit = off; NOTIFY {self._channel}, '{nonce}'")
+            self._say(f"{self.tell}, '{nonce}'")
             end = seconds() + _ECHO_SECONDS
             while self._echo is not None and (left := end - seconds()) > 0:
                 if select.select([connection.fileno()], [], [], left)[0]:
                     self._read(connection)
             heard = self._echo is None
+            self._locked.clear()
             if heard:
-                for worker in self._held:
-                    # Whoever had it before was this process too: its session may take a moment to end.
-                    connection.execute("SELECT pg_try_advisory_lock(%s)", (_signed(self.key(worker)),))
+                if self._backend is not None:
+                    # The server may not know yet that it is lost, and keeps its locks for it.
+                    connection.execute(END, self._backend)
+                row = connection.execute(_BACKEND).fetchone()
+                self._backend = None if row is None else (row[0], row[1])
+                self._lock_all(connection)
             else:
                 log.info("notifications do not arrive from %s (a pooler?): changes are polled for", self._address.url)
         except BaseException:
@@ -160,6 +178,11 @@ class Session:
             raise
         self._connection = connection
         self._hears = heard
+
+    def _lock_all(self, connection: Connection) -> None:
+        """Take the locks that are missing, as far as they are free."""
+        for worker in self._held - self._locked:
+            self._lock(connection, worker)
 
     def _notified(self, notification: psycopg.Notify) -> None:
         if notification.payload and notification.payload == self._echo:
@@ -186,13 +209,18 @@ class Session:
                     except (psycopg.Error, StoreError, OSError) as error:
                         log.debug("no notifications for now: %s", error)
                 continue
+            pause = _RETRY_SECONDS if self._hears and self._held - self._locked else None
             try:
-                if select.select([connection.fileno(), self._wake.fileno()], [], [])[0] and not self._is_closed():
+                if not select.select([connection.fileno(), self._wake.fileno()], [], [], pause)[0]:
+                    with self._mutex:
+                        self._lock_all(connection)
+                elif not self._is_closed():
                     with self._mutex:
                         self._read(connection)
             except (psycopg.Error, OSError, ValueError):
                 with self._mutex:
                     self._hears = False
+                    self._locked.clear()
                     self._connection = None
                     connection.close()
                 self.changed()

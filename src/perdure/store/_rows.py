@@ -65,7 +65,7 @@ def unmoved(run: Run) -> Run:
         status = Status.ABORTED
     else:
         status = Status.QUEUED if run.started_at is None else Status.SLEEPING
-    return run._replace(status=status, worker=None)
+    return run._replace(status=status, token=None, worker=None)
 
 
 def adopted(run: Run, due: Wake | None) -> Run:

@@ -369,12 +369,19 @@ class MemoryStore:
         if run is None:
             return None
         if run.status is Status.MOVED:
-            return unmoved(run) if run.worker == to else None
+            return unmoved(run) if run.worker == to and run.token is None else None
         if run.status not in MOVABLE:
             return None
         self._runs[run.id] = run._replace(status=Status.MOVED, worker=to)
         self._wakes.pop(run.id, None)
         return run
+
+    def arrived(self, runs: Sequence[int], store: str) -> None:
+        with self._lock:
+            for number in runs:
+                run = self._runs.get(number)
+                if run is not None and run.status is Status.MOVED:
+                    self._runs[number] = run._replace(token=store.encode())
 
     def take_back(self, run: int) -> bool:
         with self._lock:

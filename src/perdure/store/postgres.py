@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -81,6 +81,17 @@ _MIGRATING: Final = 0x70657264
 """The advisory lock under which a schema is made or changed ("perd")."""
 
 
+Trace = tuple[str, Sequence[Any]]
+"""A query that finds a row where something was done."""
+
+
+class Submission(NamedTuple):
+    """A run as it is submitted, and how long from now it is due (microseconds); `None` where it is claimed at once."""
+
+    run: Run
+    left: int | None
+
+
 class PostgresStore(Reading):
     """A `Store` in one schema of a Postgres database, made when it is missing. Safe from any thread; not across a
     fork, after which a process opens its own."""
@@ -110,7 +121,7 @@ class PostgresStore(Reading):
         try:
             self._id = self._prepare(create)
             self._read_clock()
-            self._session = Session(address, self._id)
+            self._session = Session(address, self._id, self._say)
             self._watch = Watch((self._writer, self._aside), self._end_silent)
         except BaseException:
             self.close()
@@ -223,8 +234,7 @@ class PostgresStore(Reading):
                     return [written]
 
         def is_done(cursor: Cursor, answers: list[Created | bool]) -> bool:
-            trace = self._trace(writes, answers)
-            return trace is not None and cursor.execute(*trace).fetchone() is not None
+            return any(cursor.execute(*trace).fetchone() is not None for trace in self._traces(writes, answers))
 
         answers = self._writer.transaction(lambda cursor: self._write_batch(cursor, writes), is_done, pipelined=True)
         if any(_is_news(write) for write in writes):
@@ -235,10 +245,12 @@ class PostgresStore(Reading):
 
     def _submit(self, write: CreateRun) -> Created:
         mine = (write.new.name, write.new.uid)
+        submission = self._submission(write)
 
         def look(cursor: Cursor) -> list[Created]:
             row = cursor.execute(self._sql["run_by_name"], mine[:1]).fetchone()
-            return [Created(run_of(row), True)] if row is not None and row[1] == mine[1] else []
+            # As it was submitted: should another worker have taken it since, its token is not ours.
+            return [Created(submission.run._replace(id=row[0]), True)] if row is not None and row[1] == mine[1] else []
 
         created = self._writer.run(lambda cursor: self._create(cursor, write), look)
         if write.claim is None:
@@ -249,33 +261,42 @@ class PostgresStore(Reading):
 
     def _append(self, run: int, token: bytes, entry: Any) -> bool:
         written = self._writer.change_directly(
-            self._insert_entry,
-            (run, token, *entry),
-            (self._sql["is_entry"], (*entry[:3], entry[17], entry[18], entry[9], entry[3], entry[4])),
+            self._insert_entry, (run, token, *entry), lambda: self._entry_trace(token, entry)
         )
         self._count()
         return written
 
-    def _trace(self, writes: Sequence[RunWrites | CreateRun], answers: Sequence[Created | bool]) -> Any:
-        """A query that finds a row if that batch, answered like that, was committed. Nothing where all that it did can
-        be done again. One row is enough, as all are written or none."""
+    def _traces(self, writes: Sequence[RunWrites | CreateRun], answers: Sequence[Created | bool]) -> list[Trace]:
+        """Queries each of which finds a row only if that batch, answered like that, was committed, all of which was or
+        nothing. What others may have done in the same way counts only where there is nothing better.
+
+        Where none finds a row although it was committed, the runs are under other tokens since, and doing it again does
+        nothing."""
+        weak: list[Trace] = []
         for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, Created):
                 if answer.fresh:
-                    return self._sql["is_created"], (answer.run.name, answer.run.uid)
+                    return [(self._sql["is_created"], (answer.run.name, answer.run.uid))]
             elif answer:
                 assert isinstance(write, RunWrites)
-                if write.entries:
-                    first = write.entries[0]
-                    return self._sql["is_entry"], (*first[:3], first[17], first[18], first[9], first[3], first[4])
+                for entry in write.entries:
+                    trace = self._entry_trace(write.token, entry)
+                    if _is_timed(entry):
+                        return [trace]
+                    weak.append(trace)
                 if write.actions:
                     started = write.actions[0]
-                    return self._sql["is_action"], (*started[:3], started[12], started[7])
+                    return [(self._sql["is_action"], (*started[:3], started[12], started[7]))]
                 if write.finish is not None:
-                    return self._sql["is_finished"], (*write.finish, write.run)
+                    return [(self._sql["is_finished"], (*write.finish, write.run))]
                 if write.park is not None:
-                    return self._sql["is_released"], (write.run, write.token)
-        return None
+                    weak.append((self._sql["is_parked"], (write.run, write.park.mark, write.park.wake.at)))
+        return weak
+
+    def _entry_trace(self, token: bytes, entry: Any) -> Trace:
+        """A query that finds a row if that entry was stored, by who has that token."""
+        row = (*entry[:3], entry[17], entry[18], entry[9], entry[3], entry[4])
+        return (self._sql["is_entry"], row) if _is_timed(entry) else (self._sql["is_entry_held"], (*row, token))
 
     def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         answers: list[Created | bool] = []
@@ -328,17 +349,20 @@ class PostgresStore(Reading):
         _many(cursor, self._sql["park"], parks)
         parks.clear()
 
-    def _create(self, cursor: Cursor, write: CreateRun) -> Created:
+    def _submission(self, write: CreateRun) -> Submission:
         new, claim, due = write
-        at: int | None = None
-        left: int | None = None
-        if claim is None:
-            at, left = (new.created_at, 0) if due is None else (due.at, due.boot - self._clock.boot())
-        run = submitted(0, new, claim, at)
+        if claim is not None:
+            return Submission(submitted(0, new, claim, None), None)
+        at, left = (new.created_at, 0) if due is None else (due.at, due.boot - self._clock.boot())
+        return Submission(submitted(0, new, None, at), left)
+
+    def _create(self, cursor: Cursor, write: CreateRun) -> Created:
+        run, left = self._submission(write)
+        new = write.new
         while True:
             row = cursor.execute(
                 self._sql["insert_run"],
-                (*new, run.status, run.token, run.worker, run.started_at, run.crashes, at, left, new.name),
+                (*new, run.status, run.token, run.worker, run.started_at, run.crashes, run.wake_at, left, new.name),
             ).fetchone()
             if row is not None:
                 return Created(run._replace(id=row[0]), True)
@@ -478,9 +502,12 @@ class PostgresStore(Reading):
             return
         session.count += 1
         try:
-            self._aside.run(lambda cursor: cursor.connection.execute(session.tell.encode()), patience=0)
+            self._say(session.tell)
         except StoreError:
             pass  # they look for themselves now and then
+
+    def _say(self, words: str) -> None:
+        self._aside.run(lambda cursor: cursor.connection.execute(words.encode()), patience=0)
 
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
@@ -601,6 +628,9 @@ class PostgresStore(Reading):
     def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
         return self._writer.transaction(lambda cursor: _moving.move(cursor, self._sql, runs, to))
 
+    def arrived(self, runs: Sequence[int], store: str) -> None:
+        self._writer.transaction(lambda cursor: _moving.arrived(cursor, self._sql, runs, store))
+
     def take_back(self, run: int) -> bool:
         def left(at: int) -> int:
             return at - self._clock.wall()
@@ -681,6 +711,11 @@ def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
         cursor.execute(sql, rows[0])
     elif rows:
         cursor.executemany(sql, rows)
+
+
+def _is_timed(entry: Any) -> bool:
+    """Whether a time stands in an entry: nobody else writes the same one."""
+    return bool(entry[17])
 
 
 def _is_news(write: RunWrites | CreateRun) -> bool:

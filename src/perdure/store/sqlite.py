@@ -372,6 +372,9 @@ class SQLiteStore(Reading):
     def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
         return self._writer.transaction(lambda cursor: _moving.move(cursor, _SQL, runs, to))
 
+    def arrived(self, runs: Sequence[int], store: str) -> None:
+        self._writer.transaction(lambda cursor: _moving.arrived(cursor, _SQL, runs, store))
+
     def take_back(self, run: int) -> bool:
         def boot(at: int) -> int:
             return self._clock.boot() + at - self._clock.wall()

@@ -59,6 +59,13 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 
 SELECT 1 FROM perdure.entries
 WHERE run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s;
 
+-- name: is_entry_held
+-- Whether that very entry is stored, in a run that is still under that token. Rows about other entries hold no time, so
+-- another driver may have written the same one.
+SELECT 1 FROM perdure.entries AS entry JOIN perdure.runs AS holder ON holder.id = entry.run
+WHERE entry.run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s
+  AND holder.token = %s;
+
 -- name: insert_action
 -- Record a started action inside a transaction that has checked the fence.
 INSERT INTO perdure.actions (run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
@@ -109,6 +116,10 @@ SELECT count(*) FROM perdure.runs WHERE id = ANY(%s) AND token = ANY(%s);
 UPDATE perdure.runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashes = 0, mark = %s, wake_at = %s,
                         due = perdure.now_us() + %s::bigint
 WHERE id = %s AND token = %s AND status = 'RUNNING';
+
+-- name: is_parked
+-- Whether a run sleeps in that very way.
+SELECT 1 FROM perdure.runs WHERE id = %s AND status = 'SLEEPING' AND token IS NULL AND mark = %s AND wake_at = %s;
 
 -- name: take_due
 -- Runs of these tasks that are due, those first that are due longest; locked, and without those that others have
@@ -468,9 +479,13 @@ UPDATE perdure.runs SET status = 'MOVED', worker = %s, due = NULL WHERE id = %s;
 -- Whether that run was moved there.
 SELECT 1 FROM perdure.runs WHERE id = %s AND status = 'MOVED' AND worker = %s;
 
+-- name: arrived
+-- Note that a run is in the store that has taken it.
+UPDATE perdure.runs SET token = %s WHERE id = %s AND status = 'MOVED';
+
 -- name: take_back
 -- Undo that. The wake time is given as how long from now it is.
-UPDATE perdure.runs SET status = %s, worker = NULL, due = perdure.now_us() + %s::bigint
+UPDATE perdure.runs SET status = %s, token = NULL, worker = NULL, due = perdure.now_us() + %s::bigint
 WHERE id = %s AND status = 'MOVED';
 
 -- name: adopt_run

@@ -372,9 +372,13 @@ FROM runs WHERE id = ? AND status <> 'REMOVED';
 -- Let go of a run that another store takes. Its wake time stays, only the index of those that are due forgets it.
 UPDATE runs SET status = 'MOVED', worker = ?, wake_boot = NULL WHERE id = ?;
 
+-- name: arrived
+-- Note that a run is in the store that has taken it.
+UPDATE runs SET token = ? WHERE id = ? AND status = 'MOVED';
+
 -- name: take_back
 -- Undo that.
-UPDATE runs SET status = ?, worker = NULL, wake_boot = ? WHERE id = ? AND status = 'MOVED';
+UPDATE runs SET status = ?, token = NULL, worker = NULL, wake_boot = ? WHERE id = ? AND status = 'MOVED';
 
 -- name: adopt_run
 -- Store a run that comes from another store; no row is inserted when its name is taken.

@@ -1,0 +1,197 @@
+"""Answers that are lost while others are at work: what they did is no proof of what we did."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract._records import OTHER, TOKEN, created, entry, new_run, writes
+from tests.integration.test_postgres_store import Cut, cutting
+from tests.postgres_server import Server, programs
+
+from perdure.core.model import Claim, Created, CreateRun, Park, Result, RunWrites, Status, Wake
+from perdure.errors import StoreUnavailableError
+from perdure.store._postgres_link import Link
+from perdure.store.postgres import PostgresStore
+
+
+@pytest.fixture
+def url(postgres: Server) -> str:
+    return postgres.url()
+
+
+@contextmanager
+def at_reopening(work: Callable[[], None]) -> Iterator[None]:
+    """Others do that before a connection that was cut is there again."""
+    plain = Link._open
+    done: list[bool] = []
+
+    def opened(self: Link) -> Any:
+        if Cut.count > Cut.turn >= 0 and not done:
+            Cut.turn = -1
+            done.append(True)
+            work()
+        return plain(self)
+
+    Link._open = opened  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Link._open = plain  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("with_entry", [True, False])
+def test_a_run_that_others_ended_is_no_proof_that_it_was_parked(url: str, with_entry: bool) -> None:
+    turn = 0
+    while turn >= 0:
+        with cutting(-1, False):
+            store, other = PostgresStore(f"{url}_{turn}"), PostgresStore(f"{url}_{turn}")
+            one, two = created(store, "one").id, created(store, "two").id
+            parked = Park(Wake(1, 1), 0)
+            second = writes(two, entry(two, 1)) if with_entry else RunWrites(two, TOKEN, park=parked)
+            Cut.count, Cut.turn = 0, turn
+            with at_reopening(lambda: other.abort(one, 7)):  # noqa: B023
+                answers = store.commit([RunWrites(one, TOKEN, park=parked), second])
+            cut, Cut.turn = Cut.turn == -1, -1
+            assert answers[1] is True
+            row = store.run_by_id(two)
+            assert row is not None
+            if with_entry:
+                assert list(store.entries(two)) == [entry(two, 1)], f"statement {turn}"
+            else:
+                assert row.status is Status.SLEEPING, f"statement {turn}"
+            store.close()
+            other.close()
+        turn = turn + 1 if cut else -1
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_row_that_others_wrote_as_well_is_no_proof_of_ours(url: str, after: bool) -> None:
+    with cutting(-1, after):
+        store, other = PostgresStore(url), PostgresStore(url)
+        run = created(store).id
+        mark = entry(run, 1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
+
+        def meanwhile() -> None:
+            assert other.claim(run, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
+            if not after:
+                assert other.commit([RunWrites(run, OTHER, [mark])]) == [True]
+
+        Cut.count, Cut.turn = 0, 0
+        with at_reopening(meanwhile):
+            assert store.commit([writes(run, mark)]) == [False]
+        assert Cut.turn == -1
+        assert list(store.entries(run)) == [mark]
+        store.close()
+        other.close()
+
+
+def test_who_submits_never_has_the_token_of_who_took_it_over(url: str) -> None:
+    with cutting(-1, True):
+        store, other = PostgresStore(url), PostgresStore(url)
+
+        def meanwhile() -> None:
+            found = other.run("run")
+            assert found is not None
+            assert other.claim(found.id, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
+
+        Cut.count, Cut.turn = 0, 0
+        with at_reopening(meanwhile):
+            [answer] = store.commit([CreateRun(new_run(), Claim(TOKEN, "worker-1"))])
+        assert Cut.turn == -1
+        assert isinstance(answer, Created)
+        assert (answer.fresh, answer.run.token) == (True, TOKEN)
+        assert store.commit([writes(answer.run.id, entry(answer.run.id, 1))]) == [False]
+        store.close()
+        other.close()
+
+
+def test_a_lock_that_a_lost_session_still_has_is_taken_from_it(url: str) -> None:
+    store, other = PostgresStore(url), PostgresStore(url)
+    store.liveness().hold("w1")
+    session = store._session
+    assert session is not None
+    assert session._connection is not None
+    fd = session._connection.fileno()
+    kept = os.dup(fd)  # the server hears nothing of it
+    here, there = socket.socketpair()
+    os.dup2(here.fileno(), fd)
+    there.close()
+    here.close()
+    live = other.liveness(grace=1)
+    lost = session._connection
+    created(other, token=None)  # it is told of that, and looks
+    end = time.monotonic() + 10
+    while session._connection is lost and time.monotonic() < end:
+        time.sleep(0.01)
+    assert session._connection is not lost
+    while not session.holds("w1") and time.monotonic() < end:
+        assert not live.is_dead("w1")
+        time.sleep(0.05)
+    assert session.holds("w1")
+    os.close(kept)
+    for _ in range(30):
+        assert not live.is_dead("w1")
+        time.sleep(0.05)
+    store.close()
+    other.close()
+
+
+def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
+    """The session that waited for it is ended, and its row shows; whoever finds it waits in its place."""
+    store = PostgresStore(url)
+    run = created(store).id
+    assert store.commit([writes(run, entry(run, 1))]) == [True]
+    connection = store._writer.connection
+    assert connection is not None
+    answers: list[Any] = []
+    postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    postgres.execute("SELECT pg_reload_conf()")
+    try:
+        time.sleep(0.3)
+        thread = threading.Thread(target=lambda: answers.extend(store.commit([writes(run, entry(run, 2))])))
+        thread.start()
+        time.sleep(0.5)
+        broken = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
+        broken.shutdown(socket.SHUT_RDWR)
+        broken.close()
+        end = time.monotonic() + 10
+        while len(list(store.entries(run))) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        assert [row.n for row in store.entries(run)] == [1, 2]
+        assert answers == []
+    finally:
+        postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        postgres.execute("SELECT pg_reload_conf()")
+    thread.join(20)
+    assert answers == [True]
+    assert [row.n for row in store.entries(run)] == [1, 2]
+    store.close()
+
+
+def test_a_standby_is_neither_read_nor_written() -> None:
+    found = programs()
+    if found is None:
+        pytest.skip("no Postgres server programs")
+    primary, standby = Server(found), Server(found)
+    try:
+        standby.stop()
+        Path(standby.root, "data", "standby.signal").touch()
+        standby.start()
+        with pytest.raises(StoreUnavailableError, match="is a standby, which cannot be written: name the primary"):
+            PostgresStore(standby.url())
+        both = primary.url().replace(f"host={primary.root}", f"host={standby.root},{primary.root}")
+        store = PostgresStore(both)
+        assert created(store).status is Status.RUNNING
+        store.close()
+    finally:
+        standby.close()
+        primary.close()
