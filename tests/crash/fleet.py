@@ -7,12 +7,13 @@ import os
 import resource
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,20 @@ class Fleet:
         assert isinstance(self.store, SQLiteStore)
         return self.store._reader.rows(sql, ())
 
+    def is_writing(self) -> bool:
+        """Whether somebody stands in a transaction that writes."""
+        time.sleep(0.05)  # for those who move
+        if self.remote is not None:
+            sql = "SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND granted"
+            return bool(query_postgres(self.remote, sql, ()))
+        with closing(sqlite3.connect(self.database, timeout=0.2, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            connection.execute("ROLLBACK")
+        return False
+
     def all_are(self, status: Status) -> bool:
         return set(self.counts()) == {status}
 
@@ -202,7 +217,12 @@ class Worker:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
+        """It stands still, and not within a transaction: others would wait for that first."""
         self.signal(signal.SIGSTOP)
+        while self.fleet.is_writing():
+            self.signal(signal.SIGCONT)
+            time.sleep(0.01)
+            self.signal(signal.SIGSTOP)
         try:
             yield
         finally:

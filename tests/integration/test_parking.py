@@ -27,7 +27,7 @@ from perdure import errors, runtime
 from perdure.api.loading import find_task
 from perdure.core import serving as serving_module
 from perdure.core.driver import Driver
-from perdure.core.model import Kind, RunWrites, Status
+from perdure.core.model import Claim, Kind, RunWrites, Status
 from perdure.core.serving import Outcome, Server
 from perdure.core.spec import TaskSpec
 from perdure.executors.local import DaemonThreads
@@ -625,6 +625,22 @@ def test_a_wake_time_that_passes_while_the_run_unwinds(monkeypatch: pytest.Monke
     assert ends.keys() == {Status.SLEEPING, Status.SUCCEEDED}, serving.outcomes
     assert ends[Status.SUCCEEDED] == 3
     assert ends[Status.SLEEPING] == sum(watched.parks.values())
+
+
+@env.task
+async def is_quick() -> str:
+    return "done"
+
+
+def test_a_claim_that_nobody_knows_of_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_module, "DOUBT_SECONDS", 0.2)
+    run = perdure.submit(is_quick)
+    worker = runtime.worker()
+    worker.attend()
+    [taken] = worker.store.take_due([is_quick.name], [Claim(b"t" * 16, worker.id)])
+    assert taken.run.name == run.name
+    with Serving():
+        assert run.wait(10).result == "done"
 
 
 def test_a_thread_that_sleeps_gives_its_place_back() -> None:

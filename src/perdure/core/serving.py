@@ -43,6 +43,9 @@ LAST_POLL = 0.25
 """The same, once it has not changed for long."""
 LOOK_SECONDS = 0.4
 """How often to look whether a worker has died."""
+DOUBT_SECONDS = 30.0
+"""How often to look for claims that are stored although the store has not said so, as behind a pooler that forgot whose
+COMMIT it was."""
 SWEEP_SECONDS = 0.5
 """How often to look whether a run can be parked that could not be when it began to sleep."""
 PRESSED_SECONDS = 1.0
@@ -130,6 +133,7 @@ class Server:
         """There may be runs left behind that there was no place for."""
         self._strangers: set[tuple[str, str]] = set()
         self._look_at = 0.0
+        self._doubt_at = seconds() + DOUBT_SECONDS
         self._sweep_at = 0.0
         self._pulses: dict[LoopThread, _Pulse] = {}
 
@@ -201,6 +205,9 @@ class Server:
             self._next_due = None
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
+            if now >= self._doubt_at:
+                self._doubt_at = now + DOUBT_SECONDS
+                worker.doubt = True
             self._recover(version)
             self._watch_loops(now)
         elif self._more and len(self._driven) < self.concurrency:
