@@ -2,6 +2,7 @@
 
     PerdureError
     ├── UsageError                 you: the call, the input or the declaration is wrong; fix it and call again
+    │   ├── CodeNotLoadedError         your file raised an exception while it was imported
     │   ├── TaskNotFoundError          no such task in that file
     │   ├── RunNotFoundError           no such run in this store
     │   ├── InputError                 an input is missing, unknown or of the wrong type
@@ -45,6 +46,7 @@ __all__ = [
     "BodyDiedError",
     "BranchError",
     "ClusterUnavailableError",
+    "CodeNotLoadedError",
     "ContainerError",
     "CrashLoopError",
     "EngineUnavailableError",
@@ -104,6 +106,10 @@ class Parked(RunStopped):
 
 class UsageError(PerdureError):
     """The caller asked for something that cannot be; the message names the thing and the remedy."""
+
+
+class CodeNotLoadedError(UsageError):
+    """A file of the user's cannot be imported; `__cause__` is what it raised."""
 
 
 class TaskNotFoundError(UsageError):

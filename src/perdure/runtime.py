@@ -21,7 +21,17 @@ from .core.values import find_file_types
 from .core.worker import Worker
 from .errors import PerdureError, UsageError
 from .executors.local import DaemonThreads
-from .store import files_base, is_bucket, is_postgres, open_blobs, open_bucket, open_store, public_url, store_path
+from .store import (
+    check_blobs_at,
+    files_base,
+    is_bucket,
+    is_postgres,
+    open_blobs,
+    open_bucket,
+    open_store,
+    public_url,
+    store_path,
+)
 
 if TYPE_CHECKING:
     from .containers.background import Background
@@ -129,7 +139,7 @@ def worker() -> Worker:
 
     Raises:
         StoreError: the store cannot be opened.
-        UsageError: `PERDURE_LEASE` makes no sense.
+        UsageError: `PERDURE_LEASE` or `PERDURE_BLOBS` makes no sense.
     """
     global _worker, _pid
     found = _worker
@@ -137,6 +147,7 @@ def worker() -> Worker:
         return found
     with _lock:
         if _worker is None or _pid != os.getpid():
+            check_blobs_at(blobs_at())
             store, liveness = open_store(store_url(), durability=_durability)
             _worker = Worker(store, liveness, DaemonThreads(), lease=_lease(), clock=store.clock)
             _worker.on_end = _run_ended

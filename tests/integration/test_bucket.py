@@ -344,6 +344,7 @@ def test_a_mark_of_a_dead_remover_is_passed_over(
         ("s3://", "names no bucket"),
         ("ftp://host/x", "blobs do not lie there"),
         ("file://relative", "a third slash is missing"),
+        ("s3:bucket", "two slashes are missing"),
         ("az://container/x", "set AZURE_STORAGE_ACCOUNT_NAME"),
     ],
 )

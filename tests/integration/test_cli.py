@@ -180,6 +180,29 @@ def test_a_mistake_is_one_message_with_exit_code_2(shell: Shell, args: list[str]
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("url", ["s3://", "ftp://host/x", "az://container/x"])
+def test_where_files_lie_is_no_fault_of_an_input(shell: Shell, url: str) -> None:
+    shell.write("files.py", """
+        import perdure
+        from perdure.io import File
+        env = perdure.TaskEnvironment(name="files")
+        @env.task
+        def main(text: File) -> int:
+            return 1
+        @env.task
+        def other() -> int:
+            return 1
+    """)  # fmt: skip
+    shell.env["PERDURE_BLOBS"] = url
+    done = shell("run", "files.py", "main", "--text", "files.py")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert "--text" not in done.stderr
+    if not url.startswith("az"):  # what it says is right, only the environment is not
+        assert shell("run", "files.py", "other").returncode == 2
+
+
 def test_an_error_in_the_users_file_shows_where_and_nothing_of_ours(shell: Shell) -> None:
     shell.write("broken.py", "import perdure\ndef f():\n    return 1 / 0\nf()\n")
     done = shell("run", "broken.py", "main")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.source import code_root, logical_name
 from ..core.spec import TaskSpec
-from ..errors import TaskNotFoundError, UsageError
+from ..errors import CodeNotLoadedError, TaskNotFoundError, UsageError
 from .task import Task
 
 _LOADING: ContextVar[str | None] = ContextVar("perdure_loading", default=None)
@@ -29,7 +29,8 @@ def load_file(path: str) -> ModuleType:
     """Import a file as its logical module: relative imports and packages work, its `__main__` part does not run.
 
     Raises:
-        UsageError: there is no such file, or importing it fails.
+        UsageError: there is no such file.
+        CodeNotLoadedError: importing it fails.
     """
     file = os.path.abspath(path)
     if not os.path.isfile(file):
@@ -55,16 +56,17 @@ def load_file(path: str) -> ModuleType:
 
             if isinstance(error, PerdureError):
                 raise
-            raise UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+            raise CodeNotLoadedError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
         except SystemExit as error:
-            raise UsageError(f"{path} ended the process while it was imported (exit code {error.code})") from error
+            raise CodeNotLoadedError(f"{path} ended the process when imported (exit code {error.code})") from error
 
 
 def load_source(source: str) -> ModuleType:
     """Import a file by its path, or a module by its dotted name, which may lie in the current directory.
 
     Raises:
-        UsageError: there is no such file or module, or importing it fails.
+        UsageError: there is no such file or module.
+        CodeNotLoadedError: importing it fails.
     """
     if source.endswith(".py") or os.sep in source or os.path.exists(source):
         return load_file(source)
@@ -74,7 +76,7 @@ def load_source(source: str) -> ModuleType:
     try:
         found = importlib.util.find_spec(source)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
+        raise CodeNotLoadedError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
     if found is None or found.origin is None or not found.origin.endswith(".py"):
         raise UsageError(f"{source} is neither a Python file nor a module that can be found from here ({root})")
     return load_file(found.origin)
@@ -211,7 +213,7 @@ def _module_of(file: str, name: str) -> ModuleType:
             if loaded is None and spec is not None and spec.origin is not None and os.path.abspath(spec.origin) == file:
                 return importlib.import_module(name)
         except (ImportError, ValueError) as error:
-            raise UsageError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+            raise CodeNotLoadedError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
     return load_file(file)
 
 

@@ -25,6 +25,7 @@ from uuid import UUID
 
 from ..core.values._names import type_text
 from ..errors import UsageError
+from ..runtime import blobs
 
 
 class Unfit(Exception):
@@ -246,6 +247,8 @@ def _reference(data: object, tp: Any, path: str = "") -> Any:
     what = "the path of a file" if tp.__name__ == "File" else "the path of a directory"
     if not isinstance(data, str) or not data:
         raise Unfit(what, data, path)
+    if "://" not in data:
+        blobs()  # what is wrong with where they lie is said of that, not of this input
     try:
         return tp.from_existing_remote(data) if "://" in data else tp.from_local(data)
     except UsageError as error:

@@ -15,7 +15,7 @@ from ..api import looking, operate
 from ..api.operate import Ended, Handle
 from ..api.run import Run, derived_status
 from ..core.model import FINISHED, Status
-from ..errors import PerdureError, UsageError
+from ..errors import CodeNotLoadedError, PerdureError, UsageError
 from .failures import of_exception, users_frames
 from .output import Output, ended_data, readable, unfinished_data
 from .progress import Reporter
@@ -161,9 +161,8 @@ def exit_code(error: PerdureError) -> int:
 
 def tell(output: Output, error: PerdureError) -> None:
     """An error of perdure's as one message; where it has a cause in the user's own code, with that."""
-    cause = error.__cause__
-    if isinstance(error, UsageError) and cause is not None:
-        output.say(of_exception(cause))
+    if isinstance(error, CodeNotLoadedError) and error.__cause__ is not None:
+        output.say(of_exception(error.__cause__))
     output.say(f"Error: {error}")
     if output.verbose > 1:
         output.say(of_exception(error))

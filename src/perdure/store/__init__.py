@@ -80,24 +80,33 @@ def open_blobs(url: str | os.PathLike[str], at: str | None = None) -> Blobs:
     """
     from .blobs import LocalBlobs
 
-    scheme, colon, rest = (at or "").partition("://")
-    if at and not colon:
-        return LocalBlobs(at)
+    if not at:
+        return LocalBlobs(_blobs_folder(url))
+    check_blobs_at(at)
+    if not is_bucket(at):
+        return LocalBlobs(at.removeprefix("file://"))
+    with _needs_obstore():
+        from .bucket_blobs import BucketBlobs
+    return BucketBlobs(at, LocalBlobs(_blobs_folder(url)))
+
+
+def check_blobs_at(at: str) -> None:
+    """Raise `UsageError` where blobs cannot lie at that URL or path, as far as its words tell."""
+    scheme, colon, rest = at.partition("://")
+    if not colon:
+        if at.partition(":")[0] in (*_BUCKETS, "file") and ":" in at:
+            raise UsageError(f"{at}: two slashes are missing behind the colon")
+        return
     if scheme == "file":
         if not rest.startswith("/"):
             raise UsageError(f"{at}: a third slash is missing before the path")
-        return LocalBlobs(rest)
-    local = LocalBlobs(_blobs_folder(url))
-    if not at:
-        return local
-    if scheme not in _BUCKETS:
+    elif scheme not in _BUCKETS:
         raise UsageError(
             f"{scheme}://...: blobs do not lie there; supported are `s3://bucket/prefix`, `gs://bucket/prefix`, "
             "`az://container/prefix`, `file:///directory`, or a path"
         )
-    with _needs_obstore():
-        from .bucket_blobs import BucketBlobs
-    return BucketBlobs(at, local)
+    elif not rest.partition("/")[0]:
+        raise UsageError(f"{at} names no bucket: it is written as {scheme}://bucket/prefix")
 
 
 def remote_objects() -> ModuleType:

@@ -22,19 +22,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Final
-from urllib.parse import urlsplit
 
 from obstore.exceptions import AlreadyExistsError
 
 from perdure.core.clock import US, seconds, wall
 from perdure.core.ports import blob_key
-from perdure.errors import StoreError, UsageError
+from perdure.errors import StoreError
 
 from ._bucket import PAUSE, Bucket
 from .blobs import LocalBlobs
 from .user_files import each
-
-SCHEMES: Final = ("s3", "gs", "az")
 
 _STALE: Final = 120.0
 _REMOVING: Final = 30.0
@@ -54,9 +51,6 @@ class BucketBlobs:
             url: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, see `Bucket`.
             local: where content is kept on this machine.
         """
-        scheme, where, *_ = urlsplit(url)
-        if scheme not in SCHEMES or not where:
-            raise UsageError(f"{url} names no bucket: it is written as s3://bucket/prefix")
         self._bucket = Bucket(url)
         self._local = local
         self._put_at: dict[str, float] = {}
