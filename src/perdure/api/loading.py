@@ -58,7 +58,9 @@ def load_file(path: str) -> ModuleType:
                 raise
             raise CodeNotLoadedError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
         except SystemExit as error:
-            raise CodeNotLoadedError(f"{path} ended the process when imported (exit code {error.code})") from error
+            raise CodeNotLoadedError(
+                f"{path} ended the process while it was imported (exit code {error.code})"
+            ) from error
 
 
 def load_source(source: str) -> ModuleType:
