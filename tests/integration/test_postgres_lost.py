@@ -93,6 +93,41 @@ def test_a_row_that_others_wrote_as_well_is_no_proof_of_ours(url: str, after: bo
         other.close()
 
 
+@pytest.mark.parametrize("with_entry", [True, False])
+def test_a_run_that_others_parked_in_the_same_way_is_no_proof_of_the_rest(url: str, with_entry: bool) -> None:
+    turn = 0
+    while turn >= 0:
+        with cutting(-1, False):
+            store, other = PostgresStore(f"{url}_{turn}"), PostgresStore(f"{url}_{turn}")
+            one, two = created(store, "one").id, created(store, "two").id
+            parked = Park(Wake(1, 1), 0)
+            mark = entry(two, 1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
+            rest = writes(two, mark) if with_entry else RunWrites(two, TOKEN, park=parked)
+
+            took: list[bool] = []
+
+            def meanwhile() -> None:
+                # Nothing can be claimed where what was cut is the notification behind the commit.
+                if other.claim(one, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING}):  # noqa: B023
+                    took.extend(other.commit([RunWrites(one, OTHER, park=parked)]))  # type: ignore[arg-type]  # noqa: B023
+
+            Cut.count, Cut.turn = 0, turn
+            with at_reopening(meanwhile):
+                answers = store.commit([RunWrites(one, TOKEN, park=parked), rest])
+            cut, Cut.turn = Cut.turn == -1, -1
+            assert answers == [not took, True], f"statement {turn}"
+            assert took or turn > 0
+            row = store.run_by_id(two)
+            assert row is not None
+            if with_entry:
+                assert list(store.entries(two)) == [mark], f"statement {turn}"
+            else:
+                assert row.status is Status.SLEEPING, f"statement {turn}"
+            store.close()
+            other.close()
+        turn = turn + 1 if cut else -1
+
+
 def test_who_submits_never_has_the_token_of_who_took_it_over(url: str) -> None:
     with cutting(-1, True):
         store, other = PostgresStore(url), PostgresStore(url)

@@ -232,7 +232,7 @@ class Link:
     def change_directly(
         self, statement: Statement, row: Sequence[Any], is_done: Callable[[], tuple[str, Sequence[Any]]]
     ) -> bool:
-        """The same, by a shorter way through the driver."""
+        """The same, by a shorter way through the driver. `is_done` finds a true value if it was done."""
 
         def change(connection: Connection) -> bool:
             if not self._prepare:
@@ -243,7 +243,8 @@ class Link:
             return statement.change(connection, row) == 1
 
         def look(cursor: Cursor) -> list[bool]:
-            return [True] if cursor.execute(*is_done()).fetchone() is not None else []
+            found = cursor.execute(*is_done()).fetchone()
+            return [True] if found is not None and found[0] else []
 
         return self._run(change, look, PATIENCE)
 

@@ -234,7 +234,8 @@ class PostgresStore(Reading):
                     return [written]
 
         def is_done(cursor: Cursor, answers: list[Created | bool]) -> bool:
-            return any(cursor.execute(*trace).fetchone() is not None for trace in self._traces(writes, answers))
+            found = [row[0] for trace in self._traces(writes, answers) for row in cursor.execute(*trace)]
+            return bool(found) and all(found)
 
         answers = self._writer.transaction(lambda cursor: self._write_batch(cursor, writes), is_done, pipelined=True)
         if any(_is_news(write) for write in writes):
@@ -267,11 +268,11 @@ class PostgresStore(Reading):
         return written
 
     def _traces(self, writes: Sequence[RunWrites | CreateRun], answers: Sequence[Created | bool]) -> list[Trace]:
-        """Queries each of which finds a row only if that batch, answered like that, was committed, all of which was or
-        nothing. What others may have done in the same way counts only where there is nothing better.
+        """Queries each of which finds out whether that batch, answered like that, was committed, all of which was or
+        nothing; no row where it cannot tell. What others may have done in the same way counts only where there is
+        nothing better, and only if nothing speaks against it.
 
-        Where none finds a row although it was committed, the runs are under other tokens since, and doing it again does
-        nothing."""
+        Where no query can tell, the runs are under other tokens since, and doing it again does nothing."""
         weak: list[Trace] = []
         for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, Created):
@@ -290,13 +291,15 @@ class PostgresStore(Reading):
                 if write.finish is not None:
                     return [(self._sql["is_finished"], (*write.finish, write.run))]
                 if write.park is not None:
-                    weak.append((self._sql["is_parked"], (write.run, write.park.mark, write.park.wake.at)))
+                    weak.append((self._sql["is_parked"], (write.run, write.token, write.park.mark, write.park.wake.at)))
         return weak
 
     def _entry_trace(self, token: bytes, entry: Any) -> Trace:
-        """A query that finds a row if that entry was stored, by who has that token."""
+        """A query that finds out whether that entry was stored by who has that token."""
         row = (*entry[:3], entry[17], entry[18], entry[9], entry[3], entry[4])
-        return (self._sql["is_entry"], row) if _is_timed(entry) else (self._sql["is_entry_held"], (*row, token))
+        if _is_timed(entry):
+            return self._sql["is_entry"], row
+        return self._sql["is_entry_held"], (*row, entry[0], token)
 
     def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         answers: list[Created | bool] = []

@@ -60,11 +60,13 @@ SELECT 1 FROM perdure.entries
 WHERE run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s;
 
 -- name: is_entry_held
--- Whether that very entry is stored, in a run that is still under that token. Rows about other entries hold no time, so
--- another driver may have written the same one.
-SELECT 1 FROM perdure.entries AS entry JOIN perdure.runs AS holder ON holder.id = entry.run
-WHERE entry.run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s
-  AND holder.token = %s;
+-- Whether that very entry is stored; no row if its run is no longer under that token. Rows about other entries hold no
+-- time, so another driver may have written the same one.
+SELECT EXISTS (
+    SELECT 1 FROM perdure.entries
+    WHERE run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s
+)
+FROM perdure.runs WHERE id = %s AND token = %s;
 
 -- name: insert_action
 -- Record a started action inside a transaction that has checked the fence.
@@ -118,8 +120,9 @@ UPDATE perdure.runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashe
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: is_parked
--- Whether a run sleeps in that very way.
-SELECT 1 FROM perdure.runs WHERE id = %s AND status = 'SLEEPING' AND token IS NULL AND mark = %s AND wake_at = %s;
+-- Whether a run sleeps in that very way, and is not still under that token; no row if it has gone on.
+SELECT token IS NULL FROM perdure.runs
+WHERE id = %s AND (token = %s OR (status = 'SLEEPING' AND token IS NULL AND mark = %s AND wake_at = %s));
 
 -- name: take_due
 -- Runs of these tasks that are due, those first that are due longest; locked, and without those that others have
