@@ -16,9 +16,10 @@ from tests.contract._records import OTHER, TOKEN, created, entry, new_run, write
 from tests.integration.test_postgres_store import Cut, cutting
 from tests.postgres_server import Server, programs
 
-from perdure.core.model import Claim, Created, CreateRun, Park, Result, RunWrites, Status, Wake
+from perdure.core.model import FINISHED, Claim, Created, CreateRun, Park, Result, RunWrites, Status, Wake, WholeRun
 from perdure.errors import StoreUnavailableError
 from perdure.store._postgres_link import Link
+from perdure.store.memory import MemoryStore
 from perdure.store.postgres import PostgresStore
 
 
@@ -126,6 +127,56 @@ def test_a_run_that_others_parked_in_the_same_way_is_no_proof_of_the_rest(url: s
             store.close()
             other.close()
         turn = turn + 1 if cut else -1
+
+
+def test_a_run_that_others_removed_is_no_proof_that_the_rest_is_gone(url: str) -> None:
+    with cutting(-1, False):
+        store, other = PostgresStore(url), PostgresStore(url)
+        one, two = created(store, "one").id, created(store, "two").id
+        for run in (one, two):
+            assert store.abort(run, 7)
+
+        def meanwhile() -> None:
+            assert other.remove([one], 100, FINISHED) == [True]
+
+        # Before COMMIT: behind BEGIN, a look at each, one at what is reused, and a removal of each.
+        Cut.count, Cut.turn = 0, 6
+        with at_reopening(meanwhile):
+            assert store.remove([one, two], 100, FINISHED) == [False, True]
+        assert Cut.turn == -1
+        assert store.run_by_id(two) is None
+        store.close()
+        other.close()
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_run_that_others_moved_is_no_proof_that_the_rest_was(url: str, comes_back: bool) -> None:
+    with cutting(-1, False):
+        store, other, source = PostgresStore(url), PostgresStore(url), MemoryStore()
+        rows = [created(source, name, token=None) for name in ("one", "two")]
+        wholes = [WholeRun(row, [], [], Wake(1, 1)) for row in rows]
+        if comes_back:
+            # What is there under their names is what they left when they went.
+            there = store.adopt(wholes)
+            store.move([answer.run.id for answer in there], "elsewhere")
+
+        def meanwhile() -> None:
+            if not comes_back:
+                assert [answer.fresh for answer in other.adopt(wholes[:1])] == [True]
+
+        # Before COMMIT: behind BEGIN and an insertion of each; a look, a removal and an insertion more where they were.
+        Cut.count, Cut.turn = 0, 9 if comes_back else 3
+        with at_reopening(meanwhile):
+            answers = store.adopt(wholes)
+        assert Cut.turn == -1
+        assert [answer.fresh for answer in answers] == [comes_back, True]
+        for row in rows:
+            found = store.run(row.name)
+            assert found is not None
+            assert found.uid == row.uid
+            assert found.status is Status.QUEUED
+        store.close()
+        other.close()
 
 
 def test_who_submits_never_has_the_token_of_who_took_it_over(url: str) -> None:

@@ -277,7 +277,7 @@ class PostgresStore(Reading):
         for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, Created):
                 if answer.fresh:
-                    return [(self._sql["is_created"], (answer.run.name, answer.run.uid))]
+                    return [(self._sql["is_created"], (answer.run.id, answer.run.uid))]
             elif answer:
                 assert isinstance(write, RunWrites)
                 for entry in write.entries:
@@ -582,7 +582,8 @@ class PostgresStore(Reading):
 
         def is_done(cursor: Cursor, answers: list[bool]) -> bool:
             gone = [run for run, over in zip(runs, answers, strict=True) if over]
-            return bool(gone) and cursor.execute(self._sql["run_by_id"], (gone[0],)).fetchone() is None
+            # All of them: others may have removed some.
+            return bool(gone) and not any(cursor.execute(self._sql["run_by_id"], (run,)).fetchone() for run in gone)
 
         return self._writer.transaction(take, is_done)
 
@@ -649,7 +650,7 @@ class PostgresStore(Reading):
     def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
         def is_done(cursor: Cursor, answers: list[Created]) -> bool:
             fresh = next((answer.run for answer in answers if answer.fresh), None)
-            mine = None if fresh is None else (fresh.name, fresh.uid)
+            mine = None if fresh is None else (fresh.id, fresh.uid)
             return mine is not None and cursor.execute(self._sql["is_created"], mine).fetchone() is not None
 
         def left(due: Wake) -> int:
@@ -697,7 +698,7 @@ class PostgresStore(Reading):
         def is_done(cursor: Cursor, answers: list[Created] | None) -> bool:
             for answer in answers or ():
                 if answer.fresh:
-                    mine = (answer.run.name, answer.run.uid)
+                    mine = (answer.run.id, answer.run.uid)
                     return cursor.execute(self._sql["is_created"], mine).fetchone() is not None
             # Without a run of its own it does not matter who has moved it.
             row = cursor.execute(self._sql["schedule"], (key,)).fetchone()

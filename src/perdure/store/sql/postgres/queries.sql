@@ -30,8 +30,9 @@ ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
 -- name: is_created
--- Whether that very submission is stored.
-SELECT 1 FROM perdure.runs WHERE name = %s AND uid = %s;
+-- Whether that very row is stored. Its number was given out once, also if the transaction that had it was rolled back;
+-- a run of that name and uid may have been put there by who moves the same runs, or be what it left here when it moved.
+SELECT 1 FROM perdure.runs WHERE id = %s AND uid = %s;
 
 -- name: insert_entry_fenced
 -- Append one entry, if the claim still holds: fence and row in one statement, the fast path of a sequential body. The
