@@ -179,6 +179,33 @@ def test_a_run_that_others_moved_is_no_proof_that_the_rest_was(url: str, comes_b
         other.close()
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_is_committed_behind_the_look_counts(url: str, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a pooler: the session that is ended is another one than the one that was at it."""
+    with cutting(-1, False):
+        store, other = PostgresStore(url), PostgresStore(url)
+        run = created(store).id
+        rows = [entry(run, n) for n in ((1,) if alone else (1, 2))]
+        trace = store._entry_trace
+        looks: list[object] = []
+
+        def late(*args: Any) -> Any:
+            looks.append(args)
+            if len(looks) > 1:
+                return trace(*args)
+            assert other.commit([RunWrites(run, TOKEN, rows)]) == [True]
+            return "SELECT 1 WHERE false", ()
+
+        monkeypatch.setattr(store, "_entry_trace", late)
+        Cut.count, Cut.turn = 0, 0 if alone else 3  # the statement, or COMMIT
+        with at_reopening(lambda: None):
+            assert store.commit([RunWrites(run, TOKEN, rows)]) == [True]
+        assert len(looks) == 2
+        assert list(store.entries(run)) == rows
+        store.close()
+        other.close()
+
+
 def test_who_submits_never_has_the_token_of_who_took_it_over(url: str) -> None:
     with cutting(-1, True):
         store, other = PostgresStore(url), PostgresStore(url)

@@ -309,6 +309,7 @@ class Link:
         since = seconds()
         pause = _FIRST_PAUSE
         lost: list[tuple[int, str | None]] = []
+        missed: list[tuple[int, str | None]] = []
         said = False
         while True:
             try:
@@ -323,9 +324,14 @@ class Link:
                     if look is not None and (found := look(connection.cursor(binary=True))):
                         connection.execute(_BARRIER)
                         return found[0]
-                    lost.clear()
+                    missed, lost = lost, []
                 return work(connection)
             except BaseException as error:
+                if missed and isinstance(error, psycopg.errors.UniqueViolation):
+                    # Behind a pooler, where that session is another one, it was done after the look for it.
+                    self._may_go_on(error)
+                    lost, missed = missed, []
+                    continue
                 waited = seconds() - since
                 # Who asks for the first time learns at once what is wrong.
                 if not self._may_go_on(error) or not self._address.reached or waited > patience:
