@@ -190,11 +190,16 @@ def test_rerun_recover_tries_failures_again_that_the_code_had_caught(shell: Shel
     assert shell.log() == ["step1", "step2"]
 
 
-def test_rerun_recover_of_an_aborted_run_does_not_inherit_its_deadline(shell: Shell) -> None:
+def abort_in_its_sleep(shell: Shell) -> None:
+    """Run x, which has a sleep of 5 s."""
     process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "5")
     shell.until_logged("step1")
     shell("abort", "x")
     process.communicate(timeout=20)
+
+
+def test_rerun_recover_of_an_aborted_run_does_not_inherit_its_deadline(shell: Shell) -> None:
+    abort_in_its_sleep(shell)
     began = time.monotonic()
     done = shell("rerun", "x", "--recover")
     assert done.stdout == "woke\n"
@@ -203,10 +208,7 @@ def test_rerun_recover_of_an_aborted_run_does_not_inherit_its_deadline(shell: Sh
 
 
 def test_rerun_recover_killed_in_the_middle_is_resumed_with_its_work(shell: Shell) -> None:
-    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "5")
-    shell.until_logged("step1")
-    shell("abort", "x")
-    process.communicate(timeout=20)
+    abort_in_its_sleep(shell)
     process = shell.start("rerun", "x", "--recover", "--name", "y")
     shell.until_status("y", "SLEEPING")
     process.kill()

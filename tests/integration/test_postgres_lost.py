@@ -16,7 +16,19 @@ from tests.contract._records import OTHER, TOKEN, created, entry, new_run, write
 from tests.integration.test_postgres_store import Cut, cutting
 from tests.postgres_server import Server, programs
 
-from perdure.core.model import FINISHED, Claim, Created, CreateRun, Park, Result, RunWrites, Status, Wake, WholeRun
+from perdure.core.model import (
+    FINISHED,
+    Claim,
+    Created,
+    CreateRun,
+    Entry,
+    Park,
+    Result,
+    RunWrites,
+    Status,
+    Wake,
+    WholeRun,
+)
 from perdure.errors import StoreUnavailableError
 from perdure.store._postgres_link import Link
 from perdure.store.memory import MemoryStore
@@ -48,29 +60,47 @@ def at_reopening(work: Callable[[], None]) -> Iterator[None]:
         Link._open = plain  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("with_entry", [True, False])
-def test_a_run_that_others_ended_is_no_proof_that_it_was_parked(url: str, with_entry: bool) -> None:
+def parked_beside(
+    url: str, with_entry: bool, row: Callable[[int], Entry], meanwhile: Callable[[PostgresStore, int], list[Any]]
+) -> Iterator[tuple[int, list[Any], list[Any]]]:
+    """A batch that parks one run and writes an entry of another one, or parks that too, cut before each statement in
+    turn; what was to become of the other one has. Gives the statement, the answers, and what others did meanwhile."""
     turn = 0
     while turn >= 0:
         with cutting(-1, False):
             store, other = PostgresStore(f"{url}_{turn}"), PostgresStore(f"{url}_{turn}")
             one, two = created(store, "one").id, created(store, "two").id
             parked = Park(Wake(1, 1), 0)
-            second = writes(two, entry(two, 1)) if with_entry else RunWrites(two, TOKEN, park=parked)
+            rest = writes(two, row(two)) if with_entry else RunWrites(two, TOKEN, park=parked)
+            told: list[Any] = []
             Cut.count, Cut.turn = 0, turn
-            with at_reopening(lambda: other.abort(one, 7)):  # noqa: B023
-                answers = store.commit([RunWrites(one, TOKEN, park=parked), second])
+            with at_reopening(lambda: told.extend(meanwhile(other, one))):  # noqa: B023
+                answers = store.commit([RunWrites(one, TOKEN, park=parked), rest])
             cut, Cut.turn = Cut.turn == -1, -1
-            assert answers[1] is True
-            row = store.run_by_id(two)
-            assert row is not None
+            yield turn, answers, told
+            found = store.run_by_id(two)
+            assert found is not None
             if with_entry:
-                assert list(store.entries(two)) == [entry(two, 1)], f"statement {turn}"
+                assert list(store.entries(two)) == [row(two)], f"statement {turn}"
             else:
-                assert row.status is Status.SLEEPING, f"statement {turn}"
+                assert found.status is Status.SLEEPING, f"statement {turn}"
             store.close()
             other.close()
         turn = turn + 1 if cut else -1
+
+
+def untimed(run: int) -> Entry:
+    """An entry that anybody would write in the same words."""
+    return entry(run, 1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
+
+
+@pytest.mark.parametrize("with_entry", [True, False])
+def test_a_run_that_others_ended_is_no_proof_that_it_was_parked(url: str, with_entry: bool) -> None:
+    def meanwhile(other: PostgresStore, one: int) -> list[Any]:
+        return [other.abort(one, 7)]
+
+    for _, answers, _ in parked_beside(url, with_entry, lambda two: entry(two, 1), meanwhile):
+        assert answers[1] is True
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -78,7 +108,7 @@ def test_a_row_that_others_wrote_as_well_is_no_proof_of_ours(url: str, after: bo
     with cutting(-1, after):
         store, other = PostgresStore(url), PostgresStore(url)
         run = created(store).id
-        mark = entry(run, 1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
+        mark = untimed(run)
 
         def meanwhile() -> None:
             assert other.claim(run, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
@@ -96,37 +126,15 @@ def test_a_row_that_others_wrote_as_well_is_no_proof_of_ours(url: str, after: bo
 
 @pytest.mark.parametrize("with_entry", [True, False])
 def test_a_run_that_others_parked_in_the_same_way_is_no_proof_of_the_rest(url: str, with_entry: bool) -> None:
-    turn = 0
-    while turn >= 0:
-        with cutting(-1, False):
-            store, other = PostgresStore(f"{url}_{turn}"), PostgresStore(f"{url}_{turn}")
-            one, two = created(store, "one").id, created(store, "two").id
-            parked = Park(Wake(1, 1), 0)
-            mark = entry(two, 1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
-            rest = writes(two, mark) if with_entry else RunWrites(two, TOKEN, park=parked)
+    def meanwhile(other: PostgresStore, one: int) -> list[Any]:
+        # Nothing can be claimed where what was cut is the notification behind the commit.
+        if not other.claim(one, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING}):
+            return []
+        return other.commit([RunWrites(one, OTHER, park=Park(Wake(1, 1), 0))])
 
-            took: list[bool] = []
-
-            def meanwhile() -> None:
-                # Nothing can be claimed where what was cut is the notification behind the commit.
-                if other.claim(one, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING}):  # noqa: B023
-                    took.extend(other.commit([RunWrites(one, OTHER, park=parked)]))  # type: ignore[arg-type]  # noqa: B023
-
-            Cut.count, Cut.turn = 0, turn
-            with at_reopening(meanwhile):
-                answers = store.commit([RunWrites(one, TOKEN, park=parked), rest])
-            cut, Cut.turn = Cut.turn == -1, -1
-            assert answers == [not took, True], f"statement {turn}"
-            assert took or turn > 0
-            row = store.run_by_id(two)
-            assert row is not None
-            if with_entry:
-                assert list(store.entries(two)) == [mark], f"statement {turn}"
-            else:
-                assert row.status is Status.SLEEPING, f"statement {turn}"
-            store.close()
-            other.close()
-        turn = turn + 1 if cut else -1
+    for turn, answers, took in parked_beside(url, with_entry, untimed, meanwhile):
+        assert answers == [not took, True], f"statement {turn}"
+        assert took or turn > 0
 
 
 def test_a_run_that_others_removed_is_no_proof_that_the_rest_is_gone(url: str) -> None:

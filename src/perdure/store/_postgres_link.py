@@ -40,8 +40,12 @@ _PIPELINES: Final = psycopg.Pipeline.is_supported()
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _CLOCK_AGE: Final = 30 * US
-_FACTS: Final = """
-SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+BACKEND: Final = (
+    "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid())"
+)
+"""What names a session, as `END` wants it."""
+_FACTS: Final = f"""
+{BACKEND},
        current_setting('server_version_num')::int, current_setting('server_encoding'),
        current_setting('synchronous_commit'), current_setting('server_version')
 """

@@ -29,7 +29,7 @@ from perdure.core.clock import seconds
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._postgres_errors import is_away, translate
-from ._postgres_link import END, Address, Connection, Link
+from ._postgres_link import BACKEND, END, Address, Connection, Link, Row
 
 log = logging.getLogger("perdure")
 
@@ -37,7 +37,6 @@ GRACE: Final = 1.0
 """For how long a lock must be free (seconds) before its worker counts as dead."""
 _ECHO_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.25
-_BACKEND: Final = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 
 
 class Session:
@@ -59,7 +58,7 @@ class Session:
         self._held: set[str] = set()
         self._locked: set[str] = set()
         """Those of them whose locks this very session has."""
-        self._backend: tuple[int, str] | None = None
+        self._backend: Row | None = None
         """The session that had them last."""
         self._bells: list[Callable[[], None]] = []
         self._wake, self._waker = socket.socketpair()
@@ -168,8 +167,7 @@ class Session:
                 if self._backend is not None:
                     # The server may not know yet that it is lost, and keeps its locks for it.
                     connection.execute(END, self._backend)
-                row = connection.execute(_BACKEND).fetchone()
-                self._backend = None if row is None else (row[0], row[1])
+                self._backend = connection.execute(BACKEND).fetchone()
                 self._lock_all(connection)
             else:
                 log.info("notifications do not arrive from %s (a pooler?): changes are polled for", self._address.url)
