@@ -25,7 +25,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from perdure.core.clock import Clock
+from perdure.core.ground.clock import Clock
 from perdure.store.postgres import PostgresStore
 
 USER = "tester"

@@ -17,8 +17,8 @@ import perdure
 from _common import emit, parser, workdir
 from _workers import resident, workers
 from perdure import durable, runtime
-from perdure.core.model import NO_PARENT, Claim, Created, CreateRun, NewRun, Park, RunWrites, Status, Wake
-from perdure.core.ports import Store
+from perdure.core.ground.model import NO_PARENT, Claim, Created, CreateRun, NewRun, Park, RunWrites, Status, Wake
+from perdure.core.ground.ports import Store
 from perdure.extras import durable_sleep
 
 env = perdure.TaskEnvironment(name="bench")

@@ -10,7 +10,7 @@ import perdure
 from _common import emit, parser, workdir
 from _workers import workers
 from perdure import runtime
-from perdure.core.model import Status
+from perdure.core.ground.model import Status
 
 env = perdure.TaskEnvironment(name="bench")
 CHUNK = 1000

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from .api.task import Task
     from .api.trace import trace
     from .api.triggers import Cron, FixedRate, Trigger, TriggerTime
-    from .core.model import Status
-    from .core.spec import Backoff, RetryStrategy
+    from .core.ground.model import Status
+    from .core.ground.spec import Backoff, RetryStrategy
     from .runtime import init
 
 __version__ = "0.1.0"

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 from .api._calling import Call, caller, on_loop, run_async, run_sync, warn_blocking
 from .api._dual import Dual
 from .api.timeouts import timeout
-from .core import calls
-from .core.branch import Branch
-from .core.clock import US, wall
-from .core.digest import blake2b
-from .core.model import Kind
-from .core.scope import TraceScope
-from .core.values import Codec, codec_for
+from .core.body.branch import Branch
+from .core.body.scope import TraceScope
+from .core.ground.clock import US, wall
+from .core.ground.digest import blake2b
+from .core.ground.model import Kind
+from .core.ground.values import Codec, codec_for
+from .core.run import calls
 from .errors import InsideTraceError
 
 __all__ = ["now", "random", "sleep", "time", "timeout", "uuid4"]

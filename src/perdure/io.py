@@ -31,8 +31,8 @@ from typing import IO, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, Pr
 from . import runtime
 from .api._dual import Dual
 from .api.trace import trace
-from .core.ports import Blobs
-from .core.values import add_file_types
+from .core.ground.ports import Blobs
+from .core.ground.values import add_file_types
 from .errors import StoreError, UsageError
 from .store import manifest, remote_objects
 from .store.manifest import Entry

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from .core.model import Run
-from .core.ports import Blobs, Store
-from .core.spec import TaskSpec
-from .core.values import find_file_types
-from .core.worker import Worker
+from .core.ground.model import Run
+from .core.ground.ports import Blobs, Store
+from .core.ground.spec import TaskSpec
+from .core.ground.values import find_file_types
+from .core.process.worker import Worker
 from .errors import PerdureError, UsageError
 from .executors.local import DaemonThreads
 from .store import (
@@ -36,7 +36,7 @@ from .store import (
 if TYPE_CHECKING:
     from .containers.background import Background
     from .containers.engine import ContainerEngine
-    from .core.elsewhere import Elsewhere
+    from .core.run.elsewhere import Elsewhere
     from .executors.on_ray import RayPool
     from .executors.process import ProcessPool
 

@@ -14,7 +14,7 @@ from perdure.containers.engine import ContainerEngine, ContainerSpec
 from perdure.containers.memory import MemoryEngine, Running
 from perdure.containers.place import About
 from perdure.containers.service import LABEL, Containers
-from perdure.core.ports import Store
+from perdure.core.ground.ports import Store
 from perdure.errors import EngineUnavailableError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perdure.core.model import (
+from perdure.core.ground.model import (
     NO_PARENT,
     ROOT,
     Action,
@@ -22,7 +22,7 @@ from perdure.core.model import (
     Status,
     Worker,
 )
-from perdure.core.ports import Store
+from perdure.core.ground.ports import Store
 
 TOKEN = b"t" * 16
 OTHER = b"o" * 16

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.postgres_server import server
 
-from perdure.core.ports import Liveness
+from perdure.core.ground.ports import Liveness
 from perdure.errors import StoreUnavailableError, UsageError
 from perdure.store.locks import FileLiveness
 from perdure.store.memory import MemoryLiveness

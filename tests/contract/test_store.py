@@ -26,7 +26,7 @@ from tests.contract._records import (
 )
 from tests.postgres_server import Handed
 
-from perdure.core.model import (
+from perdure.core.ground.model import (
     NO_PARENT,
     ROOT,
     STORED_STATUSES,
@@ -43,7 +43,7 @@ from perdure.core.model import (
     Status,
     Wake,
 )
-from perdure.core.ports import Store
+from perdure.core.ground.ports import Store
 from perdure.errors import StoreError, StoreUnavailableError
 from perdure.store.memory import MemoryStore
 from perdure.store.sqlite import SQLiteStore

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.contract._records import action, entry, new_run, state, worker
 from tests.postgres_server import Handed, programs, server
 
-from perdure.core.model import (
+from perdure.core.ground.model import (
     STORED_STATUSES,
     CachePut,
     Claim,
@@ -32,7 +32,7 @@ from perdure.core.model import (
     Wake,
     WholeRun,
 )
-from perdure.core.ports import Store
+from perdure.core.ground.ports import Store
 from perdure.store.memory import MemoryStore
 from perdure.store.sqlite import SQLiteStore
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.contract._records import DONE, TOKEN, action, created, entry, root_action
 from tests.contract.test_store_waiting import CLAIMS, MINE, Hands, clock, parked, queued, store, taken
 
-from perdure.core.model import NO_PARENT, ROOT, Created, Finish, Result, Run, RunWrites, Status, Wake, WholeRun
-from perdure.core.ports import Store
+from perdure.core.ground.model import NO_PARENT, ROOT, Created, Finish, Result, Run, RunWrites, Status, Wake, WholeRun
+from perdure.core.ground.ports import Store
 from perdure.store.memory import MemoryStore
 
 __all__ = ["clock", "store"]

@@ -6,8 +6,19 @@ import pytest
 from tests.contract._records import DONE, OTHER, TOKEN, action, created, entry, root_action, worker, writes
 from tests.contract.test_store import fail_with, store
 
-from perdure.core.model import FINISHED, CachePut, Claim, EndedRun, Finish, Result, Run, RunWrites, Source, Status
-from perdure.core.ports import Store
+from perdure.core.ground.model import (
+    FINISHED,
+    CachePut,
+    Claim,
+    EndedRun,
+    Finish,
+    Result,
+    Run,
+    RunWrites,
+    Source,
+    Status,
+)
+from perdure.core.ground.ports import Store
 
 __all__ = ["store"]
 FAILED = frozenset({Status.FAILED})

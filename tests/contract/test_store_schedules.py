@@ -9,8 +9,8 @@ import pytest
 from tests.contract._records import DONE, TOKEN, created, new_run, writes
 from tests.contract.test_store import store
 
-from perdure.core.model import FINISHED, Created, Status
-from perdure.core.ports import Store
+from perdure.core.ground.model import FINISHED, Created, Status
+from perdure.core.ground.ports import Store
 from perdure.errors import StoreUnavailableError
 from perdure.store.sqlite import SQLiteStore
 

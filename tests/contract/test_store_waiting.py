@@ -10,9 +10,9 @@ import pytest
 from tests.contract._records import DONE, OTHER, TOKEN, action, created, entry, new_run, root_action, worker, writes
 from tests.postgres_server import Handed
 
-from perdure.core.clock import US
-from perdure.core.model import Claim, Created, CreateRun, Park, Run, RunWrites, Status, Wake
-from perdure.core.ports import Store
+from perdure.core.ground.clock import US
+from perdure.core.ground.model import Claim, Created, CreateRun, Park, Run, RunWrites, Status, Wake
+from perdure.core.ground.ports import Store
 from perdure.store.memory import MemoryStore
 from perdure.store.sqlite import SQLiteStore
 

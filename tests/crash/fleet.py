@@ -21,10 +21,10 @@ from tests.crash.harness import WORKFLOWS, Line
 from tests.stores import drop_postgres, query_postgres, store_url
 
 from perdure.api.loading import find_task
-from perdure.core.clock import US, SystemClock
-from perdure.core.model import Created, CreateRun, NewRun, Run, Status, Wake
-from perdure.core.ports import Store
-from perdure.core.submission import new_run
+from perdure.core.ground.clock import US, SystemClock
+from perdure.core.ground.model import Created, CreateRun, NewRun, Run, Status, Wake
+from perdure.core.ground.ports import Store
+from perdure.core.process.submission import new_run
 from perdure.store import open_store
 from perdure.store.sqlite import SQLiteStore
 

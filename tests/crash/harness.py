@@ -376,7 +376,7 @@ def _step_name(row: Row) -> str | None:
     # A step's value is its name; a failed one's message is.
     if row.value is None:
         return None
-    from perdure.core.values import ANY, decode_error
+    from perdure.core.ground.values import ANY, decode_error
 
     if row.result == ERROR:
         return str(decode_error(row.value)).removeprefix("lab.").removeprefix("LabError: ")

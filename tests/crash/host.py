@@ -39,7 +39,7 @@ commits = 0
 
 
 _WARM = """
-    concurrent.futures.thread datetime sqlite3 uuid msgspec perdure perdure.api.run perdure.core.values._preview
+    concurrent.futures.thread datetime sqlite3 uuid msgspec perdure perdure.api.run perdure.core.ground.values._preview
     perdure.store.locks perdure.store.sqlite
 """
 ON_POSTGRES = os.environ.get("PERDURE_TEST_STORE") == "postgres"

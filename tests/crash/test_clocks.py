@@ -20,7 +20,7 @@ from tests.crash.harness import TIME_KIND, WORKFLOWS, Hosts, Lab
 from tests.crash.test_one_driver import Process, executed, lines, wait_for
 from tests.stores import sqlite_only
 
-from perdure.core.values import ANY
+from perdure.core.ground.values import ANY
 
 LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
 HOUR = 3600

@@ -20,7 +20,7 @@ from tests.stores import store_url
 import perdure
 from perdure import runtime
 from perdure.api.loading import find_task
-from perdure.core.model import Kind, Result, Status
+from perdure.core.ground.model import Kind, Result, Status
 
 WORKER = """
 import asyncio, os, random, sys, time

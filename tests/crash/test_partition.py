@@ -13,8 +13,8 @@ from tests.crash.fleet import CLOCK, Fleet, wait_for
 from tests.crash.networks import Network, why_not
 from tests.postgres_server import DATABASE, PASSWORD, USER, Server, programs
 
-from perdure.core.model import Kind, Status
-from perdure.core.values import ANY
+from perdure.core.ground.model import Kind, Status
+from perdure.core.ground.values import ANY
 
 LEASE = 2.0
 STEP = 3.0

@@ -1,6 +1,7 @@
 """Many processes serve one schedule; they are killed and frozen, and finished runs are removed under them.
 
-Every scheduled instant gets exactly one run: the argument stands in `perdure.core.schedule`, this looks at the world.
+Every scheduled instant gets exactly one run: the argument stands in `perdure.core.process.schedule`; these tests
+look at the outcome in the store.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from tests.stores import store_url
 
 from perdure.api.loading import find_task
 from perdure.api.triggers import schedule_for
-from perdure.core.clock import wall
-from perdure.core.model import FINISHED
+from perdure.core.ground.clock import wall
+from perdure.core.ground.model import FINISHED
 from perdure.store import open_store
 
 SERVER = """

@@ -23,9 +23,9 @@ from tests.crash.fleet import CLOCK, SERVED, Fleet, Worker, wait_for
 from tests.crash.harness import Late, patient
 from tests.stores import ON_POSTGRES, sqlite_only
 
-from perdure.core.clock import US
-from perdure.core.model import Claim, Created, CreateRun, Kind, Park, RunWrites, Status, Wake
-from perdure.core.values import ANY
+from perdure.core.ground.clock import US
+from perdure.core.ground.model import Claim, Created, CreateRun, Kind, Park, RunWrites, Status, Wake
+from perdure.core.ground.values import ANY
 
 STORM = int(os.environ.get("PERDURE_STORM", "3000"))
 """How many runs sleep in the store until one moment."""

@@ -21,7 +21,7 @@ import pytest
 from tests.bucket import SCHEME, SECRET, endpoint
 from tests.integration.shell import Shell
 
-from perdure.core.clock import US, wall
+from perdure.core.ground.clock import US, wall
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 from perdure.store import _bucket, bucket_blobs, open_blobs
 from perdure.store._bucket import Bucket

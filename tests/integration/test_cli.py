@@ -20,8 +20,8 @@ from perdure.api.looking import Node, _Grown
 from perdure.cli import commands
 from perdure.cli.failures import users_frames
 from perdure.cli.output import jsonable, span
-from perdure.core.model import Entry, Kind, NewRun, Result, Status
-from perdure.core.recovering import work_of
+from perdure.core.ground.model import Entry, Kind, NewRun, Result, Status
+from perdure.core.journal.recovering import work_of
 from perdure.store._rows import submitted
 
 # -- run -------------------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ from hypothesis import strategies as st
 import perdure
 from perdure import io as files_module
 from perdure import runtime
-from perdure.core.values import ANY, Signature, codec_for, preview
-from perdure.core.values import _wire as wire
+from perdure.core.ground.values import ANY, Signature, codec_for, preview
+from perdure.core.ground.values import _wire as wire
 from perdure.errors import StoreError, UsageError, ValueMismatchError
 from perdure.io import Dir, File
 from perdure.store import manifest

@@ -19,8 +19,9 @@ import pytest
 
 import perdure
 from perdure import errors, runtime
-from perdure.core import body, worker
-from perdure.core.model import Kind, Result
+from perdure.core.body import body
+from perdure.core.ground.model import Kind, Result
+from perdure.core.process import worker
 from perdure.extras import durable_sleep, durable_time
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")

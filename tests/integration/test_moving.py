@@ -16,7 +16,7 @@ from tests.integration.shell import Shell
 from tests.postgres_server import server
 
 from perdure.api.moving import Moved, _Move, move
-from perdure.core.model import Status
+from perdure.core.ground.model import Status
 from perdure.errors import UsageError
 from perdure.store import open_blobs, open_store
 

@@ -25,11 +25,11 @@ import pytest
 import perdure
 from perdure import errors, runtime
 from perdure.api.loading import find_task
-from perdure.core import serving as serving_module
-from perdure.core.driver import Driver
-from perdure.core.model import Claim, Kind, RunWrites, Status
-from perdure.core.serving import Outcome, Server
-from perdure.core.spec import TaskSpec
+from perdure.core.ground.model import Claim, Kind, RunWrites, Status
+from perdure.core.ground.spec import TaskSpec
+from perdure.core.process import serving as serving_module
+from perdure.core.process.serving import Outcome, Server
+from perdure.core.run.driver import Driver
 from perdure.executors.local import DaemonThreads
 from perdure.extras import durable_sleep
 

@@ -16,7 +16,7 @@ import pytest
 from tests.contract._records import OTHER, TOKEN, action, created, entry, writes
 from tests.postgres_server import Server
 
-from perdure.core.model import CachePut, Claim, RunWrites, Status
+from perdure.core.ground.model import CachePut, Claim, RunWrites, Status
 from perdure.store import postgres as postgres_store
 from perdure.store.postgres import PostgresStore
 

@@ -16,7 +16,7 @@ from tests.contract._records import OTHER, TOKEN, created, entry, new_run, write
 from tests.integration.test_postgres_store import Cut, cutting
 from tests.postgres_server import Server, programs
 
-from perdure.core.model import (
+from perdure.core.ground.model import (
     FINISHED,
     Claim,
     Created,

@@ -17,8 +17,8 @@ import pytest
 from tests.contract._records import DONE, TOKEN, action, created, entry, new_run, writes
 from tests.postgres_server import PASSWORD, Server, server
 
-from perdure.core.clock import US, SystemClock
-from perdure.core.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
+from perdure.core.ground.clock import US, SystemClock
+from perdure.core.ground.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 from perdure.store import files_base, open_store, public_url
 from perdure.store._postgres_direct import Statement

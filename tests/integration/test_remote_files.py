@@ -23,8 +23,8 @@ from tests.integration.test_files import listing, small_tree
 import perdure
 from perdure import runtime
 from perdure.api.container_files import ContainerFiles
-from perdure.core.clock import wall
-from perdure.core.values import codec_for
+from perdure.core.ground.clock import wall
+from perdure.core.ground.values import codec_for
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 from perdure.io import Dir, File
 from perdure.store import _bucket

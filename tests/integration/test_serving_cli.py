@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from tests.crash.fleet import Fleet, wait_for
 
-from perdure.core.clock import US
-from perdure.core.model import Status
+from perdure.core.ground.clock import US
+from perdure.core.ground.model import Status
 
 WORKFLOWS = """
 import asyncio, os, time

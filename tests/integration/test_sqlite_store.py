@@ -24,7 +24,7 @@ from typing import IO
 import pytest
 from tests.contract._records import OTHER, TOKEN, action, created, entry, new_run, state, worker, writes
 
-from perdure.core.model import ROOT, Claim, Created, CreateRun, RunWrites, Status
+from perdure.core.ground.model import ROOT, Claim, Created, CreateRun, RunWrites, Status
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
 from perdure.store import open_store
 from perdure.store._sql import migrations, queries

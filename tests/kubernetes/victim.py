@@ -15,7 +15,7 @@ import perdure
 from perdure.containers.kubernetes import life
 from perdure.containers.kubernetes.cluster import Cluster
 from perdure.containers.kubernetes.service import Pods
-from perdure.core.attempts import Attached
+from perdure.core.run.attempts import Attached
 from perdure.extras import ContainerTask
 
 POINTS = (

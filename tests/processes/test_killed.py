@@ -15,7 +15,7 @@ import pytest
 from tests.processes.flows import marks
 from tests.processes.test_processes import gone
 
-from perdure.core.values import ANY
+from perdure.core.ground.values import ANY
 
 FLOWS = Path(__file__).with_name("flows.py")
 

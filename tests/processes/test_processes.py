@@ -18,7 +18,7 @@ from tests.processes import flows
 
 import perdure
 from perdure import errors, runtime
-from perdure.core.values import describe_error
+from perdure.core.ground.values import describe_error
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 
@@ -269,7 +269,7 @@ def test_nothing_of_it_is_loaded_by_who_has_no_such_task() -> None:
         "def one() -> int: return 1\n"
         "perdure.init(store='memory://')\n"
         "perdure.run(one)\n"
-        "print([m for m in sys.modules if m.startswith('perdure.executors._') or m == 'perdure.core.elsewhere'])"
+        "print([m for m in sys.modules if m.startswith('perdure.executors._') or m == 'perdure.core.run.elsewhere'])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"

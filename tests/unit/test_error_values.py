@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.core.values import (
+from perdure.core.ground.values import (
     INLINE_LIMIT,
     decode_error,
     describe_error,
@@ -24,8 +24,8 @@ from perdure.core.values import (
     logical_module,
     set_main_name,
 )
-from perdure.core.values import _names as names
-from perdure.core.values import _wire as wire
+from perdure.core.ground.values import _names as names
+from perdure.core.ground.values import _wire as wire
 from perdure.errors import NonDeterminismError, PerdureError, RemoteError, TaskTimeoutError, ValueMismatchError
 
 HERE = __name__

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from perdure.core.body import Body
-from perdure.core.loop import PerdureLoop
-from perdure.core.scope import SCOPE
+from perdure.core.body.body import Body
+from perdure.core.body.loop import PerdureLoop
+from perdure.core.body.scope import SCOPE
 from perdure.executors.local import DaemonThreads
 
 

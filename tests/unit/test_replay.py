@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.core.model import Entry, Result
-from perdure.core.replay import Replay, Verdict
+from perdure.core.ground.model import Entry, Result
+from perdure.core.journal.replay import Replay, Verdict
 
 OLD, NEW = 1, 2
 

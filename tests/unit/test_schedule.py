@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 import perdure
 from perdure import Cron, FixedRate, Trigger, TriggerTime
 from perdure.api.triggers import Triggers, schedule_for
-from perdure.core.clock import US
-from perdure.core.model import FINISHED, Created, CreateRun, NewRun, Run, Status
-from perdure.core.schedule import EPOCH, LATE, PAGE, CatchUp, CronCalendar, RateCalendar, Schedule, moment
+from perdure.core.ground.clock import US
+from perdure.core.ground.model import FINISHED, Created, CreateRun, NewRun, Run, Status
+from perdure.core.process.schedule import EPOCH, LATE, PAGE, CatchUp, CronCalendar, RateCalendar, Schedule, moment
 from perdure.errors import InputError, UsageError
 from perdure.store.memory import MemoryStore
 
@@ -532,6 +532,6 @@ def test_importing_perdure_and_declaring_tasks_loads_no_calendar() -> None:
         "@perdure.TaskEnvironment('etl').task\n"
         "def work() -> None: ...\n"
         "perdure.run\n"
-        "assert not {'cronsim', 'zoneinfo', 'perdure.core.schedule'} & set(sys.modules)\n"
+        "assert not {'cronsim', 'zoneinfo', 'perdure.core.process.schedule'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.core.values import INLINE_LIMIT, Signature, preview
+from perdure.core.ground.values import INLINE_LIMIT, Signature, preview
 from perdure.errors import PerdureError, UnsupportedTypeError, UsageError, ValueMismatchError, ValueTooLargeError
 
 SENTINEL = object()

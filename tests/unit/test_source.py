@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from perdure.core.model import Source
-from perdure.core.source import PYTHON, changed, code_root, hash_file, logical_name
+from perdure.core.ground.model import Source
+from perdure.core.journal.source import PYTHON, changed, code_root, hash_file, logical_name
 
 
 def hashed(folder: Path, text: str, name: str = "job.py") -> bytes:

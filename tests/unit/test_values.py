@@ -27,10 +27,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.core.values import ANY, INLINE_LIMIT, codec_for, preview
-from perdure.core.values import _wire as wire
-from perdure.core.values._compile import is_native, node_of
-from perdure.core.values._nodes import Mode
+from perdure.core.ground.values import ANY, INLINE_LIMIT, codec_for, preview
+from perdure.core.ground.values import _wire as wire
+from perdure.core.ground.values._compile import is_native, node_of
+from perdure.core.ground.values._nodes import Mode
 from perdure.errors import PerdureError, UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
 
 T = TypeVar("T")
@@ -840,7 +840,7 @@ def test_importing_the_module_stays_cheap() -> None:
     import subprocess
 
     code = (
-        "import sys, asyncio, sqlite3, msgspec; before = set(sys.modules); import perdure.core.values;"
+        "import sys, asyncio, sqlite3, msgspec; before = set(sys.modules); import perdure.core.ground.values;"
         "heavy = {'pydantic', 'typing_extensions', 'decimal', 'uuid', 'zoneinfo', 'dataclasses'};"
         "print(sorted((set(sys.modules) - before) & heavy))"
     )

@@ -6,11 +6,11 @@ import asyncio
 import warnings
 from collections.abc import Callable
 
-from ..core.body import Body
-from ..core.branch import Branch, Call
-from ..core.calls import run_async, run_sync
-from ..core.loop import PerdureLoop
-from ..core.scope import SCOPE, TraceScope, find_branch, refuse_stray_thread
+from ..core.body.body import Body
+from ..core.body.branch import Branch, Call
+from ..core.body.loop import PerdureLoop
+from ..core.body.scope import SCOPE, TraceScope, find_branch, refuse_stray_thread
+from ..core.run.calls import run_async, run_sync
 from ..errors import BranchError, PerdureWarning
 
 __all__ = ["Branch", "Call", "caller", "run_async", "run_sync", "warn_blocking"]

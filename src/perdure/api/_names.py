@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..core.source import logical_name
-from ..core.values import set_main_name
+from ..core.ground.values import set_main_name
+from ..core.journal.source import logical_name
 from ..errors import UsageError
 
 _ADJECTIVES = """

@@ -18,7 +18,7 @@ import threading
 import msgspec
 
 from .. import runtime
-from ..core.worker import Worker
+from ..core.process.worker import Worker
 from ..executors import _frames as frames
 from ..executors._inner import (
     SAME_PLACE,

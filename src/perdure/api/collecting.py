@@ -40,10 +40,10 @@ from itertools import islice
 from typing import Final
 
 from .. import runtime
-from ..core.clock import US
-from ..core.model import FINISHED, EndedRun, Status
-from ..core.ports import Blobs, Store
-from ..core.worker import Worker
+from ..core.ground.clock import US
+from ..core.ground.model import FINISHED, EndedRun, Status
+from ..core.ground.ports import Blobs, Store
+from ..core.process.worker import Worker
 from ..errors import UsageError
 from ..store import manifest
 from ..store.user_files import each

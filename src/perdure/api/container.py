@@ -14,10 +14,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..core.detached import Detached
-from ..core.model import Kind
-from ..core.spec import RetryStrategy, TaskSpec
-from ..core.values import Signature
+from ..core.ground.detached import Detached
+from ..core.ground.model import Kind
+from ..core.ground.spec import RetryStrategy, TaskSpec
+from ..core.ground.values import Signature
 from ..errors import UsageError
 from ._names import qualified, target
 from .resources import Image, Resources, Secret, check_reference, read_secrets, secret, size

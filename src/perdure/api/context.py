@@ -6,9 +6,9 @@ from types import TracebackType
 
 from msgspec import Struct
 
-from ..core.body import Body
-from ..core.branch import Branch
-from ..core.scope import SCOPE, TraceScope
+from ..core.body.body import Body
+from ..core.body.branch import Branch
+from ..core.body.scope import SCOPE, TraceScope
 from ..errors import UsageError
 from ._calling import caller
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from ..core.spec import RetryStrategy
+from ..core.ground.spec import RetryStrategy
 from ..errors import UsageError
 from .settings import CacheRequest, Timeout
 from .task import Task, declare

@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
-from ..core.source import code_root, logical_name
-from ..core.spec import TaskSpec
+from ..core.ground.spec import TaskSpec
+from ..core.journal.source import code_root, logical_name
 from ..errors import CodeNotLoadedError, TaskNotFoundError, UsageError
 from .task import Task
 

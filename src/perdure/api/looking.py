@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .. import runtime
-from ..core import model
-from ..core.model import (
+from ..core.ground import model
+from ..core.ground.model import (
     FINISHED,
     NO_PARENT,
     ROOT,
@@ -22,8 +22,8 @@ from ..core.model import (
     Result,
     Status,
 )
-from ..core.values import describe_error
-from ..core.worker import Worker
+from ..core.ground.values import describe_error
+from ..core.process.worker import Worker
 from ..errors import (
     RunNotFoundError,
     UsageError,

@@ -11,9 +11,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from ..core.body import Body
-from ..core.branch import Branch
-from ..core.scope import THREAD, Slot, TraceScope
+from ..core.body.body import Body
+from ..core.body.branch import Branch
+from ..core.body.scope import THREAD, Slot, TraceScope
 from ..errors import InsideTraceError, RunStopped, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from .task import Task

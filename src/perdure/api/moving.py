@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .. import runtime
-from ..core.calls import deadline_of
-from ..core.clock import US, Clock, Deadline
-from ..core.model import WAITING, Action, Entry, Run, Status, Wake, WholeRun
-from ..core.ports import Blobs, Store
+from ..core.ground.clock import US, Clock, Deadline
+from ..core.ground.model import WAITING, Action, Entry, Run, Status, Wake, WholeRun
+from ..core.ground.ports import Blobs, Store
+from ..core.run.calls import deadline_of
 from ..errors import StoreError, UsageError
 from .collecting import FOREVER, reachable
 

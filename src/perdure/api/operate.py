@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .. import runtime
-from ..core import model
-from ..core.driver import Driver
-from ..core.model import (
+from ..core.ground import model
+from ..core.ground.model import (
     ROOT,
     Kind,
     NewRun,
     Result,
     Status,
 )
-from ..core.spec import TaskSpec
-from ..core.values import ANY, describe_error
-from ..core.worker import Worker
+from ..core.ground.spec import TaskSpec
+from ..core.ground.values import ANY, describe_error
+from ..core.process.worker import Worker
+from ..core.run.driver import Driver
 from ..errors import (
     PerdureError,
     RunAbortedError,

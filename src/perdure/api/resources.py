@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..containers.program import Build, Secrets
-from ..core.digest import blake2b
+from ..core.ground.digest import blake2b
 from ..errors import UsageError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

@@ -17,15 +17,15 @@ from weakref import WeakKeyDictionary
 from msgspec import Struct
 
 from .. import runtime
-from ..core import model
-from ..core.clock import US, seconds
-from ..core.driver import Driver
-from ..core.model import FINISHED, NewRun, Result, Status
-from ..core.scope import SCOPE, TraceScope, know_this_thread
-from ..core.spec import TaskSpec
-from ..core.submission import new_run
-from ..core.values import ANY, decode_error
-from ..core.worker import Worker
+from ..core.body.scope import SCOPE, TraceScope, know_this_thread
+from ..core.ground import model
+from ..core.ground.clock import US, seconds
+from ..core.ground.model import FINISHED, NewRun, Result, Status
+from ..core.ground.spec import TaskSpec
+from ..core.ground.values import ANY, decode_error
+from ..core.process.submission import new_run
+from ..core.process.worker import Worker
+from ..core.run.driver import Driver
 from ..errors import (
     NestedRunError,
     PerdureError,
@@ -355,7 +355,7 @@ def describe_holder(worker: Worker, row: model.Run, holder: model.Worker) -> str
 
 def show_inputs(data: bytes) -> str:
     """A run's inputs for people."""
-    from ..core.values._preview import preview_inputs
+    from ..core.ground.values._preview import preview_inputs
 
     return preview_inputs(data, 300)
 

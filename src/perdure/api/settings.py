@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from ..core.digest import blake2b
-from ..core.source import hash_function
-from ..core.spec import NO_RETRIES, RetryStrategy
-from ..core.values import Signature
+from ..core.ground.digest import blake2b
+from ..core.ground.spec import NO_RETRIES, RetryStrategy
+from ..core.ground.values import Signature
+from ..core.journal.source import hash_function
 from ..errors import UsageError
 from ._names import qualified
 

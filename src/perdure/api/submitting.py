@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .. import runtime
-from ..core.clock import US
-from ..core.model import Created, Wake
+from ..core.ground.clock import US
+from ..core.ground.model import Created, Wake
 from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name

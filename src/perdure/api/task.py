@@ -9,18 +9,18 @@ from datetime import timedelta
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from ..core import calls
-from ..core.model import Kind
-from ..core.scope import TraceScope
-from ..core.spec import RetryStrategy, TaskSpec
-from ..core.values import Signature
+from ..core.body.scope import TraceScope
+from ..core.ground.model import Kind
+from ..core.ground.spec import RetryStrategy, TaskSpec
+from ..core.ground.values import Signature
+from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
 from ._calling import Branch, Call, caller, on_loop, run_async, run_sync, warn_blocking
 from ._names import qualified, target
 from .settings import CacheRequest, Timeout, cache_key, cache_signature, retry_strategy, timeout_seconds
 
 if TYPE_CHECKING:
-    from ..core.schedule import Rule
+    from ..core.process.schedule import Rule
     from .environment import TaskEnvironment
     from .triggers import Triggers
 

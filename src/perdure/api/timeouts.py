@@ -7,13 +7,13 @@ import math
 from types import TracebackType
 from typing import Any
 
-from ..core import calls
-from ..core.branch import Branch
-from ..core.clock import Deadline
-from ..core.digest import blake2b
-from ..core.model import Kind
-from ..core.scope import TraceScope
-from ..core.values import codec_for
+from ..core.body.branch import Branch
+from ..core.body.scope import TraceScope
+from ..core.ground.clock import Deadline
+from ..core.ground.digest import blake2b
+from ..core.ground.model import Kind
+from ..core.ground.values import codec_for
+from ..core.run import calls
 from ..errors import UsageError
 from ._calling import Call, caller, on_loop, run_async, run_sync
 
@@ -108,7 +108,7 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
         if on_loop():
             raise UsageError("durable.timeout in async code is entered with: async with durable.timeout(...)")
         if where is None or isinstance(where, TraceScope):
-            from ..core.clock import SystemClock
+            from ..core.ground.clock import SystemClock
 
             self._deadline = Deadline.after(self._seconds, SystemClock())
             return self
@@ -122,7 +122,7 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
         deadline = self._deadline
         assert deadline is not None
         if self._branch is None:
-            from ..core.clock import SystemClock
+            from ..core.ground.clock import SystemClock
 
             self._fired = deadline.remaining(SystemClock()) <= 0
         elif kind is None or issubclass(kind, Exception):

@@ -9,11 +9,11 @@ from contextvars import copy_context
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from ..core import calls
-from ..core.model import Kind
-from ..core.scope import SCOPE, TraceScope
-from ..core.spec import Function
-from ..core.values import Signature
+from ..core.body.scope import SCOPE, TraceScope
+from ..core.ground.model import Kind
+from ..core.ground.spec import Function
+from ..core.ground.values import Signature
+from ..core.run import calls
 from ..errors import UsageError
 from ._calling import Branch, Call, caller, on_loop, run_async, run_sync, shown, warn_blocking
 from ._names import qualified

@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, get_args
 from zoneinfo import ZoneInfo
 
-from ..core.model import NewRun
-from ..core.ports import Store
-from ..core.schedule import (
+from ..core.ground.model import NewRun
+from ..core.ground.ports import Store
+from ..core.ground.spec import TaskSpec
+from ..core.ground.values import UnresolvedNameError
+from ..core.process.schedule import (
     EPOCH,
     MICROSECOND,
     Calendar,
@@ -26,8 +28,6 @@ from ..core.schedule import (
     Schedule,
     TriggerTime,
 )
-from ..core.spec import TaskSpec
-from ..core.values import UnresolvedNameError
 from ..errors import InputError, UsageError
 from ._names import check_name
 

@@ -301,7 +301,7 @@ def gc(older_than: Any, statuses: tuple[str, ...], dry_run: bool) -> None:
     after they were put in, and while a run is driven that was started before that.
     """
     from ..api import collecting
-    from ..core.model import FINISHED, Status
+    from ..core.ground.model import FINISHED, Status
     from .output import print_removed, removed_data
 
     log_to_stderr()
@@ -335,7 +335,7 @@ LS_EPILOG = """  perdure ls --status FAILED
 def list_command(limit: int | None, status: str | None) -> None:
     """List the runs in the store, newest first."""
     from ..api import looking
-    from ..core.model import Status
+    from ..core.ground.model import Status
     from .output import run_data, runs_table
 
     most = _rows(limit)

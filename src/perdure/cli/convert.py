@@ -23,7 +23,7 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
-from ..core.values._names import type_text
+from ..core.ground.values._names import type_text
 from ..errors import UsageError
 from ..runtime import blobs
 

@@ -14,7 +14,7 @@ from .. import runtime
 from ..api import looking, operate
 from ..api.operate import Ended, Handle
 from ..api.run import Run, derived_status
-from ..core.model import FINISHED, Status
+from ..core.ground.model import FINISHED, Status
 from ..errors import CodeNotLoadedError, PerdureError, UsageError
 from .failures import of_exception, users_frames
 from .output import Output, ended_data, readable, unfinished_data

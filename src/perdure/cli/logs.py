@@ -7,7 +7,7 @@ import sys
 import time
 
 from ..api import looking
-from ..core.model import Status
+from ..core.ground.model import Status
 from .output import Output
 
 PAUSE = 0.2

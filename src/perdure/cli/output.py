@@ -259,7 +259,7 @@ def runs_table(runs: Iterable[RunInfo]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from ..core.values._preview import preview_inputs
+    from ..core.ground.values._preview import preview_inputs
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("NAME", "TASK", "STATUS"):
@@ -321,7 +321,7 @@ def _node_data(node: Node) -> dict[str, Any]:
 def _decoded(data: bytes | None) -> Any:
     if data is None:
         return None
-    from ..core.values import ANY, preview
+    from ..core.ground.values import ANY, preview
     from ..errors import UsageError
 
     try:
@@ -373,14 +373,14 @@ def print_tree(output: Output, tree: Tree) -> None:
 
 
 def _inputs_text(node: Node) -> str:
-    from ..core.values._preview import preview_inputs
+    from ..core.ground.values._preview import preview_inputs
 
     return "" if node.inputs is None else preview_inputs(node.inputs, 100)
 
 
 def _outcome_text(node: Node) -> str:
     from ..api.looking import error_of
-    from ..core.values import preview
+    from ..core.ground.values import preview
 
     error = error_of(node)
     if error is not None:

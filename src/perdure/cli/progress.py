@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..api.operate import Ended, Handle, Progress, progress
-from ..core.clock import perf
+from ..core.ground.clock import perf
 from .output import Output, local_time, span
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.clock import US, perf, wall
+from ..core.ground.clock import US, perf, wall
 from ..errors import LeaseLostError, PerdureError, StoreUnavailableError, UsageError
 from . import completion
 from .base import ROWS, STATUSES, Command, cli, common, length, log_to_stderr, output, signals
@@ -20,7 +20,7 @@ from .signals import INTERRUPTED, REPEATED_NS
 if TYPE_CHECKING:
     from ..api.run import Run
     from ..api.task import Task
-    from ..core.serving import Outcome, Server
+    from ..core.process.serving import Outcome, Server
 
 SWITCH_SECONDS = 0.0005
 """Python's own 5 ms make wake-ups late by several times that while a worker is busy."""
@@ -130,7 +130,7 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     """
     from .. import runtime
     from ..api.triggers import schedule_for
-    from ..core.serving import Server
+    from ..core.process.serving import Server
 
     log_to_stderr()
     output.keep_stdout()
@@ -209,7 +209,7 @@ def _stop_on_signals(server: Server) -> list[str]:
 
 
 def _tell(outcome: Outcome) -> None:
-    from ..core.model import Status
+    from ..core.ground.model import Status
 
     what = f"run {outcome.run} ({outcome.task})"
     if outcome.status == Status.FAILED:
@@ -241,7 +241,7 @@ WAIT_EPILOG = """  perdure wait daily                        its result on stdou
 def wait(runs: tuple[str, ...], timeout: timedelta | None) -> None:
     """Wait until runs have ended, wherever they are driven, and print their results."""
     from ..api.run import Run
-    from ..core.clock import seconds
+    from ..core.ground.clock import seconds
     from .driving import line_for, told
 
     log_to_stderr()
@@ -279,7 +279,7 @@ WATCH_EPILOG = """  perdure watch                      the newest runs, as they 
 def watch(limit: int | None, status: str | None) -> None:
     """Show the newest runs as a table that changes with them, until Ctrl-C; elsewhere than on a terminal, a line for
     each change."""
-    from ..core.model import Status
+    from ..core.ground.model import Status
     from .watching import watch_runs
 
     log_to_stderr()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from ..core.clock import perf
+from ..core.ground.clock import perf
 
 INTERRUPTED = 130
 """The exit code."""

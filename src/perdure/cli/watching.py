@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from .. import runtime
 from ..api import looking
 from ..api.looking import RunInfo
-from ..core.clock import seconds
-from ..core.model import Status
+from ..core.ground.clock import seconds
+from ..core.ground.model import Status
 from .output import Output, local_time, run_data, runs_table
 
 PAUSE = 0.2

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from perdure.core import clock
+from perdure.core.ground import clock
 
 SYSTEMD_PIDFILES: Final = {"/run/docker.sock": "/run/docker.pid", "/var/run/docker.sock": "/run/docker.pid"}
 

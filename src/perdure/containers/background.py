@@ -16,11 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ..core.attempts import ENDED
-from ..core.clock import seconds
-from ..core.detached import Detached
-from ..core.model import FINISHED
-from ..core.ports import Store
+from ..core.ground.clock import seconds
+from ..core.ground.detached import Detached
+from ..core.ground.model import FINISHED
+from ..core.ground.ports import Store
+from ..core.run.attempts import ENDED
 from ..errors import EngineUnavailableError, PerdureError, UsageError
 from .logs import LogSink, log_path
 from .place import About, key_of

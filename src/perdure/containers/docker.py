@@ -23,7 +23,7 @@ from aiodocker.containers import DockerContainer
 
 from perdure.containers import _archive, _build, _connection, _identity, _processes, _wire
 from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
-from perdure.core import clock
+from perdure.core.ground import clock
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
 QUICK: Final = 60.0

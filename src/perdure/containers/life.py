@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..core.clock import SystemClock, seconds
-from ..core.detached import Detached
-from ..core.spec import AttemptLost
+from ..core.ground.clock import SystemClock, seconds
+from ..core.ground.detached import Detached
+from ..core.ground.spec import AttemptLost
 from ..errors import (
     EngineUnavailableError,
     PerdureError,

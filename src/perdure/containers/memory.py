@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
-from perdure.core import clock
+from perdure.core.ground import clock
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
 KILLED: Final = 137

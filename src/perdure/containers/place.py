@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..core.digest import blake2b
+from ..core.ground.digest import blake2b
 from ..errors import StoreError
 
 _ABOUT = "about.json"

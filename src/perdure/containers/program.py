@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..core.digest import blake2b
+from ..core.ground.digest import blake2b
 from ..errors import ContainerError, OOMError, OutputMissingError
 from .copilot import Away, FileSystem, Interface, Template, check_error_file
 from .engine import ContainerSpec, Pull

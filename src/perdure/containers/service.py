@@ -15,9 +15,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from ..core.clock import SystemClock
-from ..core.detached import Detached
-from ..core.ports import Store
+from ..core.ground.clock import SystemClock
+from ..core.ground.detached import Detached
+from ..core.ground.ports import Store
 from ..errors import EngineUnavailableError, PerdureError, StoreError
 from .background import GRACE, Background
 from .engine import ContainerEngine, EngineInfo

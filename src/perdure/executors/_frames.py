@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from ..core.clock import seconds as clock_seconds
-from ..core.model import Action, ActionState, CachePut, Entry, Run, Source
+from ..core.ground.clock import seconds as clock_seconds
+from ..core.ground.model import Action, ActionState, CachePut, Entry, Run, Source
 
 
 class _Frame(msgspec.Struct, array_like=True, tag=True):

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ..core.attempts import Execute, Final, escaped, is_final
-from ..core.body import Body
-from ..core.calls import Durable
-from ..core.clock import perf
-from ..core.driver import Driver
-from ..core.model import Action, ActionState, CachePut, Entry, Result, Source
-from ..core.scope import THREAD, driving
-from ..core.spec import TaskSpec
-from ..core.values import decode_error, encode_error
-from ..core.worker import Worker
-from ..core.writer import Item, Mark, Record, Writer, announce, cut, pump, records_in, rows, without_abandoned
+from ..core.body.body import Body
+from ..core.body.scope import THREAD, driving
+from ..core.commit.writer import Item, Mark, Record, Writer, announce, cut, pump, records_in, rows, without_abandoned
+from ..core.ground.clock import perf
+from ..core.ground.model import Action, ActionState, CachePut, Entry, Result, Source
+from ..core.ground.spec import TaskSpec
+from ..core.ground.values import decode_error, encode_error
+from ..core.process.worker import Worker
+from ..core.run.attempts import Execute, Final, escaped, is_final
+from ..core.run.calls import Durable
+from ..core.run.driver import Driver
 from ..errors import RunStopped, UsageError
 from . import _frames as frames
 from ._tracebacks import frames_of, with_frames
 from .local import DaemonThreads
 
 if TYPE_CHECKING:
-    from ..core.loop import LoopThread
+    from ..core.body.loop import LoopThread
 
 log = logging.getLogger("perdure")
 T = TypeVar("T")

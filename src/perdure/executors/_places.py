@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..core.spec import TaskSpec
+from ..core.ground.spec import TaskSpec
 from ._session import Session
 
 if TYPE_CHECKING:
-    from ..core.elsewhere import StandIn
-    from ..core.model import Action
+    from ..core.ground.model import Action
+    from ..core.run.elsewhere import StandIn
 
 Find = Callable[[str, str, str], TaskSpec]
 """A task by its target, the name of its module and that of its variable."""

@@ -15,15 +15,15 @@ from signal import Signals
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..core.attempts import Final, attempts
-from ..core.calls import run_async
-from ..core.clock import seconds
-from ..core.elsewhere import Between, Failure, Report, StandIn, failed_elsewhere
-from ..core.model import Action, ActionState, CachePut, Kind, Result
-from ..core.scope import THREAD
-from ..core.spec import AttemptLost, Backoff, RetryStrategy, TaskSpec
-from ..core.values import decode_error, encode_error
-from ..core.writer import Foreign, Mark
+from ..core.body.scope import THREAD
+from ..core.commit.writer import Foreign, Mark
+from ..core.ground.clock import seconds
+from ..core.ground.model import Action, ActionState, CachePut, Kind, Result
+from ..core.ground.spec import AttemptLost, Backoff, RetryStrategy, TaskSpec
+from ..core.ground.values import decode_error, encode_error
+from ..core.run.attempts import Final, attempts
+from ..core.run.calls import run_async
+from ..core.run.elsewhere import Between, Failure, Report, StandIn, failed_elsewhere
 from ..errors import BodyDiedError, PerdureError, RunStopped, StoreError, TaskTimeoutError, UsageError
 from . import _frames as frames
 from ._tracebacks import frames_of, with_frames

@@ -32,8 +32,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ..core.clock import seconds
-from ..core.source import code_root
+from ..core.ground.clock import seconds
+from ..core.journal.source import code_root
 from ..errors import ClusterUnavailableError, PerdureError, UsageError
 from . import _frames as frames
 from . import _ray_node

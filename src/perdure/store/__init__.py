@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:
-    from perdure.core.ports import Blobs, Liveness, Store
+    from perdure.core.ground.ports import Blobs, Liveness, Store
 
 _SUPPORTED: Final = (
     "`sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, `postgresql://user@host/database`, or `memory://`"

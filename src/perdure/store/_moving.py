@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from perdure.core.model import Created, Run, Status, Wake, WholeRun
+from perdure.core.ground.model import Created, Run, Status, Wake, WholeRun
 
 from ._rows import MOVABLE, adopted, comes_back, run_of, unmoved
 

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import StrBinaryDumper, TextBinaryLoader, TextLoader
 
-from perdure.core.clock import US, SystemClock, seconds
+from perdure.core.ground.clock import US, SystemClock, seconds
 from perdure.errors import StoreUnavailableError, StoreVersionError, UsageError
 
 from ._postgres_direct import Statement

@@ -25,7 +25,7 @@ from typing import Final
 
 import psycopg
 
-from perdure.core.clock import seconds
+from perdure.core.ground.clock import seconds
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._postgres_errors import is_away, translate

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from perdure.core.clock import seconds
+from perdure.core.ground.clock import seconds
 from perdure.errors import StoreError
 
 from ._postgres_link import Link, Row

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
-from perdure.core.model import Action, CachePut, Entry, Run, Status
+from perdure.core.ground.model import Action, CachePut, Entry, Run, Status
 
 from ._rows import run_of
 

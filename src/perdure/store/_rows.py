@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from perdure.core.model import FINISHED, WAITING, Claim, NewRun, Park, Result, Run, Status, Wake
+from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Result, Run, Status, Wake
 
 SHORT: Final = 100
 """Entries of a journal that comes along when its run is taken; longer ones are read when they are needed."""

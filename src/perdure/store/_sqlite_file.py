@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
-from perdure.core.clock import perf
+from perdure.core.ground.clock import perf
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError
 
 from ._sql import migrations, queries

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import BinaryIO, Final
 
-from perdure.core.clock import wall
+from perdure.core.ground.clock import wall
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from .user_files import (

@@ -25,8 +25,8 @@ from typing import Any, BinaryIO, Final
 
 from obstore.exceptions import AlreadyExistsError
 
-from perdure.core.clock import US, seconds, wall
-from perdure.core.ports import blob_key
+from perdure.core.ground.clock import US, seconds, wall
+from perdure.core.ground.ports import blob_key
 from perdure.errors import StoreError
 
 from ._bucket import PAUSE, Bucket

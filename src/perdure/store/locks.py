@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from perdure.core.clock import seconds
+from perdure.core.ground.clock import seconds
 from perdure.errors import StoreUnavailableError, UsageError
 
 from ._posix_locks import holder

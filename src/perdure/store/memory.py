@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from perdure.core.clock import US, Clock, SystemClock
-from perdure.core.model import (
+from perdure.core.ground.clock import US, Clock, SystemClock
+from perdure.core.ground.model import (
     FINISHED,
     NO_PARENT,
     ROOT,

@@ -27,8 +27,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from perdure.core.clock import US, Clock, perf, seconds
-from perdure.core.model import (
+from perdure.core.ground.clock import US, Clock, perf, seconds
+from perdure.core.ground.model import (
     FINISHED,
     Action,
     ActionState,

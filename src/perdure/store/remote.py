@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from obstore.exceptions import BaseError
 
-from perdure.core.ports import Blobs
+from perdure.core.ground.ports import Blobs
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._bucket import Bucket, Changed, one_line

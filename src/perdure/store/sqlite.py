@@ -19,8 +19,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from perdure.core.clock import US, Clock, SystemClock, perf
-from perdure.core.model import (
+from perdure.core.ground.clock import US, Clock, SystemClock, perf
+from perdure.core.ground.model import (
     FINISHED,
     Action,
     ActionState,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
-from perdure.core.clock import wall
+from perdure.core.ground.clock import wall
 from perdure.errors import PerdureError, UsageError
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from perdure.containers import life, service
 from perdure.containers.docker import DockerEngine
 from perdure.containers.engine import Mount
 from perdure.containers.place import Place
-from perdure.core.attempts import Attached
+from perdure.core.run.attempts import Attached
 
 POINTS = (
     "before stage", "before create", "after create", "before record", "after record", "after start", "running",

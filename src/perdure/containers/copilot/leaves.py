@@ -29,7 +29,7 @@ from uuid import UUID
 
 from perdure.containers.copilot import scalars
 from perdure.containers.copilot.records import record_of
-from perdure.core.values import nodes
+from perdure.core.ground.values import nodes
 from perdure.errors import UsageError
 
 Kind = Literal[

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.core.values import nodes
+from perdure.core.ground.values import nodes
 from perdure.errors import UsageError
 
 

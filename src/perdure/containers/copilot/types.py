@@ -2,7 +2,7 @@
 
 A form is a leaf (one file of text or bytes), a reference (a `File` or `Dir`), a list or a dict (a directory of
 forms, or one file of JSON) or a choice (a union). What the annotation means is the knowledge of
-`perdure.core.values`; records are written and read by msgspec and pydantic.
+`perdure.core.ground.values`; records are written and read by msgspec and pydantic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perdure.containers.copilot.leaves import (
     literal_leaf,
     record_leaf,
 )
-from perdure.core.values import codec_for, nodes
+from perdure.core.ground.values import codec_for, nodes
 from perdure.errors import UnsupportedTypeError
 
 SUPPORTED: Final = (

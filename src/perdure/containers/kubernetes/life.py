@@ -26,9 +26,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ...core.clock import US, seconds, wall
-from ...core.detached import Detached
-from ...core.spec import AttemptLost
+from ...core.ground.clock import US, seconds, wall
+from ...core.ground.detached import Detached
+from ...core.ground.spec import AttemptLost
 from ...errors import (
     ContainerError,
     EngineUnavailableError,

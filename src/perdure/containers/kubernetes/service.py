@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ...core.clock import US, wall
-from ...core.detached import Detached
-from ...core.ports import Store
+from ...core.ground.clock import US, wall
+from ...core.ground.detached import Detached
+from ...core.ground.ports import Store
 from ...errors import PerdureError
 from ..background import GRACE, Background
 from ..place import About

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from ...core.ports import blob_key
+from ...core.ground.ports import blob_key
 from ...errors import StoreError
 
 T = TypeVar("T")

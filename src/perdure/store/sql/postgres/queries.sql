@@ -1,5 +1,5 @@
 -- Every statement that the Postgres store runs (its sessions' own apart). Parameters are bound in the order of their
--- marks, which follows the order of the records in `perdure.core.model`. `perdure` stands for the store's schema.
+-- marks, which follows the order of the records in `perdure.core.ground.model`. `perdure` stands for the store's schema.
 
 -- name: schema_there
 -- Whether the schema, and in it the table that makes it a store, are there; and whether anything else is.

@@ -1,5 +1,5 @@
 -- Every statement that the SQLite store runs (pragmas and BEGIN/COMMIT apart). Parameters are bound in order of their
--- question marks, which follows the order of the records in `perdure.core.model`.
+-- question marks, which follows the order of the records in `perdure.core.ground.model`.
 
 -- name: insert_run
 -- Submit a run; no row is inserted when its name is taken.

@@ -1,4 +1,4 @@
--- The first schema. Column names are those of `perdure.core.model`, where each is explained. `perdure` stands for the
+-- The first schema. Column names are those of `perdure.core.ground.model`, where each is explained. `perdure` stands for the
 -- schema that the store's URL names.
 
 -- Facts about the store itself: its random id, and the version of this schema.

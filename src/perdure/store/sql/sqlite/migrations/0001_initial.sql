@@ -1,4 +1,4 @@
--- The first schema. Column names are those of `perdure.core.model`, where each is explained.
+-- The first schema. Column names are those of `perdure.core.ground.model`, where each is explained.
 
 -- Facts about the store itself: its random id, and the boot of the machine that times since boot are counted from.
 CREATE TABLE meta (

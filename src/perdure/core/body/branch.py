@@ -1,0 +1,121 @@
+"""Branches: lines of sequential control flow inside a body, and the calls that they count.
+
+A branch's name must come out the same on replay whatever else is spawned meanwhile, and in whatever order a set of
+coroutines is turned into tasks. So it is made of the coroutine's qualified name, a hash of its arguments where they
+can be encoded, and an occurrence number among siblings of just that name.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..ground.digest import blake2b
+from ..ground.model import Kind
+
+if TYPE_CHECKING:
+    from .body import Body
+
+
+class Call:
+    """One durable call: its identity, taken when it was called, and the place that it was called from."""
+
+    __slots__ = ("begun", "body", "branch", "fp", "inputs", "kind", "label", "name", "occ", "seq")
+
+    def __init__(self, branch: Branch, kind: Kind, name: str, fp: bytes, inputs: bytes | None = None) -> None:
+        occurrences = branch.occurrences
+        occ = occurrences.get(fp, 0)
+        occurrences[fp] = occ + 1
+        self.body = branch.body
+        self.branch = branch
+        self.kind = kind
+        self.name = name
+        self.fp = fp
+        self.occ = occ
+        self.seq = branch.seq
+        self.inputs = inputs
+        self.label = branch.label
+        self.begun = 0
+        """Set by `Body.begin`: the entry delivered last when the call was made."""
+        branch.seq += 1
+
+    def describe(self) -> str:
+        """For people: what was asked for, and where."""
+        from ..ground.values import preview
+
+        shown = preview(self.inputs, 120) if self.inputs else ""
+        return f"{self.kind.name.lower()} {self.name}({shown}) [call {self.seq} of {self.branch.describe()}]"
+
+
+class Branch:
+    """See the module text. Counters only; used by one task or thread at a time."""
+
+    __slots__ = ("body", "floor", "forks", "id", "label", "occurrences", "parent", "seq", "title")
+
+    def __init__(self, body: Body, id: int, title: str, *, parent: Branch | None, floor: int) -> None:
+        self.body = body
+        self.id = id
+        self.title = title
+        self.parent = parent
+        self.seq = 0
+        self.occurrences: dict[bytes, int] = {}
+        self.forks: dict[bytes, int] = {}
+        self.floor = floor
+        """The latest time read on this line, microseconds; `durable_time` never gives less (P8)."""
+        self.label: str | None = parent.label if parent is not None else None
+
+    def fork(self, title: str, args: bytes | None = None) -> Branch:
+        """A child branch for a new task or thread."""
+        name = title.encode("utf-8", "surrogatepass")
+        key = name if args is None else name + b"\0" + blake2b(args, digest_size=16).digest()
+        occurrence = self.forks.get(key, 0)
+        self.forks[key] = occurrence + 1
+        digest = blake2b(b"%d\0%d\0%b" % (self.id, occurrence, key), digest_size=8).digest()
+        return Branch(self.body, int.from_bytes(digest, "big", signed=True), title, parent=self, floor=self.floor)
+
+    def describe(self) -> str:
+        """The path for people, such as `main > helper`."""
+        titles: list[str] = []
+        branch: Branch | None = self
+        while branch is not None:
+            titles.append(branch.title)
+            branch = branch.parent
+        return " > ".join(reversed(titles))
+
+
+def fork_for_coroutine(parent: Branch, coro: Any) -> Branch:
+    """The branch of a task that is about to run `coro`."""
+    name = getattr(coro, "__qualname__", None) or type(coro).__qualname__
+    frame = getattr(coro, "cr_frame", None)
+    args = None
+    # Only an unstarted coroutine still shows its arguments, and nothing but them (and the closure's variables).
+    if frame is not None and not coro.cr_suspended and not coro.cr_running:
+        args = encode_or_none(frame.f_locals)
+    return parent.fork(name, args)
+
+
+def fork_for_function(parent: Branch, func: Any) -> Branch:
+    """The branch of a thread that is about to run `func`, seen through `functools.partial` and `Context.run`."""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    while isinstance(func, partial):
+        args, kwargs, func = func.args + args, {**func.keywords, **kwargs}, func.func
+    if getattr(func, "__name__", "") == "run" and args and type(getattr(func, "__self__", None)).__name__ == "Context":
+        func, args = args[0], args[1:]
+        while isinstance(func, partial):
+            args, kwargs, func = func.args + args, {**func.keywords, **kwargs}, func.func
+    name = getattr(func, "__qualname__", None) or type(func).__qualname__
+    return parent.fork(name, encode_or_none({"a": args, "k": kwargs}))
+
+
+def encode_or_none(value: dict[str, Any]) -> bytes | None:
+    """Canonical bytes for a name, or `None` where a part cannot be encoded."""
+    from ...errors import PerdureError
+    from ..ground.values import ANY
+
+    if not value:
+        return None
+    try:
+        return ANY.canonical(value)
+    except (PerdureError, RecursionError):
+        return None

@@ -1,0 +1,454 @@
+"""perdure's event loop: a selector loop that knows, for every body, what it still has to do.
+
+Outcomes are delivered to a body only when it is quiet (DESIGN §4), and futures alone cannot tell: a plain timer, a
+socket and a durable wait all look like a pending future. So the loop counts per body its ready or running callbacks,
+its pending timers and its watched file descriptors, by the scope in each handle's context. Callbacks of traces and of
+perdure itself carry another scope and are not counted.
+
+It relies on a few names of asyncio's own base class that have been stable since Python 3.4 (`_ready`, `_scheduled`,
+`_add_reader` and the like); `tests/unit/test_loop.py` fails if one of them changes its meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import threading
+from asyncio import events
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import Context, copy_context
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from ..ground.clock import perf
+from .body import Body
+from .branch import Branch, fork_for_coroutine, fork_for_function
+from .scope import SCOPE, THREAD, Slot
+
+if TYPE_CHECKING:
+    from ..commit.writer import Writer
+
+log = logging.getLogger("perdure")
+
+
+SPIN_NS = 2_000_000
+"""How long an iteration goes on without looking at timers and sockets (nanoseconds)."""
+
+
+class BodyHandle(events.Handle):
+    """A callback of a body: counted from when it is scheduled until it has run or is cancelled."""
+
+    __slots__ = ("body",)
+    body: Body | None
+
+    def _run(self) -> None:
+        body = self.body
+        self.body = None
+        try:
+            # As the base class does it, whose frame would cost as much as the rest of this function.
+            self._context.run(self._callback, *self._args)  # type: ignore[attr-defined]
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._loop.call_exception_handler(  # type: ignore[attr-defined]
+                {"message": f"Exception in callback {self!r}", "exception": error, "handle": self}
+            )
+        finally:
+            if body is not None:
+                body.active -= 1
+                if not body.active and body.stirred:
+                    body.pump()
+
+    def cancel(self) -> None:
+        body = self.body
+        super().cancel()
+        if body is not None:
+            self.body = None
+            body.active -= 1
+            if not body.active and body.stirred:
+                body.loop.soon(body.pump)
+
+
+DEFER_SECONDS = 0.005
+"""How soon a timer that has to stand back on replay tries again."""
+
+ON_TIMEOUT = "_on_timeout"
+"""asyncio's own callback behind `timeout`."""
+RACERS = frozenset({ON_TIMEOUT, "_release_waiter"})
+"""asyncio's own callbacks behind `timeout`, `wait`, `wait_for` and `as_completed`: what a race is lost to."""
+
+
+class BodyTimer(events.TimerHandle):
+    """A plain timer of a body. On replay it stands back behind a recorded outcome whose turn it is (B8)."""
+
+    __slots__ = ("body",)
+    body: Body | None
+
+    def _run(self) -> None:
+        body = self.body
+        if body is not None and body.timer_stands_back():
+            loop: Any = self._loop  # type: ignore[attr-defined]
+            self._when = loop.time() + DEFER_SECONDS
+            heapq.heappush(loop._scheduled, self)
+            self._scheduled = True
+            return
+        self.body = None
+        if body is None:
+            super()._run()
+            return
+        if getattr(self._callback, "__name__", "") in RACERS:  # type: ignore[attr-defined]
+            body.fires += 1
+        body.timers -= 1
+        body.active += 1
+        try:
+            super()._run()
+        finally:
+            body.active -= 1
+            if not body.active and body.stirred:
+                body.pump()
+
+    def cancel(self) -> None:
+        body = self.body
+        super().cancel()
+        if body is not None:
+            self.body = None
+            body.timers -= 1
+            if not body.active and body.stirred:
+                body.loop.soon(body.pump)
+
+
+class LateHandle(BodyHandle):
+    """A timeout of asyncio's that has run out by the time it is armed, which asyncio makes a callback instead of a
+    timer. On replay, which may be slower than life was, it stands back like a timer (B8) where an outcome is about to
+    be handed over; before whatever else is ready it goes in its turn, as it did live."""
+
+    __slots__ = ("timer",)
+    timer: events.TimerHandle | None
+
+    def _run(self) -> None:
+        body = self.body
+        if body is not None and body.timer_stands_back(among_ready=True):
+            self.body = None
+            self.timer = self._loop.call_later(  # type: ignore[attr-defined]
+                DEFER_SECONDS, self._callback, *self._args, context=self._context  # type: ignore[attr-defined]
+            )  # fmt: skip
+            body.active -= 1
+            if not body.active and body.stirred:
+                body.pump()
+            return
+        if body is not None:
+            body.fires += 1
+        super()._run()
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        super().cancel()
+
+
+class BranchTask(asyncio.Task[Any]):
+    """An asyncio task with the branch that it carries; `None` for perdure's own tasks and for those of traces."""
+
+    branch: Branch | None = None
+
+
+class PerdureLoop(asyncio.SelectorEventLoop):
+    """See the module text."""
+
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
+        self.empty = Context()
+        """The context of perdure's own callbacks: no scope. One per loop, as two threads cannot be in one at once."""
+        self.spin_until = 0
+        """Until when this iteration may go on (`perf()`); 0 while it has just begun."""
+        self.flush_due: Writer | None = None
+        """Set where something waits to be committed at the end of this iteration."""
+        self._fd_bodies: dict[tuple[int, str], Body] = {}
+        # Last, because it already watches the loop's own pipe.
+        super().__init__()
+        self.set_task_factory(self._make_task)
+
+    # -- one iteration -----------------------------------------------------------------------------------------
+
+    def _run_once(self) -> None:
+        """One iteration as the base class does it, and then, without asking the selector again, rounds of what has
+        become ready meanwhile: delivering an outcome makes its task ready, and a trip through the selector for each
+        would cost more than the outcome. When nothing is ready, what was recorded is committed."""
+        self.spin_until = 0
+        super()._run_once()  # type: ignore[misc]
+        ready = self._ready  # type: ignore[attr-defined]
+        writer = self.flush_due
+        if not ready and writer is None:
+            return
+        self.spin_until = until = perf() + SPIN_NS
+        while True:
+            while ready:
+                if self._stopping:  # type: ignore[attr-defined]
+                    return
+                for _ in range(len(ready)):
+                    handle = ready.popleft()
+                    if not handle._cancelled:
+                        handle._run()
+                handle = None
+                if perf() > until:
+                    break
+            writer = self.flush_due
+            if writer is None:
+                return
+            self.flush_due = None
+            writer.flush()
+            if perf() > until:
+                return
+
+    def may_go_on(self) -> bool:
+        """Whether the callback that runs now may do more in this iteration: if the last look at timers and sockets is
+        too long ago, a look at them now finds that the next iteration would have nothing else to do."""
+        now = perf()
+        if now < self.spin_until:
+            return True
+        timers = self._scheduled  # type: ignore[attr-defined]
+        if (
+            self._stopping  # type: ignore[attr-defined]
+            or (timers and timers[0]._when <= self.time() + self._clock_resolution)  # type: ignore[attr-defined]
+            or self._selector.select(0)  # type: ignore[attr-defined]
+        ):
+            return False
+        self.spin_until = now + SPIN_NS
+        return True
+
+    def _read_from_self(self) -> None:
+        # Once, not until it is empty: of what is left the selector tells again, and a read of an empty pipe costs an
+        # exception at every wake-up.
+        try:
+            data = self._ssock.recv(4096)  # type: ignore[attr-defined]
+        except (BlockingIOError, InterruptedError):
+            return
+        if data:
+            self._process_self_data(data)  # type: ignore[attr-defined]
+
+    # -- callbacks ---------------------------------------------------------------------------------------------
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> events.Handle:  # type: ignore[override]
+        if context is None:
+            context = copy_context()
+        scope = context.get(SCOPE)
+        handle: events.Handle
+        if scope.__class__ is Body:
+            if callback.__class__ is MethodType and callback.__name__ == ON_TIMEOUT:
+                handle = LateHandle(callback, args, self, context)
+                handle.timer = None
+            else:
+                handle = BodyHandle(callback, args, self, context)
+            handle.body = scope
+            scope.active += 1
+        else:
+            handle = events.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_soon_unscoped(self, callback: Callable[..., Any], *args: Any) -> events.Handle:
+        """`call_soon` on behalf of perdure itself."""
+        handle = events.Handle(callback, args, self, self.empty)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> events.TimerHandle:
+        if context is None:
+            context = copy_context()
+        scope = context.get(SCOPE)
+        timer: events.TimerHandle
+        if scope.__class__ is Body:
+            timer = BodyTimer(when, callback, args, self, context)
+            timer.body = scope
+            scope.timers += 1
+        else:
+            timer = events.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    # -- tasks and threads -------------------------------------------------------------------------------------
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> BranchTask:
+        context = options.get("context")
+        scope = SCOPE.get() if context is None else context.get(SCOPE)
+        if scope.__class__ is not Body:
+            task = BranchTask(coro, loop=loop, **options)
+            if scope is None:
+                # perdure's own, which code that cancels every task that it finds is not to find.
+                asyncio._unregister_task(task)
+            return task
+        if type(coro).__name__ != "async_generator_athrow":
+            # But for asyncio's own closing of a generator that a stopped body has left behind.
+            scope.check_open()
+        task = BranchTask(coro, loop=loop, **options)
+        scope.add_task(task)
+        # A durable call's own coroutine took its identity when it was called, and makes no calls on this branch.
+        if getattr(coro, "cr_code", None) not in DURABLE_CODE:
+            current = asyncio.current_task(self)
+            spawner: Branch | None = getattr(current, "branch", None)
+            parent = spawner if spawner is not None and spawner.body is scope else scope.strays
+            task.branch = fork_for_coroutine(parent, coro)
+        return task
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        if executor is None:
+            executor = self._threads
+        scope = SCOPE.get()
+        if scope.__class__ is not Body or _is_process_pool(executor):
+            future = super().run_in_executor(executor, func, *args)
+            if scope.__class__ is Body:
+                scope.slots.started(None)
+                future.add_done_callback(lambda _: scope.slots.ended(None), context=self.empty)
+            return future
+        scope.check_open()
+        current: Branch | None = getattr(asyncio.current_task(self), "branch", None)
+        parent = current if current is not None and current.body is scope else scope.strays
+        from functools import partial
+
+        slot = Slot(fork_for_function(parent, partial(func, *args)))
+        context = copy_context()
+        scope.slots.started(slot)
+        job = executor.submit(context.run, _in_slot, slot, func, args)
+        future = asyncio.wrap_future(job, loop=self)
+
+        def over(_: Any) -> None:
+            # A job whose future was cancelled goes on in its thread all the same.
+            if job.done():
+                scope.slots.ended(slot)
+            else:
+                job.add_done_callback(lambda _: scope.slots.ended(slot))
+
+        # Registered first, so that the slot is gone exactly when the awaiting task has been made ready.
+        future.add_done_callback(over, context=self.empty)
+        return future
+
+    # -- file descriptors and subprocesses ---------------------------------------------------------------------
+
+    def _watch(self, fd: Any, what: str) -> None:
+        scope = SCOPE.get()
+        key = (fd if isinstance(fd, int) else fd.fileno(), what)
+        if scope.__class__ is Body and key not in self._fd_bodies:
+            self._fd_bodies[key] = scope
+            scope.descriptors += 1
+
+    def _unwatch(self, fd: Any, what: str) -> None:
+        body = self._fd_bodies.pop((fd if isinstance(fd, int) else fd.fileno(), what), None)
+        if body is not None:
+            body.descriptors -= 1
+            if not body.active and body.stirred:
+                self.call_soon_unscoped(body.pump)
+
+    def _add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Any:
+        self._watch(fd, "r")
+        return super()._add_reader(fd, callback, *args)  # type: ignore[misc]
+
+    def _remove_reader(self, fd: Any) -> bool:
+        self._unwatch(fd, "r")
+        return bool(super()._remove_reader(fd))  # type: ignore[misc]
+
+    def _add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> Any:
+        self._watch(fd, "w")
+        return super()._add_writer(fd, callback, *args)  # type: ignore[misc]
+
+    def _remove_writer(self, fd: Any) -> bool:
+        self._unwatch(fd, "w")
+        return bool(super()._remove_writer(fd))  # type: ignore[misc]
+
+    async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> Any:
+        transport = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
+        scope = SCOPE.get()
+        if scope.__class__ is Body:
+            scope.subprocesses.append(transport)
+        return transport
+
+
+DURABLE_CODE: set[Any] = set()
+"""Code objects of the coroutines that durable calls return."""
+
+
+def _in_slot(slot: Slot, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    outer, THREAD.slot = THREAD.slot, slot
+    try:
+        return func(*args)
+    finally:
+        THREAD.slot = outer
+
+
+def _is_process_pool(executor: Any) -> bool:
+    # By name, because importing the class would import multiprocessing.
+    return any(cls.__name__ == "ProcessPoolExecutor" for cls in type(executor).__mro__)
+
+
+class LoopThread:
+    """A `PerdureLoop` on a daemon thread of its own. Bodies never run on a caller's loop."""
+
+    def __init__(self, name: str, threads: Executor) -> None:
+        # In a context of its own: made from inside a body, its pipe would count as one of that body's descriptors.
+        self.loop = Context().run(PerdureLoop, threads)
+        self.blocked = 0
+        """How many synchronous durable calls block this loop's thread right now; new bodies then go elsewhere."""
+        self._ending = False
+        self._left_behind: set[asyncio.Task[Any]] = set()
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._main, args=(started,), name=name, daemon=True)
+        self._thread.start()
+        started.wait()
+        self.ident = self._thread.ident
+
+    def _main(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(started.set)
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A task of a body raised it. The body gets it as a failure; other runs on this loop must go on.
+                log.debug("an asyncio task raised %r; the loop goes on", error)
+            except BaseException:
+                log.exception("the event loop was interrupted by an error and goes on")
+            if self._ending:
+                return
+
+    def here(self) -> bool:
+        """Whether the calling thread is this loop's."""
+        return threading.get_ident() == self.ident
+
+    def soon(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Run `callback` on the loop, outside any scope; from any thread."""
+        if threading.get_ident() == self.ident:
+            self.loop.call_soon_unscoped(callback, *args)
+        else:
+            self.loop.call_soon_threadsafe(callback, *args, context=self.loop.empty)
+
+    def flush_soon(self, writer: Writer) -> None:
+        """Have `writer` commit at the end of this iteration. On the loop's thread only."""
+        self.loop.flush_due = writer
+
+    def later(self, seconds: float, callback: Callable[..., Any], *args: Any) -> None:
+        """Run `callback` on the loop after `seconds`, outside any scope; from any thread."""
+        self.soon(self._later, seconds, callback, args)
+
+    def _later(self, seconds: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.loop.call_later(seconds, callback, *args, context=self.loop.empty)
+
+    def keep(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Tasks that were cancelled and have not ended stay as they are: were they collected, they would be made to
+        end once more, and code that swallows that, too, would go on in whatever thread collects garbage, for ever."""
+        self._left_behind.update(task for task in tasks if not task.done())
+
+    def stop(self) -> None:
+        """End the thread; for tests and interpreter shutdown."""
+        self._left_behind = {task for task in self._left_behind if not task.done()}
+        if self._left_behind:
+            # The thread lives as long as the process, and what it holds with it.
+            return
+        self._ending = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)

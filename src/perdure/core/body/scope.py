@@ -1,0 +1,141 @@
+"""Where a call comes from: outside any run, inside a trace, or a branch of a body.
+
+`SCOPE` says whether this context belongs to a body or to a trace; it says nothing about the branch, which belongs to
+the asyncio task (or to the thread that perdure started) and is found through it: contexts are copied into callbacks
+and tasks of all kinds, and a branch must never be in two places at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from ...errors import BranchError
+
+if TYPE_CHECKING:
+    from .body import Body
+    from .branch import Branch
+
+
+class TraceScope:
+    """Inside a trace of `body`: the trace is the unit, nothing in it is durable by itself."""
+
+    __slots__ = ("body", "name")
+
+    def __init__(self, body: Body, name: str) -> None:
+        self.body = body
+        self.name = name
+
+
+class Slot:
+    """A thread's presence in a body: the branch that it carries, and whether it is at work or waits.
+
+    `hot`: it was handed an outcome (or has just been started) and has not come back since, so that the body is not
+    quiet yet. A slot that stays at work longer than a grace period turns cold: it may be blocked on something that
+    only another branch can bring about.
+    """
+
+    __slots__ = ("branch", "cold", "hot")
+
+    def __init__(self, branch: Branch) -> None:
+        self.branch = branch
+        self.hot = False
+        self.cold = False
+
+
+SCOPE: ContextVar[Any] = ContextVar("perdure_scope", default=None)
+"""`None`, a `Body` or a `TraceScope`."""
+
+
+class _Thread(threading.local):
+    slot: Slot | None = None
+
+
+THREAD = _Thread()
+"""`slot`: what this thread, started by perdure, works in now. Not a ContextVar, because contexts are copied."""
+
+# Threads themselves beside their numbers, which go on to whoever is started after one has ended.
+_known_threads: dict[int, threading.Thread] = {}
+_refused_threads: WeakSet[threading.Thread] = WeakSet()
+_drives = 0
+_lock = threading.Lock()
+
+
+def driving(count: int) -> None:
+    """Count a run that begins (1) or ends (-1) to be driven in this process."""
+    global _drives
+    with _lock:
+        _drives += count
+        if count > 0 and _drives == 1:
+            # Threads that were there before have nothing to do with the run: tasks stay plain functions for them.
+            # The module's own table, because `threading.enumerate()` costs a tenth of an empty run.
+            _known_threads.clear()
+            _known_threads.update(threading._active)  # type: ignore[attr-defined]
+            # But for those of a pool that an earlier run's body started and that has not ended with it.
+            for thread in list(_refused_threads):
+                if _known_threads.get(thread.ident or 0) is thread:
+                    del _known_threads[thread.ident or 0]
+
+
+def unknown_threads() -> bool:
+    """Whether there are threads that neither perdure started nor were there before the runs of this process."""
+    return any(
+        _known_threads.get(ident) is not thread and not thread.name.startswith("perdure-")
+        for ident, thread in list(threading._active.items())  # type: ignore[attr-defined]
+    )
+
+
+def know_this_thread() -> None:
+    """This thread starts runs or serves perdure; it is no stray thread of a body."""
+    if _drives:
+        _known_threads[threading.get_ident()] = threading.current_thread()
+
+
+def find_branch(scope: Body, what: Callable[[], str]) -> Branch:
+    """The branch of a durable call made under `scope`.
+
+    Raises:
+        BranchError: the caller has no branch of its own in that body.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is not None:
+        task = asyncio.current_task(loop)
+        branch: Branch | None = getattr(task, "branch", None)
+        if branch is not None and branch.body is scope:
+            return branch
+        if task is None:
+            raise BranchError(
+                f"{what()} was called from an event-loop callback, which has no place in the run's sequence. "
+                "Call it from the task's own code, or from a task started there with asyncio.create_task()."
+            )
+        raise BranchError(
+            f"{what()} was called on an event loop or in an asyncio task that this run does not know. Call it from "
+            "the body itself, or from tasks that the body starts with asyncio.create_task() or gather()."
+        )
+    slot = THREAD.slot
+    if slot is not None and slot.branch.body is scope:
+        return slot.branch
+    raise BranchError(
+        f"{what()} was called from a thread that shares another thread's place in the run. "
+        "Start threads for durable work with asyncio.to_thread() or perdure.map(), which give each its own."
+    )
+
+
+def refuse_stray_thread(what: Callable[[], str]) -> None:
+    """Outside any scope: raise if this is a thread that a body started behind perdure's back."""
+    if not _drives:
+        return
+    thread = threading.current_thread()
+    if _known_threads.get(threading.get_ident()) is not thread:
+        if thread is threading.main_thread():
+            return
+        _refused_threads.add(thread)
+        raise BranchError(
+            f"{what()} was called from thread {thread.name!r}, which perdure did not start, while a run is driven in "
+            "this process. Its outcome could not be recorded. In a body, use asyncio.to_thread() or perdure.map() "
+            "instead of threading.Thread or an executor of your own."
+        )

@@ -1,0 +1,180 @@
+"""What a durable call waits for: its outcome (in an asyncio task or in a thread), or a deadline.
+
+These are effects: an asyncio task awaits them, a thread calls `block()`. Who may be handed what, and when, is decided
+in `body`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..ground.clock import US, Deadline
+from ..ground.model import Entry
+from .branch import Call
+from .scope import THREAD, Slot
+
+if TYPE_CHECKING:
+    from .body import Body
+
+
+class Outcome(NamedTuple):
+    """What a call is answered with: the entry's number, its `Result` and its encoded value."""
+
+    n: int
+    result: int
+    value: bytes | None
+
+
+class LoopWaiter:
+    """A durable wait of an asyncio task."""
+
+    __slots__ = ("call", "entry", "future", "item")
+
+    def __init__(self, call: Call, item: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.call = call
+        self.item = item
+        self.entry: Entry | None = None
+        """The recorded entry that it waits for, on replay."""
+        # Not `loop.create_future()`, whose frame costs more than the future.
+        self.future: asyncio.Future[Outcome | None] = asyncio.Future(loop=loop)
+
+    def __await__(self) -> Any:
+        return self.future.__await__()
+
+    def block(self) -> Any:
+        raise AssertionError("an event-loop wait cannot block a thread")
+
+
+class ThreadWaiter:
+    """A durable wait of a thread: the thread blocks, holding no place in the pool."""
+
+    __slots__ = ("call", "entry", "handed", "item", "lock", "outcome", "reuse", "slot")
+
+    def __init__(self, call: Call, item: int, slot: Slot) -> None:
+        self.call = call
+        self.item = item
+        self.entry: Entry | None = None
+        self.slot = slot
+        self.handed = False
+        self.outcome: Outcome | None = None
+        self.reuse: Entry | None = None
+        """A loose entry that it is to hand out again."""
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+    def block(self) -> Outcome | None:
+        """Wait for the outcome; `None` tells the call to execute now."""
+        body = self.call.body
+        body.slots.waits(self.slot, self)
+        threads = body.driver.worker.threads
+        threads.parked()
+        try:
+            self.lock.acquire()
+        finally:
+            threads.resumed()
+        if body.stopped:
+            raise body.driver.stopped_error()
+        if self.reuse is not None:
+            outcome = body.driver.reuse(self.call, self.item, self.reuse)
+            assert isinstance(outcome, Outcome)
+            return outcome
+        return self.outcome
+
+    def __await__(self) -> Any:
+        raise AssertionError("a thread's wait cannot suspend a task")
+
+
+Waiter = LoopWaiter | ThreadWaiter
+
+
+class Interruptible(Protocol):
+    """Whatever is told when the body that waits for it is closed."""
+
+    def interrupt(self) -> None:
+        """From any thread."""
+
+
+REARM = 30.0
+"""Seconds after which a timer is set again at the latest: the loop's monotonic clock stops while a machine sleeps."""
+
+
+class Sleeper:
+    """An effect: wait until a deadline. A thread is woken early only when the body is closed."""
+
+    def __init__(self, body: Body, deadline: Deadline) -> None:
+        self._body = body
+        self._deadline = deadline
+        self._future: asyncio.Future[None] | None = None
+        self._lock: threading.Lock | None = None
+
+    def left(self) -> int:
+        """Microseconds until the deadline."""
+        return self._deadline.remaining(self._body.driver.worker.clock)
+
+    def _seconds(self) -> float:
+        return self.left() / US
+
+    def __await__(self) -> Any:
+        return self._sleep().__await__()
+
+    async def _sleep(self) -> None:
+        body = self._body
+        loop = asyncio.get_running_loop()
+        body.sleeper(self, True)
+        body.driver.slept(self._seconds())
+        try:
+            while (left := self._seconds()) > 0 and not body.stopped:
+                self._future = loop.create_future()
+                # In a context without a scope: this is no timer of the body's.
+                timer = loop.call_later(min(left, REARM), self.wake, context=Context())
+                try:
+                    await self._future
+                finally:
+                    timer.cancel()
+        finally:
+            body.sleeper(self, False)
+        body.check_open()
+
+    def block(self) -> None:
+        body = self._body
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        body.sleeper(self, True)
+        slot = THREAD.slot if asyncio._get_running_loop() is None else None
+        if slot is not None:
+            slot.branch.body.slots.waits(slot)
+            body.driver.worker.threads.parked()
+        body.driver.slept(self._seconds())
+        try:
+            while (left := self._seconds()) > 0 and not body.stopped:
+                self._lock.acquire(timeout=min(left, REARM))
+        finally:
+            # At work again before the deadline is gone: in between the run would seem to wait for later ones only (D5).
+            if slot is not None:
+                slot.branch.body.slots.runs(slot)
+                body.driver.worker.threads.resumed()
+            body.sleeper(self, False)
+        body.check_open()
+
+    def wake(self) -> None:
+        """From the loop's timer."""
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def interrupt(self) -> None:
+        """The body is closed. From any thread. A task is not woken, as it is about to be cancelled: what its code then
+        sees is what it sees of any cancellation."""
+        if self._lock is not None and self._lock.locked():
+            self._lock.release()
+
+
+class _Blocking(threading.local):
+    depth = 0
+
+
+BLOCKING = _Blocking()
+"""`depth` > 0 while this thread, an event loop's, executes a synchronous durable call."""

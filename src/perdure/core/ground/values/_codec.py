@@ -1,0 +1,318 @@
+"""Codecs: one declared type each, bytes to values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Generic, NoReturn, TypeVar
+
+import msgspec
+
+from perdure.core.ground.values import _wire
+from perdure.core.ground.values._compile import UnresolvedNameError, is_native, is_scalar, node_of
+from perdure.core.ground.values._names import annotation_for, type_text
+from perdure.core.ground.values._nodes import AnyNode, Misfit, Mode, Node
+from perdure.core.ground.values._records import DataclassNode
+from perdure.errors import UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
+
+INLINE_LIMIT = 10 * 1024 * 1024
+"""The largest encoded value, in bytes, that is stored in a journal row."""
+
+T = TypeVar("T")
+
+_encode = _wire.encode
+_encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+class Codec(Generic[T]):
+    """One declared type: checks values against it and turns them into bytes and back.
+
+    Attributes:
+        annotation: the declared type.
+        where: what it is declared for, as messages name it ("return value of fetch").
+    """
+
+    __slots__ = ("_node", "annotation", "where")
+
+    annotation: object
+    where: str
+
+    def __init__(self, annotation: object, where: str, node: Node) -> None:
+        self.annotation = annotation
+        self.where = where
+        self._node = node
+
+    def __repr__(self) -> str:
+        return f"<codec of {self._node.label} for {self.where}>"
+
+    def encode(self, value: T) -> bytes:
+        """The value as bytes.
+
+        Raises:
+            ValueMismatchError: the value does not fit the declaration.
+            UnsupportedTypeError: nothing is declared, and the value needs a declaration.
+            ValueTooLargeError: the bytes are over `INLINE_LIMIT`.
+        """
+        return self._within_limit(self._dump(value, canonical=False))
+
+    def decode(self, data: bytes) -> T:
+        """The value that `encode` wrote.
+
+        Raises:
+            ValueMismatchError: the bytes are corrupt, or hold a value that does not fit the declaration.
+        """
+        return self._load(data)
+
+    def roundtrip(self, value: object) -> tuple[bytes, T]:
+        """`encode`, and the copy that `decode` gives for the bytes, in one step: what a caller gets, live as later."""
+        data = self.encode(value)  # type: ignore[arg-type]
+        return data, self.decode(data)
+
+    def canonical(self, value: object) -> bytes:
+        """Bytes that are equal for equal values in every process, whatever the order of their dicts and sets."""
+        return self._dump(value, canonical=True)
+
+    def _dump(self, value: object, canonical: bool) -> bytes:
+        try:
+            return _encode(self._node.dump(value, Mode(canonical)))
+        except Misfit as misfit:
+            self._refuse(misfit)
+        except RecursionError:
+            raise ValueMismatchError(f"{self.where}: the value contains itself, or is nested too deeply") from None
+
+    def _load(self, data: bytes) -> T:
+        try:
+            return self._node.load(_wire.decode_any(data))  # type: ignore[return-value]
+        except Misfit as misfit:
+            place = "".join(reversed(misfit.path))
+            note = f" ({misfit.note})" if misfit.note else ""
+            raise ValueMismatchError(
+                f"{self.where}: what is stored does not fit `{self._node.label}`{place and f' at {place}'}: "
+                f"expected `{misfit.expected}`, found {_found(misfit.found)}{note}"
+            ) from None
+        except Exception as error:  # corrupt bytes fail in as many ways as there are types
+            raise ValueMismatchError(
+                f"{self.where}: what is stored cannot be read as `{self._node.label}`: {type(error).__name__}: {error}"
+            ) from error
+
+    def _within_limit(self, data: bytes) -> bytes:
+        if len(data) > INLINE_LIMIT:
+            raise ValueTooLargeError(
+                f"{self.where}: {len(data):,} bytes when encoded, over the inline limit of {INLINE_LIMIT:,} bytes; "
+                "pass large data as perdure.io.File or perdure.io.Dir"
+            )
+        return data
+
+    def _refuse(self, misfit: Misfit) -> NoReturn:
+        place = "".join(reversed(misfit.path))
+        where = f"{self.where}, at {place}" if place else self.where
+        found = _found(misfit.found)
+        note = f" ({misfit.note})" if misfit.note else ""
+        fits = annotation_for(misfit.found)
+        if misfit.expected == "Any" and not misfit.note:
+            remedy = f"annotate it as `{fits}`" if fits else "store the data it holds instead, such as a dict"
+            raise UnsupportedTypeError(f"{where}: {found} cannot be stored without a declared type; {remedy}") from None
+        label = misfit.expected if place else self._node.label
+        if misfit.note:
+            remedy = ""
+        elif fits is None:
+            remedy = "; no annotation fits it: return the data it holds instead, such as a dict"
+        elif misfit.found is None:
+            remedy = f"; `{label} | None` would fit"
+        else:
+            remedy = f"; `{fits}` would fit"
+        declared = f" (declared: `{self._node.label}`)" if place else ""
+        kind = "expected" if place else "declared"
+        raise ValueMismatchError(f"{where}: {kind} `{label}`, got {found}{note}{remedy}{declared}") from None
+
+
+def _found(value: object) -> str:
+    if value is None:
+        return "None"
+    if type(value) in _wire.SCALARS:
+        return f"{type(value).__name__} {_wire.short(value)}"
+    return f"a value of type `{type_text(type(value))}`"
+
+
+class _AnyCodec(Codec[Any]):
+    __slots__ = ()
+
+    def encode(self, value: Any) -> bytes:
+        if type(value) in _wire.SCALARS:
+            try:
+                data = _encode(value)
+            except (OverflowError, UnicodeEncodeError):
+                data = self._dump(value, canonical=False)
+            return data if len(data) <= INLINE_LIMIT else self._within_limit(data)
+        return super().encode(value)
+
+    def decode(self, data: bytes) -> Any:
+        try:
+            return _wire.decode_any(data)
+        except Exception:
+            return self._load(data)  # says what is wrong
+
+    def roundtrip(self, value: object) -> tuple[bytes, Any]:
+        data = self.encode(value)
+        return data, value if type(value) in _wire.SCALARS else self.decode(data)
+
+
+class _NativeCodec(Codec[T]):
+    """A type that msgspec alone handles; the nodes serve only for what msgspec refuses.
+
+    msgspec writes any object that it can, whatever is declared, so the copy is read back under the declaration and
+    compared with the original. All `__eq__` that take part are Python's own; a value whose copy differs (NaN does,
+    from itself) is judged by the nodes.
+    """
+
+    __slots__ = ("_decode",)
+
+    def __init__(self, annotation: object, where: str, node: Node, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        super().__init__(annotation, where, node)
+        self._decode = decoder.decode
+
+    def encode(self, value: T) -> bytes:
+        return self.roundtrip(value)[0]
+
+    def decode(self, data: bytes) -> T:
+        try:
+            return self._decode(data)
+        except Exception:
+            return self._load(data)
+
+    def roundtrip(self, value: object) -> tuple[bytes, T]:
+        try:
+            data = _encode(value)
+            copy = self._decode(data)
+            same = copy == value
+        except Exception:
+            same = False
+        if same is not True:
+            data = self._dump(value, canonical=False)
+            copy = self.decode(data)
+        return data if len(data) <= INLINE_LIMIT else self._within_limit(data), copy
+
+    def canonical(self, value: object) -> bytes:
+        try:
+            data = _encode_sorted(value)
+            if (self._decode(data) == value) is True:
+                return data
+        except Exception:  # the nodes say what is wrong, or do it themselves
+            pass
+        return self._dump(value, canonical=True)
+
+
+class _DataclassCodec(_NativeCodec[T]):
+    """A native dataclass. Comparing the instances' dicts is the same as its `__eq__`, at a quarter of the price."""
+
+    __slots__ = ("_cls",)
+
+    def __init__(self, annotation: object, where: str, node: Node, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        super().__init__(annotation, where, node, decoder)
+        self._cls = node.types[0]
+
+    def roundtrip(self, value: object) -> tuple[bytes, T]:
+        if type(value) is self._cls:
+            try:
+                data = _encode(value)
+                copy = self._decode(data)
+                if copy.__dict__ == value.__dict__:
+                    return data if len(data) <= INLINE_LIMIT else self._within_limit(data), copy
+            except Exception:  # the nodes say what is wrong, or do it themselves
+                pass
+        data = self._within_limit(self._dump(value, canonical=False))
+        return data, self.decode(data)
+
+
+class _ScalarCodec(_NativeCodec[T]):
+    """An immutable built-in type, or a union of some: a value of exactly such a type is its own copy."""
+
+    __slots__ = ("_types",)
+
+    def __init__(self, annotation: object, where: str, node: Node, decoder: msgspec.msgpack.Decoder[T]) -> None:
+        super().__init__(annotation, where, node, decoder)
+        self._types = frozenset(node.types)
+
+    def encode(self, value: T) -> bytes:
+        if type(value) in self._types:
+            try:
+                data = _encode(value)
+            except (OverflowError, UnicodeEncodeError):
+                data = self._dump(value, canonical=False)
+            return data if len(data) <= INLINE_LIMIT else self._within_limit(data)
+        return self._within_limit(self._dump(value, canonical=False))
+
+    def roundtrip(self, value: Any) -> tuple[bytes, T]:
+        if type(value) in self._types:
+            try:
+                data = _encode(value)
+            except (OverflowError, UnicodeEncodeError):
+                data = self._dump(value, canonical=False)
+            return data if len(data) <= INLINE_LIMIT else self._within_limit(data), value
+        data = self.encode(value)
+        return data, self.decode(data)
+
+    def canonical(self, value: object) -> bytes:
+        if type(value) in self._types:
+            try:
+                return _encode(value)
+            except (OverflowError, UnicodeEncodeError):
+                pass
+        return self._dump(value, canonical=True)
+
+
+def codec_for(annotation: object, where: str = "value", scope: Mapping[str, Any] | None = None) -> Codec[Any]:
+    """The codec of a declared type, compiled once.
+
+    Args:
+        annotation: a type with its string annotations resolved; `inspect.Parameter.empty` means `Any`.
+        where: what the type is declared for, as messages shall name it.
+        scope: names that field annotations of classes may use besides those of their modules.
+
+    Raises:
+        UnsupportedTypeError: values of that type cannot cross the durability boundary.
+    """
+    try:
+        try:
+            return _cached(annotation, where)
+        except UnresolvedNameError:
+            if not scope:
+                raise
+            return _codec(annotation, where, scope)
+        except UnsupportedTypeError:
+            raise
+        except TypeError:  # an unhashable annotation
+            return _codec(annotation, where, scope)
+    except UnresolvedNameError as error:
+        raise UnresolvedNameError(f"{where}: {error}") from None
+    except UnsupportedTypeError as error:
+        raise UnsupportedTypeError(f"{where}: type `{type_text(annotation)}` cannot be stored: {error}") from None
+
+
+def _codec(annotation: object, where: str, scope: Mapping[str, Any] | None = None) -> Codec[Any]:
+    node = node_of(annotation, scope)
+    if isinstance(node, AnyNode):
+        return _AnyCodec(annotation, where, node)
+    decoder = _native_decoder(annotation, node)
+    if decoder is None:
+        return Codec(annotation, where, node)
+    if is_scalar(node):
+        return _ScalarCodec(annotation, where, node, decoder)
+    if isinstance(node, DataclassNode) and not any("__slots__" in vars(base) for base in node.cls.__mro__):
+        return _DataclassCodec(annotation, where, node, decoder)
+    return _NativeCodec(annotation, where, node, decoder)
+
+
+_cached = lru_cache(maxsize=4096)(_codec)
+
+
+def _native_decoder(annotation: Any, node: Node) -> msgspec.msgpack.Decoder[Any] | None:
+    if not is_native(node):
+        return None
+    try:
+        return msgspec.msgpack.Decoder(annotation)
+    except Exception:  # msgspec knows fewer annotations than Python does; the nodes know those
+        return None
+
+
+ANY: Codec[object] = codec_for(Any)

@@ -1,0 +1,243 @@
+"""Nodes of types that hold others: collections, tuples, mappings, unions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from perdure.core.ground.values import _wire
+from perdure.core.ground.values._nodes import IntNode, Kind, Misfit, Mode, Node, StrNode
+
+_WIRE_KINDS: dict[type, Kind] = {
+    bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", list: "array", dict: "map",
+}  # fmt: skip
+
+
+class ArrayNode(Node):
+    """Lists, sets, frozensets, tuples of any length, and the abstract collections (which come back as `build`)."""
+
+    def __init__(self, label: str, item: Node, accepts: tuple[type, ...], build: Callable[[Any], Any]) -> None:
+        self.label = label
+        self.item = item
+        self.accepts = accepts
+        self.build = build
+        self.types = (build,) if isinstance(build, type) else ()
+        self.sorts = build in (set, frozenset)
+        self.native = build in (list, tuple) and accepts == (build,)
+        self.kind = "array"
+
+    def children(self) -> Iterable[Node]:
+        return (self.item,)
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, self.accepts) or isinstance(value, (str, bytes, bytearray, Iterator, Mapping)):
+            raise Misfit(self.label, value, "an iterator is used up by storing it" * isinstance(value, Iterator))
+        if type(value) is not self.build:
+            mode.inexact += 1
+        wires: list[object] = []
+        dump = self.item.dump
+        try:
+            for item in cast("Iterable[Any]", value):
+                wires.append(dump(item, mode))
+        except Misfit as misfit:
+            misfit.path.append(f"[{len(wires)}]")
+            raise
+        return _wire.sorted_wires(wires) if self.sorts or isinstance(value, (set, frozenset)) else wires
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not list:
+            raise Misfit(self.label, wire)
+        return self.build(map(self.item.load, wire))
+
+
+class TupleNode(Node):
+    """A tuple of fixed length."""
+
+    types, native, kind = (tuple,), True, "array"
+
+    def __init__(self, label: str, items: list[Node]) -> None:
+        self.label = label
+        self.items = items
+
+    def children(self) -> Iterable[Node]:
+        return self.items
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, tuple) or len(value) != len(self.items):
+            raise Misfit(self.label, value)
+        if type(value) is not tuple:
+            mode.inexact += 1
+        wires: list[object] = []
+        try:
+            for node, item in zip(self.items, value, strict=True):
+                wires.append(node.dump(item, mode))
+        except Misfit as misfit:
+            misfit.path.append(f"[{len(wires)}]")
+            raise
+        return wires
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not list or len(wire) != len(self.items):
+            raise Misfit(self.label, wire)
+        return tuple(node.load(item) for node, item in zip(self.items, wire, strict=True))
+
+
+class DictNode(Node):
+    """Mappings, which come back as dicts in the same order.
+
+    A map where MessagePack can hold all the keys, else a list of `[key, value]`.
+    """
+
+    types, kind = (dict,), "map"
+
+    def __init__(self, label: str, key: Node, item: Node, accepts: type) -> None:
+        self.label = label
+        self.key = key
+        self.item = item
+        self.accepts = accepts
+        self.plain_keys = isinstance(key, (StrNode, IntNode))
+        self.native = self.plain_keys and accepts is dict
+
+    def children(self) -> Iterable[Node]:
+        return (self.key, self.item)
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, self.accepts):
+            raise Misfit(self.label, value)
+        if type(value) is not dict:
+            mode.inexact += 1
+        pairs: list[list[object]] = []
+        plain = self.plain_keys
+        for key, item in cast("Mapping[Any, Any]", value).items():
+            try:
+                wire = self.key.dump(key, mode)
+                plain = plain and type(wire) in (str, int)
+                pairs.append([wire, self.item.dump(item, mode)])
+            except Misfit as misfit:
+                misfit.path.append(f"[{_wire.short(key)}]")
+                raise
+        if mode.canonical:
+            pairs.sort(key=_wire.key_order)
+        return dict(pairs) if plain else pairs  # type: ignore[arg-type]
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is list:
+            wire = dict_of_pairs(self, wire)
+        elif type(wire) is dict and self.plain_keys:
+            wire = {self.key.load(key): self.item.load(item) for key, item in wire.items()}
+        else:
+            raise Misfit(self.label, wire)
+        return wire
+
+
+def dict_of_pairs(node: DictNode, wire: list[Any]) -> dict[Any, Any]:
+    pairs = {}
+    for pair in wire:
+        if type(pair) is not list or len(pair) != 2:
+            raise Misfit(node.label, pair)
+        pairs[node.key.load(pair[0])] = node.item.load(pair[1])
+    return pairs
+
+
+class OptionalNode(Node):
+    """`X | None`: nothing but `None` is written as nil, so no tag is needed."""
+
+    native = True
+
+    def __init__(self, label: str, inner: Node) -> None:
+        self.label = label
+        self.inner = inner
+        self.types = (*inner.types, type(None))
+
+    def children(self) -> Iterable[Node]:
+        return (self.inner,)
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        return None if value is None else self.inner.dump(value, mode)
+
+    def load(self, wire: Any) -> object:
+        return None if wire is None else self.inner.load(wire)
+
+
+class UnionNode(Node):
+    """A union of at least two types besides `None`.
+
+    A value belongs to the first member that takes it exactly as it is, with all that it holds; where there is none,
+    to the first that takes it at all, the member of exactly its type before the others. It is written as
+    `[label of the member, value]`, except where MessagePack's own kinds already tell all members apart, as in
+    `int | str`.
+    """
+
+    def __init__(self, label: str, members: list[Node], labels: list[str], tagged: bool) -> None:
+        self.label = label
+        self.members = members
+        self.labels = labels
+        self.types = tuple(cls for member in members for cls in member.types)
+        self.native = not tagged
+        self.tagged = tagged
+
+    def children(self) -> Iterable[Node]:
+        return self.members
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        position, wire = self.choose(value, mode)
+        return [self.labels[position], wire] if self.tagged else wire
+
+    def choose(self, value: Any, mode: Mode) -> tuple[int, object]:
+        """The position of the member that a value belongs to, and what that member writes for it."""
+        cls = type(value)
+        exact = [position for position, member in enumerate(self.members) if cls in member.types]
+        misfit = None
+        fallback: tuple[int, object] | None = None
+        before = mode.inexact
+        for position in (*exact, *(other for other in range(len(self.members)) if other not in exact)):
+            try:
+                wire = self.members[position].dump(value, mode)
+            except Misfit as caught:
+                misfit = misfit or caught
+            else:
+                if mode.inexact == before:
+                    return position, wire
+                fallback = fallback or (position, wire)
+            mode.inexact = before
+        if fallback is not None:
+            mode.inexact += 1
+            return fallback
+        if misfit is not None and misfit.path and len(exact) == 1:
+            raise misfit  # the member is clear, something inside it is wrong
+        raise Misfit(self.label, value) from None
+
+    def load(self, wire: Any) -> object:
+        if self.tagged:
+            if type(wire) is list and len(wire) == 2 and wire[0] in self.labels:
+                return self.members[self.labels.index(wire[0])].load(wire[1])
+        else:
+            kind = _WIRE_KINDS.get(type(wire))
+            kinds = [member.kind for member in self.members]
+            if kind == "int" and kind not in kinds:
+                kind = "float"
+            if kind is not None and kind in kinds:
+                return self.members[kinds.index(kind)].load(wire)
+        raise Misfit(self.label, wire)
+
+
+class RefNode(Node):
+    """Stands for a type that is still being compiled, so that recursive types can name themselves."""
+
+    target: Node
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def bind(self, target: Node) -> None:
+        self.target = target
+        self.native = True
+
+    def children(self) -> Iterable[Node]:
+        return (self.target,) if self.native else ()
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        return self.target.dump(value, mode)
+
+    def load(self, wire: Any) -> object:
+        return self.target.load(wire)

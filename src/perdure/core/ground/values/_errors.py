@@ -1,0 +1,326 @@
+"""Exceptions as bytes, and back.
+
+An exception is written with the name of its class, its arguments, its storable attributes, its notes, its causes and
+contexts, and the members of a group. It is rebuilt without `__init__` (whose parameters are seldom its arguments),
+and only from a class that is already imported here: nothing that the data says imports a module or calls a function
+of the user's. Where that cannot be it becomes a `RemoteError`, which tells the same in text.
+
+One exception often appears twice in its own tree (`raise ... from error` sets cause and context alike), and trees may
+have cycles. So the bytes hold a list of exceptions that name one another by position; the first is the one asked for.
+"""
+
+from __future__ import annotations
+
+import builtins
+import traceback
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any, Final
+
+from perdure.core.ground.values import _wire
+from perdure.core.ground.values._codec import INLINE_LIMIT
+from perdure.core.ground.values._names import find_class, logical_module
+from perdure.core.ground.values._wire import NotStorable
+from perdure.errors import RemoteError, ValueMismatchError
+
+MAX_NOTES: Final = 100
+MAX_DEPTH: Final = 10  # links of cause, context or membership that are followed
+TRACEBACK_LIMIT: Final = 16 * 1024  # bytes of the traceback text of the exception itself; its end is kept
+INNER_TRACEBACK_LIMIT: Final = 4 * 1024  # the same for those that it is linked to
+MESSAGE_LIMIT: Final = 64 * 1024  # bytes of the message, and of all notes together
+PART_LIMIT: Final = 1024 * 1024  # bytes of one exception's arguments, or of one attribute
+TOTAL_LIMIT: Final = INLINE_LIMIT // 2  # bytes of all that; what is nearest to the exception is kept first
+SCRAP: Final = 200  # bytes of a text that is kept when the total is used up
+
+# Attributes that every exception has and that are written in another way, or not at all.
+_COMMON: Final = frozenset(vars(BaseException)) | {"exceptions", "message"}
+_GROUP: Final = BaseExceptionGroup
+
+
+def encode_error(exc: BaseException) -> bytes:
+    """An exception with everything it is linked to, as bytes under the inline limit; never raises.
+
+    What cannot be stored is left out: an attribute, or the arguments, in which case it comes back as `RemoteError`.
+    Tracebacks are plain text, without the values of local variables.
+    """
+    try:
+        data = _wire.encode(_Writer(exc, MAX_DEPTH).nodes)
+        if len(data) <= INLINE_LIMIT:
+            return data
+        return _wire.encode(_Writer(exc, depth=0).nodes)  # it has ten thousands of members
+    except Exception as error:  # a class whose own attributes raise, or no stack left
+        cls = type(exc)
+        note = f"<recorded without its data: {type(error).__qualname__}>"
+        return _wire.encode([{"module": "?", "name": cls.__qualname__, "message": note, "traceback": ""}])
+
+
+class _Writer:
+    """Writes a tree of exceptions, breadth first."""
+
+    def __init__(self, exc: BaseException, depth: int) -> None:
+        self.nodes: list[dict[str, object]] = []
+        self.positions: dict[int, int] = {}
+        self.budget = TOTAL_LIMIT
+        self.pending = [(exc, depth)]
+        self.positions[id(exc)] = 0
+        done = 0
+        while done < len(self.pending):
+            self.nodes.append(self._node(*self.pending[done]))
+            done += 1
+
+    def _node(self, exc: BaseException, depth: int) -> dict[str, object]:
+        root = not self.nodes
+        cls = type(exc)
+        node: dict[str, object] = {
+            "module": logical_module(str(cls.__module__)),
+            "name": cls.__qualname__,
+            "message": self._text(_message(exc), MESSAGE_LIMIT),
+            **self._own_data(exc),
+            "traceback": self._text(
+                _traceback(exc, root), TRACEBACK_LIMIT if root else INNER_TRACEBACK_LIMIT, tail=True
+            ),
+        }
+        notes = getattr(exc, "__notes__", None)
+        if isinstance(notes, list):
+            kept = [note for note in notes if isinstance(note, str)]
+            node["notes"] = [self._text(note, MESSAGE_LIMIT // len(kept)) for note in kept[:MAX_NOTES]]
+        if isinstance(exc, _GROUP) and depth:
+            node["text"] = self._text(exc.message, MESSAGE_LIMIT)
+            node["members"] = [self._position(member, depth - 1) for member in exc.exceptions]
+        if depth:
+            if exc.__cause__ is not None:
+                node["cause"] = self._position(exc.__cause__, depth - 1)
+            if exc.__context__ is not None:
+                node["context"] = self._position(exc.__context__, depth - 1)
+        node["suppress"] = exc.__suppress_context__
+        return node
+
+    def _position(self, exc: BaseException, depth: int) -> int:
+        position = self.positions.get(id(exc))
+        if position is None:
+            position = self.positions[id(exc)] = len(self.pending)
+            self.pending.append((exc, depth))
+        return position
+
+    def _own_data(self, exc: BaseException) -> dict[str, object]:
+        """Arguments and attributes. Without `args` in it, the exception is not rebuilt from its class."""
+        own: dict[str, object] = {}
+        if not isinstance(exc, _GROUP):
+            args = self._within_budget(BaseException.args.__get__(exc))  # type: ignore[attr-defined]
+            if args is None:
+                return own
+            own["args"] = args
+        attributes = {}
+        held = {name: item for name, item in _dict_of(exc).items() if not name.startswith("__")}
+        for name, item in {**held, **_builtin_state(exc)}.items():
+            wire = self._within_budget(item) if _wire.is_plain_text(name) else None
+            if wire is not None or item is None:
+                attributes[name] = wire
+        own["attributes"] = attributes
+        return own
+
+    def _text(self, text: str, limit: int, tail: bool = False) -> str:
+        """Text for display: lone surrogates escaped, at most `limit` bytes, less when the total is used up."""
+        data = text.encode("utf-8", "backslashreplace")
+        limit = max(min(limit, self.budget), SCRAP)
+        if len(data) > limit:
+            data = "…".encode() + data[3 - limit :] if tail else data[: limit - 3] + "…".encode()
+        self.budget -= len(data)
+        return data.decode("utf-8", "ignore")
+
+    def _within_budget(self, value: object) -> object:
+        try:
+            wire = _wire.dump_any(value)
+            size = len(_wire.encode(wire))
+        except (NotStorable, RecursionError):
+            return None
+        except Exception:  # a half-built value of a foreign class
+            return None
+        if size > min(PART_LIMIT, self.budget):
+            return None  # kept whole or not at all
+        self.budget -= size
+        return wire
+
+
+def _dict_of(exc: BaseException) -> dict[str, object]:
+    held = getattr(exc, "__dict__", None)
+    return {name: item for name, item in held.items() if isinstance(name, str)} if isinstance(held, dict) else {}
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as error:  # `__str__` is the user's
+        return f"<{type(exc).__qualname__} whose str() raises {type(error).__qualname__}>"
+
+
+def _traceback(exc: BaseException, root: bool) -> str:
+    """The formatted traceback: of the root with all that led to it, of the others their own."""
+    if isinstance(exc, RemoteError) and exc.__traceback__ is None:
+        return str(getattr(exc, "traceback_text", ""))
+    if not root and exc.__traceback__ is None:
+        return ""
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, exc.__traceback__, chain=root))
+    except Exception as error:  # the user's `__str__`, or a source file that changed
+        return f"<traceback cannot be formatted: {type(error).__qualname__}>\n"
+
+
+def _builtin_slots(cls: type) -> dict[str, Any]:
+    """Attributes that built-in exceptions keep outside `__dict__`, as `OSError` does with `errno`."""
+    slots: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if _is_builtin(base) and base is not object:
+            for name, held in vars(base).items():
+                if isinstance(held, (MemberDescriptorType, GetSetDescriptorType)) and name not in _COMMON:
+                    slots.setdefault(name, held)
+    return slots
+
+
+def _builtin_state(exc: BaseException) -> dict[str, object]:
+    state = {}
+    for name, slot in _builtin_slots(type(exc)).items():
+        try:
+            value = slot.__get__(exc)
+        except AttributeError:  # never set
+            continue
+        if value is not None:  # never set, too: `OSError` shows a file name that was set to `None`
+            state[name] = value
+    return state
+
+
+def decode_error(data: bytes) -> BaseException:
+    """The exception that `encode_error` wrote: of its own class where that is imported here, else `RemoteError`.
+
+    Raises:
+        ValueMismatchError: the bytes are corrupt.
+    """
+    try:
+        nodes = _decoded(data)
+        return _Reader(nodes).read()
+    except Exception as error:  # corrupt bytes fail in many ways
+        raise ValueMismatchError(f"a recorded exception cannot be read: {type(error).__name__}: {error}") from error
+
+
+def describe_error(data: bytes) -> tuple[str, str, str]:
+    """Type name, message and traceback text of an encoded exception, for display; nothing is rebuilt.
+
+    Raises:
+        ValueMismatchError: the bytes are corrupt.
+    """
+    try:
+        node = _decoded(data)[0]
+        if (_text(node, "module"), _text(node, "name")) == (RemoteError.__module__, RemoteError.__qualname__):
+            own = node.get("attributes", {})  # what it stands for says more than that it is remote
+            return _text(own, "type_name"), _text(own, "message"), _text(node, "traceback")
+        return _type_name(node), _text(node, "message"), _text(node, "traceback")
+    except Exception as error:  # as above
+        raise ValueMismatchError(f"a recorded exception cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _decoded(data: bytes) -> list[dict[str, Any]]:
+    nodes = _wire.decode_any(data)
+    if not (isinstance(nodes, list) and nodes and all(isinstance(node, dict) for node in nodes)):
+        raise ValueError("it is no list of exceptions")
+    return nodes
+
+
+def _text(node: dict[str, Any], key: str) -> str:
+    text = node.get(key, "")
+    if not isinstance(text, str):
+        raise ValueError(f"{key} is no text")
+    return text
+
+
+def _type_name(node: dict[str, Any]) -> str:
+    module, name = _text(node, "module"), _text(node, "name")
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+class _Reader:
+    """Rebuilds the exceptions first, members of groups before their group, and links them afterwards."""
+
+    def __init__(self, nodes: list[dict[str, Any]]) -> None:
+        self.nodes = nodes
+        self.built: dict[int, BaseException] = {}
+        self.open: set[int] = set()
+
+    def read(self) -> BaseException:
+        for position in range(len(self.nodes)):
+            self._at(position)
+        for position, exc in self.built.items():
+            node = self.nodes[position]
+            for link, slot in (("cause", _set_cause), ("context", _set_context)):
+                if node.get(link) is not None:
+                    slot(exc, self.built[node[link]])
+            _set_suppress(exc, node.get("suppress") is True)
+        return self.built[0]
+
+    def _at(self, position: int) -> BaseException:
+        if position not in self.built:
+            if position in self.open or not 0 <= position < len(self.nodes):
+                raise ValueError("an exception group contains itself, or nothing")
+            self.open.add(position)
+            self.built[position] = self._rebuilt(self.nodes[position])
+        return self.built[position]
+
+    def _rebuilt(self, node: dict[str, Any]) -> BaseException:
+        exc = self._own(node)
+        if exc is None:
+            exc = RemoteError(_type_name(node), _text(node, "message"), _text(node, "traceback"))
+        notes = node.get("notes")
+        if isinstance(notes, list):
+            exc.__dict__["__notes__"] = [note for note in notes if isinstance(note, str)]
+        return exc
+
+    def _own(self, node: dict[str, Any]) -> BaseException | None:
+        cls: Any = find_class(_text(node, "module"), _text(node, "name"))
+        attributes = node.get("attributes")
+        if cls is None or BaseException not in cls.__mro__ or not isinstance(attributes, dict):
+            return None
+        new = _builtin_new(cls)
+        if new is None:
+            return None
+        try:
+            if _GROUP in cls.__mro__:
+                exc = new(cls, _text(node, "text"), [self._at(member) for member in node["members"]])
+            else:
+                exc = new(cls)
+                _set_args(exc, node["args"])
+            slots = _builtin_slots(cls)
+            own = {name: item for name, item in attributes.items() if name not in slots}
+            if own:
+                exc.__dict__.update(own)
+            for name, item in attributes.items():
+                if name in slots:
+                    _set_slot(slots[name], exc, item)
+        except Exception:  # whatever it is that this class does not allow, there is a text instead
+            return None
+        # A `BaseExceptionGroup` whose members are all of `Exception` makes itself an `ExceptionGroup`.
+        return exc if type(exc) in (cls, ExceptionGroup) else None
+
+
+def _builtin_new(cls: type) -> Any:
+    """The `__new__` that makes a bare instance; `None` where the class has one of its own, or state in slots."""
+    for base in cls.__mro__:
+        if _is_builtin(base):
+            return base.__new__
+        if vars(base).get("__slots__") or "__new__" in vars(base):
+            return None
+    return None
+
+
+def _is_builtin(cls: type) -> bool:
+    return vars(builtins).get(cls.__name__) is cls
+
+
+def _set_slot(slot: Any, exc: BaseException, value: object) -> None:
+    try:
+        slot.__set__(exc, value)
+    except AttributeError:  # read-only: derived from what is set already
+        return
+
+
+_set_args = BaseException.__dict__["args"].__set__
+_set_cause = BaseException.__dict__["__cause__"].__set__
+_set_context = BaseException.__dict__["__context__"].__set__
+_set_suppress = BaseException.__dict__["__suppress_context__"].__set__

@@ -1,0 +1,344 @@
+"""Declared types as trees of nodes: each node knows how to write and to read the values of one type.
+
+`dump` checks a value against its declaration and gives objects that `_wire.encode` writes; `load` is its inverse and
+checks as strictly, because bytes may be corrupt or older than the declaration. Both raise `Misfit`.
+
+Where msgspec alone writes and reads a tree losslessly (`native` on all its nodes), a codec uses one msgspec call
+instead, and the nodes only for what that call refuses: both must therefore read and write the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from perdure.core.ground.values import _wire
+from perdure.core.ground.values._wire import NotStorable
+
+Kind = Literal["none", "bool", "int", "float", "str", "bytes", "array", "map"]
+
+
+class Misfit(Exception):
+    """A value or wire object that does not fit; `path` grows outwards as the exception passes containers."""
+
+    def __init__(self, expected: str, found: object, note: str = "") -> None:
+        super().__init__()
+        self.expected = expected
+        self.found = found
+        self.note = note
+        self.path: list[str] = []
+
+
+class Mode:
+    """How a value is being written, and what happened to it so far.
+
+    Attributes:
+        canonical: also sort what has an order but means none (the keys of dicts).
+        inexact: how many values were taken that are not exactly of their declared type, and become so: an `int` for
+            a `float`, an instance of a subclass. A union prefers the member that needs none of that.
+    """
+
+    __slots__ = ("canonical", "inexact")
+
+    def __init__(self, canonical: bool) -> None:
+        self.canonical = canonical
+        self.inexact = 0
+
+
+class Node:
+    """One type of a declaration.
+
+    Attributes:
+        label: the type as text, for messages and as the tag of a union's member.
+        types: classes whose instances fit this node better than any other member of a union.
+        native: whether msgspec alone handles this node (not looking at its children).
+        kind: how MessagePack holds its values, where that is one way; tells the members of native unions apart.
+    """
+
+    label: str
+    types: tuple[type, ...] = ()
+    native: bool = False
+    kind: Kind | None = None
+
+    def children(self) -> Iterable[Node]:
+        return ()
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        raise NotImplementedError
+
+    def load(self, wire: Any) -> object:
+        raise NotImplementedError
+
+
+def walk(root: Node) -> Iterator[Node]:
+    """Every node of the tree once; trees of recursive types have cycles."""
+    seen: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            stack.extend(node.children())
+
+
+class AnyNode(Node):
+    label = "Any"
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        try:
+            return _wire.dump_any(value, mode.canonical)
+        except NotStorable as refused:
+            misfit = Misfit("Any", refused.value)
+            misfit.path = refused.path
+            raise misfit from None
+
+    def load(self, wire: Any) -> object:
+        return wire
+
+
+class NeverNode(Node):
+    """`NoReturn`: no value fits."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        raise Misfit(self.label, value)
+
+    def load(self, wire: Any) -> object:
+        raise Misfit(self.label, wire)
+
+
+class NoneNode(Node):
+    label, types, native, kind = "None", (type(None),), True, "none"
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        return self.load(value)
+
+    def load(self, wire: Any) -> object:
+        if wire is not None:
+            raise Misfit("None", wire)
+        return None
+
+
+class BoolNode(Node):
+    label, types, native, kind = "bool", (bool,), True, "bool"
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        return self.load(value)
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not bool:
+            raise Misfit("bool", wire)
+        return wire
+
+
+class IntNode(Node):
+    label, types, native, kind = "int", (int,), True, "int"
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, int) or type(value) is bool:
+            raise Misfit("int", value)
+        if type(value) is not int:
+            mode.inexact += 1
+            value = int.__int__(value)
+        return _wire.dump_int(value)
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not int:
+            raise Misfit("int", wire)
+        return wire
+
+
+class FloatNode(Node):
+    """`float`, which in Python's typing takes integers: they become floats, live as on replay."""
+
+    label, types, native, kind = "float", (float,), True, "float"
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if type(value) is float:
+            return value
+        mode.inexact += 1
+        return float.__float__(value) if isinstance(value, float) else self.load(value)
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is float:
+            return wire
+        if isinstance(wire, int) and type(wire) is not bool:
+            try:
+                return float(wire)
+            except OverflowError:
+                raise Misfit("float", wire, "it is too large for a float") from None
+        raise Misfit("float", wire)
+
+
+class StrNode(Node):
+    label, types, native, kind = "str", (str,), True, "str"
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, str):
+            raise Misfit("str", value)
+        if type(value) is not str:
+            mode.inexact += 1
+            value = str.__str__(value)
+        return _wire.dump_str(value)
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not str:
+            raise Misfit("str", wire)
+        return wire
+
+
+class BytesNode(Node):
+    label, types, native, kind = "bytes", (bytes,), True, "bytes"
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise Misfit("bytes", value)
+        if type(value) is not bytes:
+            mode.inexact += 1
+        return bytes(value)
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not bytes:
+            raise Misfit("bytes", wire)
+        return wire
+
+
+class LeafNode(Node):
+    """A standard value type that `_wire` has an extension for: datetime, Decimal, UUID and their like."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.label = cls.__qualname__
+        self.types = (cls,)
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if type(value) is not self.cls:
+            mode.inexact += 1
+            value = self._plain(value)
+        try:
+            return _wire.dump_any(value, mode.canonical)
+        except NotStorable as refused:
+            raise Misfit(self.label, refused.value, "its time zone cannot be stored") from None
+
+    def _plain(self, value: Any) -> object:
+        """A subclass's instance as the declared class, if nothing is lost by that (nanoseconds would be)."""
+        from datetime import date, datetime
+
+        if isinstance(value, self.cls) and not (self.cls is date and isinstance(value, datetime)):
+            try:
+                copy = _downcast(self.cls, value)
+                if copy is not None and bool(copy == value):
+                    return copy
+            except Exception:  # any error of a foreign class means the same: it is no plain value
+                raise Misfit(self.label, value) from None
+        raise Misfit(self.label, value)
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not self.cls:
+            raise Misfit(self.label, wire)
+        return wire
+
+
+class FileNode(LeafNode):
+    """`File` or `Dir`: what it refers to in the blob store, never the content."""
+
+    def _plain(self, value: Any) -> object:
+        from os import PathLike
+
+        note = ""
+        if isinstance(value, (str, PathLike)):
+            how = "from_existing_remote(url)" if isinstance(value, str) and "://" in value else "from_local(path)"
+            note = f"make one with {self.label}.{how}"
+        raise Misfit(self.label, value, note)
+
+
+def _downcast(cls: type, value: Any) -> object:
+    from datetime import date, datetime, timedelta
+
+    if cls is datetime:
+        return datetime.combine(value.date(), value.time(), value.tzinfo)
+    if cls is date:
+        return date(value.year, value.month, value.day)
+    if cls is timedelta:
+        return timedelta(value.days, value.seconds, value.microseconds)
+    if cls.__name__ in ("Decimal", "bytearray"):
+        return cls(value)
+    return None
+
+
+class PathNode(Node):
+    """`pathlib` paths, as text."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.label = cls.__qualname__
+        self.types = (cls, type(cls())) if cls.__qualname__ in ("Path", "PurePath") else (cls,)
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, self.cls):
+            raise Misfit(self.label, value)
+        return _wire.dump_str(str(value))
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is not str:
+            raise Misfit(self.label, wire)
+        return self.cls(wire)
+
+
+class EnumNode(Node):
+    """Enum members by name (values need not be storable); flags by value (their combinations have no name)."""
+
+    def __init__(self, cls: Any) -> None:
+        from enum import Flag
+
+        self.cls = cls
+        self.label = cls.__qualname__
+        self.types = (cls,)
+        self.by_value = issubclass(cls, Flag)
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not isinstance(value, self.cls):
+            raise Misfit(self.label, value)
+        return _wire.dump_int(int(value._value_)) if self.by_value else _wire.dump_str(value._name_)
+
+    def load(self, wire: Any) -> object:
+        if self.by_value and type(wire) is int:
+            member = self.cls(wire)
+            if isinstance(member, self.cls):
+                return member
+        elif type(wire) is str and wire in self.cls._member_map_:
+            return self.cls._member_map_[wire]
+        raise Misfit(self.label, wire)
+
+
+class LiteralNode(Node):
+    """`Literal[...]`: plain options as they are; Enum members as `[label of the class, name]`."""
+
+    def __init__(self, label: str, options: tuple[Any, ...], enums: dict[type, EnumNode]) -> None:
+        self.label = label
+        self.options = options
+        self.enums = enums
+        self.types = tuple({type(option) for option in options})
+        self.native = not enums and set(self.types) <= {str, int}
+
+    def _fits(self, value: object) -> bool:
+        return any(type(value) is type(option) and value == option for option in self.options)
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        if not self._fits(value):
+            raise Misfit(self.label, value)
+        enum = self.enums.get(type(value))
+        return [enum.label, enum.dump(value, mode)] if enum else _wire.dump_any(value)
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is list and len(wire) == 2:
+            for enum in self.enums.values():
+                if enum.label == wire[0]:
+                    wire = enum.load(wire[1])
+                    break
+        if not self._fits(wire):
+            raise Misfit(self.label, wire)
+        return wire

@@ -1,0 +1,57 @@
+"""Declared types as trees, for those that write values in another form than the journal's (the copilot's files).
+
+`node_of` compiles an annotation; the classes tell what it turned out to be.
+"""
+
+from perdure.core.ground.values._compile import node_of
+from perdure.core.ground.values._containers import ArrayNode, DictNode, OptionalNode, RefNode, TupleNode, UnionNode
+from perdure.core.ground.values._names import type_text
+from perdure.core.ground.values._nodes import (
+    AnyNode,
+    BoolNode,
+    BytesNode,
+    EnumNode,
+    FileNode,
+    FloatNode,
+    IntNode,
+    LeafNode,
+    LiteralNode,
+    Misfit,
+    Mode,
+    Node,
+    NoneNode,
+    PathNode,
+    StrNode,
+    walk,
+)
+from perdure.core.ground.values._records import NamedTupleNode, PydanticNode, RecordNode
+
+__all__ = [
+    "AnyNode",
+    "ArrayNode",
+    "BoolNode",
+    "BytesNode",
+    "DictNode",
+    "EnumNode",
+    "FileNode",
+    "FloatNode",
+    "IntNode",
+    "LeafNode",
+    "LiteralNode",
+    "Misfit",
+    "Mode",
+    "NamedTupleNode",
+    "Node",
+    "NoneNode",
+    "OptionalNode",
+    "PathNode",
+    "PydanticNode",
+    "RecordNode",
+    "RefNode",
+    "StrNode",
+    "TupleNode",
+    "UnionNode",
+    "node_of",
+    "type_text",
+    "walk",
+]

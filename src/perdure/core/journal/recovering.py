@@ -1,0 +1,86 @@
+"""A run that begins with another's work (`NewRun.reuse`): what of that is worth copying, as rows of the new run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, Run
+
+
+def work_of(journal: Iterable[Entry], started: Sequence[Action], new: Run) -> tuple[list[Entry], list[Action]]:
+    """What succeeded in a run, as rows of a new one: its outcomes, none of which have to be asked for again.
+
+    A finished child is its outcome alone; its body is never entered again. One that failed, or was under way, leaves
+    no outcome, but its action and what its body has recorded, under the same numbers: the call that asks for it finds
+    it open and continues it. Failures, cancellations and sleeps that had not ended leave nothing.
+    """
+    run = new.id
+    bodies: dict[int, list[Entry]] = {}
+    for entry in journal:
+        bodies.setdefault(entry.action, []).append(entry)
+    children = {action.action: action for action in started}
+    by_parent: dict[int, list[Action]] = {}
+    for action in started:
+        by_parent.setdefault(action.parent, []).append(action)
+    first = Action(
+        run, NO_PARENT, ROOT, 0, 0, 0, Kind.TASK, bytes(16), new.task, None, None, 0, new.created_at, 0, 0, None, None,
+        None,
+    )  # fmt: skip
+    entries: list[Entry] = []
+    actions = [first]
+    todo = [ROOT]
+    while todo:
+        body = todo.pop()
+        kept = _succeeded(bodies.get(body, ()))
+        ended = {entry.child for entry in kept if entry.child is not None}
+        open_tasks: dict[tuple[int, bytes, int], Action] = {}
+        for action in by_parent.get(body, ()):
+            if action.action in ended:
+                actions.append(action._replace(run=run))
+            elif action.kind == Kind.TASK:
+                # Of several that one call has started, the last one got farthest.
+                open_tasks[action.branch, action.fp, action.occ] = action
+        for action in open_tasks.values():
+            # It begins anew: driving makes this attempt number 1.
+            actions.append(
+                action._replace(
+                    run=run,
+                    at=new.created_at,
+                    attempt=0,
+                    failures=0,
+                    wake_at=None,
+                    wake_boot=None,
+                    boot=None,
+                    state=None,
+                )
+            )
+            todo.append(action.action)
+        for entry in kept:
+            child = entry.child if entry.child in children else None
+            entries.append(entry._replace(run=run, n=len(entries) + 1, child=child, after=None))
+        if kept:
+            entries.append(
+                Entry(run, body, len(entries) + 1, 0, 0, 0, 0, 0, Result.LOOSEN, bytes(16), "", None, None, None,
+                      kept[-1].source, None, None, 0, 0)
+            )  # fmt: skip
+    return entries, actions
+
+
+def _succeeded(body: Iterable[Entry]) -> list[Entry]:
+    """The entries of one body that hold a success, the last one of each call."""
+    kept: dict[int, Entry] = {}
+    by_key: dict[tuple[int, bytes, int, int], int] = {}
+    alias: dict[int, int] = {}
+    for entry in body:
+        key = (entry.branch, entry.fp, entry.occ, entry.item)
+        if entry.result in (Result.VALUE, Result.ITEM, Result.END, Result.ERROR, Result.CANCELLED):
+            # A call's later row stands in place of its earlier one: recorded, then cancelled before it was delivered.
+            kept.pop(by_key.pop(key, 0), None)
+            if entry.result not in (Result.ERROR, Result.CANCELLED):
+                kept[entry.n] = entry
+                by_key[key] = entry.n
+        elif entry.result == Result.REUSE:
+            alias[entry.n] = entry.seq
+        elif entry.result == Result.DISCARD:
+            kept.pop(alias.get(entry.seq, entry.seq), None)
+    return list(kept.values())

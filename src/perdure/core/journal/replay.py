@@ -1,0 +1,311 @@
+"""The replay decision, as a pure state machine: given a body's journal and a call, what now?
+
+It does no I/O, knows no event loop and reads no clock. `Replay` holds the entries of one action's body:
+
+- *strict* entries, in the order in which their outcomes were delivered. They must be asked for, and are delivered in
+  just that order.
+- *loose* entries: recorded before an attempt failed or before the source changed. They are reused where they are
+  asked for, in whatever order, and need not be asked for at all: after a discarded failure, or in edited code, the
+  path may rightly be another.
+
+Invariants:
+- R1 an entry is handed out at most once.
+- R2 a strict entry is handed out only when every strict entry before it has been.
+- R3 while strict entries remain, no call without an entry is told to execute (`HOLD`).
+- R4 a call that finds another call's unconsumed entry at its own position is a mismatch, unless the source changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import NamedTuple
+
+import msgspec
+
+from ..ground.model import Entry, Result
+
+Key = tuple[int, bytes, int, int]
+"""(branch, fingerprint, occurrence, item): what a call is found by."""
+
+
+class Verdict(Enum):
+    """What a call may do now."""
+
+    REPLAY = auto()
+    """A strict entry is this call's; it is delivered in its turn."""
+    REUSE = auto()
+    """A loose entry is this call's."""
+    EXECUTE = auto()
+    """Nothing recorded and nothing left to replay: run it."""
+    HOLD = auto()
+    """Nothing recorded, but strict entries remain: run it once they have been delivered."""
+    MISMATCH = auto()
+    """Another call's entry stands at this position, written by the same source."""
+    CHANGED = auto()
+    """Another call's entry stands at this position, written by other source: the rest has become loose."""
+
+
+class Decision(NamedTuple):
+    verdict: Verdict
+    entry: Entry | None = None
+
+
+_EXECUTE = Decision(Verdict.EXECUTE)
+_HOLD = Decision(Verdict.HOLD)
+
+_NOWHERE: Key = (0, b"", -1, -1)
+
+_ABOUT_OTHERS = frozenset({Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Result.DISCARD, Result.REUSE, Result.NOTE})
+
+
+class Replay:
+    """One body's recorded past, being consumed. `changed(source_id)` tells whether that source differs from today's."""
+
+    __slots__ = (
+        "_by_begun",
+        "_by_begun_turn",
+        "_changed",
+        "_consumed",
+        "_index",
+        "_late",
+        "_positions",
+        "_race_turn",
+        "_strict",
+        "_turn",
+        "children",
+        "closed",
+        "loose",
+        "loosened",
+        "races",
+    )
+
+    def __init__(self, entries: Iterable[Entry], changed: Callable[[int], bool]) -> None:
+        self._changed = changed
+        self.loose: dict[Key, Entry] = {}
+        self.closed: set[Key] = set()
+        """Generators that their consumer closed early, and the index of the item that was never asked for."""
+        self.loosened = False
+        """An attempt has failed, or the source has changed, since the journal began."""
+        self.races: list[tuple[int, int]] = []
+        """`(n, count)`: that many of asyncio's timeouts had run out when entry `n` was delivered."""
+        self.children: set[int] = set()
+        """The actions whose outcome counts; one whose outcome was discarded goes on where it is called again."""
+        self._strict = self._settle(entries)
+        self._turn = 0
+        self._consumed: set[int] = set()
+        self._index: dict[Key, Entry] = {}
+        self._positions: dict[tuple[int, int], Key] = {}
+        self.races.sort()
+        self._race_turn = 0
+        self._by_begun: list[Entry] | None = None
+        self._by_begun_turn = 0
+        self._late: list[Key] = []
+        index, positions = self._index, self._positions
+        for entry in self._strict:
+            key = (entry[3], entry[9], entry[5], entry[6])
+            index[key] = entry
+            if not entry[6]:
+                positions[entry[3], entry[4]] = key
+
+    def _settle(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Apply what later rows say of earlier ones; what remains, in order of delivery."""
+        rows = entries if isinstance(entries, list) else list(entries)
+        self.children.update(row[15] for row in rows if row[15] is not None)
+        for row in rows:
+            if row[20] is not None:
+                self.races.extend(decode_races(row[20]))
+        if not any(row[8] in _ABOUT_OTHERS or row[16] is not None for row in rows):
+            return rows
+        kept: dict[int, Entry] = {}
+        by_key: dict[Key, int] = {}
+        alias: dict[int, int] = {}
+        loose_keys: dict[int, Key] = {}
+        for row in rows:
+            entry = Entry._make(row)
+            result = entry.result
+            key = key_of(entry)
+            if result == Result.DISCARD:
+                gone = kept.pop(alias.get(entry.seq, entry.seq), None)
+                if gone is not None:
+                    by_key.pop(key_of(gone), None)
+                else:
+                    gone = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
+                if gone is not None and gone.child is not None:
+                    self.children.discard(gone.child)
+            elif result == Result.LOOSEN:
+                self.loosened = True
+                self.races = [race for race in self.races if race[0] < entry.seq or race[0] > entry.n]
+                for n in [n for n in kept if n >= entry.seq]:
+                    moved = kept.pop(n)
+                    by_key.pop(key_of(moved), None)
+                    # A cancelled call is not reused: nothing may ever cancel it again on the new path.
+                    if moved.result != Result.CANCELLED:
+                        self.loose[key_of(moved)] = moved
+                        loose_keys[n] = key_of(moved)
+                    elif moved.child is not None:
+                        self.children.discard(moved.child)
+            elif result == Result.REUSE:
+                old = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
+                if old is not None:
+                    kept[entry.n] = old._replace(n=entry.n, after=entry.after, seq=entry.occ, begun=entry.begun)
+                    by_key[key_of(old)] = entry.n
+                    alias[entry.seq] = entry.n
+            elif result == Result.CLOSED:
+                self.closed.add(key)
+            elif result == Result.NOTE:
+                pass
+            else:
+                # A second row of one call: it was recorded, then cancelled before its outcome was delivered.
+                earlier = by_key.get(key)
+                if earlier is not None:
+                    del kept[earlier]
+                self.loose.pop(key, None)
+                kept[entry.n] = entry
+                by_key[key] = entry.n
+        return sorted(kept.values(), key=_delivery_order)
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    @property
+    def drained(self) -> bool:
+        """No strict entry is left to hand out."""
+        return self._turn >= len(self._strict)
+
+    @property
+    def done(self) -> bool:
+        """Nothing recorded is left at all, so that replay cannot have an opinion any more."""
+        return self._turn >= len(self._strict) and not self.loose
+
+    def ask(self, branch: int, seq: int, fp: bytes, occ: int, item: int = 0) -> Decision:
+        """What the call at this identity and position may do (DESIGN §4, look-up)."""
+        key = (branch, fp, occ, item)
+        entry = self._index.pop(key, None)
+        if entry is not None:
+            if not item:
+                self._positions.pop((entry[3], entry[4]), None)
+            return Decision(Verdict.REPLAY, entry)
+        if self.loose:
+            loose = self.loose.pop(key, None)
+            if loose is not None:
+                return Decision(Verdict.REUSE, loose)
+        if self._turn >= len(self._strict):
+            return _EXECUTE
+        if not item:
+            other = self._positions.get((branch, seq))
+            if other is not None:
+                found = self._index[other]
+                if self._changed(found[14]):
+                    return Decision(Verdict.CHANGED, found)
+                return Decision(Verdict.MISMATCH, found)
+        return _HOLD
+
+    # -- handing out -------------------------------------------------------------------------------------------
+
+    def head(self) -> Entry | None:
+        """The entry whose turn it is."""
+        strict, consumed = self._strict, self._consumed
+        while self._turn < len(strict):
+            entry = strict[self._turn]
+            if consumed and entry[2] in consumed:
+                consumed.discard(entry[2])
+                self._turn += 1
+                continue
+            return entry
+        return None
+
+    def consume(self, entry: Entry) -> None:
+        """That entry has been delivered (or its call was cancelled before its turn)."""
+        if self._turn < len(self._strict) and self._strict[self._turn] is entry:
+            self._turn += 1
+            if self._consumed:
+                self.head()
+        else:
+            self._consumed.add(entry[2])
+            self.head()
+
+    def late(self, n: int) -> bool:
+        """Whether a recorded call that was made before entry `n` was delivered has not been made yet.
+
+        Something that is not recorded (a plain timer that won a race, say) led to that call, and as long as that may
+        still come, entry `n` has to wait for it.
+        """
+        if self._by_begun is None:
+            self._by_begun = sorted(self._strict[self._turn :], key=_begun)
+        by_begun, index, late = self._by_begun, self._index, self._late
+        while self._by_begun_turn < len(by_begun) and by_begun[self._by_begun_turn][19] < n:
+            late.append(key_of(by_begun[self._by_begun_turn]))
+            self._by_begun_turn += 1
+        while late and late[-1] not in index:
+            late.pop()
+        return bool(late)
+
+    def fires_before(self, n: int) -> int:
+        """How many of asyncio's timeouts had run out when entry `n` was delivered. Asked for ascending `n` only."""
+        races = self.races
+        while self._race_turn + 1 < len(races) and races[self._race_turn + 1][0] <= n:
+            self._race_turn += 1
+        number, count = races[self._race_turn]
+        return count if number <= n else 0
+
+    def is_changed(self, entry: Entry) -> bool:
+        """Whether that entry was written by other source than today's."""
+        return self._changed(entry[14])
+
+    def asked(self, entry: Entry) -> bool:
+        """Whether some call has asked for that strict entry."""
+        return key_of(entry) not in self._index
+
+    def unasked(self) -> Entry | None:
+        """The first strict entry that no call has asked for."""
+        if not self._index:
+            return None
+        for entry in self._strict[self._turn :]:
+            if key_of(entry) in self._index and entry[2] not in self._consumed:
+                return entry
+        return None
+
+    def loosen(self) -> tuple[int, list[Entry]]:
+        """Make every remaining strict entry loose.
+
+        Returns the entry number from which on that holds, and the entries that calls already wait for, in order.
+        """
+        rest = [entry for entry in self._strict[self._turn :] if entry[2] not in self._consumed]
+        self._strict, self._turn = [], 0
+        self._consumed.clear()
+        waiting = []
+        for entry in rest:
+            key = key_of(entry)
+            if key not in self._index:
+                waiting.append(entry)
+            elif entry[8] != Result.CANCELLED:
+                self.loose[key] = entry
+        self._index.clear()
+        self._positions.clear()
+        return min((entry[2] for entry in rest), default=0), waiting
+
+
+def key_of(entry: Entry) -> Key:
+    """What an entry is found by."""
+    return (entry[3], entry[9], entry[5], entry[6])
+
+
+def encode_races(races: list[tuple[int, int]]) -> bytes:
+    """As `Entry.races` holds them."""
+    return msgspec.msgpack.encode(races)
+
+
+def decode_races(data: bytes) -> list[tuple[int, int]]:
+    """The reverse; what cannot be read is left out, and replay then waits for nothing."""
+    try:
+        return msgspec.msgpack.decode(data, type=list[tuple[int, int]])
+    except msgspec.MsgspecError:
+        return []
+
+
+def _begun(entry: Entry) -> int:
+    return entry[19]
+
+
+def _delivery_order(entry: Entry) -> tuple[int, int]:
+    return (entry.n if entry.after is None else entry.after, entry.n)

@@ -1,0 +1,246 @@
+"""Schedules: which runs are due, and submitting each once, whoever looks, however often, and whatever crashes.
+
+A `Rule` says when one task is to run. Its *firings* are instants of the wall clock that follow from its definition
+alone, the same in every process. The store keeps how far each rule has been considered, and a look considers the
+firings from there up to now. Moving that place on and creating their runs is one transaction that counts only if the
+place is still where the look began (`Store.advance`). So time is cut into stretches that nobody considers twice and
+nobody leaves out: a firing is neither lost nor doubled, by crashes and frozen processes, by clocks that step, or by
+the removal of runs that are over. Times are those of `core.model` (microseconds).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice, takewhile
+from typing import Any, Final, Literal, Protocol
+from zoneinfo import ZoneInfo
+
+from ..ground.clock import US
+from ..ground.model import NewRun, Run
+from ..ground.ports import Store
+from ..ground.spec import TaskSpec
+from .submission import new_run
+
+log = logging.getLogger("perdure")
+
+CatchUp = Literal["skip", "one", "all"]
+
+LATE: Final = 60 * US
+"""A firing found later than this after its time was missed."""
+PAGE: Final = 100
+"""How many runs of one rule a look submits at most."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+_END: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+_HOUR: Final = 3600 * US
+
+
+class Calendar(Protocol):
+    """The instants that one definition names."""
+
+    @property
+    def definition(self) -> str:
+        """As text. Equal texts name equal instants."""
+
+    def after(self, at: int) -> Iterator[int]:
+        """Those later than `at`, in order."""
+
+    def latest(self, after: int, until: int) -> int | None:
+        """The last one that is later than `after` and not later than `until`."""
+
+
+class CronCalendar:
+    """The instants of a cron expression of five fields, in a time zone.
+
+    cronsim walks the calendar, and treats the hours in which clocks change as Debian's cron does.
+
+    Raises:
+        ValueError: the expression means nothing, or names no instant at all.
+    """
+
+    def __init__(self, expression: str, timezone: ZoneInfo) -> None:
+        from cronsim import CronSim, CronSimError
+
+        self.definition: Final = f"cron {' '.join(expression.split())} {timezone.key}"
+        if len(expression.split()) != 5:
+            raise ValueError("five fields are needed: minute, hour, day of month, month, day of week")
+        # A zone of its own costs cronsim conversions that UTC needs none of.
+        self._zone = UTC if timezone.key == "UTC" else timezone
+        self._walk = partial(CronSim, expression)
+        try:
+            first = next(self.after(0), None)
+        except CronSimError as error:
+            raise ValueError(str(error)) from None
+        if first is None:
+            raise ValueError("no such day ever comes")
+
+    def after(self, at: int) -> Iterator[int]:
+        last = at
+        try:
+            for found in self._walk(moment(at // US * US).astimezone(self._zone)):
+                instant = (found - EPOCH) // MICROSECOND
+                # From within an hour that is repeated, cronsim begins with the first time around, which is over.
+                if instant > last:
+                    last = instant
+                    yield instant
+        except OverflowError:
+            return  # the end of Python's calendar
+
+    def latest(self, after: int, until: int) -> int | None:
+        if next(self.after(after), _END) > until:
+            return None
+        # Backwards by growing windows: the last of a year's minutes is found within an hour, that of leap days by a
+        # few long ones. (Walking back with cronsim meets other instants around a change of clocks.)
+        span = _HOUR
+        while True:
+            start = max(after, until - span)
+            last = deque(takewhile(lambda instant: instant <= until, self.after(start)), maxlen=1)
+            if last:
+                return last[0]
+            span *= 16
+
+
+class RateCalendar:
+    """`start`, and every `period` after it (microseconds)."""
+
+    def __init__(self, period: int, start: int) -> None:
+        self.definition: Final = f"every {period} from {start}"
+        self._period = period
+        self._start = start
+
+    def after(self, at: int) -> Iterator[int]:
+        return iter(range(self._at_or_after(at + 1), _END, self._period))
+
+    def latest(self, after: int, until: int) -> int | None:
+        found = self._at_or_after(until + 1) - self._period
+        return found if found > after and found >= self._start else None
+
+    def _at_or_after(self, at: int) -> int:
+        return self._start + max(0, -(-(at - self._start) // self._period)) * self._period
+
+
+class TriggerTimeType:
+    """The type of `TriggerTime`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "perdure.TriggerTime"
+
+
+TriggerTime: Final = TriggerTimeType()
+"""As an input's value: the time for which the run was scheduled, as a `datetime` in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When one task is to run, with which inputs, and what becomes of firings that were missed."""
+
+    spec: TaskSpec
+    calendar: Calendar
+    catch_up: CatchUp
+    inputs: Mapping[str, Any]
+    name: str | None = None
+    """Tells the runs of a task's rules apart."""
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its runs begin with."""
+        return self.spec.name if self.name is None else f"{self.spec.name}:{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Under which the store knows it. Another definition is another schedule, which begins anew."""
+        return f"{self.prefix} {self.calendar.definition}"
+
+    def run_name(self, at: int) -> str:
+        """The name of the run of the firing at `at`."""
+        return f"{self.prefix}@{moment(at).isoformat().removesuffix('+00:00')}Z"
+
+    def new_run(self, at: int, now: int) -> NewRun:
+        """The run of the firing at `at`, asked for at `now`. Raises what `submission.new_run` raises."""
+        when = moment(at)
+        inputs = {name: when if value is TriggerTime else value for name, value in self.inputs.items()}
+        return new_run(self.spec, (), inputs, name=self.run_name(at), created_at=now)
+
+    def due(self, since: int, now: int) -> tuple[list[int], int] | None:
+        """The firings after `since` that get a run now, and how far that considers them; `None`: none is due."""
+        if self.catch_up == "all":
+            page = list(islice(takewhile(lambda at: at <= now, self.calendar.after(since)), PAGE))
+            return (page, page[-1]) if page else None
+        newest = self.calendar.latest(since, now)
+        if newest is None:
+            return None
+        return ([newest] if self.catch_up == "one" or now - newest <= LATE else []), newest
+
+
+class Schedule:
+    """The rules of a process that serves them; see the module text. Any thread may call, and so may other processes."""
+
+    def __init__(self, store: Store, rules: Sequence[Rule]) -> None:
+        self._store = store
+        self._rules = tuple(rules)
+        self._told: set[str] = set()
+
+    def fire(self, now: int) -> list[Run]:
+        """Submit what is due at `now` (wall), and give the runs that this call created, QUEUED and on disk.
+
+        A rule that the store has never seen begins at `now`: nothing before it is due. At most `PAGE` runs for each
+        rule; where more are due, `next_at` is not later than `now`, and another call goes on. Blocks for the store.
+
+        Raises:
+            StoreError: the store cannot be used. What was submitted before stays submitted.
+            UsageError: a rule's inputs no longer fit its task.
+        """
+        fired: list[Run] = []
+        for rule in self._rules:
+            since = self._store.schedule(rule.key)
+            if since is None:
+                self._store.advance(rule.key, now, expect=None)
+                continue
+            self._mention_future(rule, since, now)
+            due = rule.due(since, now)
+            if due is None:
+                continue
+            firings, considered = due
+            asked = [rule.new_run(at, now) for at in firings]
+            # Where somebody else was faster, what may be left is due in the next look.
+            answers = self._store.advance(rule.key, considered, expect=since, runs=asked) or ()
+            for new, (run, fresh) in zip(asked, answers, strict=False):
+                if fresh:
+                    fired.append(run)
+                elif run.task != new.task or run.inputs_hash != new.inputs_hash:
+                    log.warning(
+                        "schedule of %s: the run name %s was taken by another task or other inputs, so this firing "
+                        "has no run of its own", rule.prefix, new.name,
+                    )  # fmt: skip
+        return fired
+
+    def next_at(self) -> int | None:
+        """When to call `fire` next (wall); a time that has passed means at once, `None` that nothing will be due."""
+        found: list[int] = []
+        for rule in self._rules:
+            since = self._store.schedule(rule.key)
+            if since is None:
+                return 0
+            found += islice(rule.calendar.after(since), 1)
+        return min(found, default=None)
+
+    def _mention_future(self, rule: Rule, since: int, now: int) -> None:
+        if since > now + LATE and rule.key not in self._told:
+            self._told.add(rule.key)
+            log.warning(
+                "schedule of %s: the system clock has stepped back. Firings up to %s are done with; it goes on after "
+                "that time", rule.prefix, moment(since).isoformat(),
+            )  # fmt: skip
+
+
+def moment(at: int) -> datetime:
+    """Microseconds since the Unix epoch as a time in UTC."""
+    return EPOCH + timedelta(microseconds=at)

@@ -1,0 +1,481 @@
+"""A process that drives whatever runs there are for its tasks: queued ones, those whose time has come, and those whose
+driver is gone.
+
+- S1 a run is driven here only under a claim that the store has given; what a living worker holds is left alone.
+- S2 in memory is what is being driven, at most `concurrency` runs, and when to try again what could not be driven;
+  never the queue, nor what sleeps.
+- S3 nothing is missed: due runs are looked for when the earliest due time has come and whenever the store has changed,
+  abandoned ones whenever the store or the set of living workers has changed.
+- S4 a run that cannot be driven (its code does not fit, its engine is away) is tried again after growing pauses, and
+  keeps no other from being driven.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import sysconfig
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from time import sleep
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import LeaseLostError, Parked, PerdureError, RunAbortedError, StoreError, StoreUnavailableError
+from ..ground.clock import US, seconds
+from ..ground.model import Result, Status
+from ..ground.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from ..body.loop import LoopThread
+    from ..ground.model import Run
+    from ..run.driver import Driver
+    from .schedule import Schedule
+    from .worker import Worker
+
+log = logging.getLogger("perdure")
+
+FIRST_POLL = 0.005
+"""Seconds after which the store is asked whether it has changed, while it changes."""
+LAST_POLL = 0.25
+"""The same, once it has not changed for long."""
+LOOK_SECONDS = 0.4
+"""How often to look whether a worker has died."""
+DOUBT_SECONDS = 30.0
+"""How often to look for claims that are stored although the store has not said so, as behind a pooler that forgot whose
+COMMIT it was."""
+SWEEP_SECONDS = 0.5
+"""How often to look whether a run can be parked that could not be when it began to sleep."""
+PRESSED_SECONDS = 1.0
+"""While others wait for a place, whoever sleeps longer than this is parked, whatever `park_after` says."""
+TICK = 0.004
+"""Seconds between two rounds at least."""
+BATCH = 200
+"""How many runs are claimed in one transaction at most."""
+FIRST_RETRY = 1.0
+LAST_RETRY = 300.0
+"""Seconds before a run that could not be driven is tried again: at first, and at most."""
+AWAY_SECONDS = 0.5
+"""How long to leave a store alone that could not be used; up to twenty times as long when that goes on."""
+BLOCKED_SECONDS = 1.0
+"""For how long a loop may not answer before the task that blocks it is named."""
+STOP_SECONDS = 2.0
+"""How long what has not been handed over when a drain ends may take to unwind."""
+
+
+class Outcome(NamedTuple):
+    """What became of a run that was driven here."""
+
+    run: str
+    task: str
+    status: Status
+    """SUCCEEDED, FAILED or ABORTED; SLEEPING: parked; INTERRUPTED: it could not be driven any further here."""
+    error: BaseException | None
+    """A failed run's error, or why it could not be driven."""
+    again: float | None
+    """In how many seconds it is tried again here, if it could not be driven."""
+
+
+class _Later(NamedTuple):
+    at: float
+    pause: float
+
+
+class Server:
+    """See the module text. `serve` does its work in the calling thread; `stop` may be called from anywhere."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        specs: Mapping[str, TaskSpec],
+        *,
+        concurrency: int = 100,
+        park_after: float = 60.0,
+        schedule: Schedule | None = None,
+        tell: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        """
+        Args:
+            worker: whose store and loops are used.
+            specs: the tasks to serve, by their full names.
+            concurrency: how many runs to hold in memory at once.
+            park_after: runs that have nothing to do for longer than this (seconds) leave memory until then.
+            schedule: submits runs of these tasks when their triggers say so.
+            tell: hears what becomes of each run, in the thread that serves.
+        """
+        self.worker = worker
+        self.specs = dict(specs)
+        self.concurrency = concurrency
+        self.park_after = park_after
+        self._tell = tell
+        self._schedule = schedule
+        self._fire_at: int | None = None if schedule is None else 0
+        """When the next trigger fires (wall, microseconds)."""
+        self._driven: set[Driver] = set()
+        """Not by run: one that another worker took over may come back before its old driver here has left."""
+        self._ended: deque[Driver] = deque()
+        self._bell = threading.Event()
+        self._stopping = False
+        self._draining = False
+        self._letting_go = PerdureError("the worker has been stopped; another one, or `perdure resume`, carries on")
+        self._later: dict[int, _Later] = {}
+        self._pressed = False
+        """More runs are due than there are places."""
+        self._stubborn: set[int] = set()
+        """Runs that did not unwind when they were parked."""
+        self._version = -1
+        self._next_due: float | None = None
+        """When the next run is due; `None`: not known."""
+        self._looked: Any = None
+        self._more = False
+        """There may be runs left behind that there was no place for."""
+        self._strangers: set[tuple[str, str]] = set()
+        self._look_at = 0.0
+        self._doubt_at = seconds() + DOUBT_SECONDS
+        self._sweep_at = 0.0
+        self._pulses: dict[LoopThread, _Pulse] = {}
+
+    @property
+    def driven(self) -> int:
+        """How many runs are in memory."""
+        return len(self._driven)
+
+    def stop(self) -> None:
+        """Have `serve` return soon. Only sets a flag, so that a signal handler may call it."""
+        self._stopping = True
+
+    # -- serving -----------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Drive runs until `stop` is called; what is then under way is left to `drain`. Where the store cannot be used
+        for a while, that is logged and waited for.
+
+        Raises:
+            StoreError: the store cannot be used from the start.
+        """
+        self.worker.attend()
+        self.worker.store.listen(self._bell.set)
+        pause = FIRST_POLL
+        away = 0.0
+        while not self._stopping:
+            self._bell.clear()
+            try:
+                pause = FIRST_POLL if self._round() else min(2 * pause, LAST_POLL)
+                if away:
+                    away = 0.0
+                    log.warning("the store can be used again")
+            except StoreError as error:
+                self.worker.doubt = True
+                self._look_at = 0.0
+                away = min(max(2 * away, AWAY_SECONDS), 20 * AWAY_SECONDS)
+                self.worker.complain("the store cannot be used for now", error)
+                # In short pieces, so that `stop` is heard.
+                end = seconds() + away
+                while seconds() < end and not self._stopping:
+                    self._bell.wait(LAST_POLL)
+                    self._bell.clear()
+                continue
+            # A look for all that ends, or becomes due, within a tick; and some time for the threads that drive.
+            sleep(TICK)
+            self._bell.wait(max(0.0, min(pause, self._wait())))
+        self._reap()
+
+    def _wait(self) -> float:
+        """Seconds until something is to be done, whether or not the store changes."""
+        now = seconds()
+        moments = [self._look_at, self._sweep_at]
+        if self._fire_at is not None:
+            moments.append(now + (self._fire_at - self.worker.clock.wall()) / US)
+        if len(self._driven) < self.concurrency:
+            moments.append(now if self._next_due is None else self._next_due)
+        return min(moments) - now
+
+    def _round(self) -> bool:
+        """Do what is to be done now; whether the store has changed, or something was done."""
+        worker = self.worker
+        self._reap()
+        now = seconds()
+        self._fire()
+        version = worker.store.version()
+        changed = version != self._version
+        if changed:
+            self._version = version
+            self._next_due = None
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if now >= self._doubt_at:
+                self._doubt_at = now + DOUBT_SECONDS
+                worker.doubt = True
+            self._recover(version)
+            self._watch_loops(now)
+        elif self._more and len(self._driven) < self.concurrency:
+            # Before anything that is queued, which may be more than there will ever be places for.
+            self._recover(version)
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_SECONDS
+            self._sweep()
+        return self._take(now) or changed
+
+    def _fire(self) -> None:
+        """Submit what triggers ask for. The wall clock may step, so it is looked at in every round."""
+        now = self.worker.clock.wall()
+        if self._schedule is None or self._fire_at is None or now < self._fire_at:
+            return
+        for run in self._schedule.fire(now):
+            log.info("run %s was submitted as scheduled", run.name)
+        self._fire_at = self._schedule.next_at()
+
+    def _take(self, now: float) -> bool:
+        """Claim what is due."""
+        free = min(self.concurrency - len(self._driven), BATCH)
+        if self._next_due is None:
+            left = self.worker.store.next_due(self.specs)
+            self._next_due = now + left if left is not None else float("inf")
+        if free <= 0 or now < self._next_due:
+            return False
+        drivers = self.worker.take_due(self.specs, free)
+        # Whether more are due, the next round finds out; it comes at once.
+        self._next_due = None
+        if len(drivers) == self.concurrency - len(self._driven):
+            # They have to know from their beginning: looked at by and by only, each would keep its place for as long.
+            left = self.worker.store.next_due(self.specs)
+            self._next_due = now + left if left is not None else float("inf")
+            self._pressed = self._next_due <= now
+        for driver in drivers:
+            if self._fits(driver.run):
+                self._begin(driver)
+            else:
+                self.worker.give_back(driver)
+        return bool(drivers)
+
+    def _begin(self, driver: Driver) -> None:
+        driver.park_after = self._patience() if driver.run_id not in self._stubborn else None
+        self._driven.add(driver)
+        driver.done.add_done_callback(lambda _: self._left(driver))
+        driver.loop.soon(driver.start)
+
+    def _left(self, driver: Driver) -> None:
+        # On whatever thread driving has ended.
+        self._ended.append(driver)
+        self._bell.set()
+
+    def _recover(self, version: int) -> None:
+        """Go on with runs whose driver is gone."""
+        worker, now = self.worker, seconds()
+        rows = worker.store.workers()
+        alive = {row.id for row in rows if worker.lives(row)} | {worker.id}
+        for row in rows:
+            if row.id not in alive and worker.liveness.is_dead(row.id):
+                worker.store.forget(row.id)
+        now_due = any(later.at <= now for later in self._later.values())
+        if (version, alive) == self._looked and not now_due and not worker.doubt:
+            return
+        self._looked = None
+        free = self.concurrency - len(self._driven)
+        self._more = free <= 0
+        if self._more:
+            return
+        limit = free + len(self._later)
+        if worker.doubt:
+            self._give_back(alive)
+        found = worker.store.abandoned(self.specs, alive, limit=limit)
+        for run in found:
+            if len(self._driven) >= self.concurrency:
+                self._more = True
+                return
+            later = self._later.get(run.id)
+            if (later is not None and later.at > now) or worker.holder(run) is not None or not self._fits(run):
+                continue
+            try:
+                driver = worker.take(run, self.specs[run.task], (Status.RUNNING,), start=False)
+            except StoreError:
+                raise
+            except PerdureError as error:
+                self._postpone(run.id, run.name, run.task, error)
+                continue
+            if driver is not None:
+                log.info("run %s was left behind and goes on here", run.name)
+                self._begin(driver)
+        if len(found) < limit:
+            self._looked = (version, alive)
+            self._forget_later({run.id for run in found}, now)
+
+    def _give_back(self, alive: set[str]) -> None:
+        """Let go of claims of this worker that stand for nothing, because the store failed when they were made or were
+        to be given back."""
+        worker = self.worker
+        own = worker.store.abandoned(self.specs, alive - {worker.id}, limit=len(self._driven) + self.concurrency)
+        for run in own:
+            if run.token is not None and run.worker == worker.id and worker.holder(run) is None:
+                worker.store.release(run.id, run.token)
+        worker.doubt = len(own) >= len(self._driven) + self.concurrency
+
+    def _forget_later(self, found: set[int], now: float) -> None:
+        """Forget pauses of runs that are no longer to be found: they have ended, or somebody else drives them (S2)."""
+        driven = {driver.run_id for driver in self._driven}
+        gone = [run for run, later in self._later.items() if later.at <= now and run not in found and run not in driven]
+        for run in gone:
+            del self._later[run]
+
+    def _fits(self, run: Run) -> bool:
+        """Whether a run of a task's name is of that very task, rather than of one that is called alike in another
+        module. If not, it is left alone for long."""
+        theirs, ours = run.target.partition("::")[2], self.specs[run.task].target().partition("::")[2]
+        if theirs == ours:
+            return True
+        self._later[run.id] = _Later(seconds() + LAST_RETRY, LAST_RETRY)
+        if (run.task, theirs) not in self._strangers:
+            self._strangers.add((run.task, theirs))
+            file = run.target.partition("::")[0]
+            log.warning(
+                "run %s, and others like it, are left alone: their task %s is %s in %s, and the one served here is %s. "
+                "Serve that file too; or, if the code has moved: perdure resume %s --file NEW_PATH",
+                run.name, run.task, theirs.replace("::", "."), file, ours.replace("::", "."), run.name,
+            )  # fmt: skip
+        return False
+
+    def _sweep(self) -> None:
+        due = self._next_due is not None and self._next_due <= seconds()
+        self._pressed = len(self._driven) >= self.concurrency and due
+        for driver in list(self._driven):
+            if driver.park_after is not None:
+                driver.park_after = self._patience()
+                driver.loop.soon(driver.consider)
+
+    def _patience(self) -> float:
+        return min(PRESSED_SECONDS, self.park_after) if self._pressed else self.park_after
+
+    # -- what has ended ----------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        while self._ended:
+            driver = self._ended.popleft()
+            if driver in self._driven:
+                self._driven.remove(driver)
+                self._outcome(driver)
+
+    def _outcome(self, driver: Driver) -> None:
+        run = driver.run
+        error = driver.done.exception()
+        if error is None:
+            self._later.pop(run.id, None)
+            self._stubborn.discard(run.id)
+            result, _, live = driver.done.result()
+            if result == Result.VALUE:
+                self._tell(Outcome(run.name, run.task, Status.SUCCEEDED, None, None))
+            else:
+                self._tell(Outcome(run.name, run.task, Status.FAILED, live, None))
+        elif isinstance(error, Parked):
+            self._later.pop(run.id, None)
+            if driver.overdue:
+                self._stubborn.add(run.id)
+                for again in self._driven:
+                    if again.run_id == run.id:
+                        again.park_after = None
+            self._tell(Outcome(run.name, run.task, Status.SLEEPING, None, None))
+        elif isinstance(error, RunAbortedError):
+            self._later.pop(run.id, None)
+            self._stubborn.discard(run.id)
+            self._tell(Outcome(run.name, run.task, Status.ABORTED, None, None))
+        elif isinstance(error, LeaseLostError) or error is self._letting_go:
+            self._tell(Outcome(run.name, run.task, Status.INTERRUPTED, error, None))
+        else:
+            if isinstance(error, StoreError):
+                self.worker.doubt = True
+            if isinstance(error, StoreUnavailableError):
+                # It meets every run at once, and is no fault of theirs.
+                self.worker.complain("runs are interrupted because the store cannot be used", error)
+            self._postpone(run.id, run.name, run.task, error)
+
+    def _postpone(self, run: int, name: str, task: str, error: BaseException) -> None:
+        before = self._later.get(run)
+        pause = FIRST_RETRY if before is None else min(2 * before.pause, LAST_RETRY)
+        self._later[run] = _Later(seconds() + pause, pause)
+        self._tell(Outcome(name, task, Status.INTERRUPTED, error, None if self._draining else pause))
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def drain(self, patience: float) -> int:
+        """Park what sleeps, hand the rest over to other workers as soon as nothing of it is under way, and stop what is
+        left after `patience` seconds. Gives the number of runs that had to be stopped."""
+        self._draining = True
+        end = seconds() + patience
+        for driver in list(self._driven):
+            driver.drain()
+        while self._driven and seconds() < end:
+            for driver in list(self._driven):
+                driver.loop.soon(driver.consider, 0.0)
+                driver.loop.soon(driver.hand_over, self._letting_go)
+            self._bell.wait(0.02)
+            self._bell.clear()
+            self._reap()
+        left = list(self._driven)
+        for driver in left:
+            driver.stop(self._letting_go)
+        end = seconds() + STOP_SECONDS
+        while self._driven and seconds() < end:
+            self._bell.wait(0.05)
+            self._bell.clear()
+            self._reap()
+        return len(left)
+
+    # -- loops that do not answer ------------------------------------------------------------------------------
+
+    def _watch_loops(self, now: float) -> None:
+        for loop in self.worker.loops():
+            pulse = self._pulses.get(loop)
+            if pulse is None:
+                pulse = self._pulses[loop] = _Pulse()
+            if pulse.answered:
+                pulse.ask(loop, now)
+            elif now - pulse.asked > BLOCKED_SECONDS and not pulse.named:
+                pulse.named = True
+                log.warning("%s", _who_blocks(loop, now - pulse.asked))
+
+
+class _Pulse:
+    """Whether a loop has answered since it was asked last."""
+
+    def __init__(self) -> None:
+        self.answered = True
+        self.asked = 0.0
+        self.named = False
+
+    def ask(self, loop: LoopThread, now: float) -> None:
+        self.answered = self.named = False
+        self.asked = now
+        loop.soon(self._answer)
+
+    def _answer(self) -> None:
+        self.answered = True
+
+
+_NOT_THE_USERS = tuple(
+    {
+        f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}{os.sep}",
+        "<frozen ",
+        *(os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))),
+    }
+)
+"""What the names of files begin with that are perdure's, Python's or of installed packages."""
+
+
+def _who_blocks(loop: LoopThread, since: float) -> str:
+    """The task that keeps a loop's thread, and the line of it that does, for people."""
+    task: Any = asyncio.tasks._current_tasks.get(loop.loop)  # type: ignore[attr-defined]
+    branch = getattr(task, "branch", None)
+    who = f"task {branch.body.name} of run {branch.body.driver.run.name}" if branch is not None else "a callback"
+    frame = sys._current_frames().get(loop.ident or 0)
+    where = ""
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_NOT_THE_USERS):
+            where = f" at {code.co_filename}:{frame.f_lineno} ({code.co_name})"
+            break
+        frame = frame.f_back
+    return (
+        f"{who} has kept the event loop for {since:.1f} s{where}; all other async tasks of this process wait. Make it "
+        "a sync task (def), await something that does not block, or move the work to asyncio.to_thread()."
+    )

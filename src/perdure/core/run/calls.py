@@ -1,0 +1,592 @@
+"""The protocol of each durable call, written once.
+
+A protocol is a generator: it yields *effects* (wait for an outcome, invoke a function, sleep until a deadline,
+execute a body, get a record onto disk) and is sent what they give. Two small shells drive it: `run_async` awaits each
+effect, `run_sync` blocks on it. An effect therefore has `__await__` and `block()`, and nothing else differs between
+the two colours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from ...errors import RunStopped, StoreError
+from ..body.body import Body
+from ..body.branch import Branch, Call
+from ..body.loop import DURABLE_CODE
+from ..body.scope import SCOPE, THREAD, TraceScope
+from ..body.waits import BLOCKING, LoopWaiter, Outcome, Sleeper, Waiter
+from ..commit.writer import Record, Synced
+from ..ground.clock import Deadline, perf
+from ..ground.model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
+from ..ground.spec import Function, TaskSpec
+from ..ground.values import Codec, decode_error, encode_error
+from .attempts import attempts
+from .driver import Driver
+
+Protocol = Generator[Any, Any, Any]
+
+
+# -- the shells ------------------------------------------------------------------------------------------------
+
+
+async def run_async(protocol: Protocol) -> Any:
+    """Drive a protocol in the current asyncio task."""
+    try:
+        effect = protocol.send(None)
+        while True:
+            try:
+                answer = await effect
+            except BaseException as error:
+                effect = protocol.throw(error)
+            else:
+                effect = protocol.send(answer)
+    except StopIteration as stop:
+        return stop.value
+
+
+DURABLE_CODE.add(run_async.__code__)
+
+
+def run_sync(protocol: Protocol) -> Any:
+    """Drive a protocol in the current thread, which blocks. On an event loop's thread, that loop blocks with it."""
+    if asyncio._get_running_loop() is None:
+        return _run_blocking(protocol)
+    BLOCKING.depth += 1
+    scope = SCOPE.get()
+    loop = scope.loop if isinstance(scope, Body) else None
+    if loop is not None:
+        loop.blocked += 1
+    try:
+        if isinstance(scope, Body):
+            scope.block_loop()
+        if isinstance(scope, Body) and scope.driver.cancelling:
+            # A cancellation may have led here. The iteration at whose end it would be committed does not end before
+            # this call does, and nothing new may start before it is on disk (D2).
+            Durable(scope).block()
+        return _run_blocking(protocol)
+    finally:
+        BLOCKING.depth -= 1
+        if isinstance(scope, Body):
+            scope.unblock_loop()
+        if loop is not None:
+            loop.blocked -= 1
+
+
+def _run_blocking(protocol: Protocol) -> Any:
+    try:
+        effect = protocol.send(None)
+        while True:
+            try:
+                answer = effect.block()
+            except BaseException as error:
+                effect = protocol.throw(error)
+            else:
+                effect = protocol.send(answer)
+    except StopIteration as stop:
+        return stop.value
+
+
+# -- effects ---------------------------------------------------------------------------------------------------
+
+
+class Invoke:
+    """Run a traced function; inside, the trace is the unit. The protocol restores the scope afterwards."""
+
+    __slots__ = ("args", "call", "function", "kwargs")
+
+    def __init__(self, call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.call = call
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+
+    def __await__(self) -> Any:
+        # The function's own iterator, not a generator around it: this runs once per traced call.
+        function = self.function
+        SCOPE.set(TraceScope(self.call.body, function.name))
+        if function.is_async:
+            return function.fn(*self.args, **self.kwargs).__await__()
+        context = copy_context()
+        work = partial(context.run, function.fn, *self.args, **self.kwargs)
+        return asyncio.get_running_loop().run_in_executor(None, work).__await__()
+
+    def block(self) -> Any:
+        body, function = self.call.body, self.function
+        scope = TraceScope(body, function.name)
+        slot = THREAD.slot
+        if slot is not None:
+            # It computes now, for as long as it likes; nobody waits for it to come back.
+            slot.hot = False
+        if not function.is_async:
+            SCOPE.set(scope)
+            return function.fn(*self.args, **self.kwargs)
+        context = copy_context()
+        context.run(SCOPE.set, scope)
+        worker = body.driver.worker
+        loop = worker.loop_for(body.driver)
+        future = worker.call_on_loop(
+            loop, lambda: loop.loop.create_task(function.fn(*self.args, **self.kwargs), context=context)
+        )
+        return worker.join(future, slot)
+
+
+def record(
+    call: Call,
+    result: int,
+    value: bytes | None,
+    at: int,
+    took: int,
+    *,
+    item: int = 0,
+    child: int | None = None,
+    extra: tuple[Any, ...] = (),
+) -> LoopWaiter | Record:
+    """Hand an outcome to the writer. The effect gives the `Outcome` once it is on disk and its turn has come."""
+    body = call.body
+    driver = body.driver
+    if body.stopped:
+        raise driver.stopped_error()
+    driver.executed += 1
+    loop = asyncio._get_running_loop()
+    if loop is None or BLOCKING.depth:
+        after = body.last if loop is not None and (body.in_flight or body.idle_replaying) else None
+        row = Record(call, result, value, at, took, item, child, after)
+        driver.outbox.append((*extra, row) if extra else row)
+        return row
+    writer = driver.worker.writer
+    if not extra and body.alone(loop):
+        row = Record(call, result, value, at, took, item, child)
+        if writer.commit_now(driver, row):
+            return row
+    waiter = LoopWaiter(call, item, loop)
+    body.in_flight += 1
+    row = Record(call, result, value, at, took, item, child, None, waiter)
+    driver.outbox.append((*extra, row) if extra else row)
+    writer.mark_ready(driver)
+    body.loop.flush_soon(writer)
+    return waiter
+
+
+class Durable:
+    """An effect: rows that somebody is about to act on, on disk (deadlines, failures of attempts)."""
+
+    def __init__(self, body: Body, *rows: Any) -> None:
+        self._body = body
+        self._rows = rows
+
+    def block(self) -> None:
+        synced = Synced(None)
+        driver = self._body.driver
+        driver.outbox.append((*self._rows, synced))
+        driver.worker.writer.through(driver, synced)
+
+    def __await__(self) -> Any:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        driver = self._body.driver
+        driver.outbox.append((*self._rows, Synced(future)))
+        driver.worker.writer.mark_ready(driver)
+        self._body.loop.flush_soon(driver.worker.writer)
+        return future.__await__()
+
+
+# -- shared pieces ---------------------------------------------------------------------------------------------
+
+
+def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any]) -> Any:
+    """The value of an outcome, or its exception raised; the exception remembers which entry it came from."""
+    if outcome.result == Result.ERROR:
+        assert outcome.value is not None
+        error = decode_error(outcome.value)
+        raise tag(call, outcome, error)
+    return codec.decode(outcome.value) if outcome.value is not None else None
+
+
+def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
+    """Mark an exception that is about to be raised with its entry, so that an attempt that it ends can discard it."""
+    # Past the class's own `__setattr__`, which may refuse (a frozen dataclass does).
+    error.__dict__["__perdure_entry__"] = (call.body.driver.run.uid, call.body.action, outcome.n)
+    return error
+
+
+def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int, child: int | None = None) -> None:
+    """`asyncio.CancelledError` has reached a durable call, which may have started action `child`."""
+    body = call.body
+    if body.abandon(call, waiter, item):
+        body.driver.cancelled(call, item, at, (perf() - began) // 1000 if at else 0, child)
+
+
+def was_cancelled() -> bool:
+    """Whether the current asyncio task has been asked to cancel, rather than having met a stray CancelledError."""
+    if asyncio._get_running_loop() is None:
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+# -- traces ----------------------------------------------------------------------------------------------------
+
+
+def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Protocol:
+    """A traced function: its outcome, recorded or recorded now."""
+    body = call.body
+    waiter: Any = None
+    failure: BaseException | None = None
+    at = began = 0
+    try:
+        outcome = body.begin(call)
+        if outcome.__class__ is not Outcome and outcome is not None:
+            waiter = outcome
+            outcome = yield waiter
+            waiter = None
+        if outcome is None:
+            at = body.driver.worker.clock.wall()
+            began = perf()
+            executing = body.executing
+            executing.append(None)
+            # Until the outcome is with the writer: the step that hands it over is not counted as the body's.
+            try:
+                try:
+                    try:
+                        value = yield Invoke(call, function, args, kwargs)
+                    except GeneratorExit:
+                        # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+                        raise
+                    except BaseException:
+                        SCOPE.set(body)
+                        raise
+                    SCOPE.set(body)
+                    data, copy = function.signature.returns.roundtrip(value)
+                except (RunStopped, GeneratorExit):
+                    raise
+                except asyncio.CancelledError as error:
+                    if was_cancelled() or body.stopped:
+                        raise
+                    failure = error
+                except BaseException as error:
+                    failure = error
+                else:
+                    waiter = record(call, Result.VALUE, data, at, (perf() - began) // 1000)
+                if failure is not None:
+                    waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000)
+            finally:
+                executing.pop()
+            outcome = yield waiter
+            if failure is None:
+                return copy
+    except asyncio.CancelledError:
+        cancelled(call, waiter, 0, at, began)
+        raise
+    # Outside the `try`: an outcome may itself be a CancelledError, and that cancels nothing.
+    return close_outcome(call, outcome, function.signature.returns, failure)
+
+
+def close_outcome(call: Call, outcome: Outcome, codec: Codec[Any], failure: BaseException | None) -> Any:
+    """The end of a call: a replayed outcome opened, or the failure that was just recorded raised."""
+    if failure is not None:
+        raise_live(call, outcome, failure)
+    call.body.driver.replayed += 1
+    return open_outcome(call, outcome, codec)
+
+
+def raise_live(call: Call, outcome: Outcome, original: BaseException) -> None:
+    """Raise a recorded failure as replay will, with what only the live original has: its traceback."""
+    assert outcome.value is not None
+    error = tag(call, outcome, decode_error(outcome.value))
+    if type(error) is type(original):
+        raise error.with_traceback(original.__traceback__)
+    raise error from original
+
+
+def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protocol:
+    """The next item of a traced generator: `(True, value)`, or `(False, None)` at its end.
+
+    `advance` is an effect that gives `(True, value)` or `(False, None)` of the generator itself.
+    """
+    body = call.body
+    waiter: Any = None
+    failure: BaseException | None = None
+    at = began = 0
+    try:
+        outcome = body.begin(call, item)
+        if outcome.__class__ is not Outcome and outcome is not None:
+            waiter = outcome
+            outcome = yield waiter
+            waiter = None
+        if outcome is None:
+            at = body.driver.worker.clock.wall()
+            began = perf()
+            body.executing.append(None)
+            try:
+                try:
+                    more, value = yield advance
+                    data, copy = codec.roundtrip(value) if more else (None, None)
+                except (RunStopped, GeneratorExit):
+                    raise
+                except asyncio.CancelledError as error:
+                    if was_cancelled() or body.stopped:
+                        raise
+                    failure = error
+                except BaseException as error:
+                    failure = error
+                else:
+                    result = Result.ITEM if more else Result.END
+                    waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
+                if failure is not None:
+                    data = encode_error(failure)
+                    waiter = record(call, Result.ERROR, data, at, (perf() - began) // 1000, item=item)
+            finally:
+                body.executing.pop()
+            outcome = yield waiter
+            if failure is None:
+                return more, copy
+    except asyncio.CancelledError:
+        cancelled(call, waiter, item, at, began)
+        raise
+    if outcome.result == Result.END:
+        body.driver.replayed += 1
+        return False, None
+    return True, close_outcome(call, outcome, codec, failure)
+
+
+def close_generator(call: Call, item: int) -> None:
+    """The consumer closed a generator before asking for `item`; nobody waits for that row."""
+    body = call.body
+    if body.stopped:
+        return
+    replay = body.replay
+    if replay is not None and (call.branch.id, call.fp, call.occ, item) in replay.closed:
+        return
+    driver = body.driver
+    driver.outbox.append(Record(call, Result.CLOSED, None, driver.worker.clock.wall(), 0, item, None, body.last))
+    driver.worker.flush_lazily(driver)
+
+
+# -- readings --------------------------------------------------------------------------------------------------
+
+
+def reading(
+    call: Call, read: Callable[[Branch], Any], codec: Codec[Any], seen: Callable[[Branch, Any], None] | None = None
+) -> Protocol:
+    """A value that is read once and then stays: time, a UUID, a random number. `seen` hears of a replayed one."""
+    waiter: Any = None
+    try:
+        outcome = call.body.begin(call)
+        if outcome.__class__ is not Outcome and outcome is not None:
+            waiter = outcome
+            outcome = yield waiter
+            waiter = None
+        if outcome is not None:
+            call.body.driver.replayed += 1
+            value = open_outcome(call, outcome, codec)
+            if seen is not None:
+                seen(call.branch, value)
+            return value
+        value = read(call.branch)
+        waiter = record(call, Result.VALUE, codec.encode(value), call.body.driver.worker.clock.wall(), 0)
+        yield waiter
+        return value
+    except asyncio.CancelledError:
+        cancelled(call, waiter, 0, 0, 0)
+        raise
+
+
+# -- sleep -----------------------------------------------------------------------------------------------------
+
+
+def sleep(call: Call, seconds: float) -> Protocol:
+    """Sleep until a deadline that is on disk before the sleep begins (P7)."""
+    body = call.body
+    clock = body.driver.worker.clock
+    waiter: Any = None
+    child: int | None = None
+    at = began = 0
+    try:
+        outcome = body.begin(call)
+        if outcome.__class__ is not Outcome and outcome is not None:
+            waiter = outcome
+            outcome = yield waiter
+            waiter = None
+        if outcome is not None:
+            body.driver.replayed += 1
+            return None
+        at = clock.wall()
+        began = perf()
+        if seconds > 0 or (call.branch.id, call.fp, call.occ) in body.open_actions:
+            action, deadline = yield from _deadline(call, seconds)
+            child = action.action
+            at = min(at, action.at)
+            if deadline.remaining(clock) > 0:
+                yield Sleeper(body, deadline)
+        waiter = record(call, Result.VALUE, None, at, max(0, clock.wall() - at), child=child)
+        yield waiter
+        return None
+    except asyncio.CancelledError:
+        cancelled(call, waiter, 0, at, began, child)
+        raise
+
+
+# -- deadlines -------------------------------------------------------------------------------------------------
+
+
+def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol:
+    """The watch of an async `durable.timeout`: returns when the deadline has passed and that is recorded. `begun` is
+    resolved as soon as the block may be entered. Cancelled when the block ends before; nothing is recorded then."""
+    body = call.body
+    waiter: Any = None
+    entrance = body.enter(begun)
+    try:
+        outcome = body.begin(call)
+        if outcome.__class__ is not Outcome and outcome is not None:
+            waiter = outcome
+            # On replay the block goes on at once: the deadline fires in its turn, or not at all.
+            entrance.open = True
+            outcome = yield waiter
+            waiter = None
+        if outcome is None:
+            began = perf()
+            action, deadline = yield from _deadline(call, seconds)
+            entrance.open = True
+            if deadline.remaining(body.driver.worker.clock) > 0:
+                yield Sleeper(body, deadline)
+            at = deadline.wall - int(seconds * 1_000_000)
+            waiter = record(call, Result.FIRED, None, at, (perf() - began) // 1000, child=action.action)
+            yield waiter
+            waiter = None
+    except asyncio.CancelledError:
+        body.abandon(call, waiter)
+        # Where code cancels every task that it finds: nobody waits at a door that nobody opens.
+        begun.cancel()
+        raise
+    except RunStopped as error:
+        if not begun.done():
+            begun.set_exception(error)
+            begun.exception()
+        raise
+
+
+def timeout_begin(call: Call, seconds: float) -> Protocol:
+    """The deadline of a sync `durable.timeout`, on disk."""
+    if not call.body.asked_action(call):
+        outcome = call.body.begin(call)
+        if outcome is not None and outcome.__class__ is not Outcome:
+            yield outcome
+    _, deadline = yield from _deadline(call, seconds)
+    return deadline
+
+
+def _deadline(call: Call, seconds: float) -> Protocol:
+    """`(Action, Deadline)`: as recorded, or recorded now."""
+    body = call.body
+    action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
+    if action is None:
+        clock = body.driver.worker.clock
+        at = clock.wall()  # first, so that nobody is ever seen to have slept for less
+        action = new_action(call, at, deadline=Deadline.after(seconds, clock))
+        body.executing.append(None)
+        try:
+            yield Durable(body, *body.driver.notes(body), action)
+        finally:
+            body.executing.pop()
+    found = deadline_of(action)
+    assert found is not None
+    return action, found
+
+
+def new_action(call: Call, at: int, *, deadline: Deadline | None = None, inputs: bytes | None = None) -> Action:
+    """The row of an action that `call` starts at that time."""
+    body = call.body
+    driver = body.driver
+    wall, boot, boot_id = deadline if deadline is not None else (None, None, None)
+    return Action(
+        driver.run_id, body.action, driver.next_action(), call.branch.id, call.seq, call.occ, call.kind, call.fp,
+        call.name, call.label, inputs, driver.source_id, at, 1, 0, wall, boot, boot_id,
+        call.begun,
+    )  # fmt: skip
+
+
+def deadline_of(action: Action) -> Deadline | None:
+    """The deadline that an action's row holds."""
+    if action.wake_at is None:
+        return None
+    return Deadline(action.wake_at, action.wake_boot, action.boot)
+
+
+# -- child tasks -----------------------------------------------------------------------------------------------
+
+
+def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Protocol:
+    """A task called inside a run: an action of its own, with attempts."""
+    body = call.body
+    driver = body.driver
+    waiter: Any = None
+    action: Action | None = None
+    failure: BaseException | None = None
+    at = began = 0
+    try:
+        outcome = body.begin(call)
+        if outcome.__class__ is not Outcome and outcome is not None:
+            waiter = outcome
+            outcome = yield waiter
+            waiter = None
+        if outcome is None:
+            at = driver.worker.clock.wall()
+            began = perf()
+            action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
+            key = spec.cache_key(identity) if spec.cache_key is not None else None
+            # An action that is under way is carried to its own end, whatever others have cached meanwhile.
+            hit = driver.worker.store.cache_get(key) if key is not None and action is None else None
+            if hit is not None:
+                waiter = record(call, Result.VALUE, hit, at, 0)
+                outcome = yield waiter
+            else:
+                recorded = action is not None
+                if action is None:
+                    action = new_action(call, at, inputs=inputs)
+                    driver.started(body, action)
+                else:
+                    at = action.at
+                result, data, live, extra = yield from attempts(
+                    driver, spec, action, inputs, parent=body, floor=call.branch.floor, recorded=recorded
+                )
+                if key is not None and result == Result.VALUE:
+                    extra = (*extra, CachePut(key, data, driver.worker.clock.wall()))
+                took = max(0, driver.worker.clock.wall() - at)
+                waiter = record(call, result, data, at, took, child=action.action, extra=extra)
+                outcome = yield waiter
+                driver.settled(action.action)
+                if result == Result.VALUE:
+                    return live
+                failure = live
+    except StoreError as error:
+        # Ours, not the body's: it must not be caught there, nor charged to anybody's retries.
+        driver.stop(error)
+        raise driver.stopped_error() from error
+    except asyncio.CancelledError:
+        cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
+        raise
+    return close_outcome(call, outcome, spec.signature.returns, failure)
+
+
+def root(driver: Driver) -> Any:
+    """The run's own task, as a coroutine: `(Result, bytes, live value or error, rows of the last failure)`."""
+    run = driver.run
+    found = driver.root_action()
+    spec = driver.spec
+    action = (
+        found
+        if found is not None
+        else Action(
+            driver.run_id, NO_PARENT, ROOT, 0, 0, 0, Kind.TASK, bytes(16), spec.name, None, None, driver.source_id,
+            driver.worker.clock.wall(), 1, 0, None, None, None,
+        )
+    )  # fmt: skip
+    return run_async(
+        attempts(
+            driver, spec, action, run.inputs, parent=None, floor=0, recorded=not driver.fresh, stored=found is not None
+        )
+    )

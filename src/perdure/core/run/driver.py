@@ -1,0 +1,774 @@
+"""Driving one run: its claim, its open bodies, what stands between replay and new effects, and its end.
+
+- D1 nothing is written for the run but through `outbox`, under `token` (P3).
+- D2 `free` is false while some body that the last driver had open still replays, and while a cancellation that user
+  code has seen is not on disk, and does not become true once driving ends. Nothing new starts meanwhile.
+- D3 once `_stopping` is set, nothing more is recorded, whatever user code does while it unwinds.
+- D4 `done` is resolved exactly once: with the outcome that is on disk, or with the reason why driving ended.
+- D5 a run is parked only while nothing in it can move but by a recorded deadline (`rest`), and its wake time is not
+  later than the earliest of them. Its tasks are unwound first: what they do meanwhile is not recorded (D3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from ...errors import (
+    CrashLoopError,
+    LeaseLostError,
+    Parked,
+    PerdureError,
+    RunAbortedError,
+    RunNotFoundError,
+    RunStopped,
+    StoreError,
+)
+from ..body.body import Body, describe, mismatch
+from ..body.branch import Call
+from ..body.scope import driving
+from ..body.waits import BLOCKING, LoopWaiter, Outcome, Waiter
+from ..commit.writer import Mark, Record, Reuse, Synced
+from ..ground.clock import US, perf
+from ..ground.model import (
+    NO_PARENT,
+    ROOT,
+    Action,
+    Entry,
+    Finish,
+    Kind,
+    Park,
+    Result,
+    Run,
+    RunWrites,
+    Status,
+    Taken,
+    Wake,
+)
+from ..ground.spec import TaskSpec
+from ..ground.values import encode_error
+from ..journal.recovering import work_of
+from ..journal.replay import Replay
+
+if TYPE_CHECKING:
+    from ..body.loop import LoopThread
+    from ..process.worker import Worker
+    from .attempts import Attached
+    from .elsewhere import Outer
+
+log = logging.getLogger("perdure")
+
+MARGIN = 20_000
+"""Microseconds: a run with a deadline nearer than that is not parked, whoever asks, lest it move meanwhile."""
+UNWIND_SECONDS = 1.0
+"""How long a stopped run's tasks may take to unwind before the caller is told."""
+
+
+class Driver:
+    """One run, driven by this process under one claim. See the module text."""
+
+    outer: Outer | None = None
+    """Set where this process executes only one body of the run, for another process that holds the claim."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        run: Run,
+        spec: TaskSpec,
+        loop: LoopThread,
+        *,
+        fresh: bool,
+        taken: Taken | None = None,
+    ) -> None:
+        assert run.token is not None
+        self.worker = worker
+        self.run = run
+        self.run_id = run.id
+        self.token = run.token
+        self.spec = spec
+        self.loop = loop
+        self.fresh = fresh
+        self.park_after: float | None = None
+        """Park the run when it has nothing to do for longer than this (seconds); `None`: never."""
+        self.overdue = False
+        """It was parked, and something in it did not unwind in time."""
+        self.busy: list[None] = []
+        """As long as the number of tasks that are at work outside of their bodies: between two attempts, say."""
+        self._woken = taken is not None and taken.woken
+        self._known = taken.known if taken is not None else None
+        self._entered: set[int] = set()
+        self._considering = False
+        self._draining = False
+        self.n = 0
+        """Entries written so far; kept by the writer's leader."""
+        self.source_id = 0
+        self.outbox: list[Any] = []
+        self.free = True
+        self.done: Future[tuple[int, bytes, Any]] = Future()
+        """`(Result, encoded value, the value itself or its error)`, or the exception that ended driving."""
+        self.bodies: dict[int, Body] = {}
+        self.replayed = 0
+        self.executed = 0
+        self.attached: list[Attached] = []
+        """Attempts outside of this process whose outcome is not on disk yet."""
+        self.abandoning = False
+        """Some body was abandoned, so that records have to be looked at before they are written."""
+        self.listeners: list[Callable[[], None]] = []
+        """Told whenever `free` has changed, under a lock: they may not block."""
+        self._lock = threading.Lock()
+        self._next_action = 1
+        self._undrained: set[int] = set()
+        self._cancellations = 0
+        self._cancelled: list[int] = []
+        self._stopping: BaseException | None = None
+        self._told: list[Body] = []
+        """The bodies that were open when driving was told to end."""
+        self._left = False
+        self._outcome: tuple[int, bytes, Any] | None = None
+        self._main: asyncio.Task[Any] | None = None
+        self._changed: dict[int, bool] = {}
+        self._lazy_flush = False
+
+    # -- beginning ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to drive, on the loop's thread."""
+        driving(1)
+        try:
+            self._prepare()
+        except BaseException as error:
+            # Whatever it is: nobody may wait for ever, and nobody else be kept from the run (D4).
+            self._stopping = error
+            self._give_up()
+            return
+        if self._stopping is None:
+            self._main = self.loop.loop.create_task(self._drive(), context=self.loop.loop.empty.copy())
+
+    def _prepare(self) -> None:
+        store = self.worker.store
+        self.source_id = self.worker.source_id(self.run.target)
+        if self.run.reuse is not None:
+            self._recover(self.run.reuse)
+        if self.fresh:
+            return
+        # What was parked has noted how long its journal is.
+        self.n = self.run.mark if self._woken else store.journal_length(self.run_id)
+        self._next_action = 0
+
+    def _recover(self, name: str) -> None:
+        """Begin with the work of the run of that name, unless that is done already. One transaction writes all of it,
+        so a crash leaves the run with everything or with nothing, and whoever continues it comes by here again."""
+        store = self.worker.store
+        if not self.fresh and (store.journal_length(self.run_id) or store.actions(self.run_id, NO_PARENT)):
+            return
+        old = store.run(name)
+        if old is None:
+            raise RunNotFoundError(f"run {self.run.name!r} was to reuse what run {name!r} did, which is gone")
+        entries, actions = work_of(store.entries(old.id), store.actions(old.id), self.run)
+        [written] = store.commit([RunWrites(self.run_id, self.token, entries, actions)])
+        if not written:
+            self.fenced()
+        self.fresh = False
+
+    def continues(self, action: int) -> bool:
+        """Whether the attempt that an action was in goes on: it has slept, and is entered for the first time since."""
+        if not self._woken or action in self._entered:
+            return False
+        self._entered.add(action)
+        return True
+
+    async def _drive(self) -> None:
+        from .calls import root
+
+        try:
+            if self.run.crashes > CRASH_LIMIT and not self._was_waiting():
+                result, value, live, extra = self._crash_loop()
+            else:
+                result, value, live, extra = await root(self)
+        except RunStopped:
+            return
+        except asyncio.CancelledError:
+            return
+        except BaseException as error:
+            log.exception("driving run %s failed", self.run.name)
+            self.stop(error)
+            return
+        if self._stopping is not None:
+            return
+        self._outcome = (result, value, live)
+        status = Status.SUCCEEDED if result == Result.VALUE else Status.FAILED
+        self.outbox.append((*extra, Finish(status, result, value, self.worker.clock.wall())))
+        self.worker.writer.mark_ready(self)
+        self.loop.flush_soon(self.worker.writer)
+
+    def _was_waiting(self) -> bool:
+        """Whether the run was in a sleep or a backoff, in which any number of processes may rightly end."""
+        return any(
+            action.wake_at is not None and not action.state and action.kind != Kind.TIMEOUT
+            for action in self.worker.store.open_actions(self.run_id)
+        )
+
+    def _crash_loop(self) -> tuple[int, bytes, Any, tuple[Any, ...]]:
+        error = CrashLoopError(
+            f"run {self.run.name!r} died {CRASH_LIMIT} times in a row without recording anything new. The process is "
+            "killed, or kills itself, at the same place each time: look for a crash in native code or for memory "
+            f"running out. Continue it with: perdure resume {self.run.name}"
+        )
+        return Result.ERROR, encode_error(error), error, ()
+
+    def finished(self) -> None:
+        """The outcome is on disk."""
+        outcome = self._outcome
+        assert outcome is not None
+        self._dispose_all()
+        if self._leave():
+            self.done.set_result(outcome)
+
+    # -- ending early ------------------------------------------------------------------------------------------
+
+    def stop(self, reason: BaseException) -> None:
+        """Drive no further: shutdown, lost claim, mismatch, broken store. Nothing more is recorded. Any thread."""
+        with self._lock:
+            if self._stopping is not None or self._left:
+                return
+            self._stopping = reason
+        # Those that unwind faster than this goes on are gone from `bodies` by then, but maybe not all of their code.
+        self._told = list(self.bodies.values())
+        for body in self._told:
+            body.close()
+        self.loop.soon(self._unwind)
+
+    def _unwind(self) -> None:
+        # Bodies on other loops have been told by `Body.close`; a task is touched on its own loop's thread only.
+        bodies = [body for body in list(self.bodies.values()) if body.loop is self.loop]
+        tasks = [task for body in bodies for task in list(body.tasks) if not task.done()]
+        if self._main is not None and not self._main.done():
+            self._main.cancel()
+            tasks.append(self._main)
+        if not tasks:
+            self._give_up()
+            return
+        for task in tasks:
+            task.cancel()
+        waits = self._told if isinstance(self._stopping, Parked) else []
+        waiter = self.loop.loop.create_task(_settle(tasks, waits), context=self.loop.loop.empty.copy())
+        waiter.add_done_callback(self._unwound, context=self.loop.loop.empty)
+
+    def _unwound(self, settled: asyncio.Task[bool]) -> None:
+        self.overdue = not settled.result()
+        if self.overdue:
+            for body in self._told:
+                body.loop.soon(body.loop.keep, body.tasks)
+        self._told = []
+        self._give_up()
+
+    def _give_up(self) -> None:
+        reason = self._stopping
+        assert reason is not None
+        if self._left:
+            return
+        if isinstance(reason, Parked):
+            if self.overdue:
+                log.warning(
+                    "run %s does not unwind: something in it swallows its cancellation. It goes on at its wake time, "
+                    "but what is left of it stays in memory, and it will not be parked again by this process",
+                    self.run.name,
+                )
+            self.outbox.append(Park(Wake(*reason.wake), self.n))
+            self.worker.writer.mark_ready(self)
+            self.loop.flush_soon(self.worker.writer)
+            return
+        if self._outcome is not None and not isinstance(reason, (LeaseLostError, StoreError)):
+            # The end is on its way to disk: wait for what becomes of it rather than guess.
+            synced = Synced(None)
+            self.outbox.append(synced)
+            try:
+                self.worker.writer.through(self, synced)
+            except RunStopped:
+                pass
+        if not isinstance(reason, LeaseLostError):
+            try:
+                self.worker.store.release(self.run_id, self.token)
+            except PerdureError as error:
+                self.worker.doubt = True
+                if not isinstance(reason, StoreError):
+                    log.warning("run %s could not be released: %s", self.run.name, error)
+        if isinstance(reason, RunAbortedError):
+            self._dispose_all()
+        self._resolve_error(reason)
+
+    def parked(self) -> None:
+        """That the run sleeps is in the store."""
+        assert self._stopping is not None
+        self._resolve_error(self._stopping)
+
+    def _resolve_error(self, reason: BaseException) -> None:
+        if self._leave():
+            self.done.set_exception(reason)
+
+    def _leave(self) -> bool:
+        """Driving ends; `False` if it had ended already (D4)."""
+        with self._lock:
+            if self._left:
+                return False
+            self._left = True
+        driving(-1)
+        self.worker.left(self)
+        return True
+
+    def fenced(self) -> None:
+        """The store refused a write: the claim is somebody else's (P3), or the run was ended from outside."""
+        self._fail(self.worker.why_fenced(self))
+
+    def failed(self, error: StoreError) -> None:
+        """The store cannot be written."""
+        self._fail(error)
+
+    def _fail(self, error: PerdureError) -> None:
+        if isinstance(self._stopping, Parked):
+            # Nothing but its row was left to be written.
+            self._resolve_error(error)
+        else:
+            self.stop(error)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the outcome is on its way to disk."""
+        return self._outcome is not None
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether a cancellation that user code has seen is not on disk yet."""
+        return self._cancellations > 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether driving has been told to end."""
+        return self._stopping is not None
+
+    def why_stopped(self) -> str:
+        """For `RunStopped`."""
+        reason = self._stopping
+        return f"run {self.run.name!r} is no longer driven here" + (f": {reason}" if reason is not None else "")
+
+    def stopped_error(self) -> RunStopped:
+        """What durable calls raise from now on, and callers get whose record was not written."""
+        reason = self._stopping
+        if isinstance(reason, Parked):
+            return Parked(str(reason), reason.wake)
+        return RunStopped(self.why_stopped())
+
+    # -- parking and handing over ------------------------------------------------------------------------------
+
+    def slept(self, seconds: float) -> None:
+        """Something in the run begins to wait for a recorded deadline. From any thread."""
+        if self.park_after is not None and seconds > self.park_after and not self._considering:
+            self._considering = True
+            self.loop.soon(self.consider)
+
+    def consider(self, park_after: float | None = None) -> None:
+        """Park the run if it has nothing to do for longer than `park_after` seconds (by default its own). On the loop's
+        thread."""
+        self._considering = False
+        least = self.park_after if park_after is None else park_after
+        if least is None:
+            return
+        clock = self.worker.clock
+        wall, boot = clock.wall(), clock.boot()  # first, so that the run is never woken later than it asked for
+        left = self.rest()
+        if left is None:
+            if self._undrained and not self.busy and self.bodies:
+                # Nobody may ever look whether what is missing can still come, and the run be held here for as long.
+                self._check_stuck()
+            return
+        if left <= max(least * US, MARGIN):
+            return
+        wake = (wall + left, boot + left)
+        # No entry may come to carry these along, and the next driver has to know.
+        self.outbox.extend(note for body in list(self.bodies.values()) for note in self.notes(body))
+        self.stop(Parked(f"run {self.run.name!r} is parked: it sleeps for {left / US:.3g} s", wake))
+
+    def rest(self) -> int | None:
+        """Microseconds until the earliest recorded deadline, if nothing in the run can move before; else `None`."""
+        if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
+            return None
+        if self._undrained or self._cancellations:
+            return None
+        lefts: list[int] = []
+        for body in list(self.bodies.values()):
+            left = body.rest()
+            if left is None:
+                return None
+            lefts += left
+        return min(lefts, default=None)
+
+    def drain(self) -> None:
+        """Begin nothing new; what is under way may end and be recorded. From any thread."""
+        with self._lock:
+            self._draining = True
+            self._refresh()
+
+    def hand_over(self, reason: BaseException) -> bool:
+        """Stop a run that is being drained, if nothing of it is under way. On the loop's thread."""
+        if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
+            return False
+        if not all(body.between_calls() for body in list(self.bodies.values())):
+            return False
+        self.stop(reason)
+        return True
+
+    # -- bodies ------------------------------------------------------------------------------------------------
+
+    def open_body(
+        self,
+        parent: Body | None,
+        action: int,
+        name: str,
+        loop: LoopThread,
+        *,
+        floor: int,
+        label: str | None,
+        recorded: bool,
+        kind: type[Body] = Body,
+    ) -> Body:
+        """A body about to execute; with `recorded` its journal is loaded."""
+        body = kind(self, action, name, loop, floor=floor, label=label)
+        if recorded:
+            self._load(body)
+            body.hand_over()
+        with self._lock:
+            earlier = self.bodies.get(action)
+            self.bodies[action] = body
+        if earlier is not None:
+            # A thread of an attempt that is over still works on this action.
+            earlier.abandoned = self.abandoning = True
+            earlier.close()
+        body.parent = parent
+        if parent is not None:
+            parent.children.add(body)
+            if parent.stopped:
+                body.close()
+                raise self.stopped_error()
+        if self._stopping is not None:
+            body.close()
+            raise self.stopped_error()
+        return body
+
+    def root_action(self) -> Action | None:
+        """The row of the root task, if it has one."""
+        if self._known is not None:
+            found = [action for action in self._known[1] if action.parent == NO_PARENT]
+        else:
+            found = self.worker.store.actions(self.run_id, NO_PARENT) if not self.fresh else []
+        return found[0] if found else None
+
+    def _recorded(self, action: int) -> tuple[list[Any], list[Action]]:
+        """The entries of a body, and the actions that it has started."""
+        if action == ROOT and self._known is not None:
+            entries, actions = self._known
+            self._known = None
+            return entries, [one for one in actions if one.parent == ROOT]
+        store = self.worker.store
+        found = store.entries(self.run_id, action)
+        return found if isinstance(found, list) else list(found), store.actions(self.run_id, action)
+
+    def _load(self, body: Body) -> None:
+        rows, actions = self._recorded(body.action)
+        replay = Replay(rows, self.is_changed)
+        body.expect(
+            {
+                (action.branch, action.fp, action.occ): action
+                for action in actions
+                if action.action not in replay.children
+            },
+            replay,
+        )
+        if not replay.done or replay.closed:
+            body.replay = replay
+        with self._lock:
+            if self.fresh:
+                return
+            if not replay.drained:
+                self._undrained.add(body.action)
+            else:
+                self._undrained.discard(body.action)
+            if not replay.loosened:
+                # After a failed attempt the code may rightly not call them again.
+                self._undrained.update(a.action for a in body.open_actions.values() if a.kind == Kind.TASK)
+            opened = self._refresh()
+        if opened:
+            # This body was the last that had to be opened, and has nothing to replay.
+            self._pump_all()
+
+    def close_body(self, body: Body) -> None:
+        """That attempt is over."""
+        body.close()
+        if body.parent is not None:
+            body.parent.children.discard(body)
+        with self._lock:
+            if self.bodies.get(body.action) is body:
+                del self.bodies[body.action]
+        self.drained(body.action)
+
+    def drained(self, action: int) -> None:
+        """That body has been handed all it had recorded."""
+        with self._lock:
+            if action not in self._undrained:
+                return
+            self._undrained.discard(action)
+            opened = self._refresh()
+        if opened:
+            self._pump_all()
+
+    def cancellations_written(self, count: int) -> None:
+        """So many cancellations are on disk."""
+        with self._lock:
+            self._cancellations -= count
+            opened = self._refresh()
+            settled = self._cancelled if not self._cancellations else []
+            if settled:
+                self._cancelled = []
+        for action in settled:
+            self.settled(action)
+        if opened:
+            self._pump_all()
+
+    def drained_elsewhere(self, added: Collection[int], removed: Collection[int], tell: Callable[[], None]) -> None:
+        """What bodies in another process have yet to be handed; `tell` is called, under the lock, once it counts."""
+        with self._lock:
+            self._undrained.update(added)
+            self._undrained.difference_update(removed)
+            opened = self._refresh()
+            tell()
+        if opened:
+            self._pump_all()
+
+    def _refresh(self) -> bool:
+        was = self.free
+        # While driving ends one body after the other is closed: what those had yet to be handed must not set the
+        # others going.
+        self.free = not (self._undrained or self._cancellations or self._draining or self.stopping)
+        if self.free is not was:
+            for tell in self.listeners:
+                tell()
+        return self.free and not was
+
+    def _pump_all(self) -> None:
+        for body in list(self.bodies.values()):
+            if body.stirred:
+                body.loop.soon(body.pump)
+
+    def loop_blocked(self, body: Body, blocked: bool) -> None:
+        """A synchronous call blocks that body's loop: what it has yet to be handed cannot be handed meanwhile, and
+        what the call does must not wait for it."""
+        with self._lock:
+            if not blocked:
+                if body.idle_replaying and not body.stopped:
+                    self._undrained.add(body.action)
+                self._refresh()
+                return
+            if body.action not in self._undrained:
+                return
+            self._undrained.discard(body.action)
+            opened = self._refresh()
+        if opened:
+            self._pump_all()
+
+    def check_stuck(self) -> None:
+        """A body holds back new calls: make sure that what it waits for can still come."""
+        self.worker.loop_for(self).soon(self._check_stuck)
+
+    def _check_stuck(self) -> None:
+        bodies = list(self.bodies.values())
+        if self.free or self._cancellations or not all(body.quiet() for body in bodies):
+            return
+        replaying = [body for body in bodies if body.idle_replaying]
+        if replaying:
+            # An outer body first: what it does then may cancel the inner one after all.
+            if all(body.awaits_cancellation() for body in replaying):
+                min(replaying, key=lambda body: body.action).give_up_cancellation()
+            return
+        with self._lock:
+            missing = self._undrained.difference(*(body.stands_for() for body in bodies))
+        if not missing:
+            return
+        for body in bodies:
+            for action in body.uncalled():
+                if action.action in missing:
+                    if not self.is_changed(action.source):
+                        expected = (
+                            f"{Kind(action.kind).name.lower()} {action.name}, which was under way when driving ended"
+                        )
+                        self.stop(mismatch(expected, "nothing more: it is not called again"))
+                        return
+                    log.warning("run %s: the source has changed; %s is no longer called", self.run.name, action.name)
+        for number in missing:
+            self.drained(number)
+
+    def is_changed(self, source_id: int) -> bool:
+        """Whether that snapshot differs from today's code."""
+        if source_id == self.source_id:
+            return False
+        known = self._changed.get(source_id)
+        if known is None:
+            known = self._changed[source_id] = self.worker.source_changed(source_id, self.run.target)
+        return known
+
+    # -- what runs outside of this process ---------------------------------------------------------------------
+
+    def attach(self, attached: Attached) -> None:
+        """An attempt begins outside of this process."""
+        with self._lock:
+            self.attached.append(attached)
+
+    def ended(self, action: int) -> list[Any]:
+        """Rows to be committed with the outcome of an action: what runs outside of this process for it, or for
+        something that it called, is not to be joined any more, should it be called again."""
+        if not self.attached:
+            return []
+        with self._lock:
+            rows = [attached.ended() for attached in self.attached if action in attached.within]
+        return [row for row in rows if row is not None]
+
+    def settled(self, action: int, *, final: bool = True) -> None:
+        """The outcome of an action is on disk: what runs outside of this process for it, or for something that it
+        called, has no purpose any more. Or (not `final`) that of one attempt, whose successor may well join what its
+        calls have left running."""
+        if not self.attached:
+            return
+        with self._lock:
+            gone = [
+                attached for attached in self.attached
+                if (action in attached.within if final else action == attached.action)
+            ]  # fmt: skip
+            self.attached = [attached for attached in self.attached if attached not in gone]
+        for attached in gone:
+            assert attached.spec.dispose is not None
+            attached.spec.dispose(attached)
+
+    def _dispose_all(self) -> None:
+        with self._lock:
+            gone, self.attached = self.attached, []
+        for attached in gone:
+            assert attached.spec.dispose is not None
+            attached.spec.dispose(attached)
+        if self.worker.on_end is not None:
+            self.worker.on_end(self.run, self.fresh)
+
+    # -- what bodies record ------------------------------------------------------------------------------------
+
+    def next_action(self) -> int:
+        """A number for an action about to start."""
+        with self._lock:
+            if not self._next_action:
+                self._next_action = self._last_action() + 1
+            number = self._next_action
+            self._next_action += 1
+        return number
+
+    def _last_action(self) -> int:
+        # Asked for when it is needed: most runs that go on after a sleep start nothing more.
+        try:
+            return self.worker.store.last_action(self.run_id)
+        except StoreError as error:
+            reason = error
+        self.loop.soon(self.stop, reason)
+        raise RunStopped(f"run {self.run.name!r} is no longer driven here: {reason}")
+
+    def started(self, body: Body, action: Action) -> None:
+        """A child task of `body` begins. Nobody acts on that row, so it goes along with whatever is committed next."""
+        self.outbox.append((*self.notes(body), action))
+        self.worker.flush_lazily(self)
+
+    def notes(self, body: Body) -> tuple[Mark, ...]:
+        """How races in that body were won since its last entry (B7), as a row: for whoever is about to write something
+        that depends on it and is no entry."""
+        races = body.take_notes()
+        return () if races is None else (Mark(body.action, Result.NOTE, 0, races),)
+
+    def reuse(self, call: Call, item: int, entry: Entry) -> Outcome | LoopWaiter:
+        """A loose entry is this call's: hand it out in live order."""
+        body = call.body
+        running = asyncio._get_running_loop()
+        if running is None or BLOCKING.depth:
+            record = Reuse(call, entry, item, after=None, waiter=None)
+            self.outbox.append(record)
+            self.worker.writer.through(self, record)
+            body.last = record.n
+            return Outcome(record.n, record.result, record.value)
+        waiter = LoopWaiter(call, item, running)
+        self._send_reuse(waiter, entry)
+        return waiter
+
+    def reuse_for(self, waiter: Waiter, entry: Entry) -> None:
+        """The same for a call that already waits for that entry."""
+        if isinstance(waiter, LoopWaiter):
+            self._send_reuse(waiter, entry)
+        else:
+            # It commits that itself once it is awake.
+            waiter.reuse = entry
+            waiter.call.body.slots.wake(waiter)
+
+    def _send_reuse(self, waiter: LoopWaiter, entry: Entry) -> None:
+        body = waiter.call.body
+        body.in_flight += 1
+        self.outbox.append(Reuse(waiter.call, entry, waiter.item, after=None, waiter=waiter))
+        self.worker.writer.mark_ready(self)
+        if body.loop.here():
+            body.loop.flush_soon(self.worker.writer)
+        else:
+            body.loop.soon(self.worker.writer.flush)
+
+    def loosened(self, body: Body, low: int, why: str) -> None:
+        """The journal no longer fits the changed source from entry `low` on."""
+        log.warning("run %s: %s; from there on, what is recorded is reused where it is asked for", self.run.name, why)
+        self.outbox.append(Mark(body.action, Result.LOOSEN, low))
+        self.worker.writer.mark_ready(self)
+        self.loop.soon(self.worker.writer.flush)
+
+    def cancelled(self, call: Call, item: int, at: int, took: int, child: int | None) -> None:
+        """User code cancelled `call`: recorded, and nothing new starts before that is on disk (D2)."""
+        body = call.body
+        with self._lock:
+            self._cancellations += 1
+            if child is not None and self.attached:
+                self._cancelled.append(child)
+            self._refresh()
+        row = Record(call, Result.CANCELLED, None, at, took, item, child, body.last)
+        # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
+        # recorded is there to be reused, but what was cancelled in it is not waited for.
+        if child is not None and call.kind is Kind.TASK:
+            self.outbox.append((*self.ended(child), Mark(child, Result.LOOSEN, 0), row))
+        elif child is not None:
+            self.outbox.append((*self.ended(child), row))
+        else:
+            self.outbox.append(row)
+        self.worker.writer.mark_ready(self)
+        body.loop.flush_soon(self.worker.writer)
+
+    def ended_unasked(self, body: Body) -> bool:
+        """At a body's end: an entry that it never asked for. Whether driving has been stopped for it (P5)."""
+        entry = body.unasked()
+        if entry is None:
+            return False
+        self.stop(mismatch(describe(entry), "the end of the body: it returned without asking for this"))
+        return True
+
+
+CRASH_LIMIT = 10
+"""Attempts in a row that die without a new entry before the run is given up."""
+
+
+async def _settle(tasks: list[asyncio.Task[Any]], bodies: list[Body]) -> bool:
+    """Wait until these tasks, and all that is left in these bodies, have unwound; whether they have in time."""
+    end = perf() + int(UNWIND_SECONDS * 1e9)
+    _, pending = await asyncio.wait(tasks, timeout=UNWIND_SECONDS)
+    pause = 0.001
+    while any(not body.unwound() for body in bodies) and perf() < end:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.05)
+    return not pending and all(body.unwound() for body in bodies)
