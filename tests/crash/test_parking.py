@@ -26,7 +26,7 @@ WORKER = """
 import asyncio, os, random, sys, time
 import perdure
 from perdure import runtime
-from perdure.core.serving import Server
+from perdure.core.process.serving import Server
 from perdure.extras import durable_sleep
 
 env = perdure.TaskEnvironment("wf")

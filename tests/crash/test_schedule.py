@@ -27,7 +27,7 @@ SERVER = """
 import random, sys, time
 import perdure
 from perdure.api.triggers import schedule_for
-from perdure.core.clock import wall
+from perdure.core.ground.clock import wall
 from perdure.store import open_store
 
 env = perdure.TaskEnvironment("wf")

@@ -220,7 +220,7 @@ def test_rerun_recover_killed_in_the_middle_is_resumed_with_its_work(shell: Shel
 def test_rerun_recover_killed_before_it_had_anything_is_still_recovered(shell: Shell) -> None:
     assert shell("run", "wf.py", "fixable", "--name", "x").returncode == 1
     shell.write("half.py", """
-        import os, perdure.core.driver as driver
+        import os, perdure.core.run.driver as driver
         driver.work_of = lambda *args: os._exit(9)
         from perdure.cli import main
         main()

@@ -39,7 +39,7 @@ PRELUDE = """
 import os, sys, signal, time, sqlite3
 from perdure.errors import *
 from perdure.store.sqlite import SQLiteStore
-from perdure.core.model import *
+from perdure.core.ground.model import *
 from tests.contract._records import *
 path = sys.argv[1]
 """

@@ -121,7 +121,7 @@ def test_identity_does_not_depend_on_the_order_of_dicts_and_keywords() -> None:
 
 HASHED = """
 import sys
-from perdure.core.values import Signature
+from perdure.core.ground.values import Signature
 def f(x, y: set[str] = set(), z: dict[frozenset[str], int] = {}): ...
 words = ["alpha", "beta", "gamma", "delta"]
 print(Signature.of(f).identity(({w: set(words) for w in set(words)}, set(words)), {"z": {frozenset(words): 1}}).hex())
