@@ -65,17 +65,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Backoff": ".core.spec",
+    "Backoff": ".core.ground.spec",
     "Cache": ".api.settings",
     "Context": ".api.context",
     "Cron": ".api.triggers",
     "FixedRate": ".api.triggers",
     "Image": ".api.resources",
     "Resources": ".api.resources",
-    "RetryStrategy": ".core.spec",
+    "RetryStrategy": ".core.ground.spec",
     "Run": ".api.run",
     "Secret": ".api.resources",
-    "Status": ".core.model",
+    "Status": ".core.ground.model",
     "Task": ".api.task",
     "TaskEnvironment": ".api.environment",
     "Timeout": ".api.settings",
