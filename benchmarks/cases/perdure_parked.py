@@ -81,7 +81,7 @@ def fill(store: Store, count: int) -> None:
         runs = [answer.run.id for answer in created if isinstance(answer, Created)]
         store.commit([
             RunWrites(
-                run, token, [entry._replace(run=run) for entry in entries],
+                run, token, entries,
                 [action._replace(run=run) for action in actions], park=Park(wake, len(entries)),
             )
             for run in runs

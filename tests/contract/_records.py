@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from perdure.core.ground.model import (
     NO_PARENT,
     ROOT,
@@ -42,12 +44,12 @@ def created(store: Store, name: str = "run", token: bytes | None = TOKEN, **fiel
     return answer.run
 
 
-def entry(run: int, n: int, action: int = ROOT, value: bytes | None = b"v", **fields: Any) -> Entry:
+def entry(n: int, action: int = ROOT, value: bytes | None = b"v", **fields: Any) -> Entry:
     plain = Entry(
-        run, action, n, 0, n - 1, 0, 0, int(Kind.TRACE), int(Result.VALUE), b"f" * 16, "etl.fetch", None, value,
+        action, n, 0, n - 1, 0, 0, int(Kind.TRACE), int(Result.VALUE), b"f" * 16, "etl.fetch", None, value,
         None, 1, None, None, 5_000 + n, 7,
     )  # fmt: skip
-    return plain._replace(**fields)
+    return replace(plain, **fields)
 
 
 def action(run: int, number: int, parent: int = ROOT, **fields: Any) -> Action:

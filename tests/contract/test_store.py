@@ -141,11 +141,11 @@ class TestFencing:
     """P3: every write carries the claim's token."""
 
     SHAPES: dict[str, Callable[[int, bytes], RunWrites]] = {
-        "one entry": lambda run, token: writes(run, entry(run, 1), token=token),
-        "entries": lambda run, token: writes(run, entry(run, 1), entry(run, 2), token=token),
+        "one entry": lambda run, token: writes(run, entry(1), token=token),
+        "entries": lambda run, token: writes(run, entry(1), entry(2), token=token),
         "finish": lambda run, token: writes(run, token=token, finish=DONE),
         "all": lambda run, token: RunWrites(
-            run, token, [entry(run, 1)], [action(run, 1)], (state(run, 1),), (CachePut(b"k", b"v", 1),), DONE
+            run, token, [entry(1)], [action(run, 1)], (state(run, 1),), (CachePut(b"k", b"v", 1),), DONE
         ),
         "only cache": lambda run, token: RunWrites(run, token, cache=(CachePut(b"k", b"v", 1),)),
         "nothing": lambda run, token: RunWrites(run, token),
@@ -211,19 +211,17 @@ class TestFencing:
         a, b, c = (created(store, name) for name in "abc")
         assert store.abort(b.id, 60)
         full = self.SHAPES["all"]
-        answers = store.commit(
-            [writes(a.id, entry(a.id, 1)), full(b.id, TOKEN), writes(c.id, entry(c.id, 1), finish=DONE)]
-        )
+        answers = store.commit([writes(a.id, entry(1)), full(b.id, TOKEN), writes(c.id, entry(1), finish=DONE)])
         assert answers == [True, False, True]
-        assert list(store.entries(a.id)) == [entry(a.id, 1)]
-        assert list(store.entries(c.id)) == [entry(c.id, 1)]
+        assert list(store.entries(a.id)) == [entry(1)]
+        assert list(store.entries(c.id)) == [entry(1)]
         self.assert_untouched(store, store.run("b"), b.id)
 
     def test_within_a_batch_the_end_of_a_run_fences_what_follows_it(self, store: Store) -> None:
         run = created(store).id
-        answers = store.commit([writes(run, entry(run, 1), finish=DONE), writes(run, entry(run, 2))])
+        answers = store.commit([writes(run, entry(1), finish=DONE), writes(run, entry(2))])
         assert answers == [True, False]
-        assert list(store.entries(run)) == [entry(run, 1)]
+        assert list(store.entries(run)) == [entry(1)]
 
     def test_within_a_batch_a_creation_meets_the_end_of_the_run_before_it(self, store: Store) -> None:
         run = created(store, "a").id
@@ -233,33 +231,25 @@ class TestFencing:
 
     def test_within_a_batch_two_tokens_for_one_run_are_told_apart(self, store: Store) -> None:
         run = created(store).id
-        answers = store.commit([writes(run, entry(run, 1), token=OTHER), writes(run, entry(run, 2)), writes(run)])
+        answers = store.commit([writes(run, entry(1), token=OTHER), writes(run, entry(2)), writes(run)])
         assert answers == [False, True, True]
-        assert list(store.entries(run)) == [entry(run, 2)]
+        assert list(store.entries(run)) == [entry(2)]
 
 
 class TestWriting:
     def test_rows_come_back_exactly(self, store: Store) -> None:
         run = created(store).id
         full = entry(
-            run, 1, branch=-(2**63), seq=2**63 - 1, occ=3, item=4, label="group", value=b"\0" * 9, inputs=b"",
+            1, branch=-(2**63), seq=2**63 - 1, occ=3, item=4, label="group", value=b"\0" * 9, inputs=b"",
             child=7, after=0, took=0, name="naïve ☃ \0 name",
         )  # fmt: skip
-        empty = entry(run, 2, value=None)
+        empty = entry(2, value=None)
         started = action(run, 3, label="g", inputs=None, wake_at=1, wake_boot=2, boot="b")
         assert store.commit([RunWrites(run, TOKEN, [full, empty], [root_action(run), started])]) == [True]
         assert list(store.entries(run, ROOT)) == [full, empty]
         assert store.actions(run) == [root_action(run), started]
         assert next(iter(store.entries(run, ROOT))).label == "group"
         assert store.actions(run)[1].boot == "b"
-
-    def test_plain_tuples_in_the_order_of_the_record_are_entries(self, store: Store) -> None:
-        run = created(store).id
-        rows = [entry(run, n) for n in (1, 2, 3)]
-        assert store.commit([RunWrites(run, TOKEN, [tuple(rows[0])])]) == [True]  # type: ignore[list-item]
-        assert store.commit([RunWrites(run, TOKEN, [tuple(row) for row in rows[1:]])]) == [True]  # type: ignore[misc]
-        assert [row.n for row in store.entries(run)] == [row.n for row in store.entries(run, ROOT)] == [1, 2, 3]
-        assert store.journal_length(run) == 3
 
     def test_an_action_started_and_changed_in_one_element_ends_changed(self, store: Store) -> None:
         run = created(store).id
@@ -282,7 +272,7 @@ class TestWriting:
 
     def test_finish_ends_the_run_and_clears_its_claim(self, store: Store) -> None:
         run = created(store)
-        assert store.commit([writes(run.id, entry(run.id, 1), finish=DONE)]) == [True]
+        assert store.commit([writes(run.id, entry(1), finish=DONE)]) == [True]
         assert store.run("run") == run._replace(
             status=Status.SUCCEEDED, token=None, worker=None, ended_at=99, result=0, value=b"result"
         )
@@ -290,16 +280,16 @@ class TestWriting:
     @pytest.mark.parametrize("alone", [True, False])
     def test_an_entry_number_that_is_taken_is_an_error_and_changes_nothing(self, store: Store, alone: bool) -> None:
         run = created(store).id
-        store.commit([writes(run, entry(run, 1))])
-        again = [entry(run, 1, value=b"other")] if alone else [entry(run, 2), entry(run, 1, value=b"other")]
+        store.commit([writes(run, entry(1))])
+        again = [entry(1, value=b"other")] if alone else [entry(2), entry(1, value=b"other")]
         with pytest.raises(StoreError):
             store.commit([writes(run, *again)])
-        assert list(store.entries(run)) == [entry(run, 1)]
-        assert store.commit([writes(run, entry(run, 2))]) == [True]
+        assert list(store.entries(run)) == [entry(1)]
+        assert store.commit([writes(run, entry(2))]) == [True]
 
     def test_a_large_value_comes_back(self, store: Store) -> None:
         run = created(store).id
-        large = entry(run, 1, value=bytes(range(256)) * 40_000)
+        large = entry(1, value=bytes(range(256)) * 40_000)
         assert store.commit([writes(run, large)]) == [True]
         assert list(store.entries(run, ROOT)) == [large]
 
@@ -457,8 +447,8 @@ class TestReading:
 
     def test_entries_come_in_commit_order_whatever_order_they_were_given_in(self, store: Store) -> None:
         run, other = created(store, "a").id, created(store, "b").id
-        rows = [entry(run, n, action=n % 3) for n in range(1, 31)]
-        store.commit([writes(run, *rows[:10][::-1]), writes(other, entry(other, 1))])
+        rows = [entry(n, action=n % 3) for n in range(1, 31)]
+        store.commit([writes(run, *rows[:10][::-1]), writes(other, entry(1))])
         store.commit([writes(run, *rows[10:])])
         assert list(store.entries(run)) == rows
         for number in range(3):
@@ -467,25 +457,25 @@ class TestReading:
 
     def test_a_long_journal_is_read_whole(self, store: Store) -> None:
         run = created(store).id
-        rows = [entry(run, n) for n in range(1, 10_001)]
+        rows = [entry(n) for n in range(1, 10_001)]
         store.commit([writes(run, *rows)])
         assert list(store.entries(run, ROOT)) == rows
 
     def test_entries_that_are_being_read_do_not_keep_others_from_writing(self, store: Store) -> None:
         run = created(store).id
-        store.commit([writes(run, *(entry(run, n) for n in range(1, 6_001)))])
+        store.commit([writes(run, *(entry(n) for n in range(1, 6_001)))])
         reading = iter(store.entries(run, ROOT))
         assert next(reading).n == 1
-        assert store.commit([writes(run, entry(run, 6_001))]) == [True]
+        assert store.commit([writes(run, entry(6_001))]) == [True]
         assert [row.n for row in reading][:5_999] == list(range(2, 6_001))
 
     def test_the_journal_length_is_the_highest_number_over_all_actions(self, store: Store) -> None:
         run, other = created(store, "a").id, created(store, "b").id
         assert store.journal_length(run) == 0
-        store.commit([writes(run, entry(run, 1, action=5))])
+        store.commit([writes(run, entry(1, action=5))])
         assert store.journal_length(run) == 1
-        store.commit([writes(run, entry(run, 2, action=0), entry(run, 4, action=2), entry(run, 3, action=9))])
-        store.commit([writes(other, entry(other, 8))])
+        store.commit([writes(run, entry(2, action=0), entry(4, action=2), entry(3, action=9))])
+        store.commit([writes(other, entry(8))])
         assert store.journal_length(run) == 4
         assert store.journal_length(other) == 8
 
@@ -502,9 +492,9 @@ class TestReading:
         run, other = created(store, "a").id, created(store, "b").id
         rows = [root_action(run), action(run, 1), action(run, 2, parent=1), action(run, 3)]
         store.commit([RunWrites(run, TOKEN, actions=rows), RunWrites(other, TOKEN, actions=[action(other, 3)])])
-        store.commit([writes(run, entry(run, 1)), writes(other, entry(other, 1, child=1))])
+        store.commit([writes(run, entry(1)), writes(other, entry(1, child=1))])
         assert store.open_actions(run) == rows
-        store.commit([writes(run, entry(run, 2, action=1, child=2), entry(run, 3, child=3))])
+        store.commit([writes(run, entry(2, action=1, child=2), entry(3, child=3))])
         assert store.open_actions(run) == [rows[0], rows[1]]
         assert store.open_actions(other) == [action(other, 3)]
         assert store.open_actions(77) == []
@@ -575,12 +565,12 @@ class TestTheStoreItself:
 
     def test_closed_it_refuses_everything_but_to_be_closed_again(self, store: Store) -> None:
         run = created(store).id
-        store.commit([writes(run, *(entry(run, n) for n in range(1, 4_002)))])
+        store.commit([writes(run, *(entry(n) for n in range(1, 4_002)))])
         name = store.url
         store.close()
         store.close()
         calls: list[Callable[[], object]] = [
-            lambda: store.commit([writes(run, entry(run, 1))]),
+            lambda: store.commit([writes(run, entry(1))]),
             lambda: store.commit([CreateRun(new_run("b"), None)]),
             lambda: store.claim(run, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses=RUNNING),
             lambda: store.release(run, TOKEN),
@@ -616,10 +606,10 @@ class TestTheStoreItself:
             run = runs[number]
             for n in range(1, 41):
                 if n % 10 == 0:
-                    answer = store.commit([writes(run, entry(run, n), token=OTHER), writes(run, entry(run, n))])
+                    answer = store.commit([writes(run, entry(n), token=OTHER), writes(run, entry(n))])
                     assert answer == [False, True]
                 else:
-                    assert store.commit([writes(run, entry(run, n))]) == [True]
+                    assert store.commit([writes(run, entry(n))]) == [True]
                 acknowledged.append((run, n))
                 assert store.journal_length(run) == n
                 if n % 7 == 0:
@@ -630,7 +620,7 @@ class TestTheStoreItself:
             assert store.release(run, TOKEN)
 
         in_threads(drive, 6)
-        assert sorted(acknowledged) == [(e.run, e.n) for run in runs for e in store.entries(run)]
+        assert sorted(acknowledged) == [(run, e.n) for run in runs for e in store.entries(run)]
         assert [run.name for run in store.runs(statuses=[Status.QUEUED])].count("shared-7") == 1
         assert {store.worker(f"w{i}") for i in range(6)} == {worker(f"w{i}", lease=35) for i in range(6)}
 

@@ -135,9 +135,7 @@ class Stores(RuleBasedStateMachine):
         # driver counts them, fenced or not.
         run = data.draw(st.integers(0, len(self.memory.runs())))
         entries: list[Entry] = [
-            entry(
-                run, next(self.numbers), action=data.draw(ACTIONS), value=data.draw(st.none() | st.binary(max_size=5))
-            )
+            entry(next(self.numbers), action=data.draw(ACTIONS), value=data.draw(st.none() | st.binary(max_size=5)))
             for _ in range(data.draw(st.integers(0, 3)))
         ]
         actions = [
@@ -247,7 +245,7 @@ class Stores(RuleBasedStateMachine):
         known = self.memory.run_by_id(number)
         if known is not None and known.status is not Status.RUNNING:
             run = known._replace(name=name, status=Status.SLEEPING if due else Status.ABORTED, ended_at=5)
-            entries = [entry(number, next(self.numbers))]
+            entries = [entry(next(self.numbers))]
             self.same(lambda store: store.adopt([WholeRun(run, entries, [action(number, 2)], due)]))
         self._number_on()
 

@@ -27,7 +27,7 @@ FAILED = frozenset({Status.FAILED})
 def ended(store: Store, name: str, at: int = 99) -> Run:
     run = created(store, name)
     finish = DONE._replace(ended_at=at)
-    assert store.commit([RunWrites(run.id, TOKEN, [entry(run.id, 1)], [root_action(run.id)], finish=finish)]) == [True]
+    assert store.commit([RunWrites(run.id, TOKEN, [entry(1)], [root_action(run.id)], finish=finish)]) == [True]
     found = store.run(name)
     assert found is not None
     return found
@@ -66,13 +66,13 @@ def test_a_removed_run_is_found_by_nobody_and_its_name_is_free(store: Store) -> 
     assert fresh.id not in (run.id, other.id) or not list(store.entries(fresh.id))
     purge(store)
     assert store.run("old") == fresh
-    assert list(store.entries(other.id)) == [entry(other.id, 1)]
+    assert list(store.entries(other.id)) == [entry(1)]
     assert store.actions(other.id) == [root_action(other.id)]
 
 
 def test_a_number_is_not_used_again_before_all_its_rows_are_gone(store: Store) -> None:
     run = created(store, "long")
-    rows = [entry(run.id, n) for n in range(1, 31)]
+    rows = [entry(n) for n in range(1, 31)]
     started = [action(run.id, n) for n in range(1, 31)]
     store.commit([RunWrites(run.id, TOKEN, rows, started, finish=DONE)])
     assert store.remove([run.id], 100, FINISHED) == [True]
@@ -91,7 +91,7 @@ def test_a_run_that_is_not_meant_stays_whole(store: Store, before: int, statuses
     assert store.remove([run.id], before, statuses) == [False]
     purge(store)
     assert store.run("kept") == run
-    assert list(store.entries(run.id)) == [entry(run.id, 1)]
+    assert list(store.entries(run.id)) == [entry(1)]
 
 
 @pytest.mark.parametrize("token", [TOKEN, None])
@@ -106,7 +106,7 @@ def test_a_failed_run_that_was_resumed_stays(store: Store) -> None:
     resumed = store.claim(run.id, Claim(OTHER, "w"), expect=None, entries=0, statuses=FAILED)
     assert store.remove([run.id], 100, FINISHED) == [False]
     assert store.run_by_id(run.id) == resumed
-    assert store.commit([writes(run.id, entry(run.id, 1), token=OTHER)]) == [True]
+    assert store.commit([writes(run.id, entry(1), token=OTHER)]) == [True]
 
 
 @pytest.mark.parametrize("token", [TOKEN, None])
@@ -132,7 +132,7 @@ def test_who_holds_claims_and_since_when(store: Store) -> None:
 def test_all_that_may_hold_a_value_is_read_back(store: Store) -> None:
     values = [bytes([65 + number]) * 40 for number in range(7)]
     run = created(store, "a", inputs=values[0])
-    rows = [entry(run.id, 1, value=values[1], inputs=values[2]), entry(run.id, 2, action=5, value=values[1])]
+    rows = [entry(1, value=values[1], inputs=values[2]), entry(2, action=5, value=values[1])]
     started = [root_action(run.id), action(run.id, 1, inputs=values[3], state=values[4])]
     store.commit([RunWrites(run.id, TOKEN, rows, started, (), (CachePut(b"k", values[5], 1),), None)])
     store.commit([writes(run.id, finish=Finish(Status.SUCCEEDED, int(Result.VALUE), values[6], 9))])
@@ -154,7 +154,7 @@ def test_cached_outcomes_go_by_their_age_unless_put_again(store: Store) -> None:
 def test_snapshots_go_when_no_row_needs_them_and_no_worker_lives(store: Store) -> None:
     ids = [store.source_id(Source(digest, "3.11", {})) for digest in (b"a", b"b", b"c")]
     run = created(store).id
-    rows = RunWrites(run, TOKEN, [entry(run, 1, source=ids[0])], [action(run, 1, source=ids[1])])
+    rows = RunWrites(run, TOKEN, [entry(1, source=ids[0])], [action(run, 1, source=ids[1])])
     assert store.commit([rows]) == [True]
     store.renew(worker("w"))
     assert store.drop_sources(lambda id: False) == 0

@@ -67,7 +67,7 @@ def queued(store: Store, name: str, due: Wake | None = None, task: str = "etl.ma
 
 def parked(store: Store, name: str, wake: Wake) -> Run:
     run = created(store, name)
-    assert store.commit([RunWrites(run.id, TOKEN, [entry(run.id, 1)], park=Park(wake, 1))]) == [True]
+    assert store.commit([RunWrites(run.id, TOKEN, [entry(1)], park=Park(wake, 1))]) == [True]
     found = store.run(name)
     assert found is not None
     return found
@@ -128,12 +128,12 @@ def test_only_runs_of_these_tasks_are_taken(store: Store) -> None:
 def test_a_parked_run_belongs_to_nobody_until_its_time(store: Store, clock: Hands) -> None:
     run = created(store)
     wake = clock.after(60)
-    assert store.commit([RunWrites(run.id, TOKEN, [entry(run.id, 1)], park=Park(wake, 1))]) == [True]
+    assert store.commit([RunWrites(run.id, TOKEN, [entry(1)], park=Park(wake, 1))]) == [True]
     assert store.run("run") == run._replace(
         status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=1, wake_at=wake.at
     )
-    assert list(store.entries(run.id)) == [entry(run.id, 1)]
-    assert store.commit([writes(run.id, entry(run.id, 2))]) == [False]
+    assert list(store.entries(run.id)) == [entry(1)]
+    assert store.commit([writes(run.id, entry(2))]) == [False]
     assert store.abandoned(MINE, [], limit=9) == []
     assert store.runs(statuses={Status.SLEEPING}) == [store.run("run")]
     assert store.runs(statuses={Status.RUNNING}) == []
@@ -148,10 +148,10 @@ def test_a_parked_run_belongs_to_nobody_until_its_time(store: Store, clock: Hand
 def test_what_a_parked_run_needs_first_comes_along(store: Store, clock: Hands) -> None:
     first, long = created(store, "first"), created(store, "long")
     actions = [action(first.id, 1), action(first.id, 2, parent=1), root_action(first.id)]
-    entries = [entry(first.id, 1), entry(first.id, 2, action=1), entry(first.id, 3)]
+    entries = [entry(1), entry(2, action=1), entry(3)]
     wake = clock.after(0)
     store.commit([RunWrites(first.id, TOKEN, entries, actions, park=Park(wake, 3))])
-    store.commit([RunWrites(long.id, TOKEN, [entry(long.id, n) for n in range(1, 200)], park=Park(wake, 199))])
+    store.commit([RunWrites(long.id, TOKEN, [entry(n) for n in range(1, 200)], park=Park(wake, 199))])
     one, two = sorted(store.take_due(MINE, CLAIMS[:2]))
     assert one.known == ([entries[0], entries[2]], [actions[2], actions[0]])
     assert two.run.name == "long"
@@ -166,11 +166,11 @@ def test_whose_claim_is_gone_cannot_park_a_run(store: Store, clock: Hands) -> No
 
 def test_within_a_batch_a_park_fences_what_follows_it(store: Store, clock: Hands) -> None:
     run = created(store).id
-    park = RunWrites(run, TOKEN, [entry(run, 1)], park=Park(clock.after(1), 1))
-    assert store.commit([park, writes(run, entry(run, 2)), CreateRun(new_run("run"), None)]) == [
+    park = RunWrites(run, TOKEN, [entry(1)], park=Park(clock.after(1), 1))
+    assert store.commit([park, writes(run, entry(2)), CreateRun(new_run("run"), None)]) == [
         True, False, Created(store.run("run"), False)
     ]  # fmt: skip
-    assert list(store.entries(run)) == [entry(run, 1)]
+    assert list(store.entries(run)) == [entry(1)]
 
 
 def test_a_sleeping_run_can_be_claimed_by_hand_and_aborted(store: Store, clock: Hands) -> None:

@@ -448,7 +448,7 @@ def test_a_terminal_sees_live_progress_and_the_tasks_prints_above_it(shell: Shel
 
 def row(n: int, result: Result, seq: int = 0, occ: int = 0) -> Entry:
     """An entry of the root body."""
-    return Entry(1, 0, n, 0, seq, occ, 0, Kind.TRACE, result, b"f" * 16, "f", None, b"\x01", None, 1, None, None, n, 5)
+    return Entry(0, n, 0, seq, occ, 0, Kind.TRACE, result, b"f" * 16, "f", None, b"\x01", None, 1, None, None, n, 5)
 
 
 def test_a_call_recorded_and_then_cancelled_is_one_cancelled_call() -> None:

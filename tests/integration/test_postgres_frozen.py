@@ -110,15 +110,15 @@ def ice(postgres: Server) -> Iterator[Ice]:
 
 def _batch(store: PostgresStore, run: int) -> Any:
     put = (CachePut(b"k", b"v" * 20_000, 1),)
-    return store.commit([RunWrites(run, TOKEN, [entry(run, 1), entry(run, 2)], [action(run, 1)], (), put)])
+    return store.commit([RunWrites(run, TOKEN, [entry(1), entry(2)], [action(run, 1)], (), put)])
 
 
 def _small_batch(store: PostgresStore, run: int) -> Any:
-    return store.commit([writes(run, entry(run, 1), entry(run, 2))])
+    return store.commit([writes(run, entry(1), entry(2))])
 
 
 def _one(store: PostgresStore, run: int) -> Any:
-    return store.commit([writes(run, entry(run, 1))])
+    return store.commit([writes(run, entry(1))])
 
 
 def _claim(store: PostgresStore, run: int) -> Any:

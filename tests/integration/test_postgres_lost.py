@@ -61,7 +61,7 @@ def at_reopening(work: Callable[[], None]) -> Iterator[None]:
 
 
 def parked_beside(
-    url: str, with_entry: bool, row: Callable[[int], Entry], meanwhile: Callable[[PostgresStore, int], list[Any]]
+    url: str, with_entry: bool, row: Entry, meanwhile: Callable[[PostgresStore, int], list[Any]]
 ) -> Iterator[tuple[int, list[Any], list[Any]]]:
     """A batch that parks one run and writes an entry of another one, or parks that too, cut before each statement in
     turn; what was to become of the other one has. Gives the statement, the answers, and what others did meanwhile."""
@@ -71,7 +71,7 @@ def parked_beside(
             store, other = PostgresStore(f"{url}_{turn}"), PostgresStore(f"{url}_{turn}")
             one, two = created(store, "one").id, created(store, "two").id
             parked = Park(Wake(1, 1), 0)
-            rest = writes(two, row(two)) if with_entry else RunWrites(two, TOKEN, park=parked)
+            rest = writes(two, row) if with_entry else RunWrites(two, TOKEN, park=parked)
             told: list[Any] = []
             Cut.count, Cut.turn = 0, turn
             with at_reopening(lambda: told.extend(meanwhile(other, one))):  # noqa: B023
@@ -81,7 +81,7 @@ def parked_beside(
             found = store.run_by_id(two)
             assert found is not None
             if with_entry:
-                assert list(store.entries(two)) == [row(two)], f"statement {turn}"
+                assert list(store.entries(two)) == [row], f"statement {turn}"
             else:
                 assert found.status is Status.SLEEPING, f"statement {turn}"
             store.close()
@@ -89,9 +89,9 @@ def parked_beside(
         turn = turn + 1 if cut else -1
 
 
-def untimed(run: int) -> Entry:
+def untimed() -> Entry:
     """An entry that anybody would write in the same words."""
-    return entry(run, 1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
+    return entry(1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
 
 
 @pytest.mark.parametrize("with_entry", [True, False])
@@ -99,7 +99,7 @@ def test_a_run_that_others_ended_is_no_proof_that_it_was_parked(url: str, with_e
     def meanwhile(other: PostgresStore, one: int) -> list[Any]:
         return [other.abort(one, 7)]
 
-    for _, answers, _ in parked_beside(url, with_entry, lambda two: entry(two, 1), meanwhile):
+    for _, answers, _ in parked_beside(url, with_entry, entry(1), meanwhile):
         assert answers[1] is True
 
 
@@ -108,7 +108,7 @@ def test_a_row_that_others_wrote_as_well_is_no_proof_of_ours(url: str, after: bo
     with cutting(-1, after):
         store, other = PostgresStore(url), PostgresStore(url)
         run = created(store).id
-        mark = untimed(run)
+        mark = untimed()
 
         def meanwhile() -> None:
             assert other.claim(run, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
@@ -132,7 +132,7 @@ def test_a_run_that_others_parked_in_the_same_way_is_no_proof_of_the_rest(url: s
             return []
         return other.commit([RunWrites(one, OTHER, park=Park(Wake(1, 1), 0))])
 
-    for turn, answers, took in parked_beside(url, with_entry, untimed, meanwhile):
+    for turn, answers, took in parked_beside(url, with_entry, untimed(), meanwhile):
         assert answers == [not took, True], f"statement {turn}"
         assert took or turn > 0
 
@@ -193,7 +193,7 @@ def test_what_is_committed_behind_the_look_counts(url: str, alone: bool, monkeyp
     with cutting(-1, False):
         store, other = PostgresStore(url), PostgresStore(url)
         run = created(store).id
-        rows = [entry(run, n) for n in ((1,) if alone else (1, 2))]
+        rows = [entry(n) for n in ((1,) if alone else (1, 2))]
         trace = store._entry_trace
         looks: list[object] = []
 
@@ -229,7 +229,7 @@ def test_who_submits_never_has_the_token_of_who_took_it_over(url: str) -> None:
         assert Cut.turn == -1
         assert isinstance(answer, Created)
         assert (answer.fresh, answer.run.token) == (True, TOKEN)
-        assert store.commit([writes(answer.run.id, entry(answer.run.id, 1))]) == [False]
+        assert store.commit([writes(answer.run.id, entry(1))]) == [False]
         store.close()
         other.close()
 
@@ -269,7 +269,7 @@ def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
     """The session that waited for it is ended, and its row shows; whoever finds it waits in its place."""
     store = PostgresStore(url)
     run = created(store).id
-    assert store.commit([writes(run, entry(run, 1))]) == [True]
+    assert store.commit([writes(run, entry(1))]) == [True]
     connection = store._writer.connection
     assert connection is not None
     answers: list[Any] = []
@@ -277,7 +277,7 @@ def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
     postgres.execute("SELECT pg_reload_conf()")
     try:
         time.sleep(0.3)
-        thread = threading.Thread(target=lambda: answers.extend(store.commit([writes(run, entry(run, 2))])))
+        thread = threading.Thread(target=lambda: answers.extend(store.commit([writes(run, entry(2))])))
         thread.start()
         time.sleep(0.5)
         broken = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)

@@ -103,15 +103,13 @@ def cutting(turn: int, after: bool) -> Iterator[None]:
 
 
 def full(run: int, first: int) -> RunWrites:
-    return RunWrites(
-        run, TOKEN, [entry(run, first), entry(run, first + 1)], [action(run, first)], (), (CachePut(b"k", b"v", 1),)
-    )
+    return RunWrites(run, TOKEN, [entry(first), entry(first + 1)], [action(run, first)], (), (CachePut(b"k", b"v", 1),))
 
 
 SHAPES: dict[str, Callable[[PostgresStore, int], tuple[Callable[[], Any], Any, Callable[[], Any], Any]]] = {
     "one entry": lambda store, run: (
-        lambda: store.commit([writes(run, entry(run, 1))]), [True],
-        lambda: list(store.entries(run)), [entry(run, 1)],
+        lambda: store.commit([writes(run, entry(1))]), [True],
+        lambda: list(store.entries(run)), [entry(1)],
     ),
     "finish": lambda store, run: (
         lambda: store.commit([writes(run, finish=DONE)]), [True],
@@ -124,7 +122,7 @@ SHAPES: dict[str, Callable[[PostgresStore, int], tuple[Callable[[], Any], Any, C
         ],
         [True, True, True],
         lambda: ([found.name for found in store.runs()], list(store.entries(run)), store.actions(run)),
-        (["b", "run"], [entry(run, 1), entry(run, 2)], [action(run, 1)]),
+        (["b", "run"], [entry(1), entry(2)], [action(run, 1)]),
     ),
     "park": lambda store, run: (
         lambda: store.commit([RunWrites(run, TOKEN, park=Park(Wake(1, 1), 0))]), [True],
@@ -171,13 +169,13 @@ def test_a_connection_that_breaks_at_any_statement_loses_and_doubles_nothing(url
 
 def test_a_pooler_that_gives_another_connection_forgets_statements(store: PostgresStore) -> None:
     run = created(store)
-    assert store.commit([writes(run.id, entry(run.id, 1))]) == [True]
+    assert store.commit([writes(run.id, entry(1))]) == [True]
     connection = store._writer.connection
     assert connection is not None
     connection.execute("DEALLOCATE ALL")
     for number in (2, 3):
-        assert store.commit([writes(run.id, entry(run.id, number))]) == [True]
-    assert list(store.entries(run.id)) == [entry(run.id, number) for number in (1, 2, 3)]
+        assert store.commit([writes(run.id, entry(number))]) == [True]
+    assert list(store.entries(run.id)) == [entry(number) for number in (1, 2, 3)]
 
 
 def test_due_runs_are_taken_once_when_the_answer_is_lost(url: str) -> None:
@@ -208,10 +206,10 @@ def test_a_server_that_is_killed_and_started_again_under_load_loses_and_doubles_
             while not stop.is_set():
                 n += 1
                 if n % 5 == 0:
-                    assert mine.commit([writes(run, entry(run, n), entry(run, n + 1))]) == [True]
+                    assert mine.commit([writes(run, entry(n), entry(n + 1))]) == [True]
                     n += 1
                 else:
-                    assert mine.commit([writes(run, entry(run, n))]) == [True]
+                    assert mine.commit([writes(run, entry(n))]) == [True]
                 acknowledged[run] = n
         except BaseException as error:
             failures.append(error)
@@ -250,8 +248,8 @@ def test_while_all_connections_are_taken_work_waits(postgres: Server, store: Pos
     with pytest.raises(psycopg.OperationalError, match="connection"):
         psycopg.connect(postgres.dsn())
     threading.Timer(0.5, lambda: [connection.close() for connection in taken]).start()
-    assert store.commit([writes(run, entry(run, 1))]) == [True]
-    assert list(store.entries(run)) == [entry(run, 1)]
+    assert store.commit([writes(run, entry(1))]) == [True]
+    assert list(store.entries(run)) == [entry(1)]
 
 
 # -- time, and who is alive ------------------------------------------------------------------------------------------

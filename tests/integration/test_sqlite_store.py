@@ -100,10 +100,10 @@ class TestOpening:
     def test_what_was_written_is_there_after_reopening(self, path: Path) -> None:
         with closing(SQLiteStore(path)) as store:
             run, name = created(store), store.id
-            store.commit([writes(run.id, entry(run.id, 1))])
+            store.commit([writes(run.id, entry(1))])
         assert [p.name for p in path.parent.iterdir()] == [path.name]
         with closing(SQLiteStore(path)) as store:
-            assert (store.id, store.run("run"), list(store.entries(run.id))) == (name, run, [entry(run.id, 1)])
+            assert (store.id, store.run("run"), list(store.entries(run.id))) == (name, run, [entry(1)])
 
     def test_a_missing_directory_of_another_name_is_not_created(self, tmp_path: Path) -> None:
         path = tmp_path / "data" / "store.db"
@@ -277,7 +277,7 @@ run = created(store).id
 n = 0
 try:
     while True:
-        rows = [entry(run, n + 1, value=bytes(9000)), entry(run, n + 2)]
+        rows = [entry(n + 1, value=bytes(9000)), entry(n + 2)]
         store.commit([RunWrites(run, TOKEN, rows, [action(run, n + 1)])])
         n += 2
 except StoreUnavailableError as error:
@@ -286,7 +286,7 @@ good = list(store.entries(run, ROOT))
 assert len(good) == n and len(store.actions(run)) == n // 2, (len(good), n)
 """
     AFTERWARDS = """
-assert store.commit([RunWrites(run, TOKEN, [entry(run, n + 1, value=bytes(9000)), entry(run, n + 2)])]) == [True]
+assert store.commit([RunWrites(run, TOKEN, [entry(n + 1, value=bytes(9000)), entry(n + 2)])]) == [True]
 store.close()
 store = SQLiteStore(path)
 assert store.journal_length(run) == n + 2
@@ -326,7 +326,7 @@ class TestDamage:
     def test_a_damaged_file_is_named(self, path: Path) -> None:
         with closing(SQLiteStore(path)) as store:
             run = created(store).id
-            store.commit([writes(run, *(entry(run, n, value=bytes(500)) for n in range(1, 500)))])
+            store.commit([writes(run, *(entry(n, value=bytes(500)) for n in range(1, 500)))])
         with path.open("r+b") as file:
             for page in range(2, path.stat().st_size // 4096):
                 file.seek(page * 4096)
@@ -347,8 +347,8 @@ class TestDamage:
         with closing(SQLiteStore(path)) as store:
             run = created(store).id
             with pytest.raises(UsageError, match="not valid Unicode"):
-                store.commit([writes(run, entry(run, 1), entry(run, 2, name="\udc80"))])
-            assert store.commit([writes(run, entry(run, 1))]) == [True]
+                store.commit([writes(run, entry(1), entry(2, name="\udc80"))])
+            assert store.commit([writes(run, entry(1))]) == [True]
 
 
 HOLD_THE_WRITE_LOCK = """
@@ -376,8 +376,8 @@ class TestLocks:
             os.kill(child.pid, signal.SIGSTOP)
             wait_until_stopped(child.pid)
             for call in (
-                lambda: store.commit([writes(run, entry(run, 1))]),
-                lambda: store.commit([writes(run, entry(run, 1), entry(run, 2))]),
+                lambda: store.commit([writes(run, entry(1))]),
+                lambda: store.commit([writes(run, entry(1), entry(2))]),
                 lambda: store.release(run, TOKEN),
                 lambda: store.renew(worker()),
             ):
@@ -392,7 +392,7 @@ class TestLocks:
             stdin.write("\n")
             stdin.flush()
             assert stdout.readline() == "free\n"
-            assert store.commit([writes(run, entry(run, 1))]) == [True]
+            assert store.commit([writes(run, entry(1))]) == [True]
 
     def test_a_lock_that_is_let_go_in_time_is_only_waited_for(self, path: Path) -> None:
         with closing(SQLiteStore(path, busy_timeout=20)) as store, process(HOLD_THE_WRITE_LOCK, path) as child:
@@ -401,7 +401,7 @@ class TestLocks:
             assert stdout.readline() == "locked\n"
             release = threading.Timer(0.3, lambda: (stdin.write("\n"), stdin.flush()))
             release.start()
-            assert store.commit([writes(run, entry(run, 1))]) == [True]
+            assert store.commit([writes(run, entry(1))]) == [True]
             release.join()
 
     def test_asking_who_holds_the_lock_does_not_lose_our_own(self, path: Path) -> None:
@@ -417,7 +417,7 @@ class TestLocks:
             if locks.exists():
                 mine = [line for line in locks.read_text().splitlines() if f" {os.getpid()} " in line]
                 assert any(line.split()[5].endswith(f":{held.st_ino}") for line in mine)
-            assert store.commit([writes(run, entry(run, 1))]) == [True]
+            assert store.commit([writes(run, entry(1))]) == [True]
 
     def test_a_second_store_on_the_file_in_this_process_keeps_the_first_ones_locks(self, path: Path) -> None:
         with closing(SQLiteStore(path)) as store:
@@ -437,7 +437,7 @@ class TestLocks:
             def write() -> None:
                 n = 0
                 while not stop.is_set():
-                    store.commit([writes(run, *(entry(run, n + i) for i in range(1, 201)))])
+                    store.commit([writes(run, *(entry(n + i) for i in range(1, 201)))])
                     n += 200
 
             busy = threading.Thread(target=write)
@@ -471,14 +471,14 @@ while True:
     n = 3 * batch
     elements = [
         RunWrites(
-            one, TOKEN, [entry(one, n + i, action=i) for i in (1, 2, 3)], [action(one, batch + 1)],
+            one, TOKEN, [entry(n + i, action=i) for i in (1, 2, 3)], [action(one, batch + 1)],
             (state(one, batch + 1, attempt=batch + 2),),
         ),
-        RunWrites(two, TOKEN, [entry(two, batch + 1)]),
+        RunWrites(two, TOKEN, [entry(batch + 1)]),
         CreateRun(new_run(f"made-{batch}"), None),
     ]
     store.commit(elements)
-    store.commit([RunWrites(two, TOKEN, [entry(two, 1_000_000 + batch)])])
+    store.commit([RunWrites(two, TOKEN, [entry(1_000_000 + batch)])])
     batch += 1
     os.write(1, b"%d\\n" % batch)
 """
@@ -522,7 +522,7 @@ store.run("run")
 sys.stdout.flush()
 pid = os.fork()
 if pid == 0:
-    write = lambda: store.commit([writes(run, entry(run, 1))])
+    write = lambda: store.commit([writes(run, entry(1))])
     for call in (lambda: store.run("run"), write, lambda: SQLiteStore(path)):
         try:
             call()
@@ -533,7 +533,7 @@ if pid == 0:
     import gc; gc.collect()
     sys.exit()
 os.waitpid(pid, 0)
-assert store.commit([writes(run, entry(run, 1))]) == [True]
+assert store.commit([writes(run, entry(1))]) == [True]
 print("parent", store.journal_length(run), os.path.exists(path + "-wal"), flush=True)
 os._exit(0)
 """
@@ -551,7 +551,7 @@ os._exit(0)
         script = """
 store = SQLiteStore(path)
 run = created(store).id
-store.commit([writes(run, entry(run, 1))])
+store.commit([writes(run, entry(1))])
 if os.fork():
     os._exit(0)  # dies with its WAL not copied into the database
 os.setsid()
@@ -665,7 +665,7 @@ def test_a_claim_is_durable_once_a_commit_follows_it(path: Path) -> None:
     with closing(SQLiteStore(path)) as store:
         run = created(store).id
         assert store.claim(run, Claim(OTHER, "w2"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
-        assert store.commit([RunWrites(run, OTHER, [entry(run, 1)], [action(run, 1)], (state(run, 1),))]) == [True]
+        assert store.commit([RunWrites(run, OTHER, [entry(1)], [action(run, 1)], (state(run, 1),))]) == [True]
         # Whoever reads the files as they lie on the disk sees both.
         for name in ("store.db", "store.db-wal"):
             shutil.copy(path.parent / name, path.parent / f"copy-{name}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from perdure.core.ground.model import Entry, Result
 from perdure.core.journal.replay import Replay, Verdict
@@ -22,7 +23,7 @@ def entry(
     n: int, name: str, *, branch: int = 0, seq: int | None = None, occ: int = 0, item: int = 0, **more: Any
 ) -> Entry:
     fields: dict[str, Any] = {
-        "run": 1, "action": 0, "n": n, "branch": branch, "seq": n - 1 if seq is None else seq, "occ": occ, "item": item,
+        "action": 0, "n": n, "branch": branch, "seq": n - 1 if seq is None else seq, "occ": occ, "item": item,
         "kind": 2, "result": Result.VALUE, "fp": fp(name), "name": name, "label": None, "value": b"", "inputs": None,
         "source": NEW, "child": None, "after": None, "at": 0, "took": 0,
     }  # fmt: skip
@@ -114,7 +115,7 @@ def test_a_reused_entry_is_strict_again_at_its_new_place() -> None:
     ]  # fmt: skip
     machine = replay(*rows)
     assert machine.head() == rows[3]
-    assert ask(machine, "a", 1).entry == rows[0]._replace(n=5)
+    assert ask(machine, "a", 1).entry == replace(rows[0], n=5)
     assert set(machine.loose.values()) == {rows[1]}
 
 

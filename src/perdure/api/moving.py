@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec.structs import replace
+
 from .. import runtime
 from ..core.ground.clock import US, Clock, Deadline
 from ..core.ground.model import WAITING, Action, Entry, Run, Status, Wake, WholeRun
@@ -197,7 +199,7 @@ class _Move:
     # -- one run -----------------------------------------------------------------------------------------------
 
     def _whole(self, row: Run) -> WholeRun:
-        entries = [self._entry(Entry._make(entry)) for entry in self.source.entries(row.id)]
+        entries = [self._entry(entry) for entry in self.source.entries(row.id)]
         actions = [self._action(action) for action in self.source.actions(row.id)]
         self._copy_files(row, entries, actions)
         if row.status not in WAITING:
@@ -218,7 +220,7 @@ class _Move:
         return WholeRun(row, entries, actions, Wake(due.wall, due.boot))
 
     def _entry(self, entry: Entry) -> Entry:
-        return entry._replace(source=self._code(entry.source))
+        return replace(entry, source=self._code(entry.source))
 
     def _action(self, action: Action) -> Action:
         return action._replace(source=self._code(action.source))

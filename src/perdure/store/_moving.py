@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from perdure.core.ground.model import Created, Run, Status, Wake, WholeRun
 
-from ._rows import MOVABLE, adopted, comes_back, run_of, unmoved
+from ._rows import MOVABLE, adopted, comes_back, row_of, run_of, unmoved
 
 _CHUNK: Final = 1000
 
@@ -81,11 +81,11 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
         cursor.execute(sql["remove"], (there.id,))
         row = cursor.execute(sql["adopt_run"], values).fetchone()
     number = row[0]
-    _insert(cursor, sql["insert_action"], number, whole.actions)
-    _insert(cursor, sql["insert_entry"], number, whole.entries)
+    _insert(cursor, sql["insert_action"], [(number, *action[1:]) for action in whole.actions])
+    _insert(cursor, sql["insert_entry"], [row_of(number, entry) for entry in whole.entries])
     return Created(run._replace(id=number), True)
 
 
-def _insert(cursor: Cursor, sql: str, number: int, rows: Sequence[tuple[Any, ...]]) -> None:
+def _insert(cursor: Cursor, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
     for first in range(0, len(rows), _CHUNK):
-        cursor.executemany(sql, [(number, *row[1:]) for row in rows[first : first + _CHUNK]])
+        cursor.executemany(sql, rows[first : first + _CHUNK])

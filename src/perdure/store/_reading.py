@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from perdure.core.ground.model import Action, CachePut, Entry, Run, Status
 
-from ._rows import run_of
+from ._rows import entry_of, run_of
 
 Row = tuple[Any, ...]
 
@@ -90,7 +90,7 @@ class Reading:
         return first if len(first) < PAGE else chain(first, self._further_entries(run, action, first[-1].n))
 
     def _entries_after(self, run: int, action: int, n: int) -> list[Entry]:
-        return list(map(Entry._make, self._rows("entries_of_action", (run, action, n, PAGE))))
+        return list(map(entry_of, self._rows("entries_of_action", (run, action, n, PAGE))))
 
     def _further_entries(self, run: int, action: int, n: int) -> Iterator[Entry]:
         while page := self._entries_after(run, action, n):

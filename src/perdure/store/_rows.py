@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Result, Run, Status, Wake
+from msgspec.structs import astuple
+
+from perdure.core.ground.model import FINISHED, WAITING, Claim, Entry, NewRun, Park, Result, Run, Status, Wake
 
 SHORT: Final = 100
 """Entries of a journal that comes along when its run is taken; longer ones are read when they are needed."""
@@ -17,6 +19,16 @@ _STATUS: Final = {str(status): status for status in Status}
 def run_of(row: Sequence[Any]) -> Run:
     """A run as a database gives it: its columns in the order of `Run`."""
     return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """An entry as a database gives it: the run's number, then the fields of `Entry` in their order."""
+    return Entry(*row[1:])
+
+
+def row_of(run: int, entry: Entry) -> tuple[Any, ...]:
+    """The reverse."""
+    return (run, *astuple(entry))
 
 
 def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> Run:

@@ -101,9 +101,7 @@ class MemoryStore:
         run = self._runs.get(write.run)
         if run is None or run.status is not Status.RUNNING or run.token != write.token:
             return False
-        # The driver may send plain tuples in the order of `Entry`.
-        added = [Entry._make(entry) for entry in write.entries]
-        entries, actions = self._entries[run.id], self._actions[run.id]
+        added, entries, actions = write.entries, self._entries[run.id], self._actions[run.id]
         if any((e.action, e.n) in entries for e in added) or any(a[1:3] in actions for a in write.actions):
             raise StoreError(f"run {run.id} already holds an entry or action of that number")
         for action in write.actions:
@@ -409,7 +407,7 @@ class MemoryStore:
         run = adopted(run, due)._replace(id=free)
         self._runs[run.id] = run
         self._names[run.name] = run.id
-        self._entries[run.id] = {(entry.action, entry.n): entry._replace(run=run.id) for entry in entries}
+        self._entries[run.id] = {(entry.action, entry.n): entry for entry in entries}
         self._actions[run.id] = {(action.parent, action.action): action._replace(run=run.id) for action in actions}
         if due is not None:
             self._wakes[run.id] = due.boot

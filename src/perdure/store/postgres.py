@@ -57,7 +57,7 @@ from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from ._postgres_session import GRACE, PostgresLiveness, Session
 from ._postgres_watch import LONG_SILENCE, SILENCE, Watch
 from ._reading import PAGE, Reading
-from ._rows import SHORT, claimed, run_of, submitted
+from ._rows import SHORT, claimed, entry_of, row_of, run_of, submitted
 from ._sql import migrations, queries
 
 MIGRATIONS: Final = ("0001_initial.sql",)
@@ -65,7 +65,7 @@ VERSION: Final = len(MIGRATIONS)
 
 _ENTRY: Final = tuple(
     "bytea" if name in ("fp", "value", "inputs", "races") else "text" if name in ("name", "label") else "bigint"
-    for name in Entry._fields
+    for name in ("run", *Entry.__struct_fields__)
 )
 """The types of an entry's columns."""
 _STATUS: Final = {str(status): status for status in Status}
@@ -225,7 +225,7 @@ class PostgresStore(Reading):
                 return [self._submit(write)]
             run, token, entries, actions, states, cache, finish, park = write
             if not (actions or states or cache or park):
-                if finish is None and len(entries) == 1 and entries[0][0] == run:
+                if finish is None and len(entries) == 1:
                     return [self._append(run, token, entries[0])]
                 if finish is not None and not entries:
                     done = (self._sql["is_finished"], (*finish, run))
@@ -260,9 +260,9 @@ class PostgresStore(Reading):
             self._count()
         return created
 
-    def _append(self, run: int, token: bytes, entry: Any) -> bool:
+    def _append(self, run: int, token: bytes, entry: Entry) -> bool:
         written = self._writer.change_directly(
-            self._insert_entry, (run, token, *entry), lambda: self._entry_trace(token, entry)
+            self._insert_entry, (run, token, *row_of(run, entry)), lambda: self._entry_trace(run, token, entry)
         )
         self._count()
         return written
@@ -281,7 +281,7 @@ class PostgresStore(Reading):
             elif answer:
                 assert isinstance(write, RunWrites)
                 for entry in write.entries:
-                    trace = self._entry_trace(write.token, entry)
+                    trace = self._entry_trace(write.run, write.token, entry)
                     if _is_timed(entry):
                         return [trace]
                     weak.append(trace)
@@ -294,12 +294,12 @@ class PostgresStore(Reading):
                     weak.append((self._sql["is_parked"], (write.run, write.token, write.park.mark, write.park.wake.at)))
         return weak
 
-    def _entry_trace(self, token: bytes, entry: Any) -> Trace:
+    def _entry_trace(self, run: int, token: bytes, entry: Entry) -> Trace:
         """A query that finds out whether that entry was stored by who has that token."""
-        row = (*entry[:3], entry[17], entry[18], entry[9], entry[3], entry[4])
+        row = (run, entry.action, entry.n, entry.at, entry.took, entry.fp, entry.branch, entry.seq)
         if _is_timed(entry):
             return self._sql["is_entry"], row
-        return self._sql["is_entry_held"], (*row, entry[0], token)
+        return self._sql["is_entry_held"], (*row, run, token)
 
     def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         answers: list[Created | bool] = []
@@ -308,7 +308,7 @@ class PostgresStore(Reading):
         if runs:
             held = cursor.execute(self._sql["held"], (runs,))
             holders.update(held.fetchall())
-        entries: list[Entry] = []
+        entries: list[Row] = []
         actions: list[Action] = []
         states: list[ActionState] = []
         cache: list[CachePut] = []
@@ -325,7 +325,7 @@ class PostgresStore(Reading):
             if holder is None or holder != write.token:
                 answers.append(False)
                 continue
-            entries += write.entries
+            entries += [row_of(run, entry) for entry in write.entries]
             actions += write.actions
             states += write.states
             cache += write.cache
@@ -427,7 +427,7 @@ class PostgresStore(Reading):
         if short:
             ids = (list(short),)
             for row in self._reader.rows(self._sql["entries_ahead"], ids):
-                short[row[0]][0].append(Entry._make(row))
+                short[row[0]][0].append(entry_of(row))
             for row in self._reader.rows(self._sql["actions_ahead"], ids):
                 short[row[0]][1].append(Action._make(row))
         return [one._replace(known=short.get(one.run.id)) for one in taken]
@@ -458,7 +458,7 @@ class PostgresStore(Reading):
         journal: list[Entry] = []
         key: Row = (-1, -1)
         while page := self._rows("entries_of_run", (run, *key, PAGE)):
-            journal += map(Entry._make, page)
+            journal += map(entry_of, page)
             key = page[-1][1:3]
             if len(page) < PAGE:
                 break
@@ -717,9 +717,9 @@ def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
         cursor.executemany(sql, rows)
 
 
-def _is_timed(entry: Any) -> bool:
+def _is_timed(entry: Entry) -> bool:
     """Whether a time stands in an entry: nobody else writes the same one."""
-    return bool(entry[17])
+    return bool(entry.at)
 
 
 def _is_news(write: RunWrites | CreateRun) -> bool:

@@ -45,7 +45,7 @@ from perdure.errors import StoreError
 
 from . import _moving
 from ._reading import PAGE, Reading
-from ._rows import SHORT, claimed, run_of, submitted
+from ._rows import SHORT, claimed, entry_of, row_of, run_of, submitted
 from ._sql import queries
 from ._sqlite_file import VERSION, Link, StoreFile
 
@@ -159,8 +159,8 @@ class SQLiteStore(Reading):
                 return [link.run(lambda cursor: _create(cursor, write, now))]
             run, token, entries, actions, states, cache, finish, park = write
             if not (actions or states or cache or park):
-                if finish is None and len(entries) == 1 and entries[0][0] == run:
-                    return [self._writer.change(_INSERT_ENTRY_FENCED, (*entries[0], run, token))]
+                if finish is None and len(entries) == 1:
+                    return [self._writer.change(_INSERT_ENTRY_FENCED, (*row_of(run, entries[0]), run, token))]
                 if finish is not None and not entries:
                     return [self._writer.change(_FINISH, (*_plain(finish), run, token))]
         elif not writes:
@@ -218,7 +218,7 @@ class SQLiteStore(Reading):
     def _read_ahead(self, runs: dict[int, tuple[list[Entry], list[Action]]]) -> None:
         ids = (msgspec.json.encode(list(runs)).decode(),)
         for row in self._reader.rows(_SQL["entries_ahead"], ids):
-            runs[row[0]][0].append(Entry._make(row))
+            runs[row[0]][0].append(entry_of(row))
         for row in self._reader.rows(_SQL["actions_ahead"], ids):
             runs[row[0]][1].append(Action._make(row))
 
@@ -234,7 +234,7 @@ class SQLiteStore(Reading):
         return self._reader.rows(sql, row)
 
     def _whole_journal(self, run: int) -> list[Entry]:
-        return list(map(Entry._make, self._rows("entries_of_run", (run,))))
+        return list(map(entry_of, self._rows("entries_of_run", (run,))))
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
@@ -436,7 +436,7 @@ def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
 def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun], now: int) -> list[Created | bool]:
     answers: list[Created | bool] = []
     holders: dict[int, object] = {}
-    entries: list[Entry] = []
+    entries: list[Row] = []
     actions: list[Action] = []
     states: list[ActionState] = []
     cache: list[CachePut] = []
@@ -456,7 +456,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         if holder is None or holder != write.token:
             answers.append(False)
             continue
-        entries += write.entries
+        entries += [row_of(run, entry) for entry in write.entries]
         actions += write.actions
         states += write.states
         cache += write.cache

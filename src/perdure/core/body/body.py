@@ -253,11 +253,11 @@ class Body:
     def _replayed(self, call: Call, item: int, entry: Entry, on_loop: bool, blocking: bool) -> Outcome | Waiter | None:
         replay = self.replay
         assert replay is not None
-        if blocking and entry[8] == Result.CANCELLED:
+        if blocking and entry.result == Result.CANCELLED:
             # Recorded by an async call, asked for by a sync one, which nothing can cancel: run it.
             replay.consume(entry)
             return None
-        if entry[8] != Result.CANCELLED and (
+        if entry.result != Result.CANCELLED and (
             blocking
             or (
                 replay.head() is entry
@@ -267,16 +267,16 @@ class Body:
             )
         ):
             replay.consume(entry)
-            self.last = entry[2]
+            self.last = entry.n
             if replay.drained:
                 self._drained()
             else:
                 # Should the body now wait for something that never comes, somebody has to notice.
                 self.stirred = True
-            return self.handing(Outcome(entry[2], entry[8], entry[12]))
+            return self.handing(Outcome(entry.n, entry.result, entry.value))
         waiter = self._waiter(call, item)
         waiter.entry = entry
-        self._waiting[entry[2]] = waiter
+        self._waiting[entry.n] = waiter
         self.stirred = True
         return waiter
 
@@ -305,7 +305,7 @@ class Body:
         return self.outside_pending() and self._behind(replay, entry)
 
     def _behind(self, replay: Replay, entry: Entry) -> bool:
-        n = entry[2]
+        n = entry.n
         return (
             replay.late(n)
             or (replay.races and replay.fires_before(n) > self.fires)
@@ -327,7 +327,7 @@ class Body:
                 return False
             if (self.active and not among_ready) or self.slots.hot(live=False):
                 return True
-            return head[8] != Result.CANCELLED and head[2] in self._waiting and not self._behind(replay, head)
+            return head.result != Result.CANCELLED and head.n in self._waiting and not self._behind(replay, head)
 
     def handing(self, outcome: Outcome) -> Outcome:
         """Book that `outcome` is being handed to user code: which races a plain timer has won until now (B7)."""
@@ -454,16 +454,16 @@ class Body:
         if self.blocked or self.returned:
             # The loop's own outcomes have to wait, and threads have been answered out of turn.
             return False
-        waiter = self._waiting.get(head[2])
-        if waiter is not None and head[8] != Result.CANCELLED:
+        waiter = self._waiting.get(head.n)
+        if waiter is not None and head.result != Result.CANCELLED:
             if self._awaits_outside(replay, head):
                 return False
             if isinstance(waiter, LoopWaiter) and not self.loop.here():
                 self.loop.soon(self.pump)
                 return False
-            del self._waiting[head[2]]
+            del self._waiting[head.n]
             replay.consume(head)
-            self._hand(waiter, Outcome(head[2], head[8], head[12]))
+            self._hand(waiter, Outcome(head.n, head.result, head.value))
             if replay.drained:
                 self._drained()
             return True
@@ -487,8 +487,8 @@ class Body:
 
     def _mention(self, head: Entry) -> None:
         """Say after a while what replay waits for, as nothing else would show it."""
-        if self._mentioned != head[2]:
-            self._mentioned = head[2]
+        if self._mentioned != head.n:
+            self._mentioned = head.n
             self.loop.later(MENTION_SECONDS, self._still_waiting, head)
 
     def _still_waiting(self, head: Entry) -> None:
@@ -507,7 +507,9 @@ class Body:
         """Whether replay stands at a call that user code of another body once cancelled."""
         replay = self.replay
         head = replay.head() if replay is not None else None
-        return self.parent is not None and head is not None and head[8] == Result.CANCELLED and head[2] in self._waiting
+        if self.parent is None or head is None:
+            return False
+        return head.result == Result.CANCELLED and head.n in self._waiting
 
     def give_up_cancellation(self) -> None:
         """Nothing in the run moves any more, so nothing will cancel it: its call is made anew."""
@@ -606,7 +608,7 @@ class Body:
             if isinstance(waiter, ThreadWaiter) and entry is not None and self.replay is not None:
                 del self._waiting[n]
                 self.replay.consume(entry)
-                self._hand(waiter, Outcome(entry[2], entry[8], entry[12]))
+                self._hand(waiter, Outcome(entry.n, entry.result, entry.value))
         for waiter in [waiter for waiter in self._held if isinstance(waiter, ThreadWaiter)]:
             self._held.remove(waiter)
             self._hand(waiter, None)
@@ -711,10 +713,10 @@ class Body:
         low, asked = replay.loosen()
         self.driver.loosened(self, low, why)
         for entry in asked:
-            waiter = self._waiting.pop(entry[2], None)
+            waiter = self._waiting.pop(entry.n, None)
             if waiter is not None:
                 waiter.entry = None
-                if entry[8] == Result.CANCELLED:
+                if entry.result == Result.CANCELLED:
                     self._held.append(waiter)
                 else:
                     self.driver.reuse_for(waiter, entry)
@@ -735,13 +737,13 @@ class Body:
             entry = waiter.entry
             if entry is None:
                 return True
-            self._waiting.pop(entry[2], None)
+            self._waiting.pop(entry.n, None)
             replay = self.replay
             if replay is None:
                 return True
             replay.consume(entry)
-            if entry[8] == Result.CANCELLED:
-                self.last = entry[2]
+            if entry.result == Result.CANCELLED:
+                self.last = entry.n
                 if replay.drained:
                     self._drained()
                 return False
@@ -809,8 +811,8 @@ def describe(entry: Entry) -> str:
     """A recorded entry for people."""
     from ..ground.values import preview
 
-    shown = preview(entry[13], 120) if entry[13] else ""
-    return f"{Kind(entry[7]).name.lower()} {entry[10]}({shown}) [entry {entry[2]}, call {entry[4]} of its branch]"
+    shown = preview(entry.inputs, 120) if entry.inputs else ""
+    return f"{Kind(entry.kind).name.lower()} {entry.name}({shown}) [entry {entry.n}, call {entry.seq} of its branch]"
 
 
 def mismatch(expected: str, received: str) -> NonDeterminismError:

@@ -24,6 +24,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from ...errors import StoreError
 from ..body.body import Body
 from ..body.branch import Call
@@ -335,7 +337,7 @@ class Writer:
         record.n = n
         began = perf()
         try:
-            row = _entry(record, driver.run_id, n, driver.source_id)
+            row = _entry(record, n, driver.source_id)
             (written,) = self._store.commit((RunWrites(driver.run_id, driver.token, (row,)),))
         except BaseException as error:
             self._failed([(driver, [record])], [], _store_error(error))
@@ -534,7 +536,7 @@ def cut(queue: list[Any]) -> list[Any]:
 def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
     """Number the records of one driver and turn them into rows."""
     run, n, source = driver.run_id, driver.n, driver.source_id
-    entries: list[Any] = []
+    entries: list[Entry] = []
     actions: list[Action] = []
     states: list[ActionState] = []
     cache: list[CachePut] = []
@@ -553,17 +555,17 @@ def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
         if kind is Record:
             n += 1
             item.n = n
-            entries.append(_entry(item, run, n, source))
+            entries.append(_entry(item, n, source))
         elif kind is Mark:
             n += 1
-            entries.append(_mark(run, item.action, n, item.seq, item.result, source)._replace(races=item.races))
+            entries.append(replace(_mark(item.action, n, item.seq, item.result, source), races=item.races))
         elif kind is Reuse:
             n += 1
             item.n = n
             call = item.call
-            row = _mark(run, call.body.action, n, item.original, Result.REUSE, source)
+            row = _mark(call.body.action, n, item.original, Result.REUSE, source)
             # `seq` names the entry; where the call stands now, and when it was made, go along for the next replay.
-            entries.append(row._replace(item=item.item, after=item.after, occ=call.seq, begun=call.begun))
+            entries.append(replace(row, item=item.item, after=item.after, occ=call.seq, begun=call.begun))
         elif kind is Action:
             actions.append(item)
         elif kind is ActionState:
@@ -574,7 +576,7 @@ def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
             item.n = n
             for row in item.entries:
                 n += 1
-                entries.append(row._replace(run=run, n=n))
+                entries.append(replace(row, n=n))
             actions.extend(item.actions)
             states.extend(item.states)
             cache.extend(item.cache)
@@ -589,16 +591,15 @@ def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
     return RunWrites(run, driver.token, entries, actions, tuple(states), tuple(cache), finish, park)
 
 
-def _mark(run: int, action: int, n: int, seq: int, result: Result, source: int) -> Entry:
-    return Entry(run, action, n, 0, seq, 0, 0, 0, int(result), _MARK_FP, "", None, None, None, source, None, None, 0, 0)
+def _mark(action: int, n: int, seq: int, result: Result, source: int) -> Entry:
+    return Entry(action, n, 0, seq, 0, 0, 0, int(result), _MARK_FP, "", None, None, None, source, None, None, 0, 0)
 
 
-def _entry(record: Record, run: int, n: int, source: int) -> Any:
-    # A plain tuple in the order of `Entry`: building the class costs three times as much, and this is the one place
-    # that runs once per recorded call. Plain ints, too: a driver sends members of an enum down a slower path.
+def _entry(record: Record, n: int, source: int) -> Entry:
+    # Positional, because that is the fastest way to build a struct, and this runs for every recorded call.
     call = record.call
-    return (
-        run, call.body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
+    return Entry(
+        call.body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
         call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after,
         record.at, record.took, call.begun, call.body.take_notes(),
     )  # fmt: skip

@@ -5,14 +5,16 @@ container, sleep or timeout that was *started*. An entry is written once, when i
 counts a run's entries in commit order; that order is the truth that replay follows.
 
 Times: `..._at` are microseconds since the Unix epoch (wall clock), `..._boot` microseconds since boot, `took` is
-microseconds of duration. Identity (DESIGN §4): an entry is found by (run, action, branch, fp, occ); (branch, seq) is
-its position.
+microseconds of duration. Identity (DESIGN §4): an entry of a run is found by (action, branch, fp, occ); (branch, seq)
+is its position.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 ROOT = 0
 """The action number of a run's root task; its parent is `NO_PARENT`."""
@@ -80,10 +82,9 @@ class Result(IntEnum):
     NOTE = 10
 
 
-class Entry(NamedTuple):
-    """One row of a journal."""
+class Entry(Struct, array_like=True, frozen=True, gc=False):
+    """One entry of a run's journal."""
 
-    run: int
     action: int
     """The action in whose body the call was made."""
     n: int

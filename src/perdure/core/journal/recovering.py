@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, Run
 
 
@@ -57,10 +59,10 @@ def work_of(journal: Iterable[Entry], started: Sequence[Action], new: Run) -> tu
             todo.append(action.action)
         for entry in kept:
             child = entry.child if entry.child in children else None
-            entries.append(entry._replace(run=run, n=len(entries) + 1, child=child, after=None))
+            entries.append(replace(entry, n=len(entries) + 1, child=child, after=None))
         if kept:
             entries.append(
-                Entry(run, body, len(entries) + 1, 0, 0, 0, 0, 0, Result.LOOSEN, bytes(16), "", None, None, None,
+                Entry(body, len(entries) + 1, 0, 0, 0, 0, 0, Result.LOOSEN, bytes(16), "", None, None, None,
                       kept[-1].source, None, None, 0, 0)
             )  # fmt: skip
     return entries, actions

@@ -22,6 +22,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from ..ground.model import Entry, Result
 
@@ -103,26 +104,25 @@ class Replay:
         self._late: list[Key] = []
         index, positions = self._index, self._positions
         for entry in self._strict:
-            key = (entry[3], entry[9], entry[5], entry[6])
+            key = (entry.branch, entry.fp, entry.occ, entry.item)
             index[key] = entry
-            if not entry[6]:
-                positions[entry[3], entry[4]] = key
+            if not entry.item:
+                positions[entry.branch, entry.seq] = key
 
     def _settle(self, entries: Iterable[Entry]) -> list[Entry]:
         """Apply what later rows say of earlier ones; what remains, in order of delivery."""
         rows = entries if isinstance(entries, list) else list(entries)
-        self.children.update(row[15] for row in rows if row[15] is not None)
+        self.children.update(row.child for row in rows if row.child is not None)
         for row in rows:
-            if row[20] is not None:
-                self.races.extend(decode_races(row[20]))
-        if not any(row[8] in _ABOUT_OTHERS or row[16] is not None for row in rows):
+            if row.races is not None:
+                self.races.extend(decode_races(row.races))
+        if not any(row.result in _ABOUT_OTHERS or row.after is not None for row in rows):
             return rows
         kept: dict[int, Entry] = {}
         by_key: dict[Key, int] = {}
         alias: dict[int, int] = {}
         loose_keys: dict[int, Key] = {}
-        for row in rows:
-            entry = Entry._make(row)
+        for entry in rows:
             result = entry.result
             key = key_of(entry)
             if result == Result.DISCARD:
@@ -148,7 +148,7 @@ class Replay:
             elif result == Result.REUSE:
                 old = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
                 if old is not None:
-                    kept[entry.n] = old._replace(n=entry.n, after=entry.after, seq=entry.occ, begun=entry.begun)
+                    kept[entry.n] = replace(old, n=entry.n, after=entry.after, seq=entry.occ, begun=entry.begun)
                     by_key[key_of(old)] = entry.n
                     alias[entry.seq] = entry.n
             elif result == Result.CLOSED:
@@ -183,7 +183,7 @@ class Replay:
         entry = self._index.pop(key, None)
         if entry is not None:
             if not item:
-                self._positions.pop((entry[3], entry[4]), None)
+                self._positions.pop((entry.branch, entry.seq), None)
             return Decision(Verdict.REPLAY, entry)
         if self.loose:
             loose = self.loose.pop(key, None)
@@ -195,7 +195,7 @@ class Replay:
             other = self._positions.get((branch, seq))
             if other is not None:
                 found = self._index[other]
-                if self._changed(found[14]):
+                if self._changed(found.source):
                     return Decision(Verdict.CHANGED, found)
                 return Decision(Verdict.MISMATCH, found)
         return _HOLD
@@ -207,8 +207,8 @@ class Replay:
         strict, consumed = self._strict, self._consumed
         while self._turn < len(strict):
             entry = strict[self._turn]
-            if consumed and entry[2] in consumed:
-                consumed.discard(entry[2])
+            if consumed and entry.n in consumed:
+                consumed.discard(entry.n)
                 self._turn += 1
                 continue
             return entry
@@ -221,7 +221,7 @@ class Replay:
             if self._consumed:
                 self.head()
         else:
-            self._consumed.add(entry[2])
+            self._consumed.add(entry.n)
             self.head()
 
     def late(self, n: int) -> bool:
@@ -233,7 +233,7 @@ class Replay:
         if self._by_begun is None:
             self._by_begun = sorted(self._strict[self._turn :], key=_begun)
         by_begun, index, late = self._by_begun, self._index, self._late
-        while self._by_begun_turn < len(by_begun) and by_begun[self._by_begun_turn][19] < n:
+        while self._by_begun_turn < len(by_begun) and by_begun[self._by_begun_turn].begun < n:
             late.append(key_of(by_begun[self._by_begun_turn]))
             self._by_begun_turn += 1
         while late and late[-1] not in index:
@@ -250,7 +250,7 @@ class Replay:
 
     def is_changed(self, entry: Entry) -> bool:
         """Whether that entry was written by other source than today's."""
-        return self._changed(entry[14])
+        return self._changed(entry.source)
 
     def asked(self, entry: Entry) -> bool:
         """Whether some call has asked for that strict entry."""
@@ -261,7 +261,7 @@ class Replay:
         if not self._index:
             return None
         for entry in self._strict[self._turn :]:
-            if key_of(entry) in self._index and entry[2] not in self._consumed:
+            if key_of(entry) in self._index and entry.n not in self._consumed:
                 return entry
         return None
 
@@ -270,7 +270,7 @@ class Replay:
 
         Returns the entry number from which on that holds, and the entries that calls already wait for, in order.
         """
-        rest = [entry for entry in self._strict[self._turn :] if entry[2] not in self._consumed]
+        rest = [entry for entry in self._strict[self._turn :] if entry.n not in self._consumed]
         self._strict, self._turn = [], 0
         self._consumed.clear()
         waiting = []
@@ -278,16 +278,16 @@ class Replay:
             key = key_of(entry)
             if key not in self._index:
                 waiting.append(entry)
-            elif entry[8] != Result.CANCELLED:
+            elif entry.result != Result.CANCELLED:
                 self.loose[key] = entry
         self._index.clear()
         self._positions.clear()
-        return min((entry[2] for entry in rest), default=0), waiting
+        return min((entry.n for entry in rest), default=0), waiting
 
 
 def key_of(entry: Entry) -> Key:
     """What an entry is found by."""
-    return (entry[3], entry[9], entry[5], entry[6])
+    return (entry.branch, entry.fp, entry.occ, entry.item)
 
 
 def encode_races(races: list[tuple[int, int]]) -> bytes:
@@ -304,7 +304,7 @@ def decode_races(data: bytes) -> list[tuple[int, int]]:
 
 
 def _begun(entry: Entry) -> int:
-    return entry[19]
+    return entry.begun
 
 
 def _delivery_order(entry: Entry) -> tuple[int, int]:
