@@ -6,8 +6,8 @@ Two rules hold:
 2. Pointing words (`POINTING`) make up at most `LIMIT` of 1,000 words in the docstrings and comments of `src`. Every
    pointing word makes the reader look elsewhere for its meaning, so a text with many of them is a riddle.
 
-Usage: `scripts/check_prose.py` checks the whole tree. `scripts/check_prose.py FILE...` checks these files alone, lists
-their figures, and names the lines with the most pointing words. Exit status 1 means that a rule is broken.
+Usage: `scripts/check_prose.py` checks the whole tree. `scripts/check_prose.py FILE...` checks these files (or
+folders) alone and names the lines with the most pointing words. Exit status 1 means that a rule is broken.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def files_under(project: Path, places: Iterable[str]) -> list[Path]:
 
 def check(project: Path, files: list[Path] | None = None) -> list[str]:
     """Print the figures; return the faults, a line each."""
-    measured = files_under(project, MEASURED) if files is None else files
+    measured = files_under(project, MEASURED if files is None else map(str, files))
     total = Figures()
     for path in measured:
         proses = list(prose_of(path))
@@ -151,7 +151,7 @@ def check(project: Path, files: list[Path] | None = None) -> list[str]:
     print(f"{total.rate:6.1f}  {total.pointing:5}/{total.words:<6} in total; the limit is {LIMIT:g} of 1,000 words")
     faults = [
         f"{_shown(path, project)}:{line}: the word '{word}' is forbidden: name the subject"
-        for path in (files_under(project, READ) if files is None else files)
+        for path in (files_under(project, READ) if files is None else measured)
         for line, word in forbidden_in(path)
     ]
     if total.rate > LIMIT:
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", type=Path, help="check these files alone")
     parser.add_argument("--project", type=Path, default=PROJECT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    faults = check(options.project.resolve(), options.files or None)
+    faults = check(options.project.resolve(), [file.resolve() for file in options.files] or None)
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

@@ -1,4 +1,4 @@
-"""How long one fsync of a 4 KiB write takes here: DESIGN reads two of its targets differently on a fast disk."""
+"""How long one fsync of a 4 KiB write takes here: two targets read differently on a fast disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The contract of `Liveness`, and what lock files add: real processes that die, fork and freeze (DESIGN §6)."""
+"""The contract of `Liveness`, and what lock files add: real processes that die, fork and freeze.
+
+See docs/development/recovery.md#leases.
+"""
 
 from __future__ import annotations
 

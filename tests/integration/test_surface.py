@@ -1,4 +1,7 @@
-"""Every public call works from every place it may be made, and says so clearly where it may not (DESIGN §4)."""
+"""Every public call works from every place it may be made, and says so clearly where it may not.
+
+See docs/development/replay.md.
+"""
 
 from __future__ import annotations
 

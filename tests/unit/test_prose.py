@@ -38,7 +38,7 @@ def test_a_clear_text_passes(tmp_path: Path) -> None:
         ("src/package/message.py", f'text = "{VAGUE.upper()} holds the lock"\n'),
         ("src/package/name.py", f"class {VAGUE.capitalize()}Error(Exception): ...\n"),
         ("src/package/queries.sql", f"-- Rows of {VAGUE} asks.\nSELECT 1;\n"),
-        ("docs/deep/page.md", f"The lock belongs to {VAGUE} comes first.\n"),
+        ("docs/guarantees.md", f"The lock belongs to {VAGUE} comes first.\n"),
         ("tests/unit/test_name.py", f"def test_{VAGUE}_asks_is_answered() -> None: ...\n"),
         (f"tests/test_{VAGUE}.py", ""),
         ("README.md", f"For {VAGUE}'s sake.\n"),

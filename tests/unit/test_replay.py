@@ -1,4 +1,4 @@
-"""The replay state machine without I/O (DESIGN §4): invariants R1 to R4, and what later rows say of earlier ones."""
+"""The replay state machine without I/O (docs/development/replay.md): R1 to R4, and rows about earlier rows."""
 
 from __future__ import annotations
 

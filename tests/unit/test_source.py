@@ -1,4 +1,4 @@
-"""Source snapshots (DESIGN §4, P6): what counts as changed code."""
+"""Source snapshots (docs/development/replay.md#look-up, P6): what counts as changed code."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """perdure's event loop: a selector loop that knows, for every body, what it still has to do.
 
-Outcomes are delivered to a body only when it is quiet (DESIGN §4), and futures alone cannot tell: a plain timer, a
-socket and a durable wait all look like a pending future. So the loop counts per body its ready or running callbacks,
-its pending timers and its watched file descriptors, by the scope in each handle's context. Callbacks of traces and of
+Outcomes are delivered to a body only when the body is quiet (docs/development/replay.md#delivery-in-commit-order).
+Futures alone cannot tell: a plain timer, a socket and a durable wait all look like a pending future. So the loop counts
+for each body the ready or running callbacks, the pending timers and the watched file descriptors, by the scope in the
+context of each handle. Callbacks of traces and of
 perdure itself carry another scope and are not counted.
 
 It relies on a few names of asyncio's own base class that have been stable since Python 3.4 (`_ready`, `_scheduled`,

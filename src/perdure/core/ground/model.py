@@ -5,8 +5,8 @@ container, sleep or timeout that was *started*. An entry is written once, when i
 counts a run's entries in commit order; that order is the truth that replay follows.
 
 Times: `..._at` are microseconds since the Unix epoch (wall clock), `..._boot` microseconds since boot, `took` is
-microseconds of duration. Identity (DESIGN §4): an entry of a run is found by (action, branch, fp, occ); (branch, seq)
-is its position.
+microseconds of duration. An entry of a run is found by (action, branch, fp, occ); (branch, seq) is the position of the
+call. See docs/development/replay.md#identity.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class ActionState(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The right to drive a run: who, and the random token that every write must carry (DESIGN P3)."""
+    """The right to drive a run: who, and the random token that every write must carry (P3)."""
 
     token: bytes
     worker: str
@@ -331,7 +331,7 @@ class EndedRun(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A snapshot of the code under a run's code root (DESIGN §4, look-up rule 3)."""
+    """A snapshot of the code under a run's code root (docs/development/replay.md#look-up)."""
 
     digest: bytes
     python: str

@@ -253,7 +253,8 @@ class Store(Protocol):
 
 
 class Liveness(Protocol):
-    """A lock per worker that goes when its process dies: of the operating system, or of a session (DESIGN §6)."""
+    """A lock of each worker, released when the process of the worker dies. The operating system or a session holds the
+    lock. See docs/development/recovery.md#leases."""
 
     def hold(self, worker: str) -> None:
         """Take this process's lock; held until `drop` or the process's death, however it dies."""

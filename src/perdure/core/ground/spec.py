@@ -65,7 +65,7 @@ class Function(Struct, eq=False):
     _prefix: Any = None
 
     def fingerprint(self, identity: bytes) -> bytes:
-        """16 bytes over kind, qualified name and canonical arguments (DESIGN §4)."""
+        """16 bytes over kind, qualified name and canonical arguments (docs/development/replay.md#identity)."""
         prefix = self._prefix
         if prefix is None:
             prefix = self._prefix = blake2b(

@@ -178,7 +178,7 @@ class Replay:
         return self._turn >= len(self._strict) and not self.loose
 
     def ask(self, branch: int, seq: int, fp: bytes, occ: int, item: int = 0) -> Decision:
-        """What the call at this identity and position may do (DESIGN §4, look-up)."""
+        """What the call at this identity and position may do (docs/development/replay.md#look-up)."""
         key = (branch, fp, occ, item)
         entry = self._index.pop(key, None)
         if entry is not None:
