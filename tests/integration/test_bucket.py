@@ -286,7 +286,7 @@ def test_what_is_old_is_removed_and_what_was_put_again_stays(
 def test_whoever_puts_what_is_being_removed_waits_and_has_it(
     blobs: BucketBlobs, elsewhere: BucketBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """B1, B2: at every step of the removal, the content is there once the put has returned."""
+    """BK1, BK2: at every step of the removal, the content is there once the put has returned."""
     for step in range(6):
         data = f"content {step}".encode()
         hash, size = put(blobs, tmp_path / "file", data)

@@ -1,7 +1,7 @@
 """Container engines of one machine, as this process uses them: one connection, and a directory for each attempt.
 
 The directory of an attempt is made before its container and removed after it, and is how it is found again after a
-crash (`background`, S2).
+crash (`background`, BG2).
 """
 
 from __future__ import annotations

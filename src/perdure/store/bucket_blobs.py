@@ -7,13 +7,13 @@
 The bucket is the truth. What a machine puts or needs is kept in a local blob store as well, from which paths, links and
 directories are made; it may be deleted while nothing runs. Content is checked against its hash whenever it arrives.
 
-There are no locks. So that no `put` relies on a blob that is being removed (B1 to B3; requests to such stores take
+There are no locks. So that no `put` relies on a blob that is being removed (BK1 to BK3; requests to such stores take
 effect one after the other):
 
-- B1 who finds a blob there writes `put/<hash>` first, and looks for `removing/<hash>` after that.
-- B2 who removes one creates `removing/<hash>` first (only one can), and looks at both times after that. So if both are
+- BK1 who finds a blob there writes `put/<hash>` first, and looks for `removing/<hash>` after that.
+- BK2 who removes one creates `removing/<hash>` first (only one can), and looks at both times after that. So if both are
   at it, one of them sees the other: the remover lets it be, or the other one waits, looks again, and uploads.
-- B3 a remover that is slower than `_REMOVING` gives up before it removes. One that died is passed over by whoever has
+- BK3 a remover that is slower than `_REMOVING` gives up before it removes. One that died is passed over by whoever has
   watched its mark for `_STALE` seconds, on a clock of its own: the bucket's need not agree with it.
 """
 
@@ -109,7 +109,7 @@ class BucketBlobs:
         return None if meta is None else int(meta["size"])
 
     def _wait_for_removal(self, hash: str) -> bool:
-        """Until nobody is about to remove it; whether somebody was (B1)."""
+        """Until nobody is about to remove it; whether somebody was (BK1)."""
         seen, since = None, 0.0
         while (meta := self._bucket.head(_removing_key(hash))) is not None:
             if seen != meta["last_modified"]:

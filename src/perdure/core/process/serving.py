@@ -1,12 +1,12 @@
 """A process that drives whatever runs there are for its tasks: queued ones, those whose time has come, and those whose
 driver is gone.
 
-- S1 a run is driven here only under a claim that the store has given; what a living worker holds is left alone.
-- S2 in memory is what is being driven, at most `concurrency` runs, and when to try again what could not be driven;
+- SV1 a run is driven here only under a claim that the store has given; what a living worker holds is left alone.
+- SV2 in memory is what is being driven, at most `concurrency` runs, and when to try again what could not be driven;
   never the queue, nor what sleeps.
-- S3 nothing is missed: due runs are looked for when the earliest due time has come and whenever the store has changed,
+- SV3 nothing is missed: due runs are looked for when the earliest due time has come and whenever the store has changed,
   abandoned ones whenever the store or the set of living workers has changed.
-- S4 a run that cannot be driven (its code does not fit, its engine is away) is tried again after growing pauses, and
+- SV4 a run that cannot be driven (its code does not fit, its engine is away) is tried again after growing pauses, and
   keeps no other from being driven.
 """
 
@@ -313,7 +313,7 @@ class Server:
         worker.doubt = len(own) >= len(self._driven) + self.concurrency
 
     def _forget_later(self, found: set[int], now: float) -> None:
-        """Forget pauses of runs that are no longer to be found: they have ended, or somebody else drives them (S2)."""
+        """Forget pauses of runs that are no longer to be found: they have ended, or somebody else drives them (SV2)."""
         driven = {driver.run_id for driver in self._driven}
         gone = [run for run, later in self._later.items() if later.at <= now and run not in found and run not in driven]
         for run in gone:
