@@ -14,10 +14,10 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from .api._calling import Call, caller, on_loop, run_async, run_sync, warn_blocking
+from .api._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from .api._dual import Dual
 from .api.timeouts import timeout
-from .core.body.branch import Branch
+from .core.body.branch import Branch, Call
 from .core.body.scope import TraceScope
 from .core.ground.clock import US, wall
 from .core.ground.digest import blake2b

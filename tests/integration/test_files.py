@@ -27,8 +27,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import perdure
-from perdure import io as files_module
 from perdure import runtime
+from perdure.api.files import folder as folders
 from perdure.core.ground.values import ANY, Signature, codec_for, preview
 from perdure.core.ground.values import _wire as wire
 from perdure.errors import StoreError, UsageError, ValueMismatchError
@@ -388,7 +388,7 @@ def test_a_directory_that_changes_while_it_is_copied_is_copied_again(
             return answer
 
     def stored_by(blobs: Any, top: Path) -> Any:
-        return manifest.taken(str(top), lambda files: files_module._put(files, str(top), blobs))
+        return manifest.taken(str(top), lambda files: folders.put_files(files, str(top), blobs))
 
     entries = stored_by(Changing(), top)
     assert {entry.text for entry in entries} == {os.fsdecode(path) for path in listing(top)}

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable
 
 from ..core.body.body import Body
-from ..core.body.branch import Branch, Call
+from ..core.body.branch import Branch
 from ..core.body.loop import PerdureLoop
 from ..core.body.scope import SCOPE, TraceScope, find_branch, refuse_stray_thread
 from ..core.run.calls import run_async, run_sync
 from ..errors import BranchError, PerdureWarning
 
-__all__ = ["Branch", "Call", "caller", "run_async", "run_sync", "warn_blocking"]
+__all__ = ["caller", "on_loop", "run_async", "run_sync", "shown", "warn_blocking"]
 
 INPUTS_SHOWN = 4096
 """Bytes of encoded arguments up to which a trace's entry keeps them, for people to read."""

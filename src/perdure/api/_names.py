@@ -1,11 +1,11 @@
-"""Logical names: what a function, a file and a run are called, whatever process looks at them."""
+"""Logical names of functions, files and runs: the same in every process."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core.ground.values import set_main_name
 from ..core.journal.source import logical_name
@@ -30,7 +30,7 @@ thistle tide trail valley violet willow wren
 
 def random_run_name() -> str:
     """A readable name that is unique for all practical purposes, such as `calm-otter-3f9a21c4`."""
-    # One look at the system's random numbers; the last eight digits are what makes it unique.
+    # One call for random bytes. The last eight digits make the name unique.
     number = int.from_bytes(os.urandom(8), "little")
     number, unique = divmod(number, 1 << 32)
     number, adjective = divmod(number, len(_ADJECTIVES))
@@ -38,10 +38,10 @@ def random_run_name() -> str:
 
 
 def check_name(name: Any) -> None:
-    """A run's name can be typed in a shell, and printed.
+    """Check that a run's name can be typed in a shell, and printed.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the name cannot.
     """
     if not isinstance(name, str) or not name.strip() or len(name) > 200:
         raise UsageError(f"a run's name is text of 1 to 200 characters, not {name!r}")
@@ -49,37 +49,44 @@ def check_name(name: Any) -> None:
         raise UsageError(f"a run's name begins with no dash and holds only printable characters, not {name!r}")
 
 
-_modules: dict[str, tuple[str, str]] = {}
+class Place(NamedTuple):
+    """A module by its file."""
+
+    file: str
+    """Absolute; empty for a notebook, a REPL or `python -c`."""
+    module: str
+    """The logical name: never `__main__` for a module with a file."""
 
 
-def module_of(fn: Callable[..., Any]) -> tuple[str, str]:
-    """`(file, logical module)` of the module that `fn` lives in; the file is empty where there is none."""
-    name = fn.__module__
+_modules: dict[str, Place] = {}
+
+
+def place_of(name: str) -> Place:
+    """The place of a loaded module, by the name under which this process has the module."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is None:
-        # A notebook, `python -c` or a REPL. Functions know no file that could be loaded again.
-        return "", "__main__" if name == "__main__" else name
+        return Place("", name)
     known = _modules.get(file)
     if known is None:
         path = os.path.abspath(file)
-        known = _modules[file] = (path, name if "site-packages" in path.split(os.sep) else logical_name(path))
+        known = _modules[file] = Place(path, name if "site-packages" in path.split(os.sep) else logical_name(path))
     return known
 
 
 def qualified(fn: Callable[..., Any]) -> str:
     """`logical.module:QualName`."""
-    return f"{module_of(fn)[1]}:{fn.__qualname__}"
+    return f"{place_of(fn.__module__).module}:{fn.__qualname__}"
 
 
 def target(fn: Callable[..., Any]) -> str:
-    """`file::logical.module::QualName`, from which another process finds the task again."""
-    file, module = module_of(fn)
-    return f"{file}::{module}::{fn.__qualname__}"
+    """`file::logical.module::QualName` of a function, by which another process finds the function."""
+    place = place_of(fn.__module__)
+    return f"{place.file}::{place.module}::{fn.__qualname__}"
 
 
 def _name_main_module() -> None:
-    """Tell the codecs under which name classes of `__main__` are written."""
+    """Tell the codecs the logical name for classes of `__main__`."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     if file is not None:
         set_main_name(logical_name(os.path.abspath(file)))

@@ -231,7 +231,7 @@ class ContainerTask(Task[..., Any]):
             raise UsageError(f"container task {self.name}: override has no setting {', '.join(sorted(unknown))}")
         other = ContainerTask(**(self._declared | settings), _module=self.__module__)
         if self.environment is not None:
-            other.within(self.environment)
+            other.within(cast("TaskEnvironment", self.environment))
         return other
 
     def _function(self, name: str, inputs: dict[str, Any], outputs: dict[str, Any], module: str) -> Any:

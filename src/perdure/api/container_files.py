@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import runtime
-from ..io import Dir, File, fill_tree, on_hand, stored_folder
+from .files.file import File, on_hand
+from .files.folder import Dir, fill_tree, stored_folder
 
 if TYPE_CHECKING:
     from ..containers.copilot import Away

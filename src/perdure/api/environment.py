@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from ..core.ground.spec import RetryStrategy
 from ..errors import UsageError
-from .settings import CacheRequest, Timeout
-from .task import Task, declare
+from .settings import CacheRequest, Executor, Timeout
+from .task import Task
 
 if TYPE_CHECKING:
-    from .container import ContainerTask
     from .resources import Resources
     from .triggers import Triggers
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Executor = Literal["local", "process", "ray"]
+
+class _Within(Protocol):
+    """A task that an environment takes in after its declaration: a `ContainerTask`."""
+
+    def within(self, environment: TaskEnvironment) -> None: ...
 
 
 def refuse_resources(name: str, executor: str, resources: Any) -> None:
-    """Raise `UsageError` for what would have no effect."""
+    """Raise `UsageError` for resources without an effect."""
     if getattr(resources, "needs", None) is None:
         raise UsageError(f"environment {name}: resources must be Resources, not {type(resources).__name__}")
     if executor != "ray":
         raise UsageError(
-            f'environment {name}: resources=... is for executor="ray", which places bodies by them; nothing would come '
-            f"of it with executor={executor!r}"
+            f'environment {name}: resources=... is for executor="ray", which places bodies by them; the setting has no '
+            f"effect with executor={executor!r}"
         )
     if resources.shm is not None:
         raise UsageError(
@@ -42,16 +46,17 @@ class TaskEnvironment:
 
     Args:
         name: the first part of its tasks' names (`etl` in `etl.fetch`).
-        env_vars: environment variables for its tasks. Local bodies run in this process, so they are set in it before
-            the first body of the environment starts, and stay set. Processes of their own get them when they start.
-        executor: where bodies run. `"local"`: in this process. `"process"`: in a pool of child processes, as wide as
-            the machine has cores (`PERDURE_PROCESSES`), so that they compute at the same time, can be killed when
-            their `timeout` has passed, and take nothing down with them when they crash. `"ray"`: in tasks of a Ray
-            cluster (`perdure.init(ray_address=...)`).
-        resources: what each of its bodies needs on a node: with `executor="ray"` only. (A `ContainerTask` has its own.)
-        cache: the default for its tasks.
-        depends_on: other environments whose tasks its tasks call. Bodies find each other through Python's imports;
-            this is for tools that look at the whole.
+        env_vars: environment variables for the tasks. Local bodies share this process: the variables are set here
+            before the first body of the environment starts, and stay set. Other processes get the variables at their
+            start.
+        executor: where bodies run. `"local"`: in this process. `"process"`: in a pool of child processes, by default
+            one for each core (`PERDURE_PROCESSES`): bodies compute at the same time, are killed when their `timeout`
+            has passed, and a crash ends no other body. `"ray"`: in tasks of a Ray cluster
+            (`perdure.init(ray_address=...)`).
+        resources: the needs of each body on a node: with `executor="ray"` only. (A `ContainerTask` has its own.)
+        cache: the default for the tasks.
+        depends_on: other environments whose tasks these tasks call. Bodies find each other through Python's imports;
+            the setting is for tools that show the whole program.
         description: for people.
     """
 
@@ -86,11 +91,11 @@ class TaskEnvironment:
         self.description = description
 
     @classmethod
-    def from_task(cls, name: str, *tasks: ContainerTask, **settings: Any) -> TaskEnvironment:
-        """An environment for container tasks, which become its own; `settings` as for any environment.
+    def from_task(cls, name: str, *tasks: _Within, **settings: Any) -> TaskEnvironment:
+        """An environment that takes in container tasks; `settings` as for any environment.
 
         Raises:
-            UsageError: one of them is no container task, or belongs to another environment.
+            UsageError: a task is no container task, or belongs to another environment.
         """
         environment = cls(name, **settings)
         for task in tasks:
@@ -130,21 +135,39 @@ class TaskEnvironment:
         Args:
             retries: how often a failed attempt is tried again; an int, or a `RetryStrategy` with a backoff. Crashes
                 of the process do not count.
-            timeout: limit of live time for one attempt: seconds, `timedelta` or `Timeout`.
+            timeout: limit of live time for each attempt: seconds, `timedelta` or `Timeout`.
             cache: `"disable"`, `"auto"` or `Cache(...)`; the environment's by default.
-            short_name: the second part of the task's name; the function's by default.
-            triggers: when it is to run by itself: a `Cron`, a `FixedRate`, a `Trigger`, or several of them.
+            short_name: the second part of the task's name; the function's by default. The full name is the task's
+                identity in journals.
+            triggers: a schedule for the task: a `Cron`, a `FixedRate`, a `Trigger`, or several of them.
 
         Raises:
-            UsageError: a setting has no meaning, or `fn` cannot be a task.
+            UsageError: a setting has no meaning, `fn` cannot be a task, or another task has the name.
         """
         settings = {
             "retries": retries,
             "timeout": timeout,
             "cache": self.cache if cache is None else cache,
             "short_name": short_name,
-            "triggers": triggers,
         }
-        if fn is None:
-            return lambda function: declare(function, self, settings)
-        return declare(fn, self, settings)
+
+        def declare(function: Any) -> Task[Any, Any]:
+            _refuse_non_task(function, self.name)
+            task: Task[Any, Any] = Task(function, self, **settings)  # type: ignore[arg-type]
+            if triggers:
+                from .triggers import rules_of  # a late import: most tasks have no triggers
+
+                task.triggers = rules_of(triggers, task.spec)
+            return task
+
+        return declare if fn is None else declare(fn)
+
+
+def _refuse_non_task(fn: Any, environment: str) -> None:
+    """Raise `UsageError` for an object that cannot be a task."""
+    if isinstance(fn, Task):
+        raise UsageError(f"{fn.name} is a task already; declare it in one environment only")
+    if not inspect.isfunction(fn):
+        raise UsageError(f"@{environment}.task goes on a function defined with def or async def, not on {fn!r}")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise UsageError(f"{fn.__qualname__} is a generator and cannot be a task; @perdure.trace takes generators")

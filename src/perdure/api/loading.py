@@ -1,4 +1,4 @@
-"""Loading a run's code in another process: by its file, as its logical module, and only where that is allowed (P11)."""
+"""Loading a run's code in another process: by file, as the logical module, and only where loading is allowed (P11)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core.ground.spec import TaskSpec
 from ..core.journal.source import code_root, logical_name
-from ..errors import CodeNotLoadedError, TaskNotFoundError, UsageError
+from ..errors import CodeNotLoadedError, PerdureError, TaskNotFoundError, UsageError
+from ..runtime.process import Process
+from .declaring import LOCAL, tasks_of
 from .task import Task
 
 _LOADING: ContextVar[str | None] = ContextVar("perdure_loading", default=None)
 
 
 def loading_file() -> str | None:
-    """The file that is being loaded by perdure right now, whose top-level code therefore may not start runs."""
+    """The file that perdure is loading right now; top-level code may not start runs meanwhile."""
     return _LOADING.get()
 
 
 def load_file(path: str) -> ModuleType:
-    """Import a file as its logical module: relative imports and packages work, its `__main__` part does not run.
+    """Import a file as its logical module: relative imports and packages work, the `__main__` part does not run.
 
     Raises:
         UsageError: there is no such file.
-        CodeNotLoadedError: importing it fails.
+        CodeNotLoadedError: the import fails.
     """
     file = os.path.abspath(path)
     if not os.path.isfile(file):
@@ -51,11 +53,9 @@ def load_file(path: str) -> ModuleType:
             if "." in name:
                 importlib.import_module(name.rpartition(".")[0])
             return _execute(name, file)
+        except PerdureError:
+            raise
         except Exception as error:
-            from ..errors import PerdureError
-
-            if isinstance(error, PerdureError):
-                raise
             raise CodeNotLoadedError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
         except SystemExit as error:
             raise CodeNotLoadedError(
@@ -64,11 +64,11 @@ def load_file(path: str) -> ModuleType:
 
 
 def load_source(source: str) -> ModuleType:
-    """Import a file by its path, or a module by its dotted name, which may lie in the current directory.
+    """Import a file by its path, or a module by its dotted name, found as Python does or in the current directory.
 
     Raises:
         UsageError: there is no such file or module.
-        CodeNotLoadedError: importing it fails.
+        CodeNotLoadedError: the import fails.
     """
     if source.endswith(".py") or os.sep in source or os.path.exists(source):
         return load_file(source)
@@ -117,20 +117,20 @@ def _is_file(module: ModuleType, file: str) -> bool:
 
 
 def tasks_in(module: ModuleType) -> dict[str, Task[..., Any]]:
-    """The tasks that a module holds, by the name under which it holds them."""
+    """The tasks that a module holds, by the names of the variables."""
     return {name: value for name, value in vars(module).items() if isinstance(value, Task)}
 
 
 def find_task(path: str, name: str) -> Task[..., Any]:
-    """The task of that name in a file: its variable's name, or its full name such as `etl.fetch`.
+    """The task of a file by the name of its variable, or by its full name such as `etl.fetch`.
 
     Raises:
         UsageError: the file cannot be loaded.
-        TaskNotFoundError: it holds no such task; the message lists those that it does hold.
+        TaskNotFoundError: the file holds no such task; the message lists the tasks there.
     """
     module = load_file(path)
     tasks = tasks_in(module)
-    task = tasks.get(name) or next((task for task in tasks.values() if task.name == name), None)
+    task = tasks.get(name) or next((task for task in (*tasks.values(), *_declared(module)) if task.name == name), None)
     if task is not None:
         return task
     other = vars(module).get(name)
@@ -140,38 +140,52 @@ def find_task(path: str, name: str) -> Task[..., Any]:
     raise TaskNotFoundError(f"{path} holds no task {name!r}; its tasks are: {known}")
 
 
+class Target(NamedTuple):
+    """The address of a task's code, as a run's row holds it; see `NewRun.target`."""
+
+    file: str
+    module: str
+    """The logical name."""
+    name: str
+    """The task's full name at its declaration; a container task's own name."""
+
+
+def parsed(target: str) -> Target:
+    """A target by its parts."""
+    return Target(*target.split("::"))
+
+
 def spec_of_loaded(target: str) -> TaskSpec | None:
-    """The task that `target` names, if its module is imported already; nothing is imported for it."""
-    file, module, qualname = target.split("::")
-    candidates = [sys.modules.get(module), sys.modules.get("__main__")]
-    for found in candidates:
-        if found is None or (file and not _is_file(found, file)):
+    """The task that `target` names, if the module is imported already; nothing is imported."""
+    wanted = parsed(target)
+    for found in (sys.modules.get(wanted.module), sys.modules.get("__main__")):
+        if found is None or (wanted.file and not _is_file(found, wanted.file)):
             continue
-        task = _attribute(found, qualname)
+        task = _task_named(found, wanted.name)
         if task is not None:
             return task.spec
     return None
 
 
 def load_target(target: str, run: str, allowed_root: str) -> TaskSpec:
-    """The task of a stored run, loading its file if that is under `allowed_root` and ours.
+    """The task of a stored run. Loads the file where that is a file of this user's below `allowed_root` (P11).
 
     Raises:
-        UsageError: the code may not be loaded, or cannot be; the message says how to name it instead.
+        UsageError: the code may not be loaded, or cannot be; the message says how to name the file instead.
         TaskNotFoundError: the file no longer holds the task.
     """
     found = spec_of_loaded(target)
     if found is not None:
         return found
-    file, _, qualname = target.split("::")
+    file, _, name = parsed(target)
     if not file:
         raise UsageError(
             f"run {run!r} was started from a notebook or an interactive session, and its code is in no file. "
             "Run the cell again with the same name and inputs to continue it."
         )
-    if "<locals>" in qualname:
+    if name.startswith(LOCAL):
         raise UsageError(
-            f"run {run!r}: its task {qualname} is defined inside a function and cannot be found again; "
+            f"run {run!r}: its task {name.removeprefix(LOCAL)} is defined inside a function and cannot be found again; "
             "define it at module level"
         )
     named = f"name it: perdure resume {run} --file {file}"
@@ -187,11 +201,11 @@ def load_target(target: str, run: str, allowed_root: str) -> TaskSpec:
     owner = os.stat(real).st_uid
     if owner not in (os.geteuid(), 0):
         raise UsageError(f"run {run!r}: its code, {file}, belongs to another user. If you trust that file, {named}")
-    return task_at(load_file(file), qualname, file)
+    return task_at(load_file(file), name, file)
 
 
 def load_body(target: str, module: str) -> TaskSpec:
-    """The task that another process of this program has loaded already, under that module's name.
+    """The task that the driving process has loaded already, under the module's name there.
 
     Raises:
         UsageError: the code cannot be loaded here.
@@ -200,12 +214,12 @@ def load_body(target: str, module: str) -> TaskSpec:
     found = spec_of_loaded(target)
     if found is not None:
         return found
-    file, _, qualname = target.split("::")
-    return task_at(_module_of(file, module), qualname, file)
+    file, _, name = parsed(target)
+    return task_at(_module_of(file, module), name, file)
 
 
 def _module_of(file: str, name: str) -> ModuleType:
-    """A file as the module that it is in another process, so that its classes have the same names."""
+    """A file as the same module as in the driving process, so that its classes have the same names."""
     loaded = sys.modules.get(name)
     if loaded is not None and _is_file(loaded, file):
         return loaded
@@ -219,24 +233,12 @@ def _module_of(file: str, name: str) -> ModuleType:
     return load_file(file)
 
 
-def refuse_unfindable(task: str, target: str) -> None:
-    """Raise `UsageError` if another process could not load the code of that task."""
-    file, _, qualname = target.split("::")
-    if file and "<locals>" not in qualname:
-        return
-    why = "is in no file (a notebook or an interactive session)" if not file else "is defined inside a function"
-    raise UsageError(
-        f"task {task} executes in another process (executor=...), but its code {why}, where that cannot load it. "
-        'Define it at module level in a file, or give its environment executor="local".'
-    )
-
-
 def load_container(target: str, module: str, variable: str) -> TaskSpec:
-    """The container task that another process of this program holds in that variable of that module.
+    """The container task that another process of this program holds in a variable of a module.
 
     Raises:
         UsageError: the code cannot be loaded here.
-        TaskNotFoundError: it holds none.
+        TaskNotFoundError: the variable holds no container task.
     """
     file = target.partition("::")[0]
     main = sys.modules.get("__main__")
@@ -247,17 +249,24 @@ def load_container(target: str, module: str, variable: str) -> TaskSpec:
     return task.spec
 
 
-def task_at(module: ModuleType, qualname: str, file: str) -> TaskSpec:
-    """The task of that qualified name in a loaded module."""
-    task = _attribute(module, qualname)
+Process.find_container = staticmethod(load_container)
+
+
+def task_at(module: ModuleType, name: str, file: str) -> TaskSpec:
+    """The task of that full name in a loaded module."""
+    task = _task_named(module, name)
     if task is None:
-        known = ", ".join(sorted(tasks_in(module))) or "none"
-        raise TaskNotFoundError(f"{file} no longer holds a task {qualname!r}; its tasks are: {known}")
+        known = ", ".join(sorted({task.name for task in (*tasks_in(module).values(), *_declared(module))})) or "none"
+        raise TaskNotFoundError(f"{file} no longer holds a task {name!r}; its tasks are: {known}")
     return task.spec
 
 
-def _attribute(module: ModuleType, qualname: str) -> Task[..., Any] | None:
-    for task in tasks_in(module).values():
-        if task.fn.__qualname__ == qualname:
+def _task_named(module: ModuleType, name: str) -> Task[..., Any] | None:
+    for task in (*_declared(module), *tasks_in(module).values()):
+        if parsed(task.spec.target()).name == name:
             return task
     return None
+
+
+def _declared(module: ModuleType) -> list[Task[..., Any]]:
+    return tasks_of(module.__name__)

@@ -33,7 +33,7 @@ from ..errors import (
     UsageError,
 )
 from ._names import check_name, random_run_name
-from .loading import load_file, load_target, spec_of_loaded, task_at
+from .loading import load_file, load_target, parsed, spec_of_loaded, task_at
 from .looking import find, store_exists
 from .run import (
     CLAIMABLE,
@@ -277,7 +277,7 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
 def _code_of(row: model.Run, file: str | None) -> TaskSpec:
     if file is None:
         return load_target(row.target, row.name, runtime.project_root())
-    return task_at(load_file(file), row.target.split("::")[2], file)
+    return task_at(load_file(file), parsed(row.target).name, file)
 
 
 def _refuse_active(worker: Worker, row: model.Run) -> None:

@@ -38,7 +38,7 @@ from ..errors import (
 )
 from ._dual import Dual
 from ._names import check_name, random_run_name
-from .loading import loading_file, spec_of_loaded
+from .loading import loading_file, parsed, spec_of_loaded
 from .task import Task
 
 log = logging.getLogger("perdure")
@@ -193,7 +193,7 @@ def _hint(run: Run) -> None:
     status = derived_status(row)
     late = status == Status.QUEUED and (row.wake_at or 0) < runtime.worker().clock.wall() - HINT_SECONDS * US
     if late or status == Status.INTERRUPTED:
-        file = row.target.partition("::")[0] or "FILE"
+        file = parsed(row.target).file or "FILE"
         log.warning(
             "run %s is %s and nobody drives it: start a worker with `perdure serve %s`, or drive it with "
             "`perdure resume %s`", row.name, status, file, row.name,

@@ -1,11 +1,11 @@
-"""What a task can be told besides its function: retries, timeouts, caching."""
+"""Settings of a task besides its function: retries, timeouts, caching."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -15,6 +15,17 @@ from ..core.ground.values import Signature
 from ..core.journal.source import hash_function
 from ..errors import UsageError
 from ._names import qualified
+
+Executor = Literal["local", "process", "ray"]
+
+
+class Shared(Protocol):
+    """The settings that a task takes from its environment."""
+
+    name: str
+    env_vars: dict[str, str]
+    executor: Executor
+    resources: Any
 
 
 class Timeout(Struct, frozen=True):

@@ -12,6 +12,7 @@ from ..core.ground.model import Created, Wake
 from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name
+from .loading import parsed
 from .run import Request, Run, arrival, refuse_conflict, request_for, run, run_named, run_named_aio
 from .task import Task
 
@@ -23,7 +24,7 @@ def request_submission(task: Any, args: tuple[Any, ...], inputs: dict[str, Any],
         UsageError: the inputs or the name cannot be used, or no worker could load the task.
     """
     request = request_for(task, args, inputs, name, None, what="submit")
-    if not request.new.target.partition("::")[0]:
+    if not parsed(request.new.target).file:
         raise UsageError(
             f"task {request.new.task} is defined in a notebook or an interactive session, where no worker can load it: "
             "put it into a file, or use perdure.run"

@@ -7,48 +7,56 @@ import inspect
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
+from ..core.body.branch import Branch, Call
 from ..core.body.scope import TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import RetryStrategy, TaskSpec
-from ..core.ground.values import Signature
+from ..core.ground.values import Signature, find_file_types
+from ..core.process.schedule import Rule
 from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
-from ._calling import Branch, Call, caller, on_loop, run_async, run_sync, warn_blocking
-from ._names import qualified, target
-from .settings import CacheRequest, Timeout, cache_key, cache_signature, retry_strategy, timeout_seconds
-
-if TYPE_CHECKING:
-    from ..core.process.schedule import Rule
-    from .environment import TaskEnvironment
-    from .triggers import Triggers
+from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
+from .declaring import Home, home_of, register
+from .settings import CacheRequest, Shared, Timeout, cache_key, cache_signature, retry_strategy, timeout_seconds
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Task(Generic[P, R]):
-    """A declared task. Inside a run, calling it makes a child action; outside, it is just the function."""
+    """A declared task. Inside a run, a call makes a child action; outside, a call is a plain call of the function.
+
+    The full name at the declaration (environment and short name) identifies the task in journals and processes.
+    """
 
     triggers: tuple[Rule, ...] = ()
-    """When it is to run by itself."""
+    """The schedule; set by the environment."""
+    declared: str
+    """The full name at the declaration; `override` changes the name for people only."""
+    home: Home
+    """The module that declares the task."""
 
     def __init__(
         self,
         fn: Callable[P, R],
-        environment: TaskEnvironment,
+        environment: Shared,
         *,
-        retries: int | RetryStrategy,
-        timeout: float | timedelta | Timeout | None,
-        cache: CacheRequest,
+        retries: int | RetryStrategy = 0,
+        timeout: float | timedelta | Timeout | None = None,
+        cache: CacheRequest = "disable",
         short_name: str | None = None,
-        triggers: Triggers = (),
+        overrides: Task[P, R] | None = None,
     ) -> None:
         update_wrapper(self, fn)
         self.fn = fn
         self.environment = environment
         self.name = f"{environment.name}.{short_name or fn.__name__}"
+        declared: str = self.name if overrides is None else overrides.declared
+        self.declared = declared
+        home: Home = home_of(fn) if overrides is None else overrides.home
+        self.home = home
         self._settings: dict[str, Any] = {
             "retries": retries,
             "timeout": timeout,
@@ -62,19 +70,18 @@ class Task(Generic[P, R]):
             name=self.name,
             is_async=inspect.iscoroutinefunction(fn),
             signature=Signature.of(fn),
-            qualified=lambda: qualified(fn),
+            qualified=lambda: declared,
             retries=retry_strategy(retries, self.name),
             timeout=timeout_seconds(timeout, self.name),
-            cache_key=cache_key(cache, fn, self.name),
-            target=lambda: target(fn),
+            cache_key=cache_key(cache, fn, declared),
+            target=lambda: home.target(declared),
+            module=home.module,
             env_vars=environment.env_vars,
             executor=environment.executor,
             resources=None if environment.resources is None else environment.resources.needs(),
         )
-        if triggers:
-            from .triggers import rules_of  # most tasks have none
-
-            self.triggers = rules_of(triggers, self.spec)
+        if overrides is None:
+            register(self, home)
 
     def __repr__(self) -> str:
         return f"<perdure.task {self.name}>"
@@ -91,7 +98,7 @@ class Task(Generic[P, R]):
         return run_sync(protocol)  # type: ignore[no-any-return]
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
-        """The call as a coroutine, whatever the function's own colour."""
+        """The call as a coroutine, for sync and async functions alike."""
         where = caller(self._what)
         if where is None:
             if self.spec.is_async:
@@ -107,17 +114,16 @@ class Task(Generic[P, R]):
         timeout: float | timedelta | Timeout | None = None,
         cache: CacheRequest | None = None,
     ) -> Task[P, R]:
-        """The same function under other settings, without triggers; what is not given stays."""
+        """The same task under other settings, without triggers; settings that are not given stay. A `short_name` here
+        is a label for people: the identity stays the declared name."""
         given = {"short_name": short_name, "retries": retries, "timeout": timeout, "cache": cache}
         settings = self._settings | {name: value for name, value in given.items() if value is not None}
-        return Task(self.fn, self.environment, **settings)
+        return Task(self.fn, self.environment, **settings, overrides=self)
 
     def check_findable(self) -> None:
-        """Raise `UsageError` if its body is to execute in a process that could not load it."""
+        """Raise `UsageError` for a task of another process's that the other process could not find."""
         if self.spec.process:
-            from .loading import refuse_unfindable
-
-            refuse_unfindable(self.name, self.spec.target())
+            _refuse_unfindable(self.name, self.home, self.spec.target())
 
     def protocol(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call from `branch`, as a protocol for a shell to drive."""
@@ -141,12 +147,20 @@ class Task(Generic[P, R]):
         return f"task {self.name}"
 
 
-def declare(fn: Any, environment: TaskEnvironment, settings: dict[str, Any]) -> Task[Any, Any]:
-    """A task, or a message that says what cannot be one."""
-    if isinstance(fn, Task):
-        raise UsageError(f"{fn.name} is a task already; declare it in one environment only")
-    if not inspect.isfunction(fn):
-        raise UsageError(f"@{environment.name}.task goes on a function defined with def or async def, not on {fn!r}")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise UsageError(f"{fn.__qualname__} is a generator and cannot be a task; @perdure.trace takes generators")
-    return Task(fn, environment, **settings)
+def _refuse_unfindable(name: str, home: Home, target: str) -> None:
+    in_file = not target.startswith("::")
+    if in_file and home.code is not None:
+        return
+    where = "is defined inside a function" if in_file else "is in no file (a notebook or an interactive session)"
+    raise UsageError(
+        f"task {name} executes in another process (executor=...), but its code {where}, and that process could not "
+        'load the code. Define the task at module level in a file, or give its environment executor="local".'
+    )
+
+
+def _import_file_types() -> None:
+    from .. import io  # noqa: F401 - importing it makes File and Dir known
+
+
+# A recorded File may be decoded before the user's code has imported `perdure.io`.
+find_file_types(_import_file_types)

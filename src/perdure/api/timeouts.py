@@ -7,7 +7,7 @@ import math
 from types import TracebackType
 from typing import Any
 
-from ..core.body.branch import Branch
+from ..core.body.branch import Branch, Call
 from ..core.body.scope import TraceScope
 from ..core.ground.clock import Deadline
 from ..core.ground.digest import blake2b
@@ -15,7 +15,7 @@ from ..core.ground.model import Kind
 from ..core.ground.values import codec_for
 from ..core.run import calls
 from ..errors import UsageError
-from ._calling import Call, caller, on_loop, run_async, run_sync
+from ._calling import caller, on_loop, run_async, run_sync
 
 _FP = blake2b(b"%d\0" % Kind.TIMEOUT, digest_size=16).digest()
 _END_FP = blake2b(b"%d\0end" % Kind.TIMEOUT, digest_size=16).digest()

@@ -9,13 +9,14 @@ from contextvars import copy_context
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from ..core.body.branch import Branch, Call
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import Function
 from ..core.ground.values import Signature
 from ..core.run import calls
 from ..errors import UsageError
-from ._calling import Branch, Call, caller, on_loop, run_async, run_sync, shown, warn_blocking
+from ._calling import caller, on_loop, run_async, run_sync, shown, warn_blocking
 from ._names import qualified
 
 P = ParamSpec("P")

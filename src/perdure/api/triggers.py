@@ -1,4 +1,4 @@
-"""Triggers: when a task is to run by itself. `perdure serve` submits the runs; `core.schedule` decides which.
+"""Triggers: when a task is to run by itself. `perdure serve` submits the runs; `core.process.schedule` decides which.
 
 What a trigger says is checked when its task is declared, or, where an annotation names something that is defined
 further down, when the task is served.

@@ -16,6 +16,7 @@ from ..api.operate import Ended, Handle
 from ..api.run import Run, derived_status
 from ..core.ground.model import FINISHED, Status
 from ..errors import CodeNotLoadedError, PerdureError, UsageError
+from ..runtime.settings import DEFAULT_STORE
 from .failures import of_exception, users_frames
 from .output import Output, ended_data, readable, unfinished_data
 from .progress import Reporter
@@ -235,6 +236,6 @@ def line_for(command: str, names: Sequence[str]) -> str:
     """A command about these runs, as it can be typed in this directory and environment."""
     line = f"perdure {command} {' '.join(map(shlex.quote, names))}"
     url = runtime.store_url()
-    if url != (os.environ.get("PERDURE_STORE") or runtime.DEFAULT_STORE):
+    if url != (os.environ.get("PERDURE_STORE") or DEFAULT_STORE):
         line += f" --store {shlex.quote(runtime.store_name())}"
     return line

@@ -527,7 +527,7 @@ def _within(body: Body) -> list[int]:
 def _call(
     spec: TaskSpec, action: Action, inputs: bytes, floor: int, recorded: bool, within: list[int], moved: Moved
 ) -> Callable[[int], frames.Call]:
-    target, module, variable = spec.target(), spec.fn.__module__, ""
+    target, module, variable = spec.target(), spec.module, ""
     if not spec.process:
         # The outer process needs the object itself: its program, its settings.
         target, module, variable = _whereabouts(spec)

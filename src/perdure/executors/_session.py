@@ -127,7 +127,7 @@ class Session:
                 return False
             self._child = child
         self._sent = 1
-        module = self.spec.fn.__module__
+        module = self.spec.module
         child.channel.send(
             frames.Execute(
                 run=driver.run._replace(inputs=b"", token=b"", value=None),
@@ -453,7 +453,7 @@ def _spec_of(call: frames.Call) -> TaskSpec:
     retries = call.retries
     return TaskSpec(
         kind=Kind.TASK,
-        fn=SimpleNamespace(__module__=call.module),  # type: ignore[arg-type]
+        fn=SimpleNamespace(),  # type: ignore[arg-type]
         name=call.name,
         is_async=False,
         signature=SimpleNamespace(returns=_AsItIs()),  # type: ignore[arg-type]

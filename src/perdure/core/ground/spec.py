@@ -91,6 +91,8 @@ class TaskSpec(Function, eq=False):
     """From the canonical inputs to the key under which the outcome is shared between runs; `None`: not cached."""
     target: Callable[[], str] = str
     """Where the code is, as `NewRun.target` says it."""
+    module: str = ""
+    """The name of the module that declares the task, as this process has the module."""
     env_vars: dict[str, str] = field(default_factory=dict)
     executor: str = "local"
     """Where its body executes: in this process, or in that kind of other one (`elsewhere`)."""

@@ -1,0 +1,1 @@
+"""`File` and `Dir` behind `perdure.io`: `reference` (the parts in common), `remote` (URLs), `file`, `folder`."""
