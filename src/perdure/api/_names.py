@@ -49,7 +49,7 @@ def check_name(name: Any) -> None:
         raise UsageError(f"a run's name begins with no dash and holds only printable characters, not {name!r}")
 
 
-class Place(NamedTuple):
+class ModulePlace(NamedTuple):
     """A module by its file."""
 
     file: str
@@ -58,19 +58,21 @@ class Place(NamedTuple):
     """The logical name: never `__main__` for a module with a file."""
 
 
-_modules: dict[str, Place] = {}
+_modules: dict[str, ModulePlace] = {}
 
 
-def place_of(name: str) -> Place:
+def place_of(name: str) -> ModulePlace:
     """The place of a loaded module, by the name under which this process has the module."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is None:
-        return Place("", name)
+        return ModulePlace("", name)
     known = _modules.get(file)
     if known is None:
         path = os.path.abspath(file)
-        known = _modules[file] = Place(path, name if "site-packages" in path.split(os.sep) else logical_name(path))
+        known = _modules[file] = ModulePlace(
+            path, name if "site-packages" in path.split(os.sep) else logical_name(path)
+        )
     return known
 
 

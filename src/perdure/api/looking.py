@@ -180,7 +180,7 @@ def log_files(name: str, action: str | None = None) -> list[LogFile]:
 
 
 @dataclass(slots=True)
-class Node:
+class ActionNode:
     """One action of a run's tree. `inputs`, `value` and `error` are encoded."""
 
     kind: str
@@ -216,7 +216,7 @@ class Tree(NamedTuple):
     """A run's actions, parents first."""
 
     run: RunInfo
-    nodes: dict[int, Node]
+    nodes: dict[int, ActionNode]
     """By position in the whole tree; the root is 0. What a limit leaves out is absent."""
     total: int
 
@@ -241,7 +241,7 @@ def tree(name: str, limit: int | None = None) -> Tree:
     if limit is not None and total > limit:
         tail = limit // 2
         wanted = (*range(limit - tail), *range(total - tail, total))
-    nodes: dict[int, Node] = {}
+    nodes: dict[int, ActionNode] = {}
     for position in wanted:
         grown.node(position, nodes)
     return Tree(info, dict(sorted(nodes.items())), total)
@@ -378,7 +378,7 @@ class _Grown:
             return row.action
         return row.child if row.child is not None and self._last_of.get(row.child) == row.n else None
 
-    def node(self, position: int, nodes: dict[int, Node]) -> Node:
+    def node(self, position: int, nodes: dict[int, ActionNode]) -> ActionNode:
         """The node at that position, with all that it stands below."""
         known = nodes.get(position)
         if known is not None:
@@ -400,7 +400,7 @@ class _Grown:
         nodes[position] = made
         return made
 
-    def _root(self) -> Node:
+    def _root(self) -> ActionNode:
         run, row = self._run, self._actions.get(ROOT)
         failed = run.status == Status.FAILED
         if row is not None:
@@ -411,7 +411,7 @@ class _Grown:
         took = None
         if run.started_at is not None and run.ended_at is not None:
             took = max(0, run.ended_at - run.started_at)
-        return Node(
+        return ActionNode(
             "task", run.task, str(self._status), ROOT, attempts, run.started_at, took,
             row.wake_at if row is not None and row.state is None and self._status in _UNDER_WAY else None,
             inputs=run.inputs,
@@ -419,13 +419,13 @@ class _Grown:
             error=run.value if run.result == Result.ERROR else None,
         )  # fmt: skip
 
-    def _ended(self, entry: Entry) -> Node:
+    def _ended(self, entry: Entry) -> ActionNode:
         n = entry.n
         generator = self._generator_at.get(n)
         result = entry.result if generator is None else generator.result
         if n in self._cancelled:
             result = Result.CANCELLED
-        node = Node(
+        node = ActionNode(
             _KINDS[entry.kind], entry.name, _OUTCOMES[result], entry.child, None, entry.at, entry.took,
             label=entry.label, inputs=entry.inputs, discarded=n in self._discarded, earlier=n in self._earlier,
             reused=n in self._reused,
@@ -447,7 +447,7 @@ class _Grown:
             node.attempts = 0  # from the cache
         return node
 
-    def _open(self, action: Action) -> Node:
+    def _open(self, action: Action) -> ActionNode:
         waits = action.wake_at is not None and action.state is None and action.wake_at > self._now
         status = str(self._status)
         if action.kind == Kind.TIMEOUT:
@@ -456,7 +456,7 @@ class _Grown:
             status = "SLEEPING" if waits else "RUNNING"
         elif self._status in (Status.SUCCEEDED, Status.FAILED):
             status = "UNFINISHED"
-        return Node(
+        return ActionNode(
             _KINDS[action.kind], action.name, status, action.action,
             max(1, action.attempt) if action.kind in (Kind.TASK, Kind.CONTAINER) else None, action.at, None,
             action.wake_at if action.state is None else None, action.label,
@@ -476,7 +476,7 @@ def _begin(row: Entry | Action) -> tuple[int, int]:
     return (row.at, row.n) if isinstance(row, Entry) else (row.at, 0)
 
 
-def error_of(node: Node) -> tuple[str, str] | None:
+def error_of(node: ActionNode) -> tuple[str, str] | None:
     """Type name and message of a node's failure."""
     if node.error is None:
         return None

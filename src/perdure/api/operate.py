@@ -37,8 +37,8 @@ from .loading import load_file, load_target, parsed, spec_of_loaded, task_at
 from .looking import find, store_exists
 from .run import (
     CLAIMABLE,
-    Request,
     Run,
+    RunRequest,
     continue_run,
     derived_status,
     describe_holder,
@@ -56,7 +56,7 @@ RESUMABLE = (*CLAIMABLE, Status.FAILED)
 # -- a run in hand ---------------------------------------------------------------------------------------------
 
 
-class Failure(NamedTuple):
+class RecordedFailure(NamedTuple):
     """A recorded exception as text; nothing is rebuilt for it."""
 
     type: str
@@ -64,14 +64,14 @@ class Failure(NamedTuple):
     traceback: str
 
 
-class Ended(NamedTuple):
+class RunEnd(NamedTuple):
     """How a run has ended."""
 
     name: str
     task: str
     status: Status
     result: Any
-    error: Failure | None
+    error: RecordedFailure | None
     replayed: int
     executed: int
     driven: bool
@@ -101,7 +101,7 @@ class Handle:
         return None if self.driver is None else self.driver.done
 
 
-def outcome(handle: Handle) -> Ended:
+def outcome(handle: Handle) -> RunEnd:
     """How the run ended. To be asked once driving is over.
 
     Raises:
@@ -113,22 +113,22 @@ def outcome(handle: Handle) -> Ended:
     result, data, live = driver.done.result()
     counts = (driver.replayed, driver.executed, True)
     if result == Result.VALUE:
-        return Ended(handle.name, handle.task, Status.SUCCEEDED, live, None, *counts)
-    return Ended(handle.name, handle.task, Status.FAILED, None, Failure(*describe_error(data)), *counts)
+        return RunEnd(handle.name, handle.task, Status.SUCCEEDED, live, None, *counts)
+    return RunEnd(handle.name, handle.task, Status.FAILED, None, RecordedFailure(*describe_error(data)), *counts)
 
 
-def _recorded(row: model.Run) -> Ended:
+def _recorded(row: model.Run) -> RunEnd:
     if row.status == Status.ABORTED:
         raise RunAbortedError(_aborted(row.name))
     if row.value is None:
         raise PerdureError(f"run {row.name!r} has not ended; it is {derived_status(row)}")
     if row.result == Result.ERROR:
-        error = Failure(*describe_error(row.value))
-        return Ended(row.name, row.task, Status.FAILED, None, error, 0, 0, False)
+        error = RecordedFailure(*describe_error(row.value))
+        return RunEnd(row.name, row.task, Status.FAILED, None, error, 0, 0, False)
     # By its declared type where that is at hand. No code is loaded only to show a value.
     spec = spec_of_loaded(row.target)
     value = ANY.decode(row.value) if spec is None else spec.signature.returns.decode(row.value)
-    return Ended(row.name, row.task, Status.SUCCEEDED, value, None, 0, 0, False)
+    return RunEnd(row.name, row.task, Status.SUCCEEDED, value, None, 0, 0, False)
 
 
 def _aborted(name: str) -> str:
@@ -177,7 +177,7 @@ def progress(handle: Handle) -> Progress:
 # -- starting and continuing -----------------------------------------------------------------------------------
 
 
-def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> Request:
+def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> RunRequest:
     """A run as it is asked for, checked and named; nothing is stored yet.
 
     Raises:
@@ -186,7 +186,7 @@ def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any],
     return request_for(task, args, inputs, name, None)
 
 
-def submit(asked: Request) -> Handle:
+def submit(asked: RunRequest) -> Handle:
     """Start the run, or continue the one of that name, or find that it has ended.
 
     Raises:
@@ -238,7 +238,7 @@ def interrupted() -> list[str]:
     return [row.name for row in reversed(rows) if worker.sure_holder(row) is None]
 
 
-def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> Request:
+def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> RunRequest:
     """A new run of the same task with the same inputs, as `submit` takes it; nothing is stored yet.
 
     Args:
@@ -271,7 +271,7 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
         created_at=worker.clock.wall(),
         reuse=old.name if recover else None,
     )
-    return Request(spec, new, True)
+    return RunRequest(spec, new, True)
 
 
 def _code_of(row: model.Run, file: str | None) -> TaskSpec:

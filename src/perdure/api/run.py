@@ -231,7 +231,7 @@ def attach(error: BaseException, run: Run) -> BaseException:
 # -- starting --------------------------------------------------------------------------------------------------
 
 
-class Request(Struct, frozen=True):
+class RunRequest(Struct, frozen=True):
     """A run as the caller asks for it."""
 
     spec: TaskSpec
@@ -247,7 +247,7 @@ def request_for(
     reuse: str | None,
     *,
     what: str = "run",
-) -> Request:
+) -> RunRequest:
     scope = SCOPE.get()
     if what == "submit" and scope is not None and not isinstance(scope, TraceScope):
         raise NestedRunError(
@@ -276,10 +276,10 @@ def request_for(
     spec = task.spec
     called, now = name or random_run_name(), runtime.worker().clock.wall()
     new = new_run(spec, args, inputs, name=called, created_at=now, reuse=reuse)
-    return Request(spec, new, name is not None)
+    return RunRequest(spec, new, name is not None)
 
 
-def mention_similar(worker: Worker, request: Request) -> None:
+def mention_similar(worker: Worker, request: RunRequest) -> None:
     for row in worker.store.similar(request.new.task, request.new.inputs_hash)[:1]:
         if worker.holder(row) is None and _unchanged(worker, row):
             log.warning(
@@ -299,7 +299,7 @@ Existing = tuple[Driver | None, Run]
 """A driver to wait for, or a run that has ended."""
 
 
-def settle(worker: Worker, request: Request, found: Driver | model.Run) -> Existing:
+def settle(worker: Worker, request: RunRequest, found: Driver | model.Run) -> Existing:
     """What a submission came to: a run of ours, or one that had the name already (the name is the key)."""
     if isinstance(found, Driver):
         return found, Run(found.run, request.spec)
@@ -310,7 +310,7 @@ def settle(worker: Worker, request: Request, found: Driver | model.Run) -> Exist
     return continue_run(worker, found, request.spec, CLAIMABLE)
 
 
-def refuse_conflict(request: Request, found: model.Run) -> None:
+def refuse_conflict(request: RunRequest, found: model.Run) -> None:
     """Raise `RunConflictError` if the run that has the name is not what was asked for."""
     new = request.new
     if found.task != new.task or found.inputs_hash != new.inputs_hash:

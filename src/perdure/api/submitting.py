@@ -13,11 +13,11 @@ from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name
 from .loading import parsed
-from .run import Request, Run, arrival, refuse_conflict, request_for, run, run_named, run_named_aio
+from .run import Run, RunRequest, arrival, refuse_conflict, request_for, run, run_named, run_named_aio
 from .task import Task
 
 
-def request_submission(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> Request:
+def request_submission(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> RunRequest:
     """A run that is to be driven by a worker, checked and named; nothing is stored yet.
 
     Raises:
@@ -55,12 +55,12 @@ def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
     return Wake(clock.wall() + left, clock.boot() + left)
 
 
-def enqueue(request: Request, due: Wake | None) -> Run:
+def enqueue(request: RunRequest, due: Wake | None) -> Run:
     """Store the run for a worker, or find the one that has the name already."""
     return _enqueued(request, runtime.worker().enqueue(request.new, due))
 
 
-def _enqueued(request: Request, created: Created) -> Run:
+def _enqueued(request: RunRequest, created: Created) -> Run:
     if not created.fresh:
         refuse_conflict(request, created.run)
     return Run(created.run, request.spec)

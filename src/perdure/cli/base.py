@@ -110,13 +110,13 @@ def log_to_stderr() -> None:
     """What perdure logs (retries, changed source) as plain lines among our own."""
     import logging
 
-    class Lines(logging.Handler):
+    class StderrLines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             # To whatever `sys.stderr` is now: the live summary stands in for it meanwhile.
             output.say(self.format(record))
 
     logger = logging.getLogger("perdure")
-    logger.addHandler(Lines())
+    logger.addHandler(StderrLines())
     logger.propagate = False
     logger.setLevel(logging.ERROR if output.quiet else logging.DEBUG if output.verbose else logging.WARNING)
 

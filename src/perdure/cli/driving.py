@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from .. import runtime
 from ..api import looking, operate
-from ..api.operate import Ended, Handle
+from ..api.operate import Handle, RunEnd
 from ..api.run import Run, derived_status
 from ..core.ground.model import FINISHED, Status
 from ..errors import CodeNotLoadedError, PerdureError, UsageError
@@ -128,7 +128,7 @@ def told(output: Output, run: Run, *, one: bool) -> Told:
     return Told(ended_data(ended), 0 if ended.error is None else 1)
 
 
-def _tell_failure(output: Output, ended: Ended) -> None:
+def _tell_failure(output: Output, ended: RunEnd) -> None:
     error = ended.error
     assert error is not None
     text = error.traceback.strip("\n")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..api.collecting import Removed
-    from ..api.looking import Node, RunInfo, Tree
-    from ..api.operate import Ended
+    from ..api.looking import ActionNode, RunInfo, Tree
+    from ..api.operate import RunEnd
 
 WIDE = 100_000
 """Columns of a table that no terminal shows: nothing is cut."""
@@ -210,7 +210,7 @@ def span(us: int | None) -> str:
 # -- results of runs -------------------------------------------------------------------------------------------
 
 
-def ended_data(ended: Ended) -> dict[str, Any]:
+def ended_data(ended: RunEnd) -> dict[str, Any]:
     """How a run ended, as `--json` gives it."""
     error = ended.error
     return {
@@ -289,7 +289,7 @@ def tree_data(tree: Tree) -> dict[str, Any]:
     return {**run_data(tree.run), **by_position[0], "total": tree.total, "left_out": tree.total - len(tree.nodes)}
 
 
-def _node_data(node: Node) -> dict[str, Any]:
+def _node_data(node: ActionNode) -> dict[str, Any]:
     from ..api.looking import error_of
 
     error = error_of(node)
@@ -372,13 +372,13 @@ def print_tree(output: Output, tree: Tree) -> None:
     output.draw(head, table)
 
 
-def _inputs_text(node: Node) -> str:
+def _inputs_text(node: ActionNode) -> str:
     from ..core.ground.values._preview import preview_inputs
 
     return "" if node.inputs is None else preview_inputs(node.inputs, 100)
 
 
-def _outcome_text(node: Node) -> str:
+def _outcome_text(node: ActionNode) -> str:
     from ..api.looking import error_of
     from ..core.ground.values import preview
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..api.operate import Ended, Handle, Progress, progress
+from ..api.operate import Handle, Progress, RunEnd, progress
 from ..core.ground.clock import perf
 from .output import Output, local_time, span
 
@@ -88,7 +88,7 @@ class Reporter:
             self._live.stop()
             self._live = None
 
-    def counts(self, ended: Ended) -> str:
+    def counts(self, ended: RunEnd) -> str:
         """The last line's numbers."""
         return f"{ended.replayed:,} replayed, {ended.executed:,} executed, {span((perf() - self._began) // 1000)}"
 

@@ -12,7 +12,7 @@ from ...store import remote_objects
 from ...store.user_files import check_name, reading, refuse_special, writing
 from .._dual import dual, dual_method
 from ..trace import trace
-from .reference import Reference, StrPath, path_text, temporary_folder
+from .reference import ContentReference, StrPath, path_text, temporary_folder
 from .remote import at_url, destination, last_part, sent
 
 
@@ -65,7 +65,7 @@ def on_hand(file: File) -> str:
 
 
 @final
-class File(Reference):
+class File(ContentReference):
     """The content and the name of one file, in the blob store or at a URL. Equal if both are; never changes."""
 
     __slots__ = ("etag",)

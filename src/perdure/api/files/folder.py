@@ -19,7 +19,7 @@ from ...store.user_files import check_name, each, reading, refuse_special, writi
 from .._dual import dual, dual_method
 from ..trace import trace
 from .file import File, on_hand
-from .reference import Reference, StrPath, path_text, temporary_folder
+from .reference import ContentReference, StrPath, path_text, temporary_folder
 from .remote import at_url, destination, last_part, sent
 
 
@@ -40,7 +40,7 @@ _at.__qualname__ = "Dir.from_existing_remote"
 
 
 @final
-class Dir(Reference):
+class Dir(ContentReference):
     """A tree of files and its name, kept in the blob store. Equal if both are; never changes.
 
     Kept are the contents of files, sub-directories (empty directories included), the permission to execute a file, and

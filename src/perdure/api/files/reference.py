@@ -15,7 +15,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 StrPath = str | os.PathLike[str]
 
 
-class Reference:
+class ContentReference:
     """A name, and the hash and size of a content. Never changes."""
 
     __slots__ = ("hash", "name", "size", "url")
@@ -57,7 +57,7 @@ class Reference:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        assert isinstance(other, Reference)
+        assert isinstance(other, ContentReference)
         return self._identity() == other._identity()
 
     def _identity(self) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ class Reference:
         return core_schema.is_instance_schema(cls)
 
 
-def _rebuilt(cls: type[Reference], fields: dict[str, Any]) -> Reference:
+def _rebuilt(cls: type[ContentReference], fields: dict[str, Any]) -> ContentReference:
     return cls(**fields)
 
 
