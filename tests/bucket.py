@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
@@ -31,6 +30,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import boto3
 import pytest
+from tests.waiting import wait_for
 
 KIND = os.environ.get("PERDURE_TEST_BUCKET", "s3")
 SCHEME = {"s3": "s3", "azure": "az", "google": "gs"}[KIND]
@@ -71,15 +71,15 @@ class Endpoint(ABC):
         )  # fmt: skip
         atexit.register(self.close)
         self._numbers = count(1)
-        end = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-                return
-            except OSError:
-                assert time.monotonic() < end, "the bucket's server did not start"
-                assert self.process.poll() is None, "the bucket's server ended"
-                time.sleep(0.05)
+        wait_for(lambda: self._answers(port), story=lambda: "the bucket's server did not start")
+
+    def _answers(self, port: int) -> bool:
+        assert self.process.poll() is None, "the bucket's server ended"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     @abstractmethod
     def environment(self, url: str | None = None) -> dict[str, str]:

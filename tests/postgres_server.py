@@ -18,12 +18,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from tests.waiting import wait_for
 
 from perdure.core.ground.clock import Clock
 from perdure.store.postgres import PostgresStore
@@ -137,16 +138,16 @@ class Server:
 
     def start(self, *, wait: bool = True) -> None:
         self._say("start")
-        end = time.monotonic() + 60
-        while wait:
-            try:
-                psycopg.connect(self.dsn("postgres")).close()
-                return
-            except psycopg.OperationalError:
-                if time.monotonic() > end:
-                    with open(os.path.join(self.root, "log")) as log:
-                        raise AssertionError(f"the server did not start:\n{log.read()[-4000:]}") from None
-                time.sleep(0.02)
+        if wait:
+            log = Path(self.root, "log")
+            wait_for(self._answers, story=lambda: f"the server did not start:\n{log.read_text()[-4000:]}")
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.dsn("postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def kill(self) -> None:
         """SIGKILL to all of its processes, as when its machine is lost."""

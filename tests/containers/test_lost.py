@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from tests.containers.engines import Engine
 from tests.containers.victims import Victims
+from tests.waiting import is_stopped, wait_for
 
 RESULT = {"value": ["before", "x and 3", "after"]}
 
@@ -167,10 +168,7 @@ def test_a_fenced_driver_cannot_start_it(engine: Engine, tmp_path: Path, point: 
     victims = Victims(engine, tmp_path, "main", a="x")
     victims.environ["PERDURE_LEASE"] = "1"
     frozen = victims.begin(point)
-    stopped_by = time.monotonic() + 20
-    while not is_stopped(frozen.pid):
-        assert time.monotonic() < stopped_by
-        time.sleep(0.02)
+    wait_for(lambda: is_stopped(frozen.pid))
     time.sleep(1.5)
     _, answer, err = victims.run()
     assert answer == RESULT, err
@@ -186,10 +184,7 @@ def test_a_fenced_driver_does_not_touch_what_its_successor_has_begun(engine: Eng
     victims = Victims(engine, tmp_path, "main", a="x")
     victims.environ["PERDURE_LEASE"] = "1"
     frozen = victims.begin("stop before stage")
-    stopped_by = time.monotonic() + 20
-    while not is_stopped(frozen.pid):
-        assert time.monotonic() < stopped_by
-        time.sleep(0.02)
+    wait_for(lambda: is_stopped(frozen.pid))
     time.sleep(1.5)
     other = victims.begin()
     victims.wait_for(1)
@@ -198,12 +193,6 @@ def test_a_fenced_driver_does_not_touch_what_its_successor_has_begun(engine: Eng
     frozen.communicate(timeout=30)
     assert msgspec.json.decode(out) == RESULT, err
     assert victims.ran() == ["started", "ended"]
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether that process is stopped by a signal."""
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] == "T"
 
 
 def test_a_secret_that_is_not_at_hand_leaves_the_run_interrupted(engine: Engine, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 from tests.containers.engines import IMAGE, Engine, PrivatePodman
+from tests.waiting import wait_for
 
 from perdure.containers import discovery
 from perdure.containers.discovery import open_engine
@@ -65,10 +65,7 @@ def test_it_dies_with_us(podman: Engine, only_a_program: dict[str, str]) -> None
     child = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
     assert child.returncode == -signal.SIGKILL
     directory = Path(child.stdout.strip().removeprefix("unix://")).parent
-    deadline = time.monotonic() + 10
-    while services(podman) > 1 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert services(podman) == 1
+    wait_for(lambda: services(podman) == 1)
 
     async def next_one() -> None:
         await (await open_engine("podman", only_a_program)).close()

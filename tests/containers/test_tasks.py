@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.containers.engines import IMAGE, Engine
+from tests.waiting import wait_for
 
 import perdure
 from perdure.errors import (
@@ -292,12 +293,7 @@ talk = ContainerTask(name="talk", image="perdure-test/busybox:1", network="none"
 
 def next_log(here: Path) -> Path:
     """The first log that appears."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        for path in here.glob("perdure.db-logs/*/*.log"):
-            return path
-        time.sleep(0.02)
-    raise AssertionError("no log")
+    return wait_for(lambda: next(here.glob("perdure.db-logs/*/*.log"), None))
 
 
 def test_fifty_at_once_do_not_wait_for_one_another(here: Path) -> None:

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from tests.containers.engines import Engine
+from tests.waiting import PATIENCE, wait_for
 
 FLOWS = Path(__file__).resolve().parent / "flows"
 
@@ -39,7 +39,7 @@ class Victims:
             cwd=self.directory, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, point: str = "never", timeout: float = 60.0) -> tuple[int, Any, str]:
+    def run(self, point: str = "never", timeout: float = PATIENCE) -> tuple[int, Any, str]:
         """A whole process: exit code, what it answered, what it wrote to stderr."""
         process = self.begin(point)
         try:
@@ -66,9 +66,6 @@ class Victims:
         root = self.directory / ".perdure" / "perdure.db-containers"
         return found + (os.listdir(root) if root.exists() else [])
 
-    def wait_for(self, count: int, timeout: float = 20.0) -> None:
+    def wait_for(self, count: int) -> None:
         """Until containers have left so many marks."""
-        until = time.monotonic() + timeout
-        while len(self.ran()) < count:
-            assert time.monotonic() < until, f"only {self.ran()}"
-            time.sleep(0.02)
+        wait_for(lambda: len(self.ran()) >= count, story=self.ran)

@@ -10,15 +10,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.crash.harness import WORKFLOWS, Line
 from tests.stores import drop_postgres, query_postgres, store_url
+from tests.waiting import PATIENCE, is_stopped, kill, wait_for
 
 from perdure.api.loading import find_task
 from perdure.core.ground.clock import US, SystemClock
@@ -30,15 +30,6 @@ from perdure.store.sqlite import SQLiteStore
 
 SERVED = WORKFLOWS / "served.py"
 CLOCK = SystemClock()
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 20.0, story: Callable[[], str] = lambda: "") -> Any:
-    """Wait until it is so, and give what it gave."""
-    until = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < until, f"it did not happen within {seconds} s\n{story()}"
-        time.sleep(0.01)
-    return found
 
 
 class Fleet:
@@ -76,7 +67,7 @@ class Fleet:
         return worker
 
     def perdure(
-        self, *words: object, env: dict[str, str] | None = None, timeout: float = 30
+        self, *words: object, env: dict[str, str] | None = None, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of `perdure` to its end."""
         return subprocess.run(
@@ -91,7 +82,7 @@ class Fleet:
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.end()
+            worker.kill()
         self.store.close()
         if self.remote is not None and self._own:
             drop_postgres(self.remote)
@@ -129,7 +120,6 @@ class Fleet:
 
     def is_writing(self) -> bool:
         """Whether somebody stands in a transaction that writes."""
-        time.sleep(0.05)  # for those who move
         if self.remote is not None:
             sql = "SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND granted"
             return bool(query_postgres(self.remote, sql, ()))
@@ -144,7 +134,7 @@ class Fleet:
     def all_are(self, status: Status) -> bool:
         return set(self.counts()) == {status}
 
-    def wait(self, *names: str, status: Status = Status.SUCCEEDED, seconds: float = 30.0) -> None:
+    def wait(self, *names: str, status: Status = Status.SUCCEEDED, seconds: float = PATIENCE) -> None:
         """Wait until these runs, or all, are of that status."""
         if names:
             wait_for(lambda: all(self.status(name) is status for name in names), seconds, self.story)
@@ -207,7 +197,7 @@ class Worker:
     def errors(self) -> str:
         return self.errors_file.read_text()
 
-    def says(self, text: str, seconds: float = 15.0) -> str:
+    def says(self, text: str, seconds: float = PATIENCE) -> str:
         """Wait until it has written that, and give all that it has written."""
         wait_for(lambda: text in self.errors(), seconds, self.fleet.story)
         return self.errors()
@@ -218,34 +208,32 @@ class Worker:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """It stands still, and not within a transaction: others would wait for that first."""
-        self.signal(signal.SIGSTOP)
-        while self.fleet.is_writing():
-            self.signal(signal.SIGCONT)
-            time.sleep(0.01)
-            self.signal(signal.SIGSTOP)
+        wait_for(self._stopped_outside_of_a_transaction)
         try:
             yield
         finally:
             self.signal(signal.SIGCONT)
 
+    def _stopped_outside_of_a_transaction(self) -> bool:
+        self.signal(signal.SIGSTOP)
+        wait_for(lambda: is_stopped(self.pid))
+        if not self.fleet.is_writing():
+            return True
+        self.signal(signal.SIGCONT)
+        return False
+
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        kill(self.process)
 
     def terminate(self) -> None:
         self.signal(signal.SIGTERM)
 
-    def code(self, seconds: float = 20.0) -> int:
+    def code(self, seconds: float = PATIENCE) -> int:
         """Its exit code, once it has ended."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still there after {seconds} s\n{self.fleet.story()}") from None
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
     def memory(self) -> int:
         """Bytes in memory now."""

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from tests.crash.harness import TIME_KIND, WORKFLOWS, Hosts, Lab
-from tests.crash.test_one_driver import Process, executed, lines, wait_for
+from tests.crash.test_one_driver import Process, executed, lines
 from tests.stores import sqlite_only
+from tests.waiting import wait_for
 
 from perdure.core.ground.values import ANY
 

@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.crash.harness import WORKFLOWS, Hosts, Lab, check, finish
+from tests.waiting import PATIENCE, wait_for
 
 SCRIPT = WORKFLOWS / "long.py"
 
@@ -38,7 +38,7 @@ class Process:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def end(self, timeout: float = 20.0) -> Any:
+    def end(self, timeout: float = PATIENCE) -> Any:
         """How it ended: its answer, or its exit code if it gave none."""
         try:
             out, self.errors = self.process.communicate(timeout=timeout)
@@ -47,13 +47,6 @@ class Process:
             _, self.errors = self.process.communicate()
             raise AssertionError(f"still there after {timeout} s\n{self.errors}\n{self.lab.story()}") from None
         return json.loads(out) if out.strip() else self.process.returncode
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 15.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.01)
 
 
 def lines(lab: Lab, kind: str) -> list[list[Any]]:

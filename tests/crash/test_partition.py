@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.crash.fleet import CLOCK, Fleet, wait_for
+from tests.crash.fleet import CLOCK, Fleet
 from tests.crash.networks import Network, why_not
 from tests.postgres_server import DATABASE, PASSWORD, USER, Server, programs
+from tests.waiting import wait_for
 
 from perdure.core.ground.model import Kind, Status
 from perdure.core.ground.values import ANY
@@ -78,11 +79,11 @@ def test_a_worker_that_was_cut_off_comes_back_and_writes_nothing(network: Networ
             now = {run.name: run for run in fleet.store.runs()}
             return all(now[run.name].worker in elsewhere or now[run.name].status is Status.SUCCEEDED for run in mine)
 
-        wait_for(moved, 20, fleet.story)
+        wait_for(moved, story=fleet.story)
         assert time.clock_gettime(time.CLOCK_BOOTTIME) - severed > LEASE / 2, "nobody could know before"
         cut.mend()
-        victim.says("is no longer this process's", 30)
-        fleet.wait(seconds=40)
+        victim.says("is no longer this process's")
+        fleet.wait()
 
         # What it did while it was cut off has happened, but nothing of it was recorded: each was done again elsewhere.
         late = {line.fields[0] for line in fleet.log() if line.pid == victim.pid and line.boot > severed}

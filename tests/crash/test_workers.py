@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.crash.fleet import CLOCK, SERVED, Fleet, Worker, wait_for
+from tests.crash.fleet import CLOCK, SERVED, Fleet, Worker
 from tests.crash.harness import Late, patient
 from tests.stores import ON_POSTGRES, sqlite_only
+from tests.waiting import wait_for
 
 from perdure.core.ground.clock import US
 from perdure.core.ground.model import Claim, Created, CreateRun, Kind, Park, RunWrites, Status, Wake

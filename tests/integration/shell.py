@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import PATIENCE, wait_for
 
 WORKFLOWS = '''
 import asyncio, os, time
@@ -134,7 +135,7 @@ class Shell:
     def __call__(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "perdure", *args], cwd=self.path, env=self.env | env, capture_output=True, text=True,
-            timeout=60, check=False,
+            timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     def json(self, *args: str) -> Any:
@@ -153,18 +154,13 @@ class Shell:
         return file.read_text().split() if file.exists() else []
 
     def until_logged(self, word: str) -> None:
-        for _ in range(1500):
-            if word in self.log():
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"{word} is not in {self.log()}")
+        wait_for(lambda: word in self.log(), story=lambda: f"{word} is not in {self.log()}")
 
     def until_status(self, name: str, status: str) -> None:
-        for _ in range(50):
-            if any(run["name"] == name and run["status"] == status for run in self.json("ls")):
-                return
-            time.sleep(0.1)
-        raise AssertionError(self("ls").stdout)
+        wait_for(
+            lambda: any(run["name"] == name and run["status"] == status for run in self.json("ls")),
+            story=lambda: self("ls").stdout,
+        )
 
 
 def last(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import obstore
 import pytest
 from tests.bucket import SCHEME, SECRET, endpoint
 from tests.integration.shell import Shell
+from tests.waiting import kill, wait_for
 
 from perdure.core.ground.clock import US, wall
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
@@ -205,11 +205,8 @@ def test_a_download_that_is_killed_goes_on(blobs: BucketBlobs, url: str, tmp_pat
     root = tmp_path / "there"
     part = root / "parts" / hash
     process = subprocess.Popen([sys.executable, "-c", FETCH, url, str(root), hash, str(size)], stdin=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size > 0) and time.monotonic() < end and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    wait_for(lambda: (part.exists() and part.stat().st_size > 0) or process.poll() is not None)
+    kill(process)
     there = BucketBlobs(url, LocalBlobs(root))
     kept = part.stat().st_size if part.exists() else size
     with there.open(hash, size) as file:

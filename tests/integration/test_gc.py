@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.shell import Shell
+from tests.waiting import wait_for_file
 
 from perdure.api.collecting import references
 from perdure.store.blobs import LocalBlobs
@@ -92,14 +93,6 @@ def contents(shell: Shell) -> set[bytes]:
     return {path.read_bytes() for path in (shell.path / ".perdure/blobs/sha256").rglob("*") if path.is_file()}
 
 
-def until(path: Path) -> None:
-    for _ in range(1500):
-        if path.exists():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{path} does not appear")
-
-
 def names(shell: Shell) -> list[str]:
     return sorted(run["name"] for run in shell.json("ls"))
 
@@ -177,7 +170,7 @@ def test_a_run_in_progress_keeps_the_file_that_it_has_just_put(shell: Shell) -> 
     age(shell)
     held = shell.start("run", "wf.py", "holds", "--name", "live")
     try:
-        until(shell.path / "put")  # its content was there already, days old
+        wait_for_file(shell.path / "put")  # its content was there already, days old
         for number in range(3):
             shell("gc", "--older-than", "0s")
             assert contents(shell) == {b"held"}

@@ -15,6 +15,7 @@ import pytest
 from tests.contract._records import OTHER, TOKEN, created, entry, new_run, writes
 from tests.integration.test_postgres_store import Cut, cutting
 from tests.postgres_server import Server, programs
+from tests.waiting import stays_true, wait_for
 
 from perdure.core.ground.model import (
     FINISHED,
@@ -249,18 +250,15 @@ def test_a_lock_that_a_lost_session_still_has_is_taken_from_it(url: str) -> None
     live = other.liveness(grace=1)
     lost = session._connection
     created(other, token=None)  # it is told of that, and looks
-    end = time.monotonic() + 10
-    while session._connection is lost and time.monotonic() < end:
-        time.sleep(0.01)
-    assert session._connection is not lost
-    while not session.holds("w1") and time.monotonic() < end:
+    wait_for(lambda: session._connection is not lost)
+
+    def holds_again() -> bool:
         assert not live.is_dead("w1")
-        time.sleep(0.05)
-    assert session.holds("w1")
+        return session.holds("w1")
+
+    wait_for(holds_again)
     os.close(kept)
-    for _ in range(30):
-        assert not live.is_dead("w1")
-        time.sleep(0.05)
+    stays_true(lambda: not live.is_dead("w1"), 1.5)
     store.close()
     other.close()
 
@@ -283,12 +281,9 @@ def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
         broken = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
         broken.shutdown(socket.SHUT_RDWR)
         broken.close()
-        end = time.monotonic() + 10
-        while len(list(store.entries(run))) < 2 and time.monotonic() < end:
-            time.sleep(0.05)
-        time.sleep(0.5)
+        wait_for(lambda: len(list(store.entries(run))) >= 2)
         assert [row.n for row in store.entries(run)] == [1, 2]
-        assert answers == []
+        stays_true(lambda: answers == [], 0.5)
     finally:
         postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
         postgres.execute("SELECT pg_reload_conf()")

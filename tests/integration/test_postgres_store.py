@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from tests.contract._records import DONE, TOKEN, action, created, entry, new_run, writes
 from tests.postgres_server import PASSWORD, Server, server
+from tests.waiting import stays_true, wait_for
 
 from perdure.core.ground.clock import US, SystemClock
 from perdure.core.ground.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
@@ -225,10 +226,7 @@ def test_a_server_that_is_killed_and_started_again_under_load_loses_and_doubles_
         end()
         time.sleep(0.3)
         postgres.start()
-        patience = time.monotonic() + 30
-        while any(acknowledged[run] <= before[run] + 2 for run in runs) and not failures:
-            assert time.monotonic() < patience
-            time.sleep(0.05)
+        wait_for(lambda: failures or all(acknowledged[run] > before[run] + 2 for run in runs))  # noqa: B023
     stop.set()
     for thread in threads:
         thread.join(30)
@@ -318,9 +316,7 @@ def test_a_worker_is_seen_dead_soon_after_its_process_was_killed(url: str, store
         child.kill()
         child.wait()
         began = time.monotonic()
-        while not live.is_dead("w1"):
-            assert time.monotonic() < began + 5
-            time.sleep(0.02)
+        wait_for(lambda: live.is_dead("w1"))
         assert time.monotonic() - began >= 0.25
     finally:
         child.kill()
@@ -336,9 +332,7 @@ def test_a_worker_whose_session_was_lost_takes_its_lock_again(postgres: Server, 
     assert session is not None
     assert session._connection is not None
     postgres.execute("SELECT pg_terminate_backend(%s)", (session._connection.info.backend_pid,))
-    for _ in range(60):
-        assert not live.is_dead("w1")
-        time.sleep(0.05)
+    stays_true(lambda: not live.is_dead("w1"), 3.0)
     other.close()
 
 
@@ -517,10 +511,8 @@ def test_a_worker_takes_over_from_a_killed_one(url: str, tmp_path: Path) -> None
         submitted = perdure("submit", "flow.py", "main", "--n", "20", "--nap", "3", "--name", "run")
         assert submitted.wait(60) == 0
         store = PostgresStore(url)
-        end = time.monotonic() + 30
-        while (run := store.run("run")) is None or store.journal_length(run.id) < 20:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        run = wait_for(lambda: store.run("run"))
+        wait_for(lambda: store.journal_length(run.id) >= 20)
         one.kill()
         shown = one.communicate()[0]
         assert PASSWORD not in shown

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.waiting import wait_for
+
 EXAMPLE = """\
 import perdure as flyte
 
@@ -48,10 +50,7 @@ def test_the_seeds_example_sleeps_an_hour_in_aggregate(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
     first = subprocess.Popen(COMMAND, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     try:
-        limit = time.monotonic() + 30
-        while not sleeping(database):
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        wait_for(lambda: sleeping(database))
     finally:
         first.kill()
         first.wait()

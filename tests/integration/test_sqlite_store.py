@@ -23,6 +23,7 @@ from typing import IO
 
 import pytest
 from tests.contract._records import OTHER, TOKEN, action, created, entry, new_run, state, worker, writes
+from tests.waiting import is_stopped, wait_for
 
 from perdure.core.ground.model import ROOT, Claim, Created, CreateRun, RunWrites, Status
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
@@ -374,7 +375,7 @@ class TestLocks:
             stdin, stdout = pipe(child)
             assert stdout.readline() == "locked\n"
             os.kill(child.pid, signal.SIGSTOP)
-            wait_until_stopped(child.pid)
+            wait_for(lambda: is_stopped(child.pid))
             for call in (
                 lambda: store.commit([writes(run, entry(1))]),
                 lambda: store.commit([writes(run, entry(1), entry(2))]),
@@ -452,14 +453,6 @@ class TestLocks:
             assert found is not None
             assert found.started_at == 9
             assert took < 10
-
-
-def wait_until_stopped(pid: int) -> None:
-    for _ in range(1000):
-        state_file = Path(f"/proc/{pid}/stat")
-        if not state_file.exists() or state_file.read_text().rpartition(") ")[2][0] == "T":
-            return
-        time.sleep(0.005)
 
 
 class TestKills:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.waiting import is_stopped, wait_for
 
 import perdure
 
@@ -64,10 +65,7 @@ def test_one_that_was_frozen_starts_nothing_any_more(cluster: Setup, point: str)
     cluster.kubelet.program = greets
     frozen = begin(cluster, f"freeze {point}", PERDURE_LEASE="1")
     try:
-        until = time.monotonic() + 30
-        while not _stopped(frozen.pid):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_for(lambda: is_stopped(frozen.pid))
         time.sleep(1.2)
         out, err = end(begin(cluster, PERDURE_LEASE="1"))
         assert out.strip() == DONE, err
@@ -76,10 +74,6 @@ def test_one_that_was_frozen_starts_nothing_any_more(cluster: Setup, point: str)
     _, err = end(frozen)
     assert "LeaseLostError" in err
     assert len(cluster.kubelet.ran) == 1, err
-
-
-def _stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
 
 @pytest.mark.parametrize("days", [8, 6])

@@ -8,12 +8,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.processes.flows import marks
 from tests.processes.test_processes import gone
+from tests.waiting import PATIENCE, wait_for
 
 from perdure.core.ground.values import ANY
 
@@ -41,14 +42,14 @@ class Project:
 
     def end(self, task: str, *args: object) -> str:
         """Start it, and wait for its result."""
-        out, err = self.start(task, *args).communicate(timeout=60)
+        out, err = self.start(task, *args).communicate(timeout=PATIENCE)
         assert out, err
         return out.strip()
 
     def fail(self, task: str, *args: object) -> str:
         """Start it, and wait for its failure."""
         process = self.start(task, *args)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, out
         return err
 
@@ -79,18 +80,11 @@ def project(tmp_path: Path) -> Iterator[Project]:
         process.communicate(timeout=10)
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not come to that"
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("notes", [1, 4, 7, 10])
 def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
     a, b = project.path + ".a", project.path + ".b"
     project.start("two_lines", project.path, 0.03)
-    until(lambda: len(marks(a)) + len(marks(b)) >= notes)
+    wait_for(lambda: len(marks(a)) + len(marks(b)) >= notes)
     project.kill()
     assert all(gone(pid) for pid in project.pids(a, b))
     before = {path: len(marks(path)) for path in (a, b)}
@@ -106,7 +100,7 @@ def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
 
 def test_a_child_that_never_lets_go_of_the_interpreter_ends_too(project: Project) -> None:
     project.start("holds_the_interpreter", project.path)
-    until(lambda: marks(project.path))
+    wait_for(lambda: marks(project.path))
     project.kill()
     assert all(gone(pid) for pid in project.pids(project.path))
 
@@ -114,7 +108,7 @@ def test_a_child_that_never_lets_go_of_the_interpreter_ends_too(project: Project
 def test_a_sleep_ends_after_its_time_over_all_processes(project: Project) -> None:
     begun = time.monotonic()
     project.start("naps", 2.0)
-    until(project.store.exists)
+    wait_for(project.store.exists)
     time.sleep(1.2)
     project.kill()
     assert 2.0 <= float(project.end("naps", 2.0)) < 30
@@ -123,23 +117,23 @@ def test_a_sleep_ends_after_its_time_over_all_processes(project: Project) -> Non
 
 def test_nothing_is_recorded_after_the_run_is_aborted_and_its_children_end(project: Project) -> None:
     process = project.start("steps", project.path, 1000, 0.02)
-    until(lambda: len(marks(project.path)) >= 3)
+    wait_for(lambda: len(marks(project.path)) >= 3)
     command = [sys.executable, "-m", "perdure", "abort", "r"]
     subprocess.run(command, check=True, cwd=project.directory, env={**os.environ, "PERDURE_STORE": str(project.store)})
     recorded = project.recorded()
-    assert "RunAbortedError" in process.communicate(timeout=20)[1]
+    assert "RunAbortedError" in process.communicate(timeout=PATIENCE)[1]
     assert project.recorded() == recorded
     assert all(gone(pid) for pid in project.pids(project.path))
 
 
 def test_nothing_is_recorded_once_another_process_has_the_run(project: Project) -> None:
     process = project.start("steps", project.path, 1000, 0.02)
-    until(lambda: len(marks(project.path)) >= 3)
+    wait_for(lambda: len(marks(project.path)) >= 3)
     connection = sqlite3.connect(project.store)
     with connection:
         connection.execute("UPDATE runs SET token = randomblob(16), worker = 'another'")
     recorded = project.recorded()
-    assert "LeaseLostError" in process.communicate(timeout=20)[1]
+    assert "LeaseLostError" in process.communicate(timeout=PATIENCE)[1]
     assert project.recorded() == recorded
     assert all(gone(pid) for pid in project.pids(project.path))
     connection.close()
@@ -148,16 +142,16 @@ def test_nothing_is_recorded_once_another_process_has_the_run(project: Project) 
 def test_ctrl_c_ends_the_children_and_the_run_can_be_continued(project: Project) -> None:
     process = project.start("two_lines", project.path, 0.05)
     a, b = project.path + ".a", project.path + ".b"
-    until(lambda: marks(a) and marks(b))
+    wait_for(lambda: marks(a) and marks(b))
     process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
+    assert "KeyboardInterrupt" in process.communicate(timeout=PATIENCE)[1]
     assert all(gone(pid) for pid in project.pids(a, b))
     assert project.end("two_lines", project.path, 0.05) == str([list(range(6))] * 2)
 
 
 def test_a_mismatch_in_a_child_is_the_runs(project: Project) -> None:
     project.start("by_luck", project.path)
-    until(lambda: marks(project.path)[1:])
+    wait_for(lambda: marks(project.path)[1:])
     project.kill()
     err = project.fail("by_luck", project.path)
     assert "NonDeterminismError" in err
@@ -168,7 +162,7 @@ def test_a_mismatch_in_a_child_is_the_runs(project: Project) -> None:
 @pytest.mark.parametrize("task", ["calls_by_luck", "far_calls_by_luck"])
 def test_an_open_call_that_is_not_made_again_is_a_mismatch(project: Project, task: str) -> None:
     project.start(task, project.path)
-    until(lambda: marks(project.path))
+    wait_for(lambda: marks(project.path))
     project.kill()
     assert "not called again" in project.fail(task, project.path)
 
@@ -180,8 +174,8 @@ def test_nothing_new_starts_in_one_process_before_a_mismatch_in_another_is_found
     """P5: a body that has been handed all that it had recorded waits for those that have not, wherever they are."""
     project.start("beside_late_luck", project.path, luck, line)
     steps = project.path + ".steps"
-    until(lambda: marks(project.path) and len(marks(steps)) >= 5)
-    until(lambda: any(text.startswith("luck") for text in project.recorded()))
+    wait_for(lambda: marks(project.path) and len(marks(steps)) >= 5)
+    wait_for(lambda: any(text.startswith("luck") for text in project.recorded()))
     project.kill()
     assert all(gone(pid) for pid in project.pids(project.path, steps))
     recorded = sum(text.startswith("step") for text in project.recorded())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tests.postgres_server import server
 from tests.processes import flows
+from tests.waiting import is_gone, wait_for
 
 import perdure
 from perdure import errors, runtime
@@ -37,16 +38,8 @@ def run(task: Any, *args: Any) -> Any:
 
 
 def gone(pid: int) -> bool:
-    """Whether that process has ended, at the latest very soon."""
-    for _ in range(100):
-        try:
-            with open(f"/proc/{pid}/stat") as stream:
-                if stream.read().rpartition(")")[2].split()[0] == "Z":
-                    return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.02)
-    return False
+    """Wait until that process has ended."""
+    return wait_for(lambda: is_gone(pid))
 
 
 # -- values and failures ---------------------------------------------------------------------------------------
