@@ -12,12 +12,13 @@ import pytest
 from perdure.containers.engine import LogLine
 from perdure.containers.logs import LogSink
 from perdure.containers.program import Secrets
+from perdure.containers.redaction import NO_SECRETS
 
 
 def test_a_secret_of_several_lines_is_struck_out_of_each(tmp_path: Path) -> None:
     """A log is read by lines."""
     secrets = Secrets({"KEY": "first-half\nsecond-half\n"}, {"/key": b"in a file\nof two lines \xff\n"})
-    sink = LogSink(str(tmp_path / "log"), None, secrets.values())
+    sink = LogSink(str(tmp_path / "log"), None, secrets.redactor())
     for line in (b"it is first-half", b"second-half it is", b"in a file", b"of two lines \xff!"):
         sink.take(LogLine("stdout", line))
     sink.close()
@@ -32,7 +33,7 @@ def test_a_terminal_that_is_gone_is_not_the_containers_failure(
     stream = io.StringIO()
     stream.close()
     monkeypatch.setattr(sys, "stderr", stream if broken == "closed" else None)
-    sink = LogSink(str(tmp_path / "log"), "[x] ", ())
+    sink = LogSink(str(tmp_path / "log"), "[x] ", NO_SECRETS)
     sink.take(LogLine("stdout", b"one"))
     sink.take(LogLine("stdout", b"two"))
     sink.close()
@@ -42,7 +43,7 @@ def test_a_terminal_that_is_gone_is_not_the_containers_failure(
 def test_a_long_log_is_read_back_in_no_time(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"a line of a log, which is not very long\n" * 200_000)
     begun = time.process_time()
-    sink = LogSink(str(tmp_path / "log"), None, ())
+    sink = LogSink(str(tmp_path / "log"), None, NO_SECRETS)
     took = time.process_time() - begun
     assert sink.lines == 200_000
     sink.close()

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from perdure.containers import life
 from perdure.containers.engine import ContainerEngine, ContainerSpec
 from perdure.containers.memory import MemoryEngine, Running
-from perdure.containers.place import About
-from perdure.containers.service import LABEL, Containers
+from perdure.containers.place import LABEL, About
+from perdure.containers.service import Containers
 from perdure.core.ground.ports import Store
 from perdure.errors import EngineUnavailableError
 
@@ -28,7 +29,7 @@ class Setup:
 
         self.engine = MemoryEngine(endless)
         self.connections = 0
-        self.containers = Containers(str(root / "c"), str(root / "l"), no_store, self.connect)
+        self.containers = Containers(str(root / "c"), str(root / "l"), no_store, self.connect, life.run)
 
     async def connect(self) -> ContainerEngine:
         self.connections += 1

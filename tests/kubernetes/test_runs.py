@@ -40,7 +40,7 @@ def test_a_task_gives_its_value_and_leaves_nothing(cluster: Setup, capfd: pytest
     run = perdure.run(greet(), name="Ada")
     assert run.result == "Hello, Ada"
     [posted] = cluster.server.posted
-    assert posted["spec"]["containers"][0]["command"] == ["/bin/greet", "Ada"]
+    assert posted["spec"]["containers"][0]["args"] == ["/bin/greet", "Ada"]
     assert "[greet] greeting Ada" in capfd.readouterr().err
     perdure.init(cluster.store)
     assert cluster.server.pods() == []

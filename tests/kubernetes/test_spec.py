@@ -12,7 +12,7 @@ import yaml
 
 import perdure
 from perdure.containers.engine import ContainerSpec
-from perdure.containers.kubernetes.spec import DOWNLOAD, GATE, UPLOAD, Request, merged, pod, secret
+from perdure.containers.kubernetes.spec import DOWNLOAD, GATE, UPLOAD, PodRequest, merged, pod, secret
 from perdure.containers.kubernetes.where import Where, read_where
 from perdure.errors import UsageError
 from perdure.extras import ContainerTask
@@ -29,8 +29,8 @@ FULL = ContainerSpec(
 )  # fmt: skip
 
 
-def request(settings: ContainerSpec = FULL, where: Where = WHERE, **more: Any) -> Request:
-    return Request(
+def request(settings: ContainerSpec = FULL, where: Where = WHERE, **more: Any) -> PodRequest:
+    return PodRequest(
         name="perdure-greet-0123456789abcdef01234567", where=where, namespace="flows",
         labels={"perdure/run": "a" * 32}, annotations={"perdure/task": "greet"}, settings=settings, pull="always",
         input_dir="/var/inputs", output_dir="/var/outputs", inputs="s3://b/attempts/s/k/inputs",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perdure.containers.kubernetes.status import Look, Step, look
+from perdure.containers.kubernetes.status import PodState, Step, look
 
 GATED = {"schedulingGates": [{"name": "perdure/recorded"}]}
 
@@ -31,46 +31,46 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        ({}, Look(Step.PENDING)),
-        ({"phase": "Running", **main(running={})}, Look(Step.RUNNING)),
-        ({"phase": "Running", **ended(0)}, Look(Step.UPLOADING)),
-        ({"phase": "Running", **ended(3)}, Look(Step.UPLOADING, exit_code=3)),
-        ({"phase": "Running", **ended(0), **uploaded(0)}, Look(Step.ENDED, uploaded=0)),
-        ({"phase": "Succeeded", **ended(0)}, Look(Step.ENDED)),
-        ({"phase": "Failed", **ended(137, "OOMKilled")}, Look(Step.ENDED, "", 137, True)),
-        ({"phase": "Failed", **ended(0), **uploaded(1, "no bucket")}, Look(Step.ENDED, "no bucket", uploaded=1)),
+        ({}, PodState(Step.PENDING)),
+        ({"phase": "Running", **main(running={})}, PodState(Step.RUNNING)),
+        ({"phase": "Running", **ended(0)}, PodState(Step.UPLOADING)),
+        ({"phase": "Running", **ended(3)}, PodState(Step.UPLOADING, exit_code=3)),
+        ({"phase": "Running", **ended(0), **uploaded(0)}, PodState(Step.ENDED, uploaded=0)),
+        ({"phase": "Succeeded", **ended(0)}, PodState(Step.ENDED)),
+        ({"phase": "Failed", **ended(137, "OOMKilled")}, PodState(Step.ENDED, "", 137, True)),
+        ({"phase": "Failed", **ended(0), **uploaded(1, "no bucket")}, PodState(Step.ENDED, "no bucket", uploaded=1)),
         # Many programs end with 0 when they are told to end.
-        ({"phase": "Failed", "reason": "Evicted", **ended(0)}, Look(Step.LOST, "Evicted")),
-        ({"phase": "Failed", "reason": "DeadlineExceeded", **ended(0)}, Look(Step.TIMED_OUT, "DeadlineExceeded")),
+        ({"phase": "Failed", "reason": "Evicted", **ended(0)}, PodState(Step.LOST, "Evicted")),
+        ({"phase": "Failed", "reason": "DeadlineExceeded", **ended(0)}, PodState(Step.TIMED_OUT, "DeadlineExceeded")),
         ({"phase": "Failed", **ended(137, "ContainerStatusUnknown")},
-         Look(Step.LOST, "main: ContainerStatusUnknown: exit code 137")),
+         PodState(Step.LOST, "main: ContainerStatusUnknown: exit code 137")),
         ({"phase": "Pending", **main(waiting={"reason": "PodInitializing"}), "initContainerStatuses": [
-            {"name": "perdure-download", "state": {"running": {}}}]}, Look(Step.PREPARING)),
+            {"name": "perdure-download", "state": {"running": {}}}]}, PodState(Step.PREPARING)),
         (main(waiting={"reason": "CreateContainerConfigError", "message": "m"}),
-         Look(Step.REFUSED, "container main: CreateContainerConfigError: m", passing=True)),
-        ({"phase": "Failed", "reason": "Evicted", **ended(137)}, Look(Step.LOST, "Evicted")),
-        ({"phase": "Failed", "reason": "NodeShutdown", "message": "m"}, Look(Step.LOST, "NodeShutdown: m")),
-        ({"phase": "Failed", **DISRUPTED, **ended(143)}, Look(Step.LOST, "PreemptionByScheduler")),
+         PodState(Step.REFUSED, "container main: CreateContainerConfigError: m", passing=True)),
+        ({"phase": "Failed", "reason": "Evicted", **ended(137)}, PodState(Step.LOST, "Evicted")),
+        ({"phase": "Failed", "reason": "NodeShutdown", "message": "m"}, PodState(Step.LOST, "NodeShutdown: m")),
+        ({"phase": "Failed", **DISRUPTED, **ended(143)}, PodState(Step.LOST, "PreemptionByScheduler")),
         # An eviction that has begun and is not over.
-        ({"phase": "Running", **DISRUPTED, **main(running={})}, Look(Step.RUNNING)),
+        ({"phase": "Running", **DISRUPTED, **main(running={})}, PodState(Step.RUNNING)),
         ({"phase": "Failed", "reason": "DeadlineExceeded", "message": "m"},
-         Look(Step.TIMED_OUT, "DeadlineExceeded: m")),
-        ({"phase": "Failed"}, Look(Step.LOST, "it is Failed, and nobody knows how its container ended")),
-        (ended(128, "StartError", message="no such file"), Look(Step.REFUSED, "main: StartError: no such file")),
-        (main(waiting={"reason": "PodInitializing"}), Look(Step.PENDING)),
+         PodState(Step.TIMED_OUT, "DeadlineExceeded: m")),
+        ({"phase": "Failed"}, PodState(Step.LOST, "it is Failed, and nobody knows how its container ended")),
+        (ended(128, "StartError", message="no such file"), PodState(Step.REFUSED, "main: StartError: no such file")),
+        (main(waiting={"reason": "PodInitializing"}), PodState(Step.PENDING)),
         (main(waiting={"reason": "ErrImagePull", "message": "m"}),
-         Look(Step.PENDING, "container main: ErrImagePull: m")),
+         PodState(Step.PENDING, "container main: ErrImagePull: m")),
         (main(waiting={"reason": "ErrImageNeverPull", "message": "m"}),
-         Look(Step.NO_IMAGE, "container main: ErrImageNeverPull: m")),
+         PodState(Step.NO_IMAGE, "container main: ErrImageNeverPull: m")),
         ({"phase": "Failed", "initContainerStatuses": [
             {"name": "perdure-download", "state": {"terminated": {"exitCode": 1, "message": "no bucket"}}}]},
-         Look(Step.UNPREPARED, "the copilot could not bring its inputs: no bucket", 1)),
+         PodState(Step.UNPREPARED, "the copilot could not bring its inputs: no bucket", 1)),
         ({"phase": "Failed", "initContainerStatuses": [
             {"name": "mine", "state": {"terminated": {"exitCode": 9, "reason": "Error"}}}]},
-         Look(Step.UNPREPARED, "mine: Error: exit code 9", 9)),
+         PodState(Step.UNPREPARED, "mine: Error: exit code 9", 9)),
     ],
 )  # fmt: skip
-def test_what_a_status_means(status: dict[str, Any], expected: Look) -> None:
+def test_what_a_status_means(status: dict[str, Any], expected: PodState) -> None:
     assert look({"metadata": {}, "spec": {}, "status": status}) == expected
 
 
@@ -108,7 +108,7 @@ def test_a_copilot_that_never_stands_by_is_told_with_its_words() -> None:
     pod = {"metadata": {}, "spec": {}, "status": {"phase": "Pending", "initContainerStatuses": [sidecar]}}
     assert look(pod).step is Step.PENDING
     sidecar["restartCount"] = 2
-    assert look(pod) == Look(
+    assert look(pod) == PodState(
         Step.UNPREPARED, "the copilot cannot stand by for its outputs: the bucket does not let us in", 1
     )
     # Where the program runs already, it may end as it likes.
@@ -120,6 +120,6 @@ def test_a_gate_and_a_deletion() -> None:
     assert look({"metadata": {}, "spec": GATED, "status": {"phase": "Pending"}}).step is Step.GATED
     deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
     pod = {"metadata": deleted, "spec": {}, "status": {"phase": "Failed", **ended(137)}}
-    assert look(pod) == Look(Step.LOST, "the pod was deleted")
+    assert look(pod) == PodState(Step.LOST, "the pod was deleted")
     pod["status"] = {"phase": "Running", **main(running={})}
     assert look(pod).step is Step.RUNNING

@@ -23,7 +23,7 @@ POINTS = (
     "before _outcome", "after _outcome", "before _remove_all", "after delete", "before _clear", "after _clear",
 )  # fmt: skip
 OWNERS: dict[str, Any] = {
-    "create": Cluster, "open_gate": Cluster, "delete": Cluster, "keep": Attached, "_outcome": life._Life,
+    "create": Cluster, "open_gate": Cluster, "delete": Cluster, "keep": Attached, "_outcome": life.PodLife,
     "_remove_all": Pods,
 }  # fmt: skip
 
@@ -67,7 +67,7 @@ def arm(point: str) -> None:
     if point == "running":
         owner, name, when = life._Waiting, "at", "after"
     elif name in ("stage", "_clear"):
-        owner, name = (life._Life, "_stage") if name == "stage" else (Pods, "_clear")
+        owner, name = (life.PodLife, "_stage") if name == "stage" else (Pods, "_clear")
         plain = getattr(owner, name)
 
         def blocking(self: Any, *args: Any) -> Any:

@@ -279,7 +279,7 @@ def test_what_is_read_into_memory_is_bounded(out: Path, monkeypatch: pytest.Monk
 
 def test_a_file_beside_none_is_not_read_into_memory(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (out / "x").write_bytes(b"a" * 1000)
-    monkeypatch.setattr(outputs.Entry, "read", lambda *args: pytest.fail("read"))
+    monkeypatch.setattr(outputs.OutputEntry, "read", lambda *args: pytest.fail("read"))
     assert collect(File | None, out).size == 1000
 
 
@@ -441,9 +441,9 @@ def test_a_directory_on_the_way_that_becomes_a_link_does_not_leak(
     (out / "x" / "0").write_text("mine")
     (out / "x" / "1").write_text("mine")
     done = threading.Event()
-    real = outputs.Entry.child
+    real = outputs.OutputEntry.child
 
-    def swapping(self: outputs.Entry, name: str) -> outputs.Entry:
+    def swapping(self: outputs.OutputEntry, name: str) -> outputs.OutputEntry:
         if name == "1" and not done.is_set():
             done.set()
             (out / "x").rename(out / "old")
@@ -451,7 +451,7 @@ def test_a_directory_on_the_way_that_becomes_a_link_does_not_leak(
             (secret / "1").write_text("hidden")
         return real(self, name)
 
-    monkeypatch.setattr(outputs.Entry, "child", swapping)
+    monkeypatch.setattr(outputs.OutputEntry, "child", swapping)
     refused(list[str], out)
     assert done.is_set()
 
@@ -473,7 +473,7 @@ def test_a_directory_that_becomes_a_link_as_it_is_opened_does_not_leak(
         with outputs.Outputs(str(out)) as top, monkeypatch.context() as patch:
             entry = top.entry("x")
             patch.setattr(os, "open", swapping)
-            with pytest.raises(outputs.Refused, match="cannot be read"):
+            with pytest.raises(outputs.OutputRefused, match="cannot be read"):
                 entry.names() if first == 1 else entry.child("0")
         (out / "x").unlink()
         (out / "old").rename(out / "x")

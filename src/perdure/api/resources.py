@@ -1,10 +1,12 @@
-"""What a container gets: resources, secrets, an image."""
+"""Resources, secrets and the image of a container."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +17,19 @@ from ..errors import UsageError
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", re.IGNORECASE)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+FLYTE_SECRETS = "/etc/flyte/secrets"
+"""The directory under which Flyte mounts secrets as files."""
+FLYTE_IMAGE = f"ghcr.io/flyteorg/flyte:py{sys.version_info.major}.{sys.version_info.minor}-v2.12.1"
+"""Flyte 2.12.1's default image, for `image="auto"`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a container may use, or what a body needs on a Ray node; what is not given is not limited.
+    """Limits of a container, or the needs of a body on a Ray node; a value that is not given is not limited.
 
     Args:
         cpu: cores: a number, or millicores as text such as `"500m"`.
-        memory: bytes, or text such as `"512Mi"` or `"2G"`; more than that gets it killed (`OOMError`).
+        memory: bytes, or text such as `"512Mi"` or `"2G"`; a container that uses more is killed (`OOMError`).
         gpu: how many GPUs.
         shm: the size of /dev/shm, as `memory`.
     """
@@ -57,7 +63,7 @@ class Resources:
         return number
 
     def needs(self) -> Any:
-        """The same for an executor."""
+        """The resources in the form that executors take."""
         from ..executors._frames import Needs  # most programs have none
 
         return Needs(cpu=self.cores(), memory=size(self.memory, "memory"), gpu=self.gpu)
@@ -79,82 +85,116 @@ def size(value: int | str | None, what: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Something that a container needs and that is written nowhere: not to the journal, not to logs, not to labels.
+    """A value that a container needs and that perdure writes nowhere: not to the journal, nor to logs or labels.
 
-    It is read when the container is created, from the environment variable `key` of the process that drives the run,
-    or from `file`.
+    The value is read when the container is created, from an environment variable of the process that drives the run,
+    or from `file`. The variable is the first that is set of: the key itself (where no group is given); group and key
+    in upper case, with `_` for `-`; `as_env_var`. The order of the parameters, and the variable in the container, are
+    Flyte's: `Secret("api-key", "prod")` becomes `PROD_API_KEY`.
 
     Args:
-        key: its name; the environment variable that holds it.
-        file: a file that holds it instead.
-        as_env_var: the container's environment variable that it becomes; `key` by default.
-        mount: the path of a file in the container that it becomes instead.
+        key: the name of the secret.
+        group: the group of secrets that the key belongs to.
+        mount: the path of a file in the container that holds the value, in place of a variable. Below Flyte's
+            `/etc/flyte/secrets`, the file of the key, in a directory of the group's name.
+        as_env_var: the environment variable in the container.
+        file: a file of this machine that holds the value.
     """
 
     key: str
-    file: str | None = None
+    group: str | None = None
+    mount: str | os.PathLike[str] | None = None
     as_env_var: str | None = None
-    mount: str | None = None
+    file: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key:
             raise UsageError(f"Secret: key must be a name, not {self.key!r}")
-        name = self.as_env_var or (None if self.mount else self.key)
-        if name is not None and not _ENV_NAME.fullmatch(name):
+        if self.group is not None and (not isinstance(self.group, str) or not self.group):
+            raise UsageError(f"Secret {self.key}: group must be a name, not {self.group!r}")
+        if self.group is not None and os.sep in self.group:
+            raise UsageError(f"Secret {self.key}: {self.group!r} is no group: name a file with file=...")
+        if self.mount is None and not _ENV_NAME.fullmatch(self.variable):
             raise UsageError(
-                f"Secret {self.key}: {name!r} cannot name an environment variable: give as_env_var or mount"
+                f"Secret {self.key}: {self.variable!r} cannot name an environment variable: give as_env_var or mount"
             )
-        if self.mount is not None and not os.path.isabs(self.mount):
+        if self.mount is None:
+            return
+        if not os.path.isabs(self.mount):
             raise UsageError(f"Secret {self.key}: mount must be an absolute path in the container, not {self.mount!r}")
-        if self.mount is not None and self.as_env_var is not None:
+        if self.as_env_var is not None:
             raise UsageError(f"Secret {self.key}: give as_env_var or mount, not both")
 
+    @property
+    def variable(self) -> str:
+        """The environment variable in the container."""
+        if self.as_env_var is not None:
+            return self.as_env_var
+        return "_".join(part for part in (self.group, self.key) if part).upper().replace("-", "_")
+
+    @property
+    def path(self) -> str | None:
+        """The file in the container; `None`: the secret is an environment variable."""
+        if self.mount is None:
+            return None
+        path = os.path.normpath(os.fspath(self.mount))
+        if path != FLYTE_SECRETS:
+            return path
+        return os.path.join(path, *(part for part in (self.group, self.key) if part))
+
     def read(self, task: str) -> bytes:
-        """Its value."""
+        """The value."""
         if self.file is not None:
             try:
                 with open(os.path.expanduser(self.file), "rb") as stream:
                     return stream.read()
             except OSError as error:
                 raise UsageError(
-                    f"{task}: secret {self.key} cannot be read from {self.file}: {error.strerror}"
+                    f"{task}: secret {self.key} cannot be read from {os.fspath(self.file)}: {error.strerror}"
                 ) from None
-        value = os.environ.get(self.key)
-        if value is None:
-            raise UsageError(
-                f"{task}: secret {self.key} is not here: set the environment variable {self.key}, or name a file with "
-                f"Secret({self.key!r}, file=...)"
-            )
-        return value.encode("utf-8", "surrogateescape")
+        own = "_".join(part for part in (self.group, self.key) if part).upper().replace("-", "_")
+        candidates = [*([self.key] if self.group is None else []), own, *([self.as_env_var] if self.as_env_var else [])]
+        for name in candidates:
+            value = os.environ.get(name)
+            if value is not None:
+                return value.encode("utf-8", "surrogateescape")
+        names = " or ".join(dict.fromkeys(candidates))
+        raise UsageError(
+            f"{task}: secret {self.key} is not here: set the environment variable {names}, "
+            f"or name a file with Secret({self.key!r}, file=...)"
+        )
 
 
-def secret(value: Secret | str, where: str) -> Secret:
-    """An item of `secrets=`."""
-    if isinstance(value, str):
-        return Secret(value)
-    if not isinstance(value, Secret):
-        raise UsageError(f"{where}: secrets are names or Secret(...), not {value!r}")
-    return value
+def secrets_of(value: Any, where: str) -> tuple[Secret, ...]:
+    """`secrets=` as `Secret`s."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise UsageError(f"{where}: secrets must be a list, not {value!r}")
+    found = []
+    for each in value:
+        if not isinstance(each, (str, Secret)):
+            raise UsageError(f"{where}: secrets are names or Secret(...), not {each!r}")
+        found.append(Secret(each) if isinstance(each, str) else each)
+    return tuple(found)
 
 
 def read_secrets(secrets: tuple[Secret, ...], task: str) -> Secrets:
-    """Their values, as a container gets them."""
+    """The values of all secrets, as a container gets them."""
     env: dict[str, str] = {}
     files: dict[str, bytes] = {}
     for each in secrets:
         data = each.read(task)
-        if each.mount is not None:
-            files[each.mount] = data
+        if each.path is not None:
+            files[each.path] = data
         else:
-            # A file usually ends with a newline that is no part of the secret.
+            # A file usually ends with a newline that is not part of the secret.
             text = data.decode("utf-8", "surrogateescape")
-            env[each.as_env_var or each.key] = text.rstrip("\r\n") if each.file is not None else text
+            env[each.variable] = text.rstrip("\r\n") if each.file is not None else text
     return Secrets(env, files)
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image: one that is there or can be pulled, or one that is built from a Dockerfile when it is needed."""
+    """An image: by name, or built from a Dockerfile when a container needs the image."""
 
     source: str | Build
 
@@ -165,11 +205,11 @@ class Image:
 
     @staticmethod
     def from_dockerfile(file: str | os.PathLike[str], *, context: str | os.PathLike[str] | None = None) -> Image:
-        """An image that the engine builds; what has not changed it takes from its cache.
+        """An image that the engine builds; unchanged steps come from the engine's cache.
 
         Args:
             file: the Dockerfile.
-            context: the directory that `COPY` in it refers to; the one it lies in by default.
+            context: the directory that `COPY` refers to; the Dockerfile's own by default.
         """
         path = os.path.abspath(file)
         if not os.path.isfile(path):
@@ -182,7 +222,7 @@ class Image:
 
 
 def check_reference(reference: object, where: str) -> str:
-    """The name of an image."""
+    """The name of an image; `auto` is Flyte's default image."""
     if not isinstance(reference, str) or not reference.strip() or any(c.isspace() for c in reference):
         raise UsageError(f"{where}: an image is named like 'alpine:3.20', not {reference!r}")
-    return reference
+    return FLYTE_IMAGE if reference == "auto" else reference

@@ -11,7 +11,7 @@ import struct
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from perdure.core.ground import clock
 
@@ -90,7 +90,16 @@ def _birth(path: str) -> tuple[int, int, int] | None:
     return (inode, seconds, nanoseconds) if mask & 0x800 else (inode, 0, 0)
 
 
-def daemon_start(url: str) -> tuple[int, str] | None:
+class DaemonStart(NamedTuple):
+    """When the process behind a socket was started."""
+
+    at: int
+    """Microseconds of the wall clock."""
+    instance: str
+    """Names the process among all processes of this boot."""
+
+
+def daemon_start(url: str) -> DaemonStart | None:
     """When the process that listens on this Unix socket was started, in microseconds of the wall clock, and a name of
     that process among all of this boot."""
     path = url.removeprefix("unix://")
@@ -104,10 +113,10 @@ def daemon_start(url: str) -> tuple[int, str] | None:
         return None
 
 
-def _process_start(pid: int) -> tuple[int, str]:
+def _process_start(pid: int) -> DaemonStart:
     with open(f"/proc/{pid}/stat", "rb") as file:
         ticks = int(file.read().rsplit(b")", 1)[1].split()[19])
-    return _wall(pid, ticks), f"{pid}.{ticks}"
+    return DaemonStart(_wall(pid, ticks), f"{pid}.{ticks}")
 
 
 @lru_cache(maxsize=8)

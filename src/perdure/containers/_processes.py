@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 
 
-class End(NamedTuple):
+class ProcessEnd(NamedTuple):
     """How a process ended, as far as the kernel still tells."""
 
     oom_killed: bool
@@ -16,7 +16,7 @@ class End(NamedTuple):
 
 if sys.platform == "linux":
 
-    async def ended(pid: int, container: str) -> End | None:
+    async def ended(pid: int, container: str) -> ProcessEnd | None:
         """For the processes of an engine on this machine: returns when that one of that container has ended; `None` at
         once where it cannot be told (another process namespace, no control groups)."""
         if pid <= 0:
@@ -24,7 +24,7 @@ if sys.platform == "linux":
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
-            return End(False)
+            return ProcessEnd(False)
         except OSError:
             return None
         try:
@@ -39,7 +39,7 @@ if sys.platform == "linux":
                 await done
             finally:
                 loop.remove_reader(fd)
-            return End(_oom_kills(groups) > 0)
+            return ProcessEnd(_oom_kills(groups) > 0)
         finally:
             os.close(fd)
 
@@ -71,6 +71,6 @@ if sys.platform == "linux":
 
 else:
 
-    async def ended(pid: int, container: str) -> End | None:
+    async def ended(pid: int, container: str) -> ProcessEnd | None:
         """Engines run in virtual machines here."""
         return None

@@ -8,13 +8,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from perdure.containers.engine import ContainerSpec, Image, LogLine, Seen
+from perdure.containers.engine import ContainerSpec, EngineImage, LineCutter, LogLine, Seen
 from perdure.errors import UsageError
-
-LONGEST_LINE: Final = 64 * 1024
-"""Bytes; what is longer comes in pieces."""
 
 STATES: Final = {
     "created": "created",
@@ -130,13 +127,13 @@ def microseconds(text: str | None) -> int | None:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + int(digits[:6].ljust(6, "0"))
 
 
-def image(found: dict[str, Any], reference: str) -> Image:
+def image(found: dict[str, Any], reference: str) -> EngineImage:
     """An image from an inspect answer."""
     _, _, digest = reference.partition("@")
     for pulled in () if digest else found.get("RepoDigests") or ():
         digest = str(pulled).partition("@")[2]
         break
-    return Image(str(found["Id"]), digest or str(found["Id"]))
+    return EngineImage(str(found["Id"]), digest or str(found["Id"]))
 
 
 def fits(found: dict[str, Any], platform: str) -> bool:
@@ -155,10 +152,10 @@ class Lines:
 
     def __init__(self, skip: int = 0) -> None:
         self.given = 0
-        """How many lines came of it."""
+        """How many lines were handed out."""
         self._skip = skip
         self._raw = bytearray()
-        self._partial: dict[Literal["stdout", "stderr"], bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        self._cutters = {"stdout": LineCutter("stdout"), "stderr": LineCutter("stderr")}
 
     def feed(self, data: bytes) -> Iterator[LogLine]:
         """The lines that are complete with this data."""
@@ -170,44 +167,23 @@ class Lines:
                 break
             frame = bytes(self._raw[at + 8 : at + 8 + length])
             at += 8 + length
-            yield from self._lines("stderr" if kind == 2 else "stdout", frame)
+            yield from self._not_skipped(self._cutters["stderr" if kind == 2 else "stdout"].feed(frame))
         del self._raw[:at]
 
     def end(self) -> Iterator[LogLine]:
         """Last lines that have no newline."""
-        for stream, partial in self._partial.items():
-            if partial:
-                yield from self._pass(LogLine(stream, bytes(partial)))
-                partial.clear()
+        for cutter in self._cutters.values():
+            yield from self._not_skipped(cutter.end())
 
     @property
     def torn(self) -> bool:
         """Whether the stream broke off within a frame."""
         return bool(self._raw)
 
-    def _lines(self, stream: Literal["stdout", "stderr"], data: bytes) -> Iterator[LogLine]:
-        partial = self._partial[stream]
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            partial += data[start:end]
-            start = end + 1
-            yield from self._cut(stream, partial, 0)
-            partial.clear()
-        partial += data[start:]
-        if len(partial) > LONGEST_LINE:
-            yield from self._cut(stream, partial, LONGEST_LINE)
-
-    def _cut(self, stream: Literal["stdout", "stderr"], line: bytearray, leave: int) -> Iterator[LogLine]:
-        """The line in pieces; `leave` bytes at most stay in it, to be gone on with."""
-        while len(line) > LONGEST_LINE:
-            yield from self._pass(LogLine(stream, bytes(line[:LONGEST_LINE])))
-            del line[:LONGEST_LINE]
-        if not leave:
-            yield from self._pass(LogLine(stream, bytes(line)))
-
-    def _pass(self, line: LogLine) -> Iterator[LogLine]:
-        if self._skip:
-            self._skip -= 1
-        else:
-            self.given += 1
-            yield line
+    def _not_skipped(self, lines: Iterator[LogLine]) -> Iterator[LogLine]:
+        for line in lines:
+            if self._skip:
+                self._skip -= 1
+            else:
+                self.given += 1
+                yield line

@@ -1,9 +1,9 @@
 """What runs attempts outside of this process, as this process uses it: an event loop of its own, whoever asks, and
 the removal of what attempts leave behind.
 
-- S1 what belongs to an attempt is removed only when its outcome, or its cancellation, is on disk, or its run is over:
+- BG1 what belongs to an attempt is removed only when its outcome, or its cancellation, is on disk, or its run is over:
   until then a process that resumes the run may need it.
-- S2 whatever a crash leaves is found again, and removed by the next process that uses this store (`sweep`).
+- BG2 whatever a crash leaves is found again, and removed by the next process that uses this store (`sweep`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..core.ground.clock import seconds
 from ..core.ground.detached import Detached
@@ -22,9 +22,10 @@ from ..core.ground.model import FINISHED
 from ..core.ground.ports import Store
 from ..core.run.attempts import ENDED
 from ..errors import EngineUnavailableError, PerdureError, UsageError
-from .logs import LogSink, log_path
+from .logs import LogSink, last_lines, log_path
 from .place import About, key_of
-from .program import Program
+from .program import Program, Secrets
+from .redaction import Redactor
 
 log = logging.getLogger("perdure")
 T = TypeVar("T")
@@ -35,6 +36,21 @@ PATIENCE = 60.0
 """Seconds for which an engine that was there and no longer answers is waited for."""
 RETRY_SECONDS = 0.5
 AGAIN_SECONDS = 0.25
+LINGER_SECONDS = 2.0
+"""How long the log of an attempt that was given up is followed where no removal begins."""
+
+
+class Shared(NamedTuple):
+    """The outcome that another run has left in the cache."""
+
+    value: Any
+
+
+class _Lingering(NamedTuple):
+    """The log of an attempt that was given up, and its container not yet removed."""
+
+    following: Future[None]
+    sink: LogSink
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -67,6 +83,7 @@ class Background:
         self._pool: ThreadPoolExecutor | None = None
         self._unbroken: dict[str, set[asyncio.Task[Any]]] = {}
         self._leaving: dict[str, Future[None]] = {}
+        self._lingering: dict[str, _Lingering] = {}
         self._closing = False
         self.known = False
         """Whether the engine has answered this process before, so that it may well do so again."""
@@ -96,19 +113,77 @@ class Background:
         """Remove what attempts have left that have their outcome: of one run, or of all runs of this store."""
         raise NotImplementedError
 
-    async def sink(self, program: Program, attempt: Detached) -> LogSink:
-        """What takes the log lines of an attempt."""
+    def secrets_of(self, program: Program, attempt: Detached) -> Secrets:
+        """The secrets of an attempt's container, read now."""
         try:
-            secrets = program.secrets().values()
+            return program.secrets()
         except UsageError as error:
             if attempt.state is None:
                 raise
-            # Its container has them, and this process could not strike them out of its log lines.
+            # The container has the secrets, and this process could not strike them out of log lines.
             attempt.suspend(error)
+
+    async def sink(self, program: Program, attempt: Detached, redactor: Redactor) -> LogSink:
+        """The sink for the log lines of an attempt."""
         path = log_path(self.log_root, attempt.run.uid, attempt.action, attempt.attempt)
         prefix = f"[{program.name}] " if program.local_logs else None
-        # In a thread: what an earlier process has put there is read back, however much it is.
-        return await self.in_thread(lambda: LogSink(path, prefix, secrets))
+        # In a thread: the lines of an earlier process are read back, and may be many.
+        return await self.in_thread(lambda: LogSink(path, prefix, redactor))
+
+    async def ready(self, uid: bytes, action: int, attempt: int) -> None:
+        """Wait until an attempt may begin or be joined: nothing of the attempt is being removed, no earlier attempt's
+        container runs (its outcome is on disk), and the log file has no other writer."""
+        if attempt > 1:
+            before = key_of(uid, action, attempt - 1)
+            if await self.in_thread(lambda: self.may_be_left(before)):
+                self.remove(before)
+            await self.gone(before)
+        key = key_of(uid, action, attempt)
+        await self.gone(key)
+        await self.ask(self.last_output(key, at_once=True))
+
+    def may_be_left(self, key: str) -> bool:
+        """Whether something of an attempt may not have been removed yet. Blocks."""
+        raise NotImplementedError
+
+    # -- log lines after the end of an attempt -----------------------------------------------------------------
+
+    def linger(self, key: str, following: Future[None] | None, sink: LogSink) -> bool:
+        """Go on taking log lines for an attempt that was given up, until the container has ended. `False`: there is
+        nothing to go on with."""
+        if following is None or following.done() or self._loop is None:
+            return False
+        with self._lock:
+            self._lingering[key] = _Lingering(following, sink)
+        self._loop.call_soon_threadsafe(self._watch_lingering, key)
+        return True
+
+    def _watch_lingering(self, key: str) -> None:
+        """Where no removal begins, the run was interrupted, and another process may follow the container."""
+
+        def drop() -> None:
+            if key not in self._leaving:
+                self.call(self.last_output(key, at_once=True))
+
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, drop)
+
+    async def last_output(self, key: str, *, at_once: bool = False) -> None:
+        """Take the last lines of a container that has ended, and close its log. On the loop.
+
+        Args:
+            key: the attempt.
+            at_once: do not wait for more lines.
+        """
+        with self._lock:
+            left = self._lingering.pop(key, None)
+        if left is None:
+            return
+        if not at_once:
+            await last_lines(asyncio.wrap_future(left.following), key)
+        left.following.cancel()
+        with suppress(BaseException):
+            await asyncio.wrap_future(left.following)
+        left.sink.close()
 
     # -- the loop ----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from perdure.containers.docker import DockerEngine
 from perdure.containers.engine import ContainerEngine
+from perdure.containers.redaction import bare_url
 from perdure.errors import EngineUnavailableError, UsageError
 
 DOCKER_SOCKETS: Final = ("/var/run/docker.sock", "~/.docker/run/docker.sock")
@@ -74,7 +75,7 @@ def _checked(url: str, source: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES or not rest:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise UsageError(f"{source} is {url!r}, and has to be docker, podman, or a URL of {known}.")
+        raise UsageError(f"{source} is {bare_url(url)!r}, and has to be docker, podman, or a URL of {known}.")
     return url
 
 
@@ -83,7 +84,7 @@ async def _at(url: str, environ: Mapping[str, str]) -> ContainerEngine:
         path = url.removeprefix("unix://")
         obstacle = await asyncio.to_thread(_obstacle, path)
         if obstacle is not None:
-            raise EngineUnavailableError(f"The container engine at {url} cannot be used: {obstacle}.")
+            raise EngineUnavailableError(f"The container engine at {bare_url(url)} cannot be used: {obstacle}.")
     return await _answering(DockerEngine(url, environ=environ))
 
 

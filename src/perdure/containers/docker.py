@@ -15,14 +15,15 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiodocker
 import aiohttp
 from aiodocker.containers import DockerContainer
 
 from perdure.containers import _archive, _build, _connection, _identity, _processes, _wire
-from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
+from perdure.containers.engine import ContainerSpec, EngineImage, EngineInfo, LogLine, Pull, Seen
+from perdure.containers.redaction import bare_url
 from perdure.core.ground import clock
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
@@ -30,6 +31,14 @@ QUICK: Final = 60.0
 """Seconds for a call that only looks."""
 WORK: Final = 300.0
 """Seconds for a call that changes something: the engine works through many of them one after another."""
+
+
+class _PodmanKnown(NamedTuple):
+    """Podman's last answer, and the signs by which a change of the engine shows."""
+
+    graph: str
+    socket: object
+    info: EngineInfo
 
 
 class DockerEngine:
@@ -41,13 +50,14 @@ class DockerEngine:
     def __init__(
         self, url: str, *, environ: Mapping[str, str] | None = None, on_close: Callable[[], None] | None = None
     ) -> None:
-        self.url = url
+        self.url = bare_url(url)
+        self._address = url
         self._environ = environ or {}
         self._on_close = on_close
         self._docker: aiodocker.Docker | None = None
         self._podman: tuple[int, ...] | None = None
         """Podman's version; `None`: it is Docker."""
-        self._podman_known: tuple[str, object, EngineInfo] | None = None
+        self._podman_known: _PodmanKnown | None = None
         self._docker_known: EngineInfo | None = None
         self._one_asks = asyncio.Lock()
         self._oom_killed: set[str] = set()
@@ -81,11 +91,12 @@ class DockerEngine:
             version=str(info.get("ServerVersion", "")),
             local=local,
             rootless="name=rootless" in (info.get("SecurityOptions") or ()),
-            started_at=start[0] if start is not None else None,
-            instance=start[1] if start is not None else None,
+            started_at=start.at if start is not None else None,
+            instance=start.instance if start is not None else None,
         )
-        # One process said all of it?
-        self._docker_known = found if start is not None and before is not None and start[1] == before[1] else None
+        # Kept only where the same process answered all of the questions.
+        same = start is not None and before is not None and start.instance == before.instance
+        self._docker_known = found if same else None
         return found
 
     async def _same_daemon(self, docker: aiodocker.Docker) -> EngineInfo | None:
@@ -97,10 +108,10 @@ class DockerEngine:
         async with docker._query("_ping", versioned_api=False) as response:
             response.release()
         start = _identity.daemon_start(self.url)
-        if start is None or start[1] != known.instance:
+        if start is None or start.instance != known.instance:
             return None
         # Two readings of the clock never agree to the microsecond; where they are far apart, it was set.
-        return known if abs(start[0] - (known.started_at or 0)) < 10_000 else known._replace(started_at=start[0])
+        return known if abs(start.at - (known.started_at or 0)) < 10_000 else known._replace(started_at=start.at)
 
     async def _podman_info(self, docker: aiodocker.Docker) -> EngineInfo:
         """Podman takes a quarter of a second for this; what it says changes only with its socket or its storage."""
@@ -124,7 +135,7 @@ class DockerEngine:
             started_at=None,  # its containers do not end with it
             instance=None,
         )
-        self._podman_known = graph, socket, found
+        self._podman_known = _PodmanKnown(graph, socket, found)
         return found
 
     async def close(self) -> None:
@@ -137,7 +148,7 @@ class DockerEngine:
 
     # ---- images
 
-    async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> Image:
+    async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> EngineImage:
         found: dict[str, Any] | None = None
         if pull != "always":
             found = await self._image(reference)
@@ -155,7 +166,7 @@ class DockerEngine:
                 raise ImageNotFoundError(f"The image {reference!r} is not at {self.url} although it was pulled.")
         return _wire.image(found, reference)
 
-    async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> Image:
+    async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> EngineImage:
         said: list[str] = []
         with await asyncio.to_thread(_build.pack, dockerfile, context) as archive:
             async with self._asking(None):
@@ -309,7 +320,7 @@ class DockerEngine:
                 await self.info()
         # Not asked again each time: should another engine be behind the socket by now, then the process is not of
         # that container.
-        if self._podman_known is None or not self._podman_known[2].local:
+        if self._podman_known is None or not self._podman_known.info.local:
             return False
         container = await self.inspect(id)
         if container is None or not _runs(container):
@@ -406,7 +417,7 @@ class DockerEngine:
         """The client, which knows who answers, and in which version of the API."""
         if (known := self._docker) is not None:
             return known
-        base, connector = _connection.connect(self.url, self._environ)
+        base, connector = _connection.connect(self._address, self._environ)
         timeout = aiohttp.ClientTimeout(total=WORK, sock_connect=10)
         docker = aiodocker.Docker(url=base, connector=connector, timeout=timeout)
         try:

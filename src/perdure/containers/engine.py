@@ -7,9 +7,9 @@ or name is safe to repeat.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 Pull = Literal["missing", "always", "never"]
 
@@ -89,7 +89,7 @@ class EngineInfo(NamedTuple):
     """Names that very start of the daemon, always the same text; `None` where `started_at` is."""
 
 
-class Image(NamedTuple):
+class EngineImage(NamedTuple):
     """An image that is here."""
 
     id: str
@@ -98,11 +98,53 @@ class Image(NamedTuple):
 
 
 class LogLine(NamedTuple):
-    """A line that a container wrote; a very long one comes in pieces."""
+    """A line that a container wrote; a very long line comes in several pieces."""
 
     stream: Literal["stdout", "stderr"]
     data: bytes
-    """Without its newline."""
+    """Without the newline."""
+    opens: bool = True
+    """Whether the piece is the beginning of the line."""
+    closes: bool = True
+    """Whether the piece is the end of the line."""
+
+
+class LineCutter:
+    """Cuts one stream of bytes into lines, and long lines into pieces. The pieces do not depend on how the bytes
+    arrive, so that a reader who begins again finds the same pieces."""
+
+    LONGEST: Final = 64 * 1024
+    """Bytes of a piece at most."""
+
+    def __init__(self, stream: Literal["stdout", "stderr"]) -> None:
+        self._stream = stream
+        self._partial = bytearray()
+        self._opens = True
+
+    def feed(self, data: bytes) -> Iterator[LogLine]:
+        """The pieces that are complete with this data."""
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._partial += line
+            yield from self._pieces()
+            yield from self.end(always=True)
+        self._partial += rest
+        yield from self._pieces()
+
+    def end(self, *, always: bool = False) -> Iterator[LogLine]:
+        """The last piece of a line; of a line without a newline only where something is left."""
+        if self._partial or always:
+            yield LogLine(self._stream, bytes(self._partial), self._opens)
+        self._partial.clear()
+        self._opens = True
+
+    def _pieces(self) -> Iterator[LogLine]:
+        at = 0
+        while len(self._partial) - at > self.LONGEST:
+            yield LogLine(self._stream, bytes(self._partial[at : at + self.LONGEST]), self._opens, False)
+            self._opens = False
+            at += self.LONGEST
+        del self._partial[:at]
 
 
 class ContainerEngine(Protocol):
@@ -111,10 +153,10 @@ class ContainerEngine(Protocol):
     async def info(self) -> EngineInfo:
         """Which engine answers; asked of it each time."""
 
-    async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> Image:
+    async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> EngineImage:
         """The image of that name, pulled where `pull` says so. `ImageNotFoundError`: not to be had."""
 
-    async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> Image:
+    async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> EngineImage:
         """Build an image from a Dockerfile (a path) and its context (a directory). `ContainerError` with the last
         lines of the build where it fails."""
 

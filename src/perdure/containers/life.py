@@ -20,6 +20,7 @@ import logging
 import os
 import shutil
 import signal
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -35,12 +36,13 @@ from ..errors import (
     TaskTimeoutError,
     UsageError,
 )
-from .background import PATIENCE
-from .engine import ContainerEngine, ContainerSpec, EngineInfo, Image, Mount, Seen
+from .background import PATIENCE, Shared
+from .engine import ContainerEngine, ContainerSpec, EngineImage, EngineInfo, Mount, Seen
 from .logs import LogSink, follow, last_lines
-from .place import About, Place
-from .program import Build, End, Program, Secrets, concluded, hash_of
-from .service import LABEL, RUN_LABEL, Containers
+from .place import LABEL, RUN_LABEL, About, Place
+from .program import Build, Command, ContainerEnd, Program, Secrets, concluded, hash_of
+from .redaction import NO_SECRETS
+from .service import Containers
 
 log = logging.getLogger("perdure")
 T = TypeVar("T")
@@ -50,16 +52,17 @@ LOOK_SECONDS = 2.0
 RETRY_SECONDS = 0.25
 _DYING = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
 """What containers end with that an engine takes along when it ends itself."""
+_SPEC_LABEL = "perdure.spec"
 _UNKNOWN_END = 255
 """What an engine says where it has lost sight of the end."""
 DYING_SECONDS = 1.0
 
 
-class _ElsewhereError(EngineUnavailableError):
+class _OtherEngineError(EngineUnavailableError):
     """Another engine answers than the one that has the container."""
 
 
-class _Started(msgspec.Struct, frozen=True, array_like=True):
+class _StartedContainer(msgspec.Struct, frozen=True, array_like=True):
     """What is recorded before a container is started."""
 
     id: str
@@ -76,10 +79,10 @@ async def run(
     program: Program, containers: Containers, attempt: Detached, values: dict[str, Any], identity: bytes
 ) -> Any:
     """One attempt, begun or joined. See `Background.run`."""
-    return await _Life(program, containers, attempt, values, identity).run()
+    return await ContainerLife(program, containers, attempt, values, identity).run()
 
 
-class _Life:
+class ContainerLife:
     def __init__(
         self, program: Program, containers: Containers, attempt: Detached, values: dict[str, Any], identity: bytes
     ) -> None:
@@ -91,81 +94,99 @@ class _Life:
         self.place: Place = containers.place(attempt.run.uid, attempt.action, attempt.attempt)
         self.boot = SystemClock().boot_id
         self.name = f"perdure-{program.slug}-{self.place.key}-{attempt.token[:4].hex()}"
+        self.redactor = NO_SECRETS
+        self.following: Future[None] | None = None
+        """Takes the log lines; goes on after a timeout, until the container has ended."""
 
     async def run(self) -> Any:
-        await self.containers.gone(self.place.key)
+        try:
+            return await self._run()
+        except (PerdureError, AttemptLost) as error:
+            self.redactor.clean(error)
+            raise
+
+    async def _run(self) -> Any:
+        await self.containers.ready(self.attempt.run.uid, self.attempt.action, self.attempt.attempt)
         state = self.attempt.state
         if state is None:
             found = await self._shared_or_started()
-            if not isinstance(found, _Started):
-                return found[0]
+            if isinstance(found, Shared):
+                return found.value
             started = found
         else:
-            started = msgspec.msgpack.decode(state, type=_Started)
-        sink = await self.containers.sink(self.program, self.attempt)
+            self.redactor = self.containers.secrets_of(self.program, self.attempt).redactor()
+            started = msgspec.msgpack.decode(state, type=_StartedContainer)
+        sink = await self.containers.sink(self.program, self.attempt, self.redactor)
+        ended = False
         try:
             seen = await self._until_ended(started, sink)
+            ended = True
             return await self._outcome(started, seen, sink)
         finally:
-            sink.close()
+            if ended or not self.containers.linger(self.place.key, self.following, sink):
+                sink.close()
 
     # -- begin -------------------------------------------------------------------------------------------------
 
-    async def _shared_or_started(self) -> _Started | tuple[Any]:
-        """Create and start it; or, in a tuple, the outputs that another run has left in the cache."""
+    async def _shared_or_started(self) -> _StartedContainer | Shared:
+        """Create and record the container; or the outputs that another run has left in the cache."""
         program = self.program
         info, image = await self.containers.patiently(self.program.name, self._image)
         arguments = program.interface.arguments(self.values, program.input_dir)
-        command = program.rendered(arguments)
         if program.cache_version is not None:
-            key = program.cache_key(image.digest, command, self.identity)
+            key = program.cache_key(image.digest, program.rendered(arguments), self.identity)
             hit = self.attempt.cached(key)
             if hit is not None:
-                return (program.decode(hit),)
+                return Shared(program.decode(hit))
             self.attempt.cached_under = key
-        secrets = program.secrets()
+        secrets = self.containers.secrets_of(program, self.attempt)
+        self.redactor = secrets.redactor()
         # Nothing of this attempt was ever started (L1).
         await self.containers.patiently(self.program.name, self._clear)
         staging = self.containers.in_thread(lambda: self._stage(info, secrets))
         mounts = await self.containers.ask(self.containers.whole(self.place.key, staging))
-        labels = {
-            LABEL: self.place.key,
-            RUN_LABEL: self.attempt.run.uid.hex(),
-            "perdure.name": self.attempt.run.name,
-            "perdure.task": program.name,
-        }
-        entrypoint, rest = command
-        spec = replace(
-            program.settings,
-            image=image.id,
-            entrypoint=entrypoint,
-            command=rest,
-            env={**program.settings.env, **secrets.env},
-            labels=labels,
-            mounts=mounts,
-        )
-        hash = hash_of(replace(spec, env=program.settings.env))
-        spec.labels["perdure.spec"] = hash
+        run, action = self.attempt.run.name, str(self.attempt.action)
+        command = program.rendered(arguments, self.place.key, run, action)
+        spec = self._spec(image, command, secrets, mounts)
         id = await self.containers.patiently(self.program.name, lambda: self._create(spec))
-        started = _Started(
+        started = _StartedContainer(
             id,
             info.id,
             info.url,
             self.boot if info.local else None,
             info.instance,
-            hash,
+            spec.labels[_SPEC_LABEL],
             f"{program.image_name} ({image.digest})" if image.digest != program.image_name else image.digest,
-            [*(entrypoint or ()), *(rest or ())],
+            command.words,
         )
         try:
             await self.attempt.keep(msgspec.msgpack.encode(started))
         except BaseException:
-            # Not ours to start any more, or not now. One that is recorded after all will be missed, and made anew.
+            # This process may not start the container (any more). A record that was kept after all names a container
+            # that is missing, and the next driver makes another attempt.
             self.containers.call(self._forget(id))
             raise
         return started
 
-    async def _image(self) -> tuple[EngineInfo, Image]:
+    def _spec(self, image: EngineImage, command: Command, secrets: Secrets, mounts: tuple[Mount, ...]) -> ContainerSpec:
+        program = self.program
+        plain = replace(
+            program.settings,
+            image=image.id,
+            entrypoint=command.entrypoint,
+            command=command.arguments,
+            labels={
+                LABEL: self.place.key,
+                RUN_LABEL: self.attempt.run.uid.hex(),
+                "perdure.name": self.attempt.run.name,
+                "perdure.task": program.name,
+            },
+            mounts=mounts,
+        )
+        labels = {**plain.labels, _SPEC_LABEL: hash_of(plain)}
+        return replace(plain, labels=labels, env={**program.settings.env, **secrets.env})
+
+    async def _image(self) -> tuple[EngineInfo, EngineImage]:
         program = self.program
         info = await self.containers.info()
         engine = await self.containers.engine()
@@ -214,52 +235,51 @@ class _Life:
 
     # -- until it has ended ------------------------------------------------------------------------------------
 
-    async def _until_ended(self, started: _Started, sink: LogSink) -> Seen:
+    async def _until_ended(self, started: _StartedContainer, sink: LogSink) -> Seen:
         fresh = sure = self.attempt.state is None
-        following: Any = None
         warned = False
         silent_since: float | None = None
-        try:
-            while True:
-                try:
-                    if fresh:
-                        fresh = False
-                        seen = None
-                        await self.containers.ask(self._start())
-                    else:
-                        seen = await self.containers.ask(self._look(started, sure))
-                    if following is None:
-                        following = self.containers.call(self._follow(started.id, sink))
-                    if seen is not None and seen.state != "running":
-                        await last_lines(asyncio.wrap_future(following), self.program.name)
-                        return seen
-                    silent_since = None
-                    await self.containers.ask(self._wait(started))
-                except _ElsewhereError as error:
-                    self.attempt.suspend(EngineUnavailableError(str(error)))
-                except EngineUnavailableError as error:
-                    # Whether our last request was carried out is not known: look, as a process would that joins (L5).
-                    sure = False
-                    if following is not None:
-                        following.cancel()
-                        following = None
-                    silent_since = silent_since or seconds()
-                    if seconds() - silent_since > PATIENCE:
-                        self.attempt.suspend(error)
-                    if not warned:
-                        warned = True
-                        log.warning("%s: waiting for the container engine: %s", self.program.name, error)
-                    await asyncio.sleep(RETRY_SECONDS)
-        finally:
-            if following is not None:
-                following.cancel()
+        while True:
+            try:
+                if fresh:
+                    fresh = False
+                    seen = None
+                    await self.containers.ask(self._start())
+                else:
+                    seen = await self.containers.ask(self._look(started, sure))
+                if self.following is None:
+                    self.following = self.containers.call(self._follow(started.id, sink))
+                if seen is not None and seen.state != "running":
+                    await last_lines(asyncio.wrap_future(self.following), self.program.name)
+                    self._unfollow()
+                    return seen
+                silent_since = None
+                await self.containers.ask(self._wait(started))
+            except _OtherEngineError as error:
+                self.attempt.suspend(EngineUnavailableError(str(error)))
+            except EngineUnavailableError as error:
+                # The engine may or may not have carried out the last request: look, as a process that joins (L5).
+                sure = False
+                self._unfollow()
+                silent_since = silent_since or seconds()
+                if seconds() - silent_since > PATIENCE:
+                    self.attempt.suspend(error)
+                if not warned:
+                    warned = True
+                    log.warning("%s: waiting for the container engine: %s", self.program.name, error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _unfollow(self) -> None:
+        if self.following is not None:
+            self.following.cancel()
+            self.following = None
 
     async def _start(self) -> None:
         """Start what this process has created and recorded."""
         if not await (await self.containers.engine()).start(self.name):
             raise AttemptLost("the container is gone")
 
-    async def _look(self, started: _Started, sure: bool) -> Seen:
+    async def _look(self, started: _StartedContainer, sure: bool) -> Seen:
         """The container as it is now: running or ended. Started, if it has not been.
 
         `sure`: this process has started it, and has heard from the engine ever since.
@@ -272,7 +292,7 @@ class _Life:
             seen = await engine.inspect(started.id) if await engine.rename(started.id, self.name) else None
         if seen is None:
             raise AttemptLost("the container is gone")
-        if seen.labels.get(LABEL) != self.place.key or seen.labels.get("perdure.spec") != started.labels_hash:
+        if seen.labels.get(LABEL) != self.place.key or seen.labels.get(_SPEC_LABEL) != started.labels_hash:
             raise AttemptLost("a container of another kind is in its place")
         if self.attempt.seconds_left == 0 and seen.state in ("created", "running", "paused", "restarting"):
             # Its time was up before this process joined it.
@@ -298,13 +318,13 @@ class _Life:
             await self._check_end(engine, started, seen)
         return seen
 
-    async def _other_daemon(self, engine: ContainerEngine, started: _Started) -> bool:
+    async def _other_daemon(self, engine: ContainerEngine, started: _StartedContainer) -> bool:
         """Whether the engine's daemon is another process than the one that was to start it; no other engine, and no
         other boot of the machine, gets past here."""
         info = await self.containers.info()
         if info.id != started.engine:
             if info.url != started.url:
-                raise _ElsewhereError(
+                raise _OtherEngineError(
                     f"the container of {self.program.name} was started by the engine at {started.url}, and the one "
                     f"that answers now is {info.url}. Make that engine reachable, or name it with "
                     "PERDURE_CONTAINER_ENGINE."
@@ -315,7 +335,7 @@ class _Life:
             raise AttemptLost("the machine was restarted")
         return info.instance != started.instance
 
-    async def _check_end(self, engine: ContainerEngine, started: _Started, seen: Seen) -> None:
+    async def _check_end(self, engine: ContainerEngine, started: _StartedContainer, seen: Seen) -> None:
         """Whether it has ended by itself, and not with its engine (L4)."""
         if seen.oom_killed:
             return
@@ -333,7 +353,7 @@ class _Life:
             await self._discard(engine, started.id)
             raise AttemptLost("the container engine was restarted under it")
 
-    async def _wait(self, started: _Started) -> None:
+    async def _wait(self, started: _StartedContainer) -> None:
         """Returns when it has stopped running, or its main process is gone without the engine knowing."""
         engine = await self.containers.engine()
         id, local = started.id, started.boot is not None
@@ -363,10 +383,10 @@ class _Life:
 
     # -- its outcome -------------------------------------------------------------------------------------------
 
-    async def _outcome(self, started: _Started, seen: Seen, sink: LogSink) -> Any:
+    async def _outcome(self, started: _StartedContainer, seen: Seen, sink: LogSink) -> Any:
         outputs = await self._outputs(started.id)
-        end = End(seen.exit_code, seen.oom_killed, seen.error, started.image, started.command, list(sink.tail))
-        return await self.containers.in_thread(lambda: concluded(self.program, outputs, end))
+        end = ContainerEnd(seen.exit_code, seen.oom_killed, seen.error, started.image, started.command, list(sink.tail))
+        return await self.containers.in_thread(lambda: concluded(self.program, outputs, end, self.redactor))
 
     async def _outputs(self, id: str) -> str:
         """Where this process can read what the container has left."""

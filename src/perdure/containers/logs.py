@@ -1,4 +1,4 @@
-"""What a container writes: into a file, live to the terminal, and its last lines for error messages."""
+"""The log of a container: to a file, live to the terminal, and the last lines for error messages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable
 
 from .engine import ContainerEngine, LogLine
+from .redaction import Redactor
 
 log = logging.getLogger("perdure")
 
@@ -17,55 +17,70 @@ LOG_SECONDS = 5.0
 """How long the last log lines of a container that has ended may take."""
 TAIL = 50
 """Lines that an error message shows at most."""
+LIMIT = 256 * 1024 * 1024
+"""Bytes of a log file at most; later lines are counted, and dropped."""
 _LINE_SHOWN = 1000
-"""Characters of a line that it shows at most."""
+"""Characters of a line that an error message shows at most."""
+_CUT = b"... the log is cut here: it has reached its limit of %d bytes"
 
 
 def log_path(root: str, uid: bytes, action: int, attempt: int) -> str:
-    """The file that holds what the container of an attempt has written."""
+    """The log file of an attempt's container."""
     return os.path.join(root, uid.hex(), f"{action}.{attempt}.log")
 
 
 class LogSink:
-    """Takes the lines of one container. A process that joins it later goes on after the last whole line in the file."""
+    """Takes the lines of one container. A process that joins the container later goes on after the last whole line in
+    the file. The file is the owner's alone, as a program may log anything."""
 
-    def __init__(self, path: str, prefix: str | None, secrets: Iterable[str]) -> None:
+    def __init__(self, path: str, prefix: str | None, redactor: Redactor, *, limit: int = LIMIT) -> None:
         self.path = path
         self.tail: deque[str] = deque(maxlen=TAIL)
         self._prefix = prefix
-        # The longest first, as one may be a part of another.
-        hidden = {s.encode("utf-8", "surrogateescape") for s in secrets if len(s) >= 4}
-        self._secrets = sorted(hidden, key=len, reverse=True)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed in `close`
+        self._redactor = redactor
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = open(os.open(path, flags, 0o600), "ab", buffering=0)  # noqa: SIM115 - closed in `close`
+        self._room = limit
+        self._limit = limit
         self.lines = self._read_back()
 
     def _read_back(self) -> int:
-        """How many whole lines are there; what follows the last of them is cut off."""
+        """The number of whole lines in the file; the rest after the last whole line is cut off."""
         lines = whole = 0
         with open(self.path, "rb") as stream:  # buffered: an unbuffered file is read byte by byte
             for line in stream:
+                if line.startswith(_CUT[:24]):
+                    self._room = whole
                 if line.endswith(b"\n"):
                     lines += 1
                     whole += len(line)
                     self._remember(line[:-1])
         self._file.truncate(whole)
+        self._room -= whole
         return lines
 
     def take(self, line: LogLine) -> None:
-        """One more line."""
-        data = line.data
-        for secret in self._secrets:
-            data = data.replace(secret, b"***")
-        self._file.write(data + b"\n")
+        """Write one more line, without the secrets."""
+        data = self._redactor.data(line.data, opens=line.opens, closes=line.closes)
+        self._write(data + b"\n")
         self._remember(data)
         if self._prefix is not None:
             text = data.decode("utf-8", "replace")
             try:
                 sys.stderr.write(f"{self._prefix}{text}\n")
             except (OSError, ValueError, AttributeError):
-                # Nobody looks at it any more (a closed pipe, say); the file goes on.
+                # The terminal is gone (a closed pipe, say); the file goes on.
                 self._prefix = None
+
+    def _write(self, data: bytes) -> None:
+        if self._room <= 0:
+            return
+        if len(data) > self._room:
+            data = _CUT % self._limit + b"\n"
+            self._room = 0
+        self._room -= len(data)
+        self._file.write(data)
 
     def _remember(self, data: bytes) -> None:
         self.tail.append(data[: 4 * _LINE_SHOWN].decode("utf-8", "replace")[:_LINE_SHOWN])
@@ -76,18 +91,18 @@ class LogSink:
 
 
 async def follow(engine: ContainerEngine, id: str, sink: LogSink) -> None:
-    """Take what a container writes until it ends."""
+    """Take the lines of a container until the container ends."""
     async for line in engine.logs(id, skip=sink.lines):
         sink.take(line)
         sink.lines += 1
 
 
 async def last_lines(following: asyncio.Future[None], name: str) -> None:
-    """Wait for what the container of that task has written last; it has ended."""
+    """Wait for the last lines of an ended container; `name` is the task's."""
     try:
         await asyncio.wait_for(asyncio.shield(following), LOG_SECONDS)
     except TimeoutError:
         log.warning("%s: the last log lines did not come within %g s", name, LOG_SECONDS)
     except Exception as error:
-        # Whatever it is, it is no fault of the program in the container.
+        # Not a fault of the program in the container, whatever the reason.
         log.warning("%s: log lines may be missing: %s", name, error)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from perdure.containers.engine import ContainerSpec, EngineInfo, Image, LogLine, Pull, Seen
+from perdure.containers.engine import ContainerSpec, EngineImage, EngineInfo, LogLine, Pull, Seen
 from perdure.core.ground import clock
 from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
 
@@ -80,7 +80,7 @@ class MemoryEngine:
 
     def __init__(self, script: Script, *, images: Iterable[str] = ("image",)) -> None:
         self.script = script
-        self.images = {name: Image(f"memory:{name}", f"memory:{name}") for name in images}
+        self.images = {name: EngineImage(f"memory:{name}", f"memory:{name}") for name in images}
         self.starts: list[str] = []
         """The id of a container for each time that one was started."""
         self.up = True
@@ -147,17 +147,17 @@ class MemoryEngine:
             instance=str(self._daemon_started_at),
         )
 
-    async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> Image:
+    async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> EngineImage:
         await self._reach()
         if reference not in self.images:
             raise ImageNotFoundError(f"There is no image {reference!r}.")
         return self.images[reference]
 
-    async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> Image:
+    async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> EngineImage:
         await self._reach()
         if "broken" in dockerfile:
             raise ContainerError(f"Building {tag!r} from {dockerfile} failed.", image=tag)
-        return self.images.setdefault(tag, Image(f"memory:{tag}", f"memory:{tag}"))
+        return self.images.setdefault(tag, EngineImage(f"memory:{tag}", f"memory:{tag}"))
 
     async def create(self, name: str, spec: ContainerSpec) -> str:
         await self._reach()

@@ -19,6 +19,10 @@ import msgspec
 from ..core.ground.digest import blake2b
 from ..errors import StoreError
 
+LABEL = "perdure.attempt"
+"""The label of a container that holds the key of an attempt."""
+RUN_LABEL = "perdure.run"
+"""The label that holds the id of the run."""
 _ABOUT = "about.json"
 
 

@@ -1,4 +1,4 @@
-"""A container task as it was declared, and what any way to run one makes of it."""
+"""A container task as declared, and the steps that all engines and clusters share."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ import msgspec
 
 from ..core.ground.digest import blake2b
 from ..errors import ContainerError, OOMError, OutputMissingError
-from .copilot import Away, FileSystem, Interface, Template, check_error_file
+from .copilot import Away, ErrorReport, FileSystem, Interface, Surroundings, Template, check_error_file
 from .engine import ContainerSpec, Pull
+from .redaction import Redactor
 
-Command = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
-"""Entrypoint and command, as engines take them; `None`: the image's."""
+
+class Command(NamedTuple):
+    """Entrypoint and command, as engines take both; `None`: the image's."""
+
+    entrypoint: tuple[str, ...] | None
+    arguments: tuple[str, ...] | None
+
+    @property
+    def words(self) -> list[str]:
+        """The words that do not come from the image."""
+        return [*(self.entrypoint or ()), *(self.arguments or ())]
 
 
 @dataclass(frozen=True)
 class Build:
-    """An image that is made from a Dockerfile when it is needed."""
+    """An image that the engine builds from a Dockerfile on first use."""
 
     dockerfile: str
     context: str
@@ -30,21 +40,21 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What a container gets that is written nowhere else."""
+    """The secrets of a container, which are written nowhere else."""
 
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """By their paths in the container."""
 
-    def values(self) -> list[str]:
-        """To be struck out of log lines: each whole, and, as a log is read by lines, each line of it."""
+    def redactor(self) -> Redactor:
+        """Strikes each secret out of texts: whole and, as a log is read by lines, each line of a secret."""
         whole = [*self.env.values(), *(data.decode("utf-8", "surrogateescape").strip() for data in self.files.values())]
-        return [*whole, *(line.strip() for text in whole for line in text.splitlines())]
+        return Redactor([*whole, *(line.strip() for text in whole for line in text.splitlines())])
 
 
 @dataclass(frozen=True)
 class Program:
-    """A container task as it was declared."""
+    """A container task as declared."""
 
     name: str
     image: str | Build
@@ -57,35 +67,42 @@ class Program:
     local_logs: bool
     secrets: Callable[[], Secrets]
     settings: ContainerSpec
-    """All that does not depend on the inputs."""
+    """The part of the specification that does not depend on the inputs."""
     pull: Pull
     cache_version: str | None
-    """`None`: its outcomes are not shared between runs."""
+    """`None`: outcomes are not shared between runs."""
     shape: Callable[[tuple[Any, ...]], Any]
-    """The outputs, in the order of their declaration, as the task's value."""
+    """From the outputs, in the order of their declaration, to the task's value."""
     decode: Callable[[bytes], Any]
-    """A shared outcome as the task's value."""
+    """From a shared outcome to the task's value."""
     pod_template: Mapping[str, Any]
-    """What its pod is to have on Kubernetes, beside what it needs."""
+    """Additions to the pod on Kubernetes."""
     references: Callable[[Away | None], FileSystem]
-    """Stages files as references to blobs, for who fetches them elsewhere, and takes those that are away."""
+    """Stages files as references to blobs, for a pod that fetches the content, and takes files that are away."""
 
-    def rendered(self, arguments: dict[str, str]) -> Command:
-        """What runs, with the inputs filled in."""
+    def rendered(self, arguments: dict[str, str], attempt: str = "", run: str = "", action: str = "") -> Command:
+        """The command with the inputs filled in. Command and arguments follow the entrypoint, as in Flyte.
 
-        def filled(template: Template | None) -> tuple[str, ...]:
-            return tuple(template.render(arguments, self.input_dir, self.output_dir)) if template else ()
-
-        command, rest = filled(self.command), filled(self.arguments)
-        if self.entrypoint is not None:
-            return self.entrypoint, (*command, *rest)
-        if self.command is not None:
-            return command, rest
-        return None, rest if self.arguments is not None else None
+        Args:
+            arguments: the text of each input.
+            attempt: the key of the attempt; empty: the attempt does not count, as in a cache key.
+            run: the name of the run, likewise.
+            action: the name of the action, likewise.
+        """
+        around = Surroundings(self.input_dir, self.output_dir, attempt, run, action)
+        if self.command is None and self.arguments is None:
+            return Command(self.entrypoint, None if self.entrypoint is None else ())
+        templates = (template for template in (self.command, self.arguments) if template is not None)
+        return Command(self.entrypoint, tuple(word for each in templates for word in each.render(arguments, around)))
 
     def cache_key(self, image: str, command: Command, identity: bytes) -> bytes:
-        """Under which an outcome is shared between runs. `image`: what names its content; `identity`: canonical bytes
-        of the inputs."""
+        """The key under which runs share an outcome.
+
+        Args:
+            image: a name of the image's content.
+            command: rendered without the attempt.
+            identity: canonical bytes of the inputs.
+        """
         digest = blake2b(b"container\0", digest_size=16)
         for part in (
             self.name,
@@ -107,7 +124,7 @@ class Program:
 
     @property
     def slug(self) -> str:
-        """Its name as a part of a container's."""
+        """The task's name as a part of a container's name."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:24].strip("-") or "task"
 
 
@@ -116,40 +133,40 @@ def hash_of(spec: ContainerSpec) -> str:
     return blake2b(msgspec.json.encode(spec, order="sorted"), digest_size=12).hexdigest()
 
 
-class End(NamedTuple):
-    """How a container has ended."""
+class ContainerEnd(NamedTuple):
+    """The end of a container."""
 
     exit_code: int
     oom_killed: bool
     error: str
-    """What its engine says went wrong; usually empty."""
+    """The engine's own account of a failure; usually empty."""
     image: str
     command: list[str]
     tail: list[str]
-    """Its last log lines."""
-    reported: tuple[str, bool] | None = None
-    """What it left in `_ERROR`, and whether that forbids to try again."""
+    """The last log lines."""
+    reported: ErrorReport | None = None
 
 
-def concluded(program: Program, outputs: str, end: End, away: Away | None = None) -> Any:
+def concluded(program: Program, outputs: str, end: ContainerEnd, redactor: Redactor, away: Away | None = None) -> Any:
     """The task's value, out of the directory that a container has left. Blocks.
 
     Args:
         program: the task.
         outputs: the directory.
         end: how the container has ended.
+        redactor: strikes the container's secrets out of messages.
         away: the files in the directory that only stand for their content.
 
     Raises:
-        ContainerError, OOMError: it has failed, or says so.
-        OutputMissingError, OutputParseError: its outputs are not those that were declared.
+        ContainerError, OOMError: the container has failed, or says so.
+        OutputMissingError, OutputParseError: the outputs are not those that were declared.
     """
-    reported = check_error_file(outputs, away)
+    reported = check_error_file(outputs, redactor, away)
     if end.exit_code != 0 or reported is not None:
         raise failure(program, end._replace(reported=reported))
     try:
         files = program.references(away) if away is not None else None
-        found = program.interface.collect(outputs, files, away)
+        found = program.interface.collect(outputs, files, away, redactor)
     except OutputMissingError as error:
         if end.tail:
             error.add_note("its last log lines:\n" + "\n".join(f"  {line}" for line in end.tail[-10:]))
@@ -157,8 +174,8 @@ def concluded(program: Program, outputs: str, end: End, away: Away | None = None
     return program.shape(found)
 
 
-def failure(program: Program, end: End) -> ContainerError:
-    """The error that tells of a container that has failed."""
+def failure(program: Program, end: ContainerEnd) -> ContainerError:
+    """The error for a container that has failed."""
     code = end.exit_code
     name = _signal_name(code)
     cls: type[ContainerError] = ContainerError
@@ -168,7 +185,7 @@ def failure(program: Program, end: End) -> ContainerError:
         limit = f" of {memory:,} bytes" if memory else ""
         what = f"was killed because it used more memory than its limit{limit} (exit code {code})"
     elif end.reported is not None:
-        what = f"reported an error: {end.reported[0].strip() or '(empty _ERROR file)'}"
+        what = f"reported an error: {end.reported.text.strip() or '(empty _ERROR file)'}"
         if code:
             what += f" (exit code {code})"
     else:
@@ -182,7 +199,7 @@ def failure(program: Program, end: End) -> ContainerError:
         message, exit_code=code, signal=name, oom_killed=end.oom_killed, image=end.image, command=end.command,
         log_tail=end.tail,
     )  # fmt: skip
-    error.recoverable = not (end.reported is not None and end.reported[1])
+    error.recoverable = end.reported is None or not end.reported.is_final
     return error
 
 

@@ -10,10 +10,10 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.ground.clock import SystemClock
 from ..core.ground.detached import Detached
@@ -21,13 +21,18 @@ from ..core.ground.ports import Store
 from ..errors import EngineUnavailableError, PerdureError, StoreError
 from .background import GRACE, Background
 from .engine import ContainerEngine, EngineInfo
-from .place import Place, key_of, places
+from .place import LABEL, Place, key_of, places
 from .program import Program
 
 log = logging.getLogger("perdure")
 
-LABEL = "perdure.attempt"
-RUN_LABEL = "perdure.run"
+
+class ContainerLiving(Protocol):
+    """The life of one attempt (`life.run`), handed in by the composition root."""
+
+    def __call__(
+        self, program: Program, containers: Containers, attempt: Detached, values: dict[str, Any], identity: bytes, /
+    ) -> Coroutine[Any, Any, Any]: ...
 
 
 class Containers(Background):
@@ -39,19 +44,19 @@ class Containers(Background):
         log_root: str,
         store: Callable[[], Store],
         connect: Callable[[], Awaitable[ContainerEngine]],
+        live: ContainerLiving,
         *,
         lasting: bool = True,
     ) -> None:
         super().__init__(root, log_root, store)
         self._lasting = lasting
         self._connect = connect
+        self._live = live
         self._engine: ContainerEngine | None = None
         self._connecting: asyncio.Lock | None = None
 
     async def run(self, program: Program, attempt: Detached, values: dict[str, Any], identity: bytes) -> Any:
-        from . import life
-
-        return await life.run(program, self, attempt, values, identity)
+        return await self._live(program, self, attempt, values, identity)
 
     # -- the engine (on the loop) ------------------------------------------------------------------------------
 
@@ -105,7 +110,9 @@ class Containers(Background):
         for seen in await engine.find({LABEL: place.key}):
             if seen.state == "running":
                 await engine.stop(seen.id, GRACE)
+            await self.last_output(place.key)
             await engine.remove(seen.id)
+        await self.last_output(place.key)
 
     def sweep(self, uid: bytes | None = None) -> list[Future[None]]:
         removing: list[Future[None]] = []
@@ -129,6 +136,9 @@ class Containers(Background):
     def place(self, uid: bytes, action: int, attempt: int) -> Place:
         """The directory of an attempt."""
         return self._place(key_of(uid, action, attempt))
+
+    def may_be_left(self, key: str) -> bool:
+        return os.path.exists(self._place(key).path)
 
     def _place(self, key: str) -> Place:
         return Place(key, os.path.join(self.root, key))

@@ -175,11 +175,12 @@ class Process:
             return self._containers
 
     def _engine(self, store: Store) -> Background:
+        from ..containers import life
         from ..containers.service import Containers
 
         base = self._container_base()
         return Containers(
-            f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, self.settings.engine),
+            f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, self.settings.engine), life.run,
             lasting=self.database() is not None,
         )  # fmt: skip
 
@@ -191,6 +192,7 @@ class Process:
                 "PERDURE_BLOBS=s3://bucket/prefix or perdure.init(blobs=...)"
             )
         try:
+            from ..containers.kubernetes import life
             from ..containers.kubernetes.service import Pods
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith("kubernetes_asyncio"):
@@ -199,7 +201,7 @@ class Process:
         from ..containers.kubernetes.where import read_where
 
         base, where = self._container_base(), read_where(self.settings.engine)
-        return Pods(f"{base}-pods", f"{base}-logs", lambda: store, where, partial(open_bucket, place))
+        return Pods(f"{base}-pods", f"{base}-logs", lambda: store, where, partial(open_bucket, place), life.run)
 
     def _container_base(self) -> str:
         """The path that the names of the directories of the store's containers begin with."""

@@ -77,15 +77,15 @@ def pause_after(owner: Any, name: str) -> None:
 def arm(point: str) -> None:
     """Make this process die there."""
     if point == "before stage":
-        plain_stage = life._Life._stage
-        life._Life._stage = lambda *args: (die(), plain_stage(*args))[1]  # type: ignore[method-assign]
+        plain_stage = life.ContainerLife._stage
+        life.ContainerLife._stage = lambda *args: (die(), plain_stage(*args))[1]  # type: ignore[method-assign]
     elif point in ("before create", "after create"):
         around(DockerEngine, "create", point.startswith("before"), point.startswith("after"))
     elif point in ("before record", "after record"):
         around(Attached, "keep", point.startswith("before"), point.startswith("after"))
     elif point == "stop before stage":
-        plain_begin = life._Life._stage
-        life._Life._stage = lambda *args: (freeze(), plain_begin(*args))[1]  # type: ignore[method-assign]
+        plain_begin = life.ContainerLife._stage
+        life.ContainerLife._stage = lambda *args: (freeze(), plain_begin(*args))[1]  # type: ignore[method-assign]
     elif point == "stop after create":
         pause_after(DockerEngine, "create")
     elif point == "stop after record":
@@ -97,9 +97,9 @@ def arm(point: str) -> None:
     elif point == "after exit":
         around(DockerEngine, "wait", False, True)
     elif point == "before collect":
-        around(life._Life, "_outcome", True, False)
+        around(life.ContainerLife, "_outcome", True, False)
     elif point == "after collect":
-        around(life._Life, "_outcome", False, True)
+        around(life.ContainerLife, "_outcome", False, True)
     elif point == "before remove":
         around(service.Containers, "_remove", True, False)
     elif point == "after remove":
@@ -109,8 +109,8 @@ def arm(point: str) -> None:
 def share() -> None:
     """Mount the shared directory into every container."""
     shared = os.environ["SHARED"]
-    plain = life._Life._stage
-    life._Life._stage = lambda *args: (*plain(*args), Mount(shared, "/shared", False))  # type: ignore[method-assign]
+    plain = life.ContainerLife._stage
+    life.ContainerLife._stage = lambda *args: (*plain(*args), Mount(shared, "/shared", False))  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ loop or a journal.
     templates    `{{.inputs.x}}` in commands
 """
 
-from perdure.containers.copilot.collect import check_error_file
+from perdure.containers.copilot.collect import ErrorReport, check_error_file
 from perdure.containers.copilot.interface import Interface
 from perdure.containers.copilot.outputs import Away
 from perdure.containers.copilot.stage import FileSystem
-from perdure.containers.copilot.templates import Template
+from perdure.containers.copilot.templates import Surroundings, Template
 
-__all__ = ["Away", "FileSystem", "Interface", "Template", "check_error_file"]
+__all__ = ["Away", "ErrorReport", "FileSystem", "Interface", "Surroundings", "Template", "check_error_file"]

@@ -12,6 +12,7 @@ from perdure.containers.copilot.placing import Layout, Placed, place
 from perdure.containers.copilot.stage import FileSystem, fill
 from perdure.containers.copilot.types import declared
 from perdure.containers.engine import Mount
+from perdure.containers.redaction import NO_SECRETS, Redactor
 from perdure.errors import InputError, UsageError
 
 
@@ -86,13 +87,20 @@ class Interface:
         """The text of each input, for templates. Raises as `stage` does."""
         return {item.path: argument(item, container_dir) for item in self._placed(values)}
 
-    def collect(self, directory: str, files: FileSystem | None = None, away: Away | None = None) -> tuple[Any, ...]:
+    def collect(
+        self,
+        directory: str,
+        files: FileSystem | None = None,
+        away: Away | None = None,
+        redactor: Redactor = NO_SECRETS,
+    ) -> tuple[Any, ...]:
         """The outputs that lie there, in declared order.
 
         Args:
             directory: where they lie.
             files: what takes files and directories, in place of the interface's own.
-            away: those files that only stand for their content.
+            away: files that only stand for their content.
+            redactor: strikes the container's secrets out of messages.
 
         Raises:
             OutputMissingError: one is not there.
@@ -100,7 +108,7 @@ class Interface:
             StoreError: a file cannot be kept.
         """
         forms = {name: (output.form, output.label) for name, output in self.outputs.items()}
-        return collect_outputs(directory, forms, files or self._files, away)
+        return collect_outputs(directory, forms, files or self._files, away, redactor)
 
     def _placed(self, values: dict[str, Any]) -> list[Placed]:
         for name in values:

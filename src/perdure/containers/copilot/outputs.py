@@ -1,8 +1,8 @@
-"""An output directory, read as what it is: made by a stranger, who may still be at it.
+"""An output directory, read with suspicion: a container made the directory, and may still be writing.
 
-Every name is looked up beside an open directory and never followed by the kernel; symbolic links are followed here,
-as long as they stay inside. Nothing but regular files and directories is ever opened, and what was opened is looked
-at again before it is read, should something else have taken its place.
+Every name is looked up beside an open directory and never followed by the kernel. Symbolic links are followed here,
+as long as the target stays inside. Only regular files and directories are opened, and each is compared with the
+look-up before reading, in case another file has taken the place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from perdure.containers.redaction import Redactor
 
 INLINE_LIMIT: Final = 16 * 1024 * 1024
 """The most bytes of one output that are read into memory."""
@@ -24,10 +26,33 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Refused(Exception):
-    """Why something in the directory cannot be taken; `path` is where it lies in it, `found` what it is."""
+class Quoted(NamedTuple):
+    """Content of the directory inside a message. Secrets are struck out before the content is cut or escaped."""
 
-    def __init__(self, reason: str, path: str = "", found: str = "") -> None:
+    data: bytes
+    intro: str = ""
+    limit: int = 80
+
+    def shown(self, redactor: Redactor) -> str:
+        """The text for the message: text as text, other bytes as such."""
+        head = redactor.head(self.data, self.limit)
+        try:
+            text = repr(head.decode())
+        except UnicodeDecodeError:
+            text = repr(head[:40])
+        long = len(self.data) > self.limit
+        return f"{self.intro}{text}… ({len(self.data):,} bytes)" if long else f"{self.intro}{text}"
+
+
+class OutputRefused(Exception):
+    """A file or directory that cannot be taken, and the reason.
+
+    Attributes:
+        path: the place in the output directory.
+        found: what lies there.
+    """
+
+    def __init__(self, reason: str, path: str = "", found: str | Quoted = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.path = path
@@ -65,11 +90,11 @@ class Outputs:
     def names(self) -> list[str]:
         return sorted(os.listdir(self._fd))
 
-    def entry(self, *names: str) -> Entry:
+    def entry(self, *names: str) -> OutputEntry:
         """What these names lead to, links followed.
 
         Raises:
-            Refused: there is nothing, it lies outside, or it is neither a file nor a directory.
+            OutputRefused: there is nothing, it lies outside, or it is neither a file nor a directory.
         """
         shown = "/".join(names)
         done: list[str] = []
@@ -83,7 +108,9 @@ class Outputs:
                     continue
                 if part == "..":
                     if not done:
-                        raise Refused("it is a symbolic link that leads out of the output directory", shown, "a link")
+                        raise OutputRefused(
+                            "it is a symbolic link that leads out of the output directory", shown, "a link"
+                        )
                     done.pop()
                     continue
                 with self._folder(done) as parent:
@@ -95,21 +122,21 @@ class Outputs:
                             reason = (
                                 "it is a symbolic link with an absolute path: link relative to the link's own place"
                             )
-                            raise Refused(reason, shown, f"a link to {target[:200]!r}")
+                            raise OutputRefused(reason, shown, Quoted(os.fsencode(target), "a link to ", 200))
                         if links > _MAX_LINKS:
-                            raise Refused("it is a symbolic link that leads in circles", shown, "a link")
+                            raise OutputRefused("it is a symbolic link that leads in circles", shown, "a link")
                         ahead.extendleft(reversed(target.split("/")))
                         continue
                 done.append(part)
                 if ahead and not stat.S_ISDIR(found.st_mode):
-                    raise Refused("it is a symbolic link through something that is no directory", shown, "a link")
+                    raise OutputRefused("it is a symbolic link through something that is no directory", shown, "a link")
             if not done or links:  # `..` may have changed what was seen last
                 with self._folder(done[:-1]) as parent:
                     found = os.stat(done[-1], dir_fd=parent, follow_symlinks=False) if done else os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
             kind = _kind(found.st_mode)
-            raise Refused(f"it is {kind}, and only files and directories are taken", shown, kind)
-        return Entry(self, tuple(done), shown, found)
+            raise OutputRefused(f"it is {kind}, and only files and directories are taken", shown, kind)
+        return OutputEntry(self, tuple(done), shown, found)
 
     @contextmanager
     def _folder(self, parts: list[str] | tuple[str, ...]) -> Iterator[int]:
@@ -127,7 +154,7 @@ class Outputs:
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class OutputEntry:
     """A regular file or a directory inside.
 
     Attributes:
@@ -157,12 +184,14 @@ class Entry:
             try:
                 name.encode()
             except UnicodeEncodeError:
-                raise Refused(f"the name {os.fsencode(name)!r} in it is not UTF-8", self.shown, "a name") from None
+                raise OutputRefused(
+                    f"the name {os.fsencode(name)!r} in it is not UTF-8", self.shown, "a name"
+                ) from None
         return names
 
-    def child(self, name: str) -> Entry:
+    def child(self, name: str) -> OutputEntry:
         below = self.outputs.entry(*self.parts, name)
-        return Entry(self.outputs, below.parts, f"{self.shown}/{name}", below.found)
+        return OutputEntry(self.outputs, below.parts, f"{self.shown}/{name}", below.found)
 
     def read(self, limit: int, *, cut: bool = False) -> bytes:
         """The content of a file of at most `limit` bytes; of a longer one its beginning, where `cut` says so."""
@@ -177,7 +206,7 @@ class Entry:
         if cut:
             return b"".join(pieces)[:limit]
         if not room:
-            raise Refused(
+            raise OutputRefused(
                 f"it is larger than the {limit:,} bytes left of the {INLINE_LIMIT:,} that an output held in memory may "
                 f"have: declare it as File or Dir",
                 self.shown,
@@ -193,7 +222,7 @@ class Entry:
             fd = os.open(name, _FOLDER if self.is_dir else _FILE, dir_fd=parent)
         try:
             if not os.path.samestat(os.fstat(fd), self.found):
-                raise Refused("something else took its place while it was read", self.shown)
+                raise OutputRefused("something else took its place while it was read", self.shown)
             yield fd
         finally:
             os.close(fd)
@@ -227,6 +256,6 @@ def _told(shown: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise Refused("it leads nowhere", shown, "nothing") from None
+        raise OutputRefused("it leads nowhere", shown, "nothing") from None
     except OSError as error:
-        raise Refused(f"it cannot be read ({error.strerror})", shown) from error
+        raise OutputRefused(f"it cannot be read ({error.strerror})", shown) from error

@@ -17,7 +17,7 @@ from perdure.core.ground.values import nodes
 from perdure.errors import UsageError
 
 
-class Record(NamedTuple):
+class RecordForm(NamedTuple):
     """One such type.
 
     Attributes:
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     load: Callable[[Any], Any]
 
 
-def record_of(node: nodes.RecordNode) -> Record:
+def record_of(node: nodes.RecordNode) -> RecordForm:
     """Raises `ValueError` for a type that has no JSON form, and says which part of it."""
     for part in nodes.walk(node):
         if isinstance(part, nodes.FileNode):
@@ -37,7 +37,7 @@ def record_of(node: nodes.RecordNode) -> Record:
         if isinstance(part, nodes.LeafNode) and part.cls in (complex, range):
             raise ValueError(f"`{part.label}` inside `{node.label}` has no form in JSON")
     if isinstance(node, nodes.PydanticNode):
-        return Record(lambda value: _finite(_dump_model(value)), node.cls.model_validate)
+        return RecordForm(lambda value: _finite(_dump_model(value)), node.cls.model_validate)
     annotation = node.annotation
     try:
         msgspec.json.Decoder(annotation, dec_hook=_read)  # refuses at declaration what it could not read
@@ -53,7 +53,7 @@ def record_of(node: nodes.RecordNode) -> Record:
     def load(data: Any) -> Any:
         return msgspec.convert(data, annotation, str_keys=True, dec_hook=_read)
 
-    return Record(dump, load)
+    return RecordForm(dump, load)
 
 
 def _write(value: Any) -> Any:

@@ -1,23 +1,48 @@
 """`{{.inputs.x}}` in commands: each element of a command is rendered by itself, and never by a shell.
 
-White space inside the braces does not matter, nor does the case of all but an input's own name, which is matched as
-it is first, then without regard to case where that names one input alone. What is put in is never looked at again:
-a value that holds `{{.inputs.y}}` stays so.
+White space inside the braces does not matter, nor does the case of a placeholder. The name of an input is matched
+exactly first, then without regard to case where only one input has that name. Values that are filled in are not
+rendered again: a value that holds `{{.inputs.y}}` stays so. Placeholders that neither Flyte nor perdure knows are
+left alone, as the program may have templates of its own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
+from perdure.containers.copilot.names import METADATA_FILES
 from perdure.errors import UsageError
 
-_PLACEHOLDER: Final = re.compile(r"\{\{\s*\.([^{}]*)\}\}")
-_DIRECTORIES: Final = {"inputprefix": "input", "outputprefix": "output", "rawoutputdataprefix": "output"}
+_PLACEHOLDER: Final = re.compile(r"\{\{\s*[.$]([^{}\s]+)\s*\}\}")
 
-# The text for a placeholder, given the arguments, the input and the output directory.
-_Render = Callable[[Mapping[str, str], str, str], str]
+
+class Surroundings(NamedTuple):
+    """The values of placeholders that are not inputs."""
+
+    input_dir: str
+    output_dir: str
+    attempt: str = ""
+    """Names one attempt among all of all stores."""
+    run: str = ""
+    action: str = ""
+
+
+# The text for a placeholder, given the text of each input and the other values.
+_Render = Callable[[Mapping[str, str], Surroundings], str]
+
+_KNOWN: Final[dict[str, Callable[[Surroundings], str]]] = {
+    "inputprefix": lambda around: around.input_dir,
+    "outputprefix": lambda around: around.output_dir,
+    "rawoutputdataprefix": lambda around: around.output_dir,
+    "input": lambda around: f"{around.input_dir}/{METADATA_FILES['PROTO']}",
+    # A letter first, and letters and digits only, as in Flyte: the key may become the name of a table or a job.
+    "perretryuniquekey": lambda around: f"a{around.attempt}",
+    "runname": lambda around: around.run,
+    "actionname": lambda around: around.action,
+}
+"""Flyte's placeholders that have a meaning here, in lower case."""
 
 
 class Template:
@@ -26,10 +51,10 @@ class Template:
     Args:
         elements: the command.
         inputs: the names of the declared inputs.
-        where: what the elements are, as messages name it, such as `command`.
+        where: how messages name the elements, such as `command`.
 
     Raises:
-        UsageError: an element is no string, or holds a placeholder that means nothing.
+        UsageError: an element is no string, or names an input that is not declared.
     """
 
     def __init__(self, elements: Sequence[str], inputs: Collection[str], where: str) -> None:
@@ -39,7 +64,7 @@ class Template:
         self._inputs = list(inputs)
         self._elements = [self._compiled(element, position) for position, element in enumerate(elements)]
 
-    def render(self, arguments: Mapping[str, str], input_dir: str, output_dir: str) -> list[str]:
+    def render(self, arguments: Mapping[str, str], around: Surroundings) -> list[str]:
         """The command for these inputs, as text by name.
 
         Raises:
@@ -47,9 +72,7 @@ class Template:
         """
         rendered = []
         for position, pieces in enumerate(self._elements):
-            text = "".join(
-                piece if isinstance(piece, str) else piece(arguments, input_dir, output_dir) for piece in pieces
-            )
+            text = "".join(piece if isinstance(piece, str) else piece(arguments, around) for piece in pieces)
             if "\0" in text:
                 raise UsageError(
                     f"{self.where}[{position}] would hold a NUL character, which no command line can: read the input "
@@ -65,38 +88,29 @@ class Template:
         pieces: list[str | _Render] = []
         end = 0
         for found in _PLACEHOLDER.finditer(element):
-            pieces += [element[end : found.start()], self._placeholder(found[0], found[1].strip(), where)]
+            text, name = found.group(0, 1)
+            pieces += [element[end : found.start()], self._placeholder(text, name, where)]
             end = found.end()
         return [*pieces, element[end:]]
 
-    def _placeholder(self, text: str, name: str, where: str) -> _Render:
+    def _placeholder(self, text: str, name: str, where: str) -> str | _Render:
         kind, dot, variable = name.partition(".")
         if kind.lower() == "inputs" and dot:
             return _argument(self._input(variable, text, where))
-        match _DIRECTORIES.get(name.lower()):
-            case "input":
-                return lambda arguments, input_dir, output_dir: input_dir
-            case "output":
-                return lambda arguments, input_dir, output_dir: output_dir
-        raise UsageError(
-            f"{where}: {text} means nothing; there are {self._known()}{{{{.inputPrefix}}}}, {{{{.outputPrefix}}}} and "
-            f"{{{{.rawOutputDataPrefix}}}} (text of this form that shall reach the command as it is can be an input)"
-        )
+        known = _KNOWN.get(name.lower())
+        return text if known is None else lambda arguments, around: known(around)
 
     def _input(self, variable: str, text: str, where: str) -> str:
         if variable in self._inputs:
             return variable
         alike = [name for name in self._inputs if name.casefold() == variable.casefold()]
-        if len(alike) == 1:
-            return alike[0]
-        if alike:
+        if len(alike) > 1:
             raise UsageError(f"{where}: {text} could be any of {', '.join(alike)}: write the one that is meant")
+        for name in alike:
+            return name
         declared = ", ".join(self._inputs) if self._inputs else "none"
         raise UsageError(f"{where}: {text} names an input that is not declared; declared are: {declared}")
 
-    def _known(self) -> str:
-        return "".join(f"{{{{.inputs.{name}}}}}, " for name in self._inputs)
-
 
 def _argument(name: str) -> _Render:
-    return lambda arguments, input_dir, output_dir: arguments[name]
+    return lambda arguments, around: arguments[name]

@@ -17,6 +17,7 @@ import aiohttp
 from kubernetes_asyncio import client, config
 
 from ...errors import EngineUnavailableError, UsageError
+from ..engine import LineCutter, LogLine
 from .spec import GATE
 from .where import Where
 
@@ -26,12 +27,10 @@ QUICK: Final = 30.0
 """Seconds for a call that is answered at once."""
 WATCH: Final = 240
 """Seconds after which the server ends a watch."""
-_LONGEST: Final = 1 << 20
-"""Bytes of a log line that are kept together."""
 _NAMESPACE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
-class Refused(UsageError):
+class ClusterRefused(UsageError):
     """The server understands, and will not: a pod that makes no sense, or a permission that is missing."""
 
 
@@ -166,9 +165,9 @@ class Cluster:
                     self._checked(int(event["object"].get("code") or 500), event["object"])
                 yield event
 
-    async def log(self, name: str, container: str) -> AsyncIterator[bytes]:
+    async def log(self, name: str, container: str) -> AsyncIterator[LogLine]:
         """What a container has written and writes, by lines, until it ends. Nothing where it has not begun."""
-        rest = b""
+        lines = LineCutter("stdout")
         # Where nothing is written for so long, it is asked again.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=QUICK, sock_read=WATCH + QUICK)
         query = {"container": container, "follow": "true"}
@@ -178,14 +177,10 @@ class Cluster:
             if response.status != 200:
                 self._checked(response.status, await _answer(response))
             async for data in response.content.iter_any():
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
+                for line in lines.feed(data):
                     yield line
-                if len(rest) > _LONGEST:
-                    yield rest
-                    rest = b""
-        if rest:
-            yield rest
+        for line in lines.end():
+            yield line
 
     # -- requests ----------------------------------------------------------------------------------------------
 
@@ -255,14 +250,14 @@ class Cluster:
             self.expired = True
             raise EngineUnavailableError(f"{self.host} does not know us any more: {said}")
         if status == 401:
-            raise Refused(f"{self.host} does not know us: check the credentials of the kubeconfig ({said})")
+            raise ClusterRefused(f"{self.host} does not know us: check the credentials of the kubeconfig ({said})")
         if status == 403 and "exceeded quota" in said:
             raise EngineUnavailableError(f"the quota of namespace {self.namespace} is used up: {said}")
         if status == 403:
-            raise Refused(f"{self.host} does not allow it: {said}. deploy/role.yaml is what it takes")
+            raise ClusterRefused(f"{self.host} does not allow it: {said}. deploy/role.yaml is what it takes")
         if status == 404:
-            raise Refused(f"{self.host}: {said}. Is there a namespace {self.namespace}?")
-        raise Refused(f"{self.host} refuses it: {said}")
+            raise ClusterRefused(f"{self.host}: {said}. Is there a namespace {self.namespace}?")
+        raise ClusterRefused(f"{self.host} refuses it: {said}")
 
 
 async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:

@@ -20,9 +20,10 @@ import asyncio
 import logging
 import os
 import shutil
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -38,16 +39,16 @@ from ...errors import (
     TaskTimeoutError,
     UsageError,
 )
-from ..background import AGAIN_SECONDS, PATIENCE
-from ..engine import LogLine
+from ..background import AGAIN_SECONDS, PATIENCE, Shared
 from ..logs import LogSink, last_lines
 from ..place import About, key_of
-from ..program import Build, End, Program, Secrets, concluded, failure, hash_of
+from ..program import Build, ContainerEnd, Program, Secrets, concluded, failure, hash_of
+from ..redaction import NO_SECRETS
 from . import tree
-from .cluster import Cluster, Expired, Refused
+from .cluster import Cluster, ClusterRefused, Expired
 from .service import ABOUT_KEY, Pods
-from .spec import ABOUT, ATTEMPT, CLAIM, RUN, SPEC, STORE, Request, pod, secret
-from .status import OOM_KILLED, Look, Step, look
+from .spec import ABOUT, ATTEMPT, CLAIM, RUN, SPEC, STORE, PodRequest, pod, secret
+from .status import OOM_KILLED, PodState, Step, look
 from .template import MAIN
 
 log = logging.getLogger("perdure")
@@ -65,7 +66,7 @@ _PASSED_ON: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", 
 """Where the bucket is, as the copilot is to find it. What lets it in is not passed on."""
 
 
-class _Started(msgspec.Struct, frozen=True, array_like=True):
+class _StartedPod(msgspec.Struct, frozen=True, array_like=True):
     """What is recorded before a pod may start."""
 
     uid: str
@@ -76,12 +77,18 @@ class _Started(msgspec.Struct, frozen=True, array_like=True):
     command: list[str]
 
 
+class _Concluded(NamedTuple):
+    """The task's value, which may be `None`."""
+
+    value: Any
+
+
 async def run(program: Program, pods: Pods, attempt: Detached, values: dict[str, Any], identity: bytes) -> Any:
     """One attempt, begun or joined. See `Background.run`."""
-    return await _Life(program, pods, attempt, values, identity).run()
+    return await PodLife(program, pods, attempt, values, identity).run()
 
 
-class _Life:
+class PodLife:
     def __init__(
         self, program: Program, pods: Pods, attempt: Detached, values: dict[str, Any], identity: bytes
     ) -> None:
@@ -93,59 +100,77 @@ class _Life:
         self.key = key_of(attempt.run.uid, attempt.action, attempt.attempt)
         self.name = f"perdure-{program.slug}-{self.key}"
         self.objects = pods.objects(self.key)
+        self.redactor = NO_SECRETS
+        self.following: Future[None] | None = None
+        """Takes the log lines; goes on after a timeout, until the container has ended."""
         self.heard = seconds()
         """When the cluster has last said something of it."""
 
     async def run(self) -> Any:
-        await self.pods.gone(self.key)
+        try:
+            return await self._run()
+        except (PerdureError, AttemptLost) as error:
+            self.redactor.clean(error)
+            raise
+
+    async def _run(self) -> Any:
+        await self.pods.ready(self.attempt.run.uid, self.attempt.action, self.attempt.attempt)
         state = self.attempt.state
         if state is None:
             found = await self._shared_or_created()
-            if not isinstance(found, _Started):
-                return found[0]
+            if isinstance(found, Shared):
+                return found.value
             started = found
         else:
-            started = msgspec.msgpack.decode(state, type=_Started)
-        sink = await self.pods.sink(self.program, self.attempt)
+            self.redactor = self.pods.secrets_of(self.program, self.attempt).redactor()
+            started = msgspec.msgpack.decode(state, type=_StartedPod)
+        sink = await self.pods.sink(self.program, self.attempt, self.redactor)
+        ended = False
         try:
-            return await self._outcome(started, await self._until_ended(started, sink), sink)
+            seen = await self._until_ended(started, sink)
+            ended = True
+            return await self._outcome(started, seen, sink)
         finally:
-            sink.close()
+            if ended or not self.pods.linger(self.key, self.following, sink):
+                sink.close()
 
     # -- begin -------------------------------------------------------------------------------------------------
 
-    async def _shared_or_created(self) -> _Started | tuple[Any]:
-        """Create it; or, in a tuple, the outputs that another run has left in the cache."""
+    async def _shared_or_created(self) -> _StartedPod | Shared:
+        """Create and record the pod; or the outputs that another run has left in the cache."""
         program = self.program
         if isinstance(program.image, Build):
             raise UsageError(
                 f"{program.name}: Kubernetes builds no images: build {program.image.dockerfile}, push it where the "
                 "cluster finds it, and name it with image=..."
             )
-        entrypoint, rest = command = program.rendered(program.interface.arguments(self.values, program.input_dir))
+        arguments = program.interface.arguments(self.values, program.input_dir)
         if program.cache_version is not None:
-            key = program.cache_key(program.image, command, self.identity)
+            key = program.cache_key(program.image, program.rendered(arguments), self.identity)
             hit = self.attempt.cached(key)
             if hit is not None:
-                return (program.decode(hit),)
+                return Shared(program.decode(hit))
             self.attempt.cached_under = key
-        secrets = program.secrets()
+        secrets = self.pods.secrets_of(program, self.attempt)
+        self.redactor = secrets.redactor()
         cluster = await self.pods.ask(self.pods.cluster())
-        settings = replace(program.settings, image=program.image, entrypoint=entrypoint, command=rest)
-        body, request = self._manifest(cluster, replace(settings, env=program.settings.env), secrets)
+        command = program.rendered(arguments, self.key, self.attempt.run.name, str(self.attempt.action))
+        settings = replace(
+            program.settings, image=program.image, entrypoint=command.entrypoint, command=command.arguments
+        )
+        body, request = self._manifest(cluster, settings, secrets)
         staging = self.pods.in_thread(self._stage)
         await self.pods.ask(self.pods.whole(self.key, staging))
         uid = await self.pods.patiently(
             program.name,
             lambda: self.pods.whole(self.key, self._create(body, request, secrets)),
         )
-        started = _Started(
-            uid, self.name, cluster.namespace, cluster.host, program.image, [*(entrypoint or ()), *(rest or ())]
-        )
+        started = _StartedPod(uid, self.name, cluster.namespace, cluster.host, program.image, command.words)
         try:
             await self.attempt.keep(msgspec.msgpack.encode(started))
         except BaseException:
-            # Not ours to start any more, or not now. One that is recorded after all will be missed, and made anew.
+            # This process may not start the pod (any more). A record that was kept after all names a pod that is
+            # missing, and the next driver makes another attempt.
             self.pods.call(self._forget(cluster, uid))
             raise
         return started
@@ -166,10 +191,10 @@ class _Life:
         self.objects.put(tree.INPUTS, tree.pack(folder))
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _manifest(self, cluster: Cluster, settings: Any, secrets: Secrets) -> tuple[dict[str, Any], Request]:
+    def _manifest(self, cluster: Cluster, settings: Any, secrets: Secrets) -> tuple[dict[str, Any], PodRequest]:
         program, attempt, where = self.program, self.attempt, self.pods.where
         left = attempt.seconds_left
-        request = Request(
+        request = PodRequest(
             name=self.name,
             where=where,
             namespace=cluster.namespace,
@@ -196,7 +221,7 @@ class _Life:
         )
         return pod(request), request
 
-    async def _create(self, body: dict[str, Any], request: Request, secrets: Secrets) -> str:
+    async def _create(self, body: dict[str, Any], request: PodRequest, secrets: Secrets) -> str:
         """The uid of the pod, behind its gate, with its Secret."""
         cluster = await self.pods.cluster()
         until = seconds() + REMOVED_SECONDS
@@ -232,13 +257,13 @@ class _Life:
 
     # -- until it has ended ------------------------------------------------------------------------------------
 
-    async def _until_ended(self, started: _Started, sink: LogSink) -> Look:
+    async def _until_ended(self, started: _StartedPod, sink: LogSink) -> PodState:
         warned = False
         silent_since: float | None = None
         while True:
             try:
                 return await self.pods.ask(self._watch(started, sink))
-            except _ElsewhereError as error:
+            except _OtherClusterError as error:
                 self.attempt.suspend(EngineUnavailableError(str(error)))
             except EngineUnavailableError as error:
                 if silent_since is None or self.heard > silent_since:
@@ -250,12 +275,12 @@ class _Life:
                     log.warning("%s: waiting for the cluster: %s", self.program.name, error)
                 await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _watch(self, started: _Started, sink: LogSink) -> Look:
+    async def _watch(self, started: _StartedPod, sink: LogSink) -> PodState:
         cluster = await self.pods.cluster()
         if cluster.namespace != started.namespace or (
             cluster.host != started.host and not await _is_in(cluster, started)
         ):
-            raise _ElsewhereError(
+            raise _OtherClusterError(
                 f"the pod of {self.program.name} is in namespace {started.namespace} of {started.host}, and what is "
                 f"chosen now is {cluster.namespace} of {cluster.host}. Choose that one with PERDURE_CONTAINER_ENGINE."
             )
@@ -265,7 +290,6 @@ class _Life:
         waiting = _Waiting(self.program.name, cluster, started.uid, self.pods.where.pending)
         updates: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
         watching = asyncio.ensure_future(_updates(cluster, started.name, updates))
-        following: asyncio.Task[None] | None = None
         ended = asyncio.Event()
         found: dict[str, Any] | None = None
         try:
@@ -289,23 +313,31 @@ class _Life:
                 if self.attempt.seconds_left == 0 and seen.step not in (Step.UPLOADING, Step.ENDED):
                     # Its time was up before this process joined it.
                     raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
-                if following is None and seen.step in (Step.RUNNING, Step.UPLOADING, Step.ENDED):
-                    following = asyncio.ensure_future(_follow(cluster, started.name, sink, ended))
+                if self.following is None and seen.step in (Step.RUNNING, Step.UPLOADING, Step.ENDED):
+                    self.following = self.pods.call(_follow(cluster, started.name, sink, ended))
                 if seen.step in (Step.UPLOADING, Step.ENDED):
                     ended.set()
                 if seen.step is Step.REFUSED and not waiting.refused_for_long(seen):
                     continue
                 if self._is_over(seen):
-                    if following is not None:
-                        await last_lines(following, self.program.name)
+                    if self.following is not None:
+                        await last_lines(asyncio.wrap_future(self.following), self.program.name)
+                    self._unfollow()
                     return seen
                 await waiting.at(seen)
+        except EngineUnavailableError:
+            self._unfollow()
+            raise
         finally:
             watching.cancel()
-            if following is not None:
-                following.cancel()
+            ended.set()  # a follower that lingers looks once more, and ends
 
-    def _is_over(self, seen: Look) -> bool:
+    def _unfollow(self) -> None:
+        if self.following is not None:
+            self.following.cancel()
+            self.following = None
+
+    def _is_over(self, seen: PodState) -> bool:
         """Whether it has ended by itself; raises what else has become of it."""
         name = self.program.name
         match seen.step:
@@ -325,13 +357,13 @@ class _Life:
 
     # -- its outcome -------------------------------------------------------------------------------------------
 
-    async def _outcome(self, started: _Started, seen: Look, sink: LogSink) -> Any:
+    async def _outcome(self, started: _StartedPod, seen: PodState, sink: LogSink) -> Any:
         program, folder = self.program, self.pods.folder(self.key)
-        end = End(seen.exit_code, seen.oom_killed, "", started.image, started.command, list(sink.tail))
+        end = ContainerEnd(seen.exit_code, seen.oom_killed, "", started.image, started.command, list(sink.tail))
         try:
             found = await self._concluded(folder, end)
             if found is not None:
-                return found[0]
+                return found.value
             if end.exit_code != 0:
                 raise failure(program, end)
             why = seen.reason or "the copilot has left no word of it"
@@ -347,7 +379,7 @@ class _Life:
         finally:
             await self.pods.in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
 
-    async def _concluded(self, folder: str, end: End) -> tuple[Any] | None:
+    async def _concluded(self, folder: str, end: ContainerEnd) -> _Concluded | None:
         """The task's value; `None`: there are no outputs. A bucket that does not answer is waited for: they go with the
         attempt."""
         until = seconds() + PATIENCE
@@ -360,20 +392,20 @@ class _Life:
                 log.warning("%s: waiting for the bucket: %s", self.program.name, error)
             await asyncio.sleep(AGAIN_SECONDS)
 
-    def _conclude(self, folder: str, end: End) -> tuple[Any] | None:
+    def _conclude(self, folder: str, end: ContainerEnd) -> _Concluded | None:
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder, mode=0o700)
         fetched = tree.fetch(self.objects, folder)
-        return None if fetched is None else (concluded(self.program, folder, end, fetched),)
+        return None if fetched is None else _Concluded(concluded(self.program, folder, end, self.redactor, fetched))
 
 
-async def _is_in(cluster: Cluster, started: _Started) -> bool:
+async def _is_in(cluster: Cluster, started: _StartedPod) -> bool:
     """Whether that pod is there: a cluster may be reached under several addresses."""
     found = await cluster.get("pods", started.name)
     return found is not None and found["metadata"]["uid"] == started.uid
 
 
-class _ElsewhereError(EngineUnavailableError):
+class _OtherClusterError(EngineUnavailableError):
     """Another cluster is chosen than the one that has the pod."""
 
 
@@ -390,14 +422,14 @@ class _Waiting:
         self._told: set[str] = set()
         self._refused_since: float | None = None
 
-    def refused_for_long(self, seen: Look) -> bool:
+    def refused_for_long(self, seen: PodState) -> bool:
         """A kubelet tries again by itself, and what it could not get may be there by then."""
         if not seen.passing:
             return True
         self._refused_since = self._refused_since or seconds()
         return seconds() - self._refused_since > REFUSED_SECONDS
 
-    async def at(self, seen: Look) -> None:
+    async def at(self, seen: PodState) -> None:
         """That is what the pod is at, or still is.
 
         Raises:
@@ -425,7 +457,7 @@ class _Waiting:
         """What the cluster has said last that is a warning."""
         try:
             found = await self._cluster.list("events", fields=f"involvedObject.uid={self._uid},type=Warning")
-        except Refused:
+        except ClusterRefused:
             return ""  # not allowed to look; the status says most
         events = sorted(found["items"], key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         if not events:
@@ -472,7 +504,7 @@ async def _follow(cluster: Cluster, name: str, sink: LogSink, ended: asyncio.Eve
                 if skip:
                     skip -= 1
                     continue
-                sink.take(LogLine("stdout", line))
+                sink.take(line)
                 sink.lines += 1
             if last:
                 return

@@ -10,10 +10,10 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -40,16 +40,31 @@ OVER_SECONDS: Final = 60.0
 """How long a pod that is to go is waited for before its objects are removed."""
 
 
+class PodLiving(Protocol):
+    """The life of one attempt (`life.run`), handed in by the composition root."""
+
+    def __call__(
+        self, program: Program, pods: Pods, attempt: Detached, values: dict[str, Any], identity: bytes, /
+    ) -> Coroutine[Any, Any, Any]: ...
+
+
 class Pods(Background):
     """See the module text. Everything public may be called from any thread."""
 
     def __init__(
-        self, root: str, log_root: str, store: Callable[[], Store], where: Where, objects: Callable[[str], Objects]
+        self,
+        root: str,
+        log_root: str,
+        store: Callable[[], Store],
+        where: Where,
+        objects: Callable[[str], Objects],
+        live: PodLiving,
     ) -> None:
         """`objects`: (a part of) the bucket, by what is appended to the URL of the one that holds blobs."""
         super().__init__(root, log_root, store)
         self.where = where
         self._objects = objects
+        self._live = live
         self._cluster: Cluster | None = None
         self._connecting: asyncio.Lock | None = None
         self._swept = False
@@ -57,13 +72,11 @@ class Pods(Background):
         """The runs whose attempts were begun or joined here: nothing of theirs is too old."""
 
     async def run(self, program: Program, attempt: Detached, values: dict[str, Any], identity: bytes) -> Any:
-        from . import life
-
         self._driven.add(attempt.run.uid.hex())
         if not self._swept:
             self._swept = True
             await self.ask(self._sweep(None))
-        return await life.run(program, self, attempt, values, identity)
+        return await self._live(program, self, attempt, values, identity)
 
     # -- the cluster (on the loop) -----------------------------------------------------------------------------
 
@@ -102,6 +115,9 @@ class Pods(Background):
         """The store, as the value of a label."""
         return "".join(char for char in self._store().id if char.isalnum() or char in "-_")[:60]
 
+    def may_be_left(self, key: str) -> bool:
+        return True  # only the cluster knows
+
     # -- removal -----------------------------------------------------------------------------------------------
 
     async def _remove_all(self, key: str) -> None:
@@ -116,6 +132,7 @@ class Pods(Background):
                     over = look(pod).step in (Step.ENDED, Step.GATED)
                     await cluster.delete("pods", meta["name"], uid=meta["uid"], grace=0 if over else GRACE)
             await asyncio.sleep(0.2)
+        await self.last_output(key)
         for secret in (await cluster.list("secrets", labels=f"{STORE}={self.store_label},{ATTEMPT}={key}"))["items"]:
             await cluster.delete("secrets", secret["metadata"]["name"])
         # Only now: until then a copilot may have written there.

@@ -39,7 +39,7 @@ _KEYS: Final = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
 
 
 @dataclass(frozen=True)
-class Request:
+class PodRequest:
     """A pod as it is wanted."""
 
     name: str
@@ -70,7 +70,7 @@ class Request:
     """Where its bucket is, such as an endpoint; nothing secret."""
 
 
-def pod(request: Request) -> dict[str, Any]:
+def pod(request: PodRequest) -> dict[str, Any]:
     """The manifest.
 
     Raises:
@@ -93,7 +93,7 @@ def pod(request: Request) -> dict[str, Any]:
     return {**ours, "metadata": found["metadata"], "spec": found["spec"]}
 
 
-def _spec(request: Request) -> dict[str, Any]:
+def _spec(request: PodRequest) -> dict[str, Any]:
     where, settings = request.where, request.settings
     inputs = {"name": f"{OWN}inputs", "mountPath": request.input_dir}
     outputs = {"name": f"{OWN}outputs", "mountPath": request.output_dir}
@@ -145,7 +145,7 @@ def _spec(request: Request) -> dict[str, Any]:
     return spec
 
 
-def _copilot(request: Request, name: str, arguments: list[str], mount: dict[str, Any]) -> dict[str, Any]:
+def _copilot(request: PodRequest, name: str, arguments: list[str], mount: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": name,
         "image": request.where.copilot,
@@ -161,7 +161,7 @@ def _copilot(request: Request, name: str, arguments: list[str], mount: dict[str,
     return found
 
 
-def _main(request: Request, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+def _main(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any]:
     settings = request.settings
     if settings.network is not None:
         raise UsageError(f"network={settings.network!r} means nothing on Kubernetes: use a network policy there")
@@ -214,7 +214,7 @@ def _user(user: str) -> dict[str, int]:
     return {"runAsUser": int(number), **({"runAsGroup": int(group)} if group else {})}
 
 
-def secret(request: Request, owner: str, env: Mapping[str, str], files: Mapping[str, bytes]) -> dict[str, Any]:
+def secret(request: PodRequest, owner: str, env: Mapping[str, str], files: Mapping[str, bytes]) -> dict[str, Any]:
     """The pod's Secret, which goes when the pod does. `owner`: the pod's uid."""
     data = {f"env.{name}": env[name].encode("utf-8", "surrogateescape") for name in request.secret_env}
     data |= {f"file.{number}": files[path] for number, path in enumerate(request.secret_files)}

@@ -36,7 +36,7 @@ class Step(Enum):
     """Its node, or the cluster, has ended it."""
 
 
-class Look(NamedTuple):
+class PodState(NamedTuple):
     """A pod at one moment."""
 
     step: Step
@@ -67,7 +67,7 @@ _RESTARTS: Final = 2
 """How often the copilot's sidecar may fail to begin before that is taken for how it is."""
 
 
-def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -> Look:
+def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -> PodState:
     """What the pod of an attempt is at.
 
     Args:
@@ -81,30 +81,30 @@ def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -
     over = phase in ("Succeeded", "Failed")
     late = over and status.get("reason") == "DeadlineExceeded"
     if ended is not None and ended.get("reason") in _FORGOTTEN:
-        return Look(Step.LOST, _of_state("main", ended))
+        return PodState(Step.LOST, _of_state("main", ended))
     # Many programs end with 0 when they are told to end, whatever they had done by then.
     if ended is not None and (not (lost or late) or uploading or _ended_before(ended, pod)):
         seen = _main_ended(ended, status, over)
         if seen.step is Step.UPLOADING and now > _deleted_at(pod) + _UNCONFIRMED:
-            return Look(Step.LOST, "its outputs were on their way, and its node does not say what became of them")
+            return PodState(Step.LOST, "its outputs were on their way, and its node does not say what became of them")
         return seen
     if late:
-        return Look(Step.TIMED_OUT, _told(status))
+        return PodState(Step.TIMED_OUT, _told(status))
     if lost and (over or ended is not None):
-        return Look(Step.LOST, lost)
+        return PodState(Step.LOST, lost)
     if now > _deleted_at(pod) + _UNCONFIRMED:
-        return Look(Step.LOST, "the pod was deleted, and its node does not say that it has ended")
+        return PodState(Step.LOST, "the pod was deleted, and its node does not say that it has ended")
     failed = next(_failed_before(status), None)
     if failed is not None and ended is None:
         return failed
     if over:
-        return Look(Step.LOST, _told(status) or f"it is {phase}, and nobody knows how its container ended")
+        return PodState(Step.LOST, _told(status) or f"it is {phase}, and nobody knows how its container ended")
     if any(gate.get("name") == GATE for gate in pod["spec"].get("schedulingGates") or ()):
-        return Look(Step.GATED)
+        return PodState(Step.GATED)
     if _runs(_container(status, "containerStatuses", MAIN)):
-        return Look(Step.RUNNING)
+        return PodState(Step.RUNNING)
     if any(_runs(one) for one in status.get("initContainerStatuses") or () if one["name"] != UPLOAD):
-        return Look(Step.PREPARING)
+        return PodState(Step.PREPARING)
     return _pending(status)
 
 
@@ -154,17 +154,17 @@ def _runs(container: Mapping[str, Any]) -> bool:
     return (container.get("state") or {}).get("running") is not None
 
 
-def _main_ended(ended: Mapping[str, Any], status: Mapping[str, Any], over: bool) -> Look:
+def _main_ended(ended: Mapping[str, Any], status: Mapping[str, Any], over: bool) -> PodState:
     code = int(ended.get("exitCode", 0))
     reason = str(ended.get("reason", ""))
     if reason in _START_FAILED:
-        return Look(Step.REFUSED, _of_state("main", ended))
+        return PodState(Step.REFUSED, _of_state("main", ended))
     upload = _terminated(_container(status, "initContainerStatuses", UPLOAD))
     done = over or upload is not None
     said = ""
     if upload is not None and upload.get("exitCode"):
         said = str(upload.get("message", "")).strip() or str(upload.get("reason", ""))
-    return Look(
+    return PodState(
         Step.ENDED if done else Step.UPLOADING,
         said,
         code,
@@ -184,34 +184,34 @@ def _lost(status: Mapping[str, Any], leaving: bool) -> str:
     return "the pod was deleted" if leaving else ""
 
 
-def _failed_before(status: Mapping[str, Any]) -> Iterator[Look]:
+def _failed_before(status: Mapping[str, Any]) -> Iterator[PodState]:
     """Init containers that have failed."""
     for container in status.get("initContainerStatuses") or ():
         ended = _terminated(container)
         if container["name"] != UPLOAD and ended is not None and ended.get("exitCode"):
             who = "the copilot could not bring its inputs" if container["name"] == DOWNLOAD else container["name"]
-            yield Look(Step.UNPREPARED, _of_state(who, ended), int(ended["exitCode"]))
+            yield PodState(Step.UNPREPARED, _of_state(who, ended), int(ended["exitCode"]))
 
 
-def _pending(status: Mapping[str, Any]) -> Look:
+def _pending(status: Mapping[str, Any]) -> PodState:
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
         before = (container.get("lastState") or {}).get("terminated")
         if container["name"] == UPLOAD and before is not None and container.get("restartCount", 0) >= _RESTARTS:
             what = _of_state("the copilot cannot stand by for its outputs", before)
-            return Look(Step.UNPREPARED, what, int(before.get("exitCode", 0)))
+            return PodState(Step.UNPREPARED, what, int(before.get("exitCode", 0)))
         told = _of_state(f"container {container['name']}", waiting)
         if reason in _NO_IMAGE:
-            return Look(Step.NO_IMAGE, told)
+            return PodState(Step.NO_IMAGE, told)
         if reason in _REFUSED:
-            return Look(Step.REFUSED, told, passing=True)
+            return PodState(Step.REFUSED, told, passing=True)
         if reason not in ("", "PodInitializing", "ContainerCreating"):
-            return Look(Step.PENDING, told)
+            return PodState(Step.PENDING, told)
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return Look(Step.PENDING, f"{condition.get('reason', '')}: {condition.get('message', '')}")
-    return Look(Step.PENDING)
+            return PodState(Step.PENDING, f"{condition.get('reason', '')}: {condition.get('message', '')}")
+    return PodState(Step.PENDING)
 
 
 def _container(status: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ...errors import UsageError
+from ..redaction import bare_url
 from .template import check_template, read_template
 
 SCHEME = "kubernetes"
@@ -43,7 +44,7 @@ class Where:
 def read_where(url: str) -> Where:
     """Raises `UsageError` where it makes no sense."""
     parts = urlsplit(url)
-    shown = f"The container engine {url!r}"
+    shown = f"The container engine {bare_url(url)!r}"
     options: dict[str, Any] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in _NUMBERS:
@@ -70,7 +71,7 @@ def read_where(url: str) -> Where:
     template = read_template(source, shown) if source else {}
     check_template(template, shown)
     return Where(
-        url=f"{SCHEME}://{parts.netloc}",
+        url=bare_url(url),
         namespace=parts.netloc,
         context=options.pop("context", None) or None,
         copilot=copilot,
