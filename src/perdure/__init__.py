@@ -1,13 +1,13 @@
 """perdure: durable Python workflows from one `pip install`.
 
-What it promises after a crash: start the run again under its name, and it carries on. No call whose outcome was
-recorded is made again, no sleep starts over, and every race is won by the same side as before.
+After a crash, start the run again under its name: the run carries on. No call with a recorded outcome is made again, no
+sleep starts over, and every race is won by the same side as before.
 
-Layers, each importing only what stands to its right (`lint-imports` holds them to it):
+Layers, each importing only from layers to its right (`lint-imports` checks the imports):
 
     perdure (names only), cli -> api, durable, extras, io -> runtime -> store, executors, containers -> core -> errors
 
-`core` is the durable core and imports no adapter; `runtime` is the one place that puts adapters and core together.
+`core` is the durable core and imports no adapter; `runtime` is the only place that puts adapters and core together.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that `import perdure` costs little; the name is then kept here.
+    # Late, so that `import perdure` costs little; afterwards the module holds the name.
     home = _HOMES.get(name)
     if home is not None:
         value = getattr(importlib.import_module(home, __name__), name)

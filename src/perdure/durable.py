@@ -1,7 +1,7 @@
 """Time, sleep and chance that survive a crash: read or slept once, and the same on every replay.
 
-Inside a run every call is recorded. Outside a run, and inside a trace (which is recorded as a whole), they behave
-like their plain counterparts. Each has an `.aio` form for async code.
+Inside a run every call is recorded. Outside a run, and inside a trace (recorded as a whole), the functions behave like
+their plain counterparts. Each has an `.aio` form for async code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def _fp(kind: Kind) -> bytes:
-    # A reading has no arguments, and a sleep's are no part of its identity: a changed duration is not another sleep.
+    # A reading has no arguments. Nor do a sleep's count for the identity: a changed duration is not another sleep.
     return blake2b(b"%d\0" % kind, digest_size=16).digest()
 
 
@@ -75,7 +75,7 @@ async def _give(value: T) -> T:
 
 
 def _wall(branch: Branch) -> int:
-    # Never before what this line, or those that it came from, have already seen (P8).
+    # Never earlier than a time that this branch, or a branch before it in the same line, has seen (P8).
     floor = max(branch.floor, branch.body.driver.worker.clock.wall())
     branch.floor = floor
     return floor
@@ -158,8 +158,8 @@ def _sleep_name() -> str:
 
 
 def _sleep(seconds: float) -> None:
-    """Sleep for `seconds` in aggregate: the sleep ends that long after this call was first made, over any number of
-    crashes; where that moment has passed, it returns at once.
+    """Sleep for `seconds` in aggregate: the deadline is `seconds` after the first call, over any number of crashes. A
+    deadline in the past returns at once.
 
     Raises:
         ValueError: negative, NaN or endless.

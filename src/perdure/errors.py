@@ -1,4 +1,4 @@
-"""Every error that perdure raises, as one tree; the name says whose fault it is.
+"""Every error that perdure raises, as a tree; the name says whose fault the error is.
 
     PerdureError
     ├── UsageError                 you: the call, the input or the declaration is wrong; fix it and call again
@@ -7,36 +7,36 @@
     │   ├── RunNotFoundError           no such run in this store
     │   ├── InputError                 an input is missing, unknown or of the wrong type
     │   ├── UnsupportedTypeError       a declared type that cannot cross the durability boundary
-    │   ├── ValueMismatchError         a value that does not fit its declared type
+    │   ├── ValueMismatchError         a value that does not fit the declared type
     │   ├── ValueTooLargeError         a value over the inline limit
     │   ├── RunConflictError           the run name is taken by another task or other inputs
     │   ├── NestedRunError             `perdure.run` inside a task, or while a file is only being loaded
-    │   ├── BranchError                a durable call from a place that has no branch of its own
+    │   ├── BranchError                a durable call from a place without a branch of its own
     │   └── InsideTraceError           a durable call that may not stand inside a trace
-    ├── RunAlreadyActive           somebody else drives this run right now; wait for it, or look there
+    ├── RunAlreadyActive           another driver has this run right now; wait for the run, or look there
     ├── RunAbortedError            the run was aborted by a person
-    ├── NonDeterminismError        the code asks for something else than what is recorded; restore the code
+    ├── NonDeterminismError        the code does not ask for the recorded calls; restore the code
     ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
-    ├── CrashLoopError             ten attempts in a row died without one new entry
-    ├── TaskTimeoutError           an attempt took longer than its task's `timeout`
+    ├── CrashLoopError             ten attempts in a row died without a new entry
+    ├── TaskTimeoutError           an attempt took longer than the task's `timeout`
     ├── BodyDiedError              the process that executed a body ended before the body did
     ├── ContainerError             a container ended with another exit code than 0
-    │   └── OOMError                   it was killed because it used more memory than it may
-    ├── OutputMissingError         a container left no file for one of its declared outputs
-    ├── OutputParseError           what it left does not fit the output's declared type
-    ├── ImageNotFoundError         no such image here, and it could not be pulled
-    ├── EngineUnavailableError     no container engine, or it does not answer
-    ├── ClusterUnavailableError    no Ray cluster, or it does not answer
+    │   └── OOMError                   killed for using more memory than allowed
+    ├── OutputMissingError         a container left no file for a declared output
+    ├── OutputParseError           a container's file does not fit the declared type of the output
+    ├── ImageNotFoundError         no such image here, and pulling failed
+    ├── EngineUnavailableError     no container engine, or no answer
+    ├── ClusterUnavailableError    no Ray cluster, or no answer
     ├── AttemptsLostError          the machine or the engine was lost under one attempt after another
     ├── NonRecoverableError        raised by user code: do not retry
     ├── RemoteError                a recorded exception whose own class cannot be rebuilt here
     └── StoreError                 the world: the database cannot be used
-        ├── StoreUnavailableError      it cannot be opened, read or written (missing, read-only, full, locked)
+        ├── StoreUnavailableError      cannot be opened, read or written (missing, read-only, full, locked)
         ├── ForeignStoreError          the file is not a perdure store
-        └── StoreVersionError          its schema is newer than this perdure
+        └── StoreVersionError          the schema is newer than the installed perdure
 
-`RunStopped` stands outside the tree: it is control flow, derives from `BaseException`, and user code that
-catches `Exception` does not swallow it.
+`RunStopped` stands outside the tree: control flow, derived from `BaseException`, so that user code that catches
+`Exception` does not swallow the stop.
 """
 
 from __future__ import annotations
@@ -83,20 +83,20 @@ __all__ = [
 
 
 class PerdureError(Exception):
-    """Base of every error that perdure itself raises."""
+    """Base of every error that perdure raises."""
 
 
 class PerdureWarning(UserWarning):
-    """Something works but probably not as its author meant it."""
+    """A call works, but probably not as the author meant."""
 
 
 class RunStopped(BaseException):
-    """This run is no longer driven here (shutdown, lost lease, abort, parking): unwind, nothing more is recorded."""
+    """The run is no longer driven here (shutdown, lost lease, abort, parking): unwind, nothing more is recorded."""
 
 
 class Parked(RunStopped):
-    """The run leaves memory until a recorded deadline, and its code is executed again then: unwind. Raised by durable
-    calls that are made meanwhile."""
+    """The run leaves memory until a recorded deadline; then the code is executed again: unwind. Raised by durable calls
+    that are made meanwhile."""
 
     def __init__(self, message: str, wake: tuple[int, int] = (0, 0)) -> None:
         super().__init__(message)
@@ -105,15 +105,15 @@ class Parked(RunStopped):
 
 
 class UsageError(PerdureError):
-    """The caller asked for something that cannot be; the message names the thing and the remedy."""
+    """The caller asked for something impossible; the message names the thing and the remedy."""
 
 
 class CodeNotLoadedError(UsageError):
-    """A file of the user's cannot be imported; `__cause__` is what it raised."""
+    """A file of the user's cannot be imported; `__cause__` is the exception from the file."""
 
 
 class TaskNotFoundError(UsageError):
-    """No such task where it was looked for."""
+    """No such task in the file or module."""
 
 
 class RunNotFoundError(UsageError):
@@ -121,7 +121,7 @@ class RunNotFoundError(UsageError):
 
 
 class InputError(UsageError):
-    """An input is missing, unknown, or does not fit its parameter's type."""
+    """An input is missing, unknown, or does not fit the type of the parameter."""
 
 
 class UnsupportedTypeError(UsageError, TypeError):
@@ -129,7 +129,7 @@ class UnsupportedTypeError(UsageError, TypeError):
 
 
 class ValueMismatchError(UsageError, TypeError):
-    """A value that does not fit the type declared for it; the message says which annotation would fit."""
+    """A value that does not fit its declared type; the message names an annotation that would fit."""
 
 
 class ValueTooLargeError(UsageError, ValueError):
@@ -141,7 +141,7 @@ class RunConflictError(UsageError):
 
 
 class NestedRunError(UsageError):
-    """`perdure.run` where no run may start: inside a task, or while a file is loaded to resume one of its runs."""
+    """`perdure.run` where no run may start: inside a task, or while a file is loaded to resume a run."""
 
 
 class BranchError(UsageError):
@@ -149,11 +149,11 @@ class BranchError(UsageError):
 
 
 class InsideTraceError(UsageError):
-    """A sleep, task or container called inside a trace, which is recorded as one unit."""
+    """A sleep, task or container called inside a trace. A trace is recorded as one unit."""
 
 
 class RunAlreadyActive(PerdureError):
-    """The run is live in another process (or elsewhere in this one); the message says where."""
+    """The run is live in another process, or elsewhere in this process; the message says where."""
 
 
 class RunAbortedError(PerdureError):
@@ -161,15 +161,15 @@ class RunAbortedError(PerdureError):
 
 
 class RunMovedError(UsageError):
-    """The run was moved to another store, which the message names."""
+    """The run was moved to another store; the message names the store."""
 
 
 class NonDeterminismError(PerdureError):
-    """Replayed code of unchanged source asks for something else than what its journal holds.
+    """Replayed code of unchanged source asks for something else than the journal holds.
 
     Attributes:
-        expected: what the journal holds at this place, as text (`None`: nothing was recorded here).
-        received: what the code asked for, as text (`None`: the code no longer asks).
+        expected: the recorded call at this place, as text (`None`: nothing was recorded here).
+        received: the call of the code, as text (`None`: the code no longer asks).
     """
 
     def __init__(self, message: str, *, expected: str | None = None, received: str | None = None) -> None:
@@ -179,15 +179,15 @@ class NonDeterminismError(PerdureError):
 
 
 class LeaseLostError(PerdureError):
-    """This process lost its claim on the run; nothing it did after that was recorded."""
+    """This process lost its claim on the run; later outcomes of this process were not recorded."""
 
 
 class CrashLoopError(PerdureError):
-    """The run died ten times in a row without one new entry in its journal."""
+    """The run died ten times in a row without a new entry in the journal."""
 
 
 class TaskTimeoutError(PerdureError, TimeoutError):
-    """An attempt ran longer than its task's `timeout`."""
+    """An attempt ran longer than the task's `timeout`."""
 
 
 class BodyDiedError(PerdureError):
@@ -197,8 +197,8 @@ class BodyDiedError(PerdureError):
     Attributes:
         task: the task's full name.
         attempt: the number of the attempt, from 1.
-        exit_code: what the process ended with, or `None` where a signal ended it.
-        signal: the name of that signal, such as `SIGSEGV`, or `None`.
+        exit_code: the exit code of the process, or `None` where a signal ended the process.
+        signal: the name of the signal, such as `SIGSEGV`, or `None`.
     """
 
     def __init__(
@@ -215,13 +215,13 @@ class ContainerError(PerdureError):
     """A container ended with another exit code than 0, or reported its own failure in `_ERROR`.
 
     Attributes:
-        exit_code: what it ended with; 128 and more usually mean a signal.
-        signal: the name of the signal that ended it, such as `SIGKILL`, or `None`.
-        oom_killed: whether the kernel killed it for using more memory than it may.
-        image: the image as it was named, and its digest or id.
+        exit_code: the exit code; 128 and more usually mean a signal.
+        signal: the name of the signal that ended the container, such as `SIGKILL`, or `None`.
+        oom_killed: whether the kernel killed the container for using too much memory.
+        image: the image as the task names the image, and its digest or id.
         command: the rendered command, as the engine got it.
-        log_tail: its last log lines, 50 at most.
-        recoverable: `False` where it said itself that trying again is pointless.
+        log_tail: the last log lines, 50 at most.
+        recoverable: `False` where the container itself said that trying again is pointless.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class ContainerError(PerdureError):
 
 
 class OOMError(ContainerError):
-    """A container was killed because it used more memory than its `resources` allow."""
+    """A container was killed because it used more memory than the `resources` allow."""
 
 
 class OutputMissingError(PerdureError):
@@ -254,8 +254,8 @@ class OutputMissingError(PerdureError):
 
     Attributes:
         output: the output's name.
-        declared: its declared type, as text.
-        found: what lies in the output directory instead, as text.
+        declared: the declared type, as text.
+        found: the content of the output directory instead, as text.
     """
 
     def __init__(self, message: str, *, output: str = "", declared: str = "", found: str = "") -> None:
@@ -266,12 +266,12 @@ class OutputMissingError(PerdureError):
 
 
 class OutputParseError(PerdureError, ValueError):
-    """What a container left for an output does not fit its declared type, or may not be taken.
+    """A container's file for an output does not fit the declared type, or may not be taken.
 
     Attributes:
         output: the output's name.
-        declared: its declared type, as text.
-        found: what was found, shortened, as text.
+        declared: the declared type, as text.
+        found: the content, shortened, as text.
     """
 
     def __init__(self, message: str, *, output: str = "", declared: str = "", found: str = "") -> None:
@@ -286,11 +286,11 @@ class ImageNotFoundError(PerdureError):
 
 
 class EngineUnavailableError(PerdureError):
-    """No container engine was found, or the one that is meant does not answer."""
+    """No container engine was found, or the chosen engine does not answer."""
 
 
 class ClusterUnavailableError(PerdureError):
-    """There is no Ray cluster at the address, or it does not answer. The run stays interrupted."""
+    """There is no Ray cluster at the address, or the cluster does not answer. The run stays interrupted."""
 
 
 class AttemptsLostError(PerdureError):
@@ -298,7 +298,7 @@ class AttemptsLostError(PerdureError):
 
 
 class NonRecoverableError(PerdureError):
-    """Raise this (or a subclass) in a task to fail it at once, whatever its `retries` say."""
+    """Raise this (or a subclass) in a task to fail the task at once, without retries."""
 
 
 class RemoteError(PerdureError):
@@ -318,7 +318,7 @@ class RemoteError(PerdureError):
 
 
 class StoreError(PerdureError):
-    """The database cannot be used as it is."""
+    """The database cannot be used in its present state."""
 
 
 class StoreUnavailableError(StoreError):
@@ -326,7 +326,7 @@ class StoreUnavailableError(StoreError):
 
 
 class ForeignStoreError(StoreError):
-    """The file is a database, or something else, that perdure did not make."""
+    """The file is a database, or another file, that perdure did not make."""
 
 
 class StoreVersionError(StoreError):

@@ -1,4 +1,4 @@
-"""Flyte's `extras`: containers as tasks, durable sleep and durable time, under the names of its page."""
+"""Flyte's `extras`: containers as tasks, durable sleep and durable time, under the names of Flyte's page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ContainerTask", "durable_sleep", "durable_time"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late: whoever runs no containers pays nothing for them.
+    # A late import: programs without containers do not pay for loading them.
     if name != "ContainerTask":
         raise AttributeError(f"module 'perdure.extras' has no attribute {name!r}")
     from .api.container import ContainerTask

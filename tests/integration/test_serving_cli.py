@@ -207,7 +207,7 @@ def test_wait(fleet: Fleet) -> None:
     assert undriven.returncode == 1
     first, second, third = undriven.stderr.splitlines()
     serve = f"start a worker with `perdure serve {fleet.file}`, or drive it with `perdure resume undriven`"
-    assert first == f"run undriven is QUEUED and nobody drives it: {serve}"
+    assert first == f"run undriven is QUEUED and no process drives the run: {serve}"
     assert second == "Error: run undriven has not ended within 6 s, it is QUEUED; see: perdure show undriven"
     assert third == "Error: run long has not ended within 6 s, it is QUEUED; see: perdure show long"
     fleet.serve("--park-after", "1s")

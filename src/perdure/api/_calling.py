@@ -16,14 +16,14 @@ from ..errors import BranchError, PerdureWarning
 __all__ = ["caller", "on_loop", "run_async", "run_sync", "shown", "warn_blocking"]
 
 INPUTS_SHOWN = 4096
-"""Bytes of encoded arguments up to which a trace's entry keeps them, for people to read."""
+"""Size in bytes up to which the entry of a trace keeps the encoded arguments, for people to read."""
 
 
 def caller(what: Callable[[], str]) -> Branch | TraceScope | None:
     """The branch that calls; a `TraceScope` inside a trace; `None` outside any run.
 
     Raises:
-        BranchError: there is a run, but this place has no branch of its own in it.
+        BranchError: there is a run, but the calling place has no branch of its own.
     """
     scope = SCOPE.get()
     if scope is None:
@@ -46,7 +46,7 @@ def on_loop() -> bool:
 
 
 def warn_blocking(name: str, depth: int = 3) -> None:
-    """A synchronous durable call on an event loop's thread: it works, and blocks every task of that loop."""
+    """Warn of a synchronous durable call on an event loop's thread: the call blocks every task of the loop."""
     warnings.warn(
         f"{name}() blocks the event loop here until its outcome is on disk; in async code write: await {name}.aio(...)",
         PerdureWarning,

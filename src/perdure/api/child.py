@@ -1,7 +1,7 @@
-"""A pool child (`python -m perdure.api.child`): loads the code of one body after the other and executes it.
+"""A pool child (`python -m perdure.api.child`): loads the code of one body after the other and executes the body.
 
-Its main thread loads code, which some modules insist on; a thread of its own listens to the process that started it,
-and ends this one when that is gone. See `executors.process`.
+The main thread loads code, since some modules insist on the main thread. A second thread listens to the parent process,
+and ends the child when the parent is gone. See `executors.process`.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class ChildProcess:
         self._lock = threading.Lock()
         self._driver: InnerDriver | None = None
         self._free = _NOT_HEARD
-        """What was said last of whether new calls may start, for a driver that does not exist yet."""
+        """The last news of whether new calls may start, for a driver that does not exist yet."""
         store = InnerStore(self._connection, hello.store_id, hello.store_url)
-        self._worker = Worker(store, _NobodyElse(), CountingThreads())  # type: ignore[arg-type]
+        self._worker = Worker(store, _NoOtherWorkers(), CountingThreads())  # type: ignore[arg-type]
         self._worker.writer = InnerWriter(store, self._connection)
         runtime.adopt(self._worker, hello.blobs)
 
     def main(self) -> None:
-        """Execute bodies until the process that started this one is gone."""
+        """Execute bodies until the parent process is gone."""
         threading.Thread(target=self._listen, name="perdure-listener", daemon=True).start()
         while True:
             self._execute(self._work.get())
@@ -101,18 +101,18 @@ class ChildProcess:
                     self._driver.heard(frame)
         elif isinstance(frame, frames.GiveUp) and self._driver is not None:
             self._driver.give_up(frame.action)
-        # Afterwards: who reads the count has to see what the frame has brought about (E5).
+        # Last: a reader of the count has to see the effects of the frame (E5).
         connection.received += 1
 
 
 def arrived(work: frames.Execute, moved: Moved) -> frames.Execute:
-    """With files called as they are here."""
+    """The same work, with paths as this machine has them."""
     return msgspec.structs.replace(
         work, target=moved.inward(work.target), run=work.run._replace(target=moved.inward(work.run.target))
     )
 
 
-class _NobodyElse:
+class _NoOtherWorkers:
     """Liveness in a process that claims nothing."""
 
     def hold(self, worker: str) -> None: ...
@@ -127,11 +127,11 @@ class _NobodyElse:
 
 
 def main() -> None:
-    """The command: the number of the socket's descriptor, and the pid of the process that started this one. On another
-    machine also where the code lies in the process that drives the run, and where here."""
+    """The command. Arguments: the number of the socket's descriptor, the pid of the parent. On another machine also the
+    directory of the code in the driving process, and the directory here."""
     _end_with(int(sys.argv[2]))
-    # Ctrl-C in the terminal reaches the whole group: the process that drives the run decides what becomes of it. Not
-    # SIG_IGN, which programs that a body starts would inherit.
+    # Ctrl-C in the terminal reaches the whole process group; the driving process decides what happens. Not SIG_IGN:
+    # programs that a body starts would inherit SIG_IGN.
     signal.signal(signal.SIGINT, lambda *_: None)
     if not faulthandler.is_enabled():
         faulthandler.enable()
@@ -145,19 +145,19 @@ def main() -> None:
     if moved is SAME_PLACE:
         sys.path[:] = hello.path
     else:
-        # What is installed here, and of the driving process's own only the code that was shipped.
+        # The packages installed here; from the driving process only the shipped code.
         shipped = [moved.inward(path) for path in hello.path if moved.inward(path) != path or path == moved.here]
         sys.path[:0] = [path for path in shipped if path not in sys.path]
     sys.argv[:] = hello.argv
     for stream in (sys.stdout, sys.stderr):
-        # Whole lines, as other processes write to the same place; and none is lost when this one is killed.
+        # Whole lines, since other processes write to the same place; and no line is lost when this child is killed.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logging.getLogger("perdure").setLevel(hello.log_level)
     ChildProcess(channel, hello, moved).main()
 
 
 def _end_with(parent: int) -> None:
-    """End when the process that started this one ends, however it ends, even where native code never looks."""
+    """End together with the parent process, however the parent ends, and even while native code runs."""
     if sys.platform == "linux":
         import ctypes
 

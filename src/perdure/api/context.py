@@ -19,7 +19,7 @@ class Context(Struct, frozen=True):
     run_name: str
     """The run's name, which is its idempotency key."""
     task: str
-    """The full name of the task whose body executes, such as `etl.fetch`."""
+    """The full name of the executing task, such as `etl.fetch`."""
     action: int
     """The action's number in the run; 0 is the root task."""
     attempt: int

@@ -1,6 +1,6 @@
-"""Looking at runs from outside: find, list, and the tree of what a run did. Data only; who prints is elsewhere.
+"""Looking at runs from outside: find, list, and the tree of a run's actions. Data only; the command line prints.
 
-Times are those of `core.model` (microseconds).
+Times are in microseconds, as in `core.ground.model`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def store_exists() -> bool:
 
 
 def store_path() -> str | None:
-    """The store's file, absolute; `None` for a store that is no file."""
+    """The store's file, absolute; `None` for a store without a file."""
     url = runtime.store_url()
     scheme, colon, rest = url.partition("://")
     if not colon:
@@ -52,7 +52,7 @@ def find(name: str) -> model.Run:
     """The stored record of a run.
 
     Raises:
-        RunNotFoundError: no such run; the message says where it was looked for.
+        RunNotFoundError: no such run; the message names the place of the search.
     """
     where = store_path() or runtime.store_name()
     if not store_exists():
@@ -78,9 +78,9 @@ class RunInfo(NamedTuple):
     inputs: bytes
     reuse: str | None
     holder: model.Worker | None
-    """Who drives it right now."""
+    """The worker that drives the run right now."""
     wake_at: int | None = None
-    """From when on it is to be driven (again), if it is QUEUED or parked."""
+    """The earliest time to drive the run (again), for a run that is QUEUED or parked."""
 
 
 def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[list[RunInfo], bool]:
@@ -91,12 +91,12 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[lis
     most = None if limit is None else limit + 1
     rows: list[model.Run] = []
     if status in (Status.RUNNING, Status.INTERRUPTED, Status.SLEEPING):
-        # A derived status is found by looking at each run that could have it.
+        # The status is derived: each run that could have the status is looked at.
         rows = worker.store.runs(statuses={Status.RUNNING})
     if status not in (Status.RUNNING, Status.INTERRUPTED):
-        # By itself, as there may be very many that sleep.
+        # A query of its own, as very many runs may sleep.
         rows += worker.store.runs(limit=most, statuses=None if status is None else {status})
-        # One that was parked between the two questions is in both answers.
+        # A run that was parked between the two queries is in both answers.
         rows = list({row.id: row for row in rows}.values())
         rows.sort(key=lambda row: row.id, reverse=True)
     worker.doubt_holders(rows)
@@ -134,14 +134,14 @@ def _info(worker: Worker, row: model.Run) -> RunInfo:
 
 
 class LogFile(NamedTuple):
-    """What the container of one attempt has written so far."""
+    """The output of a container in one attempt, so far."""
 
     name: str
     """The task's."""
     action: int
     attempt: int
     path: str
-    """The file, which need not be there yet."""
+    """The file, which may not exist yet."""
 
 
 def log_files(name: str, action: str | None = None) -> list[LogFile]:
@@ -149,11 +149,11 @@ def log_files(name: str, action: str | None = None) -> list[LogFile]:
 
     Args:
         name: the run.
-        action: a container's name, such as `greet`, or its number as `perdure show --json` has it; all without it.
+        action: a container's name, such as `greet`, or the number in `perdure show --json`; all containers without it.
 
     Raises:
         RunNotFoundError: no such run.
-        UsageError: it has no such container.
+        UsageError: the run has no such container.
     """
     row = find(name)
     store = runtime.worker().store
@@ -192,7 +192,7 @@ class ActionNode:
     attempts: int | None = None
     at: int | None = None
     took: int | None = None
-    """Microseconds; `None` while it is under way."""
+    """Microseconds; `None` while the action is under way."""
     until: int | None = None
     """A recorded deadline."""
     label: str | None = None
@@ -203,7 +203,7 @@ class ActionNode:
     earlier: bool = False
     """Recorded by an attempt that failed, or before the source changed, and not asked for since."""
     reused: bool = False
-    """Recorded before an attempt failed, the source changed, or in the run that this one recovers; handed out again."""
+    """Recorded before an attempt failed or the source changed, or in a recovered run; handed out again."""
     inputs: bytes | None = None
     value: bytes | None = None
     error: bytes | None = None
@@ -217,15 +217,15 @@ class Tree(NamedTuple):
 
     run: RunInfo
     nodes: dict[int, ActionNode]
-    """By position in the whole tree; the root is 0. What a limit leaves out is absent."""
+    """By position in the whole tree; the root is 0. Nodes beyond the limit are absent."""
     total: int
 
 
 def tree(name: str, limit: int | None = None) -> Tree:
-    """The actions of a run, each below the one that called it, in the order in which they began.
+    """The actions of a run, each below its caller, in the order of their beginnings.
 
     Args:
-        limit: at most so many: the first and the last ones, with those that they stand below.
+        limit: at most so many nodes: the first and the last, with their ancestors.
 
     Raises:
         RunNotFoundError: no such run.
@@ -249,7 +249,7 @@ def tree(name: str, limit: int | None = None) -> Tree:
 
 @dataclass(slots=True)
 class _Generator:
-    """What the rows of one generator come to."""
+    """The rows of one generator, summed up."""
 
     items: int = 0
     took: int = 0
@@ -264,7 +264,7 @@ class _Generator:
 
 
 class _Grown:
-    """A journal as a tree. Rows stay rows until somebody wants to see them: a journal may hold very many."""
+    """A journal as a tree. Rows become nodes only on demand, as a journal may hold very many rows."""
 
     def __init__(self, run: model.Run, status: Status, started: Sequence[Action], now: int) -> None:
         self._run = run
@@ -272,18 +272,18 @@ class _Grown:
         self._actions = {action.action: action for action in started}
         self._now = now
         self._rows: dict[int, list[Entry | Action]] = {}
-        """By body: the entries that stand for a call, and the actions that have none."""
+        """By body: the entries that stand for a call, and the actions without an entry."""
         self._generators: dict[tuple[int, int, bytes, int], tuple[int, _Generator]] = {}
         self._generator_at: dict[int, _Generator] = {}
         self._same: dict[int, int] = {}
-        """Entry numbers that mean another entry's call: items of a generator, and what was handed out again."""
+        """Entry numbers that stand for the call of another entry: items of a generator, reused outcomes."""
         self._discarded: set[int] = set()
         self._earlier: set[int] = set()
         self._reused: set[int] = set()
         self._cancelled: set[int] = set()
         self._last_of: dict[int, int] = {}
-        """By action: the entry that holds its last outcome. A failure that is taken back is not the last one, and what
-        the action did is shown below that."""
+        """By action: the entry with the last outcome. A failure that was taken back is not the last outcome; the nodes
+        of the action's body stand below the entry given here."""
         self.flat: list[Entry | Action | None] = []
         """Parents first; the root is `None`."""
         self._parents: list[int] = []
@@ -306,7 +306,7 @@ class _Grown:
         for action in self._actions.values():
             last = self._last_of.get(action.action)
             if last in self._discarded and self._status not in FINISHED:
-                # It failed, that was taken back, and the next attempt has no outcome yet.
+                # The action failed, the failure was taken back, and the next attempt has no outcome yet.
                 del self._last_of[action.action]
                 last = None
             if last is None and action.parent != NO_PARENT:
@@ -329,7 +329,7 @@ class _Grown:
             self._same[entry.n] = n
 
     def _cancel(self, entry: Entry) -> None:
-        # Usually the call's only row; else it was recorded, then cancelled before it was delivered.
+        # Usually the only row of the call. Otherwise the outcome was recorded, and cancelled before its delivery.
         rows = self._rows.setdefault(entry.action, [])
         for position in range(len(rows) - 1, -1, -1):
             row = rows[position]
@@ -373,13 +373,13 @@ class _Grown:
                 stack.pop()
 
     def _child(self, row: Entry | Action) -> int | None:
-        """The action whose body stands below that row."""
+        """The action with its body below the row."""
         if not isinstance(row, Entry):
             return row.action
         return row.child if row.child is not None and self._last_of.get(row.child) == row.n else None
 
     def node(self, position: int, nodes: dict[int, ActionNode]) -> ActionNode:
-        """The node at that position, with all that it stands below."""
+        """The node at a position, made together with its ancestors."""
         known = nodes.get(position)
         if known is not None:
             return known
@@ -390,10 +390,10 @@ class _Grown:
             above = self.node(parent, nodes)
             made = self._ended(row) if isinstance(row, Entry) else self._open(row)
             made.depth, made.parent = above.depth + 1, parent
-            # The attempt that ended its parent is the last one, not an earlier one.
+            # The attempt that ended the parent is the last attempt, not an earlier one.
             made.earlier = made.earlier and above.status != "FAILED"
             if made.status in _UNDER_WAY and above.status not in _UNDER_WAY:
-                # Its parent ended, or went on without it.
+                # The parent ended, or went on without this action.
                 made.status = "ABORTED" if above.status == "ABORTED" else "UNFINISHED"
             elif made.status == "RUNNING" and self._status == Status.INTERRUPTED:
                 made.status = "INTERRUPTED"
@@ -404,7 +404,7 @@ class _Grown:
         run, row = self._run, self._actions.get(ROOT)
         failed = run.status == Status.FAILED
         if row is not None:
-            # The row of an attempt that failed for good already speaks of the next one.
+            # The row of an attempt that failed for good already counts the next attempt.
             attempts = max(1, row.attempt - failed)
         else:
             attempts = int(run.started_at is not None)

@@ -22,8 +22,8 @@ from .task import Task
 class _Map:
     """`perdure.map(task, *iterables)`, and `perdure.map.aio(...)`.
 
-    The calls stand on a branch of their own, in input order, so their identity depends neither on which of them is
-    done first nor on what the consumer does in between.
+    The calls stand on a branch of their own, in input order. So their identity depends neither on the order in which
+    the calls end nor on the consumer's own calls in between.
     """
 
     def __call__(
@@ -101,7 +101,7 @@ async def _tasks(
 
     try:
         for args in inputs:
-            # Every call takes its identity here, in input order, whatever becomes ready first.
+            # Every call takes its identity here, in input order, before any of the calls starts.
             pending.append(asyncio.create_task(bounded(task.protocol(branch, args, {}))))
         while pending:
             try:
@@ -151,8 +151,8 @@ def _threads(
         finally:
             THREAD.slot = outer
 
-    # On an event loop's thread the loop counts as blocked for as long as the iteration lasts, so that bodies which the
-    # calls start go to another one.
+    # On an event loop's thread the loop counts as blocked during the whole iteration, so that bodies of the calls go to
+    # another loop.
     blocked = body.loop if on_loop() else None
     if blocked is not None:
         blocked.blocked += 1

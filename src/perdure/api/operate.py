@@ -1,7 +1,7 @@
 """Operating runs from outside: start, continue, end and repeat them (`looking` lists and shows them).
 
-Plain functions that give data; what prints (the command line) calls them. Nothing here blocks for long: starting and
-continuing give a `Handle`, and the run is driven meanwhile. Times are those of `core.model` (microseconds).
+Plain functions that return data; the command line prints. Nothing here blocks for long: starting and continuing return
+a `Handle`, and the run is driven meanwhile. Times are in microseconds, as in `core.ground.model`.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from .run import (
 from .task import Task
 
 RESUMABLE = (*CLAIMABLE, Status.FAILED)
-"""What a run may be, stored, for `resume` to continue it by its name."""
+"""The stored statuses in which `resume` continues a run."""
 
 
 # -- a run in hand ---------------------------------------------------------------------------------------------
 
 
 class RecordedFailure(NamedTuple):
-    """A recorded exception as text; nothing is rebuilt for it."""
+    """A recorded exception as text; the exception itself is not rebuilt."""
 
     type: str
     message: str
@@ -75,17 +75,17 @@ class RunEnd(NamedTuple):
     replayed: int
     executed: int
     driven: bool
-    """Whether it was driven here, rather than having ended before."""
+    """Whether this process drove the run; otherwise the run had ended before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A run that this process drives, or (without a driver) one that had ended before."""
+    """A run that this process drives, or (without a driver) a run that had ended before."""
 
     run: Run
     driver: Driver | None
     continued: bool
-    """Whether an earlier driver had begun it."""
+    """Whether an earlier driver had begun the run."""
 
     @property
     def name(self) -> str:
@@ -125,7 +125,7 @@ def _recorded(row: model.Run) -> RunEnd:
     if row.result == Result.ERROR:
         error = RecordedFailure(*describe_error(row.value))
         return RunEnd(row.name, row.task, Status.FAILED, None, error, 0, 0, False)
-    # By its declared type where that is at hand. No code is loaded only to show a value.
+    # By the declared type where the type is loaded. No code is loaded only to show a value.
     spec = spec_of_loaded(row.target)
     value = ANY.decode(row.value) if spec is None else spec.signature.returns.decode(row.value)
     return RunEnd(row.name, row.task, Status.SUCCEEDED, value, None, 0, 0, False)
@@ -136,14 +136,14 @@ def _aborted(name: str) -> str:
 
 
 def stop(handles: Iterable[Handle], why: str) -> None:
-    """Drive these no further. They stay as they are and can be resumed; `done` is resolved soon."""
+    """Drive these runs no further. Each stays in its state and can be resumed; `done` is resolved soon."""
     for handle in handles:
         if handle.driver is not None:
             handle.driver.stop(PerdureError(why))
 
 
 class Progress(NamedTuple):
-    """What a driven run is at."""
+    """The whereabouts of a driven run."""
 
     replayed: int
     executed: int
@@ -178,7 +178,7 @@ def progress(handle: Handle) -> Progress:
 
 
 def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> RunRequest:
-    """A run as it is asked for, checked and named; nothing is stored yet.
+    """A requested run, checked and named; nothing is stored yet.
 
     Raises:
         UsageError: the inputs or the name cannot be used.
@@ -187,11 +187,11 @@ def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any],
 
 
 def submit(asked: RunRequest) -> Handle:
-    """Start the run, or continue the one of that name, or find that it has ended.
+    """Start the run, or continue the run of the same name, or find that it has ended.
 
     Raises:
         RunConflictError: the name belongs to another task or other inputs.
-        RunAlreadyActive: somebody drives it.
+        RunAlreadyActive: another process drives the run.
         StoreError: the store cannot be used.
     """
     worker = runtime.worker()
@@ -203,17 +203,17 @@ def submit(asked: RunRequest) -> Handle:
 
 
 def resume(name: str, file: str | None = None) -> Handle:
-    """Continue an interrupted or failed run; one that has succeeded is only looked up.
+    """Continue an interrupted or failed run; a run that has succeeded is only looked up.
 
     Args:
-        file: where its code is, if not where it was.
+        file: the present place of the code, if the code was moved.
 
     Raises:
         RunNotFoundError: no such run.
-        RunAbortedError: it was aborted.
-        RunMovedError: another store has it now.
-        RunAlreadyActive: somebody drives it.
-        UsageError: its code may not be loaded, or cannot be.
+        RunAbortedError: the run was aborted.
+        RunMovedError: another store has the run now.
+        RunAlreadyActive: another process drives the run.
+        UsageError: the code may not be loaded, or cannot be.
     """
     row = find(name)
     worker = runtime.worker()
@@ -229,7 +229,7 @@ def resume(name: str, file: str | None = None) -> Handle:
 
 
 def interrupted() -> list[str]:
-    """The names of the runs that nobody drives any more, oldest first."""
+    """The names of the runs without a driver, oldest first."""
     if not store_exists():
         return []
     worker = runtime.worker()
@@ -243,9 +243,9 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
 
     Args:
         name: the run to repeat.
-        recover: reuse what succeeded in it.
-        new_name: the new run's name; a readable random one by default.
-        file: where the code is, if not where it was.
+        recover: reuse the run's successful outcomes.
+        new_name: the new run's name; a readable random name by default.
+        file: the present place of the code, if the code was moved.
 
     Raises:
         RunNotFoundError: no such run.
@@ -290,11 +290,11 @@ def _refuse_active(worker: Worker, row: model.Run) -> None:
 
 
 def abort(name: str) -> bool:
-    """End a run for good, wherever it is driven. `False` if it was aborted already.
+    """End a run for good, wherever the run is driven. `False` if the run was aborted already.
 
     Raises:
         RunNotFoundError: no such run.
-        UsageError: it has ended by itself.
+        UsageError: the run has ended by itself.
     """
     row = find(name)
     worker = runtime.worker()

@@ -1,4 +1,4 @@
-"""Runs: start one, continue one, look at one."""
+"""Runs: start, continue, and look at a run."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ from .task import Task
 log = logging.getLogger("perdure")
 
 CLAIMABLE = (Status.QUEUED, Status.RUNNING, Status.SLEEPING)
-"""What a run may be, stored, for whoever asks for it by its name to drive it, if nobody else does."""
+"""The stored statuses in which a request by name may claim the run, unless another worker drives it."""
 
 FIRST_PAUSE = 0.005
 LAST_PAUSE = 0.25
-"""Seconds between two looks at a run that is waited for: at first, and at most."""
+"""Seconds between two looks at an awaited run: at first, and at most."""
 LET_GO_SECONDS = 2.0
-"""How long whoever stops driving a run waits for it to be nobody's."""
+"""Timeout for releasing the claim of a stopped run."""
 SIGNALS_SECONDS = 0.5
-"""How soon a wait ends for a signal that another thread has got."""
+"""The longest time after which a wait notices a signal that another thread has received."""
 HINT_SECONDS = 5.0
-"""How long a run that is waited for may be driven by nobody before that is said."""
+"""The time without a driver after which a hint about an awaited run is logged."""
 
 
 class Run:
-    """One run, as it is in the store. Attributes are read anew each time until the run has ended."""
+    """A run in the store. Attributes are read from the store each time until the run has ended."""
 
     def __init__(self, row: model.Run, spec: TaskSpec | None = None) -> None:
         self._row = row
@@ -66,7 +66,7 @@ class Run:
 
     @classmethod
     def get(cls, name: str) -> Run:
-        """The run of that name.
+        """The run of the given name.
 
         Raises:
             RunNotFoundError: this store has no such run.
@@ -86,12 +86,12 @@ class Run:
 
     @property
     def task(self) -> str:
-        """The full name of its task."""
+        """The full name of the task."""
         return self._row.task
 
     @property
     def row(self) -> model.Run:
-        """The stored record, as it is now."""
+        """The stored record, as of now."""
         if self._row.status not in FINISHED:
             found = runtime.worker().store.run_by_id(self._row.id)
             if found is not None:
@@ -100,17 +100,17 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """`QUEUED RUNNING SLEEPING INTERRUPTED SUCCEEDED FAILED ABORTED MOVED`, as it is now."""
+        """`QUEUED RUNNING SLEEPING INTERRUPTED SUCCEEDED FAILED ABORTED MOVED`, as of now."""
         return derived_status(self.row)
 
     @property
     def result(self) -> Any:
-        """What the task returned; a failed run raises its error, with the run as its `.run`.
+        """The return value of the task; a failed run raises its error, with the run as `.run`.
 
         Raises:
             RunAbortedError: the run was aborted.
-            RunMovedError: another store has it now.
-            PerdureError: it has not ended yet.
+            RunMovedError: another store has the run now.
+            PerdureError: the run has not ended yet.
         """
         row = self.row
         if row.status == Status.ABORTED:
@@ -125,15 +125,15 @@ class Run:
 
     @property
     def wait(self) -> Dual[..., Run]:
-        """Wait until the run has ended, wherever it is driven, and give it back: `run.wait().result`; `.wait.aio()` as
-        a coroutine. A failed run raises nothing here, its `result` does.
+        """Wait until the run has ended, wherever it is driven, and return the run: `run.wait().result`; `.wait.aio()`
+        as a coroutine. A failed run raises nothing here; `result` raises.
 
         Args:
-            timeout: how many seconds to wait at most; for ever by default.
+            timeout: the longest wait in seconds; for ever by default.
 
         Raises:
-            TimeoutError: it has not ended by then; the run itself is left alone.
-            RunMovedError: another store has it now.
+            TimeoutError: the run has not ended by then; the run itself is left alone.
+            RunMovedError: another store has the run now.
         """
         return Dual(self._wait, self._wait_aio)
 
@@ -153,7 +153,7 @@ class Run:
         begun = seconds()
         pause, version, hint = FIRST_PAUSE, None, begun + HINT_SECONDS
         while True:
-            # Before the run is looked at, so that what changes in between is seen next time.
+            # Read before the run, so that a change in between is seen by the next look.
             now = store.version()
             if now != version:
                 version, pause = now, FIRST_PAUSE
@@ -171,8 +171,8 @@ class Run:
             pause = min(1.5 * pause, LAST_PAUSE)
 
     def outputs(self) -> tuple[Any, ...]:
-        """The result as a tuple with the names `o0`, `o1`, ...: one for each element of a declared tuple, none for
-        `None`, else one. Raises what `result` raises."""
+        """The result as a tuple with the names `o0`, `o1`, ...: an element for each element of a declared tuple, none
+        for `None`, else a single element. Raises the same errors as `result`."""
         from collections import namedtuple
 
         value = self.result
@@ -195,13 +195,13 @@ def _hint(run: Run) -> None:
     if late or status == Status.INTERRUPTED:
         file = parsed(row.target).file or "FILE"
         log.warning(
-            "run %s is %s and nobody drives it: start a worker with `perdure serve %s`, or drive it with "
+            "run %s is %s and no process drives the run: start a worker with `perdure serve %s`, or drive it with "
             "`perdure resume %s`", row.name, status, file, row.name,
         )  # fmt: skip
 
 
 def derived_status(row: model.Run) -> Status:
-    """The status as people see it: INTERRUPTED where nobody drives any more, SLEEPING where only time is left."""
+    """The status for people: INTERRUPTED without a driver, SLEEPING where only time is left to wait for."""
     if row.status != Status.RUNNING:
         return row.status
     worker = runtime.worker()
@@ -214,7 +214,7 @@ def derived_status(row: model.Run) -> Status:
 
 
 def refuse_moved(row: model.Run) -> None:
-    """Raise `RunMovedError` if another store has that run now."""
+    """Raise `RunMovedError` if another store has the run now."""
     if row.status == Status.MOVED:
         raise RunMovedError(
             f"run {row.name!r} was moved to {row.worker}: name that store with --store, PERDURE_STORE or perdure.init"
@@ -223,7 +223,7 @@ def refuse_moved(row: model.Run) -> None:
 
 def attach(error: BaseException, run: Run) -> BaseException:
     """Give an exception its run, as `.run`."""
-    # Past the class's own `__setattr__`, which may refuse (a frozen dataclass does).
+    # Past the `__setattr__` of the class, which may refuse (a frozen dataclass does).
     error.__dict__["run"] = run
     return error
 
@@ -232,7 +232,7 @@ def attach(error: BaseException, run: Run) -> BaseException:
 
 
 class RunRequest(Struct, frozen=True):
-    """A run as the caller asks for it."""
+    """A run as the caller requests it."""
 
     spec: TaskSpec
     new: NewRun
@@ -290,17 +290,17 @@ def mention_similar(worker: Worker, request: RunRequest) -> None:
 
 
 def _unchanged(worker: Worker, row: model.Run) -> bool:
-    """Whether a run that seemed to be held by nobody has not simply ended in the meantime."""
+    """Whether a run without a holder is still in the same state, rather than ended in the meantime."""
     again = worker.store.run_by_id(row.id)
     return again is not None and again.status == row.status and again.token == row.token
 
 
 Existing = tuple[Driver | None, Run]
-"""A driver to wait for, or a run that has ended."""
+"""A driver to wait for, or an ended run."""
 
 
 def settle(worker: Worker, request: RunRequest, found: Driver | model.Run) -> Existing:
-    """What a submission came to: a run of ours, or one that had the name already (the name is the key)."""
+    """The effect of a submission: a run of this process's, or an earlier run of the same name (the name is the key)."""
     if isinstance(found, Driver):
         return found, Run(found.run, request.spec)
     refuse_conflict(request, found)
@@ -311,7 +311,7 @@ def settle(worker: Worker, request: RunRequest, found: Driver | model.Run) -> Ex
 
 
 def refuse_conflict(request: RunRequest, found: model.Run) -> None:
-    """Raise `RunConflictError` if the run that has the name is not what was asked for."""
+    """Raise `RunConflictError` where the existing run of the name differs from the request."""
     new = request.new
     if found.task != new.task or found.inputs_hash != new.inputs_hash:
         raise attach(
@@ -329,7 +329,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
     """Claim a stored run and drive it.
 
     Raises:
-        RunAlreadyActive: somebody drives it.
+        RunAlreadyActive: another process drives the run.
     """
     for _ in range(10):
         holder = worker.sure_holder(row)
@@ -361,7 +361,7 @@ def show_inputs(data: bytes) -> str:
 
 
 def _finish(run: Run, outcome: tuple[int, bytes, Any]) -> Run:
-    """The run has ended while we drove it."""
+    """The run has ended while this process drove it."""
     result, value, live = outcome
     status = Status.SUCCEEDED if result == Result.VALUE else Status.FAILED
     ended = run._row._replace(status=status, token=None, worker=None, result=result, value=value)
@@ -384,11 +384,11 @@ def _ended(run: Run) -> Run:
 
 
 def wait_for(driver: Driver, run: Run) -> Run:
-    """Block until the run that is driven here has ended. Ctrl-C stops driving; the run stays resumable."""
+    """Block until the run has ended, which this process drives. Ctrl-C stops driving; the run stays resumable."""
     done = driver.done
     try:
         while True:
-            # The system may give a signal to any thread. Python handles it in the main one, once that is awake.
+            # The system may hand a signal to any thread. Python runs the handler in the main thread, once awake.
             with suppress(TimeoutError):
                 done.exception(SIGNALS_SECONDS)
                 break
@@ -443,7 +443,7 @@ async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any,
 
 
 async def _uncancelled(pending: Future[Any]) -> Any:
-    """Wait for something that must not be cancelled half-way; if the caller is, what it gives is let go of."""
+    """Wait for a result whose making must not be cancelled half-way. If the caller is cancelled, let the result go."""
     try:
         return await arrival(pending)
     except asyncio.CancelledError:
@@ -470,13 +470,13 @@ async def _gone(pending: Future[Any]) -> None:
 
 
 async def _in_time(end: Coroutine[Any, Any, Any]) -> None:
-    """Whoever asks for a cancelled run next, by its name, is to find that nobody drives it."""
+    """Wait shortly, so that the next request for a cancelled run by name finds the run without a driver."""
     with suppress(Exception):
         await asyncio.wait_for(end, LET_GO_SECONDS)
 
 
 class _Arrivals:
-    """What comes to one event loop from perdure's threads: of all that comes at one time, the first wakes the loop."""
+    """Results that come to an event loop from perdure's threads; the first of simultaneous results wakes the loop."""
 
     def __init__(self) -> None:
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -490,10 +490,10 @@ class _Arrivals:
             try:
                 waiter.get_loop().call_soon_threadsafe(self._deliver)
             except RuntimeError:
-                pass  # the loop is closed; nobody waits there any more
+                pass  # the loop is closed, and with it every waiting task
 
     def _deliver(self) -> None:
-        # First: who adds from here on wakes the loop again.
+        # First: a result that is added from here on wakes the loop again.
         self._armed = False
         while self._waiters:
             waiter = self._waiters.popleft()
@@ -505,7 +505,7 @@ _arrivals: WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals] = WeakKeyDict
 
 
 async def arrival(done: Future[Any]) -> Any:
-    """What `done` gives. Cancelling the wait does not touch it."""
+    """The result of `done`. Cancelling the wait does not touch `done`."""
     loop = asyncio.get_running_loop()
     arrivals = _arrivals.get(loop)
     if arrivals is None:
@@ -524,13 +524,13 @@ def _sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
         args, inputs: its arguments.
 
     Returns:
-        The run; `run.result` is what the task returned.
+        The run; `run.result` is the return value of the task.
 
     Raises:
         Exception: the task's own error, with the failed run as its `.run`.
         UsageError: the call is wrong (no task, wrong inputs, inside a task).
         StoreError: the store cannot be used.
-        NonDeterminismError: on replay the code asked for something else than what is recorded.
+        NonDeterminismError: on replay the code asked for something else than recorded.
         LeaseLostError: another process took the run over.
     """
     return run_named(None, task, args, inputs)

@@ -32,8 +32,7 @@ class Timeout(Struct, frozen=True):
     """A limit for one attempt.
 
     Args:
-        max_runtime: seconds (or a `timedelta`) of live time; time during which no process drives the run is not
-            counted.
+        max_runtime: seconds (or a `timedelta`) of live time; time without a driving process does not count.
     """
 
     max_runtime: float | timedelta

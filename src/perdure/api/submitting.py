@@ -1,4 +1,4 @@
-"""Settings for runs, and runs that are left to workers: `with_runcontext` and `submit`."""
+"""Settings for runs, and runs for workers: `with_runcontext` and `submit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .task import Task
 
 
 def request_submission(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> RunRequest:
-    """A run that is to be driven by a worker, checked and named; nothing is stored yet.
+    """A request for a run that a worker is to drive, checked and named; nothing is stored yet.
 
     Raises:
         UsageError: the inputs or the name cannot be used, or no worker could load the task.
@@ -33,10 +33,10 @@ def request_submission(task: Any, args: tuple[Any, ...], inputs: dict[str, Any],
 
 
 def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
-    """When a submitted run may begin; `None`: at once.
+    """The earliest beginning of a submitted run; `None`: at once.
 
     Raises:
-        UsageError: both are given, or one that makes no sense.
+        UsageError: both are given, or a time makes no sense.
     """
     if at is not None and delay is not None:
         raise UsageError("a run begins either at a time or after a delay; give one of them")
@@ -56,7 +56,7 @@ def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
 
 
 def enqueue(request: RunRequest, due: Wake | None) -> Run:
-    """Store the run for a worker, or find the one that has the name already."""
+    """Store the run for a worker, or find the existing run of the same name."""
     return _enqueued(request, runtime.worker().enqueue(request.new, due))
 
 
@@ -77,7 +77,7 @@ async def _submit_aio(context: RunContext, task: Task[..., Any], args: tuple[Any
 
 
 def _submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
-    """Store a new run of `task` for a worker (`perdure serve`) and return at once. It is on disk when this returns.
+    """Store a new run of `task` for a worker (`perdure serve`) and return at once. On return the run is on disk.
 
     Args:
         task: a task, defined in a file.
@@ -142,9 +142,9 @@ def with_runcontext(
     """Settings for a run.
 
     Args:
-        name: the run's name, which is its idempotency key: running it again gives the recorded result, or continues
-            it if it was interrupted. A readable random one by default.
-        at: for `submit`: no worker begins the run before this time; a naive one is local time.
+        name: the run's name, and its idempotency key: a second run of the same name gives the recorded result, or
+            continues an interrupted run. A readable random name by default.
+        at: for `submit`: no worker begins the run before this time; a time without a zone is local.
         delay: for `submit`: the same as seconds (or a `timedelta`) from now.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`durable.timeout`: a deadline that is recorded, so that it ends in the same place on every replay."""
+"""`durable.timeout`: a recorded deadline, which ends the block in the same place on every replay."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _BOOL = codec_for(bool)
 class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
     """Bound the durable calls of a block: `async with durable.timeout(30): ...`.
 
-    The deadline is `seconds` after the block was first entered, over any number of crashes. When it passes, the block
-    is cancelled and `TimeoutError` raised, and that is recorded: a replay ends the block in the same place, at once.
-    (`asyncio.timeout` replays correctly, too, but waits again.)
+    The deadline is `seconds` after the first entry into the block, over any number of crashes. At the deadline the
+    block is cancelled and `TimeoutError` raised. The end is recorded: a replay ends the block in the same place, at
+    once. (`asyncio.timeout` replays correctly, too, but waits again.)
 
     In a sync body (`with durable.timeout(30): ...`) nothing can interrupt the block; `TimeoutError` is raised at its
-    end if the deadline has passed by then. Outside a run it behaves like `asyncio.timeout`.
+    end where the deadline has passed by then. Outside a run: like `asyncio.timeout`.
 
     Raises:
         ValueError: `seconds` is negative, NaN or endless.
-        TypeError: it is not a number.
+        TypeError: `seconds` is not a number.
     """
 
     def __init__(self, seconds: float) -> None:

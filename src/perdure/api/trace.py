@@ -1,4 +1,4 @@
-"""`@perdure.trace`: helper functions whose outcome is recorded."""
+"""`@perdure.trace`: helper functions with recorded outcomes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ R = TypeVar("R")
 
 
 class Trace(Generic[P, R]):
-    """A traced function. Called inside a task, its outcome is recorded once and replayed ever after; outside a run,
-    or inside another trace, it is just the function."""
+    """A traced function. Inside a task, the outcome is recorded once and replayed ever after; outside a run, or inside
+    another trace, the call is a plain call of the function."""
 
     def __init__(self, fn: Callable[P, R], ignore: Sequence[str] = ()) -> None:
         update_wrapper(self, fn)
@@ -106,15 +106,15 @@ def trace(*, ignore: Sequence[str] = ()) -> Callable[[Callable[P, R]], Trace[P, 
 def trace(fn: Callable[..., Any] | None = None, /, *, ignore: Sequence[str] = ()) -> Any:
     """Record the outcome of a helper function inside tasks.
 
-    The function may be sync, async, a generator or an async generator. Its result, or the exception that it raised,
-    is on disk before the call returns, and is never produced again in that run.
+    The function may be sync, async, a generator or an async generator. The result, or the raised exception, is on disk
+    before the call returns, and is never produced again in the same run.
 
     Args:
-        ignore: parameters that are no part of the call's identity and need not be encodable, such as `("self",)` or
-            an open client.
+        ignore: parameters without a part in the call's identity, which need not be encodable, such as `("self",)` or an
+            open client.
 
     Raises:
-        UsageError: `fn` is no function, or `ignore` names no parameter of it.
+        UsageError: `fn` is no function, or `ignore` names no parameter of the function.
     """
     if fn is None:
         return lambda function: Trace(_function(function), ignore)
@@ -133,8 +133,8 @@ def _function(fn: Any) -> Callable[..., Any]:
 
 
 class _Source:
-    """The user's generator behind a traced one: started only when the journal has no further item, and then moved
-    past the items that the journal has already given."""
+    """The user's generator behind a traced generator: started only when the journal has no further item, and then moved
+    past the items from the journal."""
 
     def __init__(self, trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.trace = trace
@@ -172,7 +172,7 @@ class _Source:
             for _ in range(self._start() + 1):
                 value = await anext(self.iterator)
         except GeneratorExit:
-            # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+            # Closed by the garbage collector, in a context of another task: leave the scope alone.
             raise
         except StopAsyncIteration:
             SCOPE.set(body)
@@ -198,7 +198,7 @@ class _Items:
         return next(self._items)
 
     def close(self) -> None:
-        """Close it early; recorded as complete at this point."""
+        """Close the iteration early; recorded as complete at this point."""
         self._items.close()
 
     def throw(self, *args: Any) -> Any:
@@ -206,7 +206,7 @@ class _Items:
         return self._items.throw(*args)
 
     def send(self, value: Any) -> Any:
-        """Refused: what is sent in would have to be recorded, too."""
+        """Refused: a sent value would have to be recorded, too."""
         raise UsageError(f"{self._name} is a traced generator; values cannot be sent into it")
 
 
@@ -252,7 +252,7 @@ class _AsyncItems:
         return self._items.__anext__()
 
     def aclose(self) -> Any:
-        """Close it early; recorded as complete at this point."""
+        """Close the iteration early; recorded as complete at this point."""
         return self._items.aclose()
 
     def athrow(self, *args: Any) -> Any:
@@ -260,7 +260,7 @@ class _AsyncItems:
         return self._items.athrow(*args)
 
     async def asend(self, value: Any) -> Any:
-        """Refused: what is sent in would have to be recorded, too."""
+        """Refused: a sent value would have to be recorded, too."""
         raise UsageError(f"{self._name} is a traced async generator; values cannot be sent into it")
 
 

@@ -1,7 +1,7 @@
-"""Triggers: when a task is to run by itself. `perdure serve` submits the runs; `core.process.schedule` decides which.
+"""Triggers: schedules of tasks. `perdure serve` submits the runs; `core.process.schedule` decides which runs are due.
 
-What a trigger says is checked when its task is declared, or, where an annotation names something that is defined
-further down, when the task is served.
+A trigger is checked when the task is declared. Where an annotation names something defined further down, the trigger is
+checked when the task is served.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Cron:
     Args:
         expression: five fields: minute, hour, day of month, month, day of week (0 and 7 are Sunday). Numbers, names
             (`MON`, `JAN`), `*`, lists, ranges and steps.
-        timezone: an IANA name. Where clocks change, a time that is left out fires when the gap ends, and one that
-            comes twice fires the first time; with `*` first in the minute or hour, firings follow real time instead.
+        timezone: an IANA name. Where clocks change, a skipped time fires at the end of the gap, and a repeated time
+            fires the first time; with `*` first in the minute or hour, firings follow real time instead.
         inputs: the task's inputs; `TriggerTime` stands for the scheduled time. Parameters with a default may be left
             out.
-        catch_up: what becomes of firings that were missed, because no worker looked within a minute of them or before
-            the next one: `"one"`: one run, the newest one's, makes up for all; `"skip"`: none runs; `"all"`: each one
+        catch_up: treatment of missed firings, where no worker looked within a minute of the firing or before the next:
+            `"one"`: a single run, for the newest firing, makes up for all; `"skip"`: none runs; `"all"`: each firing
             runs, the oldest first.
-        name: part of its runs' names. Needed where triggers of one task have different inputs.
+        name: part of the names of the runs. Needed where triggers of one task have different inputs.
     """
 
     expression: str
@@ -70,8 +70,8 @@ class FixedRate:
 
     Args:
         interval_minutes: the distance in minutes, as Flyte counts it, or a `timedelta`.
-        start_time: the first firing, with a time zone. Without it the distance is counted from the Unix epoch, so that
-            a quarter of an hour fires at :00, :15, :30 and :45 UTC.
+        start_time: the first firing, with a time zone. By default the distance is counted from the Unix epoch: a
+            quarter of an hour fires at :00, :15, :30 and :45 UTC.
         period: the distance in seconds, or a `timedelta`, in place of `interval_minutes`; a millisecond at least.
         inputs, catch_up, name: as for `Cron`.
     """
@@ -91,9 +91,9 @@ class Trigger:
 
     Args:
         name: as for `Cron`.
-        automation: a `Cron` or a `FixedRate` that says only when.
+        automation: a `Cron` or a `FixedRate` with times only.
         description: for people.
-        auto_activate: `False`: it is declared but does not fire.
+        auto_activate: `False`: the trigger is declared but does not fire.
         inputs, catch_up: as for `Cron`.
     """
 
@@ -107,7 +107,7 @@ class Trigger:
 
     @classmethod
     def minutely(cls, trigger_time_input_key: str = "trigger_time", *, name: str = "minutely", **more: Any) -> Trigger:
-        """Every minute; `trigger_time_input_key` names the input that gets the time, `more` is as for `Trigger`."""
+        """Every minute; `trigger_time_input_key` names the input for the time, `more` is as for `Trigger`."""
         return cls._at("* * * * *", trigger_time_input_key, name, more)
 
     @classmethod
@@ -137,27 +137,27 @@ class Trigger:
 
 
 Triggers = Cron | FixedRate | Trigger | Sequence[Cron | FixedRate | Trigger]
-"""One trigger, or several."""
+"""A trigger, or several."""
 
 
 def rules_of(triggers: Triggers, spec: TaskSpec) -> tuple[Rule, ...]:
     """`triggers=` as rules.
 
     Raises:
-        UsageError: one means nothing, its inputs do not fit the task, or two cannot be told apart; names the task.
+        UsageError: a trigger means nothing, its inputs do not fit the task, or two triggers cannot be told apart.
     """
     where = f"task {spec.name}"
     each: Any = (triggers,) if isinstance(triggers, (Cron, FixedRate, Trigger)) else triggers
     if isinstance(each, (str, bytes)) or not isinstance(each, Iterable):
         raise UsageError(f"{where}: triggers must be Cron, FixedRate or Trigger, or a list of them, not {triggers!r}")
     rules = tuple(_rule(trigger, spec, where) for trigger in each if _is_active(trigger))
-    with suppress(UnresolvedNameError):  # looked at again when it is served
+    with suppress(UnresolvedNameError):  # checked again when the task is served
         _check(rules)
     return rules
 
 
 def schedule_for(store: Store, tasks: Iterable[Task[..., Any]]) -> Schedule:
-    """The schedule of these tasks; those without triggers count for nothing, and none counts twice.
+    """The schedule of the given tasks. Tasks without triggers do not count; no task counts twice.
 
     Raises:
         UsageError: a trigger's inputs do not fit its task, or two tasks with triggers have one name.
@@ -244,7 +244,7 @@ def _rate(trigger: FixedRate, where: str) -> RateCalendar:
 
 
 def _check(rules: Iterable[Rule]) -> None:
-    """Every rule can make its runs, and where two of them give one name, they ask for the same run."""
+    """Check that every rule can make its runs, and that two rules with equal names ask for the same run."""
     keys: set[str] = set()
     first: dict[str, tuple[Rule, NewRun]] = {}
     for rule in rules:

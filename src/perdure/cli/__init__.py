@@ -2,12 +2,12 @@
 
 Exit codes: 0 success, 1 the run failed (or cannot go on just now), 2 wrong usage, 130 interrupted and resumable.
 
-    entry        `run()`, which turns every error into one message and an exit code; base: what commands share
-    commands     the commands for runs; serving: those around workers
+    entry        `run()`, which turns every error into one message and an exit code; base: parts of all commands
+    commands     the commands for runs; serving: the commands around workers
     inputs       a task's options from its signature; convert: text and JSON into values of declared types
-    driving      wait for runs while signals may come; signals: SIGINT and SIGTERM end the process promptly
-    progress     what is shown meanwhile
-    output       what goes to stdout, and how values, tables and trees look; failures: tracebacks of the user's own code
+    driving      waits for runs while signals may come; signals: SIGINT and SIGTERM end the process promptly
+    progress     the display meanwhile
+    output       the results on stdout: values, tables and trees; failures: tracebacks of the user's own code
     completion   words for the shell, found without executing anything
 """
 

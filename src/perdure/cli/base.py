@@ -1,4 +1,4 @@
-"""What every command shares: its options, the output, the signals, and the group that it belongs to."""
+"""Parts that all commands share: options, output, signals, and the group of commands."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .signals import Signals
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# As `core.model.Status`, spelled out so that `perdure --help` need not import the core; a test compares them.
+# The names of `core.ground.model.Status`, so that `perdure --help` need not import the core; a test compares both.
 STATUSES = ("QUEUED", "RUNNING", "SLEEPING", "INTERRUPTED", "SUCCEEDED", "FAILED", "ABORTED", "MOVED")
 ROWS = 200
-"""Rows of a list or tree for people, unless they ask for more."""
+"""Rows of a list or tree for people, by default."""
 
 output = Output()
 signals = Signals()
 
 
 class Command(click.Command):
-    """A command whose help keeps the layout of its examples."""
+    """A command with help that keeps the layout of its examples."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.epilog:
@@ -64,12 +64,12 @@ def _set_verbose(ctx: click.Context, parameter: click.Parameter, value: int) -> 
 
 
 def _hidden(*names: str, **settings: Any) -> Callable[[F], F]:
-    """An option that its callback deals with; the command's function does not see it."""
+    """An option for its callback alone; the command's function does not see the option."""
     return click.option(*names, expose_value=False, **settings)
 
 
 def common(command: F) -> F:
-    """The options that every command takes."""
+    """The options of every command."""
     for option in (
         _hidden("-q", "--quiet", is_flag=True, callback=_set_quiet, help="Say less on stderr."),
         _hidden("-v", "--verbose", count=True, callback=_set_verbose, help="Say more on stderr."),
@@ -107,12 +107,12 @@ def cli() -> None:
 
 
 def log_to_stderr() -> None:
-    """What perdure logs (retries, changed source) as plain lines among our own."""
+    """Show perdure's log records (retries, changed source) as plain lines on stderr."""
     import logging
 
     class StderrLines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            # To whatever `sys.stderr` is now: the live summary stands in for it meanwhile.
+            # To the present `sys.stderr`: the live summary replaces it meanwhile.
             output.say(self.format(record))
 
     logger = logging.getLogger("perdure")
@@ -125,8 +125,8 @@ _PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 def length(ctx: click.Context, parameter: click.Parameter | None, value: str | None, hint: str | None = None) -> Any:
-    """A length of time with its unit, which is never guessed: what `gc` removes does not come back. `hint`: the option
-    that it is for, where click does not know."""
+    """A length of time. The unit is never guessed, except for a bare number of seconds. `hint`: the name of the option,
+    where click does not know the name."""
     from datetime import timedelta
 
     if value is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class RunCommand(Command):
-    """`perdure run` and `submit`: what stands behind FILE and TASK is the task's, and is read by its signature."""
+    """`perdure run` and `submit`: words behind FILE and TASK belong to the task, and are read by its signature."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["words"] = tuple(args)
@@ -68,7 +68,7 @@ def run_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any) -
 
 
 def called(ctx: click.Context, verb: str, words: tuple[str, ...]) -> tuple[Any, tuple[Any, ...], dict[str, Any], Own]:
-    """The task that the words of `run` or `submit` name, its arguments, and our own options. Help ends the process."""
+    """The task of a `run` or `submit` command line, its arguments, and perdure's own options. Help ends the process."""
     from .inputs import read, split
 
     found = split(words, verb)
@@ -100,13 +100,13 @@ def _apply(own: Own) -> None:
     output.json = output.json or own.json
     output.quiet = output.quiet or own.quiet
     output.verbose = max(output.verbose, own.verbose)
-    # Again after the file is loaded: what the command line says stands above a `perdure.init` in the file.
+    # Again after the file is loaded: the command line overrides a `perdure.init` in the file.
     if own.store and runtime.store_url() != own.store:
         use_store(own.store)
 
 
 def _list_tasks(verb: str, file: str, *, asked: bool) -> int:
-    """The tasks of a file. Without `--help` that is not what `run` is for, so its exit code says that nothing ran."""
+    """The tasks of a file. Without `--help` the command was incomplete, so the exit code says that nothing ran."""
     from ..api.loading import load_file, tasks_in
     from .inputs import inputs_of
 
@@ -218,8 +218,8 @@ RESUME_EPILOG = """  perdure resume daily                   continue a run that 
 def resume(runs: tuple[str, ...], every: bool, file: str | None) -> None:
     """Carry on with interrupted runs, where they were.
 
-    A failed run is continued when it is named: the failures that ended it are taken back and tried again, everything
-    else stays. A run that has succeeded only gives its recorded result.
+    A failed run is continued when it is named: the failures that ended the run are taken back and tried again, and all
+    other outcomes stay. For a run that has succeeded, the recorded result is printed.
     """
     from ..api import operate
     from .driving import Wanted
@@ -261,7 +261,7 @@ def rerun(run: str, recover: bool, name: str | None, file: str | None) -> None:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
 @common
 def abort(runs: tuple[str, ...]) -> None:
-    """End runs for good, as ABORTED, wherever they are driven. What they have recorded stays."""
+    """End runs for good, as ABORTED, wherever they are driven. Recorded outcomes stay."""
     from ..api import operate
     from .driving import exit_code, tell
 
@@ -295,10 +295,10 @@ GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show wha
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")
 @common
 def gc(older_than: Any, statuses: tuple[str, ...], dry_run: bool) -> None:
-    """Remove runs that ended longer ago, outcomes cached longer ago, and logs and files that nothing refers to.
+    """Remove old runs that have ended, old cached outcomes, and logs and files without a reference.
 
-    Never a run that is queued, running, sleeping or interrupted, nor anything that one needs. Files stay for a day
-    after they were put in, and while a run is driven that was started before that.
+    Never a run that is queued, running, sleeping or interrupted, nor anything that such a run needs. Files stay for a
+    day after they were stored, and as long as an older run is driven.
     """
     from ..api import collecting
     from ..core.ground.model import FINISHED, Status
@@ -395,7 +395,7 @@ LOGS_EPILOG = """  perdure logs daily                 of all its containers
 @click.option("--follow", "-f", is_flag=True, help="Go on with what they write, until the run has ended.")
 @common
 def logs_command(run: str, action: str | None, follow: bool) -> None:
-    """Print what a run's containers have written. ACTION: a container task's name, or an action's number."""
+    """Print the output of a run's containers. ACTION: a container task's name, or an action's number."""
     from .logs import print_logs
 
     print_logs(output, run, action, follow=follow)

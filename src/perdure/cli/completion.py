@@ -44,7 +44,7 @@ def _declares(decorator: ast.expr) -> bool:
 
 
 def run_words(command: str, args: list[str], incomplete: str) -> list[CompletionItem]:
-    """What may come next in `perdure run ...` or `perdure submit ...`."""
+    """Possible next words of `perdure run ...` or `perdure submit ...`."""
     own = ["--name", "--at", "--in", "--json"] if command == "submit" else ["--name", "--json"]
     plain = [word for word in args if not word.startswith("-")]
     if not plain:

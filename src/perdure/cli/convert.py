@@ -1,7 +1,7 @@
 """Text from the command line into values of declared types: plain text for simple types, JSON for the others.
 
-`from_text` reads what stands behind an option, `from_json` what stands inside JSON. Both raise `Unfit`, which says
-where, what was expected and what was found. Every class comes from the annotation, never from the text.
+`from_text` reads the value of an option, `from_json` a part of JSON data. Both raise `Unfit`, which names the place,
+the expected and the found value. Every class comes from the annotation, never from the text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..runtime import blobs
 
 
 class Unfit(Exception):
-    """A value that does not fit its declared type."""
+    """A value that does not fit the declared type."""
 
     def __init__(self, expected: str, found: object, path: str = "", note: str = "") -> None:
         super().__init__(expected)
@@ -51,7 +51,7 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 class _Float(float):
-    """A number from JSON that remembers its digits, for `Decimal`."""
+    """A number from JSON with its digits, for `Decimal`."""
 
     text: str
 
@@ -102,7 +102,7 @@ def members(tp: Any) -> tuple[Any, ...]:
 
 
 def item_of(tp: Any) -> Any | None:
-    """What a list-like type (or an optional one) holds; `None` for other types."""
+    """The item type of a list-like type (or an optional list); `None` for other types."""
     tp = stripped(tp)
     several = [member for member in members(tp) if member is not types.NoneType]
     if len(several) == 1:
@@ -206,7 +206,7 @@ def label(tp: Any) -> str:
 
 
 def from_text(text: str, tp: Any) -> Any:
-    """What is typed behind an option, as a value of the declared type."""
+    """The value of an option, as a value of the declared type."""
     tp = stripped(tp)
     if tp is Any:
         try:
@@ -243,12 +243,12 @@ def _is_reference(tp: Any) -> bool:
 
 
 def _reference(data: object, tp: Any, path: str = "") -> Any:
-    """A file or directory by its path, its content is taken into the blob store; or by its URL, where it stays."""
+    """A file or directory by its path (the content is taken into the blob store), or by its URL (the content stays)."""
     what = "the path of a file" if tp.__name__ == "File" else "the path of a directory"
     if not isinstance(data, str) or not data:
         raise Unfit(what, data, path)
     if "://" not in data:
-        blobs()  # what is wrong with where they lie is said of that, not of this input
+        blobs()  # first, so that a wrong place for blobs is not blamed on this input
     try:
         return tp.from_existing_remote(data) if "://" in data else tp.from_local(data)
     except UsageError as error:
@@ -320,7 +320,7 @@ def _enum(data: object, tp: Any, *, as_text: bool = False, path: str = "") -> An
 
 
 def from_json(data: Any, tp: Any, path: str = "") -> Any:
-    """Parsed JSON as a value of the declared type, with the types of everything in it."""
+    """Parsed JSON as a value of the declared type, nested values included."""
     tp = stripped(tp)
     if tp is Any:
         return _plain(data)
@@ -429,7 +429,7 @@ def _dict(data: Any, tp: Any, args: tuple[Any, ...], path: str) -> dict[Any, Any
     found = {}
     for key, item in _object(data, tp, path).items():
         try:
-            # JSON has text keys only; under no declaration they stay text.
+            # JSON has text keys only; without a declaration keys stay text.
             own = key if stripped(key_type) is Any else from_text(key, key_type)
         except Unfit as unfit:
             raise Unfit(f"the key to be {unfit.expected}", key, path) from None
@@ -480,7 +480,7 @@ def _dataclass(data: Any, tp: Any, path: str) -> Any:
 def _built(tp: Any, values: dict[str, Any], data: Any, path: str) -> Any:
     try:
         return tp(**values)
-    except (TypeError, ValueError) as error:  # what the class itself refuses
+    except (TypeError, ValueError) as error:  # refused by the class itself
         raise Unfit(label(tp), data, path, f"{type(error).__name__}: {error}") from None
 
 
@@ -495,7 +495,7 @@ def _pydantic(data: Any, tp: Any, path: str) -> Any:
 
 
 def _by_msgspec(data: Any, tp: Any, path: str) -> Any:
-    """`msgspec.Struct`, generic records, and whatever else msgspec knows."""
+    """`msgspec.Struct`, generic records, and every other type of msgspec's."""
     import msgspec
 
     try:

@@ -1,4 +1,4 @@
-"""Start runs, wait for them while signals may come, and tell how they ended."""
+"""Start runs, wait for them while signals may come, and print how they ended."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from .progress import Reporter
 from .signals import INTERRUPTED, Interrupted, Signals
 
 UNWIND_SECONDS = 1.5
-"""How long interrupted runs may take to let go of their claims."""
+"""Timeout for releasing the claims of interrupted runs."""
 RETIRE_SECONDS = 0.5
-"""How long that of the worker itself may take; its free lock tells the same."""
+"""Timeout for retiring the worker itself; after it, the free lock tells other processes the same."""
 
 
 class Wanted(NamedTuple):
-    """A run to be driven: its name, known before anything is stored, and how to get hold of it."""
+    """A run to be driven: the name, known before anything is stored, and the way to start it."""
 
     name: str
     start: Callable[[], Handle]
 
 
 class Told(NamedTuple):
-    """What became of one run: as JSON data, and as an exit code."""
+    """The end of one run: as JSON data, and as an exit code."""
 
     data: dict[str, Any]
     code: int
 
 
 def drive(output: Output, signals: Signals, wanted: Sequence[Wanted], *, one: bool) -> int:
-    """Drive runs to their ends, all at once, and print what comes of them. Gives the exit code.
+    """Drive runs to their ends, all at once, and print the results. Returns the exit code.
 
     Args:
-        one: the caller asked for just one run, so that its result is what is printed, without its name.
+        one: the caller asked for a single run, so that the result is printed without the name.
     """
     handles: list[Handle] = []
     told: dict[str, Told] = {}
@@ -112,7 +112,7 @@ def _ended(output: Output, reporter: Reporter, handle: Handle, *, one: bool) -> 
 
 
 def told(output: Output, run: Run, *, one: bool) -> Told:
-    """What has become of a run that somebody else drives or has driven."""
+    """The present state of a run that another process drives or has driven."""
     status = run.status
     if status not in FINISHED:
         return Told(unfinished_data(run.name, run.task, str(status), f"it is {status}"), 1)
@@ -142,7 +142,7 @@ def _tell_failure(output: Output, ended: RunEnd) -> None:
 
 
 def _refused(output: Output, name: str, error: PerdureError, task: str | None = None) -> Told:
-    """A run that is not driven (any further), beside others or where JSON is asked for."""
+    """A run that is not driven (any further), beside other runs or for JSON."""
     tell(output, error)
     return Told(unfinished_data(name, task, _status_of(name), str(error)), exit_code(error))
 
@@ -156,12 +156,12 @@ def _status_of(name: str) -> str | None:
 
 
 def exit_code(error: PerdureError) -> int:
-    """2 where the user's call was wrong, 1 for everything else that went wrong."""
+    """2 where the user's call was wrong, 1 for every other error."""
     return 2 if isinstance(error, UsageError) else 1
 
 
 def tell(output: Output, error: PerdureError) -> None:
-    """An error of perdure's as one message; where it has a cause in the user's own code, with that."""
+    """Print an error of perdure's as one message; with the traceback of a cause in the user's own code."""
     if isinstance(error, CodeNotLoadedError) and error.__cause__ is not None:
         output.say(of_exception(error.__cause__))
     output.say(f"Error: {error}")
@@ -175,7 +175,7 @@ def tell(output: Output, error: PerdureError) -> None:
 def _interrupted(
     output: Output, wanted: Sequence[Wanted], handles: list[Handle], told: dict[str, Told], *, one: bool
 ) -> NoReturn:
-    """Stop in order, say how to go on, and end the process: a thread that blocks in C code cannot hold it up."""
+    """Stop in order, say how to go on, and end the process: a thread that blocks in C code cannot delay the end."""
     operate.stop(handles, "interrupted")
     wait([handle.done for handle in handles if handle.done is not None], timeout=UNWIND_SECONDS)
     open_names = []
@@ -228,12 +228,12 @@ def _how_to_go_on(names: list[str]) -> str:
 
 
 def resume_line(names: Sequence[str]) -> str:
-    """The command that continues these runs."""
+    """The command that continues the given runs."""
     return line_for("resume", names)
 
 
 def line_for(command: str, names: Sequence[str]) -> str:
-    """A command about these runs, as it can be typed in this directory and environment."""
+    """A command about the given runs, ready to be typed in this directory and environment."""
     line = f"perdure {command} {' '.join(map(shlex.quote, names))}"
     url = runtime.store_url()
     if url != (os.environ.get("PERDURE_STORE") or DEFAULT_STORE):

@@ -1,4 +1,4 @@
-"""The whole command line, and how it ends: every foreseen error is one message and an exit code."""
+"""The whole command line, and its end: every foreseen error is one message and an exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _run(args: list[str] | None) -> int:
     except (Interrupted, click.Abort, KeyboardInterrupt):
         signals.ignore()
         output.say("interrupted")
-        # Threads that a file has started while it was loaded need not hold up the end.
+        # Threads that a loaded file has started need not delay the end.
         os._exit(INTERRUPTED)
     except PerdureError as error:
         from .driving import exit_code, tell
@@ -42,7 +42,7 @@ def _run(args: list[str] | None) -> int:
         tell(output, error)
         return exit_code(error)
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`). Nothing may be flushed at exit.
+        # The reader of the output has seen enough (`| head`). Nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), output.out.fileno())
         return 0
     except OSError as error:

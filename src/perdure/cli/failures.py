@@ -1,4 +1,4 @@
-"""Tracebacks as their author wants them: the frames of their own code."""
+"""Tracebacks with the frames of the user's own code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FRAME = re.compile(r'(?P<margin>[ |+]*)File "(?P<path>[^"]*)", line \d+')
 def users_frames(text: str) -> str:
     """A formatted traceback without the frames of perdure, of Python's import machinery and of its event loop.
 
-    Works on text, because that is what is recorded: a failure looks the same live and years later.
+    Works on text, because the journal holds text: a failure looks the same live and years later.
     """
     kept: list[str] = []
     hidden: str | None = None

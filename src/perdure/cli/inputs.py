@@ -1,6 +1,6 @@
-"""A task's options, built from its signature, and the words of a command line read by them.
+"""A task's options, built from its signature, and the words of a command line read by the options.
 
-Everything here takes a task and words and gives values or one `InputError`; nothing prints.
+All functions take a task and words, and return values or raise one `InputError`; nothing prints.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ NOTHING: Any = Parameter.empty
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One parameter of a task as an option."""
+    """A parameter of a task as an option."""
 
     name: str
     option: str
     type: Any
     default: Any
-    """`NOTHING` where it is required."""
+    """`NOTHING` where the input is required."""
     kind: Any
     """As `inspect.Parameter.kind`."""
 
@@ -61,11 +61,11 @@ class Input:
 
 
 def inputs_of(task: Task[..., Any]) -> list[Input]:
-    """The inputs of a task, in the order of its parameters."""
+    """The inputs of a task, in the order of the parameters."""
     fn = inspect.unwrap(task.fn)
     try:
         hints = typing.get_type_hints(fn, include_extras=True)
-    except Exception:  # an annotation that is not defined; what the task itself makes of it is its own message
+    except Exception:  # an undefined annotation; the task's own signature has the better message
         hints = {}
     found = []
     names = set(task.spec.signature.parameters)
@@ -86,7 +86,7 @@ def _option(name: str, names: set[str]) -> str:
 
 
 def command(verb: str, file: str, task: str) -> str:
-    """The beginning of the command line, as it would be typed."""
+    """The beginning of the command line, as a user would type it."""
     return f"perdure {verb} {shlex.quote(file)} {shlex.quote(task)}"
 
 
@@ -120,7 +120,7 @@ _OWN_VALUES = {
 
 @dataclass(slots=True)
 class Words:
-    """What `perdure run` (or `submit`) was given, up to the task, without which inputs and our options are all one."""
+    """The command line of `perdure run` (or `submit`) up to the task; later words are not told apart yet."""
 
     own: Own = field(default_factory=Own)
     file: str | None = None
@@ -129,7 +129,7 @@ class Words:
 
 
 def split(words: Sequence[str], verb: str = "run") -> Words:
-    """Find FILE and TASK, and our own options in front of them."""
+    """Find FILE and TASK, and perdure's own options in front of them."""
     found = Words(Own(verb))
     queue = iter(words)
     for word in queue:
@@ -170,11 +170,11 @@ def _take_own(own: Own, word: str, queue: Iterator[str]) -> bool:
 
 
 def read(task: Task[..., Any], file: str, words: Sequence[str], own: Own) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments for the task. Our own options among the words go to `own`, but for those that
-    the task has an input of the same name for; behind a `--` all options are the task's.
+    """Positional and keyword arguments for the task. Perdure's own options among the words go to `own`, except where
+    the task has an input of the same name; behind a `--` all options are the task's.
 
     Raises:
-        InputError: an input is missing, unknown, given twice, or does not fit its type.
+        InputError: an input is missing, unknown, given twice, or does not fit the type.
     """
     return _Reader(task, file, own).read(words)
 
@@ -234,7 +234,7 @@ class _Reader:
         return None, False
 
     def _is_theirs(self, option: str) -> bool:
-        """Whether the task has an input of that name, which then goes before an option of ours (but for help)."""
+        """Whether the task has an input of the name. The input then shadows perdure's option (except help)."""
         return option.startswith("--") and option != "--help" and self._input(option)[0] is not None
 
     def _value(self, option: str, queue: Iterator[str], one: Input) -> str:
@@ -263,7 +263,7 @@ class _Reader:
             elif one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) and (
                 many or position <= last
             ):
-                # Python leaves no way to name these, nor any that stand before them.
+                # Python has no way to name positional-only parameters, nor parameters before them.
                 args.append(values.pop(one.name) if one.name in values else one.default)
         if self.rest is not None:
             values |= {name: self._converted(self.rest, [text], name) for name, text in further.items()}
@@ -313,20 +313,20 @@ def own_options(verb: str) -> frozenset[str]:
 
 
 def _list(texts: list[str], tp: Any) -> Any:
-    """A list from one JSON array, or from its items one by one."""
+    """A list from a JSON array, or from its items one by one."""
     item = item_of(tp)
     if len(texts) == 1:
         try:
             return from_text(texts[0], tp)
         except Unfit as unfit:
-            # What is wrong inside an array is to be told; what is no array at all may be an item.
+            # An error inside an array is reported; a text that is no array may be an item.
             if unfit.path or (unfit.note and not is_simple(item)):
                 raise
     return _collected([from_text(text, item) for text in texts], tp)
 
 
 def _collected(items: list[Any], tp: Any) -> Any:
-    """Items that have their type already, as the collection that is declared."""
+    """Converted items, as the declared collection."""
     several = [member for member in members(tp) if member is not types.NoneType]
     tp = several[0] if several else stripped(tp)
     kind = typing.get_origin(tp) or tp

@@ -1,4 +1,4 @@
-"""What goes where and how it looks: the result to stdout, all else to stderr; text for people, JSON for machines."""
+"""Streams and layout: the result to stdout, all else to stderr; text for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from ..api.operate import RunEnd
 
 WIDE = 100_000
-"""Columns of a table that no terminal shows: nothing is cut."""
+"""Columns of a table outside a terminal: nothing is cut."""
 
 
 # -- streams ---------------------------------------------------------------------------------------------------
 
 
 class Output:
-    """This command's two streams and how much it says."""
+    """The two streams of a command, and its verbosity."""
 
     def __init__(self) -> None:
         self.json = False
@@ -41,9 +41,9 @@ class Output:
         self._out: TextIO | None = None
 
     def keep_stdout(self) -> None:
-        """From now on whatever code writes to stdout, and its subprocesses too, goes to stderr; only results go out.
+        """From now on stdout of code and subprocesses goes to stderr; only results go to the real stdout.
 
-        Otherwise a task's `print` would stand in the middle of its JSON.
+        Otherwise a task's `print` would stand in the middle of the JSON.
         """
         if self._out is not None:
             return
@@ -52,7 +52,7 @@ class Output:
             sys.stdout.flush()
             kept = os.dup(1)
             os.dup2(2, 1)
-        except (OSError, AttributeError):  # closed: nobody wants the result
+        except (OSError, AttributeError):  # closed: there is no reader for the result
             self._out = open(os.devnull, "w", encoding=encoding)  # noqa: SIM115 - lives as long as the process
             return
         self._out = open(kept, "w", encoding=encoding, errors="backslashreplace")  # noqa: SIM115
@@ -77,7 +77,7 @@ class Output:
     def say(self, text: str) -> None:
         """One message to stderr."""
         if sys.stderr is not None:
-            with contextlib.suppress(OSError, ValueError):  # nobody listens; the exit code still tells
+            with contextlib.suppress(OSError, ValueError):  # stderr is closed; the exit code still tells
                 print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
@@ -100,7 +100,7 @@ class Output:
 
 
 def jsonable(value: Any) -> Any:
-    """A value as plain JSON data. What JSON has no form for becomes text; nothing fails."""
+    """A value as plain JSON data. Values without a JSON form become text; nothing fails."""
     if value is None or (isinstance(value, (bool, str)) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
@@ -128,7 +128,7 @@ def jsonable(value: Any) -> Any:
 
 
 def _is_reference(value: object) -> bool:
-    """Whether it is a `perdure.io.File` or `Dir`, without loading that module for it."""
+    """Whether a value is a `perdure.io.File` or `Dir`, without loading `perdure.io`."""
     return type(value).__module__ == "perdure.io" and type(value).__name__ in ("File", "Dir")
 
 
@@ -136,7 +136,7 @@ def _local_path(value: Any) -> str | None:
     try:
         return str(value.path)
     except PerdureError:
-        return None  # its content is gone
+        return None  # the content is gone
 
 
 def _record(value: Any) -> Any:
@@ -156,7 +156,7 @@ def _key(key: Any) -> str:
 
 
 def readable(value: Any) -> str:
-    """A result for people: text as it is, a file by its path, everything else as Python writes it, long structures over
+    """A result for people: text unchanged, a file by its path, other values as Python writes them, long structures over
     several lines."""
     if isinstance(value, str):
         return value
@@ -180,12 +180,12 @@ def _moment(us: int) -> datetime:
 
 
 def local(us: int | None) -> str:
-    """The same for people, where they are."""
+    """A time for people, in the local zone."""
     return "" if us is None else _moment(us).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def local_time(us: int) -> str:
-    """Only the time of day, unless it is another day."""
+    """The time of day."""
     return _moment(us).astimezone().strftime("%H:%M:%S")
 
 
@@ -211,7 +211,7 @@ def span(us: int | None) -> str:
 
 
 def ended_data(ended: RunEnd) -> dict[str, Any]:
-    """How a run ended, as `--json` gives it."""
+    """The end of a run, as `--json` prints it."""
     error = ended.error
     return {
         "name": ended.name,
@@ -239,7 +239,7 @@ _STYLES = {
 
 
 def run_data(run: RunInfo) -> dict[str, Any]:
-    """A run as `--json` gives it."""
+    """A run as `--json` prints it."""
     holder = run.holder
     return {
         "name": run.name,
@@ -280,7 +280,7 @@ def runs_table(runs: Iterable[RunInfo]) -> Table:
 
 
 def tree_data(tree: Tree) -> dict[str, Any]:
-    """A run and its actions, nested, as `--json` gives them."""
+    """A run and its actions, nested, as `--json` prints them."""
     by_position: dict[int, dict[str, Any]] = {}
     for position, node in tree.nodes.items():
         data = by_position[position] = _node_data(node)
@@ -313,7 +313,7 @@ def _node_data(node: ActionNode) -> dict[str, Any]:
         "actions": [],
     }
     if node.parent < 0:
-        # The root's name is the run's; its task stands in `task`.
+        # The root's name is the run's; the task stands in `task`.
         del data["name"], data["status"]
     return data
 
@@ -395,7 +395,7 @@ def _outcome_text(node: ActionNode) -> str:
     return "" if node.value is None else preview(node.value, 100)
 
 
-# -- what was removed ------------------------------------------------------------------------------------------
+# -- removal ---------------------------------------------------------------------------------------------------
 
 
 def removed_data(removed: Removed) -> dict[str, Any]:
@@ -411,7 +411,7 @@ def removed_data(removed: Removed) -> dict[str, Any]:
 
 
 def print_removed(output: Output, removed: Removed, *, dry_run: bool) -> None:
-    """A line for each run that would go, or with `--verbose` went, and one for all."""
+    """A line for each removable or (with `--verbose`) removed run, and one for all."""
     if dry_run or output.verbose:
         for run in removed.runs:
             output.result(f"{run.name}  {run.status}  ended {local(run.ended_at)}")

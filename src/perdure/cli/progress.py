@@ -1,4 +1,4 @@
-"""What is shown while runs are driven: a live summary on a terminal, now and then a plain line elsewhere."""
+"""The display while runs are driven: a live summary on a terminal, now and then a plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LIVE_SECONDS = 0.2
 """Between two looks, on a terminal."""
 PLAIN_SECONDS = 1.0
 LINE_SECONDS = 15.0
-"""Between two plain lines about one run, if there is news."""
+"""Seconds between two plain lines about one run, if there is news."""
 SHOWN = 8
-"""Runs and names that the live summary has room for."""
+"""Runs and names that fit into the live summary."""
 BEGIN_SECONDS = 0.3
-"""A run that is over sooner needs no live summary."""
+"""Runs shorter than this get no live summary."""
 
 
 class Reporter:
-    """Says what becomes of runs. `tick` is called every `interval` seconds while they are driven."""
+    """Reports on runs. `tick` is called every `interval` seconds while the runs are driven."""
 
     def __init__(self, output: Output, handles: Sequence[Handle]) -> None:
         self._output = output
@@ -79,7 +79,7 @@ class Reporter:
         if len(going) > SHOWN:
             lines.append(Text(f"and {len(going) - SHOWN} more runs"))
         self._live.update(Group(*lines), refresh=True)
-        # Looking costs a query. Where that takes long (a large run), look less often.
+        # A look costs a query. Where the query takes long (a large run), look less often.
         self.interval = max(LIVE_SECONDS, 20 * (perf() - began) / 1e9)
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""The commands around workers: leave a run to them, be one, wait for runs, watch them."""
+"""The commands around workers: submit runs, be a worker, wait for runs, watch them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from ..core.process.serving import Outcome, Server
 
 SWITCH_SECONDS = 0.0005
-"""Python's own 5 ms make wake-ups late by several times that while a worker is busy."""
+"""Python's own 5 ms make wake-ups late by a multiple of 5 ms while a worker is busy."""
 
 # -- submit ----------------------------------------------------------------------------------------------------
 
 SUBMIT_HELP = """Leave a run to the workers (perdure serve) and return at once.
 
-The run's name goes to stdout. It is on disk by then, and will be driven whatever becomes of this process. A name that
-is taken already by the same task and inputs is that run.
+The run's name goes to stdout. By then the run is on disk, and will be driven even if this process dies. If a run of the
+same name, task and inputs exists, the command prints the name and changes nothing.
 
 FILE, TASK and inputs are as for `perdure run`."""
 
@@ -75,10 +75,10 @@ def _what_next(run: Run) -> str:
 
 
 def moment(text: str) -> datetime:
-    """A time as people write it; without an offset in local time, without a date the next time it is.
+    """A time as people write it; without an offset in local time, without a date the next such time.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the text cannot be read.
     """
     now = datetime.fromtimestamp(wall() / US).astimezone()
     try:
@@ -104,10 +104,10 @@ def _of_run(run: Run) -> dict[str, Any]:
 
 SERVE_EPILOG = """  perdure serve etl.py                          drive the runs of the tasks in etl.py
   perdure serve etl.py reports.daily            several files or modules
-  perdure serve etl.py --park-after 5s -v       and say what becomes of each run"""
+  perdure serve etl.py --park-after 5s -v       and log the end of each run"""
 
 
-@cli.command(cls=Command, epilog=SERVE_EPILOG, short_help="Be a worker: drive whatever runs there are.")
+@cli.command(cls=Command, epilog=SERVE_EPILOG, short_help="Be a worker: drive all runs that are due.")
 @click.argument("sources", metavar="FILE_OR_MODULE...", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--concurrency", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
@@ -119,14 +119,14 @@ SERVE_EPILOG = """  perdure serve etl.py                          drive the runs
 )  # fmt: skip
 @click.option(
     "--drain", callback=length, metavar="LENGTH", default="30s", show_default=True,
-    help="On SIGTERM or Ctrl-C, let what is under way end for so long.",
+    help="On SIGTERM or Ctrl-C, wait so long for runs under way.",
 )  # fmt: skip
 @common
 def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, drain: timedelta) -> None:
     """Drive the runs of the tasks in these files or modules, until SIGTERM or Ctrl-C.
 
-    Queued runs are begun, sleeping ones woken when their time has come, and those whose process has died carried on.
-    Any number of workers may serve one store; each run is driven by one of them.
+    Queued runs are begun, sleeping runs are woken when due, and runs of dead processes are carried on. Any number of
+    workers may serve one store; a run is driven by one worker at a time.
     """
     from .. import runtime
     from ..api.triggers import schedule_for
@@ -153,15 +153,15 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     try:
         worker.retire()
     except PerdureError as error:
-        # The free lock of a process that has ended tells the others the same.
+        # The free lock of an ended process tells other workers the same.
         output.say(f"claims could not be given back: {error}")
-    # A thread that blocks in C code cannot hold up the end; nothing that matters is in memory.
+    # A thread that blocks in C code cannot delay the end; memory holds nothing of value.
     sys.stderr.flush()
     os._exit(0)
 
 
 def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
-    """The tasks to serve, by their full names. What cannot be loaded is told and left out."""
+    """The tasks to serve, by their full names. A source that cannot be loaded is reported and left out."""
     from ..api.loading import load_source, tasks_in
     from .driving import tell
 
@@ -191,7 +191,7 @@ def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
 
 
 def _stop_on_signals(server: Server) -> list[str]:
-    """The first signal ends serving in good order, the next one at once. Gives a list that will hold its name."""
+    """The first signal ends serving in good order, the second at once. Returns a list for the signal's name."""
     received: list[str] = []
     first = 0
 
@@ -217,7 +217,7 @@ def _tell(outcome: Outcome) -> None:
     elif isinstance(outcome.error, LeaseLostError):
         output.say(f"Error: {outcome.error}")
     elif outcome.status == Status.INTERRUPTED and outcome.again is not None:
-        # A store that cannot be used has been told of, and concerns every run alike.
+        # A broken store has been reported already, and affects every run alike.
         if output.verbose or not isinstance(outcome.error, StoreUnavailableError):
             output.say(f"{what} cannot be driven; it is tried again in {outcome.again:g} s: {outcome.error}")
     elif output.verbose:
@@ -277,8 +277,8 @@ WATCH_EPILOG = """  perdure watch                      the newest runs, as they 
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only runs of this status.")
 @common
 def watch(limit: int | None, status: str | None) -> None:
-    """Show the newest runs as a table that changes with them, until Ctrl-C; elsewhere than on a terminal, a line for
-    each change."""
+    """Show the newest runs as a table that follows changes, until Ctrl-C; outside a terminal, a line for each
+    change."""
     from ..core.ground.model import Status
     from .watching import watch_runs
 

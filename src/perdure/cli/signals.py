@@ -1,9 +1,9 @@
-"""SIGINT and SIGTERM end this process promptly, whatever it is doing; its runs stay resumable.
+"""SIGINT and SIGTERM end this process promptly, even in the middle of C code; its runs stay resumable.
 
-The first signal raises `Interrupted` in the main thread, which then stops its runs in order. A main thread that is
-blocked inside C code does not get there, and user code may hold up its own unwinding. So the signal also wakes a
-watchdog thread (through a pipe that Python's C-level handler writes to), which ends the process when the grace is
-over. A second signal ends it at once. Nothing is lost either way: what is recorded is on disk.
+The first signal raises `Interrupted` in the main thread, which then stops its runs in order. A main thread that blocks
+inside C code does not get there, and user code may delay its own unwinding. So the signal also wakes a watchdog thread
+(through a pipe that Python's C-level handler writes to), which ends the process after the grace time. A second signal
+ends the process at once. Nothing is lost either way: recorded outcomes are on disk.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ INTERRUPTED = 130
 GRACE_SECONDS = 2.5
 """From the first signal to the end of the process at the latest."""
 REPEATED_NS = 500_000_000
-"""A second signal this soon is the first one again: `timeout` and process groups often deliver two."""
+"""A second signal within this time repeats the first: `timeout` and process groups often deliver two."""
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """A signal asks this process to end. Not a `KeyboardInterrupt`, so that nobody else's handling of those applies."""
+    """A signal asks this process to end. Not a `KeyboardInterrupt`, so that handlers in user code do not apply."""
 
 
 class Signals:
-    """The handlers of this process. `last_words` is what the watchdog writes to stderr when it has to end it."""
+    """The signal handlers of this process. `last_words`: written to stderr when the watchdog ends the process."""
 
     def __init__(self) -> None:
         self.last_words = ""
         self._first_ns: int | None = None
 
     def install(self) -> None:
-        """Handle both signals from now on, also where a shell had SIGINT ignored for a background job: whoever sends
-        one means it, and a run that is ended loses nothing."""
+        """Handle both signals from now on, also where a shell ignores SIGINT for a background job: a sent signal is
+        meant, and an ended run loses nothing."""
         for number in _HANDLED:
             signal.signal(number, self._handle)
         reader, writer = os.pipe()
@@ -49,13 +49,13 @@ class Signals:
         threading.Thread(target=self._watch, args=(reader,), name="perdure-signals", daemon=True).start()
 
     def replace(self, handle: Callable[[int, Any], None]) -> None:
-        """Both signals are `handle`'s from now on, and nothing ends the process on its own."""
+        """Hand both signals to `handle` from now on; nothing ends the process by itself."""
         signal.set_wakeup_fd(-1)
         for number in _HANDLED:
             signal.signal(number, handle)
 
     def ignore(self) -> None:
-        """The end has begun; nothing may interrupt it but the watchdog."""
+        """The end has begun; only the watchdog may interrupt it."""
         for number in _HANDLED:
             signal.signal(number, signal.SIG_IGN)
 

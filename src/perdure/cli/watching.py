@@ -15,16 +15,16 @@ from .output import Output, local_time, run_data, runs_table
 PAUSE = 0.2
 """Seconds between two looks whether the store has changed."""
 ANYWAY = 2.0
-"""Seconds after which the runs are looked at although it has not: a status may change with time alone."""
+"""Seconds after which the runs are looked at without a change: a status may change with time alone."""
 
 
 def watch_runs(output: Output, limit: int, fit: bool, status: Status | None) -> None:
     """Show the newest runs until interrupted.
 
     Args:
-        output: where to; a terminal gets a table, anything else a line for each change.
+        output: the destination; a terminal gets a table, anything else a line for each change.
         limit: at most so many runs.
-        fit: only as many as the terminal has lines.
+        fit: only as many runs as the terminal has lines.
         status: only runs of this status.
     """
     if output.json or not output.out.isatty():
@@ -34,7 +34,7 @@ def watch_runs(output: Output, limit: int, fit: bool, status: Status | None) -> 
 
 
 def _looks(output: Output, limit: int, status: Status | None) -> Iterator[list[RunInfo]]:
-    """The newest runs, now and whenever they may have changed."""
+    """The newest runs, now and after possible changes."""
     version, looked = None, 0.0
     while True:
         if looking.store_exists():
