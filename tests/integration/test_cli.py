@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.integration.shell import Shell, last
 
-from perdure.api.looking import Node, _Grown
+from perdure.api.looking import ActionNode, _Grown
 from perdure.cli import commands
 from perdure.cli.failures import users_frames
 from perdure.cli.output import jsonable, span
@@ -458,7 +458,7 @@ def test_a_call_recorded_and_then_cancelled_is_one_cancelled_call() -> None:
     grown = _Grown(run, Status.SUCCEEDED, [], 0)
     grown.read(journal)
     grown.arrange()
-    nodes: dict[int, Node] = {}
+    nodes: dict[int, ActionNode] = {}
     assert [grown.node(position, nodes).status for position in (1, 2)] == ["CANCELLED", "SUCCEEDED"]
     assert len(grown.flat) == 3
     entries, _ = work_of(journal, [], run)
@@ -529,7 +529,7 @@ def test_values_that_json_has_no_form_for() -> None:
     assert json.loads(json.dumps(jsonable(value))) == {
         "1": "nan", "[1, 2]": [3], "r": "1.50", "b": "aGk=", "t": 3600.0, "o": "a", "d": "2026-11-22",
     }  # fmt: skip
-    assert jsonable(Node("task", "n", "S"))["kind"] == "task"
+    assert jsonable(ActionNode("task", "n", "S"))["kind"] == "task"
 
 
 @pytest.mark.parametrize(
