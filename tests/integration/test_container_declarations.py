@@ -1,7 +1,9 @@
-"""What a container task's declaration refuses, in one clear message that names the thing."""
+"""Declarations of container tasks: Flyte's meaning of each setting, and one clear message for each mistake."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -15,6 +17,9 @@ from perdure.extras import ContainerTask
     ("settings", "said"),
     [
         ({"name": "a b"}, "name must be letters"),
+        ({"name": ".a"}, "name must be letters"),
+        ({"name": "a/b"}, "name must be letters"),
+        ({"name": "9a"}, "name must be letters"),
         ({"image": ""}, "an image is named like"),
         ({"image": "two words"}, "an image is named like"),
         ({"command": "echo hi"}, "command must be a list"),
@@ -26,6 +31,7 @@ from perdure.extras import ContainerTask
         ({"outputs": ["x"]}, "outputs must map names to types"),
         ({"resources": {"cpu": 1}}, "resources must be a perdure.Resources"),
         ({"secrets": "KEY"}, "secrets must be a list"),
+        ({"speed": 1}, "there is no setting speed"),
         ({"secrets": ["a.b"]}, "cannot name an environment variable"),
         ({"env_vars": {"A": 1}}, "'A' does not"),
         ({"env_vars": ["A"]}, "env_vars must map"),
@@ -40,13 +46,13 @@ from perdure.extras import ContainerTask
         ({"input_data_dir": "/data", "output_data_dir": "/data/out"}, "within one another"),
     ],
 )
-def test_what_makes_no_sense(settings: dict[str, Any], said: str) -> None:
+def test_a_setting_without_a_meaning_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         ContainerTask(**{"name": "a", "image": "x", **settings})
 
 
 @pytest.mark.parametrize("kind", [tuple, object, set[int], Any])
-def test_types_that_cannot_cross(kind: Any) -> None:
+def test_a_type_that_cannot_cross_is_refused(kind: Any) -> None:
     with pytest.raises(UnsupportedTypeError, match="input 'x'"):
         ContainerTask(name="a", image="x", inputs={"x": kind})
 
@@ -54,12 +60,12 @@ def test_types_that_cannot_cross(kind: Any) -> None:
 @pytest.mark.parametrize(
     "settings", [{"cpu": 0}, {"cpu": "half"}, {"memory": "512Q"}, {"memory": 0}, {"gpu": -1}, {"shm": "much"}]
 )
-def test_resources(settings: dict[str, Any]) -> None:
+def test_resources_without_a_meaning_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"Resources: {next(iter(settings))} must be"):
         perdure.Resources(**settings)
 
 
-def test_environments_and_overrides() -> None:
+def test_an_override_keeps_the_environment() -> None:
     task = ContainerTask(name="a", image="x", timeout=5)
     perdure.TaskEnvironment.from_task("one", task)
     assert task.name == task.spec.name == "one.a"
@@ -71,3 +77,97 @@ def test_environments_and_overrides() -> None:
         perdure.TaskEnvironment.from_task("two", task)
     with pytest.raises(UsageError, match="from_task takes container tasks"):
         perdure.TaskEnvironment.from_task("two", 3)  # type: ignore[arg-type]
+
+
+def test_positional_arguments_have_flytes_order() -> None:
+    """(name, image, command, inputs, arguments, outputs, input_data_dir, output_data_dir, metadata_format, local_logs,
+    file_input_layout), as `inspect.signature` of Flyte 2.12's ContainerTask gives them."""
+    task = ContainerTask(
+        "my.task", "alpine:3.20", ["a", "{{.inputs.x}}"], {"x": int}, ["b"], {"y": str}, "/in", "/out", "YAML", False,
+        "NAMED_DIR",
+    )  # fmt: skip
+    program = task.program
+    assert (program.input_dir, program.output_dir, program.local_logs) == ("/in", "/out", False)
+    assert (program.interface.metadata_format, program.interface.layout) == ("YAML", "NAMED_DIR")
+    assert program.rendered({"x": "7"}) == (None, ("a", "7", "b"))
+    assert list(program.interface.outputs) == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "entrypoint", "arguments"),
+    [
+        ({}, None, None),
+        ({"command": ["a"]}, None, ("a",)),
+        ({"arguments": ["b"]}, None, ("b",)),
+        ({"command": ["a"], "arguments": ["b"]}, None, ("a", "b")),
+        ({"command": []}, None, ()),
+        ({"entrypoint": ["sh", "-c"]}, ("sh", "-c"), ()),
+        ({"entrypoint": ["sh", "-c"], "command": ["a"], "arguments": ["b"]}, ("sh", "-c"), ("a", "b")),
+        ({"entrypoint": [], "command": ["a"]}, (), ("a",)),
+    ],
+)
+def test_command_and_arguments_follow_the_entrypoint(
+    settings: dict[str, Any], entrypoint: tuple[str, ...] | None, arguments: tuple[str, ...] | None
+) -> None:
+    """Local Flyte passes both to the engine as the command, so that the image's ENTRYPOINT stays."""
+    assert ContainerTask("a", "x", **settings).program.rendered({}) == (entrypoint, arguments)
+
+
+@pytest.mark.parametrize("name", ["my.task", "_x", "a-b.c_d", "T1"])
+def test_a_name_may_hold_dots_and_dashes(name: str) -> None:
+    task = ContainerTask(name, "x", outputs={"a": int, "b": int})
+    perdure.TaskEnvironment.from_task("env", task)
+    assert task.name == f"env.{name}"
+    assert task.program.slug.strip("-") == task.program.slug != ""
+
+
+def test_data_directories_may_be_paths() -> None:
+    program = ContainerTask("a", "x", input_data_dir=PurePosixPath("/in/"), output_data_dir=Path("/o/../out")).program
+    assert (program.input_dir, program.output_dir) == ("/in", "/out")
+
+
+@pytest.mark.parametrize("image", ["auto", perdure.Image.from_base("auto")])
+def test_the_image_auto_is_flytes_default(image: Any) -> None:
+    """Local Flyte 2.12.1 on Python 3.11 pulls ghcr.io/flyteorg/flyte:py3.11-v2.12.1."""
+    version = f"py{sys.version_info.major}.{sys.version_info.minor}"
+    assert ContainerTask("a", image).program.image == f"ghcr.io/flyteorg/flyte:{version}-v2.12.1"
+
+
+@pytest.mark.parametrize(
+    ("secret", "variable", "path"),
+    [
+        (perdure.Secret("api_key"), "API_KEY", None),
+        (perdure.Secret("api-key", "prod"), "PROD_API_KEY", None),
+        (perdure.Secret("my-openai-key", as_env_var="OPENAI_API_KEY"), "OPENAI_API_KEY", None),
+        (perdure.Secret("a.b", as_env_var="lower"), "lower", None),
+        (perdure.Secret("token", mount="/run/token"), "TOKEN", "/run/token"),
+        (perdure.Secret("token", "prod", PurePosixPath("/etc/flyte/secrets")), "PROD_TOKEN",
+         "/etc/flyte/secrets/prod/token"),
+    ],
+)  # fmt: skip
+def test_a_secret_has_flytes_variable(secret: Any, variable: str, path: str | None) -> None:
+    assert (secret.variable, secret.path) == (variable, path)
+
+
+@pytest.mark.parametrize(
+    ("secret", "variable"),
+    [
+        (perdure.Secret("api_key"), "api_key"),
+        (perdure.Secret("api_key"), "API_KEY"),
+        (perdure.Secret("api_key", "prod"), "PROD_API_KEY"),
+        (perdure.Secret("key", as_env_var="OPENAI_API_KEY"), "OPENAI_API_KEY"),
+        (perdure.Secret("key", as_env_var="OPENAI_API_KEY"), "KEY"),
+    ],
+)
+def test_a_secret_is_read_from_the_environment(secret: Any, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "value")
+    assert secret.read("task a") == b"value"
+    monkeypatch.delenv(variable)
+    with pytest.raises(UsageError, match=f"set the environment variable .*{variable}"):
+        secret.read("task a")
+
+
+@pytest.mark.parametrize("group", ["", "/run/secret", "a/b", 3])
+def test_a_file_is_not_taken_for_a_group(group: Any) -> None:
+    with pytest.raises(UsageError, match="group"):
+        perdure.Secret("key", group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -143,7 +144,7 @@ def test_any_datetime_comes_back_as_the_same_instant(value: datetime) -> None:
     except OverflowError:
         return  # outside the years 1 to 9999 in UTC
     assert datetime_of(text) == (value if value.tzinfo else value.replace(tzinfo=UTC))
-    assert len(text) == len("2026-11-22T10:00:00.123456000Z")
+    assert re.fullmatch(r"[0-9T:-]{19}(\.[0-9]*[1-9])?Z", text), "Go prints no trailing zeros"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,6 @@ def test_datetimes_are_read_in_other_forms(text: str, iso: str) -> None:
         "2026-11-22T10:00:61Z", "2026-11-22T10:00:00.Z", "٢026-11-22T10:00:00Z",
     ],
 )  # fmt: skip
-def test_what_is_no_datetime_is_refused(text: str) -> None:
+def test_a_text_that_is_no_datetime_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         datetime_of(text)

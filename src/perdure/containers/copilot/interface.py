@@ -80,7 +80,7 @@ class Interface:
             UsageError: a value that has no form there, such as a dict key that cannot be the name of a file.
         """
         placed = self._placed(values)
-        extra = {METADATA_FILES[self.metadata_format]: metadata(placed, container_dir, self.metadata_format)}
+        extra = metadata(placed, container_dir, self.metadata_format)
         return fill(directory, placed, extra, container_dir, files or self._files, mounted=files is None)
 
     def arguments(self, values: dict[str, Any], container_dir: str) -> dict[str, str]:

@@ -2,14 +2,15 @@
 
 | type | text of the file | in JSON |
 | --- | --- | --- |
-| str, int, bool | as it is | the same |
-| float | shortest digits, no exponent | number; "NaN", "Infinity", "-Infinity", as protobuf has it |
+| str, int, bool | plain | the same |
+| float | shortest digits, no exponent | number; "NaN", "Infinity", "-Infinity", as in protobuf |
 | datetime | RFC 3339 in UTC; no zone means UTC | the same |
 | timedelta | Go's form | nanoseconds |
 | date, Decimal, UUID | ISO 8601, plain digits, with dashes | the same, as a string |
 | None | `null` | null |
-| Enum, Literal | the value | string; a Literal's own value |
-| bytes | as they are | base64 |
+| Enum | the name of the member | the same |
+| Literal | the value | the Literal's own value |
+| bytes | raw | base64 |
 | dataclass, pydantic, TypedDict, Struct | JSON | object |
 """
 
@@ -39,7 +40,7 @@ Kind = Literal[
 
 
 class NoForm(Exception):
-    """A type cannot cross into a container: why, and what to write instead."""
+    """A type cannot cross into a container; the message holds the reason and another type to declare."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +49,11 @@ class Leaf:
 
     Attributes:
         label: the type as text.
-        kind: which row of the table it is.
-        write: the content of the file.
-        read: its inverse; the text forms trim white space first. Raises any exception for what does not fit.
-        dump: the value as JSON has it.
-        load: its inverse, likewise.
+        kind: the row of the table.
+        write: from the value to the content of the file.
+        read: the inverse; the text forms trim white space first. Raises any exception for content that does not fit.
+        dump: from the value to JSON.
+        load: the inverse of `dump`, likewise.
     """
 
     label: str
@@ -62,11 +63,11 @@ class Leaf:
     dump: Callable[[Any], Any]
     load: Callable[[Any], Any]
     options: tuple[Any, ...] = ()
-    """The values of an Enum."""
+    """The names of an Enum, or the values of a Literal."""
 
 
 def read_text(data: bytes) -> str:
-    """Text from a file. Bytes that are none are never guessed at."""
+    """Text from a file, in UTF-8; other encodings are never guessed."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,7 +82,7 @@ def write_text(text: str) -> bytes:
 
 
 def read_json(data: bytes) -> Any:
-    """JSON from a file, with the `NaN` and `Infinity` that Python and others write."""
+    """JSON from a file, with the `NaN` and `Infinity` of Python and others."""
     try:
         return json.loads(read_text(data))
     except RecursionError:
@@ -98,7 +99,7 @@ def write_json(value: Any) -> bytes:
 def _text(
     cls: type, kind: Kind, write: Callable[[Any], str], read: Callable[[str], Any], label: str | None = None
 ) -> Leaf:
-    """A leaf that is the same text in a file and, as a string, in JSON."""
+    """A leaf with the same text in a file and, as a string, in JSON."""
 
     def load(found: Any) -> Any:
         if type(found) is not str:
@@ -135,8 +136,8 @@ def _int_text(value: int) -> str:
 
 
 def _read_str(data: bytes) -> str:
-    text = read_text(data)
-    return text[: -2 if text.endswith("\r\n") else -1] if text.endswith("\n") else text
+    # Flyte's copilot trims spaces and newlines, and no other white space, at both ends.
+    return read_text(data).strip(" \n")
 
 
 def _dump_float(value: float) -> Any:
@@ -180,13 +181,6 @@ def _read_date(text: str) -> date:
     return date.fromisoformat(text)
 
 
-def _read_decimal(text: str) -> Decimal:
-    # Decimal itself takes underscores and the digits of every script.
-    if not re.fullmatch(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity|nan))", text):
-        raise ValueError("a decimal number is expected")
-    return Decimal(text)
-
-
 def _read_none(text: str) -> None:
     if text != "null":
         raise ValueError("null is expected")
@@ -216,7 +210,7 @@ BY_NODE: Final[dict[type[nodes.Node], Leaf]] = {
 BY_CLASS: Final[dict[type, Leaf]] = {
     datetime: _text(datetime, "datetime", _write_datetime, scalars.datetime_of),
     date: _text(date, "date", date.isoformat, _read_date),
-    Decimal: _text(Decimal, "decimal", str, _read_decimal),
+    Decimal: _text(Decimal, "decimal", str, scalars.decimal_of),
     UUID: _text(UUID, "uuid", str, UUID),
     timedelta: Leaf(
         "timedelta", "timedelta", lambda value: scalars.timedelta_text(value).encode(),
@@ -226,21 +220,20 @@ BY_CLASS: Final[dict[type, Leaf]] = {
 
 
 def enum_leaf(node: nodes.EnumNode) -> Leaf:
-    """By value: that is what other languages know. An integer is written as its digits."""
-    members: list[Enum] = list(node.cls)
-    if issubclass(node.cls, Flag) or any(type(member.value) not in (str, int) for member in members):
-        raise NoForm(f"`{node.label}` has values that are not strings: give its members string values")
-    by_text = {str(member.value): member for member in members}
-    if len(by_text) < len(members):
-        raise NoForm(f"`{node.label}` has values that read the same as text: give its members other values")
+    """By name, as Flyte has it. Reading also takes a member's value, which programs for local Flyte write."""
+    if issubclass(node.cls, Flag):
+        raise NoForm(f"`{node.label}` is a Flag, whose combinations have no name: use a list of an Enum")
+    names: dict[str, Enum] = dict(node.cls.__members__)
+    by_text = {str(member.value): member for member in node.cls if type(member.value) in (str, int)} | names
 
     def read(text: str) -> Enum:
-        if text not in by_text:
-            raise ValueError(f"one of {', '.join(by_text)} is expected")
-        return by_text[text]
+        found: Enum | None = by_text.get(text)
+        if found is None:
+            raise ValueError(f"one of {', '.join(names)} is expected")
+        return found
 
-    leaf = _text(node.cls, "enum", lambda value: str(value.value), read, node.label)
-    return Leaf(leaf.label, "enum", leaf.write, leaf.read, leaf.dump, leaf.load, tuple(by_text))
+    leaf = _text(node.cls, "enum", lambda value: str(value.name), read, node.label)
+    return Leaf(leaf.label, "enum", leaf.write, leaf.read, leaf.dump, leaf.load, tuple(names))
 
 
 def literal_leaf(node: nodes.LiteralNode) -> Leaf:

@@ -1,7 +1,7 @@
-"""`inputs.pb`: a serialized `LiteralMap` of Flyte's, for containers that read that. Needs the `flyteidl2` package.
+"""`inputs.pb`: a serialized Flyte `LiteralMap`, for containers that read protobuf. Needs the `flyteidl2` package.
 
-A member of a union is a `Union` with its type, as Flyte has it; a record is a `Binary` of MessagePack; raw bytes are
-a `Binary` without a tag. `date`, `Decimal` and `UUID`, which Flyte lacks, are strings.
+A member of a union is a `Union` with the member's type, as in Flyte; a record is a `Binary` of MessagePack; raw bytes
+are a `Binary` without a tag. `date`, `Decimal` and `UUID` are strings, as Flyte lacks the types.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ _SIMPLE = {
     "timedelta": "DURATION", "bytes": "BINARY", "record": "STRUCT", "date": "STRING", "decimal": "STRING",
     "uuid": "STRING",
 }  # fmt: skip
+
+
+def is_installed() -> bool:
+    """Whether the package is there."""
+    try:
+        import flyteidl2.core.literals_pb2  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def check_installed() -> None:

@@ -1,10 +1,10 @@
-"""Where each input goes: values and their forms as one tree of names, which staging and metadata both follow."""
+"""Where each input goes: values and their forms as a tree of names, followed by staging and metadata alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from perdure.containers.copilot.leaves import Leaf
 from perdure.containers.copilot.names import check_key, distinct
@@ -13,35 +13,42 @@ from perdure.containers.copilot.types import Choice, Form, Listing, Reference, T
 Layout = Literal["DIRECT", "NAMED_DIR"]
 
 
+class Chosen(NamedTuple):
+    """The member of a union that a value belongs to."""
+
+    union: Choice
+    position: int
+
+
 @dataclass(frozen=True, eq=False)
 class Placed:
     """A value in its place.
 
     Attributes:
-        form: its form, that of the member where a union is declared.
-        path: where it lies below the input directory.
-        children: what lies in its directory, by name.
-        choice: the union that it is declared as, if any, and the position of its member.
+        form: the form of the value; of the member, where a union is declared.
+        path: the place below the input directory.
+        children: the entries of the value's directory, by name.
+        choice: the declared union, if any.
     """
 
     form: Leaf | Reference | Listing | Table
     value: Any
     path: str
     children: dict[str, Placed]
-    choice: tuple[Choice, int] | None = None
+    choice: Chosen | None = None
 
     @property
     def reference(self) -> str:
-        """The path of the file or directory itself: under NAMED_DIR it may lie one level below."""
+        """The path of the file or directory itself: a file under NAMED_DIR may lie one level below."""
         return next(iter(self.children.values())).reference if self.children else self.path
 
     @property
     def holder(self) -> bool:
-        """Whether this is but the directory that a `File` or `Dir` lies in under its own name."""
+        """Whether this is only the directory that holds a `File` under the file's own name."""
         return isinstance(self.form, Reference) and bool(self.children)
 
     def items(self) -> Iterator[Placed]:
-        """What a list or a dict holds, in its order."""
+        """The items of a list or a dict, in order."""
         return iter(self.children.values())
 
 
@@ -55,29 +62,30 @@ def place(form: Form, value: Any, path: str, layout: Layout) -> Placed:
 
 
 def _place(form: Form, value: Any, path: str, named: bool) -> Placed:
-    form, choice = _resolved(form, value)
+    choice = _chosen(form, value)
+    own = form if choice is None else choice.union.members[choice.position]
+    assert not isinstance(own, Choice)
     children: dict[str, Placed] = {}
-    match form:
-        case Reference() if named:
-            children = {value.name: Placed(form, value, f"{path}/{value.name}", {})}
+    match own:
+        case Reference(kind="file") if named:
+            children = {value.name: Placed(own, value, f"{path}/{value.name}", {})}
         case Listing():
-            forms = [_resolved(form.item, item)[0] for item in value]
-            own = [
-                item.name if named and isinstance(of, Reference) else None
-                for of, item in zip(forms, value, strict=True)
-            ]
-            for name, basename, item in zip(distinct(own), own, value, strict=True):
+            basenames = [item.name if named and _is_file(own.item, item) else None for item in value]
+            for name, basename, item in zip(distinct(basenames), basenames, value, strict=True):
                 # A file in a list has its own name already, and no directory besides.
-                children[name] = _place(form.item, item, f"{path}/{name}", named and basename is None)
+                children[name] = _place(own.item, item, f"{path}/{name}", named and basename is None)
         case Table():
             for key, item in value.items():
                 check_key(key)
-                children[key] = _place(form.item, item, f"{path}/{key}", named)
-    return Placed(form, value, path, children, choice)
+                children[key] = _place(own.item, item, f"{path}/{key}", named)
+    return Placed(own, value, path, children, choice)
 
 
-def _resolved(form: Form, value: Any) -> tuple[Leaf | Reference | Listing | Table, tuple[Choice, int] | None]:
-    if not isinstance(form, Choice):
-        return form, None
-    position = form.pick(value)
-    return form.members[position], (form, position)
+def _chosen(form: Form, value: Any) -> Chosen | None:
+    return Chosen(form, form.pick(value)) if isinstance(form, Choice) else None
+
+
+def _is_file(form: Form, value: Any) -> bool:
+    choice = _chosen(form, value)
+    own = form if choice is None else choice.union.members[choice.position]
+    return isinstance(own, Reference) and own.kind == "file"

@@ -1,6 +1,7 @@
-"""Plain values as the text that stands in files, and back. What does not fit raises `ValueError`, which says why.
+"""Plain values as the text that stands in files, and back. Text that does not fit raises `ValueError` with the reason.
 
 Writing follows what Go prints, since images made for Flyte read that; reading takes more forms, see each function.
+The text to read comes from a stranger: every pattern is linear in the length of the text, and the length is capped.
 """
 
 from __future__ import annotations
@@ -12,8 +13,21 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
+LONGEST: Final = 16 * 1024
+"""Characters of a number or time at most."""
+
+_DIGITS: Final = r"[0-9]+(?:_[0-9]+)*"
+_HEX_DIGITS: Final = r"[0-9a-f]+(?:_[0-9a-f]+)*"
 _INT: Final = re.compile(r"[+-]?[0-9]+")
-_FLOAT: Final = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|inf|infinity|nan)", re.IGNORECASE)
+_FLOAT: Final = re.compile(
+    rf"[+-]?(?:(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e[+-]?{_DIGITS})?|inf|infinity|nan)", re.IGNORECASE
+)
+_HEX_FLOAT: Final = re.compile(
+    rf"[+-]?0x_?(?:{_HEX_DIGITS}(?:\.(?:{_HEX_DIGITS})?)?|\.{_HEX_DIGITS})p[+-]?{_DIGITS}", re.IGNORECASE
+)
+_DECIMAL: Final = re.compile(
+    r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]{1,18})?|inf|infinity|nan)", re.IGNORECASE
+)
 _DATETIME: Final = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))"
@@ -51,18 +65,33 @@ def bool_text(value: bool) -> str:
 
 
 def bool_of(text: str) -> bool:
-    match text.lower():
-        case "true" | "1":
+    """Go's words: `true`, `t` or `1`, and `false`, `f` or `0`, in any case."""
+    match text[:8].lower():
+        case "true" | "t" | "1":
             return True
-        case "false" | "0":
+        case "false" | "f" | "0":
             return False
-    raise ValueError("true, false, 1 or 0 is expected")
+    raise ValueError("true, false, t, f, 1 or 0 is expected")
 
 
 def int_of(text: str) -> int:
-    if not _INT.fullmatch(text):
+    """Digits, with a sign or not."""
+    if not _INT.fullmatch(_capped(text)):
         raise ValueError("digits are expected, with a sign at most")
     return int(text)
+
+
+def decimal_of(text: str) -> Decimal:
+    """A decimal number. `Decimal` itself takes underscores and the digits of every script."""
+    if not _DECIMAL.fullmatch(_capped(text)):
+        raise ValueError("a decimal number is expected")
+    return Decimal(text)
+
+
+def _capped(text: str) -> str:
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text):,} characters, and no number or time has more than {LONGEST:,}")
+    return text
 
 
 def float_text(value: float) -> str:
@@ -76,24 +105,35 @@ def float_text(value: float) -> str:
 
 
 def float_of(text: str) -> float:
-    """A decimal number, with an exponent or not; `inf`, `infinity` and `nan` in any case, with a sign or not."""
+    """Go's forms: decimal or hexadecimal (`0x1.8p3`), with an exponent or not, `_` between digits; `inf`, `infinity`
+    and `nan` in any case, with a sign or not."""
+    if _HEX_FLOAT.fullmatch(_capped(text)):
+        try:
+            return float.fromhex(text.replace("_", ""))
+        except OverflowError:
+            raise ValueError("the number is over the range of a float") from None
     if not _FLOAT.fullmatch(text):
-        raise ValueError("a decimal number is expected, or inf or nan")
-    return float(text)
+        raise ValueError("a number is expected, decimal or hexadecimal, or inf or nan")
+    value = float(text.replace("_", ""))
+    if math.isinf(value) and "n" not in text.lower():
+        raise ValueError("the number is over the range of a float")
+    return value
 
 
 # -- times -----------------------------------------------------------------------------------------------------------
 
 
 def datetime_text(value: datetime) -> str:
-    """RFC 3339 in UTC, with nanoseconds. A datetime without a zone is taken to be in UTC."""
+    """RFC 3339 in UTC, without trailing zeros. A datetime without a zone is taken to be in UTC."""
     utc = value.replace(tzinfo=UTC) if value.utcoffset() is None else value.astimezone(UTC)
-    return f"{utc.replace(tzinfo=None).isoformat(timespec='microseconds')}000Z"
+    whole = utc.replace(tzinfo=None, microsecond=0).isoformat()
+    fraction = f".{utc.microsecond:06d}".rstrip("0") if utc.microsecond else ""
+    return f"{whole}{fraction}Z"
 
 
 def datetime_of(text: str) -> datetime:
-    """RFC 3339 with any offset, which stays; what is below a microsecond is cut off."""
-    found = _DATETIME.fullmatch(text)
+    """RFC 3339 with any offset, which stays; digits below a microsecond are cut off."""
+    found = _DATETIME.fullmatch(_capped(text))
     if not found:
         raise ValueError("RFC 3339 is expected, with its offset from UTC, such as 2026-11-22T10:00:00Z")
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
@@ -129,7 +169,7 @@ def timedelta_text(value: timedelta) -> str:
 
 def timedelta_of(text: str) -> timedelta:
     """Go's form, ISO 8601 without years and months (`PT1H2M3S`), or Python's (`1 day, 2:03:04.5`)."""
-    if text in ("0", "+0", "-0"):  # Go's one number without a unit
+    if _capped(text) in ("0", "+0", "-0"):  # Go's only number without a unit
         return timedelta(0)
     if found := _GO.fullmatch(text):
         sign, parts = found.groups()
@@ -158,7 +198,7 @@ def timedelta_of_nanoseconds(count: int) -> timedelta:
 
 
 def _of_nanoseconds(count: Fraction | int) -> timedelta:
-    """What is below a microsecond is cut off, towards zero."""
+    """Digits below a microsecond are cut off, towards zero."""
     try:
         return timedelta(microseconds=int(count / Fraction(1_000)))
     except OverflowError:
