@@ -1,0 +1,308 @@
+"""Invariants of the core. Each was broken on purpose once, and its test failed then.
+
+See docs/development/invariants.md. Slow commits (`slow_commits`) hold a moment open that otherwise lasts microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import errors, runtime
+from perdure.core.ground.model import Kind, Result
+from perdure.extras import durable_sleep
+
+pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
+
+env = perdure.TaskEnvironment(name="invariants")
+log: list[str] = []
+switch: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path) -> Iterator[None]:
+    log.clear()
+    switch.clear()
+    perdure.init(store=tmp_path / "perdure.db")
+    yield
+    perdure.init()
+
+
+@perdure.trace
+async def step(name: str, seconds: float = 0.0) -> str:
+    log.append(name)
+    await asyncio.sleep(seconds)
+    return name
+
+
+@perdure.trace
+def sync_step(name: str) -> str:
+    log.append(name)
+    return name
+
+
+@env.task
+async def nothing() -> None: ...
+
+
+def slow_commits(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let each commit take that long, from now on."""
+    drive(nothing, "first")  # what only the first run of a process does is done then
+    store = runtime.worker().store
+    commit = store.commit
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(seconds)
+        return commit(*args)
+
+    monkeypatch.setattr(store, "commit", slowly)
+
+
+def drive(task: Any, name: str, **inputs: Any) -> Any:
+    return perdure.with_runcontext(name=name).run(task, **inputs)
+
+
+def interrupt(task: Any, name: str, when: Callable[[], bool]) -> None:
+    """Drive a run until a moment, and interrupt the driving there."""
+
+    async def main() -> None:
+        driving = asyncio.create_task(perdure.with_runcontext(name=name).run.aio(task))
+        while not when():
+            await asyncio.sleep(0.005)
+        driving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await driving
+
+    asyncio.run(main())
+
+
+def entries(name: str) -> list[Any]:
+    run = runtime.worker().store.run(name)
+    assert run is not None
+    return list(runtime.worker().store.entries(run.id))
+
+
+# -- W: the commit path ------------------------------------------------------------------------------------------
+
+
+@env.task
+async def double(name: str) -> str:
+    return await step(name) + await step(name)
+
+
+@env.task
+async def busy() -> list[Any]:
+    threads = [asyncio.to_thread(sync_step, f"t{n}") for n in range(8)]
+    tasks = [step(f"a{n}") for n in range(8)]
+    return await asyncio.gather(*threads, *tasks, *(double.aio(f"d{n}") for n in range(4)))
+
+
+def test_entries_are_numbered_without_gaps() -> None:
+    """W1."""
+    drive(busy, "busy")
+    assert sorted(entry.n for entry in entries("busy")) == list(range(1, len(entries("busy")) + 1))
+    assert len(entries("busy")) == 8 + 8 + 4 * 3
+
+
+@env.task
+async def commits_meet() -> list[str]:
+    in_thread = asyncio.create_task(asyncio.to_thread(sync_step, "thread"))
+    while not switch["committing"].is_set():
+        await asyncio.sleep(0.005)
+    # The thread leads a commit right now, so the loop leaves its record behind.
+    return [await step("loop"), await in_thread]
+
+
+def test_a_record_that_arrives_while_another_thread_commits_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W3."""
+    committing = switch["committing"] = threading.Event()
+    drive(nothing, "first")
+    store = runtime.worker().store
+    commit = store.commit
+
+    def held(*args: Any) -> Any:
+        if threading.current_thread().name.startswith("perdure-loop") or "thread" not in log or committing.is_set():
+            return commit(*args)
+        committing.set()
+        while "loop" not in log:
+            time.sleep(0.005)
+        time.sleep(0.1)  # until the loop has come to the end of its iteration, and found the lock taken
+        return commit(*args)
+
+    monkeypatch.setattr(store, "commit", held)
+    run = perdure.with_runcontext(name="meet").run
+    answer: list[Any] = []
+    thread = threading.Thread(target=lambda: answer.append(run(commits_meet).result), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert answer == [["loop", "thread"]]
+
+
+# -- D: the driver -----------------------------------------------------------------------------------------------
+
+
+@env.task
+async def turns() -> str:
+    await step("first")
+    if switch["second"]:
+        await step("second")
+        await asyncio.sleep(60)
+    await asyncio.sleep(0.3)
+    return await step("another")
+
+
+@env.task
+async def innocent() -> str:
+    while switch["second"]:
+        await asyncio.sleep(1)
+    return await step("new")
+
+
+@env.task
+async def siblings() -> list[str]:
+    return await asyncio.gather(turns.aio(), innocent.aio())
+
+
+def test_no_body_starts_a_new_call_while_another_body_still_replays() -> None:
+    """D2, B4: the journal of one child no longer fits, and nothing new may start before that is found (P5)."""
+    switch["second"] = True
+    interrupt(siblings, "pair", lambda: "second" in log)
+    switch["second"] = False
+    with pytest.raises(errors.NonDeterminismError):
+        drive(siblings, "pair")
+    assert "new" not in log
+    assert "another" not in log
+
+
+@perdure.trace
+async def looks(name: str) -> list[int]:
+    log.append(name)
+    return [entry.n for entry in entries("cancels") if entry.result == Result.CANCELLED]
+
+
+@env.task
+async def cancels() -> list[int]:
+    slow = asyncio.create_task(step("slow", 60))
+    await asyncio.sleep(0.05)
+    slow.cancel()
+    await asyncio.wait([slow])
+    return await looks("after")
+
+
+def test_no_call_starts_before_a_cancellation_that_the_code_has_seen_is_on_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """D2: the call that follows a cancellation finds it in the store."""
+    slow_commits(monkeypatch, 0.1)
+    assert len(drive(cancels, "cancels").result) == 1
+
+
+@env.task
+async def simple() -> str:
+    return await step("simple")
+
+
+def test_a_stop_that_meets_the_end_of_a_run_leaves_one_outcome(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """D4: driving is told to stop while the run's outcome is on its way to disk."""
+    worker = runtime.worker()
+    slow_commits(monkeypatch, 0.15)
+
+    def stop() -> None:
+        while not any(driver.ending for driver in worker.drivers.values()):
+            time.sleep(0.002)
+        for driver in list(worker.drivers.values()):
+            driver.stop(errors.PerdureError("stopped at the very end"))
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with caplog.at_level(logging.ERROR):
+        assert drive(simple, "ends").result == "simple"
+        stopper.join(10)
+        time.sleep(0.2)
+    assert not caplog.records
+
+
+# -- B: delivery -------------------------------------------------------------------------------------------------
+
+
+@env.task
+async def enters_slowly() -> list[int]:
+    async with perdure.durable.timeout(60):
+        run = runtime.worker().store.run("enters")
+        assert run is not None
+        return [action.kind for action in runtime.worker().store.open_actions(run.id)]
+
+
+def test_a_durable_timeout_is_on_disk_when_its_block_is_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B10."""
+    slow_commits(monkeypatch, 0.1)
+    assert Kind.TIMEOUT in drive(enters_slowly, "enters").result
+
+
+@env.task
+async def enters_late() -> list[str]:
+    seen: list[str] = []
+    try:
+        async with asyncio.timeout(0.02):
+            async with perdure.durable.timeout(60):
+                seen.append("entered")
+                await asyncio.sleep(5)
+    except TimeoutError:
+        seen.append("late")
+    switch.setdefault("seen", []).append(list(seen))
+    await step("then")
+    while switch["waits"]:
+        await asyncio.sleep(0.01)
+    return seen
+
+
+def test_a_plain_timeout_does_not_overtake_the_entry_into_a_durable_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """B10: live the deadline takes long to get to disk, on replay the block is entered at once."""
+    switch["waits"] = True
+    with monkeypatch.context() as patch:
+        slow_commits(patch, 0.1)
+        interrupt(enters_late, "late", lambda: "then" in log)
+    switch["waits"] = False
+    assert drive(enters_late, "late").result == ["entered", "late"]
+    assert switch["seen"] == [["entered", "late"]] * 2
+
+
+@env.task
+async def flags() -> str:
+    seen = []
+
+    async def sets() -> None:
+        await asyncio.sleep(0.1)
+        seen.append("set")
+        await durable_sleep.aio(1.5)
+
+    setting = asyncio.create_task(sets())
+    await durable_sleep.aio(0.6)
+    name = await step("was set" if seen else "was not set")
+    await setting
+    return name
+
+
+def test_a_sleep_that_has_ended_meanwhile_does_not_overtake_what_the_body_had_seen() -> None:
+    """B9: when the run was interrupted, a plain timer had fired and had led to a sleep. Then both sleeps run out."""
+    interrupt(flags, "flags", lambda: _sleeping("flags") == 2)
+    time.sleep(1.0)
+    assert drive(flags, "flags").result == "was set"
+    assert log == ["was set"]
+
+
+def _sleeping(name: str) -> int:
+    run = runtime.worker().store.run(name)
+    return (
+        0 if run is None else sum(action.kind == Kind.SLEEP for action in runtime.worker().store.open_actions(run.id))
+    )
