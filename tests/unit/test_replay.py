@@ -59,6 +59,17 @@ def test_entries_are_handed_out_in_commit_order_whoever_asks_first() -> None:
     assert machine.done
 
 
+def test_an_entry_is_handed_out_at_most_once() -> None:
+    """R1: a second call of the same identity gets nothing, be the entry strict or loose."""
+    a, b = entry(1, "a"), entry(2, "b")
+    strict = replay(a, b)
+    assert ask(strict, "a", 0) == (Verdict.REPLAY, a)
+    assert ask(strict, "a", 0).verdict is Verdict.HOLD
+    loose = replay(a, mark(2, Result.LOOSEN, 0))
+    assert ask(loose, "a", 0) == (Verdict.REUSE, a)
+    assert ask(loose, "a", 0).verdict is Verdict.EXECUTE
+
+
 def test_a_call_without_an_entry_is_held_until_every_entry_has_been_delivered() -> None:
     a = entry(1, "a", seq=0)
     machine = replay(a)
@@ -70,12 +81,14 @@ def test_a_call_without_an_entry_is_held_until_every_entry_has_been_delivered() 
 
 
 def test_another_call_at_the_same_position_is_a_mismatch_under_the_same_source() -> None:
+    """R4."""
     recorded = entry(1, "a", seq=0)
     decision = ask(replay(recorded), "b", 0)
     assert decision == (Verdict.MISMATCH, recorded)
 
 
 def test_another_call_at_the_same_position_executes_under_changed_source() -> None:
+    """R4."""
     recorded = entry(1, "a", seq=0, source=OLD)
     machine = replay(recorded, changed=lambda source: source == OLD)
     assert ask(machine, "b", 0) == (Verdict.CHANGED, recorded)
@@ -162,9 +175,10 @@ def test_closed_generators_are_remembered_but_hand_out_nothing() -> None:
 
 
 @given(st.permutations(range(6)), st.permutations(range(6)))
-def test_whatever_the_order_of_asking_the_order_of_handing_out_is_that_of_the_journal(
+def test_entries_are_handed_out_in_journal_order_for_every_order_of_asking(
     committed: list[int], asked: list[int]
 ) -> None:
+    """R2."""
     rows = [entry(n + 1, f"call{call}", branch=call, seq=0) for n, call in enumerate(committed)]
     machine = replay(*rows)
     seen = []
@@ -172,21 +186,22 @@ def test_whatever_the_order_of_asking_the_order_of_handing_out_is_that_of_the_jo
         decision = ask(machine, f"call{call}", 0, branch=call)
         assert decision.verdict is Verdict.REPLAY
         seen.append(decision.entry)
-    assert len(set(seen)) == len(rows)  # R1
+    assert len(set(seen)) == len(rows)
     handed = []
     while (head := machine.head()) is not None:
         machine.consume(head)
         handed.append(head.n)
-    assert handed == sorted(handed)  # R2
+    assert handed == sorted(handed)
 
 
 @given(st.data())
 def test_no_call_executes_while_strict_entries_remain(data: st.DataObject) -> None:
+    """R3."""
     count = data.draw(st.integers(1, 8))
     rows = [entry(n + 1, f"c{n}", seq=n) for n in range(count)]
     machine = replay(*rows)
     for n in range(count):
-        assert ask(machine, "unknown", 100 + n).verdict is Verdict.HOLD  # R3
+        assert ask(machine, "unknown", 100 + n).verdict is Verdict.HOLD
         assert ask(machine, f"c{n}", n).verdict is Verdict.REPLAY
         machine.consume(rows[n])
     assert ask(machine, "unknown", 200).verdict is Verdict.EXECUTE
