@@ -14,6 +14,7 @@ from tests.containers.victims import Victims
 
 @pytest.mark.parametrize("point", POINTS)
 def test_one_container_ever_runs_and_none_is_left(engine: Engine, tmp_path: Path, point: str) -> None:
+    """P9, L1, BG1, BG2."""
     victims = Victims(engine, tmp_path, "main", a="x")
     code, _, err = victims.run(point)
     assert code == -signal.SIGKILL, err

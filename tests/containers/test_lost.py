@@ -38,7 +38,7 @@ def killed_while_running(victims: Victims) -> None:
 
 
 def test_an_engine_that_is_killed_and_comes_back(engine: Engine, tmp_path: Path) -> None:
-    """Podman's containers run on without it; Docker takes its own along, so another attempt is made."""
+    """L4, L5: Podman's containers run on without it; Docker takes its own along, so another attempt is made."""
     victims = Victims(engine, tmp_path, "main", a="x")
     process = victims.begin()
     victims.wait_for(1)
@@ -77,7 +77,7 @@ def test_a_container_that_somebody_has_removed(engine: Engine, tmp_path: Path) -
 
 @pytest.mark.parametrize("point", ["after record", "before collect"])
 def test_another_boot(engine: Engine, tmp_path: Path, point: str) -> None:
-    """After a reboot Podman shows a container that ran as *created*, and any engine would start it again."""
+    """L3: after a reboot Podman shows a container that ran as *created*, and any engine would start it again."""
     victims = Victims(engine, tmp_path, "main", a="x")
     code, _, err = victims.run(point)
     assert code == -signal.SIGKILL, err
@@ -164,7 +164,7 @@ def test_runs_of_one_name_in_two_stores_do_not_meet(engine: Engine, tmp_path: Pa
 
 @pytest.mark.parametrize("point", ["stop after create", "stop after record"])
 def test_a_fenced_driver_cannot_start_it(engine: Engine, tmp_path: Path, point: str) -> None:
-    """P3: frozen between the creation and the start, for longer than its lease."""
+    """P3, L2: frozen between the creation and the start, for longer than its lease."""
     victims = Victims(engine, tmp_path, "main", a="x")
     victims.environ["PERDURE_LEASE"] = "1"
     frozen = victims.begin(point)

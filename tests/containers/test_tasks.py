@@ -126,6 +126,7 @@ def test_a_users_file_cannot_be_changed_by_a_container(here: Path) -> None:
 
 
 def test_exit_codes_say_what_happened(here: Path) -> None:
+    """P10."""
     with pytest.raises(ContainerError) as caught:
         perdure.run(shell("echo one; echo two >&2; exit 3"))
     error = caught.value
@@ -157,6 +158,7 @@ def test_out_of_memory(here: Path) -> None:
 
 
 def test_missing_and_unfit_outputs(here: Path) -> None:
+    """P10."""
     with pytest.raises(OutputMissingError) as missing:
         perdure.run(shell("echo hello; echo 1 > /var/outputs/other", outputs={"n": int}))
     assert (missing.value.output, missing.value.declared) == ("n", "int")

@@ -111,6 +111,7 @@ def test_a_failed_run_that_was_resumed_stays(store: Store) -> None:
 
 @pytest.mark.parametrize("token", [TOKEN, None])
 def test_a_run_stays_while_an_unfinished_one_reuses_its_work(store: Store, token: bytes | None) -> None:
+    """G3."""
     run = ended(store, "old")
     again = created(store, "again", reuse="old", token=token)
     assert store.ended(100, FINISHED, limit=9) == []
@@ -152,6 +153,7 @@ def test_cached_outcomes_go_by_their_age_unless_put_again(store: Store) -> None:
 
 
 def test_snapshots_go_when_no_row_needs_them_and_no_worker_lives(store: Store) -> None:
+    """G5."""
     ids = [store.source_id(Source(digest, "3.11", {})) for digest in (b"a", b"b", b"c")]
     run = created(store).id
     rows = RunWrites(run, TOKEN, [entry(1, source=ids[0])], [action(run, 1, source=ids[1])])

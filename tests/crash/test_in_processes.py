@@ -33,7 +33,7 @@ KILLS = ("3:before", "4:after", "6:after")
 
 @pytest.mark.parametrize("name", PICKED)
 def test_killed_in_the_middle(pool_hosts: Hosts, place: Path, name: str) -> None:
-    """P1, P4."""
+    """P1, P4, E1, E2."""
     explorer = explorer_for(pool_hosts, place, name)
     explorer.undisturbed()
     run_parallel([partial(explorer.one_kill, point) for point in KILLS])

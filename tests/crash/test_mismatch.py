@@ -46,7 +46,7 @@ def sides(answer: Any) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_mismatch_stops_before_any_effect(hosts: Hosts, place: Path, name: str) -> None:
-    """P5."""
+    """P5, B3."""
     kill_at, expected, received = CASES[name]
     lab = Lab(hosts, place / name, SCRIPT, name, X)
     assert lab.start(kill_at=kill_at).killed, lab.story()

@@ -161,7 +161,7 @@ def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Exp
 
 @pytest.mark.parametrize("name", CASES)
 def test_killed_at_every_write(hosts: Hosts, place: Path, name: str) -> None:
-    """P1, P4."""
+    """P1, P4, B1, B2, B5, B6, W2, W4."""
     assert explore(explorer_for(hosts, place, name)) >= in_sample(4)
 
 

@@ -62,7 +62,9 @@ def executed(lab: Lab) -> list[str]:
 
 @pytest.mark.parametrize("task", ["ticking", "sync_ticking"])
 def test_frozen_past_its_lease(hosts: Hosts, place: Path, task: str) -> None:
-    """P3: another process takes the run over; the frozen one, continued, writes nothing and says what happened."""
+    """P3, D1.
+
+    Another process takes the run over; the frozen one, continued, writes nothing and says what happened."""
     lab = Lab(hosts, place / task, SCRIPT, task, {"PERDURE_LEASE": "1", "TICKS": "40"})
     first = Process(lab)
     wait_for(lambda: len(executed(lab)) >= 4)

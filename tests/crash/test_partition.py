@@ -45,7 +45,7 @@ def server(network: Network) -> Iterator[Server]:
 
 
 def test_a_worker_that_was_cut_off_comes_back_and_writes_nothing(network: Network, server: Server, place: Path) -> None:
-    """Its runs go on elsewhere after the lease. What it had sent, or still sends, for them is refused."""
+    """P3: its runs go on elsewhere after the lease. What it had sent, or still sends, for them is refused."""
     local = server.url()
     schema = local.rpartition("=")[2]
     remote = f"postgresql://{USER}:{PASSWORD}@{network.address}/{DATABASE}?schema={schema}"

@@ -53,7 +53,7 @@ def gapless(fleet: Fleet) -> bool:
 
 
 def test_every_run_has_one_driver_and_a_killed_workers_runs_go_on(fleet: Fleet) -> None:
-    """P3, P2: three workers share the runs; of the one that is killed, only what was under way is done again."""
+    """P3, P2, SV1: three workers share the runs; of the one that is killed, only what was under way is done again."""
     workers = [fleet.serve("--concurrency", 20, wait=False) for _ in range(3)]
     for worker in workers:
         worker.ready()
@@ -107,7 +107,9 @@ def go_on_within_a_second(place: Path) -> None:
 
 
 def test_a_frozen_worker_is_fenced(fleet: Fleet) -> None:
-    """P3: others take over within the lease; continued, the frozen one writes nothing for these runs and serves on."""
+    """P3, D1.
+
+    Others take over within the lease; continued, the frozen one writes nothing for these runs and serves on."""
     env = {"PERDURE_LEASE": "1"}
     frozen = fleet.serve(env=env)
     fleet.submit(*(fleet.new("ticking", f"r{n}", tag=f"r{n}", count=30, seconds=0.1) for n in range(5)))
@@ -242,7 +244,9 @@ def test_a_process_frozen_inside_a_commit_is_named(fleet: Fleet) -> None:
 
 
 def test_a_run_that_cannot_go_on_keeps_no_other_from_it(fleet: Fleet) -> None:
-    """P5: it is reported and tried again after growing pauses; the others are driven, queued and left behind alike."""
+    """P5, SV4.
+
+    It is reported and tried again after growing pauses; the others are driven, queued and left behind alike."""
     first = fleet.serve()
     fleet.submit(*(fleet.new("fickle", f"bad{n}", tag=f"bad{n}") for n in range(3)))
     fleet.submit(*(fleet.new("ticking", f"good{n}", tag=f"good{n}", count=30, seconds=0.1) for n in range(3)))
@@ -428,7 +432,7 @@ def test_tasks_nested_deeper_than_there_are_threads(fleet: Fleet) -> None:
 
 
 def test_a_hundred_thousand_queued_runs(fleet: Fleet) -> None:
-    """On sixteen places: memory stays flat, and the lease is renewed in time, meanwhile."""
+    """SV2: on sixteen places: memory stays flat, and the lease is renewed in time, meanwhile."""
     model = fleet.new("ticking", "model", tag="x", count=2, seconds=0.0)
     for low in range(0, 100_000, 10_000):
         names = [f"q{number}" for number in range(low, low + 10_000)]

@@ -321,6 +321,7 @@ def test_whoever_puts_what_is_being_removed_waits_and_has_it(
 def test_a_mark_of_a_dead_remover_is_passed_over(
     blobs: BucketBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """BK3."""
     monkeypatch.setattr(bucket_blobs, "_STALE", 1.0)
     hash, _ = put(blobs, tmp_path / "file", b"content")
     blobs._put_at.clear()

@@ -148,6 +148,7 @@ def test_what_other_runs_refer_to_stays_a_tree_with_all_its_files(shell: Shell) 
 
 
 def test_files_that_were_put_within_a_day_stay_without_a_reference(shell: Shell) -> None:
+    """G7."""
     shell("run", "wf.py", "make", "--name", "one")
     assert shell.json("gc", "--older-than", "0s")["blobs"] == 0
     assert contents(shell) == {b"data"}
@@ -156,6 +157,7 @@ def test_files_that_were_put_within_a_day_stay_without_a_reference(shell: Shell)
 
 
 def test_files_of_cached_outcomes_go_one_collection_later(shell: Shell) -> None:
+    """G4."""
     shell("run", "wf.py", "caller", "--name", "one")
     age(shell)
     assert shell.json("gc", "--older-than", "1h")["cached"] == 0
@@ -166,6 +168,7 @@ def test_files_of_cached_outcomes_go_one_collection_later(shell: Shell) -> None:
 
 
 def test_a_run_in_progress_keeps_the_file_that_it_has_just_put(shell: Shell) -> None:
+    """G7."""
     shell("run", "wf.py", "make", "--name", "old", "--text", "held")
     age(shell)
     held = shell.start("run", "wf.py", "holds", "--name", "live")
@@ -190,7 +193,7 @@ def test_a_run_in_progress_keeps_the_file_that_it_has_just_put(shell: Shell) -> 
 
 
 def test_a_put_and_a_removal_of_the_same_content_never_meet(tmp_path: Path) -> None:
-    """One process removes the blob as often as it can, another one puts it: after a put it is there, or newer."""
+    """G8: one process removes the blob as often as it can, another one puts it: after a put it is there, or newer."""
     root = tmp_path / "blobs"
     code = (
         "import sys, os, time; from perdure.store.blobs import LocalBlobs\n"
@@ -244,6 +247,7 @@ def test_a_collection_that_is_killed_is_finished_by_the_next_one(shell: Shell) -
 
 
 def test_rows_of_a_removal_that_was_cut_short_are_purged_by_the_next(shell: Shell) -> None:
+    """G2."""
     shell("run", "wf.py", "long", "--name", "long", "--n", "300", "-q")
     with sqlite3.connect(shell.path / ".perdure/perdure.db") as database:  # all that its first transaction does
         database.execute("UPDATE runs SET status = 'REMOVED', name = char(1) || id")
@@ -281,6 +285,7 @@ def test_a_failed_run_that_is_resumed_meanwhile_goes_whole_or_not_at_all(shell: 
 
 
 def test_a_run_that_is_resumed_between_being_found_and_being_removed_stays_whole(shell: Shell) -> None:
+    """G1."""
     shell("run", "wf.py", "fails", "--name", "late", "--n", "3")
     (shell.path / "fixed").touch()
     code = (
@@ -307,6 +312,7 @@ def rows_of_runs(shell: Shell) -> int:
 
 
 def test_hashes_are_found_as_digests_and_as_text() -> None:
+    """G6."""
     digest = bytes(range(32))
     text = digest.hex()
     assert set(references(b"\x93\xc4\x20" + digest + b"\x05")) == {text}

@@ -277,6 +277,7 @@ async def timeouts_armed_late() -> list[str]:
 
 
 def test_a_timeout_that_runs_out_before_it_is_armed_says_the_same_on_replay() -> None:
+    """B8."""
     counts.clear()
     interrupted_behind("30.0 0.0", "armed", timeouts_armed_late)
     counts["pause"] = 400

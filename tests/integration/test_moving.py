@@ -81,6 +81,7 @@ def serve_until(shell: Shell, status: str, name: str) -> None:
 
 
 def test_runs_move_and_carry_on_over_there(shell: Shell, target: str, tmp_path: Path) -> None:
+    """M4."""
     (tmp_path / "new").mkdir()
     shell("run", "wf.py", "quick", "--name", "done")
     shell("run", "wf.py", "make", "--name", "file", "--text", "content")
@@ -278,6 +279,7 @@ def _number(store: Any, name: str) -> int:
 
 
 def test_what_is_driven_or_has_a_namesake_stays(shell: Shell, tmp_path: Path) -> None:
+    """M3, M5."""
     source, target = str(tmp_path / "source.db"), str(tmp_path / "target.db")
     shell("--store", target, "run", "wf.py", "quick", "--name", "same")
     shell("--store", source, "run", "wf.py", "quick", "--name", "same", "--n", "2")

@@ -480,6 +480,7 @@ STAYS = [
 
 
 def test_what_waits_for_something_else_stays() -> None:
+    """D5."""
     with Serving() as serving:
         runs = [perdure.submit(stays_for, what) for what in STAYS]
         runs += [perdure.submit(has_a_timeout), perdure.submit(child_has_a_timeout)]
@@ -534,6 +535,7 @@ def cleans_up_sync() -> int:
 
 @pytest.mark.parametrize("task", [cleans_up, cleans_up_sync])
 def test_code_unwinds_and_nothing_durable_happens_meanwhile(task: Any) -> None:
+    """D3."""
     with Serving() as serving:
         run = perdure.submit(task).wait(10)
     assert run.result == 1
@@ -789,6 +791,7 @@ RACES = [
 
 
 def test_a_race_that_a_plain_timer_has_won_stays_won() -> None:
+    """B7."""
     with Serving() as serving:
         runs = {task: perdure.with_runcontext(name=task.fn.__name__).submit(task) for task in RACES}
         assert [run.name for run in runs.values() if run.wait(15).result[0] is not True] == []

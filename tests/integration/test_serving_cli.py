@@ -89,6 +89,7 @@ def at_once(fleet: Fleet, *lines: str) -> list[subprocess.CompletedProcess[str]]
 
 
 def test_what_is_submitted_is_queued_until_it_is_due(fleet: Fleet) -> None:
+    """SV3."""
     plain, later, past, data = at_once(
         fleet,
         "submit flow.py add --a 1 --name plain",

@@ -55,6 +55,7 @@ def beside(cluster: Setup, slowly: Slowly, disturb: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("fault", ["streams break", "versions expire", "outage", "many outages"])
 def test_a_run_goes_on_over_it(cluster: Setup, fault: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """K5."""
     slowly = cluster.kubelet.program = Slowly()
 
     def disturb() -> None:
@@ -149,6 +150,7 @@ def preempted(pod: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("fault", [evicted, node_lost, preempted, None])
 def test_what_the_cluster_ends_is_tried_again_and_not_charged(cluster: Setup, fault: Any) -> None:
+    """K4."""
     slowly = Slowly()
     first = True
 

@@ -40,6 +40,7 @@ def end(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_one_pod_ever_runs_and_none_is_left(cluster: Setup, point: str) -> None:
+    """P9, K1."""
     cluster.kubelet.program = greets
     first = begin(cluster, point)
     said = end(first)
@@ -61,7 +62,7 @@ def test_one_pod_ever_runs_and_none_is_left(cluster: Setup, point: str) -> None:
 
 @pytest.mark.parametrize("point", ["after create", "after keep"])
 def test_one_that_was_frozen_starts_nothing_any_more(cluster: Setup, point: str) -> None:
-    """P3: another process has taken the run over and finished it when the first one wakes."""
+    """P3, K2: another process has taken the run over and finished it when the first one wakes."""
     cluster.kubelet.program = greets
     frozen = begin(cluster, f"freeze {point}", PERDURE_LEASE="1")
     try:

@@ -36,6 +36,7 @@ def greet(**settings: object) -> ContainerTask:
 
 
 def test_a_task_gives_its_value_and_leaves_nothing(cluster: Setup, capfd: pytest.CaptureFixture[str]) -> None:
+    """K6."""
     cluster.kubelet.program = greets
     run = perdure.run(greet(), name="Ada")
     assert run.result == "Hello, Ada"
@@ -149,6 +150,8 @@ def test_a_file_at_a_url_gets_there(cluster: Setup) -> None:
 
 
 def test_the_exit_code_is_the_pods_and_outputs_of_a_failure_do_not_count(cluster: Setup) -> None:
+    """K3."""
+
     def program(inside: Inside) -> int:
         greets(inside)
         inside.log("now it breaks")

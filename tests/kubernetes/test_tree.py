@@ -62,6 +62,7 @@ def test_outputs_come_back_as_they_were(bucket: Any, tmp_path: Path) -> None:
 
 
 def test_without_the_last_object_nothing_counts(bucket: Any, tmp_path: Path) -> None:
+    """K3."""
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "a").write_text("x")
     (tmp_path / "to").mkdir()

@@ -99,6 +99,7 @@ def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
 
 
 def test_a_child_that_never_lets_go_of_the_interpreter_ends_too(project: Project) -> None:
+    """C1."""
     project.start("holds_the_interpreter", project.path)
     wait_for(lambda: marks(project.path))
     project.kill()

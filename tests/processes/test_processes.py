@@ -189,6 +189,7 @@ def test_gather_of_many() -> None:
 
 @pytest.mark.parametrize("task", [flows.deep, flows.deep_sync])
 def test_bodies_that_wait_hold_no_place(task: Any) -> None:
+    """C2."""
     pids = run(task, 5)
     assert len(set(pids)) == 6
 
@@ -200,6 +201,7 @@ def test_bodies_that_sleep_hold_no_place() -> None:
 
 
 def test_every_kind_of_durable_call_works_in_a_child(tmp_path: Path) -> None:
+    """E6."""
     path = str(tmp_path / "marks")
     ran = perdure.run(flows.tells_everything, path)
     found = ran.result
@@ -218,6 +220,7 @@ def test_every_kind_of_durable_call_works_in_a_child(tmp_path: Path) -> None:
 
 
 def test_environment_variables_are_set_in_the_child_only() -> None:
+    """C3."""
     assert run(flows.dresses) == ["blue", None, None]
 
 

@@ -39,6 +39,7 @@ def project(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_killed_driver_leaves_nobody_and_the_next_one_carries_on(project: Project) -> None:
+    """N1."""
     a, b = project.path + ".a", project.path + ".b"
     project.start("two_lines", project.path, 0.2)
     until(lambda: marks(a) and marks(b) and len(marks(a)) + len(marks(b)) >= 5, 40)
@@ -111,6 +112,7 @@ def test_a_lost_node_costs_no_retry(cluster: Cluster, tmp_path: Path, caplog: py
 
 
 def test_a_connection_that_breaks_loses_the_attempt_and_costs_no_retry(tmp_path: Path) -> None:
+    """N2."""
     path = str(tmp_path / "marks")
     assert perdure.run(flows.cuts_its_connection_once, path).result == 2
     assert [text for _, text in marks(path)] == ["once", "attempt", "attempt"]

@@ -46,6 +46,7 @@ def body_of(session: Any) -> on_ray.RayBody:
 
 
 def test_code_that_the_user_has_brought_to_the_nodes_has_to_be_the_same() -> None:
+    """N4."""
     body = body_of(SimpleNamespace(spec=flows.prints.spec))
     runs, shipped, brought = on_ray.what_runs(), str(PROJECT), None
     same = on_ray._digest(str(PROJECT / "remote_flows.py"))
@@ -101,6 +102,7 @@ def test_a_node_without_perdure_says_so() -> None:
 
 
 def test_who_does_not_know_the_token_is_hung_up_on() -> None:
+    """N3."""
     listener = on_ray.Listener("127.0.0.1")
     expected = listener.expect("right")
     for line in (b'{"token": "wrong", "runs": "", "digest": ""}\n', b"GET / HTTP/1.1\n", b"x" * 5000):
@@ -148,6 +150,7 @@ def drive(tmp_path: Path, address: str, *more: str) -> subprocess.CompletedProce
 def test_where_no_cluster_answers_the_run_stays_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None, said: str
 ) -> None:
+    """N5."""
     monkeypatch.setattr(on_ray, "ANSWERING", 0.5)
     if answer is None:
         address = "127.0.0.1:1"

@@ -338,6 +338,7 @@ def forged(**changes: Any) -> bytes:
     ],
 )  # fmt: skip
 def test_only_exception_classes_of_imported_modules_are_taken(module: str, name: str) -> None:
+    """P11."""
     before = set(sys.modules)
     again = decode_error(forged(module=module, name=name))
     assert isinstance(again, RemoteError)
@@ -396,6 +397,7 @@ def test_corrupt_bytes_are_a_clear_error(data: bytes) -> None:
 
 
 def test_pickles_are_not_read() -> None:
+    """P11."""
     with pytest.raises(PerdureError):
         decode_error(pickle.dumps(ValueError("x")))
     with pytest.raises(PerdureError):
