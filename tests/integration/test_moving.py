@@ -81,7 +81,7 @@ def serve_until(shell: Shell, status: str, name: str) -> None:
 
 
 def test_runs_move_and_carry_on_over_there(shell: Shell, target: str, tmp_path: Path) -> None:
-    """M4."""
+    """M4, M2."""
     (tmp_path / "new").mkdir()
     shell("run", "wf.py", "quick", "--name", "done")
     shell("run", "wf.py", "make", "--name", "file", "--text", "content")

@@ -89,7 +89,6 @@ def at_once(fleet: Fleet, *lines: str) -> list[subprocess.CompletedProcess[str]]
 
 
 def test_what_is_submitted_is_queued_until_it_is_due(fleet: Fleet) -> None:
-    """SV3."""
     plain, later, past, data = at_once(
         fleet,
         "submit flow.py add --a 1 --name plain",
@@ -171,7 +170,7 @@ def test_a_store_that_cannot_be_opened(fleet: Fleet) -> None:
 
 
 def test_submitting_from_traces_and_bodies(fleet: Fleet) -> None:
-    """In a trace a run is submitted once, whatever becomes of the one that does it; in a body it is refused."""
+    """SV3: In a trace a run is submitted once, whatever becomes of the one that does it; in a body it is refused."""
     script = fleet.directory / "script.py"
     script.write_text(
         "import perdure, flow\nrun = perdure.with_runcontext(name='outside').submit(flow.add, a=40)\n"

@@ -174,6 +174,7 @@ def test_a_cancelled_body_is_killed_at_once(tmp_path: Path, task: Any, answer: s
 
 @pytest.mark.parametrize("task", [flows.burn_many, flows.burn_many_async])
 def test_map_uses_all_places_at_once(task: Any) -> None:
+    """C2."""
     run(flows.gather_many, 4)  # children are warm
     begun = time.monotonic()
     pids = run(task, 50, 0.04)
