@@ -141,10 +141,7 @@ async def main(megabytes: int = 100, parts: int = 8, at_once: int = 4, seed: int
     """Write a text of some megabytes, and count its words in `parts` containers, `at_once` at a time."""
     text = await write_text.aio(megabytes, seed)
     pieces = await split(text=text, parts=parts)
-    counts = [
-        each
-        async for each in perdure.map.aio(count, pieces.files().values(), concurrency=at_once, return_exceptions=False)
-    ]
+    counts = [each async for each in perdure.map.aio(count, pieces.files().values(), concurrency=at_once)]
     merged = await merge(counts=counts)
     packed = await pack(counts=merged.merged, parts=pieces)
     return Report(

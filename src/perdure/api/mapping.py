@@ -32,14 +32,14 @@ class _Map:
         *iterables: Iterable[Any],
         group_name: str | None = None,
         concurrency: int = 0,
-        return_exceptions: bool = True,
+        return_exceptions: bool = False,
     ) -> Iterator[Any]:
         """Call `task` with the items of the iterables, several at a time, and give the results in input order.
 
         Args:
             group_name: a label for `perdure show`; the task's name by default.
             concurrency: how many calls may be under way at once; 0 means all.
-            return_exceptions: a failed call gives its exception as its result; if `False`, it is raised.
+            return_exceptions: give the exception of a failed call as its result, instead of raising the exception.
 
         Raises:
             UsageError: `task` is no task, or `concurrency` is negative.
@@ -57,7 +57,7 @@ class _Map:
         *iterables: Iterable[Any],
         group_name: str | None = None,
         concurrency: int = 0,
-        return_exceptions: bool = True,
+        return_exceptions: bool = False,
     ) -> AsyncIterator[Any]:
         """The same as an async iterator."""
         where = _check(task, concurrency)

@@ -34,7 +34,7 @@ async def map_async() -> list[str]:
     async for found in perdure.map.aio(unit, [f"m{n}" for n in range(4)]):
         out.append(found)
         see("main", found)
-    async for found in perdure.map.aio(failing_unit, [f"f{n}" for n in range(1, 4)], concurrency=2):
+    async for found in perdure.map.aio(failing_unit, ["f1", "f2", "f3"], concurrency=2, return_exceptions=True):
         out.append(found if isinstance(found, str) else f"{type(found).__name__} {found}")
     await step("end")
     return out
