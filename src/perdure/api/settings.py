@@ -12,9 +12,7 @@ from msgspec import Struct
 from ..core.ground.digest import blake2b
 from ..core.ground.spec import NO_RETRIES, RetryStrategy
 from ..core.ground.values import Signature
-from ..core.journal.source import hash_function
 from ..errors import UsageError
-from ._names import qualified
 
 Executor = Literal["local", "process", "ray"]
 
@@ -43,7 +41,7 @@ class Cache(Struct, frozen=True):
 
     Args:
         behavior: `"auto"` reuses and stores, `"disable"` does neither.
-        version_override: a version to key by instead of the function's own code.
+        version_override: the version of the code, in place of a hash of the code and of everything that it reads.
         ignored_inputs: parameters that do not count.
         salt: anything that shall separate otherwise equal keys.
     """
@@ -78,14 +76,14 @@ def timeout_seconds(value: float | timedelta | Timeout | None, where: str) -> fl
     return float(seconds)
 
 
-def cache_key(value: CacheRequest, fn: Callable[..., Any], where: str) -> Callable[[bytes], bytes] | None:
+def cache_key(value: CacheRequest, fn: Callable[..., Any], task: str) -> Callable[[bytes], bytes] | None:
     """`cache=` as a function from the canonical inputs to the key, or `None` where nothing is cached."""
     if isinstance(value, str):
         if value not in ("auto", "disable"):
-            raise UsageError(f"{where}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
+            raise UsageError(f"{task}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
         value = Cache(behavior=value)
     if not isinstance(value, Cache):
-        raise UsageError(f"{where}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
+        raise UsageError(f"{task}: cache must be 'auto', 'disable' or a Cache, not {value!r}")
     if value.behavior == "disable":
         return None
     settings = value
@@ -95,8 +93,13 @@ def cache_key(value: CacheRequest, fn: Callable[..., Any], where: str) -> Callab
         nonlocal prefix
         if prefix is None:
             version = settings.version_override
-            code = hash_function(fn) if version is None else version.encode()
-            head = f"{qualified(fn)}\0{settings.salt}\0".encode("utf-8", "surrogatepass")
+            if version is None:
+                from .code_hash import code_version  # a late import: few tasks are cached
+
+                code = code_version(fn, task)
+            else:
+                code = version.encode("utf-8", "surrogatepass")
+            head = f"{task}\0{settings.salt}\0".encode("utf-8", "surrogatepass")
             prefix = blake2b(head + code, digest_size=16).digest()
         return blake2b(prefix + identity, digest_size=16).digest()
 

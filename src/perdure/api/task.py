@@ -13,7 +13,7 @@ from ..core.body.branch import Branch, Call
 from ..core.body.scope import TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import RetryStrategy, TaskSpec
-from ..core.ground.values import Signature, find_file_types
+from ..core.ground.values import Signature, by_content, find_file_types
 from ..core.process.schedule import Rule
 from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
@@ -131,8 +131,10 @@ class Task(Generic[P, R]):
         self.check_findable()
         identity = spec.signature.identity(args, kwargs)
         call = Call(branch, spec.kind, self.name, spec.fingerprint(identity), None)
-        if self._cache_signature is not None:
-            identity = self._cache_signature.identity(args, kwargs)
+        if spec.cache_key is not None:
+            spec.cache_key(b"")  # refuses code that cannot be hashed, before anything begins
+            with by_content():
+                identity = (self._cache_signature or spec.signature).identity(args, kwargs)
         return calls.child_task(call, spec, spec.signature.encode_inputs(args, kwargs), identity)
 
     def _protocol(self, where: Branch | TraceScope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

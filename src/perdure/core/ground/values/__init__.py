@@ -20,7 +20,7 @@ from perdure.core.ground.values._errors import decode_error, describe_error, enc
 from perdure.core.ground.values._names import logical_module, set_main_name
 from perdure.core.ground.values._preview import preview
 from perdure.core.ground.values._signature import Signature
-from perdure.core.ground.values._wire import add_file_types, find_file_types
+from perdure.core.ground.values._wire import add_file_types, by_content, find_file_types
 
 __all__ = [
     "ANY",
@@ -29,6 +29,7 @@ __all__ = [
     "Signature",
     "UnresolvedNameError",
     "add_file_types",
+    "by_content",
     "codec_for",
     "decode_error",
     "describe_error",

@@ -11,7 +11,9 @@ The codes are part of the stored format: never renumber one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any, Final, cast
 
@@ -223,8 +225,21 @@ def _dump_uuid(value: Any, canonical: bool) -> object:
     return Ext(UUID, value.bytes)
 
 
+_by_content: ContextVar[bool] = ContextVar("perdure_by_content", default=False)
+
+
+@contextmanager
+def by_content() -> Iterator[None]:
+    """Within the block, a File or Dir is written without its name: equal contents give equal bytes."""
+    token = _by_content.set(True)
+    try:
+        yield
+    finally:
+        _by_content.reset(token)
+
+
 def _dump_reference(code: int, value: Any) -> object:
-    fields = [bytes.fromhex(value.hash), value.size, dump_str(value.name)]
+    fields = [bytes.fromhex(value.hash), value.size, "" if _by_content.get() else dump_str(value.name)]
     if value.url:
         fields.append(dump_str(value.url))
         if code == FILE:
