@@ -326,7 +326,7 @@ class Declared(Exception):
 
 def forged(**changes: Any) -> bytes:
     node = {"module": "builtins", "name": "ValueError", "message": "m", "traceback": "", "args": (1,), "attributes": {}}
-    return wire.encode([wire.dump_any({**node, **changes})])
+    return wire.encode([wire.dump_any({**node, **changes}, wire.Mode())])
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from perdure.core.ground.values import ANY, INLINE_LIMIT, codec_for, preview
 from perdure.core.ground.values import _wire as wire
 from perdure.core.ground.values._compile import is_native, node_of
-from perdure.core.ground.values._nodes import Mode
+from perdure.core.ground.values._wire import Mode
 from perdure.errors import PerdureError, UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
 
 T = TypeVar("T")

@@ -71,6 +71,9 @@ def wall() -> int:
     return time.time_ns() // 1000
 
 
+cpu = time.thread_time_ns
+"""Nanoseconds of CPU time that this thread has used: stalls of the machine do not count."""
+
 perf = time.perf_counter_ns
 """Nanoseconds of a fast monotonic clock, for durations within this process. No wrapper: hot paths call it."""
 

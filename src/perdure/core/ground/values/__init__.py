@@ -14,13 +14,13 @@ the annotation alone, the class of an exception only from modules already import
     _names       what types are called; _preview: stored values as text for humans
 """
 
-from perdure.core.ground.values._codec import ANY, INLINE_LIMIT, Codec, codec_for
+from perdure.core.ground.values._codec import ANY, Codec, codec_for
 from perdure.core.ground.values._compile import UnresolvedNameError
 from perdure.core.ground.values._errors import decode_error, describe_error, encode_error
 from perdure.core.ground.values._names import logical_module, set_main_name
 from perdure.core.ground.values._preview import preview
 from perdure.core.ground.values._signature import Signature
-from perdure.core.ground.values._wire import add_file_types, by_content, find_file_types
+from perdure.core.ground.values._wire import INLINE_LIMIT, add_file_types, by_content, find_file_types
 
 __all__ = [
     "ANY",

@@ -11,12 +11,10 @@ import msgspec
 from perdure.core.ground.values import _wire
 from perdure.core.ground.values._compile import UnresolvedNameError, is_native, is_scalar, node_of
 from perdure.core.ground.values._names import annotation_for, type_text
-from perdure.core.ground.values._nodes import AnyNode, Misfit, Mode, Node
+from perdure.core.ground.values._nodes import AnyNode, Misfit, Node, multiplies
 from perdure.core.ground.values._records import DataclassNode
+from perdure.core.ground.values._wire import INLINE_LIMIT, Mode, TooLarge
 from perdure.errors import UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
-
-INLINE_LIMIT = 10 * 1024 * 1024
-"""The largest encoded value, in bytes, that is stored in a journal row."""
 
 T = TypeVar("T")
 
@@ -73,10 +71,13 @@ class Codec(Generic[T]):
         return self._dump(value, canonical=True)
 
     def _dump(self, value: object, canonical: bool) -> bytes:
+        mode = Mode(canonical)
         try:
-            return _encode(self._node.dump(value, Mode(canonical)))
+            return _encode(self._node.dump(value, mode))
         except Misfit as misfit:
             self._refuse(misfit)
+        except TooLarge:
+            self._refuse_size(mode)
         except RecursionError:
             raise ValueMismatchError(f"{self.where}: the value contains itself, or is nested too deeply") from None
 
@@ -97,11 +98,11 @@ class Codec(Generic[T]):
 
     def _within_limit(self, data: bytes) -> bytes:
         if len(data) > INLINE_LIMIT:
-            raise ValueTooLargeError(
-                f"{self.where}: {len(data):,} bytes when encoded, over the inline limit of {INLINE_LIMIT:,} bytes; "
-                "pass large data as perdure.io.File or perdure.io.Dir"
-            )
+            raise ValueTooLargeError(too_large(self.where, f"{len(data):,}", INLINE_LIMIT))
         return data
+
+    def _refuse_size(self, mode: Mode) -> NoReturn:
+        raise ValueTooLargeError(too_large(self.where, f"more than {mode.limit:,}", mode.limit)) from None
 
     def _refuse(self, misfit: Misfit) -> NoReturn:
         place = "".join(reversed(misfit.path))
@@ -124,6 +125,15 @@ class Codec(Generic[T]):
         declared = f" (declared: `{self._node.label}`)" if place else ""
         kind = "expected" if place else "declared"
         raise ValueMismatchError(f"{where}: {kind} `{label}`, got {found}{note}{remedy}{declared}") from None
+
+
+def too_large(where: str, size: str, limit: int) -> str:
+    """The message of a `ValueTooLargeError`."""
+    what = "inline limit" if limit == INLINE_LIMIT else "limit"
+    return (
+        f"{where}: {size} bytes when encoded, over the {what} of {limit:,} bytes; pass large data as perdure.io.File "
+        "or perdure.io.Dir"
+    )
 
 
 def _found(value: object) -> str:
@@ -156,6 +166,14 @@ class _AnyCodec(Codec[Any]):
         data = self.encode(value)
         return data, value if type(value) in _wire.SCALARS else self.decode(data)
 
+    def canonical(self, value: object) -> bytes:
+        if type(value) in _wire.SCALARS:
+            try:
+                return _encode(value)
+            except (OverflowError, UnicodeEncodeError):
+                pass
+        return self._dump(value, canonical=True)
+
 
 class _NativeCodec(Codec[T]):
     """A type that msgspec alone handles; the nodes serve only for what msgspec refuses.
@@ -165,11 +183,18 @@ class _NativeCodec(Codec[T]):
     from itself) is judged by the nodes.
     """
 
-    __slots__ = ("_decode",)
+    __slots__ = ("_decode", "_multiplies")
 
     def __init__(self, annotation: object, where: str, node: Node, decoder: msgspec.msgpack.Decoder[T]) -> None:
         super().__init__(annotation, where, node)
         self._decode = decoder.decode
+        self._multiplies = multiplies(node)
+
+    def _weigh(self, value: object, mode: Mode) -> None:
+        try:
+            self._node.weigh(value, mode)
+        except TooLarge:
+            self._refuse_size(mode)
 
     def encode(self, value: T) -> bytes:
         return self.roundtrip(value)[0]
@@ -182,9 +207,13 @@ class _NativeCodec(Codec[T]):
 
     def roundtrip(self, value: object) -> tuple[bytes, T]:
         try:
+            if self._multiplies:
+                self._weigh(value, Mode())
             data = _encode(value)
             copy = self._decode(data)
             same = copy == value
+        except ValueTooLargeError:
+            raise
         except Exception:
             same = False
         if same is not True:
@@ -194,9 +223,13 @@ class _NativeCodec(Codec[T]):
 
     def canonical(self, value: object) -> bytes:
         try:
+            if self._multiplies:
+                self._weigh(value, Mode(canonical=True))
             data = _encode_sorted(value)
             if (self._decode(data) == value) is True:
                 return data
+        except ValueTooLargeError:
+            raise
         except Exception:  # the nodes say what is wrong, or do it themselves
             pass
         return self._dump(value, canonical=True)
@@ -214,10 +247,14 @@ class _DataclassCodec(_NativeCodec[T]):
     def roundtrip(self, value: object) -> tuple[bytes, T]:
         if type(value) is self._cls:
             try:
+                if self._multiplies:
+                    self._weigh(value, Mode())
                 data = _encode(value)
                 copy = self._decode(data)
                 if copy.__dict__ == value.__dict__:
                     return data if len(data) <= INLINE_LIMIT else self._within_limit(data), copy
+            except ValueTooLargeError:
+                raise
             except Exception:  # the nodes say what is wrong, or do it themselves
                 pass
         data = self._within_limit(self._dump(value, canonical=False))

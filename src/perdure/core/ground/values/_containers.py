@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from perdure.core.ground.values import _wire
-from perdure.core.ground.values._nodes import IntNode, Kind, Misfit, Mode, Node, StrNode
+from perdure.core.ground.values._hashed import dict_of, set_of
+from perdure.core.ground.values._nodes import BytesNode, Kind, Misfit, Node, StrNode
+from perdure.core.ground.values._wire import Mode
 
 _WIRE_KINDS: dict[type, Kind] = {
     bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", list: "array", dict: "map",
@@ -34,6 +36,7 @@ class ArrayNode(Node):
             raise Misfit(self.label, value, "an iterator is used up by storing it" * isinstance(value, Iterator))
         if type(value) is not self.build:
             mode.inexact += 1
+        mode.take(1 + mode.holder)
         wires: list[object] = []
         dump = self.item.dump
         try:
@@ -47,7 +50,15 @@ class ArrayNode(Node):
     def load(self, wire: Any) -> object:
         if type(wire) is not list:
             raise Misfit(self.label, wire)
-        return self.build(map(self.item.load, wire))
+        items = list(map(self.item.load, wire))
+        return self.build(set_of(items) if self.sorts else items)
+
+    def gathers(self) -> bool:
+        return not self.item.fixed
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        mode.take(1 + len(value))
+        _weigh_all(self.item, value, mode)
 
 
 class TupleNode(Node):
@@ -67,6 +78,7 @@ class TupleNode(Node):
             raise Misfit(self.label, value)
         if type(value) is not tuple:
             mode.inexact += 1
+        mode.take(1 + mode.holder)
         wires: list[object] = []
         try:
             for node, item in zip(self.items, value, strict=True):
@@ -81,11 +93,16 @@ class TupleNode(Node):
             raise Misfit(self.label, wire)
         return tuple(node.load(item) for node, item in zip(self.items, wire, strict=True))
 
+    def weigh(self, value: Any, mode: Mode) -> None:
+        mode.take(1)
+        for node, item in zip(self.items, value, strict=True):
+            node.weigh(item, mode)
+
 
 class DictNode(Node):
     """Mappings, which come back as dicts in the same order.
 
-    A map where MessagePack can hold all the keys, else a list of `[key, value]`.
+    A map where all keys are text that MessagePack can hold, else a list of `[key, value]`.
     """
 
     types, kind = (dict,), "map"
@@ -95,7 +112,7 @@ class DictNode(Node):
         self.key = key
         self.item = item
         self.accepts = accepts
-        self.plain_keys = isinstance(key, (StrNode, IntNode))
+        self.plain_keys = isinstance(key, StrNode)
         self.native = self.plain_keys and accepts is dict
 
     def children(self) -> Iterable[Node]:
@@ -106,12 +123,13 @@ class DictNode(Node):
             raise Misfit(self.label, value)
         if type(value) is not dict:
             mode.inexact += 1
+        mode.take(1 + mode.holder)
         pairs: list[list[object]] = []
         plain = self.plain_keys
         for key, item in cast("Mapping[Any, Any]", value).items():
             try:
                 wire = self.key.dump(key, mode)
-                plain = plain and type(wire) in (str, int)
+                plain = plain and type(wire) is str
                 pairs.append([wire, self.item.dump(item, mode)])
             except Misfit as misfit:
                 misfit.path.append(f"[{_wire.short(key)}]")
@@ -129,14 +147,31 @@ class DictNode(Node):
             raise Misfit(self.label, wire)
         return wire
 
+    def gathers(self) -> bool:
+        return not self.item.fixed
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        mode.take(1 + len(value))
+        _weigh_all(self.item, value.values(), mode)
+
+
+def _weigh_all(node: Node, values: Collection[Any], mode: Mode) -> None:
+    if type(node) is StrNode or type(node) is BytesNode:
+        mode.take(sum(map(len, values)))
+    elif not node.fixed:
+        for value in values:
+            node.weigh(value, mode)
+
 
 def dict_of_pairs(node: DictNode, wire: list[Any]) -> dict[Any, Any]:
-    pairs = {}
+    """The dict that a list of `[key, value]` stands for."""
+    keys, items = [], []
     for pair in wire:
         if type(pair) is not list or len(pair) != 2:
             raise Misfit(node.label, pair)
-        pairs[node.key.load(pair[0])] = node.item.load(pair[1])
-    return pairs
+        keys.append(node.key.load(pair[0]))
+        items.append(node.item.load(pair[1]))
+    return dict_of(keys, items)
 
 
 class OptionalNode(Node):
@@ -148,15 +183,25 @@ class OptionalNode(Node):
         self.label = label
         self.inner = inner
         self.types = (*inner.types, type(None))
+        self.fixed = inner.fixed
 
     def children(self) -> Iterable[Node]:
         return (self.inner,)
 
     def dump(self, value: Any, mode: Mode) -> object:
-        return None if value is None else self.inner.dump(value, mode)
+        if value is None:
+            mode.take(1)
+            return None
+        return self.inner.dump(value, mode)
 
     def load(self, wire: Any) -> object:
         return None if wire is None else self.inner.load(wire)
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        if value is None:
+            mode.take(1)
+        else:
+            self.inner.weigh(value, mode)
 
 
 class UnionNode(Node):
@@ -175,6 +220,7 @@ class UnionNode(Node):
         self.types = tuple(cls for member in members for cls in member.types)
         self.native = not tagged
         self.tagged = tagged
+        self.fixed = not tagged and all(member.fixed for member in members)
 
     def children(self) -> Iterable[Node]:
         return self.members
@@ -188,8 +234,8 @@ class UnionNode(Node):
         cls = type(value)
         exact = [position for position, member in enumerate(self.members) if cls in member.types]
         misfit = None
-        fallback: tuple[int, object] | None = None
-        before = mode.inexact
+        fallback: tuple[int, object, int] | None = None
+        before, room = mode.inexact, mode.room
         for position in (*exact, *(other for other in range(len(self.members)) if other not in exact)):
             try:
                 wire = self.members[position].dump(value, mode)
@@ -198,11 +244,12 @@ class UnionNode(Node):
             else:
                 if mode.inexact == before:
                     return position, wire
-                fallback = fallback or (position, wire)
-            mode.inexact = before
+                fallback = fallback or (position, wire, mode.room)
+            mode.inexact, mode.room = before, room
         if fallback is not None:
             mode.inexact += 1
-            return fallback
+            position, wire, mode.room = fallback
+            return position, wire
         if misfit is not None and misfit.path and len(exact) == 1:
             raise misfit  # the member is clear, something inside it is wrong
         raise Misfit(self.label, value) from None
@@ -219,6 +266,14 @@ class UnionNode(Node):
             if kind is not None and kind in kinds:
                 return self.members[kinds.index(kind)].load(wire)
         raise Misfit(self.label, wire)
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        cls = type(value)
+        for member in self.members:
+            if cls in member.types or (cls is dict and member.kind == "map"):
+                member.weigh(value, mode)
+                return
+        raise Misfit(self.label, value)
 
 
 class RefNode(Node):
@@ -241,3 +296,6 @@ class RefNode(Node):
 
     def load(self, wire: Any) -> object:
         return self.target.load(wire)
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        self.target.weigh(value, mode)

@@ -17,9 +17,8 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 from perdure.core.ground.values import _wire
-from perdure.core.ground.values._codec import INLINE_LIMIT
 from perdure.core.ground.values._names import find_class, logical_module
-from perdure.core.ground.values._wire import NotStorable
+from perdure.core.ground.values._wire import INLINE_LIMIT, Mode, NotStorable, TooLarge
 from perdure.errors import RemoteError, ValueMismatchError
 
 MAX_NOTES: Final = 100
@@ -128,14 +127,15 @@ class _Writer:
         return data.decode("utf-8", "ignore")
 
     def _within_budget(self, value: object) -> object:
+        room = min(PART_LIMIT, self.budget)
         try:
-            wire = _wire.dump_any(value)
+            wire = _wire.dump_any(value, Mode(room=room))
             size = len(_wire.encode(wire))
-        except (NotStorable, RecursionError):
+        except (NotStorable, RecursionError, TooLarge):
             return None
         except Exception:  # a half-built value of a foreign class
             return None
-        if size > min(PART_LIMIT, self.budget):
+        if size > room:
             return None  # kept whole or not at all
         self.budget -= size
         return wire

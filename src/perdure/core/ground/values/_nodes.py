@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from perdure.core.ground.values import _wire
-from perdure.core.ground.values._wire import NotStorable
+from perdure.core.ground.values._wire import Mode, NotStorable
 
 Kind = Literal["none", "bool", "int", "float", "str", "bytes", "array", "map"]
 
@@ -29,22 +29,6 @@ class Misfit(Exception):
         self.path: list[str] = []
 
 
-class Mode:
-    """How a value is being written, and what happened to it so far.
-
-    Attributes:
-        canonical: also sort what has an order but means none (the keys of dicts).
-        inexact: how many values were taken that are not exactly of their declared type, and become so: an `int` for
-            a `float`, an instance of a subclass. A union prefers the member that needs none of that.
-    """
-
-    __slots__ = ("canonical", "inexact")
-
-    def __init__(self, canonical: bool) -> None:
-        self.canonical = canonical
-        self.inexact = 0
-
-
 class Node:
     """One type of a declaration.
 
@@ -52,22 +36,35 @@ class Node:
         label: the type as text, for messages and as the tag of a union's member.
         types: classes whose instances fit this node better than any other member of a union.
         native: whether msgspec alone handles this node (not looking at its children).
+        fixed: whether all values take a few bytes.
         kind: how MessagePack holds its values, where that is one way; tells the members of native unions apart.
     """
 
     label: str
     types: tuple[type, ...] = ()
     native: bool = False
+    fixed: bool = False
     kind: Kind | None = None
 
     def children(self) -> Iterable[Node]:
         return ()
+
+    def gathers(self) -> bool:
+        """Whether a value holds any number of other values that may be large."""
+        return False
 
     def dump(self, value: Any, mode: Mode) -> object:
         raise NotImplementedError
 
     def load(self, wire: Any) -> object:
         raise NotImplementedError
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        """Take from the mode's room what `dump` would take, where msgspec writes the value by itself.
+
+        Raises `TooLarge`. Any other exception means that the value does not fit the node.
+        """
+        mode.take(1)
 
 
 def walk(root: Node) -> Iterator[Node]:
@@ -82,12 +79,21 @@ def walk(root: Node) -> Iterator[Node]:
             stack.extend(node.children())
 
 
+def multiplies(root: Node) -> bool:
+    """Whether the bytes of a value may be many times larger than the value itself, whose parts may be shared."""
+    return any(node.gathers() or _contains_itself(node) for node in walk(root))
+
+
+def _contains_itself(node: Node) -> bool:
+    return any(inner is node for child in node.children() for inner in walk(child))
+
+
 class AnyNode(Node):
     label = "Any"
 
     def dump(self, value: Any, mode: Mode) -> object:
         try:
-            return _wire.dump_any(value, mode.canonical)
+            return _wire.dump_any(value, mode)
         except NotStorable as refused:
             misfit = Misfit("Any", refused.value)
             misfit.path = refused.path
@@ -112,8 +118,10 @@ class NeverNode(Node):
 
 class NoneNode(Node):
     label, types, native, kind = "None", (type(None),), True, "none"
+    fixed = True
 
     def dump(self, value: Any, mode: Mode) -> object:
+        mode.take(1)
         return self.load(value)
 
     def load(self, wire: Any) -> object:
@@ -124,8 +132,10 @@ class NoneNode(Node):
 
 class BoolNode(Node):
     label, types, native, kind = "bool", (bool,), True, "bool"
+    fixed = True
 
     def dump(self, value: Any, mode: Mode) -> object:
+        mode.take(1)
         return self.load(value)
 
     def load(self, wire: Any) -> object:
@@ -136,6 +146,7 @@ class BoolNode(Node):
 
 class IntNode(Node):
     label, types, native, kind = "int", (int,), True, "int"
+    fixed = True
 
     def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, int) or type(value) is bool:
@@ -143,7 +154,7 @@ class IntNode(Node):
         if type(value) is not int:
             mode.inexact += 1
             value = int.__int__(value)
-        return _wire.dump_int(value)
+        return _wire.dump_any(value, mode)
 
     def load(self, wire: Any) -> object:
         if type(wire) is not int:
@@ -155,8 +166,10 @@ class FloatNode(Node):
     """`float`, which in Python's typing takes integers: they become floats, live as on replay."""
 
     label, types, native, kind = "float", (float,), True, "float"
+    fixed = True
 
     def dump(self, value: Any, mode: Mode) -> object:
+        mode.take(1)
         if type(value) is float:
             return value
         mode.inexact += 1
@@ -182,12 +195,15 @@ class StrNode(Node):
         if type(value) is not str:
             mode.inexact += 1
             value = str.__str__(value)
-        return _wire.dump_str(value)
+        return _wire.dump_any(value, mode)
 
     def load(self, wire: Any) -> object:
         if type(wire) is not str:
             raise Misfit("str", wire)
         return wire
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        mode.take(1 + len(value))
 
 
 class BytesNode(Node):
@@ -198,12 +214,16 @@ class BytesNode(Node):
             raise Misfit("bytes", value)
         if type(value) is not bytes:
             mode.inexact += 1
+        mode.take(1 + len(value))
         return bytes(value)
 
     def load(self, wire: Any) -> object:
         if type(wire) is not bytes:
             raise Misfit("bytes", wire)
         return wire
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        mode.take(1 + len(value))
 
 
 class LeafNode(Node):
@@ -219,7 +239,7 @@ class LeafNode(Node):
             mode.inexact += 1
             value = self._plain(value)
         try:
-            return _wire.dump_any(value, mode.canonical)
+            return _wire.dump_any(value, mode)
         except NotStorable as refused:
             raise Misfit(self.label, refused.value, "its time zone cannot be stored") from None
 
@@ -280,7 +300,7 @@ class PathNode(Node):
     def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, self.cls):
             raise Misfit(self.label, value)
-        return _wire.dump_str(str(value))
+        return _wire.dump_any(str(value), mode)
 
     def load(self, wire: Any) -> object:
         if type(wire) is not str:
@@ -302,7 +322,7 @@ class EnumNode(Node):
     def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, self.cls):
             raise Misfit(self.label, value)
-        return _wire.dump_int(int(value._value_)) if self.by_value else _wire.dump_str(value._name_)
+        return _wire.dump_any(int(value._value_) if self.by_value else value._name_, mode)
 
     def load(self, wire: Any) -> object:
         if self.by_value and type(wire) is int:
@@ -323,6 +343,7 @@ class LiteralNode(Node):
         self.enums = enums
         self.types = tuple({type(option) for option in options})
         self.native = not enums and set(self.types) <= {str, int}
+        self.fixed = True
 
     def _fits(self, value: object) -> bool:
         return any(type(value) is type(option) and value == option for option in self.options)
@@ -331,7 +352,7 @@ class LiteralNode(Node):
         if not self._fits(value):
             raise Misfit(self.label, value)
         enum = self.enums.get(type(value))
-        return [enum.label, enum.dump(value, mode)] if enum else _wire.dump_any(value)
+        return [enum.label, enum.dump(value, mode)] if enum else _wire.dump_any(value, mode)
 
     def load(self, wire: Any) -> object:
         if type(wire) is list and len(wire) == 2:

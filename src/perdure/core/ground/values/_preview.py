@@ -1,20 +1,35 @@
-"""Stored values as text for humans: no class is needed, none is looked up, and nothing of the user's runs."""
+"""Stored values as text for people: no class is needed or looked up, and no code of the user's runs.
+
+The text is made from the bytes as they are read, and reading ends with the last character that is shown. So a preview
+costs by its limit and not by the size of the value, which is never built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 
-from perdure.core.ground.values import _wire
+from perdure.core.ground.values import _tokens, _wire
 
-_BRACKETS: dict[type, tuple[str, str]] = {
-    list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("frozenset({", "})"),
-}  # fmt: skip
+_BRACKETS: dict[int, tuple[str, str]] = {
+    _wire.TUPLE: ("(", ")"),
+    _wire.SET: ("{", "}"),
+    _wire.FROZENSET: ("frozenset({", "})"),
+}
+_EMPTY: dict[int, str] = {_wire.TUPLE: "()", _wire.SET: "set()", _wire.FROZENSET: "frozenset()"}
+_LONGEST_INT = 1_250
+"""Bytes of an integer beyond which Python refuses to write it in decimal."""
+_LONGEST_LEAF = 10_000
+"""Bytes of a value that is shown as Python writes it."""
+
+Data = bytes | memoryview
+Text = Generator[str, None, int]
+"""The text of one value or several, piece by piece; returns the position behind."""
 
 
 def preview(data: bytes, limit: int = 200) -> str:
     """Any encoded value as text of at most `limit` characters. Corrupt bytes give a text that says so."""
     try:
-        return _joined(_pieces(_wire.decode_any(data)), limit)
+        return _joined(_whole(data), limit)
     except Exception:  # corrupt bytes fail in as many ways as there are types, and a listing must go on
         return f"<unreadable value of {len(data)} bytes>"
 
@@ -22,16 +37,12 @@ def preview(data: bytes, limit: int = 200) -> str:
 def preview_inputs(data: bytes, limit: int = 200) -> str:
     """Encoded arguments as `x=3, name='a'`."""
     try:
-        inputs = _wire.decode_any(data)
-        if type(inputs) is not dict:
-            return _joined(_pieces(inputs), limit)
-        return _joined(_listed((str(name), "=", item) for name, item in inputs.items()), limit)
+        return _joined(_inputs(data), limit)
     except Exception:  # as above
         return f"<unreadable inputs of {len(data)} bytes>"
 
 
 def _joined(pieces: Iterator[str], limit: int) -> str:
-    """The pieces up to the limit; the rest is never made, so that a large value costs no more than a small one."""
     text = ""
     for piece in pieces:
         text += piece
@@ -40,33 +51,90 @@ def _joined(pieces: Iterator[str], limit: int) -> str:
     return text
 
 
-def _listed(entries: Iterable[tuple[str, str, object]]) -> Iterator[str]:
-    for position, (name, sign, item) in enumerate(entries):
-        yield ", " * (position > 0) + name + sign
-        yield from _pieces(item)
+def _whole(data: Data) -> Iterator[str]:
+    end = yield from _value(data, 0)
+    if end != len(data):
+        raise ValueError("there is more than one value")
 
 
-def _pieces(value: object) -> Iterator[str]:
-    cls = type(value)
-    if cls in _BRACKETS:
-        opening, closing = _BRACKETS[cls]
-        if not value and cls in (set, frozenset):
-            yield f"{cls.__name__}()"
-            return
-        yield opening
-        yield from _listed(("", "", item) for item in value)  # type: ignore[attr-defined]
-        yield "," * (cls is tuple and len(value) == 1) + closing  # type: ignore[arg-type]
-    elif cls is dict:
+def _inputs(data: Data) -> Iterator[str]:
+    found = _tokens.head(data, 0)
+    if found.kind != "map":
+        yield from _whole(data)
+        return
+    at = found.start
+    for position in range(found.size):
+        key = _tokens.head(data, at)
+        at = key.start + key.size
+        yield ", " * (position > 0) + bytes(data[key.start : min(at, key.start + _LONGEST_LEAF)]).decode() + "="
+        at = yield from _value(data, at)
+
+
+def _value(data: Data, at: int) -> Text:
+    found = _tokens.head(data, at)
+    end = found.start + found.size
+    if found.kind == "array":
+        yield "["
+        end = yield from _listed(data, found.start, found.size)
+        yield "]"
+    elif found.kind == "map":
         yield "{"
-        for position, (key, item) in enumerate(value.items()):  # type: ignore[attr-defined]
-            yield ", " * (position > 0)
-            yield from _pieces(key)
-            yield ": "
-            yield from _pieces(item)
+        end = yield from _pairs(data, found.start, found.size)
         yield "}"
-    elif isinstance(value, (str, bytes, bytearray)):
-        yield repr(value[:10_000])
-    elif isinstance(value, int) and value.bit_length() > 10_000:
-        yield hex(value)  # Python refuses to write so many digits in decimal
+    elif found.kind == "ext":
+        yield from _extension(found.code, memoryview(data)[found.start : end])
+    elif found.kind == "str":
+        part = bytes(data[found.start : min(end, found.start + _LONGEST_LEAF)])
+        yield repr(part.decode(errors="strict" if len(part) == found.size else "ignore"))
+    elif found.kind == "bin":
+        yield repr(bytes(data[found.start : min(end, found.start + _LONGEST_LEAF)]))
     else:
-        yield repr(value)
+        yield repr(_wire.decode_any(memoryview(data)[at:end]))
+    return end
+
+
+def _listed(data: Data, at: int, size: int) -> Text:
+    for position in range(size):
+        yield ", " * (position > 0)
+        at = yield from _value(data, at)
+    return at
+
+
+def _pairs(data: Data, at: int, size: int) -> Text:
+    for position in range(size):
+        yield ", " * (position > 0)
+        at = yield from _value(data, at)
+        yield ": "
+        at = yield from _value(data, at)
+    return at
+
+
+def _extension(code: int, data: memoryview) -> Iterator[str]:
+    if code in _BRACKETS or code == _wire.PAIRS:
+        found = _tokens.head(data, 0)
+        if found.kind != "array":
+            raise ValueError("an extension holds no list")
+        if code == _wire.PAIRS:
+            yield "{"
+            yield from _pairs(data, found.start, found.size // 2)
+            yield "}"
+        elif not found.size:
+            yield _EMPTY[code]
+        else:
+            yield _BRACKETS[code][0]
+            yield from _listed(data, found.start, found.size)
+            yield "," * (code == _wire.TUPLE and found.size == 1) + _BRACKETS[code][1]
+    elif code == _wire.RANGE:
+        found = _tokens.head(data, 0)
+        yield "range("
+        yield from _listed(data, found.start, found.size)
+        yield ")"
+    elif code == _wire.INT and len(data) > _LONGEST_INT:
+        negative = data[0] >= 0x80
+        leading = int.from_bytes(data[:_LONGEST_LEAF], "big", signed=True)
+        yield "-" * negative + hex(abs(leading))
+    elif len(data) > _LONGEST_LEAF:
+        part = bytes(data[:_LONGEST_LEAF])
+        yield part.decode(errors="ignore") if code == _wire.DECIMAL else repr(part)
+    else:
+        yield repr(_wire.load_ext(code, data))

@@ -8,12 +8,14 @@ writing and reading.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from perdure.core.ground.values import _wire
-from perdure.core.ground.values._nodes import AnyNode, Misfit, Mode, Node
+from perdure.core.ground.values._nodes import AnyNode, Misfit, Node
+from perdure.core.ground.values._wire import Mode
 
 EXTRAS = ""
 """The key of what an instance holds beyond its fields; no field can have this name."""
@@ -63,14 +65,21 @@ class RecordNode(Node):
     def children(self) -> Iterable[Node]:
         return [field.node for field in self.fields]
 
+    @cached_property
+    def names(self) -> int:
+        """The least number of bytes that the names of the fields take."""
+        return 1 + sum(1 + len(field.name) for field in self.fields)
+
     def dump(self, value: Any, mode: Mode) -> object:
         if type(value) is not self.cls:
             derived = isinstance(value, self.cls)
             raise Misfit(self.label, value, "a subclass would lose what it adds" if derived else "")
+        mode.take(1 + mode.holder)
         wires: dict[str, object] = {}
         for field in self.fields:
             item = getattr(value, field.name, _MISSING)
             if item is not _MISSING:
+                mode.take(1 + len(field.name))
                 wires[field.name] = self._dump_field(field, item, mode)
             elif field.required:
                 raise Misfit(self.label, value, f"it has no attribute {field.name!r}")
@@ -106,6 +115,12 @@ class RecordNode(Node):
 
     def build(self, values: dict[str, object], wire: dict[str, Any]) -> object:
         raise NotImplementedError
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        mode.take(self.names)
+        for field in self.fields:
+            if not field.node.fixed:
+                field.node.weigh(getattr(value, field.name), mode)
 
 
 class DataclassNode(RecordNode):
@@ -179,11 +194,18 @@ class TypedDictNode(RecordNode):
         for field in self.fields:
             if field.required and field.name not in value:
                 raise Misfit(self.label, value, f"key {field.name!r} is missing")
+        mode.take(1 + mode.holder)
         order = sorted(value) if mode.canonical else list(value)
         return {name: self._dump_field(known[name], value[name], mode) for name in order}
 
     def build(self, values: dict[str, object], wire: dict[str, Any]) -> object:
         return {name: values[name] for name in wire if name in values}
+
+    def weigh(self, value: Any, mode: Mode) -> None:
+        mode.take(1)
+        for field in self.fields:
+            if field.name in value and not field.node.fixed:
+                field.node.weigh(value[field.name], mode)
 
 
 class PydanticNode(RecordNode):

@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from perdure.core.ground.values import _wire
-from perdure.core.ground.values._codec import ANY, INLINE_LIMIT, Codec, codec_for
+from perdure.core.ground.values._codec import ANY, Codec, codec_for, too_large
 from perdure.core.ground.values._compile import UnresolvedNameError
 from perdure.core.ground.values._preview import preview_inputs
+from perdure.core.ground.values._wire import IDENTITY_LIMIT, INLINE_LIMIT
 from perdure.errors import UnsupportedTypeError, UsageError, ValueMismatchError, ValueTooLargeError
 
 _encode = _wire.encode
@@ -148,13 +149,14 @@ class Signature:
     def _identity(self, bound: Mapping[str, Any]) -> bytes:
         """The general case, over arguments in the order of the parameters."""
         wires: dict[str, object] = {}
+        total = _Total(f"arguments of {self.name}", IDENTITY_LIMIT)
         for name, value in bound.items():
             if name in self.ignored or value is self.parameters[name].default:
                 continue
             if name == self._many:
-                wires[name] = [msgspec.Raw(self._canonical(name, item)) for item in value]
+                wires[name] = [total.add(self._canonical(name, item)) for item in value]
             elif name == self._rest:
-                wires[name] = {key: msgspec.Raw(self._canonical(name, value[key])) for key in self._keys(value)}
+                wires[name] = {key: total.add(self._canonical(name, value[key])) for key in self._keys(value)}
             else:
                 data = self._canonical(name, value)
                 if not self._is_default(name, value, data):
@@ -224,23 +226,21 @@ class Signature:
 
     def _inputs(self, bound: Mapping[str, Any]) -> bytes:
         wires: dict[str, object] = {}
+        total = _Total(f"inputs of {self.name}", INLINE_LIMIT)
         for name, value in bound.items():
             if name in self.ignored:
                 continue
             encode = self._codec(name).encode
             if name == self._many:
-                wires[name] = [msgspec.Raw(encode(item)) for item in value]
+                wires[name] = [total.add(encode(item)) for item in value]
             elif name == self._rest:
                 self._keys(value)
-                wires[name] = {key: msgspec.Raw(encode(item)) for key, item in value.items()}
+                wires[name] = {key: total.add(encode(item)) for key, item in value.items()}
             else:
                 wires[name] = msgspec.Raw(encode(value))
         data = _encode(wires)
         if len(data) > INLINE_LIMIT:
-            raise ValueTooLargeError(
-                f"inputs of {self.name}: {len(data):,} bytes when encoded, over the inline limit of {INLINE_LIMIT:,} "
-                "bytes; pass large data as perdure.io.File or perdure.io.Dir"
-            )
+            raise ValueTooLargeError(too_large(f"inputs of {self.name}", f"{len(data):,}", INLINE_LIMIT))
         return data
 
     def decode_inputs(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -363,6 +363,21 @@ class Signature:
             if not _wire.is_plain_text(key):
                 raise ValueMismatchError(f"{self.name}(): {key!r} cannot be stored as the name of an argument")
         return sorted(rest)
+
+
+class _Total:
+    """Adds up encoded arguments, and refuses the first one beyond the limit."""
+
+    def __init__(self, where: str, limit: int) -> None:
+        self.where = where
+        self.limit = limit
+        self.size = 0
+
+    def add(self, data: bytes) -> msgspec.Raw:
+        self.size += len(data)
+        if self.size > self.limit:
+            raise ValueTooLargeError(too_large(self.where, f"more than {self.limit:,}", self.limit))
+        return msgspec.Raw(data)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -20,6 +20,9 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec.msgpack import Ext
 
+from perdure.core.ground.values import _tokens
+from perdure.core.ground.values._hashed import dict_of, set_of
+
 INT: Final = 1  # an integer over 64 bits: signed, big-endian
 STR: Final = 2  # text with lone surrogates: UTF-8 with surrogates passed through
 TUPLE: Final = 3
@@ -44,7 +47,11 @@ SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**64 - 1
 
-Dump = Callable[[Any, bool], object]
+
+INLINE_LIMIT: Final = 10 * 1024 * 1024
+"""The largest encoded value, in bytes, that is stored in a journal row."""
+IDENTITY_LIMIT: Final = 64 * 1024 * 1024
+"""The largest encoded value, in bytes, that an identity is made of."""
 
 encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -58,13 +65,52 @@ class NotStorable(Exception):
         self.path: list[str] = []
 
 
-def dump_any(value: object, canonical: bool = False) -> object:
-    """`value` as objects that `encode` writes losslessly; `canonical` also sorts dicts. Raises `NotStorable`."""
+class TooLarge(Exception):
+    """A value needs more bytes than its `Mode` has room for."""
+
+
+class Mode:
+    """How a value is being written, and what happened to the value so far.
+
+    A value may refer to one object many times, so its bytes may be many times larger than the value in memory. Every
+    writer therefore takes from `room` while it writes, and stops as soon as nothing is left.
+
+    Attributes:
+        canonical: also sort what has an order without a meaning (the keys of dicts).
+        inexact: how many values were taken that are not exactly of their declared type, and become so: an `int` for
+            a `float`, an instance of a subclass. A union prefers the member that needs no such change.
+        room: the bytes that may still be written. Each value takes 1 and the length of its text, or less than it needs.
+        holder: what a list or a dict takes besides. Identities may be larger than stored values, and an empty list
+            takes some 60 bytes of memory while it is written.
+    """
+
+    __slots__ = ("canonical", "holder", "inexact", "limit", "room")
+
+    def __init__(self, canonical: bool = False, room: int | None = None) -> None:
+        self.canonical = canonical
+        self.inexact = 0
+        self.limit = room if room is not None else IDENTITY_LIMIT if canonical else INLINE_LIMIT
+        self.room = self.limit
+        self.holder = 15 if canonical else 0
+
+    def take(self, size: int) -> None:
+        """Take `size` bytes of the room. Raises `TooLarge` where there is not so much."""
+        self.room -= size
+        if self.room < 0:
+            raise TooLarge
+
+
+Dump = Callable[[Any, Mode], object]
+
+
+def dump_any(value: object, mode: Mode) -> object:
+    """`value` as objects that `encode` writes losslessly. Raises `NotStorable` and `TooLarge`."""
     cls = type(value)
     dump = _DUMP.get(cls) or _late(cls)
     if dump is None:
         raise NotStorable(value)
-    return dump(value, canonical)
+    mode.take(1)
+    return dump(value, mode)
 
 
 _file_types: list[Any] = []
@@ -116,60 +162,80 @@ def is_plain_text(text: str) -> bool:
     return True
 
 
-def _dump_same(value: object, canonical: bool) -> object:
-    return value
-
-
-def dump_int(value: int, canonical: bool = False) -> object:
+def dump_int(value: int) -> object:
+    """An integer of any size."""
     if INT_MIN <= value <= INT_MAX:
         return value
     return Ext(INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
-def dump_str(value: str, canonical: bool = False) -> object:
+def dump_str(value: str) -> object:
+    """Any text, lone surrogates included."""
     return value if is_plain_text(value) else Ext(STR, value.encode("utf-8", "surrogatepass"))
 
 
-def _items(values: Any, canonical: bool) -> list[object]:
+def _dump_same(value: object, mode: Mode) -> object:
+    return value
+
+
+def _dump_bytes(value: bytes, mode: Mode) -> object:
+    mode.take(len(value))
+    return value
+
+
+def _dump_integer(value: int, mode: Mode) -> object:
+    if not INT_MIN <= value <= INT_MAX:
+        mode.take(value.bit_length() // 8)
+    return dump_int(value)
+
+
+def _dump_text(value: str, mode: Mode) -> object:
+    mode.take(len(value))
+    return dump_str(value)
+
+
+def _items(values: Any, mode: Mode) -> list[object]:
+    mode.take(mode.holder)
     wires: list[object] = []
     for value in values:
         try:
-            wires.append(dump_any(value, canonical))
+            wires.append(dump_any(value, mode))
         except NotStorable as misfit:
             misfit.path.append(f"[{len(wires)}]")
             raise
     return wires
 
 
-def _dump_list(value: list[object], canonical: bool) -> object:
-    return _items(value, canonical)
+def _dump_list(value: list[object], mode: Mode) -> object:
+    return _items(value, mode)
 
 
-def _dump_tuple(value: tuple[object, ...], canonical: bool) -> object:
-    return Ext(TUPLE, encode(_items(value, canonical)))
+def _dump_tuple(value: tuple[object, ...], mode: Mode) -> object:
+    return Ext(TUPLE, encode(_items(value, mode)))
 
 
-def _dump_set(value: set[object], canonical: bool) -> object:
-    return Ext(SET, encode(sorted_wires(_items(value, canonical))))
+def _dump_set(value: set[object], mode: Mode) -> object:
+    return Ext(SET, encode(sorted_wires(_items(value, mode))))
 
 
-def _dump_frozenset(value: frozenset[object], canonical: bool) -> object:
-    return Ext(FROZENSET, encode(sorted_wires(_items(value, canonical))))
+def _dump_frozenset(value: frozenset[object], mode: Mode) -> object:
+    return Ext(FROZENSET, encode(sorted_wires(_items(value, mode))))
 
 
-def _dump_dict(value: dict[object, object], canonical: bool) -> object:
+def _dump_dict(value: dict[object, object], mode: Mode) -> object:
+    mode.take(mode.holder)
     pairs: list[tuple[object, object]] = []
     plain = True
     for key, item in value.items():
         try:
-            pairs.append((dump_any(key, canonical), dump_any(item, canonical)))
+            pairs.append((dump_any(key, mode), dump_any(item, mode)))
         except NotStorable as misfit:
             misfit.path.append(f"[{short(key)}]")
             raise
         plain = plain and type(pairs[-1][0]) is str
     if plain:
-        return dict(sorted(pairs, key=key_order)) if canonical and len(pairs) > 1 else dict(pairs)
-    if canonical:
+        return dict(sorted(pairs, key=key_order)) if mode.canonical and len(pairs) > 1 else dict(pairs)
+    if mode.canonical:
         pairs.sort(key=key_order)
     return Ext(PAIRS, encode([wire for pair in pairs for wire in pair]))
 
@@ -180,7 +246,8 @@ def key_order(pair: Sequence[object]) -> tuple[str, bytes]:
     return (key, b"") if type(key) is str else ("", encode(key))
 
 
-def _dump_bytearray(value: bytearray, canonical: bool) -> object:
+def _dump_bytearray(value: bytearray, mode: Mode) -> object:
+    mode.take(len(value))
     return Ext(BYTEARRAY, bytes(value))
 
 
@@ -197,31 +264,33 @@ def _dump_zone(zone: tzinfo | None, offset: timedelta | None) -> object:
     return [offset // timedelta(microseconds=1), *map(dump_str, name)]
 
 
-def _dump_datetime(value: datetime, canonical: bool) -> object:
+def _dump_datetime(value: datetime, mode: Mode) -> object:
     return Ext(DATETIME, encode([
         value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond,
         value.fold, _dump_zone(value.tzinfo, value.utcoffset()),
     ]))  # fmt: skip
 
 
-def _dump_date(value: date, canonical: bool) -> object:
+def _dump_date(value: date, mode: Mode) -> object:
     return Ext(DATE, encode(value.toordinal()))
 
 
-def _dump_time(value: time, canonical: bool) -> object:
+def _dump_time(value: time, mode: Mode) -> object:
     zone = _dump_zone(value.tzinfo, value.utcoffset())
     return Ext(TIME, encode([value.hour, value.minute, value.second, value.microsecond, value.fold, zone]))
 
 
-def _dump_timedelta(value: timedelta, canonical: bool) -> object:
+def _dump_timedelta(value: timedelta, mode: Mode) -> object:
     return Ext(TIMEDELTA, encode([value.days, value.seconds, value.microseconds]))
 
 
-def _dump_decimal(value: object, canonical: bool) -> object:
-    return Ext(DECIMAL, str(value).encode())
+def _dump_decimal(value: object, mode: Mode) -> object:
+    text = str(value)
+    mode.take(len(text))
+    return Ext(DECIMAL, text.encode())
 
 
-def _dump_uuid(value: Any, canonical: bool) -> object:
+def _dump_uuid(value: Any, mode: Mode) -> object:
     return Ext(UUID, value.bytes)
 
 
@@ -247,19 +316,19 @@ def _dump_reference(code: int, value: Any) -> object:
     return Ext(code, encode(fields))
 
 
-def _dump_file(value: Any, canonical: bool) -> object:
+def _dump_file(value: Any, mode: Mode) -> object:
     return _dump_reference(FILE, value)
 
 
-def _dump_dir(value: Any, canonical: bool) -> object:
+def _dump_dir(value: Any, mode: Mode) -> object:
     return _dump_reference(DIR, value)
 
 
-def _dump_complex(value: complex, canonical: bool) -> object:
+def _dump_complex(value: complex, mode: Mode) -> object:
     return Ext(COMPLEX, encode([value.real, value.imag]))
 
 
-def _dump_range(value: range, canonical: bool) -> object:
+def _dump_range(value: range, mode: Mode) -> object:
     return Ext(RANGE, encode([dump_int(value.start), dump_int(value.stop), dump_int(value.step)]))
 
 
@@ -267,9 +336,9 @@ _DUMP: dict[type, Dump] = {
     type(None): _dump_same,
     bool: _dump_same,
     float: _dump_same,
-    bytes: _dump_same,
-    int: dump_int,
-    str: dump_str,
+    bytes: _dump_bytes,
+    int: _dump_integer,
+    str: _dump_text,
     list: _dump_list,
     dict: _dump_dict,
     tuple: _dump_tuple,
@@ -311,8 +380,10 @@ def _load_time(data: memoryview) -> time:
 
 
 def _load_pairs(data: memoryview) -> dict[object, object]:
-    flat = iter(decode_any(data))
-    return dict(zip(flat, flat, strict=True))
+    flat = decode_any(data)
+    if len(flat) % 2:
+        raise ValueError("a key has no value")
+    return dict_of(flat[::2], flat[1::2])
 
 
 def _load_decimal(data: memoryview) -> object:
@@ -341,8 +412,8 @@ _LOAD: dict[int, Callable[[memoryview], object]] = {
     INT: lambda data: int.from_bytes(data, "big", signed=True),
     STR: lambda data: bytes(data).decode("utf-8", "surrogatepass"),
     TUPLE: lambda data: tuple(decode_any(data)),
-    SET: lambda data: set(decode_any(data)),
-    FROZENSET: lambda data: frozenset(decode_any(data)),
+    SET: lambda data: set_of(decode_any(data)),
+    FROZENSET: lambda data: frozenset(set_of(decode_any(data))),
     BYTEARRAY: bytearray,
     PAIRS: _load_pairs,
     DATETIME: _load_datetime,
@@ -358,15 +429,27 @@ _LOAD: dict[int, Callable[[memoryview], object]] = {
 }
 
 
-def _load_ext(code: int, data: memoryview) -> object:
+def load_ext(code: int, data: memoryview) -> object:
+    """The value of an extension."""
     load = _LOAD.get(code)
     if load is None:
         raise ValueError(f"extension {code} is unknown to this version of perdure")
     return load(data)
 
 
-decode_any: Final[Callable[[bytes | memoryview], Any]] = msgspec.msgpack.Decoder(ext_hook=_load_ext).decode
-"""Bytes to values, as under `Any`. Corrupt bytes raise exceptions of many types: callers catch `Exception`."""
+_decode: Final[Callable[[bytes | memoryview], Any]] = msgspec.msgpack.Decoder(ext_hook=load_ext).decode
+_SMALL: Final = 4096
+
+
+def decode_any(data: bytes | memoryview) -> Any:
+    """Bytes to values, as under `Any`. Corrupt bytes raise exceptions of many types: callers catch `Exception`.
+
+    A MessagePack map may have any key, and msgspec fills its dict without asking how long that takes. perdure's maps
+    have text for keys (Python salts the hashes of text), so large maps with other keys are refused beforehand.
+    """
+    if len(data) > _SMALL and _tokens.may_have_large_map(data):
+        _tokens.check_keys(data)
+    return _decode(data)
 
 
 def short(value: object, limit: int = 60) -> str:

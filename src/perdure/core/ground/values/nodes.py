@@ -17,7 +17,6 @@ from perdure.core.ground.values._nodes import (
     LeafNode,
     LiteralNode,
     Misfit,
-    Mode,
     Node,
     NoneNode,
     PathNode,
@@ -25,6 +24,7 @@ from perdure.core.ground.values._nodes import (
     walk,
 )
 from perdure.core.ground.values._records import NamedTupleNode, PydanticNode, RecordNode
+from perdure.core.ground.values._wire import Mode
 
 __all__ = [
     "AnyNode",

@@ -1,0 +1,88 @@
+"""MessagePack as it stands in the bytes, without making values: kinds, lengths and positions."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, NamedTuple
+
+Token = Literal["value", "str", "bin", "array", "map", "ext"]
+
+_LARGE_MAP: Final = re.compile(rb"\xde[\x01-\xff]|\xdf")
+
+
+class Head(NamedTuple):
+    """The head of one value.
+
+    Attributes:
+        kind: what the value is. `value`: complete in itself (a number, a boolean, nil).
+        size: of an array, the number of its items; of a map, of its keys; else how many bytes follow the head.
+        start: where the head ends.
+        code: the code of an extension.
+    """
+
+    kind: Token
+    size: int
+    start: int
+    code: int = 0
+
+
+# The first byte of a value: kind, bytes of the size field (0: the size is fixed), fixed size.
+_HEADS: Final[dict[int, tuple[Token, int, int]]] = {
+    **dict.fromkeys((*range(0x80), 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100)), ("value", 0, 0)),
+    **{byte: ("map", 0, byte & 0x0F) for byte in range(0x80, 0x90)},
+    **{byte: ("array", 0, byte & 0x0F) for byte in range(0x90, 0xA0)},
+    **{byte: ("str", 0, byte & 0x1F) for byte in range(0xA0, 0xC0)},
+    0xC4: ("bin", 1, 0), 0xC5: ("bin", 2, 0), 0xC6: ("bin", 4, 0),
+    0xC7: ("ext", 1, 0), 0xC8: ("ext", 2, 0), 0xC9: ("ext", 4, 0),
+    0xCA: ("value", 0, 4), 0xCB: ("value", 0, 8),
+    **{0xCC + power: ("value", 0, 1 << power) for power in range(4)},
+    **{0xD0 + power: ("value", 0, 1 << power) for power in range(4)},
+    **{0xD4 + power: ("ext", 0, 1 << power) for power in range(5)},
+    0xD9: ("str", 1, 0), 0xDA: ("str", 2, 0), 0xDB: ("str", 4, 0),
+    0xDC: ("array", 2, 0), 0xDD: ("array", 4, 0), 0xDE: ("map", 2, 0), 0xDF: ("map", 4, 0),
+}  # fmt: skip
+
+
+def head(data: bytes | memoryview, at: int) -> Head:
+    """The head of the value at a position. Raises `ValueError` and `IndexError` for corrupt bytes."""
+    found = _HEADS.get(data[at])
+    if found is None:
+        raise ValueError(f"{data[at]:#x} begins no value")
+    kind, width, size = found
+    start = at + 1 + width
+    if width:
+        size = int.from_bytes(data[at + 1 : start], "big")
+    code = 0
+    if kind == "ext":
+        code = data[start]
+        start += 1
+    if kind not in ("array", "map") and start + size > len(data):
+        raise ValueError("the data ends within a value")
+    return Head(kind, size, start, code)
+
+
+def may_have_large_map(data: bytes | memoryview) -> bool:
+    """Whether a map of more than 255 keys may be among the values; other values may look like one."""
+    return _LARGE_MAP.search(data) is not None
+
+
+def check_keys(data: bytes | memoryview) -> None:
+    """Raise `ValueError` where a map has a key that is no text. The contents of extensions are left out."""
+    at, end = 0, len(data)
+    # Values that are still to come in each open array or map, and whether that is a map (an even number: a key).
+    lefts, maps = [1], [False]
+    while at < end and lefts:
+        if not lefts[-1]:
+            lefts.pop()
+            maps.pop()
+            continue
+        found = head(data, at)
+        if maps[-1] and lefts[-1] % 2 == 0 and found.kind != "str":
+            raise ValueError("a key of a map is no text")
+        lefts[-1] -= 1
+        at = found.start
+        if found.kind == "array" or found.kind == "map":
+            lefts.append(found.size * (1 + (found.kind == "map")))
+            maps.append(found.kind == "map")
+        else:
+            at += found.size
