@@ -123,14 +123,15 @@ def is_stopped(pid: int) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether no process has that number, or only one that nobody has waited for yet (a zombie)."""
+    """Whether that process has ended; a zombie has."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
-        return not os.path.exists("/proc/self") and not _answers(pid)
+        # Without /proc (macOS) a signal tells.
+        return os.path.exists("/proc/self") or not _can_be_signalled(pid)
 
 
-def _answers(pid: int) -> bool:
+def _can_be_signalled(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
