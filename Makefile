@@ -12,6 +12,10 @@ unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The demo needs perdure alone, and is not to wait for Ray and other things that only development needs. Where .venv is
+# there already, the demo takes that.
+DEMO := $(if $(wildcard $(STAMP)),$(VENV),.venvs/demo)
+DEMO_STAMP := $(DEMO)/.installed
 PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
 NPM := npm install --no-save --no-package-lock --no-audit --no-fund --no-update-notifier --ignore-scripts --loglevel error
 BENCH_ARGS ?=
@@ -32,8 +36,12 @@ $(STAMP): pyproject.toml constraints.txt scripts/venv.sh
 	@scripts/venv.sh $(VENV) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
-	@$(BIN)/python scripts/demo.py
+.venvs/demo/.installed: pyproject.toml constraints.txt scripts/venv.sh
+	@scripts/venv.sh $(@D) --no-compile -c constraints.txt -e .
+	@touch $@
+
+demo: $(DEMO_STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
+	@$(DEMO)/bin/python scripts/demo.py
 
 test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m compileall -q src

@@ -90,7 +90,8 @@ def fork_for_coroutine(parent: Branch, coro: Any) -> Branch:
     args = None
     # Only an unstarted coroutine still shows its arguments, and nothing but them (and the closure's variables).
     if frame is not None and not coro.cr_suspended and not coro.cr_running:
-        args = encode_or_none(frame.f_locals)
+        # A copy: `f_locals` is a proxy and no dict from Python 3.13 on.
+        args = encode_or_none(dict(frame.f_locals))
     return parent.fork(name, args)
 
 
