@@ -21,6 +21,8 @@ NPM := npm install --no-save --no-package-lock --no-audit --no-fund --no-update-
 BENCH_ARGS ?=
 # Most tests wait for processes now and then; five at a time keep two cores busy and leave none of them short.
 PARALLEL := -n 5
+# The versions of Python that the core's tests run on beside that of .venv, where they are installed.
+PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
 
@@ -46,7 +48,8 @@ demo: $(DEMO_STAMP) ## a real workflow is killed with SIGKILL half-way and carri
 test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
-	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=13 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk" --timeout 300
+	scripts/core_tests.sh $(PYTHONS)
+	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=13 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
@@ -54,9 +57,10 @@ test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes sam
 	for bucket in azure google; do \
 		PERDURE_TEST_BUCKET=$$bucket $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/integration/test_bucket.py \
 			tests/integration/test_remote_files.py tests/kubernetes/test_tree.py || exit; done
+	scripts/core_tests.sh --required 3.12 3.13
 	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
-		--timeout 600
+		--timeout 900
 
 check: $(STAMP) ## lint, format, types and layers, without running tests
 	$(BIN)/ruff check .

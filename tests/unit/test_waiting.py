@@ -20,7 +20,7 @@ def test_a_wait_returns_the_value_of_its_condition() -> None:
 
 
 def test_a_wait_that_fails_tells_its_story() -> None:
-    with pytest.raises(AssertionError, match="not true within 0.02 s.*\n.*the story"):
+    with pytest.raises(AssertionError, match=r"not true within 0.02 s.*\n.*the story"):
         wait_for(lambda: False, 0.02, story=lambda: "the story")
 
 
