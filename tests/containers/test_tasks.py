@@ -359,3 +359,20 @@ print(f"perdure-memory-{{os.getpid()}}")
     assert result == "5"
     assert not list(Path(tempfile.gettempdir()).glob(f"{base}*"))
     assert engine.run_cli("ps", "-a", "--format", "{{.Names}}").split() == []
+
+
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_a_timed_out_container_ends_before_the_next_attempt_begins(here: Path, attempts: int) -> None:
+    """Attempts never overlap, however long a program takes to end; its last lines are in its own log."""
+    task = shell(
+        'trap \'sleep 2; echo "end $(date +%s)"; exit 1\' TERM; echo "begin $(date +%s)"; '
+        "while true; do sleep 0.1; done",
+        timeout=5, retries=attempts - 1,
+    )  # fmt: skip
+    with pytest.raises(TaskTimeoutError):
+        perdure.run(task)
+    perdure.init()  # waits until nothing is left
+    logs = [path.read_text().split() for path in sorted(here.glob("perdure.db-logs/*/*.log"))]
+    assert [log[::2] for log in logs] == [["begin", "end"]] * attempts
+    times = [int(number) for log in logs for number in log[1::2]]
+    assert times == sorted(times)

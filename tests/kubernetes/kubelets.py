@@ -56,6 +56,8 @@ class ProcessKubelet:
         """The names of the pods whose main container has begun."""
         self.uploads = True
         """Otherwise the copilot is killed when it should take the outputs away."""
+        self.patient = False
+        """Whether a program that is told to end may go on for a while, as within the grace period."""
         self.finished = NOW
         """When main containers have ended."""
 
@@ -81,7 +83,7 @@ class ProcessKubelet:
             self.ran.append(name)
             status.main({"running": {"startedAt": NOW}})
             status.set(phase="Running")
-            code = await self._main(server, pod, folder)
+            code = await self._main(server, pod, folder, status)
             reason = "Completed" if code == 0 else "Error"
             status.main({"terminated": {"exitCode": code, "reason": reason, "finishedAt": self.finished}})
             # As a kubelet ends sidecars once the main container has ended.
@@ -96,14 +98,21 @@ class ProcessKubelet:
                     upload.kill()
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _main(self, server: ApiServer, pod: dict[str, Any], folder: Path) -> int:
+    async def _main(self, server: ApiServer, pod: dict[str, Any], folder: Path, status: Status) -> int:
         container = next(each for each in pod["spec"]["containers"] if each["name"] == MAIN)
         lines = server.logs.setdefault(pod["metadata"]["uid"], [])
         env, files = _secret(server, pod, container)
         inside = Inside(
             container, folder / "inputs", folder / "outputs", env, files, lambda text: lines.append(text.encode())
         )
-        return await asyncio.to_thread(self.program, inside)
+        program = asyncio.ensure_future(asyncio.to_thread(self.program, inside))
+        try:
+            return await asyncio.shield(program)
+        except asyncio.CancelledError:
+            if self.patient:
+                await asyncio.wait([program], timeout=20)
+                status.main({"terminated": {"exitCode": 143, "reason": "Error", "finishedAt": self.finished}})
+            raise
 
     async def _copilot(
         self, server: ApiServer, pod: dict[str, Any], name: str, folder: Path

@@ -418,3 +418,58 @@ def test_what_kubernetes_does_not_have(cluster: Setup, settings: dict[str, Any],
     with pytest.raises(UsageError, match=said):
         perdure.run(greet().override(**settings), name="Ada")
     assert cluster.server.posted == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations"),
+    [
+        ({}, {}),
+        ({}, {"perdure/about": "{}"}),
+        ({}, {"perdure/about": "whole"}),
+        ({"perdure/attempt": "another"}, {"perdure/about": "whole"}),
+        ({"perdure/attempt": "another"}, {"perdure/about": "\ud800"}),
+    ],
+    ids=["bare", "empty", "no attempt", "another's attempt", "no text"],
+)
+def test_a_strange_pod_does_not_stop_the_sweep(
+    cluster: Setup, labels: dict[str, str], annotations: dict[str, str]
+) -> None:
+    """A pod with perdure's labels that is not perdure's is left alone, and runs go on."""
+    cluster.kubelet.program = greets
+    about = '{"run":9,"uid":"ab","name":"n","action":1,"attempt":1,"engine":"e","url":"u"}'
+    store = perdure.runtime.containers().store_label  # type: ignore[attr-defined]
+    cluster.server.objects["pods", "strange"] = {
+        "metadata": {
+            "name": "strange", "uid": "u-1", "resourceVersion": "1",
+            "labels": {"app.kubernetes.io/managed-by": "perdure", "perdure/store": store, **labels},
+            "annotations": {key: about if text == "whole" else text for key, text in annotations.items()},
+        },
+        "spec": {}, "status": {"phase": "Running"},
+    }  # fmt: skip
+    assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
+    perdure.init(cluster.store)
+    assert [pod["metadata"]["name"] for pod in cluster.server.pods()] == ["strange"]
+    del cluster.server.objects["pods", "strange"]
+
+
+def test_the_next_attempt_waits_for_the_end_of_a_pod_that_timed_out(cluster: Setup) -> None:
+    """Attempts never overlap, and the last lines of the first are in its log."""
+    spans: list[list[float]] = []
+
+    def program(inside: Inside) -> int:
+        span = [time.monotonic()]
+        spans.append(span)
+        inside.log(f"begun {len(spans)}")
+        if len(spans) < 2:
+            time.sleep(12)
+            inside.log("last words")
+        span.append(time.monotonic())
+        return greets(inside)
+
+    cluster.kubelet.program, cluster.kubelet.patient = program, True
+    run = perdure.run(greet(timeout=8, retries=1), name="Ada")
+    assert run.result == "Hello, Ada"
+    assert len(spans) == 2
+    assert spans[1][0] >= spans[0][1]
+    log = next(Path(cluster.folder).glob("s.db-logs/*/*.1.log"))
+    assert "last words" in log.read_text()

@@ -1,4 +1,4 @@
-"""Directories as objects: what comes back is what was there, and nothing gets out of the directory."""
+"""Directories as objects in a bucket: a tree comes back as it was, and nothing is made outside of it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.bucket import endpoint
 
 from perdure.containers.kubernetes import tree
 from perdure.containers.kubernetes.tree import Item
+from perdure.core.ground.trees import remove_tree
 from perdure.errors import StoreError
 from perdure.store import open_bucket
 
@@ -71,7 +72,7 @@ def test_without_the_last_object_nothing_counts(bucket: Any, tmp_path: Path) -> 
     assert tree.fetch(bucket, str(tmp_path / "to")) is None
 
 
-def test_only_what_is_read_comes_here(bucket: Any, tmp_path: Path) -> None:
+def test_only_content_that_is_read_is_fetched(bucket: Any, tmp_path: Path) -> None:
     source, target = tmp_path / "from", tmp_path / "to"
     source.mkdir()
     target.mkdir()
@@ -118,10 +119,10 @@ def test_many_small_files_do_not_swell_the_list(bucket: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("size", [100_000, 20 << 20])
-def test_a_hash_is_that_of_what_was_sent(
+def test_the_hash_is_of_the_content_that_was_sent(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Whatever writes to the file meanwhile: the content lies under its hash, and others will rely on it."""
+    """The file may change during the upload: the content lies under its hash, and other runs rely on that."""
     place, put = tmp_path / "file", obstore.put
     place.write_bytes(b"a" * size)
 
@@ -139,7 +140,7 @@ def test_a_hash_is_that_of_what_was_sent(
 
 
 @pytest.mark.parametrize("change", ["content", "gone"])
-def test_what_is_damaged_is_said(bucket: Any, tmp_path: Path, change: str) -> None:
+def test_a_damaged_object_is_named(bucket: Any, tmp_path: Path, change: str) -> None:
     (tmp_path / "from").mkdir()
     (tmp_path / "from" / "a").write_text("right" * 1000)
     (tmp_path / "to").mkdir()
@@ -159,6 +160,11 @@ def test_what_is_damaged_is_said(bucket: Any, tmp_path: Path, change: str) -> No
         [Item(b"l", "link", b"/tmp"), Item(b"l/a", "data")], [Item(b"a", "data"), Item(b"a", "data")],
         [Item(b"d", "dir"), Item(b"d/.", "data")], [Item(b"", "dir")],
         [Item(b"a", "file", b"short", 3, "outputs/0")], [Item(b"a", "exec", b"x" * 32, -1, "outputs/0")],
+        [Item(b"/a", "data")], [Item(b"/a", "dir")], [Item(b"//a", "link", b"b")], [Item(b"a" * 256, "data")],
+        [Item(b"a", "file", b"x" * 32, 1 << 62, "outputs/0")], [Item(b"a", "data", b"x", 1 << 62)],
+        [Item(b"a", "file", b"x" * 32, 3, "../other/outputs/0")], [Item(b"a", "file", b"x" * 32, 3, "about")],
+        [Item(b"a", "device")], [Item(b"a", "link")], [Item(b"a", "link", b"b\0")],
+        [Item(b"a", "dir", b"", 0, "outputs/0")],
     ],
 )  # fmt: skip
 def test_nothing_leads_out_of_the_directory(bucket: Any, tmp_path: Path, items: list[Item]) -> None:
@@ -169,8 +175,43 @@ def test_nothing_leads_out_of_the_directory(bucket: Any, tmp_path: Path, items: 
     assert list((tmp_path / "to").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        Item(b"/a", "data"), Item(b"a", "file", b"x" * 32, 1 << 62, "sha256/78/" + "78" * 31),
+        Item(b"a", "file", b"x" * 32, 3, "outputs/0"), Item(b"a", "file", b"x" * 32, 3, "../blobs"),
+    ],
+)  # fmt: skip
+def test_inputs_are_checked_as_outputs_are(bucket: Any, tmp_path: Path, item: Item) -> None:
+    """One check for all manifests: also in the pod nothing is made outside, and only blobs are fetched."""
+    bucket.put(tree.INPUTS, msgspec.msgpack.encode((1, [item])))
+    (tmp_path / "to").mkdir()
+    with pytest.raises(StoreError, match="damaged"):
+        tree.download(bucket, tree.INPUTS, bucket, str(tmp_path / "to"))
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+@pytest.mark.parametrize("depth", [1500, 1900])
+def test_a_deep_tree_goes_through_the_bucket(bucket: Any, tmp_path: Path, depth: int) -> None:
+    top = tmp_path / "from"
+    top.mkdir()
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert tree.upload(str(top), bucket) == 0
+    (tmp_path / "to").mkdir()
+    assert tree.fetch(bucket, str(tmp_path / "to")) is not None
+    for folder in (top, tmp_path / "to"):
+        remove_tree(str(folder))  # pytest's own removal recurses
+    assert sorted(tmp_path.iterdir()) == []
+
+
 def test_inputs_may_be_brought_again(bucket: Any, tmp_path: Path) -> None:
-    """The kubelet may run an init container anew, over what the first one left."""
+    """The kubelet may run an init container again, over the files of the first."""
     staged = tmp_path / "staged"
     staged.mkdir()
     (staged / "n").write_text("1")

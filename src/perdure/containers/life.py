@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
 from concurrent.futures import Future
 from contextlib import suppress
@@ -30,13 +29,14 @@ import msgspec
 from ..core.ground.clock import SystemClock, seconds
 from ..core.ground.detached import Detached
 from ..core.ground.spec import AttemptLost
+from ..core.ground.trees import remove_tree
 from ..errors import (
     EngineUnavailableError,
     PerdureError,
     TaskTimeoutError,
     UsageError,
 )
-from .background import PATIENCE, Shared
+from .background import GRACE, PATIENCE, Shared
 from .engine import ContainerEngine, ContainerSpec, EngineImage, EngineInfo, Mount, Seen
 from .logs import LogSink, follow, last_lines
 from .place import LABEL, RUN_LABEL, About, Place
@@ -122,6 +122,11 @@ class ContainerLife:
             seen = await self._until_ended(started, sink)
             ended = True
             return await self._outcome(started, seen, sink)
+        except asyncio.CancelledError:
+            if self.attempt.seconds_left == 0:
+                # The next attempt begins when this one returns, and may not overlap with the container.
+                ended = await self._stopped()
+            raise
         finally:
             if ended or not self.containers.linger(self.place.key, self.following, sink):
                 sink.close()
@@ -274,6 +279,22 @@ class ContainerLife:
             self.following.cancel()
             self.following = None
 
+    async def _stopped(self) -> bool:
+        """Stop the container at the attempt's timeout, and take its last lines; whether both succeeded."""
+        self.place.mark_late()
+        try:
+            await self.containers.ask(self._stop())
+        except PerdureError as error:
+            log.warning("%s: its container cannot be stopped yet: %s", self.program.name, error)
+            return False
+        if self.following is not None:
+            await last_lines(asyncio.wrap_future(self.following), self.program.name)
+        self._unfollow()
+        return True
+
+    async def _stop(self) -> None:
+        await (await self.containers.engine()).stop(self.name, GRACE)
+
     async def _start(self) -> None:
         """Start what this process has created and recorded."""
         if not await (await self.containers.engine()).start(self.name):
@@ -294,8 +315,9 @@ class ContainerLife:
             raise AttemptLost("the container is gone")
         if seen.labels.get(LABEL) != self.place.key or seen.labels.get(_SPEC_LABEL) != started.labels_hash:
             raise AttemptLost("a container of another kind is in its place")
-        if self.attempt.seconds_left == 0 and seen.state in ("created", "running", "paused", "restarting"):
-            # Its time was up before this process joined it.
+        late = self.attempt.seconds_left == 0
+        if late and (seen.state in ("created", "running", "paused", "restarting") or self.place.is_late):
+            # The time was up before this process joined the container; an exit code after the stop says nothing.
             raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
         if seen.state == "created" and seen.started_at is None:
             if reborn:
@@ -395,7 +417,7 @@ class ContainerLife:
             return place.outputs
 
         def empty() -> None:
-            shutil.rmtree(place.copied, ignore_errors=True)
+            remove_tree(place.copied)
             os.mkdir(place.copied, 0o700)
 
         async def copy() -> None:

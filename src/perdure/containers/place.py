@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..core.ground.digest import blake2b
+from ..core.ground.trees import remove_tree
 from ..errors import StoreError
 
 LABEL = "perdure.attempt"
@@ -24,6 +25,7 @@ LABEL = "perdure.attempt"
 RUN_LABEL = "perdure.run"
 """The label that holds the id of the run."""
 _ABOUT = "about.json"
+_LATE = "late"
 
 
 class About(msgspec.Struct, frozen=True):
@@ -107,35 +109,44 @@ class Place(NamedTuple):
             return None
 
     def clear(self) -> None:
-        """Remove all of it. Files that may not be removed stay, and a message of the system's is raised."""
-        shutil.rmtree(self.secrets, ignore_errors=True)
+        """Remove the directory and the secrets. `OSError`: some files may not be removed; all others are."""
+        with contextlib.suppress(OSError):
+            remove_tree(self.secrets)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.path)
+            remove_tree(self.path)
         except PermissionError:
-            # Rootless Podman's users are users of a namespace that it can enter.
+            # The files of rootless Podman's users belong to a user namespace that Podman can enter.
             podman = shutil.which("podman")
             if podman is not None:
                 subprocess.run([podman, "unshare", "rm", "-rf", self.path], capture_output=True, check=False)
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(self.path)
+            remove_tree(self.path)
+
+    def mark_late(self) -> None:
+        """Note that the container is told to end at its timeout, before the outcome is on disk."""
+        with contextlib.suppress(OSError), open(os.path.join(self.path, _LATE), "wb"):
+            pass
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the container was told to end at its timeout."""
+        return os.path.exists(os.path.join(self.path, _LATE))
 
     def is_readable(self) -> bool:
-        """Whether this process may read all that the container has left."""
+        """Whether this process may read all of the outputs."""
         if os.geteuid() == 0:
             return True
-        for folder, names, files in os.walk(self.outputs, onerror=_raised):
-            if not all(os.access(os.path.join(folder, name), os.R_OK | os.X_OK) for name in names):
-                return False
-            for name in files:
-                path = os.path.join(folder, name)
-                if not os.path.islink(path) and not os.access(path, os.R_OK):
-                    return False
+        waiting = [self.outputs]
+        try:
+            while waiting:
+                with os.scandir(waiting.pop()) as found:
+                    for entry in found:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        elif entry.is_file(follow_symlinks=False) and not os.access(entry.path, os.R_OK):
+                            return False
+        except OSError:
+            return False
         return True
-
-
-def _raised(error: OSError) -> None:
-    raise error
 
 
 def _share_with_us(folder: str) -> None:

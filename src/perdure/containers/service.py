@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 from ..core.ground.clock import SystemClock
 from ..core.ground.detached import Detached
 from ..core.ground.ports import Store
+from ..core.ground.trees import remove_tree
 from ..errors import EngineUnavailableError, PerdureError, StoreError
 from .background import GRACE, Background
 from .engine import ContainerEngine, EngineInfo
@@ -153,7 +153,8 @@ class Containers(Background):
         super().close()
         if used and not self._lasting:
             for folder in (self.root, self.log_root):
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):
+                    remove_tree(folder)
 
 
 def _age(path: str) -> float:

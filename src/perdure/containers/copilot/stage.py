@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import posixpath
 import secrets
-import shutil
 import stat
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from perdure.containers.copilot.leaves import Leaf
 from perdure.containers.copilot.placing import Placed
 from perdure.containers.copilot.types import Listing, Reference, Table
 from perdure.containers.engine import Mount
+from perdure.core.ground.trees import remove_tree
 
 
 class FileSystem(Protocol):
@@ -158,6 +158,6 @@ def _state(path: str) -> os.stat_result | None:
 
 def _remove(path: str) -> None:
     if stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         os.unlink(path)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -30,6 +29,7 @@ import msgspec
 from ...core.ground.clock import US, seconds, wall
 from ...core.ground.detached import Detached
 from ...core.ground.spec import AttemptLost
+from ...core.ground.trees import remove_tree
 from ...errors import (
     ContainerError,
     EngineUnavailableError,
@@ -39,7 +39,7 @@ from ...errors import (
     TaskTimeoutError,
     UsageError,
 )
-from ..background import AGAIN_SECONDS, PATIENCE, Shared
+from ..background import AGAIN_SECONDS, GRACE, PATIENCE, Shared
 from ..logs import LogSink, last_lines
 from ..place import About, key_of
 from ..program import Build, ContainerEnd, Program, Secrets, concluded, failure, hash_of
@@ -130,6 +130,11 @@ class PodLife:
             seen = await self._until_ended(started, sink)
             ended = True
             return await self._outcome(started, seen, sink)
+        except asyncio.CancelledError:
+            if self.attempt.seconds_left == 0:
+                # The next attempt begins when this one returns, and may not overlap with the pod.
+                ended = await self._stopped(started)
+            raise
         finally:
             if ended or not self.pods.linger(self.key, self.following, sink):
                 sink.close()
@@ -183,13 +188,13 @@ class PodLife:
 
     def _stage(self) -> None:
         folder = self.pods.folder(self.key)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         os.makedirs(folder, mode=0o700)
         self.objects.put(ABOUT_KEY, msgspec.json.encode(self._about()))
         program = self.program
         program.interface.stage(self.values, folder, program.input_dir, program.references(None))
         self.objects.put(tree.INPUTS, tree.pack(folder))
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
     def _manifest(self, cluster: Cluster, settings: Any, secrets: Secrets) -> tuple[dict[str, Any], PodRequest]:
         program, attempt, where = self.program, self.attempt, self.pods.where
@@ -265,6 +270,11 @@ class PodLife:
                 return await self.pods.ask(self._watch(started, sink))
             except _OtherClusterError as error:
                 self.attempt.suspend(EngineUnavailableError(str(error)))
+            except AttemptLost:
+                if self.attempt.seconds_left == 0:
+                    # An earlier process has ended the pod at the timeout.
+                    raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout") from None
+                raise
             except EngineUnavailableError as error:
                 if silent_since is None or self.heard > silent_since:
                     silent_since = seconds()
@@ -332,6 +342,27 @@ class PodLife:
             watching.cancel()
             ended.set()  # a follower that lingers looks once more, and ends
 
+    async def _stopped(self, started: _StartedPod) -> bool:
+        """Delete the pod at the attempt's timeout, and take its last lines; whether both succeeded."""
+        try:
+            await self.pods.ask(self._stop(started))
+        except PerdureError as error:
+            log.warning("%s: its pod cannot be ended yet: %s", self.program.name, error)
+            return False
+        if self.following is not None:
+            await last_lines(asyncio.wrap_future(self.following), self.program.name)
+        self._unfollow()
+        return True
+
+    async def _stop(self, started: _StartedPod) -> None:
+        cluster = await self.pods.cluster()
+        await cluster.delete("pods", started.name, uid=started.uid, grace=GRACE)
+        until = seconds() + REMOVED_SECONDS
+        while await _is_in(cluster, started):
+            if seconds() > until:
+                raise ContainerError(f"pod {started.name} does not end")
+            await asyncio.sleep(AGAIN_SECONDS)
+
     def _unfollow(self) -> None:
         if self.following is not None:
             self.following.cancel()
@@ -377,7 +408,8 @@ class PodLife:
                 raise AttemptLost(f"its outputs did not get to the bucket: {why}")
             raise ContainerError(f"{program.name}: its outputs could not be taken to the bucket: {why}")
         finally:
-            await self.pods.in_thread(lambda: shutil.rmtree(folder, ignore_errors=True))
+            with suppress(OSError):
+                await self.pods.in_thread(lambda: remove_tree(folder))
 
     async def _concluded(self, folder: str, end: ContainerEnd) -> _Concluded | None:
         """The task's value; `None`: there are no outputs. A bucket that does not answer is waited for: they go with the
@@ -393,7 +425,7 @@ class PodLife:
             await asyncio.sleep(AGAIN_SECONDS)
 
     def _conclude(self, folder: str, end: ContainerEnd) -> _Concluded | None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         os.makedirs(folder, mode=0o700)
         fetched = tree.fetch(self.objects, folder)
         return None if fetched is None else _Concluded(concluded(self.program, folder, end, self.redactor, fetched))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -20,9 +19,10 @@ import msgspec
 from ...core.ground.clock import US, wall
 from ...core.ground.detached import Detached
 from ...core.ground.ports import Store
+from ...core.ground.trees import remove_tree
 from ...errors import PerdureError
 from ..background import GRACE, Background
-from ..place import About
+from ..place import About, key_of
 from ..program import Program
 from .cluster import Cluster
 from .spec import ABOUT, ATTEMPT, MANAGED, RUN, STORE
@@ -139,7 +139,8 @@ class Pods(Background):
         await self.in_thread(lambda: self._clear(key))
 
     def _clear(self, key: str) -> None:
-        shutil.rmtree(self.folder(key), ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(self.folder(key))
         objects = self.objects(key)
         for meta in list(objects.list("")):
             if meta["path"] != ABOUT_KEY:
@@ -168,15 +169,21 @@ class Pods(Background):
             pods = (await cluster.list("pods", labels=labels))["items"]
             self.known = True
             for pod in pods:
-                about = _about(pod)
-                if about is not None and (await self._over(about) or self._is_stale(pod, about)):
-                    self.remove(pod["metadata"]["labels"][ATTEMPT])
+                key, about = (pod["metadata"].get("labels") or {}).get(ATTEMPT), _about(pod)
+                # A pod with these labels and no attempt is not perdure's.
+                if about is None or key != key_of(bytes.fromhex(about.uid), about.action, about.attempt):
+                    continue
+                if await self._over(about) or self._is_stale(pod, about):
+                    self.remove(key)
             await self.in_thread(self._clear_folders)
             for key, about in await self.in_thread(lambda: self._left_in_bucket(uid)):
                 if key not in self._leaving and await self._over(about):
                     self.remove(key)
         except PerdureError as error:
-            log.warning("what containers have left is not looked at: %s", error)
+            log.warning("leftovers of containers are not looked at: %s", error)
+        except Exception:
+            # A container of another run has no part in a failed sweep.
+            log.warning("leftovers of containers are not looked at", exc_info=True)
 
     async def _over(self, about: About) -> bool:
         return await self.in_thread(lambda: self._is_over(about))
@@ -206,7 +213,7 @@ class Pods(Background):
             for name in os.listdir(self.root):
                 path = os.path.join(self.root, name)
                 if wall() / US - os.stat(path).st_mtime > STRAY_SECONDS * 24:
-                    shutil.rmtree(path, ignore_errors=True)
+                    remove_tree(path)
 
     def _is_stale(self, pod: dict[str, Any], about: About) -> bool:
         """Whether it ended so long ago that nobody will ask any more (`ttl`)."""
@@ -217,11 +224,13 @@ class Pods(Background):
 
 
 def _about(pod: dict[str, Any]) -> About | None:
-    return _decoded((pod["metadata"].get("annotations") or {}).get(ABOUT, "").encode())
+    return _decoded((pod["metadata"].get("annotations") or {}).get(ABOUT, "").encode("utf-8", "replace"))
 
 
 def _decoded(data: bytes | None) -> About | None:
     try:
-        return msgspec.json.decode(data or b"", type=About)
-    except msgspec.MsgspecError:
+        about = msgspec.json.decode(data or b"", type=About)
+        bytes.fromhex(about.uid)
+    except (msgspec.MsgspecError, ValueError):
         return None
+    return about

@@ -13,7 +13,7 @@ A tree is data, and data may come from anybody: nothing in it leads out of the d
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from ...core.ground.ports import blob_key
+from ...core.ground.trees import remove_tree
 from ...errors import StoreError
 
 T = TypeVar("T")
@@ -33,6 +34,10 @@ SUCCESS: Final = "_SUCCESS"
 _VERSION: Final = 1
 _FILES: Final = ("data", "file", "exec")
 _TOGETHER: Final = 8
+_LARGEST: Final = 1 << 46
+"""Bytes of a file at most, as the largest objects of buckets."""
+_LONGEST_PATH: Final = 4096
+_OUTPUT_KEY: Final = re.compile(r"outputs/[0-9]{1,18}")
 _SMALL: Final = 4096
 """The most bytes of a file that stands in `_SUCCESS` itself."""
 _ALL_SMALL: Final = 1 << 20
@@ -120,7 +125,7 @@ def download(inputs: Objects, key: str, blobs: Objects, to: str) -> int:
         raise StoreError(f"there are no inputs at {inputs.url}/{key}: their attempt is over")
     for name in os.listdir(to):
         _remove(os.path.join(to, name))
-    items = _items(data, f"{inputs.url}/{key}")
+    items = _items(data, f"{inputs.url}/{key}", _is_blob)
     _make(items, to, lambda item, place: _bring(blobs, item.key, item, place))
     return sum(item.kind in _FILES for item in items)
 
@@ -218,7 +223,7 @@ def fetch(outputs: Objects, to: str) -> Fetched | None:
     data = outputs.get(SUCCESS)
     if data is None:
         return None
-    items = _items(data, f"{outputs.url}/{SUCCESS}")
+    items = _items(data, f"{outputs.url}/{SUCCESS}", _is_output)
     fetched = Fetched(outputs)
     _make(items, to, fetched.stand_in)
     return fetched
@@ -242,7 +247,14 @@ def _walk(directory: str) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
                 stack.append(path)
 
 
-def _items(data: bytes, shown: str) -> list[Item]:
+def _items(data: bytes, shown: str, key_of: Callable[[Item], bool]) -> list[Item]:
+    """The items of a manifest that may be made in an empty directory: the check of all manifests.
+
+    Args:
+        data: the manifest.
+        shown: its URL.
+        key_of: whether an item's key is one that this kind of manifest may name.
+    """
     try:
         tree = msgspec.msgpack.decode(data, type=_Tree)
     except msgspec.MsgspecError as error:
@@ -251,15 +263,42 @@ def _items(data: bytes, shown: str) -> list[Item]:
         raise StoreError(f"{shown} was written by another perdure: use the same one in the copilot's image")
     folders, seen = {b""}, {b""}
     for item in tree.items:
-        folder, _, name = item.path.rpartition(b"/")
-        if folder not in folders or name in (b"", b".", b"..") or b"\0" in item.path or item.path in seen:
-            raise StoreError(f"{shown} is damaged: {item.path!r} cannot be the path of a file")
-        if item.kind in ("file", "exec") and (len(item.data) != 32 or item.size < 0):
-            raise StoreError(f"{shown} is damaged: {item.path!r} has no content")
+        reason = _fault(item, folders, seen, key_of)
+        if reason:
+            raise StoreError(f"{shown} is damaged: {item.path[:200]!r} {reason}")
         seen.add(item.path)
         if item.kind == "dir":
             folders.add(item.path)
     return tree.items
+
+
+def _fault(item: Item, folders: set[bytes], seen: set[bytes], key_of: Callable[[Item], bool]) -> str:
+    """The reason why an item may not be made; empty: it may."""
+    folder, slash, name = item.path.rpartition(b"/")
+    if (slash and not folder) or folder not in folders or name in (b"", b".", b"..") or b"\0" in item.path:
+        return "cannot be the path of a file"
+    if item.path in seen:
+        return "is there twice"
+    if len(name) > 255 or len(item.path) > _LONGEST_PATH:
+        return "is longer than a path can be"
+    match item.kind:
+        case "file" | "exec":
+            if len(item.data) != 32 or not 0 <= item.size <= _LARGEST:
+                return f"has no content of {item.size} bytes"
+            return "" if key_of(item) else f"names an object that is not its own: {item.key[:200]!r}"
+        case "link":
+            return "" if 0 < len(item.data) < _LONGEST_PATH and b"\0" not in item.data else "is a link to no path"
+        case "data" | "dir" | "other":
+            return "" if not item.key and item.size == 0 else "has a content besides its own"
+    return f"is of an unknown kind: {item.kind[:50]!r}"
+
+
+def _is_blob(item: Item) -> bool:
+    return item.key == blob_key(item.data.hex())
+
+
+def _is_output(item: Item) -> bool:
+    return _OUTPUT_KEY.fullmatch(item.key) is not None
 
 
 def _make(items: Sequence[Item], to: str, bring: Callable[[Item, str], None]) -> None:
@@ -318,6 +357,6 @@ def _each(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def _remove(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         os.unlink(path)
