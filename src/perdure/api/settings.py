@@ -17,7 +17,7 @@ from ..errors import UsageError
 Executor = Literal["local", "process", "ray"]
 
 
-class Shared(Protocol):
+class EnvironmentSettings(Protocol):
     """The settings that a task takes from its environment."""
 
     name: str

@@ -19,7 +19,15 @@ from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from .declaring import Home, home_of, register
-from .settings import CacheRequest, Shared, Timeout, cache_key, cache_signature, retry_strategy, timeout_seconds
+from .settings import (
+    CacheRequest,
+    EnvironmentSettings,
+    Timeout,
+    cache_key,
+    cache_signature,
+    retry_strategy,
+    timeout_seconds,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,7 +49,7 @@ class Task(Generic[P, R]):
     def __init__(
         self,
         fn: Callable[P, R],
-        environment: Shared,
+        environment: EnvironmentSettings,
         *,
         retries: int | RetryStrategy = 0,
         timeout: float | timedelta | Timeout | None = None,

@@ -202,8 +202,12 @@ class _Items:
         self._items.close()
 
     def throw(self, *args: Any) -> Any:
-        """The exception ends the iteration here and is raised; the generator is closed."""
-        return self._items.throw(*args)
+        """Refused, except for `GeneratorExit`: the code that handles the exception would have to be recorded, too."""
+        error = _thrown(args)
+        if isinstance(error, GeneratorExit):
+            return self._items.throw(error)
+        self._items.close()
+        raise _no_throw(self._name, error) from error
 
     def send(self, value: Any) -> Any:
         """Refused: a sent value would have to be recorded, too."""
@@ -238,6 +242,23 @@ def _close(source: _Source) -> None:
     source.iterator.close()
 
 
+def _thrown(args: tuple[Any, ...]) -> BaseException:
+    """The exception in the arguments of `throw`, which takes an exception or (the old form) type, value, traceback."""
+    error = args[1] if len(args) > 1 and args[1] is not None else args[0]
+    if isinstance(error, BaseException):
+        return error
+    kind = args[0]
+    return kind() if error is kind else kind(error)  # type: ignore[no-any-return]
+
+
+def _no_throw(name: str, error: BaseException) -> UsageError:
+    return UsageError(
+        f"{name} is a traced generator; exceptions cannot be thrown into it, as its except and finally would not be "
+        f"recorded. (The exception was {type(error).__name__}: {error}.) For a context manager, write a plain "
+        "@contextlib.contextmanager and call traced functions in it"
+    )
+
+
 class _AsyncItems:
     """A traced async generator as its consumer sees it."""
 
@@ -255,9 +276,13 @@ class _AsyncItems:
         """Close the iteration early; recorded as complete at this point."""
         return self._items.aclose()
 
-    def athrow(self, *args: Any) -> Any:
-        """As for any async generator."""
-        return self._items.athrow(*args)
+    async def athrow(self, *args: Any) -> Any:
+        """See `throw` of a sync generator."""
+        error = _thrown(args)
+        if isinstance(error, GeneratorExit):
+            return await self._items.athrow(error)
+        await self._items.aclose()
+        raise _no_throw(self._name, error) from error
 
     async def asend(self, value: Any) -> Any:
         """Refused: a sent value would have to be recorded, too."""

@@ -23,7 +23,7 @@ output = Output()
 signals = Signals()
 
 
-class Command(click.Command):
+class CliCommand(click.Command):
     """A command with help that keeps the layout of its examples."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -31,8 +31,8 @@ class Command(click.Command):
             formatter.write(f"\nExamples:\n{self.epilog}\n")
 
 
-class Group(click.Group):
-    command_class = Command
+class CommandGroup(click.Group):
+    command_class = CliCommand
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(f"\n{self.epilog}\n")
@@ -99,7 +99,7 @@ prints the result of a finished one. Kill the process at any moment; nothing rec
 Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 interrupted (the run can be resumed)."""
 
 
-@click.group(cls=Group, context_settings=HELP, epilog=GUIDE)
+@click.group(cls=CommandGroup, context_settings=HELP, epilog=GUIDE)
 @click.version_option(__version__, prog_name="perdure", message="%(prog)s %(version)s")
 @common
 def cli() -> None:

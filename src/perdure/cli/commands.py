@@ -9,14 +9,14 @@ import click
 
 from ..errors import PerdureError, UsageError
 from . import completion
-from .base import ROWS, STATUSES, Command, cli, common, length, log_to_stderr, output, signals, use_store
+from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, signals, use_store
 
 if TYPE_CHECKING:
     from .driving import Wanted
     from .inputs import Input, Own
 
 
-class RunCommand(Command):
+class RunCommand(CliCommand):
     """`perdure run` and `submit`: words behind FILE and TASK belong to the task, and are read by its signature."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -210,7 +210,7 @@ RESUME_EPILOG = """  perdure resume daily                   continue a run that 
   perdure resume daily --file new.py     its code has moved"""
 
 
-@cli.command(cls=Command, epilog=RESUME_EPILOG, short_help="Carry on with interrupted or failed runs.")
+@cli.command(cls=CliCommand, epilog=RESUME_EPILOG, short_help="Carry on with interrupted or failed runs.")
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completion.run_names)
 @click.option("--all", "every", is_flag=True, help="Every interrupted run; failed ones are left alone.")
 @click.option("--file", metavar="FILE", type=click.Path(), help="Where the code is, if not where it was.")
@@ -240,7 +240,7 @@ RERUN_EPILOG = """  perdure rerun daily                    once more, from the s
   perdure rerun daily --name daily-2     the new run's name"""
 
 
-@cli.command(cls=Command, epilog=RERUN_EPILOG, short_help="A new run with the same inputs.")
+@cli.command(cls=CliCommand, epilog=RERUN_EPILOG, short_help="A new run with the same inputs.")
 @click.argument("run", metavar="RUN", shell_complete=completion.run_names)
 @click.option("--recover", is_flag=True, help="Reuse what succeeded in RUN: values, finished children, ended sleeps.")
 @click.option("--name", metavar="NAME", help="The new run's name. A readable random one by default.")
@@ -257,7 +257,7 @@ def rerun(run: str, recover: bool, name: str | None, file: str | None) -> None:
     sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
 
 
-@cli.command(cls=Command, epilog="  perdure abort daily", short_help="End a run for good.")
+@cli.command(cls=CliCommand, epilog="  perdure abort daily", short_help="End a run for good.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
 @common
 def abort(runs: tuple[str, ...]) -> None:
@@ -286,7 +286,7 @@ GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show wha
   perdure gc --older-than 12h --status SUCCEEDED         keep those that failed or were aborted"""
 
 
-@cli.command(cls=Command, epilog=GC_EPILOG, short_help="Remove finished runs and what only they needed.")
+@cli.command(cls=CliCommand, epilog=GC_EPILOG, short_help="Remove finished runs and what only they needed.")
 @click.option("--older-than", callback=length, required=True, metavar="AGE", help="As 30d, 12h, 90m, 45s or 1d12h.")
 @click.option(
     "--status", "statuses", type=click.Choice(STATUSES[4:7], case_sensitive=False), multiple=True,
@@ -325,7 +325,7 @@ LS_EPILOG = """  perdure ls --status FAILED
   perdure ls --json | jq -r '.[].name'"""
 
 
-@cli.command("ls", cls=Command, epilog=LS_EPILOG, short_help="The runs in the store, newest first.")
+@cli.command("ls", cls=CliCommand, epilog=LS_EPILOG, short_help="The runs in the store, newest first.")
 @click.option(
     "--limit", type=click.IntRange(min=0), metavar="N",
     help=f"At most so many; 0 for all. Default {ROWS}, with --json all.",
@@ -361,7 +361,7 @@ SHOW_EPILOG = """  perdure show daily
   perdure show daily --json | jq '.actions[] | select(.status == "FAILED")'"""
 
 
-@cli.command(cls=Command, epilog=SHOW_EPILOG, short_help="What a run did, as a tree.")
+@cli.command(cls=CliCommand, epilog=SHOW_EPILOG, short_help="What a run did, as a tree.")
 @click.argument("run", metavar="RUN", shell_complete=completion.run_names)
 @click.option(
     "--limit", type=click.IntRange(min=0), metavar="N",
@@ -389,7 +389,7 @@ LOGS_EPILOG = """  perdure logs daily                 of all its containers
   perdure logs daily -f              and go on until the run has ended"""
 
 
-@cli.command("logs", cls=Command, epilog=LOGS_EPILOG, short_help="What a run's containers have written.")
+@cli.command("logs", cls=CliCommand, epilog=LOGS_EPILOG, short_help="What a run's containers have written.")
 @click.argument("run", metavar="RUN", shell_complete=completion.run_names)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what they write, until the run has ended.")
@@ -408,7 +408,9 @@ COMPLETION_EPILOG = """  eval "$(perdure completion bash)"                      
   perdure completion fish > ~/.config/fish/completions/perdure.fish       once"""
 
 
-@cli.command("completion", cls=Command, epilog=COMPLETION_EPILOG, short_help="The script for your shell's completion.")
+@cli.command(
+    "completion", cls=CliCommand, epilog=COMPLETION_EPILOG, short_help="The script for your shell's completion."
+)
 @click.argument("shell", type=click.Choice(completion.SHELLS))
 @common
 def completion_command(shell: str) -> None:

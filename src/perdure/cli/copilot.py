@@ -12,15 +12,15 @@ from typing import Any
 import click
 
 from ..errors import PerdureError
-from .base import Command, Group, cli, signals
+from .base import CliCommand, CommandGroup, cli, signals
 
 
-@cli.group("copilot", cls=Group, hidden=True)
+@cli.group("copilot", cls=CommandGroup, hidden=True)
 def copilot_group() -> None:
     """Bring a container's inputs from a bucket, and take its outputs there. Runs in its pod on Kubernetes."""
 
 
-@copilot_group.command(cls=Command)
+@copilot_group.command(cls=CliCommand)
 @click.argument("inputs")
 @click.argument("to", type=click.Path(exists=True, file_okay=False))
 @click.option("--blobs", required=True, metavar="URL", help="The bucket that holds the content of files.")
@@ -34,7 +34,7 @@ def download(inputs: str, to: str, blobs: str) -> None:
         click.echo(f"{count} files are in {to}", err=True)
 
 
-@copilot_group.command(cls=Command)
+@copilot_group.command(cls=CliCommand)
 @click.argument("directory", metavar="FROM", type=click.Path(exists=True, file_okay=False))
 @click.argument("outputs")
 @click.option("--ready", metavar="FILE", help="Made once SIGTERM is heard.")

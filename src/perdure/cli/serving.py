@@ -13,7 +13,7 @@ import click
 from ..core.ground.clock import US, perf, wall
 from ..errors import LeaseLostError, PerdureError, StoreUnavailableError, UsageError
 from . import completion
-from .base import ROWS, STATUSES, Command, cli, common, length, log_to_stderr, output, signals
+from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, signals
 from .commands import RunCommand, called
 from .signals import INTERRUPTED, REPEATED_NS
 
@@ -107,7 +107,7 @@ SERVE_EPILOG = """  perdure serve etl.py                          drive the runs
   perdure serve etl.py --park-after 5s -v       and log the end of each run"""
 
 
-@cli.command(cls=Command, epilog=SERVE_EPILOG, short_help="Be a worker: drive all runs that are due.")
+@cli.command(cls=CliCommand, epilog=SERVE_EPILOG, short_help="Be a worker: drive all runs that are due.")
 @click.argument("sources", metavar="FILE_OR_MODULE...", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--concurrency", type=click.IntRange(min=1), metavar="N", default=100, show_default=True,
@@ -234,7 +234,7 @@ WAIT_EPILOG = """  perdure wait daily                        its result on stdou
   perdure wait daily hourly --timeout 10m   several; 1 if one has failed, or has not ended by then"""
 
 
-@cli.command(cls=Command, epilog=WAIT_EPILOG, short_help="Wait until runs have ended.")
+@cli.command(cls=CliCommand, epilog=WAIT_EPILOG, short_help="Wait until runs have ended.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
 @click.option("--timeout", callback=length, metavar="LENGTH", help="Wait no longer: 45s, 90m, 12h.")
 @common
@@ -272,7 +272,7 @@ WATCH_EPILOG = """  perdure watch                      the newest runs, as they 
   perdure watch --json               a line of JSON for each change"""
 
 
-@cli.command(cls=Command, epilog=WATCH_EPILOG, short_help="The runs in the store, as they change.")
+@cli.command(cls=CliCommand, epilog=WATCH_EPILOG, short_help="The runs in the store, as they change.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many. Default: what fits.")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only runs of this status.")
 @common

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from .base import Command, Group, cli, common, log_to_stderr, output
+from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, output
 
 EPILOG = """Stores are named by URL: sqlite:///path/to.db or a path, postgresql://user@host/database."""
 
 
-@cli.group("store", cls=Group, epilog=EPILOG, short_help="Check, migrate or move whole stores.")
+@cli.group("store", cls=CommandGroup, epilog=EPILOG, short_help="Check, migrate or move whole stores.")
 def store_group() -> None:
     """Look at a store, bring its schema up to date, or move runs from one store to another."""
 
@@ -21,7 +21,7 @@ CHECK_EPILOG = """  perdure store check
   perdure store check postgresql://me@db.example.org/flows"""
 
 
-@store_group.command(cls=Command, epilog=CHECK_EPILOG, short_help="What a store is, and what is wrong with it.")
+@store_group.command(cls=CliCommand, epilog=CHECK_EPILOG, short_help="What a store is, and what is wrong with it.")
 @click.argument("url", required=False)
 @common
 def check(url: str | None) -> None:
@@ -53,7 +53,7 @@ def check(url: str | None) -> None:
     sys.exit(1 if found.problems else 0)
 
 
-@store_group.command(cls=Command, short_help="Make a store, or bring its schema up to date.")
+@store_group.command(cls=CliCommand, short_help="Make a store, or bring its schema up to date.")
 @click.argument("url", required=False)
 @common
 def migrate(url: str | None) -> None:
@@ -85,7 +85,9 @@ COPY_EPILOG = """  perdure store copy .perdure/perdure.db postgresql://me@db.exa
   perdure store copy .perdure/perdure.db postgresql://me@db.example.org/flows"""
 
 
-@store_group.command("copy", cls=Command, help=COPY_HELP, epilog=COPY_EPILOG, short_help="Move runs to another store.")
+@store_group.command(
+    "copy", cls=CliCommand, help=COPY_HELP, epilog=COPY_EPILOG, short_help="Move runs to another store."
+)
 @click.argument("source")
 @click.argument("target")
 @click.option("--source-blobs", metavar="URL", help="Where the files lie; default PERDURE_BLOBS, else beside it.")
