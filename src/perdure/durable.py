@@ -7,7 +7,6 @@ their plain counterparts. Each has an `.aio` form for async code.
 from __future__ import annotations
 
 import asyncio
-import math
 import random as _random
 import uuid as _uuid
 from collections.abc import Callable, Coroutine
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from .api._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from .api._dual import Dual
+from .api._seconds import seconds_of
 from .api.timeouts import timeout
 from .core.body.branch import Branch, Call
 from .core.body.scope import TraceScope
@@ -131,19 +131,6 @@ random: Dual[[], float] = _reading(
 _SLEEP = _fp(Kind.SLEEP)
 
 
-def _checked(seconds: float) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"durable_sleep takes a number of seconds, not {type(seconds).__name__}")
-    if math.isnan(seconds) or seconds < 0:
-        raise ValueError(f"durable_sleep takes seconds from 0 up, not {seconds}")
-    if seconds == math.inf or seconds > _LONGEST:
-        raise ValueError(f"durable_sleep cannot sleep for ever ({seconds} s); the longest is 100 years")
-    return float(seconds)
-
-
-_LONGEST = 100 * 366 * 86_400
-
-
 def _sleep_call(seconds: float, where: Branch | TraceScope) -> Any:
     if isinstance(where, TraceScope):
         raise InsideTraceError(
@@ -159,13 +146,13 @@ def _sleep_name() -> str:
 
 def _sleep(seconds: float) -> None:
     """Sleep for `seconds` in aggregate: the deadline is `seconds` after the first call, over any number of crashes. A
-    deadline in the past returns at once.
+    deadline in the past, and a negative number of seconds, return at once.
 
     Raises:
-        ValueError: negative, NaN or endless.
+        ValueError: NaN or endless.
         TypeError: not a number.
     """
-    seconds = _checked(seconds)
+    seconds = seconds_of(seconds, "durable_sleep")
     where = caller(_sleep_name)
     if where is None:
         import time as plain
@@ -179,7 +166,7 @@ def _sleep(seconds: float) -> None:
 
 
 def _sleep_aio(seconds: float) -> Coroutine[Any, Any, None]:
-    seconds = _checked(seconds)
+    seconds = seconds_of(seconds, "durable_sleep")
     where = caller(_sleep_name)
     if where is None:
         return asyncio.sleep(seconds)

@@ -122,13 +122,13 @@ def tasks_in(module: ModuleType) -> dict[str, Task[..., Any]]:
 
 
 def find_task(path: str, name: str) -> Task[..., Any]:
-    """The task of a file by the name of its variable, or by its full name such as `etl.fetch`.
+    """The task of a file or module by the name of its variable, or by its full name such as `etl.fetch`.
 
     Raises:
-        UsageError: the file cannot be loaded.
+        UsageError: there is no such file or module, or it cannot be loaded.
         TaskNotFoundError: the file holds no such task; the message lists the tasks there.
     """
-    module = load_file(path)
+    module = load_source(path)
     tasks = tasks_in(module)
     task = tasks.get(name) or next((task for task in (*tasks.values(), *_declared(module)) if task.name == name), None)
     if task is not None:

@@ -277,7 +277,10 @@ class _Grown:
         self._generator_at: dict[int, _Generator] = {}
         self._same: dict[int, int] = {}
         """Entry numbers that stand for the call of another entry: items of a generator, reused outcomes."""
-        self._discarded: set[int] = set()
+        self._discarded: dict[int, int] = {}
+        """Numbers of entries that were taken back, and of the tombstones that say so."""
+        self._newest: dict[int, int] = {}
+        """By body: the newest entry that stands for a call."""
         self._earlier: set[int] = set()
         self._reused: set[int] = set()
         self._cancelled: set[int] = set()
@@ -293,6 +296,8 @@ class _Grown:
         rows, plain = self._rows, (Result.VALUE, Result.ERROR, Result.FIRED)
         for entry in journal:
             result = entry.result
+            if result < Result.LOOSEN:
+                self._newest[entry.action] = entry.n
             if result in plain and not entry.item:
                 rows.setdefault(entry.action, []).append(entry)
             elif result >= Result.LOOSEN:
@@ -317,13 +322,13 @@ class _Grown:
             return
         if entry.result == Result.LOOSEN:
             loose = {row.n for row in self._rows.get(entry.action, ()) if isinstance(row, Entry) and row.n >= entry.seq}
-            self._earlier |= loose - self._discarded
+            self._earlier |= loose - self._discarded.keys()
             self._reused -= loose
             return
         n = self._same.get(entry.seq, entry.seq)
         self._earlier.discard(n)
         if entry.result == Result.DISCARD:
-            self._discarded.add(n)
+            self._discarded[n] = entry.n
         else:
             self._reused.add(n)
             self._same[entry.n] = n
@@ -392,6 +397,9 @@ class _Grown:
             made.depth, made.parent = above.depth + 1, parent
             # The attempt that ended the parent is the last attempt, not an earlier one.
             made.earlier = made.earlier and above.status != "FAILED"
+            if made.discarded and above.status == "FAILED" and isinstance(row, Entry):
+                # Taken back for a resume only. No attempt has followed, so the failure is the parent's end.
+                made.discarded = self._discarded[row.n] < self._newest.get(row.action, 0)
             if made.status in _UNDER_WAY and above.status not in _UNDER_WAY:
                 # The parent ended, or went on without this action.
                 made.status = "ABORTED" if above.status == "ABORTED" else "UNFINISHED"
@@ -402,12 +410,7 @@ class _Grown:
 
     def _root(self) -> ActionNode:
         run, row = self._run, self._actions.get(ROOT)
-        failed = run.status == Status.FAILED
-        if row is not None:
-            # The row of an attempt that failed for good already counts the next attempt.
-            attempts = max(1, row.attempt - failed)
-        else:
-            attempts = int(run.started_at is not None)
+        attempts = max(1, row.attempt) if row is not None else int(run.started_at is not None)
         took = None
         if run.started_at is not None and run.ended_at is not None:
             took = max(0, run.ended_at - run.started_at)
@@ -439,7 +442,7 @@ class _Grown:
         started = self._actions.get(entry.child) if entry.child is not None else None
         if started is not None and started.kind in (Kind.TASK, Kind.CONTAINER):
             if self._child(entry) is not None:
-                node.attempts = max(1, started.attempt - (result == Result.ERROR))
+                node.attempts = max(1, started.attempt)
             node.inputs = started.inputs
         elif started is not None:
             node.until = started.wake_at

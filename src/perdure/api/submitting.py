@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name
 from .loading import parsed
+from .local_time import local_moment
 from .run import Run, RunRequest, arrival, refuse_conflict, request_for, run, run_named, run_named_aio
 from .task import Task
 
@@ -41,10 +42,11 @@ def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
     if at is not None and delay is not None:
         raise UsageError("a run begins either at a time or after a delay; give one of them")
     clock = runtime.worker().clock
+    now = clock.wall()
     if at is not None:
         if not isinstance(at, datetime):
             raise UsageError(f"at must be a datetime, not {at!r}")
-        left = int(at.timestamp() * US) - clock.wall()
+        left = int(local_moment(at).timestamp() * US) - now
     elif delay is not None:
         wait = delay.total_seconds() if isinstance(delay, timedelta) else delay
         if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < 1e10:
@@ -52,7 +54,7 @@ def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
         left = int(wait * US)
     else:
         return None
-    return Wake(clock.wall() + left, clock.boot() + left)
+    return Wake(now + left, clock.boot() + left)
 
 
 def enqueue(request: RunRequest, due: Wake | None) -> Run:

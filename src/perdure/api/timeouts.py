@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..core.ground.values import codec_for
 from ..core.run import calls
 from ..errors import UsageError
 from ._calling import caller, on_loop, run_async, run_sync
+from ._seconds import seconds_of
 
 _FP = blake2b(b"%d\0" % Kind.TIMEOUT, digest_size=16).digest()
 _END_FP = blake2b(b"%d\0end" % Kind.TIMEOUT, digest_size=16).digest()
@@ -33,16 +33,12 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
     end where the deadline has passed by then. Outside a run: like `asyncio.timeout`.
 
     Raises:
-        ValueError: `seconds` is negative, NaN or endless.
+        ValueError: `seconds` is NaN or endless.
         TypeError: `seconds` is not a number.
     """
 
     def __init__(self, seconds: float) -> None:
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"durable.timeout takes a number of seconds, not {type(seconds).__name__}")
-        if math.isnan(seconds) or seconds < 0 or seconds == math.inf:
-            raise ValueError(f"durable.timeout takes finite seconds from 0 up, not {seconds}")
-        self._seconds = float(seconds)
+        self._seconds = seconds_of(seconds, "durable.timeout")
         self._plain: Any = None
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[Any] | None = None

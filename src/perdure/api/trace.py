@@ -38,6 +38,7 @@ class Trace(Generic[P, R]):
             signature=Signature.of(fn, ignore=ignore),
             qualified=lambda: qualified(fn),
         )
+        self._declared = _declared_types(fn, ignore)
         self._generator = inspect.isgeneratorfunction(fn)
         self._async_generator = inspect.isasyncgenfunction(fn)
 
@@ -80,7 +81,29 @@ class Trace(Generic[P, R]):
     def _call(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         function = self._function
         identity = function.signature.identity(args, kwargs)
+        # `identity` takes scalars as they are, so their types are compared here.
+        for position, (value, declared) in enumerate(zip(args, self._declared, strict=False)):
+            kind = type(value)
+            if kind is not declared and declared is not Any and kind in _SCALARS:
+                function.signature.check_argument(position, value)
         return Call(branch, Kind.TRACE, function.name, function.fingerprint(identity), shown(identity))
+
+
+def _declared_types(fn: Callable[..., Any], ignore: Sequence[str]) -> tuple[Any, ...]:
+    """The annotations of the positional parameters: a class, text or another form for comparison; `Any` without one."""
+    found = []
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            break
+        declared = parameter.annotation
+        if declared is parameter.empty or declared in ("Any", "typing.Any") or parameter.name in ignore:
+            declared = Any
+        found.append(_BY_NAME.get(declared, declared) if isinstance(declared, str) else declared)
+    return tuple(found)
+
+
+_SCALARS = frozenset((bool, int, float, str, bytes, type(None)))
+_BY_NAME = {"bool": bool, "int": int, "float": float, "str": str, "bytes": bytes, "None": type(None)}
 
 
 class _BoundTrace:

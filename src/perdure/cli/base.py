@@ -122,15 +122,18 @@ def log_to_stderr() -> None:
 
 
 _PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,6})?s?")
 
 
 def length(ctx: click.Context, parameter: click.Parameter | None, value: str | None, hint: str | None = None) -> Any:
-    """A length of time. The unit is never guessed, except for a bare number of seconds. `hint`: the name of the option,
-    where click does not know the name."""
+    """A length of time; a number without a unit is seconds. `hint`: the name of the option, where click does not know
+    the name."""
     from datetime import timedelta
 
     if value is None:
         return None
+    if _SECONDS.fullmatch(value):
+        return timedelta(seconds=float(value.rstrip("s")))
     parts = _PARTS.fullmatch(value) if value else None
     if parts is None:
         raise click.BadParameter(f"{value!r} is no length of time such as 30d, 12h, 90m, 45s or 1d12h", param_hint=hint)

@@ -107,10 +107,10 @@ def _apply(own: Own) -> None:
 
 def _list_tasks(verb: str, file: str, *, asked: bool) -> int:
     """The tasks of a file. Without `--help` the command was incomplete, so the exit code says that nothing ran."""
-    from ..api.loading import load_file, tasks_in
+    from ..api.loading import load_source, tasks_in
     from .inputs import inputs_of
 
-    tasks = tasks_in(load_file(file))
+    tasks = tasks_in(load_source(file))
     if output.json:
         output.result_json([_task_data(name, task, inputs_of(task)) for name, task in tasks.items()])
     for name, task in tasks.items() if not output.json else ():
@@ -189,13 +189,15 @@ def _input_usage(one: Input) -> str:
 def _input_help(one: Input) -> str:
     from .convert import is_simple
     from .inputs import NOTHING
+    from .output import plain_repr
 
     if one.required:
         text = "required"
     elif one.default is NOTHING:
         text = "any number of them"
     else:
-        text = f"default: {one.default!r}" if len(repr(one.default)) < 200 else "has a default"
+        default = plain_repr(one.default)
+        text = f"default: {default}" if len(default) < 200 else "has a default"
     if one.is_many:
         text += "; a JSON array, or once for each item"
     elif not one.is_flag and not is_simple(one.type) and one.type_label != "any" and " | " not in one.type_label:

@@ -190,7 +190,7 @@ def _is_enum(tp: Any) -> bool:
 def is_simple(tp: Any) -> bool:
     """Whether values of this type are typed as text rather than JSON."""
     tp = stripped(tp)
-    return tp in _SIMPLE or _is_path(tp) or _is_enum(tp) or typing.get_origin(tp) is typing.Literal
+    return tp in _SIMPLE or _is_path(tp) or _is_enum(tp) or _is_reference(tp) or typing.get_origin(tp) is typing.Literal
 
 
 def label(tp: Any) -> str:
@@ -198,6 +198,8 @@ def label(tp: Any) -> str:
     tp = stripped(tp)
     if tp is Any:
         return "any"
+    if _is_reference(tp):
+        return "PATH_OR_URL"
     if _is_enum(tp):
         return " | ".join(member.name for member in tp)
     if typing.get_origin(tp) is typing.Literal:

@@ -11,14 +11,19 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
+from uuid import UUID
 
 from ..errors import PerdureError
+from .harmless import harmless
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from ..api.collecting import Removed
     from ..api.looking import ActionNode, RunInfo, Tree
@@ -65,7 +70,12 @@ class Output:
         return self._out if self._out is not None else sys.stdout
 
     def result(self, text: str) -> None:
-        """Write to stdout, now."""
+        """Write to stdout, now. A terminal gets the text without control characters, a file or pipe gets all of it."""
+        if self.out.isatty():
+            text = harmless(text)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
         self.out.write(text if text.endswith("\n") else f"{text}\n")
         self.out.flush()
 
@@ -78,7 +88,7 @@ class Output:
         """One message to stderr."""
         if sys.stderr is not None:
             with contextlib.suppress(OSError, ValueError):  # stderr is closed; the exit code still tells
-                print(text, file=sys.stderr, flush=True)
+                print(harmless(text), file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """A message that `--quiet` leaves out."""
@@ -93,7 +103,7 @@ class Output:
         console = Console(file=self.out, width=width, highlight=False, markup=False, emoji=False)
         with console.capture() as capture:
             console.print(*parts, sep="\n")
-        self.result("\n".join(line.rstrip() for line in capture.get().splitlines()))
+        self._write("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 # -- values ----------------------------------------------------------------------------------------------------
@@ -167,6 +177,17 @@ def readable(value: Any) -> str:
     return pprint.pformat(value, width=100, sort_dicts=False)
 
 
+def plain_repr(value: Any) -> str:
+    """A value for help and tables: as `repr`, but as a user types paths, times, enums and files."""
+    if isinstance(value, (PurePath, UUID, Decimal)) or _is_reference(value):
+        return str(value.url or value.name) if _is_reference(value) else str(value)
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.name
+    return str(value) if isinstance(value, timedelta) else repr(value)
+
+
 # -- times -----------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +251,13 @@ def unfinished_data(name: str, task: str | None, status: str | None, message: st
     return {"name": name, "task": task, "status": status, "result": None, "error": error, "replayed": 0, "executed": 0}
 
 
+def cell(text: str, style: str = "") -> Text:
+    """Text from outside for a table, in one line."""
+    from rich.text import Text
+
+    return Text(harmless(text).replace("\n", " "), style)
+
+
 # -- lists -----------------------------------------------------------------------------------------------------
 
 _STYLES = {
@@ -257,7 +285,6 @@ def run_data(run: RunInfo) -> dict[str, Any]:
 def runs_table(runs: Iterable[RunInfo]) -> Table:
     """Runs as a table."""
     from rich.table import Table
-    from rich.text import Text
 
     from ..core.ground.values._preview import preview_inputs
 
@@ -270,8 +297,8 @@ def runs_table(runs: Iterable[RunInfo]) -> Table:
     for run in runs:
         took = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
         table.add_row(
-            Text(run.name), Text(run.task), Text(str(run.status), _STYLES.get(run.status, "")), local(run.created_at),
-            span(took), Text(preview_inputs(run.inputs, 120)),
+            cell(run.name), cell(run.task), cell(str(run.status), _STYLES.get(run.status, "")), local(run.created_at),
+            span(took), cell(preview_inputs(run.inputs, 120)),
         )  # fmt: skip
     return table
 
@@ -336,14 +363,15 @@ def print_tree(output: Output, tree: Tree) -> None:
     from rich.text import Text
 
     run = tree.run
-    head = Text.assemble((run.name, "bold"), "  ", run.task, "  ", (str(run.status), _STYLES.get(run.status, "")))
+    style = _STYLES.get(run.status, "")
+    head = Text.assemble((run.name, "bold"), "  ", harmless(run.task), "  ", (str(run.status), style))
     head.append(f"\ncreated {local(run.created_at)}" + (f", ended {local(run.ended_at)}" if run.ended_at else ""))
     if run.wake_at is not None and run.status == "SLEEPING":
         head.append(f", sleeps until {local(run.wake_at)}")
     elif run.wake_at is not None and run.wake_at - run.created_at >= 1_000_000:
         head.append(f", begins {local(run.wake_at)} at the earliest")
     if run.holder is not None:
-        head.append(f"\ndriven by process {run.holder.pid} on {run.holder.host}")
+        head.append(f"\ndriven by process {run.holder.pid} on {harmless(run.holder.host)}")
     if run.reuse is not None:
         head.append(f"\nrecovers {run.reuse}")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -364,9 +392,9 @@ def print_tree(output: Output, tree: Tree) -> None:
         marks = {"discarded": node.discarded, "earlier attempt": node.earlier, "reused": node.reused}
         status = ", ".join([node.status, *(mark for mark, holds in marks.items() if holds)])
         table.add_row(
-            Text(name), node.kind, Text(status, _STYLES.get(node.status, "")),
+            cell(name), node.kind, cell(status, _STYLES.get(node.status, "")),
             "" if node.attempts is None else str(node.attempts), local(node.at), span(node.took),
-            Text(_inputs_text(node)), Text(_outcome_text(node)),
+            cell(_inputs_text(node)), cell(_outcome_text(node)),
             style="dim" if node.discarded or node.earlier or node.status == "UNFINISHED" else None,
         )  # fmt: skip
     output.draw(head, table)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.operate import Handle, Progress, RunEnd, progress
 from ..core.ground.clock import perf
+from .harmless import harmless
 from .output import Output, local_time, span
 
 if TYPE_CHECKING:
@@ -102,4 +103,4 @@ def _text(now: Progress) -> str:
         parts.append(f"running {listed}{more}")
     if now.sleeping_until is not None:
         parts.append(f"sleeping until {local_time(now.sleeping_until)}")
-    return "; ".join(parts)
+    return harmless("; ".join(parts))

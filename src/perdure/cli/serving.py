@@ -80,16 +80,13 @@ def moment(text: str) -> datetime:
     Raises:
         UsageError: the text cannot be read.
     """
+    from ..api.local_time import local_moment, next_local
+
     now = datetime.fromtimestamp(wall() / US).astimezone()
     try:
         if len(text) <= 8 and ":" in text and "-" not in text:
-            clock = time.fromisoformat(text)
-            # Made naive first: local time of that day, whose offset need not be today's.
-            naive = datetime.combine(now.date(), clock)
-            if naive.astimezone() <= now:
-                naive = datetime.combine(now.date() + timedelta(days=1), clock)
-            return naive.astimezone()
-        return datetime.fromisoformat(text).astimezone()
+            return next_local(time.fromisoformat(text), now)
+        return local_moment(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         raise UsageError(
             f"--at takes a time such as 02:00, 2026-11-23T02:00 or 2026-11-23T02:00+01:00, not {text!r}"
@@ -221,7 +218,10 @@ def _tell(outcome: Outcome) -> None:
         if output.verbose or not isinstance(outcome.error, StoreUnavailableError):
             output.say(f"{what} cannot be driven; it is tried again in {outcome.again:g} s: {outcome.error}")
     elif output.verbose:
-        output.say(f"{what} is {str(outcome.status).lower()}")
+        output.say(f"{what} {_DONE.get(outcome.status, f'is {outcome.status}')}")
+
+
+_DONE = {"SUCCEEDED": "succeeded", "ABORTED": "was aborted", "SLEEPING": "sleeps", "MOVED": "was moved"}
 
 
 def _short(error: BaseException | None) -> str:

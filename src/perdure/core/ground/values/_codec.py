@@ -109,6 +109,8 @@ class Codec(Generic[T]):
         where = f"{self.where}, at {place}" if place else self.where
         found = _found(misfit.found)
         note = f" ({misfit.note})" if misfit.note else ""
+        if hasattr(type(misfit.found), "__await__"):
+            raise ValueMismatchError(f"{where}: got {found}; did you forget `await` in front of the call?") from None
         fits = annotation_for(misfit.found)
         if misfit.expected == "Any" and not misfit.note:
             remedy = f"annotate it as `{fits}`" if fits else "store the data it holds instead, such as a dict"

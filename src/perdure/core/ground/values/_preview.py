@@ -7,6 +7,7 @@ costs by its limit and not by the size of the value, which is never built.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from datetime import date, time, timedelta
 
 from perdure.core.ground.values import _tokens, _wire
 
@@ -137,4 +138,11 @@ def _extension(code: int, data: memoryview) -> Iterator[str]:
         part = bytes(data[:_LONGEST_LEAF])
         yield part.decode(errors="ignore") if code == _wire.DECIMAL else repr(part)
     else:
-        yield repr(_wire.load_ext(code, data))
+        yield _plain(_wire.load_ext(code, data))
+
+
+def _plain(value: object) -> str:
+    """A leaf as people write it: times by ISO 8601, numbers and ids by their digits."""
+    if isinstance(value, (date, time)):  # and a datetime, which is a date
+        return value.isoformat()
+    return str(value) if isinstance(value, timedelta) or type(value).__name__ in ("Decimal", "UUID") else repr(value)

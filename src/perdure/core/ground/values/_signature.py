@@ -295,6 +295,10 @@ class Signature:
                 args.append(self.parameters[name].default)
         return (*args, *many), {**values, **rest}
 
+    def check_argument(self, position: int, value: object) -> None:
+        """Raise `ValueMismatchError` where a positional argument does not fit the declared type."""
+        self._codec(self._positional[position]).encode(value)
+
     def preview(self, data: bytes, limit: int = 200) -> str:
         """What `identity` or `encode_inputs` wrote, as `x=3, name='a'`, for humans; never raises."""
         return preview_inputs(data, limit)
