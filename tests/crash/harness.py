@@ -25,12 +25,17 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tests.stores import drop_postgres, has_tables, query_postgres, store_url
+from tests.waiting import wait_for
+
+from perdure.core.ground.clock import US
+from perdure.store import open_store
 
 HERE = Path(__file__).resolve().parent
 WORKFLOWS = HERE / "workflows"
@@ -282,6 +287,16 @@ class Lab:
         if self.remote is not None:
             drop_postgres(self.remote)
 
+    def wait_until_lease_is_over(self, pid: int) -> None:
+        """Wait until the lease of that process, which is frozen, has run out."""
+        store, _ = open_store(self.remote or self.database)
+        with closing(store):
+            wait_for(lambda: any(row.pid == pid and row.lease <= 0 for row in store.workers()), story=self.story)
+
+    def deadlines(self) -> list[float]:
+        """The recorded deadlines of what is under way or was, in seconds since boot."""
+        return [wake_boot / US for *_, wake_boot in self.actions() if wake_boot is not None] if self.has_store() else []
+
     def actions(self) -> list[tuple[Any, ...]]:
         return self.query(
             "SELECT parent, action, kind, coalesce(label, name), attempt, failures, wake_at, wake_boot FROM actions"
@@ -401,7 +416,7 @@ def patient(trial: Callable[..., T]) -> Callable[..., T]:
             try:
                 return trial(*args)
             except Late:
-                time.sleep(0.2)
+                pass
         return trial(*args)
 
     return repeated

@@ -19,7 +19,7 @@ import pytest
 from tests.crash.harness import TIME_KIND, WORKFLOWS, Hosts, Lab
 from tests.crash.test_one_driver import Process, executed, lines
 from tests.stores import sqlite_only
-from tests.waiting import wait_for
+from tests.waiting import Stall, kill, wait_for
 
 from perdure.core.ground.values import ANY
 
@@ -100,11 +100,11 @@ def test_set_during_a_sleep(hosts: Hosts, place: Path, clock: FakeClock, task: s
     """P7: the sleep takes what it was to take."""
     lab = Lab(hosts, place / task, WORKFLOWS / "long.py", task, {"SECONDS": "0.8", **clock.env})
     process = Process(lab)
-    wait_for(lambda: lines(lab, "naps"))
-    time.sleep(0.2)
+    wait_for(lab.deadlines)
     clock.set(step)
-    assert process.end() == {"value": ["before", "after"]}
-    assert 0.79 <= woken(lab) - begun(lab) < 1.2
+    with Stall() as stall:
+        assert process.end() == {"value": ["before", "after"]}
+    assert 0.79 <= woken(lab) - begun(lab) < stall.bound(1.2, work=0.2)
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
@@ -114,15 +114,14 @@ def test_set_between_crash_and_resume(hosts: Hosts, place: Path, clock: FakeCloc
     lab = Lab(hosts, place / task, WORKFLOWS / "long.py", task, {"SECONDS": "1.6", **clock.env})
     for number in (1, 2):
         process = Process(lab)
-        wait_for(lambda number=number: len(lines(lab, "naps")) == number)
-        time.sleep(0.1)
-        process.process.kill()
-        process.process.wait()
+        wait_for(lambda number=number: len(lines(lab, "naps")) == number and lab.deadlines())
+        kill(process.process)
         clock.set(step * number)
-    assert Process(lab).end() == {"value": ["before", "after"]}
+    with Stall() as stall:
+        assert Process(lab).end() == {"value": ["before", "after"]}
     alive = lines(lab, "naps")[-1][1]
-    # A sleep that began anew would take 1.6 s more; a disk that stalls may take its time, too.
-    assert begun(lab) + 1.59 <= woken(lab) < max(begun(lab) + 1.6, alive) + 1.3
+    # A sleep that began again would take 1.6 s more.
+    assert begun(lab) + 1.59 <= woken(lab) < stall.bound(max(begun(lab) + 1.6, alive) + 1.3, work=0.1)
     assert executed(lab) == ["before", "after"]
 
 
@@ -131,15 +130,14 @@ def test_deadline_past_at_resume(hosts: Hosts, place: Path, clock: FakeClock, st
     """P7: a sleep that was to end while nothing ran ends at once, whatever the wall clock says now."""
     lab = Lab(hosts, place / "past", WORKFLOWS / "long.py", "sleeping", {"SECONDS": "0.4", **clock.env})
     process = Process(lab)
-    wait_for(lambda: lines(lab, "naps"))
-    time.sleep(0.1)
-    process.process.kill()
-    process.process.wait()
+    [deadline] = wait_for(lab.deadlines)
+    kill(process.process)
     clock.set(step)
-    time.sleep(0.5)
-    assert Process(lab).end() == {"value": ["before", "after"]}
+    wait_for(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) > deadline)
+    with Stall() as stall:
+        assert Process(lab).end() == {"value": ["before", "after"]}
     again, woke = lines(lab, "naps")[-1], lines(lab, "woke")[-1]
-    assert woke[1] - again[1] < 0.1
+    assert woke[1] - again[1] < stall.bound(0.1, work=0.05)
 
 
 def ascending(answer: dict[str, dict[str, list[list[float]]]]) -> bool:
@@ -170,10 +168,8 @@ def test_readings_over_crashes(hosts: Hosts, place: Path, clock: FakeClock, step
     for number in range(3):
         process = Process(lab)
         wait_for(lambda number=number: any(line[3] == number for line in lines(lab, "reads")))
-        time.sleep(0.17 if number % 2 else 0.05)
-        process.process.kill()
-        process.process.wait()
-        reading = next(row for row in lab.journal() if row.kind == TIME_KIND)
+        reading = next(wait_for(lambda: iter([row for row in lab.journal() if row.kind == TIME_KIND])))
+        kill(process.process)
         assert reading.value is not None
         first = first or ANY.decode(reading.value)
         clock.set(step * (number + 1) if number % 2 else -step)

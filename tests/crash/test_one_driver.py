@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.crash.harness import WORKFLOWS, Hosts, Lab, check, finish
-from tests.waiting import PATIENCE, wait_for
+from tests.waiting import PATIENCE, Stall, wait_for
 
 SCRIPT = WORKFLOWS / "long.py"
 
@@ -69,7 +69,7 @@ def test_frozen_past_its_lease(hosts: Hosts, place: Path, task: str) -> None:
     first = Process(lab)
     wait_for(lambda: len(executed(lab)) >= 4)
     first.signal(signal.SIGSTOP)
-    time.sleep(1.4)
+    lab.wait_until_lease_is_over(first.process.pid)
     second = Process(lab)
     wait_for(lambda: len(lines(lab, "alive")) == 2 and len({line[0] for line in lines(lab, "executed")}) == 2)
     first.signal(signal.SIGCONT)
@@ -93,7 +93,7 @@ def test_frozen_process_writes_nothing_more(hosts: Hosts, place: Path, task: str
     # The sleep is on disk, so that the process is not stopped inside that commit.
     wait_for(lambda: len(executed(lab)) >= 3 or (task == "sleeping" and lines(lab, "naps") and lab.actions()))
     first.signal(signal.SIGSTOP)
-    time.sleep(1.3)
+    lab.wait_until_lease_is_over(first.process.pid)
     assert "value" in Process(lab).end(), lab.story()
     before = lab.journal(), lab.run_row(), lab.actions()
     first.signal(signal.SIGCONT)
@@ -108,7 +108,7 @@ def test_frozen_while_the_other_goes_on(hosts: Hosts, place: Path) -> None:
     first = Process(lab)
     wait_for(lambda: len(executed(lab)) >= 6)
     first.signal(signal.SIGSTOP)
-    time.sleep(1.3)
+    lab.wait_until_lease_is_over(first.process.pid)
     second = Process(lab)
     wait_for(lambda: len({line[0] for line in lines(lab, "executed")}) == 2)
     first.signal(signal.SIGCONT)
@@ -173,13 +173,15 @@ def test_signals_end_the_process_promptly(hosts: Hosts, place: Path, task: str, 
     """SIGINT and SIGTERM: the process ends at once and the run can be resumed."""
     lab = Lab(hosts, place / task, SCRIPT, task, {"TICKS": "6", "SECONDS": "1.5"})
     process = Process(lab)
-    wait_for(lambda: len(executed(lab)) >= 1 and (task != "stubborn" or "hangs" in executed(lab)))
-    time.sleep(0.1)
-    sent = time.monotonic()
-    process.signal(number)
-    answer = process.end(15)
-    took = time.monotonic() - sent
-    assert took < 4.0, f"{took:.1f} s\n{process.errors}"
+    begun = {"stubborn": ("executed", 2), "blocks_the_loop": ("blocks", 1), "sleeping": ("naps", 1)}
+    kind, count = begun.get(task.removeprefix("sync_"), ("executed", 2))
+    wait_for(lambda: len(lines(lab, kind)) >= count, story=lab.story)
+    with Stall() as stall:
+        sent = time.monotonic()
+        process.signal(number)
+        answer = process.end()
+        took = time.monotonic() - sent
+    assert took < stall.bound(4.0, work=0.5), f"{took:.1f} s\n{process.errors}"
     assert answer in (-number, 130, 1), f"{answer}\n{process.errors}"
     assert lab.status() == "INTERRUPTED", lab.story()
     if task in ("stubborn", "blocks_the_loop"):

@@ -50,7 +50,7 @@ async def main(run: int, first: float, second: float) -> int:
     try:
         await durable_sleep.aio(second)
     finally:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # a plain timer while the run unwinds
     await mark.aio(run, "ends")
     return run
 

@@ -50,7 +50,7 @@ if __name__ == "__main__":
     print("ready", flush=True)
     while True:
         schedule.fire(wall())
-        time.sleep(0.003)
+        time.sleep(0.003)  # a pause between looks, as a server makes it
 """
 PROCESSES = 4
 SECONDS = 7.0

@@ -263,12 +263,12 @@ def test_output_that_cannot_be_written(shell: Shell) -> None:
 
 def test_a_closed_stdout_and_stderr_are_not_taken_by_the_next_file(shell: Shell) -> None:
     shell.write("fds.py", """
-        import os, time, perdure
+        import os, threading, perdure
         env = perdure.TaskEnvironment(name="f")
         @env.task
         def main() -> int:
             os.write(2, bytes([15]))  # not into the pipe through which SIGTERM, number 15, wakes the watchdog
-            time.sleep(3)
+            threading.Event().wait(3)
             return os.open("data", os.O_WRONLY | os.O_CREAT)
     """)  # fmt: skip
     command = f"{sys.executable} -m perdure run fds.py main --name x >&- 2>&-"

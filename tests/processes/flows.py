@@ -8,6 +8,7 @@ import dataclasses
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -139,8 +140,8 @@ def dies(how: str) -> int:
 @far.task
 def dies_before_its_fork() -> None:
     if os.fork() == 0:
-        time.sleep(10)
-        os._exit(0)
+        signal.alarm(10)
+        signal.pause()
     os._exit(1)
 
 
@@ -177,7 +178,7 @@ async def too_long_at_first(path: str) -> str:
     await anote(path, "kept")
     mark(path, "attempt")
     if sum(text == "attempt" for _, text in marks(path)) < 2:
-        time.sleep(60)
+        threading.Event().wait()
     return "done"
 
 
@@ -196,8 +197,7 @@ def nap_many(count: int, seconds: float) -> list[float]:
 @far.task
 def hangs(path: str) -> None:
     mark(path, "hangs")
-    while True:
-        time.sleep(0.01)
+    threading.Event().wait()
 
 
 @near.task
@@ -405,14 +405,14 @@ def late_luck(path: str) -> None:
     the replay of what is done beside it."""
     time.sleep(4.0 if marks(path) else 0.3)
     note(path, f"luck {os.getpid()}")
-    time.sleep(60)
+    threading.Event().wait()
 
 
 @far.task
 def far_late_luck(path: str) -> None:
     time.sleep(4.0 if marks(path) else 0.3)
     note(path, f"luck {os.getpid()}")
-    time.sleep(60)
+    threading.Event().wait()
 
 
 @near.task

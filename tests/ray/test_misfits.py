@@ -134,7 +134,8 @@ class Silent:
         connection, _ = self._socket.accept()
         connection.recv(100)
         connection.sendall(self._answer)
-        time.sleep(10)
+        while connection.recv(1000):  # until the other side goes
+            pass
 
 
 def drive(tmp_path: Path, address: str, *more: str) -> subprocess.CompletedProcess[str]:

@@ -255,7 +255,6 @@ def test_a_missing_parent_is_told(tmp_path: Path) -> None:
 
 def test_many_at_once_from_threads(blobs: LocalBlobs, tmp_path: Path) -> None:
     sources = [write(tmp_path / str(n), b"%d" % (n % 7)) for n in range(70)]
-    time.sleep(0.02)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: LocalBlobs(blobs.root).put(sources), range(8)))
     assert all(answer == answers[0] for answer in answers)

@@ -19,6 +19,7 @@ import perdure
 
 env = perdure.TaskEnvironment(name="lab", executor=os.environ.get("LAB_EXECUTOR", "local"))  # type: ignore[arg-type]
 
+NAP = 0.005
 _fd = -1
 
 waiting: list[Any] | None = None
@@ -131,8 +132,8 @@ def _yardstick() -> None:
     """Note where a bare timer of this process comes late: then the machine is busy, and so may perdure's timers be."""
     while True:
         before = boot()
-        time.sleep(0.005)
-        over = boot() - before - 0.005
+        time.sleep(NAP)  # how late a sleep of this length ends is what is measured
+        over = boot() - before - NAP
         if over > 0.02:
             log("stall", over)
 

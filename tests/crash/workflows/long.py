@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 import threading
-import time
 
 import lab
 from lab import env, step, sync_step
@@ -74,7 +73,7 @@ async def blocks_the_loop() -> list[str]:
     """A body that blocks the event loop itself."""
     out = [await step("before")]
     lab.log("blocks")
-    time.sleep(20)
+    threading.Event().wait()
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 
 import perdure
@@ -93,8 +94,7 @@ async def blocks(seconds: float) -> None:
 def computes(tag: str) -> None:
     """A body that comes to no end, and calls nothing durable any more."""
     step(tag)
-    while True:
-        time.sleep(0.05)
+    threading.Event().wait()
 
 
 @env.task

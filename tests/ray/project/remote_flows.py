@@ -8,6 +8,7 @@ import dataclasses
 import os
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
@@ -152,8 +153,7 @@ def too_long(path: str) -> None:
 @narrow.task
 def hangs(path: str) -> None:
     mark(path, "hangs")
-    while True:
-        time.sleep(0.01)
+    threading.Event().wait()
 
 
 @near.task
@@ -264,7 +264,7 @@ def until_told(path: str) -> list[Any]:
     first = note(path, "once")
     mark(path, f"attempt on {os.environ['NODE']}")
     if len(marks(path)) < 3:
-        time.sleep(120)
+        threading.Event().wait()
     return [first == os.getpid(), os.environ["NODE"], perdure.ctx().attempt]  # type: ignore[union-attr]
 
 
@@ -279,7 +279,7 @@ def cuts_its_connection_once(path: str) -> int:
                 socket.socket(fileno=os.dup(int(name))).shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # no socket
-        time.sleep(60)
+        threading.Event().wait()
     return perdure.ctx().attempt  # type: ignore[union-attr]
 
 
