@@ -19,6 +19,7 @@ from _workers import resident, workers
 from perdure import durable, runtime
 from perdure.core.ground.model import NO_PARENT, Claim, Created, CreateRun, NewRun, Park, RunWrites, Status, Wake
 from perdure.core.ground.ports import Store
+from perdure.core.journal.segment import Journal, journal_of
 from perdure.extras import durable_sleep
 
 env = perdure.TaskEnvironment(name="bench")
@@ -68,7 +69,7 @@ def fill(store: Store, count: int) -> None:
     """Write more runs like the first parked one."""
     model = store.runs(statuses={Status.SLEEPING})[-1]
     new = NewRun._make(getattr(model, field) for field in NewRun._fields)
-    entries, actions = list(store.entries(model.id)), store.actions(model.id)
+    entries, actions = list(journal_of(store, model)), store.actions(model.id)
     clock = runtime.worker().clock
     wake = Wake(clock.wall() + MONTH * 1_000_000, clock.boot() + MONTH * 1_000_000)
     token = secrets.token_bytes(16)
@@ -78,11 +79,11 @@ def fill(store: Store, count: int) -> None:
         created = store.commit([
             CreateRun(new._replace(uid=secrets.token_bytes(16), name=f"parked-{number}"), claim) for number in numbers
         ])  # fmt: skip
-        runs = [answer.run.id for answer in created if isinstance(answer, Created)]
+        runs = [answer.run for answer in created if isinstance(answer, Created)]
         store.commit([
             RunWrites(
-                run, token, entries,
-                [action._replace(run=run) for action in actions], park=Park(wake, len(entries)),
+                run.id, token, Journal(run.name, run.uid, token).append(entries)[0],
+                [action._replace(run=run.id) for action in actions], park=Park(wake, len(entries)),
             )
             for run in runs
         ])  # fmt: skip

@@ -329,5 +329,9 @@ class ForeignStoreError(StoreError):
     """The file is a database, or another file, that perdure did not make."""
 
 
+class JournalDamagedError(StoreError):
+    """What is stored of one run cannot be used: a segment of its journal was changed, removed or replaced."""
+
+
 class StoreVersionError(StoreError):
     """The database was written by a newer perdure."""

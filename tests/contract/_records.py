@@ -21,10 +21,12 @@ from perdure.core.ground.model import (
     Result,
     Run,
     RunWrites,
+    Segment,
     Status,
     Worker,
 )
 from perdure.core.ground.ports import Store
+from perdure.core.journal.segment import Chain, again, mark_of
 
 TOKEN = b"t" * 16
 OTHER = b"o" * 16
@@ -68,8 +70,19 @@ def state(run: int, number: int, parent: int = ROOT, attempt: int = 2, wake_at: 
     return ActionState(run, parent, number, attempt, 1, wake_at, 78, "boot-1")
 
 
+def segment(*entries: Entry, token: bytes = TOKEN) -> Segment:
+    """These entries as the first segment of some run: a store keeps the bytes and does not look at the chain."""
+    return Chain("run", b"u" * 16).add(entries, mark_of(token))
+
+
+def entries(store: Store, run: int) -> list[Entry]:
+    """The entries of a run, without a look at the chain."""
+    found = list(store.segments(run))
+    return [entry for kept in found for entry in again([kept], None)]
+
+
 def writes(run: int, *entries: Entry, token: bytes = TOKEN, finish: Finish | None = None) -> RunWrites:
-    return RunWrites(run, token, entries, finish=finish)
+    return RunWrites(run, token, [segment(*entries, token=token)] if entries else (), finish=finish)
 
 
 def worker(name: str = "worker-1", lease: int = 10) -> Worker:

@@ -17,9 +17,11 @@ from tests.contract._records import (
     TOKEN,
     action,
     created,
+    entries,
     entry,
     new_run,
     root_action,
+    segment,
     state,
     worker,
     writes,
@@ -34,11 +36,13 @@ from perdure.core.ground.model import (
     Claim,
     Created,
     CreateRun,
+    Ended,
     Finish,
     Park,
     Result,
     Run,
     RunWrites,
+    Segment,
     Source,
     Status,
     Wake,
@@ -145,7 +149,7 @@ class TestFencing:
         "entries": lambda run, token: writes(run, entry(1), entry(2), token=token),
         "finish": lambda run, token: writes(run, token=token, finish=DONE),
         "all": lambda run, token: RunWrites(
-            run, token, [entry(1)], [action(run, 1)], (state(run, 1),), (CachePut(b"k", b"v", 1),), DONE
+            run, token, [segment(entry(1))], [action(run, 1)], (state(run, 1),), (CachePut(b"k", b"v", 1),), DONE
         ),
         "only cache": lambda run, token: RunWrites(run, token, cache=(CachePut(b"k", b"v", 1),)),
         "nothing": lambda run, token: RunWrites(run, token),
@@ -158,7 +162,7 @@ class TestFencing:
     @staticmethod
     def assert_untouched(store: Store, run: Run | None, number: int) -> None:
         assert store.run_by_id(number) == run
-        assert list(store.entries(number)) == []
+        assert entries(store, number) == []
         assert store.actions(number) == []
         assert store.cache_get(b"k") is None
 
@@ -213,15 +217,15 @@ class TestFencing:
         full = self.SHAPES["all"]
         answers = store.commit([writes(a.id, entry(1)), full(b.id, TOKEN), writes(c.id, entry(1), finish=DONE)])
         assert answers == [True, False, True]
-        assert list(store.entries(a.id)) == [entry(1)]
-        assert list(store.entries(c.id)) == [entry(1)]
+        assert entries(store, a.id) == [entry(1)]
+        assert entries(store, c.id) == [entry(1)]
         self.assert_untouched(store, store.run("b"), b.id)
 
     def test_within_a_batch_the_end_of_a_run_fences_what_follows_it(self, store: Store) -> None:
         run = created(store).id
         answers = store.commit([writes(run, entry(1), finish=DONE), writes(run, entry(2))])
         assert answers == [True, False]
-        assert list(store.entries(run)) == [entry(1)]
+        assert entries(store, run) == [entry(1)]
 
     def test_within_a_batch_a_creation_meets_the_end_of_the_run_before_it(self, store: Store) -> None:
         run = created(store, "a").id
@@ -233,7 +237,7 @@ class TestFencing:
         run = created(store).id
         answers = store.commit([writes(run, entry(1), token=OTHER), writes(run, entry(2)), writes(run)])
         assert answers == [False, True, True]
-        assert list(store.entries(run)) == [entry(2)]
+        assert entries(store, run) == [entry(2)]
 
 
 class TestWriting:
@@ -245,10 +249,10 @@ class TestWriting:
         )  # fmt: skip
         empty = entry(2, value=None)
         started = action(run, 3, label="g", inputs=None, wake_at=1, wake_boot=2, boot="b")
-        assert store.commit([RunWrites(run, TOKEN, [full, empty], [root_action(run), started])]) == [True]
-        assert list(store.entries(run, ROOT)) == [full, empty]
+        assert store.commit([RunWrites(run, TOKEN, [segment(full, empty)], [root_action(run), started])]) == [True]
+        assert entries(store, run) == [full, empty]
         assert store.actions(run) == [root_action(run), started]
-        assert next(iter(store.entries(run, ROOT))).label == "group"
+        assert next(iter(entries(store, run))).label == "group"
         assert store.actions(run)[1].boot == "b"
 
     def test_an_action_started_and_changed_in_one_element_ends_changed(self, store: Store) -> None:
@@ -274,7 +278,7 @@ class TestWriting:
         run = created(store)
         assert store.commit([writes(run.id, entry(1), finish=DONE)]) == [True]
         assert store.run("run") == run._replace(
-            status=Status.SUCCEEDED, token=None, worker=None, ended_at=99, result=0, value=b"result"
+            status=Status.SUCCEEDED, token=None, worker=None, ended_at=99, result=0, value=b"result", crashes=0, mark=1
         )
 
     @pytest.mark.parametrize("alone", [True, False])
@@ -284,14 +288,14 @@ class TestWriting:
         again = [entry(1, value=b"other")] if alone else [entry(2), entry(1, value=b"other")]
         with pytest.raises(StoreError):
             store.commit([writes(run, *again)])
-        assert list(store.entries(run)) == [entry(1)]
+        assert entries(store, run) == [entry(1)]
         assert store.commit([writes(run, entry(2))]) == [True]
 
     def test_a_large_value_comes_back(self, store: Store) -> None:
         run = created(store).id
         large = entry(1, value=bytes(range(256)) * 40_000)
         assert store.commit([writes(run, large)]) == [True]
-        assert list(store.entries(run, ROOT)) == [large]
+        assert entries(store, run) == [large]
 
 
 class TestClaiming:
@@ -386,7 +390,7 @@ class TestReading:
         assert store.similar("etl.main", b"x") == []
         assert store.journal_length(1) == 0
         assert store.last_action(1) == 0
-        assert list(store.entries(1)) == list(store.entries(1, ROOT)) == []
+        assert entries(store, 1) == entries(store, 1) == []
         assert store.actions(1) == store.actions(1, ROOT) == []
         assert store.source(1) is None
         assert store.cache_get(b"k") is None
@@ -445,36 +449,43 @@ class TestReading:
         store.release(released.id, TOKEN)
         assert store.similar(a.task, a.inputs_hash) == [store.run("g"), e, a]
 
-    def test_entries_come_in_commit_order_whatever_order_they_were_given_in(self, store: Store) -> None:
+    def test_segments_come_in_order_of_their_number_whatever_order_they_were_given_in(self, store: Store) -> None:
         run, other = created(store, "a").id, created(store, "b").id
-        rows = [entry(n, action=n % 3) for n in range(1, 31)]
-        store.commit([writes(run, *rows[:10][::-1]), writes(other, entry(1))])
-        store.commit([writes(run, *rows[10:])])
-        assert list(store.entries(run)) == rows
-        for number in range(3):
-            assert list(store.entries(run, number)) == [row for row in rows if row.action == number]
-        assert list(store.entries(run, 7)) == []
+        kept = [segment(entry(n)) for n in range(1, 31)]
+        store.commit([RunWrites(run, TOKEN, kept[:10][::-1]), writes(other, entry(1))])
+        store.commit([RunWrites(run, TOKEN, kept[10:])])
+        assert list(store.segments(run)) == kept
+        assert list(store.segments(run, [7, 2, 99, 30])) == [kept[1], kept[6], kept[29]]
+        assert list(store.segments(run, [])) == list(store.segments(77, [1])) == []
+
+    def test_a_segment_keeps_its_bytes_whatever_they_are(self, store: Store) -> None:
+        run = created(store).id
+        kept = [Segment(3, bytes(range(256)) * 9), Segment(4, b"")]
+        assert store.commit([RunWrites(run, TOKEN, kept)]) == [True]
+        assert list(store.segments(run)) == kept
+        assert store.journal_length(run) == 4
 
     def test_a_long_journal_is_read_whole(self, store: Store) -> None:
         run = created(store).id
-        rows = [entry(n) for n in range(1, 10_001)]
-        store.commit([writes(run, *rows)])
-        assert list(store.entries(run, ROOT)) == rows
+        kept = [segment(entry(n)) for n in range(1, 10_001)]
+        store.commit([RunWrites(run, TOKEN, kept)])
+        assert list(store.segments(run)) == kept
+        assert list(store.segments(run, range(1, 10_001, 2))) == kept[::2]
 
-    def test_entries_that_are_being_read_do_not_keep_others_from_writing(self, store: Store) -> None:
+    def test_a_journal_that_is_being_read_does_not_keep_others_from_writing(self, store: Store) -> None:
         run = created(store).id
-        store.commit([writes(run, *(entry(n) for n in range(1, 6_001)))])
-        reading = iter(store.entries(run, ROOT))
-        assert next(reading).n == 1
+        store.commit([RunWrites(run, TOKEN, [segment(entry(n)) for n in range(1, 6_001)])])
+        reading = store.segments(run)
+        assert next(reading).number == 1
         assert store.commit([writes(run, entry(6_001))]) == [True]
-        assert [row.n for row in reading][:5_999] == list(range(2, 6_001))
+        assert [row.number for row in reading][:5_999] == list(range(2, 6_001))
 
-    def test_the_journal_length_is_the_highest_number_over_all_actions(self, store: Store) -> None:
+    def test_the_journal_length_is_the_number_of_the_last_segment(self, store: Store) -> None:
         run, other = created(store, "a").id, created(store, "b").id
         assert store.journal_length(run) == 0
         store.commit([writes(run, entry(1, action=5))])
         assert store.journal_length(run) == 1
-        store.commit([writes(run, entry(2, action=0), entry(4, action=2), entry(3, action=9))])
+        store.commit([writes(run, entry(2, action=0), entry(3, action=9), entry(4, action=2))])
         store.commit([writes(other, entry(8))])
         assert store.journal_length(run) == 4
         assert store.journal_length(other) == 8
@@ -488,15 +499,20 @@ class TestReading:
         assert store.last_action(run) == 9
         assert store.last_action(other) == 50
 
-    def test_open_actions_are_those_that_no_entry_names_as_its_child(self, store: Store) -> None:
+    def test_open_actions_are_those_without_an_outcome_that_counts(self, store: Store) -> None:
         run, other = created(store, "a").id, created(store, "b").id
         rows = [root_action(run), action(run, 1), action(run, 2, parent=1), action(run, 3)]
         store.commit([RunWrites(run, TOKEN, actions=rows), RunWrites(other, TOKEN, actions=[action(other, 3)])])
-        store.commit([writes(run, entry(1)), writes(other, entry(1, child=1))])
+        store.commit([writes(run, entry(1)), writes(other, entry(1))._replace(ends=[Ended(ROOT, 1, True)])])
         assert store.open_actions(run) == rows
-        store.commit([writes(run, entry(2, action=1, child=2), entry(3, child=3))])
+        store.commit([writes(run, entry(2))._replace(ends=[Ended(1, 2, True), Ended(ROOT, 3, True)])])
         assert store.open_actions(run) == [rows[0], rows[1]]
         assert store.open_actions(other) == [action(other, 3)]
+        store.commit([writes(run, entry(3))._replace(ends=[Ended(ROOT, 1, True), Ended(ROOT, 3, False)])])
+        assert store.open_actions(run) == [rows[0], rows[3]]
+        late = RunWrites(run, TOKEN, [segment(entry(4))], [action(run, 5)], ends=[Ended(ROOT, 5, True)])
+        assert store.commit([late]) == [True]
+        assert store.open_actions(run) == [rows[0], rows[3]]
         assert store.open_actions(77) == []
 
     def test_actions_come_in_order_of_their_number(self, store: Store) -> None:
@@ -581,8 +597,8 @@ class TestTheStoreItself:
             lambda: store.similar("t", b"h"),
             lambda: store.journal_length(run),
             lambda: store.last_action(run),
-            lambda: list(store.entries(run)),
-            lambda: list(store.entries(run, ROOT)),
+            lambda: entries(store, run),
+            lambda: entries(store, run),
             lambda: store.actions(run),
             lambda: store.open_actions(run),
             lambda: store.source_id(Source(b"d", "3.11", {})),
@@ -620,7 +636,7 @@ class TestTheStoreItself:
             assert store.release(run, TOKEN)
 
         in_threads(drive, 6)
-        assert sorted(acknowledged) == [(run, e.n) for run in runs for e in store.entries(run)]
+        assert sorted(acknowledged) == [(run, e.n) for run in runs for e in entries(store, run)]
         assert [run.name for run in store.runs(statuses=[Status.QUEUED])].count("shared-7") == 1
         assert {store.worker(f"w{i}") for i in range(6)} == {worker(f"w{i}", lease=35) for i in range(6)}
 

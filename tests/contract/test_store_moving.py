@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from tests.contract._records import DONE, TOKEN, action, created, entry, root_action
+from tests.contract._records import DONE, TOKEN, action, created, entries, entry, root_action, segment
 from tests.contract.test_store_waiting import CLAIMS, MINE, Hands, clock, parked, queued, store, taken
 
-from perdure.core.ground.model import NO_PARENT, ROOT, Created, Finish, Result, Run, RunWrites, Status, Wake, WholeRun
+from perdure.core.ground.model import (
+    NO_PARENT,
+    ROOT,
+    Created,
+    Ended,
+    Finish,
+    Result,
+    Run,
+    RunWrites,
+    Status,
+    Wake,
+    WholeRun,
+)
 from perdure.core.ground.ports import Store
 from perdure.store.memory import MemoryStore
 
@@ -21,7 +33,7 @@ def one_of_each(store: Store, clock: Hands) -> dict[str, Run]:
     parked(store, "asleep", clock.after(7))
     for name, finish in (("succeeded", DONE), ("failed", FAILED)):
         run = created(store, name)
-        store.commit([RunWrites(run.id, TOKEN, [entry(1)], [root_action(run.id)], finish=finish)])
+        store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], [root_action(run.id)], finish=finish)])
     store.abort(queued(store, "aborted", clock.after(9)).id, 77)
     return {run.name: run for run in store.runs()}
 
@@ -71,7 +83,7 @@ def test_what_is_driven_or_gone_does_not_move(store: Store) -> None:
     assert store.move([held.id, let_go.id, 999], TO) == [None, None, None]
     assert {run.status for run in store.runs()} == {Status.RUNNING}
     assert not store.take_back(held.id)
-    assert store.commit([RunWrites(held.id, TOKEN, [entry(1)])]) == [True]
+    assert store.commit([RunWrites(held.id, TOKEN, [segment(entry(1))])]) == [True]
 
 
 def test_a_run_is_adopted_with_all_that_it_has(store: Store, clock: Hands) -> None:
@@ -81,17 +93,18 @@ def test_a_run_is_adopted_with_all_that_it_has(store: Store, clock: Hands) -> No
     rows = [entry(1), entry(2, action=3, child=4, value=None)]
     actions = [root_action(run.id), action(run.id, 3, wake_at=5, wake_boot=6, boot="boot-1", state=b"s")]
     due = clock.after(3)
-    [answer] = store.adopt([WholeRun(run, rows, actions, due)])
+    [answer] = store.adopt([WholeRun(run, [segment(*rows)], actions, due, [Ended(ROOT, 3, True)], [1])])
     assert answer == Created(run._replace(id=other.id + 1, wake_at=due.at), True)
     assert store.run("asleep") == answer.run
     number = answer.run.id
-    assert list(store.entries(number)) == rows
+    assert entries(store, number) == rows
     assert store.actions(number) == [row._replace(run=number) for row in actions]
+    assert store.open_actions(number) == [root_action(number)]
     clock.wait(2.999)
     assert taken(store) == []
     clock.wait(0.001)
     assert taken(store) == [("asleep", True)]
-    assert store.commit([RunWrites(number, CLAIMS[0].token, [entry(3)])]) == [True]
+    assert store.commit([RunWrites(number, CLAIMS[0].token, [segment(entry(3))])]) == [True]
 
 
 def test_every_status_survives_the_move(store: Store, clock: Hands) -> None:
@@ -100,7 +113,7 @@ def test_every_status_survives_the_move(store: Store, clock: Hands) -> None:
     moved = source.move([run.id for run in before.values()], TO)
     wholes = [
         WholeRun(
-            run, list(source.entries(run.id)), source.actions(run.id),
+            run, list(source.segments(run.id)), source.actions(run.id),
             None if run.wake_at is None else Wake(run.wake_at, clock.boot() + run.wake_at - clock.wall()),
         )
         for run in moved if run is not None
@@ -111,7 +124,7 @@ def test_every_status_survives_the_move(store: Store, clock: Hands) -> None:
         found = store.run(run.name)
         assert found is not None
         assert found._replace(id=run.id) == run
-        assert list(store.entries(found.id)) == list(source.entries(run.id))
+        assert list(store.segments(found.id)) == list(source.segments(run.id))
     again = store.adopt(wholes)
     assert [answer.fresh for answer in again] == [False] * 5
     assert [answer.run.uid for answer in again] == [whole.run.uid for whole in wholes]
@@ -121,21 +134,21 @@ def test_a_name_that_is_taken_is_left_alone(store: Store, clock: Hands) -> None:
     source = MemoryStore(clock=clock)
     theirs = queued(source, "same")
     mine = created(store, "same")
-    [answer] = store.adopt([WholeRun(theirs._replace(uid=b"u" * 16), [entry(1)], [], None)])
+    [answer] = store.adopt([WholeRun(theirs._replace(uid=b"u" * 16), [segment(entry(1))], [], None)])
     assert answer == Created(mine, False)
-    assert list(store.entries(mine.id)) == []
+    assert entries(store, mine.id) == []
 
 
 def test_a_run_comes_back(store: Store, clock: Hands) -> None:
     run = parked(store, "asleep", clock.after(7))
     assert store.move([run.id], TO) == [run]
-    later = [entry(1, 1), entry(1, 2)]
+    later = [segment(entry(1)), segment(entry(2))]
     ended = run._replace(status=Status.SUCCEEDED, result=int(Result.VALUE), value=b"done", ended_at=99, wake_at=None)
     [answer] = store.adopt([WholeRun(ended, later, [], None)])
     assert answer.fresh
     found = store.run("asleep")
     assert found == ended._replace(id=answer.run.id)
-    assert len(list(store.entries(answer.run.id))) == 2
+    assert len(entries(store, answer.run.id)) == 2
     assert [one.name for one in store.runs()] == ["asleep"]
 
 
@@ -161,7 +174,7 @@ def test_children_and_root_keep_their_places(store: Store) -> None:
     first = created(store, "first")
     whole = WholeRun(
         first._replace(name="copy", uid=b"c" * 16, status=Status.FAILED, ended_at=5, result=1, value=b"e"),
-        [entry(1, action=ROOT), entry(2, action=5)], [action(7, 0, NO_PARENT), action(7, 5, ROOT)], None,
+        [segment(entry(1, action=ROOT), entry(2, action=5))], [action(7, 0, NO_PARENT), action(7, 5, ROOT)], None,
     )  # fmt: skip
     [answer] = store.adopt([whole])
     assert (answer.run.token, answer.run.worker) == (None, None)

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from tests.contract._records import DONE, OTHER, TOKEN, action, created, entry, root_action, worker, writes
+from tests.contract._records import (
+    DONE,
+    OTHER,
+    TOKEN,
+    action,
+    created,
+    entries,
+    entry,
+    root_action,
+    segment,
+    worker,
+    writes,
+)
 from tests.contract.test_store import fail_with, store
 
 from perdure.core.ground.model import (
@@ -27,7 +39,7 @@ FAILED = frozenset({Status.FAILED})
 def ended(store: Store, name: str, at: int = 99) -> Run:
     run = created(store, name)
     finish = DONE._replace(ended_at=at)
-    assert store.commit([RunWrites(run.id, TOKEN, [entry(1)], [root_action(run.id)], finish=finish)]) == [True]
+    assert store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], [root_action(run.id)], finish=finish)]) == [True]
     found = store.run(name)
     assert found is not None
     return found
@@ -63,26 +75,26 @@ def test_a_removed_run_is_found_by_nobody_and_its_name_is_free(store: Store) -> 
     assert store.claim(run.id, Claim(OTHER, "w"), expect=None, entries=1, statuses=FINISHED) is None
     assert store.remove([run.id], 100, FINISHED) == [False]
     fresh = created(store, "old")
-    assert fresh.id not in (run.id, other.id) or not list(store.entries(fresh.id))
+    assert fresh.id not in (run.id, other.id) or not entries(store, fresh.id)
     purge(store)
     assert store.run("old") == fresh
-    assert list(store.entries(other.id)) == [entry(1)]
+    assert entries(store, other.id) == [entry(1)]
     assert store.actions(other.id) == [root_action(other.id)]
 
 
 def test_a_number_is_not_used_again_before_all_its_rows_are_gone(store: Store) -> None:
     run = created(store, "long")
-    rows = [entry(n) for n in range(1, 31)]
+    rows = [segment(entry(n)) for n in range(1, 31)]
     started = [action(run.id, n) for n in range(1, 31)]
     store.commit([RunWrites(run.id, TOKEN, rows, started, finish=DONE)])
     assert store.remove([run.id], 100, FINISHED) == [True]
     for number in range(40):
         fresh = created(store, f"new-{number}")
-        assert list(store.entries(fresh.id)) == []
+        assert entries(store, fresh.id) == []
         assert store.actions(fresh.id) == []
         more = store.purge(5)
     assert not more
-    assert list(store.entries(run.id)) == store.actions(run.id) == [] or store.run_by_id(run.id) is not None
+    assert entries(store, run.id) == store.actions(run.id) == [] or store.run_by_id(run.id) is not None
 
 
 @pytest.mark.parametrize(("before", "statuses"), [(99, FINISHED), (100, FAILED), (100, frozenset(Status) - FINISHED)])
@@ -91,7 +103,7 @@ def test_a_run_that_is_not_meant_stays_whole(store: Store, before: int, statuses
     assert store.remove([run.id], before, statuses) == [False]
     purge(store)
     assert store.run("kept") == run
-    assert list(store.entries(run.id)) == [entry(1)]
+    assert entries(store, run.id) == [entry(1)]
 
 
 @pytest.mark.parametrize("token", [TOKEN, None])
@@ -133,11 +145,11 @@ def test_who_holds_claims_and_since_when(store: Store) -> None:
 def test_all_that_may_hold_a_value_is_read_back(store: Store) -> None:
     values = [bytes([65 + number]) * 40 for number in range(7)]
     run = created(store, "a", inputs=values[0])
-    rows = [entry(1, value=values[1], inputs=values[2]), entry(2, action=5, value=values[1])]
+    rows = segment(entry(1, value=values[1], inputs=values[2]), entry(2, action=5, value=values[1]))
     started = [root_action(run.id), action(run.id, 1, inputs=values[3], state=values[4])]
-    store.commit([RunWrites(run.id, TOKEN, rows, started, (), (CachePut(b"k", values[5], 1),), None)])
+    store.commit([RunWrites(run.id, TOKEN, [rows], started, (), (CachePut(b"k", values[5], 1),), None)])
     store.commit([writes(run.id, finish=Finish(Status.SUCCEEDED, int(Result.VALUE), values[6], 9))])
-    assert {value for value in store.stored() if len(value) >= 32} == set(values)
+    assert {value for value in store.stored() if len(value) >= 32} == {*values, rows.data} - {values[1], values[2]}
     assert list(store.stored({run.id})) == [values[5]]
 
 
@@ -156,7 +168,7 @@ def test_snapshots_go_when_no_row_needs_them_and_no_worker_lives(store: Store) -
     """G5."""
     ids = [store.source_id(Source(digest, "3.11", {})) for digest in (b"a", b"b", b"c")]
     run = created(store).id
-    rows = RunWrites(run, TOKEN, [entry(1, source=ids[0])], [action(run, 1, source=ids[1])])
+    rows = RunWrites(run, TOKEN, [segment(entry(1))], [action(run, 1, source=ids[1])], sources=[ids[0]])
     assert store.commit([rows]) == [True]
     store.renew(worker("w"))
     assert store.drop_sources(lambda id: False) == 0

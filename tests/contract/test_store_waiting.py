@@ -7,7 +7,20 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from tests.contract._records import DONE, OTHER, TOKEN, action, created, entry, new_run, root_action, worker, writes
+from tests.contract._records import (
+    DONE,
+    OTHER,
+    TOKEN,
+    action,
+    created,
+    entries,
+    entry,
+    new_run,
+    root_action,
+    segment,
+    worker,
+    writes,
+)
 from tests.postgres_server import Handed
 
 from perdure.core.ground.clock import US
@@ -67,7 +80,7 @@ def queued(store: Store, name: str, due: Wake | None = None, task: str = "etl.ma
 
 def parked(store: Store, name: str, wake: Wake) -> Run:
     run = created(store, name)
-    assert store.commit([RunWrites(run.id, TOKEN, [entry(1)], park=Park(wake, 1))]) == [True]
+    assert store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], park=Park(wake, 1))]) == [True]
     found = store.run(name)
     assert found is not None
     return found
@@ -128,11 +141,11 @@ def test_only_runs_of_these_tasks_are_taken(store: Store) -> None:
 def test_a_parked_run_belongs_to_nobody_until_its_time(store: Store, clock: Hands) -> None:
     run = created(store)
     wake = clock.after(60)
-    assert store.commit([RunWrites(run.id, TOKEN, [entry(1)], park=Park(wake, 1))]) == [True]
+    assert store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], park=Park(wake, 1))]) == [True]
     assert store.run("run") == run._replace(
         status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=1, wake_at=wake.at
     )
-    assert list(store.entries(run.id)) == [entry(1)]
+    assert entries(store, run.id) == [entry(1)]
     assert store.commit([writes(run.id, entry(2))]) == [False]
     assert store.abandoned(MINE, [], limit=9) == []
     assert store.runs(statuses={Status.SLEEPING}) == [store.run("run")]
@@ -148,12 +161,12 @@ def test_a_parked_run_belongs_to_nobody_until_its_time(store: Store, clock: Hand
 def test_what_a_parked_run_needs_first_comes_along(store: Store, clock: Hands) -> None:
     first, long = created(store, "first"), created(store, "long")
     actions = [action(first.id, 1), action(first.id, 2, parent=1), root_action(first.id)]
-    entries = [entry(1), entry(2, action=1), entry(3)]
+    segments = [segment(entry(1), entry(2, action=1)), segment(entry(3))]
     wake = clock.after(0)
-    store.commit([RunWrites(first.id, TOKEN, entries, actions, park=Park(wake, 3))])
-    store.commit([RunWrites(long.id, TOKEN, [entry(n) for n in range(1, 200)], park=Park(wake, 199))])
+    store.commit([RunWrites(first.id, TOKEN, segments, actions, park=Park(wake, 3))])
+    store.commit([RunWrites(long.id, TOKEN, [segment(*(entry(n) for n in range(1, 200)))], park=Park(wake, 199))])
     one, two = sorted(store.take_due(MINE, CLAIMS[:2]))
-    assert one.known == ([entries[0], entries[2]], [actions[2], actions[0]])
+    assert one.known == (segments, [actions[2], actions[0]])
     assert two.run.name == "long"
     assert two.known is None
 
@@ -166,11 +179,11 @@ def test_whose_claim_is_gone_cannot_park_a_run(store: Store, clock: Hands) -> No
 
 def test_within_a_batch_a_park_fences_what_follows_it(store: Store, clock: Hands) -> None:
     run = created(store).id
-    park = RunWrites(run, TOKEN, [entry(1)], park=Park(clock.after(1), 1))
+    park = RunWrites(run, TOKEN, [segment(entry(1))], park=Park(clock.after(1), 1))
     assert store.commit([park, writes(run, entry(2)), CreateRun(new_run("run"), None)]) == [
         True, False, Created(store.run("run"), False)
     ]  # fmt: skip
-    assert list(store.entries(run)) == [entry(1)]
+    assert entries(store, run) == [entry(1)]
 
 
 def test_a_sleeping_run_can_be_claimed_by_hand_and_aborted(store: Store, clock: Hands) -> None:

@@ -31,6 +31,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from tests.journals import SEGMENTS, decoded
 from tests.stores import drop_postgres, has_tables, query_postgres, store_url
 from tests.waiting import wait_for
 
@@ -271,15 +272,19 @@ class Lab:
         """Whether some process has made the store."""
         if self.remote is not None:
             return has_tables(self.remote)
-        return self.database.exists() and bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'entries'"))
+        return self.database.exists() and bool(self.query("SELECT 1 FROM sqlite_master WHERE name = 'segments'"))
 
     def journal(self) -> list[Row]:
         if not self.has_store():
             return []
-        found = self.query(
-            "SELECT action, n, branch, seq, occ, item, kind, result, name, value, inputs FROM entries ORDER BY n"
-        )
-        return [Row(*row) for row in found]
+        entries = sorted((entry for _, entry in decoded(self.query(SEGMENTS))), key=lambda entry: entry.n)
+        return [
+            Row(
+                entry.action, entry.n, entry.branch, entry.seq, entry.occ, entry.item, entry.kind, entry.result,
+                entry.name, entry.value, entry.inputs,
+            )
+            for entry in entries
+        ]  # fmt: skip
 
     def remove(self) -> None:
         """Nothing is left of it."""

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from tests.journals import recorded
 from tests.stores import store_url
 
 import perdure
@@ -28,6 +29,7 @@ import perdure
 from perdure import runtime
 from perdure.core.process.serving import Server
 from perdure.extras import durable_sleep
+from tests.journals import recorded
 
 env = perdure.TaskEnvironment("wf")
 log = os.open(os.environ["LAB_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -146,7 +148,7 @@ def test_workers_die_while_runs_park_and_wake(place: Path, monkeypatch: pytest.M
     for number, (run, (first, second)) in enumerate(zip(runs, lengths, strict=True)):
         assert run.status == Status.SUCCEEDED
         assert run.result == number
-        entries = list(store.entries(run.row.id))
+        entries = recorded(store, run.row)
         assert {entry.result for entry in entries} == {Result.VALUE}
         assert Counter(entry.kind for entry in entries) == {Kind.TRACE: 5, Kind.SLEEP: 3, Kind.TASK: 1}
         times = [executed[number, step] for step in STEPS]

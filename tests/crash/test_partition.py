@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.crash.fleet import CLOCK, Fleet
 from tests.crash.networks import Network, why_not
+from tests.journals import recorded
 from tests.postgres_server import DATABASE, PASSWORD, USER, Server, programs
 from tests.waiting import wait_for
 
@@ -96,8 +97,8 @@ def test_a_worker_that_was_cut_off_comes_back_and_writes_nothing(network: Networ
         results = {run.name: ANY.decode(run.value or b"") for run in fleet.store.runs()}
         assert results == {**ticking, **stepwise}
         for name, count in (ticking | stepwise).items():
-            recorded = [entry for entry in fleet.store.entries(fleet.run(name).id) if entry.kind == Kind.TRACE]
-            steps = Counter(ANY.decode(entry.value) for entry in recorded)
+            traces = [entry for entry in recorded(fleet.store, fleet.run(name)) if entry.kind == Kind.TRACE]
+            steps = Counter(ANY.decode(entry.value) for entry in traces)
             assert steps == Counter(f"{name}.{number}" for number in range(count)), (name, steps)
             for entry in recorded:
                 if ANY.decode(entry.value) in late:

@@ -10,7 +10,6 @@ import pickle
 import re
 import shutil
 import socket
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.journals import recorded_in
 
 import perdure
 from perdure import runtime
@@ -747,8 +747,7 @@ def test_a_killed_run_finds_its_files_again(tmp_path: Path) -> None:
     second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert second.stdout == "data data.txt ['data.txt', 'sub']\n", second.stderr
     # The content is in the blob store, only references are in the journal.
-    with sqlite3.connect(tmp_path / "crash.db") as connection:
-        assert b"data.txt" in b"".join(row[0] for row in connection.execute("SELECT value FROM entries") if row[0])
+    assert b"data.txt" in b"".join(entry.value or b"" for _, entry in recorded_in(tmp_path / "crash.db"))
 
 
 def test_importing_perdure_does_not_import_its_files() -> None:

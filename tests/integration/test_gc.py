@@ -120,7 +120,7 @@ def test_finished_runs_go_with_all_that_only_they_needed(shell: Shell) -> None:
     assert names(shell) == []
     assert contents(shell) == set()
     assert not logs.exists()
-    assert [rows(shell, table) for table in ("runs", "entries", "actions")] == [0, 0, 0]
+    assert [rows(shell, table) for table in ("runs", "segments", "actions", "run_sources")] == [0, 0, 0, 0]
     assert "nothing to remove" in shell("gc", "--older-than", "0s").stdout
     assert shell("run", "wf.py", "make", "--name", "one", "--text", "again").returncode == 0
 
@@ -225,7 +225,7 @@ def test_a_collection_that_is_killed_is_finished_by_the_next_one(shell: Shell) -
     kept = shell("run", "wf.py", "tree", "--name", "kept")
     assert kept.returncode == 0, kept.stderr
     shell("run", "wf.py", "fails", "--name", "keeper", "--n", "2")
-    entries = rows(shell, "entries")
+    entries = rows(shell, "segments")
     for number in range(2):
         shell("run", "wf.py", "long", "--name", f"long-{number}", "--n", "2000", "-q")
     shell("run", "wf.py", "make", "--name", "file")
@@ -242,7 +242,7 @@ def test_a_collection_that_is_killed_is_finished_by_the_next_one(shell: Shell) -
     assert shell("gc", "--older-than", "0s", "--status", "SUCCEEDED").returncode == 0
     assert names(shell) == ["keeper"]
     assert rows(shell, "runs") == 1
-    assert rows(shell, "entries") == entries
+    assert rows(shell, "segments") == entries
     assert contents(shell) == set()
 
 
@@ -254,7 +254,7 @@ def test_rows_of_a_removal_that_was_cut_short_are_purged_by_the_next(shell: Shel
     assert names(shell) == []
     assert shell("run", "wf.py", "long", "--name", "long", "--n", "1", "-q").stdout == "0\n"
     shell("gc", "--older-than", "1d")
-    assert (rows(shell, "runs"), rows(shell, "entries")) == (1, 1)
+    assert (rows(shell, "runs"), rows(shell, "segments")) == (1, 1)
 
 
 def test_a_failed_run_that_is_resumed_meanwhile_goes_whole_or_not_at_all(shell: Shell) -> None:
@@ -304,7 +304,7 @@ def test_a_run_that_is_resumed_between_being_found_and_being_removed_stays_whole
     done = subprocess.run([sys.executable, "-c", code], cwd=shell.path, env=shell.env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert shell("resume", "late").stdout == "3\n"
-    assert rows(shell, "entries") >= 3
+    assert rows(shell, "segments") >= 3
 
 
 def rows_of_runs(shell: Shell) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.journals import recorded
 
 import perdure
 from perdure import errors, runtime
@@ -76,7 +77,7 @@ def recorded_twice(run: Any) -> list[Any]:
     """Identities of traces that hold more than one outcome in one body."""
     seen: dict[Any, int] = {}
     cancelled = set()
-    for row in runtime.worker().store.entries(run.row.id):
+    for row in recorded(runtime.worker().store, run.row):
         key = (row.action, row.branch, row.fp, row.occ)
         if row.kind == Kind.TRACE and row.result in (Result.VALUE, Result.ERROR):
             seen[key] = seen.get(key, 0) + 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.journals import recorded
 
 import perdure
 from perdure import errors, runtime
@@ -87,7 +88,7 @@ def interrupt(task: Any, name: str, when: Callable[[], bool]) -> None:
 def entries(name: str) -> list[Any]:
     run = runtime.worker().store.run(name)
     assert run is not None
-    return list(runtime.worker().store.entries(run.id))
+    return recorded(runtime.worker().store, run)
 
 
 # -- W: the commit path ------------------------------------------------------------------------------------------

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from tests.integration.shell import Shell
+from tests.journals import recorded_in
 from tests.postgres_server import server
 
 from perdure.api.moving import Moved, _Move, move
 from perdure.core.ground.model import Status
+from perdure.core.journal.segment import Chain
 from perdure.errors import UsageError
 from perdure.store import open_blobs, open_store
 
@@ -160,18 +162,16 @@ def _copy_row(path: Path, name: str, new: str) -> None:
     with sqlite3.connect(path) as database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(runs)") if row[1] not in ("id", "name", "uid")]
         listed = ", ".join(columns)
+        uid = os.urandom(16)
         database.execute(
-            f"INSERT INTO runs (name, uid, {listed}) SELECT ?, ?, {listed} FROM runs WHERE name = ?",
-            (new, os.urandom(16), name),
+            f"INSERT INTO runs (name, uid, {listed}) SELECT ?, ?, {listed} FROM runs WHERE name = ?", (new, uid, name)
         )
         [[number]] = database.execute("SELECT id FROM runs WHERE name = ?", (new,)).fetchall()
-        columns = [row[1] for row in database.execute("PRAGMA table_info(entries)") if row[1] != "run"]
-        listed = ", ".join(columns)
-        database.execute(
-            f"INSERT INTO entries (run, {listed}) SELECT ?, {listed} FROM entries "
-            "WHERE run = (SELECT id FROM runs WHERE name = ?)",
-            (number, name),
-        )
+        [[model]] = database.execute("SELECT id FROM runs WHERE name = ?", (name,)).fetchall()
+        chain = Chain(new, uid)
+        for run, entry in recorded_in(path):
+            if run == model:
+                database.execute("INSERT INTO segments VALUES (?, ?, ?)", (number, *chain.add([entry], b"mark")))
 
 
 class Killed(Exception):

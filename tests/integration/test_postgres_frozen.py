@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.contract._records import OTHER, TOKEN, action, created, entry, writes
+from tests.contract._records import OTHER, TOKEN, action, created, entry, segment, writes
 from tests.postgres_server import Server
 
 from perdure.core.ground.model import CachePut, Claim, RunWrites, Status
@@ -110,11 +110,11 @@ def ice(postgres: Server) -> Iterator[Ice]:
 
 def _batch(store: PostgresStore, run: int) -> Any:
     put = (CachePut(b"k", b"v" * 20_000, 1),)
-    return store.commit([RunWrites(run, TOKEN, [entry(1), entry(2)], [action(run, 1)], (), put)])
+    return store.commit([RunWrites(run, TOKEN, [segment(entry(1), entry(2))], [action(run, 1)], (), put)])
 
 
 def _small_batch(store: PostgresStore, run: int) -> Any:
-    return store.commit([writes(run, entry(1), entry(2))])
+    return store.commit([RunWrites(run, TOKEN, [segment(entry(1)), segment(entry(2))])])
 
 
 def _one(store: PostgresStore, run: int) -> Any:

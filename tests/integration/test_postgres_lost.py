@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract._records import OTHER, TOKEN, created, entry, new_run, writes
+from tests.contract._records import OTHER, TOKEN, created, entries, entry, new_run, segment, writes
 from tests.integration.test_postgres_store import Cut, cutting
 from tests.postgres_server import Server, programs
 from tests.waiting import stays_true, wait_for
@@ -82,7 +82,7 @@ def parked_beside(
             found = store.run_by_id(two)
             assert found is not None
             if with_entry:
-                assert list(store.entries(two)) == [row], f"statement {turn}"
+                assert entries(store, two) == [row], f"statement {turn}"
             else:
                 assert found.status is Status.SLEEPING, f"statement {turn}"
             store.close()
@@ -105,7 +105,9 @@ def test_a_run_that_others_ended_is_no_proof_that_it_was_parked(url: str, with_e
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_row_that_others_wrote_as_well_is_no_proof_of_ours(url: str, after: bool) -> None:
+def test_equal_entries_of_two_claims_are_told_apart(url: str, after: bool) -> None:
+    """SG4: the answer to a commit is lost and another driver has the run since. The commit counts if it was done, and a
+    segment of the other driver with an equal entry is no proof of it."""
     with cutting(-1, after):
         store, other = PostgresStore(url), PostgresStore(url)
         run = created(store).id
@@ -114,13 +116,13 @@ def test_a_row_that_others_wrote_as_well_is_no_proof_of_ours(url: str, after: bo
         def meanwhile() -> None:
             assert other.claim(run, Claim(OTHER, "w"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
             if not after:
-                assert other.commit([RunWrites(run, OTHER, [mark])]) == [True]
+                assert other.commit([writes(run, mark, token=OTHER)]) == [True]
 
         Cut.count, Cut.turn = 0, 0
         with at_reopening(meanwhile):
-            assert store.commit([writes(run, mark)]) == [False]
+            assert store.commit([writes(run, mark)]) == [after]
         assert Cut.turn == -1
-        assert list(store.entries(run)) == [mark]
+        assert entries(store, run) == [mark]
         store.close()
         other.close()
 
@@ -194,8 +196,8 @@ def test_what_is_committed_behind_the_look_counts(url: str, alone: bool, monkeyp
     with cutting(-1, False):
         store, other = PostgresStore(url), PostgresStore(url)
         run = created(store).id
-        rows = [entry(n) for n in ((1,) if alone else (1, 2))]
-        trace = store._entry_trace
+        rows = [segment(entry(n)) for n in ((1,) if alone else (1, 2))]
+        trace = store._segment_trace
         looks: list[object] = []
 
         def late(*args: Any) -> Any:
@@ -205,12 +207,12 @@ def test_what_is_committed_behind_the_look_counts(url: str, alone: bool, monkeyp
             assert other.commit([RunWrites(run, TOKEN, rows)]) == [True]
             return "SELECT 1 WHERE false", ()
 
-        monkeypatch.setattr(store, "_entry_trace", late)
+        monkeypatch.setattr(store, "_segment_trace", late)
         Cut.count, Cut.turn = 0, 0 if alone else 3  # the statement, or COMMIT
         with at_reopening(lambda: None):
             assert store.commit([RunWrites(run, TOKEN, rows)]) == [True]
         assert len(looks) == 2
-        assert list(store.entries(run)) == rows
+        assert list(store.segments(run)) == rows
         store.close()
         other.close()
 
@@ -281,15 +283,15 @@ def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
         broken = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
         broken.shutdown(socket.SHUT_RDWR)
         broken.close()
-        wait_for(lambda: len(list(store.entries(run))) >= 2)
-        assert [row.n for row in store.entries(run)] == [1, 2]
+        wait_for(lambda: len(entries(store, run)) >= 2)
+        assert [row.n for row in entries(store, run)] == [1, 2]
         stays_true(lambda: answers == [], 0.5)
     finally:
         postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
         postgres.execute("SELECT pg_reload_conf()")
     thread.join(20)
     assert answers == [True]
-    assert [row.n for row in store.entries(run)] == [1, 2]
+    assert [row.n for row in entries(store, run)] == [1, 2]
     store.close()
 
 

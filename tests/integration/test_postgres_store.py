@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.contract._records import DONE, TOKEN, action, created, entry, new_run, writes
+from tests.contract._records import DONE, TOKEN, action, created, entries, entry, new_run, segment, writes
 from tests.postgres_server import PASSWORD, Server, server
 from tests.waiting import stays_true, wait_for
 
@@ -104,13 +104,15 @@ def cutting(turn: int, after: bool) -> Iterator[None]:
 
 
 def full(run: int, first: int) -> RunWrites:
-    return RunWrites(run, TOKEN, [entry(first), entry(first + 1)], [action(run, first)], (), (CachePut(b"k", b"v", 1),))
+    return RunWrites(
+        run, TOKEN, [segment(entry(first), entry(first + 1))], [action(run, first)], (), (CachePut(b"k", b"v", 1),)
+    )
 
 
 SHAPES: dict[str, Callable[[PostgresStore, int], tuple[Callable[[], Any], Any, Callable[[], Any], Any]]] = {
     "one entry": lambda store, run: (
         lambda: store.commit([writes(run, entry(1))]), [True],
-        lambda: list(store.entries(run)), [entry(1)],
+        lambda: entries(store, run), [entry(1)],
     ),
     "finish": lambda store, run: (
         lambda: store.commit([writes(run, finish=DONE)]), [True],
@@ -122,7 +124,7 @@ SHAPES: dict[str, Callable[[PostgresStore, int], tuple[Callable[[], Any], Any, C
             for answer in store.commit([full(run, 1), CreateRun(new_run("b"), None), writes(run, finish=DONE)])
         ],
         [True, True, True],
-        lambda: ([found.name for found in store.runs()], list(store.entries(run)), store.actions(run)),
+        lambda: ([found.name for found in store.runs()], entries(store, run), store.actions(run)),
         (["b", "run"], [entry(1), entry(2)], [action(run, 1)]),
     ),
     "park": lambda store, run: (
@@ -176,7 +178,7 @@ def test_a_pooler_that_gives_another_connection_forgets_statements(store: Postgr
     connection.execute("DEALLOCATE ALL")
     for number in (2, 3):
         assert store.commit([writes(run.id, entry(number))]) == [True]
-    assert list(store.entries(run.id)) == [entry(number) for number in (1, 2, 3)]
+    assert entries(store, run.id) == [entry(number) for number in (1, 2, 3)]
 
 
 def test_due_runs_are_taken_once_when_the_answer_is_lost(url: str) -> None:
@@ -232,7 +234,7 @@ def test_a_server_that_is_killed_and_started_again_under_load_loses_and_doubles_
         thread.join(30)
     assert failures == []
     for run in runs:
-        assert [row.n for row in store.entries(run)] == list(range(1, acknowledged[run] + 1))
+        assert [row.n for row in entries(store, run)] == list(range(1, acknowledged[run] + 1))
     store.close()
 
 
@@ -247,7 +249,7 @@ def test_while_all_connections_are_taken_work_waits(postgres: Server, store: Pos
         psycopg.connect(postgres.dsn())
     threading.Timer(0.5, lambda: [connection.close() for connection in taken]).start()
     assert store.commit([writes(run, entry(1))]) == [True]
-    assert list(store.entries(run)) == [entry(1)]
+    assert entries(store, run) == [entry(1)]
 
 
 # -- time, and who is alive ------------------------------------------------------------------------------------------

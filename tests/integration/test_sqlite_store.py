@@ -22,10 +22,22 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from tests.contract._records import OTHER, TOKEN, action, created, entry, new_run, state, worker, writes
+from tests.contract._records import (
+    OTHER,
+    TOKEN,
+    action,
+    created,
+    entries,
+    entry,
+    new_run,
+    segment,
+    state,
+    worker,
+    writes,
+)
 from tests.waiting import is_stopped, wait_for
 
-from perdure.core.ground.model import ROOT, Claim, Created, CreateRun, RunWrites, Status
+from perdure.core.ground.model import Claim, Created, CreateRun, RunWrites, Status
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
 from perdure.store import open_store
 from perdure.store._sql import migrations, queries
@@ -104,7 +116,7 @@ class TestOpening:
             store.commit([writes(run.id, entry(1))])
         assert [p.name for p in path.parent.iterdir()] == [path.name]
         with closing(SQLiteStore(path)) as store:
-            assert (store.id, store.run("run"), list(store.entries(run.id))) == (name, run, [entry(1)])
+            assert (store.id, store.run("run"), entries(store, run.id)) == (name, run, [entry(1)])
 
     def test_a_missing_directory_of_another_name_is_not_created(self, tmp_path: Path) -> None:
         path = tmp_path / "data" / "store.db"
@@ -278,16 +290,16 @@ run = created(store).id
 n = 0
 try:
     while True:
-        rows = [entry(n + 1, value=bytes(9000)), entry(n + 2)]
+        rows = [segment(entry(n + 1, value=bytes(9000)), entry(n + 2))]
         store.commit([RunWrites(run, TOKEN, rows, [action(run, n + 1)])])
         n += 2
 except StoreUnavailableError as error:
     print("full:", error)
-good = list(store.entries(run, ROOT))
+good = entries(store, run)
 assert len(good) == n and len(store.actions(run)) == n // 2, (len(good), n)
 """
     AFTERWARDS = """
-assert store.commit([RunWrites(run, TOKEN, [entry(n + 1, value=bytes(9000)), entry(n + 2)])]) == [True]
+assert store.commit([RunWrites(run, TOKEN, [segment(entry(n + 1, value=bytes(9000)), entry(n + 2))])]) == [True]
 store.close()
 store = SQLiteStore(path)
 assert store.journal_length(run) == n + 2
@@ -320,7 +332,7 @@ print("works again", flush=True)
 
 def read_whole(path: Path, run: int) -> None:
     with closing(SQLiteStore(path)) as store:
-        list(store.entries(run, ROOT))
+        entries(store, run)
 
 
 class TestDamage:
@@ -348,7 +360,7 @@ class TestDamage:
         with closing(SQLiteStore(path)) as store:
             run = created(store).id
             with pytest.raises(UsageError, match="not valid Unicode"):
-                store.commit([writes(run, entry(1), entry(2, name="\udc80"))])
+                store.commit([RunWrites(run, TOKEN, [segment(entry(1))], [action(run, 1, name="\udc80")])])
             assert store.commit([writes(run, entry(1))]) == [True]
 
 
@@ -464,14 +476,14 @@ while True:
     n = 3 * batch
     elements = [
         RunWrites(
-            one, TOKEN, [entry(n + i, action=i) for i in (1, 2, 3)], [action(one, batch + 1)],
+            one, TOKEN, [segment(*(entry(n + i, action=i) for i in (1, 2, 3)))], [action(one, batch + 1)],
             (state(one, batch + 1, attempt=batch + 2),),
         ),
-        RunWrites(two, TOKEN, [entry(batch + 1)]),
+        RunWrites(two, TOKEN, [segment(entry(batch + 1))]),
         CreateRun(new_run(f"made-{batch}"), None),
     ]
     store.commit(elements)
-    store.commit([RunWrites(two, TOKEN, [entry(1_000_000 + batch)])])
+    store.commit([RunWrites(two, TOKEN, [segment(entry(1_000_000 + batch))])])
     batch += 1
     os.write(1, b"%d\\n" % batch)
 """
@@ -496,11 +508,11 @@ while True:
             with closing(SQLiteStore(path)) as store:
                 begun = len(store.actions(one))
                 assert max(done) <= begun <= max(done) + 1
-                assert [e.n for e in store.entries(one)] == list(range(1, 3 * begun + 1))
+                assert [e.n for e in entries(store, one)] == list(range(1, 3 * begun + 1))
                 assert [a.attempt for a in store.actions(one)] == [n + 1 for n in range(1, begun + 1)]
-                assert [e.n for e in store.entries(two) if e.n < 1_000_000] == list(range(1, begun + 1))
+                assert [e.n for e in entries(store, two) if e.n < 1_000_000] == list(range(1, begun + 1))
                 assert len([run for run in store.runs() if run.name.startswith("made-")]) == begun
-                singles = {e.n - 999_999 for e in store.entries(two) if e.n >= 1_000_000}
+                singles = {e.n - 999_999 for e in entries(store, two) if e.n >= 1_000_000}
                 assert done <= singles
         # At least one by each process; how many more, the machine decides.
         assert len(done) >= 6
@@ -572,13 +584,13 @@ class TestPlans:
             ("runs_running", "runs_running"),
             ("runs_rare", "runs_rare"),
             ("run_by_name", "sqlite_autoindex_runs_1"),
-            ("entries_of_action", "PRIMARY KEY"),
-            ("entries_of_run", "PRIMARY KEY"),
+            ("segments_of_run", "PRIMARY KEY"),
+            ("journal_length", "PRIMARY KEY"),
             ("actions_of_parent", "PRIMARY KEY"),
             ("actions_of_run", "PRIMARY KEY"),
-            ("open_actions", "entries_child"),
+            ("open_actions", "actions_open"),
             ("holder", "PRIMARY KEY"),
-            ("insert_entry_fenced", "PRIMARY KEY"),
+            ("insert_segment_fenced", "PRIMARY KEY"),
             ("finish", "PRIMARY KEY"),
             ("source_id", "sqlite_autoindex_sources_1"),
             ("cache_get", "PRIMARY KEY"),
@@ -658,7 +670,7 @@ def test_a_claim_is_durable_once_a_commit_follows_it(path: Path) -> None:
     with closing(SQLiteStore(path)) as store:
         run = created(store).id
         assert store.claim(run, Claim(OTHER, "w2"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
-        assert store.commit([RunWrites(run, OTHER, [entry(1)], [action(run, 1)], (state(run, 1),))]) == [True]
+        assert store.commit([RunWrites(run, OTHER, [segment(entry(1))], [action(run, 1)], (state(run, 1),))]) == [True]
         # Whoever reads the files as they lie on the disk sees both.
         for name in ("store.db", "store.db-wal"):
             shutil.copy(path.parent / name, path.parent / f"copy-{name}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.journals import recorded
 
 import perdure
 import perdure.durable
@@ -387,7 +388,7 @@ def test_a_senseless_sleep_is_refused_before_anything_is_recorded(what: str, err
     run = caught.value.run  # type: ignore[attr-defined]
     from perdure import runtime
 
-    assert [row for row in runtime.worker().store.entries(run.row.id) if row.kind] == []
+    assert [row for row in recorded(runtime.worker().store, run.row) if row.kind] == []
 
 
 @env.task

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.journals import recorded
 from tests.parking.serving import FOR_EVER, NAP, Serving, assert_replays, counts, step, sync_step
 from tests.virtual_time import VirtualClock
 from tests.waiting import Stall
@@ -39,7 +40,7 @@ def test_each_deadline_wakes_the_run_and_the_journal_shows_their_order(clock: Vi
         run = perdure.submit(naps_of_all_lengths)
         assert serving.finish(run) == ["n1", "n2", "n3"]
     assert serving.parks() >= 1
-    entries = list(runtime.worker().store.entries(run.row.id))
+    entries = recorded(runtime.worker().store, run.row)
     assert [(entry.kind, entry.result) for entry in entries] == [(Kind.SLEEP, 0), (Kind.TRACE, 0)] * 3
     for entry, length in zip(entries[::2], (NAP, 2 * NAP, 3 * NAP), strict=True):
         assert length <= entry.took / 1e6 < stall.bound(length + 0.5, work=0.1)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from tests.journals import recorded
 from tests.parking.serving import (
     NAP,
     Serving,
@@ -140,7 +141,7 @@ def test_a_lost_race_is_noted_once_however_often_the_run_wakes(clock: VirtualClo
         run = perdure.submit(wakes_often)
         assert serving.finish(run) == [True, "last"]
     assert serving.parks() >= 3
-    rows = list(runtime.worker().store.entries(run.row.id))
+    rows = recorded(runtime.worker().store, run.row)
     assert sum(row.races is not None for row in rows) == 1
 
 

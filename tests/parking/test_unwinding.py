@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.journals import recorded
 from tests.parking.serving import (
     NAP,
     Serving,
@@ -100,7 +101,7 @@ def test_durable_calls_are_refused_while_a_run_unwinds(clock: VirtualClock, task
     assert counts["never"] == 0
     refused = ["refused"] * 3 if task is cleans_up else []
     assert seen == ["open", "cancelled", *refused, "close", "open", "close"]
-    [entry] = runtime.worker().store.entries(run.row.id)
+    [entry] = recorded(runtime.worker().store, run.row)
     assert entry.kind == Kind.SLEEP
 
 

@@ -8,14 +8,17 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.journals import recorded_in
 from tests.processes.flows import marks
 from tests.processes.test_processes import gone
 from tests.waiting import PATIENCE, wait_for
 
+from perdure.core.ground.model import Result
 from perdure.core.ground.values import ANY
 
 FLOWS = Path(__file__).with_name("flows.py")
@@ -59,12 +62,8 @@ class Project:
 
     def recorded(self) -> set[str]:
         """The notes whose outcome is in the journal."""
-        connection = sqlite3.connect(self.store)
-        try:
-            rows = connection.execute("SELECT inputs FROM entries WHERE name = 'note' AND result = 0").fetchall()
-        finally:
-            connection.close()
-        return {ANY.decode(inputs)["text"] for (inputs,) in rows}
+        notes = [entry for _, entry in recorded_in(self.store) if entry.name == "note" and entry.result == Result.VALUE]
+        return {ANY.decode(entry.inputs)["text"] for entry in notes if entry.inputs is not None}
 
     def pids(self, *paths: str) -> set[int]:
         return {int(pid) for path in paths for pid, _ in marks(path)}
@@ -88,9 +87,7 @@ def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
     project.kill()
     assert all(gone(pid) for pid in project.pids(a, b))
     before = {path: len(marks(path)) for path in (a, b)}
-    connection = sqlite3.connect(project.store)
-    recorded = connection.execute("SELECT action, count(*) FROM entries WHERE name = 'note' GROUP BY 1").fetchall()
-    connection.close()
+    recorded = Counter(entry.action for _, entry in recorded_in(project.store) if entry.name == "note")
     assert project.end("two_lines", project.path, 0.03) == str([list(range(6))] * 2)
     # What was not recorded runs again, and nothing else does.
     again = sum(len(marks(path)) - before[path] for path in (a, b))

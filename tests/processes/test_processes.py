@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.journals import recorded
 from tests.postgres_server import server
 from tests.processes import flows
 from tests.waiting import is_gone, wait_for
@@ -213,7 +214,7 @@ def test_every_kind_of_durable_call_works_in_a_child(tmp_path: Path) -> None:
     assert found[3] is True
     assert found[7] == ["a", "b"]
     assert found[8] == [ran.name, "far.everything", 1, 1]
-    shown = {row.name: row.label for row in runtime.worker().store.entries(ran.row.id)}
+    shown = {row.name: row.label for row in recorded(runtime.worker().store, ran.row)}
     assert shown["anote"] == "all"
 
 

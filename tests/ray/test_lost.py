@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import remote_flows as flows
+from tests.journals import recorded_in
 from tests.processes.test_killed import Project, until
 from tests.processes.test_processes import gone
 from tests.ray.cluster import pids
@@ -46,9 +46,7 @@ def test_a_killed_driver_leaves_nobody_and_the_next_one_carries_on(project: Proj
     project.kill()
     assert all(gone(pid) for pid in project.pids(a, b))
     before = {path: len(marks(path)) for path in (a, b)}
-    connection = sqlite3.connect(project.store)
-    [[recorded]] = connection.execute("SELECT count(*) FROM entries WHERE name = 'note'")
-    connection.close()
+    recorded = sum(entry.name == "note" for _, entry in recorded_in(project.store))
     assert project.end("two_lines", project.path, 0.2) == str([list(range(6))] * 2)
     # What was not recorded runs again, at most one step of each line, and nothing else does.
     again = {path: len(marks(path)) - before[path] for path in (a, b)}

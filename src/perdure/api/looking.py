@@ -23,6 +23,7 @@ from ..core.ground.model import (
     Status,
 )
 from ..core.ground.values import describe_error
+from ..core.journal.segment import journal_of
 from ..core.process.worker import Worker
 from ..errors import (
     RunNotFoundError,
@@ -234,7 +235,7 @@ def tree(name: str, limit: int | None = None) -> Tree:
     worker = runtime.worker()
     info = _info(worker, row)
     grown = _Grown(row, info.status, worker.store.actions(row.id), worker.clock.wall())
-    grown.read(worker.store.entries(row.id))
+    grown.read(journal_of(worker.store, row))
     grown.arrange()
     total = len(grown.flat)
     wanted: Iterable[int] = range(total)

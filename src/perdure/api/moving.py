@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from msgspec.structs import replace
-
 from .. import runtime
 from ..core.ground.clock import US, Clock, Deadline
-from ..core.ground.model import WAITING, Action, Entry, Run, Status, Wake, WholeRun
+from ..core.ground.model import WAITING, Action, Ended, Run, Segment, Status, Wake, WholeRun
 from ..core.ground.ports import Blobs, Store
+from ..core.journal.segment import entries_of, rewritten
 from ..core.run.calls import deadline_of
-from ..errors import StoreError, UsageError
+from ..errors import JournalDamagedError, StoreError, StoreVersionError, UsageError
 from .collecting import FOREVER, reachable
 
 RUNS: Final = 50
@@ -147,9 +146,14 @@ class _Move:
         for row in self.source.move(wanted, self.target.url):
             if row is None:
                 continue  # claimed or removed in this very moment
-            whole = self._whole(row)
+            try:
+                whole = self._whole(row)
+            except (JournalDamagedError, StoreVersionError) as error:
+                self.source.take_back(row.id)
+                self.done.staying[row.name] = str(error)
+                continue
             batch.append(whole)
-            rows += len(whole.entries) + len(whole.actions)
+            rows += len(whole.segments) + len(whole.actions)
             if rows > ROWS:
                 self._adopt(batch)
                 batch, rows = [], 0
@@ -199,12 +203,14 @@ class _Move:
     # -- one run -----------------------------------------------------------------------------------------------
 
     def _whole(self, row: Run) -> WholeRun:
-        entries = [self._entry(entry) for entry in self.source.entries(row.id)]
+        sources: set[int] = set()
+        segments = list(rewritten(row, self.source.segments(row.id), lambda number: self._noted(number, sources)))
         actions = [self._action(action) for action in self.source.actions(row.id)]
-        self._copy_files(row, entries, actions)
-        if row.status not in WAITING:
-            return WholeRun(row, entries, actions, None)
+        self._copy_files(row, segments, actions)
         open_ones = {action.action for action in self.source.open_actions(row.id)}
+        ended = [Ended(one.parent, one.action, True) for one in actions if one.action not in open_ones]
+        if row.status not in WAITING:
+            return WholeRun(row, segments, actions, None, ended, sources)
         assert row.wake_at is not None
         left = row.wake_at - self.source.clock.wall()
         for place, action in enumerate(actions):
@@ -217,10 +223,12 @@ class _Move:
                 actions[place] = action._replace(wake_at=moved.wall, wake_boot=moved.boot, boot=moved.boot_id)
         due = _after(left, self.target.clock)
         assert due.boot is not None
-        return WholeRun(row, entries, actions, Wake(due.wall, due.boot))
+        return WholeRun(row, segments, actions, Wake(due.wall, due.boot), ended, sources)
 
-    def _entry(self, entry: Entry) -> Entry:
-        return replace(entry, source=self._code(entry.source))
+    def _noted(self, number: int, sources: set[int]) -> int:
+        known = self._code(number)
+        sources.add(known)
+        return known
 
     def _action(self, action: Action) -> Action:
         return action._replace(source=self._code(action.source))
@@ -237,12 +245,10 @@ class _Move:
 
     # -- files -------------------------------------------------------------------------------------------------
 
-    def _copy_files(self, row: Run, entries: list[Entry], actions: list[Action]) -> None:
+    def _copy_files(self, row: Run, segments: list[Segment], actions: list[Action]) -> None:
         if not self._sizes:
             return
-        values = [row.inputs, row.value]
-        for entry in entries:
-            values += (entry.value, entry.inputs)
+        values = [row.inputs, row.value, *(segment.data for segment in segments)]
         for action in actions:
             values += (action.inputs, action.state)
         wanted = reachable(self.source_files, self._sizes, filter(None, values))
@@ -288,7 +294,25 @@ def checked(url: str) -> Look:
         raise UsageError(f"there is no store {runtime.store_name(url)}; `perdure store migrate` makes one")
     with runtime.opened(url, create=False) as (store, files):
         facts, problems = store.check()
+        for row in _rows(store):
+            problems += _damage(store, row)
         return Look(store.url, store.id, {**facts, "files": files.url}, store.counts(), problems)
+
+
+def _damage(store: Store, row: Run) -> list[str]:
+    """What is wrong with the journal of a run."""
+    length = 0
+    try:
+        for entry in entries_of(row.name, row.uid, store.segments(row.id)):
+            length = entry.n
+    except StoreError as error:
+        return [str(error)]
+    if length < row.mark:
+        return [
+            f"run {row.name!r}: its journal ends with entry {length} and had {row.mark} entries before: restore the "
+            f"store from a backup, or give the run up: perdure abort {row.name}"
+        ]
+    return []
 
 
 def migrated(url: str) -> tuple[str, str]:

@@ -206,9 +206,7 @@ class InnerWriter(Writer):
         if writes.entries or writes.actions or writes.states or writes.cache:
             began = perf()
             before: int = self._connection.ask(
-                lambda ticket: frames.Commit(
-                    ticket, list(writes.entries), list(writes.actions), list(writes.states), list(writes.cache)
-                ),
+                lambda ticket: frames.Commit(ticket, writes.entries, writes.actions, writes.states, writes.cache),
                 int,
                 driver.turn,
             )
@@ -265,6 +263,11 @@ class InnerDriver(Driver):
         """Calls that the outer process carries out, until their caller has gone on."""
 
     # -- the body ----------------------------------------------------------------------------------------------
+
+    def entries_of(self, action: int) -> list[Entry]:
+        """As the outer process knows them."""
+        store: InnerStore = self.worker.store  # type: ignore[assignment]
+        return store.entries(self.run_id, action)
 
     def start(self) -> None:
         """Execute the body, on the loop's thread."""

@@ -287,8 +287,7 @@ class Session:
             self._until = seconds() + self.spec.timeout
 
     def _entries(self, frame: frames.Entries) -> None:
-        entries = self._driver.worker.store.entries(self._driver.run_id, frame.action)
-        self._answer(frame.ticket, entries if isinstance(entries, list) else list(entries))
+        self._answer(frame.ticket, self._driver.entries_of(frame.action))
 
     def _actions(self, frame: frames.Actions) -> None:
         self._answer(frame.ticket, self._driver.worker.store.actions(self._driver.run_id, frame.parent))

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from perdure.core.ground.model import Created, Run, Status, Wake, WholeRun
 
-from ._rows import MOVABLE, adopted, comes_back, row_of, run_of, unmoved
+from ._rows import MOVABLE, adopted, comes_back, run_of, unmoved
 
 _CHUNK: Final = 1000
 
@@ -82,7 +82,9 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
         row = cursor.execute(sql["adopt_run"], values).fetchone()
     number = row[0]
     _insert(cursor, sql["insert_action"], [(number, *action[1:]) for action in whole.actions])
-    _insert(cursor, sql["insert_entry"], [row_of(number, entry) for entry in whole.entries])
+    _insert(cursor, sql["insert_segment"], [(number, *segment) for segment in whole.segments])
+    _insert(cursor, sql["end_action"], [(int(end.ended), number, end.parent, end.action) for end in whole.ended])
+    _insert(cursor, sql["note_source"], [(number, source) for source in whole.sources])
     return Created(run._replace(id=number), True)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from perdure.core.ground.model import Action, CachePut, Entry, Run, Status
+from perdure.core.ground.model import Action, CachePut, Run, Segment, Status
 
-from ._rows import entry_of, run_of
+from ._rows import run_of
 
 Row = tuple[Any, ...]
 
 PAGE: Final = 2_000
 _CHUNK: Final = 50
+_PAGE_BYTES: Final = 16 << 20
+"""About how much a page holds: the size of its rows decides how many the next page has."""
+_NUMBERS: Final = 500
 _ALL: Final = (1 << 63) - 1
 
 
@@ -31,8 +33,8 @@ class Reading:
         """All rows of the statement of that name."""
         return self._read(self._sql[name], row)
 
-    def _whole_journal(self, run: int) -> list[Entry]:
-        """The entries of a run, each body's in order."""
+    def _list(self, values: Collection[int]) -> Any:
+        """Numbers as one parameter of a statement."""
         raise NotImplementedError
 
     def run(self, name: str) -> Run | None:
@@ -79,23 +81,17 @@ class Reading:
         number: int = self._rows("last_action", (run,))[0][0]
         return number
 
-    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
-        if action is None:
-            journal = self._whole_journal(run)
-            journal.sort(key=_by_n)
-            return journal
-        # By pages, so that a million rows need not lie in memory at once, and no read transaction stays open between
-        # them, which would keep SQLite's WAL from being reset. What is appended meanwhile may show or not.
-        first = self._entries_after(run, action, 0)
-        return first if len(first) < PAGE else chain(first, self._further_entries(run, action, first[-1].n))
-
-    def _entries_after(self, run: int, action: int, n: int) -> list[Entry]:
-        return list(map(entry_of, self._rows("entries_of_action", (run, action, n, PAGE))))
-
-    def _further_entries(self, run: int, action: int, n: int) -> Iterator[Entry]:
-        while page := self._entries_after(run, action, n):
-            yield from page
-            n = page[-1].n
+    def segments(self, run: int, numbers: Collection[int] | None = None) -> Iterator[Segment]:
+        if numbers is None:
+            # By pages, so that no read transaction stays open, which would keep SQLite's WAL from being reset.
+            for _, number, data in self._pages("segments_of_run", (run, 0)):
+                yield Segment(number, data)
+            return
+        wanted = sorted(numbers)
+        for first in range(0, len(wanted), _NUMBERS):
+            some = self._list(wanted[first : first + _NUMBERS])
+            for _, number, data in self._rows("segments_numbered", (run, some)):
+                yield Segment(number, data)
 
     def actions(self, run: int, parent: int | None = None) -> list[Action]:
         if parent is None:
@@ -119,19 +115,21 @@ class Reading:
         for run, *values in self._pages("stored_runs", (0,)):
             if run not in skip:
                 yield from filter(None, values)
-        for name in ("stored_entries", "stored_actions"):
-            for run, _, _, *values in self._pages(name, (0, -2, -1)):
-                if run not in skip:
-                    yield from filter(None, values)
+        for name, start in (("stored_segments", (0, 0)), ("stored_actions", (0, -2, -1))):
+            for row in self._pages(name, start):
+                if row[0] not in skip:
+                    yield from filter(None, row[len(start) :])
         for _, value in self._pages("stored_cache", (b"",)):
             yield value
 
     def _pages(self, name: str, start: Row) -> Iterator[Row]:
         """A query by pages, each of which begins behind the last one's key, the first columns of its last row."""
-        key = start
-        while page := self._rows(name, (*key, _CHUNK)):
+        key, size = start, _CHUNK
+        while page := self._rows(name, (*key, size)):
             yield from page
             key = page[-1][: len(key)]
+            held = sum(len(value) for row in page for value in row if value.__class__ is bytes)
+            size = max(1, min(PAGE, len(page) * _PAGE_BYTES // (held or 1)))
 
     def cached(self, before: int, *, limit: int) -> list[CachePut]:
         return list(map(CachePut._make, self._rows("cached", (before, limit))))
@@ -142,7 +140,3 @@ class Reading:
     def schedule(self, key: str) -> int | None:
         rows = self._rows("schedule", (key,))
         return rows[0][0] if rows else None
-
-
-def _by_n(entry: Entry) -> int:
-    return entry.n

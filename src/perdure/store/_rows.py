@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from msgspec.structs import astuple
+from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Result, Run, RunWrites, Status, Wake
 
-from perdure.core.ground.model import FINISHED, WAITING, Claim, Entry, NewRun, Park, Result, Run, Status, Wake
+Row = tuple[Any, ...]
 
 SHORT: Final = 100
 """Entries of a journal that comes along when its run is taken; longer ones are read when they are needed."""
@@ -21,14 +21,14 @@ def run_of(row: Sequence[Any]) -> Run:
     return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
 
 
-def entry_of(row: Sequence[Any]) -> Entry:
-    """An entry as a database gives it: the run's number, then the fields of `Entry` in their order."""
-    return Entry(*row[1:])
-
-
-def row_of(run: int, entry: Entry) -> tuple[Any, ...]:
-    """The reverse."""
-    return (run, *astuple(entry))
+def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:
+    """Rows for the segments, the ends of actions and the sources of what one driver writes."""
+    run = write.run
+    return (
+        [(run, number, data) for number, data in write.segments],
+        [(int(ended), run, parent, action) for parent, action, ended in write.ends],
+        [(run, source) for source in write.sources],
+    )
 
 
 def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> Run:

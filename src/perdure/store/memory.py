@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from perdure.core.ground.clock import US, Clock, SystemClock
@@ -22,11 +22,12 @@ from perdure.core.ground.model import (
     Claim,
     Created,
     CreateRun,
+    Ended,
     EndedRun,
-    Entry,
     NewRun,
     Run,
     RunWrites,
+    Segment,
     Source,
     Status,
     Taken,
@@ -54,8 +55,10 @@ class MemoryStore:
         self._names: dict[str, int] = {}
         self._wakes: dict[int, int] = {}
         self._version = 0
-        self._entries: dict[int, dict[tuple[int, int], Entry]] = {}
+        self._segments: dict[int, dict[int, bytes]] = {}
         self._actions: dict[int, dict[tuple[int, int], Action]] = {}
+        self._ended: dict[int, set[tuple[int, int]]] = {}
+        self._used: dict[int, set[int]] = {}
         self._sources: dict[int, Source] = {}
         self._cache: dict[bytes, CachePut] = {}
         self._workers: dict[str, Worker] = {}
@@ -93,32 +96,48 @@ class MemoryStore:
             self._wakes[run.id] = due.boot
         self._runs[run.id] = run
         self._names[run.name] = run.id
-        self._entries[run.id] = {}
-        self._actions[run.id] = {}
+        self._begin(run.id)
         return Created(run, True)
+
+    def _begin(self, run: int) -> None:
+        self._segments[run] = {}
+        self._actions[run] = {}
+        self._ended[run] = set()
+        self._used[run] = set()
+
+    def _drop(self, run: int) -> None:
+        for rows in (self._runs, self._segments, self._actions, self._ended, self._used):
+            del rows[run]
 
     def _write(self, write: RunWrites) -> bool:
         run = self._runs.get(write.run)
         if run is None or run.status is not Status.RUNNING or run.token != write.token:
             return False
-        added, entries, actions = write.entries, self._entries[run.id], self._actions[run.id]
-        if any((e.action, e.n) in entries for e in added) or any(a[1:3] in actions for a in write.actions):
-            raise StoreError(f"run {run.id} already holds an entry or action of that number")
+        segments, actions = self._segments[run.id], self._actions[run.id]
+        if any(s.number in segments for s in write.segments) or any(a[1:3] in actions for a in write.actions):
+            raise StoreError(f"run {run.id} already holds a segment or action of that number")
         for action in write.actions:
             actions[action.parent, action.action] = action
         for state in write.states:
             if started := actions.get((state.parent, state.action)):
                 actions[state.parent, state.action] = started._replace(**state._asdict())
-        for entry in added:
-            entries[entry.action, entry.n] = entry
+        self._end(run.id, write.ends)
+        segments.update(write.segments)
+        self._used[run.id].update(write.sources)
         for put in write.cache:
             self._cache[put.key] = put
         if end := write.finish:
-            self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None)
+            length = max(segments, default=0)
+            self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None, crashes=0, mark=length)
         elif write.park is not None:
             self._runs[run.id] = parked(run, write.park)
             self._wakes[run.id] = write.park.wake.boot
         return True
+
+    def _end(self, run: int, ends: Sequence[Ended]) -> None:
+        for parent, action, ended in ends:
+            if (parent, action) in self._actions[run]:
+                (self._ended[run].add if ended else self._ended[run].discard)((parent, action))
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
@@ -145,11 +164,11 @@ class MemoryStore:
                 for run, claim in zip(old, claims, strict=False)
             ]
 
-    def _known(self, run: Run) -> tuple[list[Entry], list[Action]] | None:
+    def _known(self, run: Run) -> tuple[list[Segment], list[Action]] | None:
         if run.status is not Status.SLEEPING or run.mark > SHORT:
             return None
         actions = sorted(self.actions(run.id, NO_PARENT) + self.actions(run.id, ROOT), key=lambda action: action.action)
-        return list(self.entries(run.id, ROOT)), actions
+        return list(self.segments(run.id)), actions
 
     def _due(self, tasks: Collection[str]) -> list[tuple[int, int]]:
         return [(run, wake) for run, wake in self._wakes.items() if self._runs[run].task in tasks]
@@ -220,16 +239,16 @@ class MemoryStore:
 
     def journal_length(self, run: int) -> int:
         with self._lock:
-            return max((n for _, n in self._entries.get(run, ())), default=0)
+            return max(self._segments.get(run, ()), default=0)
 
     def last_action(self, run: int) -> int:
         with self._lock:
             return max((number for _, number in self._actions.get(run, ())), default=0)
 
-    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
+    def segments(self, run: int, numbers: Collection[int] | None = None) -> Iterator[Segment]:
         with self._lock:
-            found = [e for e in self._entries.get(run, {}).values() if action is None or e.action == action]
-            return sorted(found, key=lambda entry: entry.n)
+            found = self._segments.get(run, {})
+            return iter([Segment(n, found[n]) for n in sorted(found) if numbers is None or n in numbers])
 
     def actions(self, run: int, parent: int | None = None) -> list[Action]:
         with self._lock:
@@ -237,8 +256,9 @@ class MemoryStore:
             return sorted(found, key=lambda action: action.action)
 
     def open_actions(self, run: int) -> list[Action]:
-        ended = {entry.child for entry in self.entries(run)}
-        return [action for action in self.actions(run) if action.action not in ended]
+        with self._lock:
+            ended = self._ended.get(run, set())
+            return [action for action in self.actions(run) if (action.parent, action.action) not in ended]
 
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
@@ -305,7 +325,8 @@ class MemoryStore:
                 run = self._runs.get(number)
                 over = self._is_over(run, before, statuses)
                 if over and run is not None:
-                    del self._runs[number], self._names[run.name], self._entries[number], self._actions[number]
+                    del self._names[run.name]
+                    self._drop(number)
                 answers.append(over)
             return answers
 
@@ -329,7 +350,7 @@ class MemoryStore:
         with self._lock:
             numbers = [number for number in self._runs if number not in skip]
             values = [value for n in numbers for value in (self._runs[n].inputs, self._runs[n].value)]
-            values += [value for n in numbers for e in self._entries[n].values() for value in (e.value, e.inputs)]
+            values += [data for n in numbers for data in self._segments[n].values()]
             values += [value for n in numbers for a in self._actions[n].values() for value in (a.inputs, a.state)]
             values += [put.value for put in self._cache.values()]
         return iter([value for value in values if value])
@@ -349,7 +370,7 @@ class MemoryStore:
         with self._lock:
             if not all(map(is_dead, self._workers)):
                 return 0
-            used = {entry.source for journal in self._entries.values() for entry in journal.values()}
+            used = {source for sources in self._used.values() for source in sources}
             used |= {action.source for started in self._actions.values() for action in started.values()}
             unused = self._sources.keys() - used
             for number in unused:
@@ -398,17 +419,20 @@ class MemoryStore:
             return [self._adopt(whole) for whole in runs]
 
     def _adopt(self, whole: WholeRun) -> Created:
-        run, entries, actions, due = whole
+        run, due = whole.run, whole.due
         free = max(self._runs, default=0) + 1
         if (number := self._names.get(run.name)) is not None:
             if not comes_back(run, self._runs[number]):
                 return Created(self._runs[number], False)
-            del self._runs[number], self._entries[number], self._actions[number]
+            self._drop(number)
         run = adopted(run, due)._replace(id=free)
         self._runs[run.id] = run
         self._names[run.name] = run.id
-        self._entries[run.id] = {(entry.action, entry.n): entry for entry in entries}
-        self._actions[run.id] = {(action.parent, action.action): action._replace(run=run.id) for action in actions}
+        self._begin(run.id)
+        self._segments[run.id].update(whole.segments)
+        self._actions[run.id].update({(one.parent, one.action): one._replace(run=run.id) for one in whole.actions})
+        self._end(run.id, whole.ended)
+        self._used[run.id].update(whole.sources)
         if due is not None:
             self._wakes[run.id] = due.boot
         return Created(run, True)

@@ -38,10 +38,10 @@ from perdure.core.ground.model import (
     Created,
     CreateRun,
     EndedRun,
-    Entry,
     NewRun,
     Run,
     RunWrites,
+    Segment,
     Source,
     Status,
     Taken,
@@ -57,17 +57,12 @@ from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from ._postgres_session import GRACE, PostgresLiveness, Session
 from ._postgres_watch import LONG_SILENCE, SILENCE, Watch
 from ._reading import PAGE, Reading
-from ._rows import SHORT, claimed, entry_of, row_of, run_of, submitted
+from ._rows import SHORT, claimed, rows_of, run_of, submitted
 from ._sql import migrations, queries
 
 MIGRATIONS: Final = ("0001_initial.sql",)
 VERSION: Final = len(MIGRATIONS)
 
-_ENTRY: Final = tuple(
-    "bytea" if name in ("fp", "value", "inputs", "races") else "text" if name in ("name", "label") else "bigint"
-    for name in ("run", *Entry.__struct_fields__)
-)
-"""The types of an entry's columns."""
 _STATUS: Final = {str(status): status for status in Status}
 _CHUNK: Final = 50
 _PURGE_NS: Final = 50_000_000
@@ -110,7 +105,9 @@ class PostgresStore(Reading):
         self._clock: Clock = clock or self._server_clock
         self._address = address = Address(url)
         self._sql = {name: address.sql(text) for name, text in queries("postgres").items()}
-        self._insert_entry = Statement(self._sql["insert_entry_fenced"], ("bigint", "bytea", *_ENTRY), text_bytes)
+        self._insert_segment = Statement(
+            self._sql["insert_segment_fenced"], ("bigint", "bytea", "bigint", "bytea"), text_bytes
+        )
         self._writer = Link(address)
         self._reader = Link(address)
         self._aside = Link(address)
@@ -223,11 +220,11 @@ class PostgresStore(Reading):
             write = writes[0]
             if isinstance(write, CreateRun):
                 return [self._submit(write)]
-            run, token, entries, actions, states, cache, finish, park = write
-            if not (actions or states or cache or park):
-                if finish is None and len(entries) == 1:
-                    return [self._append(run, token, entries[0])]
-                if finish is not None and not entries:
+            run, token, segments, actions, states, cache, finish, park, ends, sources = write
+            if not (actions or states or ends or sources or cache or park):
+                if finish is None and len(segments) == 1:
+                    return [self._append(run, token, segments[0])]
+                if finish is not None and not segments:
                     done = (self._sql["is_finished"], (*finish, run))
                     written = self._writer.change(self._sql["finish"], (*finish, run, token), done)
                     self._tell()
@@ -260,9 +257,9 @@ class PostgresStore(Reading):
             self._count()
         return created
 
-    def _append(self, run: int, token: bytes, entry: Entry) -> bool:
+    def _append(self, run: int, token: bytes, segment: Segment) -> bool:
         written = self._writer.change_directly(
-            self._insert_entry, (run, token, *row_of(run, entry)), lambda: self._entry_trace(run, token, entry)
+            self._insert_segment, (run, token, *segment), lambda: self._segment_trace(run, segment)
         )
         self._count()
         return written
@@ -280,11 +277,8 @@ class PostgresStore(Reading):
                     return [(self._sql["is_created"], (answer.run.id, answer.run.uid))]
             elif answer:
                 assert isinstance(write, RunWrites)
-                for entry in write.entries:
-                    trace = self._entry_trace(write.run, write.token, entry)
-                    if _is_timed(entry):
-                        return [trace]
-                    weak.append(trace)
+                if write.segments:
+                    return [self._segment_trace(write.run, write.segments[0])]
                 if write.actions:
                     started = write.actions[0]
                     return [(self._sql["is_action"], (*started[:3], started[12], started[7]))]
@@ -294,12 +288,9 @@ class PostgresStore(Reading):
                     weak.append((self._sql["is_parked"], (write.run, write.token, write.park.mark, write.park.wake.at)))
         return weak
 
-    def _entry_trace(self, run: int, token: bytes, entry: Entry) -> Trace:
-        """A query that finds out whether that entry was stored by who has that token."""
-        row = (run, entry.action, entry.n, entry.at, entry.took, entry.fp, entry.branch, entry.seq)
-        if _is_timed(entry):
-            return self._sql["is_entry"], row
-        return self._sql["is_entry_held"], (*row, run, token)
+    def _segment_trace(self, run: int, segment: Segment) -> Trace:
+        """A query that finds out whether that segment was stored: no other driver writes the same bytes (SG4)."""
+        return self._sql["is_segment"], (run, *segment)
 
     def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         answers: list[Created | bool] = []
@@ -308,7 +299,9 @@ class PostgresStore(Reading):
         if runs:
             held = cursor.execute(self._sql["held"], (runs,))
             holders.update(held.fetchall())
-        entries: list[Row] = []
+        segments: list[Row] = []
+        ended: list[Row] = []
+        sources: list[Row] = []
         actions: list[Action] = []
         states: list[ActionState] = []
         cache: list[CachePut] = []
@@ -325,7 +318,10 @@ class PostgresStore(Reading):
             if holder is None or holder != write.token:
                 answers.append(False)
                 continue
-            entries += [row_of(run, entry) for entry in write.entries]
+            more, some, noted = rows_of(write)
+            segments += more
+            ended += some
+            sources += noted
             actions += write.actions
             states += write.states
             cache += write.cache
@@ -339,7 +335,9 @@ class PostgresStore(Reading):
             answers.append(True)
         _many(cursor, self._sql["insert_action"], actions)
         _many(cursor, self._sql["update_action"], [(*state[3:], *state[:3]) for state in states])
-        _many(cursor, self._sql["insert_entry"], entries)
+        _many(cursor, self._sql["end_action"], ended)
+        _many(cursor, self._sql["insert_segment"], segments)
+        _many(cursor, self._sql["note_source"], sources)
         # In one order whoever puts, so that two that put the same never wait for each other.
         cache.sort(key=_key)
         _many(cursor, self._sql["put_cache"], cache)
@@ -421,13 +419,13 @@ class PostgresStore(Reading):
 
         taken = self._aside.transaction(take, is_done)
         self._count()
-        short: dict[int, tuple[list[Entry], list[Action]]] = {
+        short: dict[int, tuple[list[Segment], list[Action]]] = {
             run.id: ([], []) for run, woken, _ in taken if woken and run.mark <= SHORT
         }
         if short:
             ids = (list(short),)
-            for row in self._reader.rows(self._sql["entries_ahead"], ids):
-                short[row[0]][0].append(entry_of(row))
+            for number, at, data in self._reader.rows(self._sql["segments_ahead"], ids):
+                short[number][0].append(Segment(at, data))
             for row in self._reader.rows(self._sql["actions_ahead"], ids):
                 short[row[0]][1].append(Action._make(row))
         return [one._replace(known=short.get(one.run.id)) for one in taken]
@@ -454,15 +452,8 @@ class PostgresStore(Reading):
     def _read(self, sql: str, row: Sequence[Any]) -> list[Row]:
         return self._reader.rows(sql, row)
 
-    def _whole_journal(self, run: int) -> list[Entry]:
-        journal: list[Entry] = []
-        key: Row = (-1, -1)
-        while page := self._rows("entries_of_run", (run, *key, PAGE)):
-            journal += map(entry_of, page)
-            key = page[-1][1:3]
-            if len(page) < PAGE:
-                break
-        return journal
+    def _list(self, values: Collection[int]) -> list[int]:
+        return list(values)
 
     def _check(self) -> None:
         self._reader.rows("SELECT 1")
@@ -596,10 +587,11 @@ class PostgresStore(Reading):
                 if row is None:
                     return False
                 chunk = min(left, 20 * _CHUNK)
-                gone = cursor.execute(self._sql["purge_entries"], (row[0], chunk)).rowcount
+                gone = cursor.execute(self._sql["purge_segments"], (row[0], chunk)).rowcount
                 if gone < chunk:
                     gone += cursor.execute(self._sql["purge_actions"], (row[0], chunk - gone)).rowcount
                 if gone < chunk:
+                    cursor.execute(self._sql["purge_sources"], row)
                     cursor.execute(self._sql["purge_run"], row)
                     gone += 1
                 left -= gone
@@ -715,11 +707,6 @@ def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
         cursor.execute(sql, rows[0])
     elif rows:
         cursor.executemany(sql, rows)
-
-
-def _is_timed(entry: Entry) -> bool:
-    """Whether a time stands in an entry: nobody else writes the same one."""
-    return bool(entry.at)
 
 
 def _is_news(write: RunWrites | CreateRun) -> bool:

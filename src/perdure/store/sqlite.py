@@ -30,11 +30,11 @@ from perdure.core.ground.model import (
     Created,
     CreateRun,
     EndedRun,
-    Entry,
     Finish,
     NewRun,
     Run,
     RunWrites,
+    Segment,
     Source,
     Status,
     Taken,
@@ -45,7 +45,7 @@ from perdure.errors import StoreError
 
 from . import _moving
 from ._reading import PAGE, Reading
-from ._rows import SHORT, claimed, entry_of, row_of, run_of, submitted
+from ._rows import SHORT, claimed, rows_of, run_of, submitted
 from ._sql import queries
 from ._sqlite_file import VERSION, Link, StoreFile
 
@@ -54,7 +54,7 @@ Row = tuple[Any, ...]
 
 _SQL: Final = queries("sqlite")
 _INSERT_RUN: Final = _SQL["insert_run"]
-_INSERT_ENTRY_FENCED: Final = _SQL["insert_entry_fenced"]
+_INSERT_SEGMENT_FENCED: Final = _SQL["insert_segment_fenced"]
 _FINISH: Final = _SQL["finish"]
 _STATUS: Final = {str(status): status for status in Status}
 _QUEUED: Final = str(Status.QUEUED)
@@ -157,11 +157,11 @@ class SQLiteStore(Reading):
                 link = self._writer if write.claim is None else self._aside
                 now = self._clock.boot()
                 return [link.run(lambda cursor: _create(cursor, write, now))]
-            run, token, entries, actions, states, cache, finish, park = write
-            if not (actions or states or cache or park):
-                if finish is None and len(entries) == 1:
-                    return [self._writer.change(_INSERT_ENTRY_FENCED, (*row_of(run, entries[0]), run, token))]
-                if finish is not None and not entries:
+            run, token, segments, actions, states, cache, finish, park, ends, sources = write
+            if not (actions or states or ends or sources or cache or park):
+                if finish is None and len(segments) == 1:
+                    return [self._writer.change(_INSERT_SEGMENT_FENCED, (*segments[0], run, token))]
+                if finish is not None and not segments:
                     return [self._writer.change(_FINISH, (*_plain(finish), run, token))]
         elif not writes:
             return []
@@ -208,17 +208,17 @@ class SQLiteStore(Reading):
             return taken
 
         taken = self._aside.transaction(take)
-        short: dict[int, tuple[list[Entry], list[Action]]] = {
+        short: dict[int, tuple[list[Segment], list[Action]]] = {
             run.id: ([], []) for run, woken, _ in taken if woken and run.mark <= SHORT
         }
         if short:
             self._read_ahead(short)
         return [one._replace(known=short.get(one.run.id)) for one in taken]
 
-    def _read_ahead(self, runs: dict[int, tuple[list[Entry], list[Action]]]) -> None:
-        ids = (msgspec.json.encode(list(runs)).decode(),)
-        for row in self._reader.rows(_SQL["entries_ahead"], ids):
-            runs[row[0]][0].append(entry_of(row))
+    def _read_ahead(self, runs: dict[int, tuple[list[Segment], list[Action]]]) -> None:
+        ids = (self._list(runs),)
+        for run, number, data in self._reader.rows(_SQL["segments_ahead"], ids):
+            runs[run][0].append(Segment(number, data))
         for row in self._reader.rows(_SQL["actions_ahead"], ids):
             runs[row[0]][1].append(Action._make(row))
 
@@ -233,8 +233,8 @@ class SQLiteStore(Reading):
     def _read(self, sql: str, row: Sequence[Any]) -> list[Row]:
         return self._reader.rows(sql, row)
 
-    def _whole_journal(self, run: int) -> list[Entry]:
-        return list(map(entry_of, self._rows("entries_of_run", (run,))))
+    def _list(self, values: Collection[int]) -> str:
+        return msgspec.json.encode(list(values)).decode()
 
     def next_due(self, tasks: Collection[str]) -> float | None:
         wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
@@ -337,10 +337,11 @@ class SQLiteStore(Reading):
                     return False
                 # In small chunks, as values may be large, and each one's pages have to be walked.
                 chunk = min(left, _CHUNK)
-                gone = cursor.execute(_SQL["purge_entries"], (row[0], chunk)).rowcount
+                gone = cursor.execute(_SQL["purge_segments"], (row[0], chunk)).rowcount
                 if gone < chunk:
                     gone += cursor.execute(_SQL["purge_actions"], (row[0], chunk - gone)).rowcount
                 if gone < chunk:
+                    cursor.execute(_SQL["purge_sources"], row)
                     cursor.execute(_SQL["purge_run"], row)
                     gone += 1
                 left -= gone
@@ -436,7 +437,9 @@ def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
 def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun], now: int) -> list[Created | bool]:
     answers: list[Created | bool] = []
     holders: dict[int, object] = {}
-    entries: list[Row] = []
+    segments: list[Row] = []
+    ended: list[Row] = []
+    sources: list[Row] = []
     actions: list[Action] = []
     states: list[ActionState] = []
     cache: list[CachePut] = []
@@ -456,7 +459,10 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         if holder is None or holder != write.token:
             answers.append(False)
             continue
-        entries += [row_of(run, entry) for entry in write.entries]
+        more, some, noted = rows_of(write)
+        segments += more
+        ended += some
+        sources += noted
         actions += write.actions
         states += write.states
         cache += write.cache
@@ -472,8 +478,12 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         cursor.executemany(_SQL["insert_action"], actions)
     if states:
         cursor.executemany(_SQL["update_action"], [(*state[3:], *state[:3]) for state in states])
-    if entries:
-        cursor.executemany(_SQL["insert_entry"], entries)
+    if ended:
+        cursor.executemany(_SQL["end_action"], ended)
+    if segments:
+        cursor.executemany(_SQL["insert_segment"], segments)
+    if sources:
+        cursor.executemany(_SQL["note_source"], sources)
     if cache:
         cursor.executemany(_SQL["put_cache"], cache)
     _end(cursor, ends, parks)

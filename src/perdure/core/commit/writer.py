@@ -22,7 +22,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -337,8 +337,9 @@ class Writer:
         record.n = n
         began = perf()
         try:
-            row = _entry(record, n, driver.source_id)
-            (written,) = self._store.commit((RunWrites(driver.run_id, driver.token, (row,)),))
+            segments, ends, sources = driver.journal.append((_entry(record, n, driver.source_id),))
+            writes = RunWrites(driver.run_id, driver.token, segments, ends=ends, sources=sources)
+            (written,) = self._store.commit((writes,))
         except BaseException as error:
             self._failed([(driver, [record])], [], _store_error(error))
             return True
@@ -400,8 +401,13 @@ class Writer:
             if driver.abandoning:
                 outbox = without_abandoned(outbox)
             if outbox:
+                try:
+                    writes.append(rows(driver, outbox).sealed(driver))
+                except Exception as error:
+                    # Entries that cannot be encoded end the driving of their run and of no other.
+                    self._failed([(driver, outbox)], [], _store_error(error))
+                    continue
                 taken.append((driver, outbox))
-                writes.append(rows(driver, outbox))
         for submission in submissions:
             writes.append(submission.create)
         if not writes:
@@ -533,9 +539,26 @@ def cut(queue: list[Any]) -> list[Any]:
     return taken
 
 
-def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
+class Rows(NamedTuple):
+    """What one driver writes in one transaction, its entries numbered but not encoded yet."""
+
+    entries: list[Entry]
+    actions: list[Action]
+    states: list[ActionState]
+    cache: list[CachePut]
+    finish: Finish | None
+    park: Park | None
+
+    def sealed(self, driver: Driver) -> RunWrites:
+        """With the entries as the next segments of the run's journal."""
+        entries, actions, states, cache, finish, park = self
+        segments, ends, sources = driver.journal.append(entries)
+        return RunWrites(driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources)
+
+
+def rows(driver: Driver, outbox: list[Item]) -> Rows:
     """Number the records of one driver and turn them into rows."""
-    run, n, source = driver.run_id, driver.n, driver.source_id
+    n, source = driver.n, driver.source_id
     entries: list[Entry] = []
     actions: list[Action] = []
     states: list[ActionState] = []
@@ -588,7 +611,7 @@ def rows(driver: Driver, outbox: list[Item]) -> RunWrites:
             assert kind is Park, kind
             park = item._replace(mark=n)
     driver.n = n
-    return RunWrites(run, driver.token, entries, actions, tuple(states), tuple(cache), finish, park)
+    return Rows(entries, actions, states, cache, finish, park)
 
 
 def _mark(action: int, n: int, seq: int, result: Result, source: int) -> Entry:

@@ -1,8 +1,8 @@
 """The records that are stored, their legal values and their units; frozen, free of I/O.
 
-Everything durable about a run is one `Run`, its `Entry` rows (the journal) and one `Action` row for each task,
-container, sleep or timeout that was *started*. An entry is written once, when its outcome is known. `Entry.n`
-counts a run's entries in commit order; that order is the truth that replay follows.
+Everything durable about a run is one `Run`, its `Entry` records (the journal, stored as segments) and one `Action` row
+for each task, container, sleep or timeout that was *started*. An entry is written once, when its outcome is known.
+`Entry.n` counts a run's entries in commit order; that order is the truth that replay follows.
 
 Times: `..._at` are microseconds since the Unix epoch (wall clock), `..._boot` microseconds since boot, `took` is
 microseconds of duration. An entry of a run is found by (action, branch, fp, occ); (branch, seq) is the position of the
@@ -11,6 +11,7 @@ call. See docs/development/replay.md#identity.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -125,6 +126,23 @@ class Entry(Struct, array_like=True, frozen=True, gc=False):
     """`[[n, count], ...]`: since the last entry, that many of asyncio's timeouts had run out when `n` was delivered."""
 
 
+class Segment(NamedTuple):
+    """The entries of one commit of a run, encoded (`core.journal.segment`)."""
+
+    number: int
+    """The number of its last entry."""
+    data: bytes
+
+
+class Ended(NamedTuple):
+    """Whether an action has an outcome that counts."""
+
+    parent: int
+    action: int
+    ended: bool
+    """`False`: its outcome was discarded, so the action is open again."""
+
+
 class Action(NamedTuple):
     """A started task, container, sleep or timeout. Its outcome is the entry whose `child` is this action."""
 
@@ -221,7 +239,7 @@ class Run(NamedTuple):
     crashes: int
     """Claims in a row that brought no new entry."""
     mark: int
-    """The journal's length when the run was last claimed or parked."""
+    """The journal's length when the run was last claimed, parked or finished."""
     wake_at: int | None
     """From when on a QUEUED or SLEEPING run is to be driven; `None` for every other."""
 
@@ -249,9 +267,9 @@ class Taken(NamedTuple):
     run: Run
     woken: bool
     """Whether it was SLEEPING, rather than QUEUED."""
-    known: tuple[list[Entry], list[Action]] | None = None
-    """Of a SLEEPING run with a short journal: the entries of its root body, and the actions of the root task and those
-    that its body has started."""
+    known: tuple[list[Segment], list[Action]] | None = None
+    """Of a SLEEPING run with a short journal: all of the journal, and the actions of the root task and those that its
+    body has started."""
 
 
 class Finish(NamedTuple):
@@ -276,12 +294,16 @@ class RunWrites(NamedTuple):
 
     run: int
     token: bytes
-    entries: tuple[Entry, ...] | list[Entry] = ()
-    actions: tuple[Action, ...] | list[Action] = ()
-    states: tuple[ActionState, ...] = ()
-    cache: tuple[CachePut, ...] = ()
+    segments: Sequence[Segment] = ()
+    actions: Sequence[Action] = ()
+    states: Sequence[ActionState] = ()
+    cache: Sequence[CachePut] = ()
     finish: Finish | None = None
     park: Park | None = None
+    ends: Sequence[Ended] = ()
+    """Actions that get, or lose, their outcome with these segments."""
+    sources: Sequence[int] = ()
+    """Source snapshots that the journal refers to from now on."""
 
 
 class CreateRun(NamedTuple):
@@ -305,10 +327,14 @@ class WholeRun(NamedTuple):
 
     run: Run
     """Its number, claim and worker count for nothing there."""
-    entries: list[Entry]
-    actions: list[Action]
+    segments: Sequence[Segment]
+    actions: Sequence[Action]
     due: Wake | None
     """When a QUEUED or SLEEPING run is to be driven."""
+    ended: Sequence[Ended] = ()
+    """The actions that have an outcome."""
+    sources: Collection[int] = ()
+    """The source snapshots that the segments refer to, by their numbers in the store that takes the run."""
 
 
 class Checked(NamedTuple):

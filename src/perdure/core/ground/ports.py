@@ -18,10 +18,10 @@ from .model import (
     Created,
     CreateRun,
     EndedRun,
-    Entry,
     NewRun,
     Run,
     RunWrites,
+    Segment,
     Source,
     Status,
     Taken,
@@ -60,12 +60,13 @@ class Store(Protocol):
 
         `RunWrites`: `True` written whole; `False` fenced: the run's token is another, or the run has ended, and
         nothing of this element was written (the others are not affected). Within an element: actions first, then
-        states, entries, cache puts, finish, park. `finish` and `park` also clear the claim. The store keeps `Entry`
-        rows as given (the driver numbers them). `CreateRun`: `Created(run, True)`, or, when the name is taken,
-        `Created(existing, False)` and nothing written for this element. Two creations of one name within one batch:
-        the first wins. A batch of nothing but creations with a claim needs only to be visible: whoever holds the claim
-        drives the run at once, and its first entry, or its end, takes the creation to disk. Should power fail before,
-        nothing of the run was recorded, and asking for it again begins it again.
+        states, segments, ends, sources, cache puts, finish, park. `finish` and `park` also clear the claim; `finish`
+        sets `crashes` to 0 and `mark` to the journal's length. The store keeps the bytes of segments as given.
+        `CreateRun`: `Created(run, True)`, or, when the name is taken, `Created(existing, False)` and nothing
+        written for this element. Two creations of one name within one batch: the first wins. A batch of nothing
+        but creations with a claim needs only to be visible: whoever holds the claim drives the run at once, and
+        its first entry, or its end, takes the creation to disk. Should power fail before, nothing of the run
+        was recorded, and asking for it again begins it again.
         """
 
     def claim(
@@ -125,19 +126,20 @@ class Store(Protocol):
         works here; where it does not, `version` is to be polled."""
 
     def journal_length(self, run: int) -> int:
-        """The highest `n` in the run's journal, 0 if it is empty. O(actions) at most."""
+        """The number of the last entry in the run's journal, 0 if it is empty. One seek in an index."""
 
     def last_action(self, run: int) -> int:
         """The highest action number that the run has used, 0 if none but the root."""
 
-    def entries(self, run: int, action: int | None = None) -> Iterable[Entry]:
-        """The entries of one action's body in order of `n`, or of the whole run (in order of `n`)."""
+    def segments(self, run: int, numbers: Collection[int] | None = None) -> Iterator[Segment]:
+        """The segments of the run in order of their number: all, or those of these numbers. Read page by page; no
+        transaction stays open between two pages, and what is appended meanwhile may show or not."""
 
     def actions(self, run: int, parent: int | None = None) -> list[Action]:
         """The started actions under one parent (or of the whole run), in order of their number."""
 
     def open_actions(self, run: int) -> list[Action]:
-        """The actions of that run that no entry names as its `child`: what was started and has no outcome."""
+        """The actions of that run that have no outcome, or whose outcome was discarded. Must use an index."""
 
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
@@ -190,7 +192,7 @@ class Store(Protocol):
         """The workers that hold claims of unfinished runs, and when the first of each one's runs was started."""
 
     def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
-        """All stored bytes that may hold a value: of runs (but those in `skip`), entries, actions, and the cache, the
+        """All stored bytes that may hold a value: of runs (but those in `skip`), segments, actions, and the cache, the
         cache last. Those of less than 32 bytes may be left out. No snapshot: what is written meanwhile may show or not.
         """
 
@@ -201,7 +203,7 @@ class Store(Protocol):
         """Remove these cached outcomes, but those that were put again since `before`; how many went."""
 
     def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
-        """Remove the snapshots that no entry and no action refers to, unless a worker is there that is not dead: it
+        """Remove the snapshots that no journal and no action refers to, unless a worker is there that is not dead: it
         may hold the number of any of them. How many went. A number may then stand for another snapshot."""
 
     # -- moving runs to another store --------------------------------------------------------------------------
@@ -225,7 +227,7 @@ class Store(Protocol):
     def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
         """In ONE transaction, on disk when this returns: store runs that come from elsewhere, under new numbers.
 
-        They keep status, name and `uid`; their actions and entries refer to this store's sources. Where a name is
+        They keep status, name and `uid`; their actions and segments refer to this store's sources. Where a name is
         taken, that run is the answer and nothing is stored; but a run of the same `uid` that was MOVED away from here
         comes back: it takes the place of what it has left.
         """

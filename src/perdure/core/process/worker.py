@@ -249,9 +249,6 @@ class Worker:
             # Whatever else has become of it since is no waking.
             statuses = {Status.SLEEPING}.intersection(statuses)
         length = self.store.journal_length(run.id)
-        if run.status == Status.FAILED:
-            # Continuing by hand is a new beginning for the crash count.
-            length = max(length, run.mark + 1)
         claim = self._claim()
         try:
             claimed = self.store.claim(run.id, claim, expect=run.token, entries=length, statuses=statuses)

@@ -53,6 +53,7 @@ from ..ground.spec import TaskSpec
 from ..ground.values import encode_error
 from ..journal.recovering import work_of
 from ..journal.replay import Replay
+from ..journal.segment import Journal, again, journal_of
 
 if TYPE_CHECKING:
     from ..body.loop import LoopThread
@@ -105,6 +106,7 @@ class Driver:
         self._draining = False
         self.n = 0
         """Entries written so far; kept by the writer's leader."""
+        self.journal = Journal(run.name, run.uid, run.token)
         self.source_id = 0
         self.outbox: list[Any] = []
         self.free = True
@@ -155,8 +157,11 @@ class Driver:
             self._recover(self.run.reuse)
         if self.fresh:
             return
-        # What was parked has noted how long its journal is.
-        self.n = self.run.mark if self._woken else store.journal_length(self.run_id)
+        if self._known is not None:
+            self.n = self.journal.read(self._known[0])
+        else:
+            open_ones = {ROOT, *(action.action for action in store.open_actions(self.run_id))}
+            self.n = self.journal.read(store.segments(self.run_id), keep=open_ones)
         self._next_action = 0
 
     def _recover(self, name: str) -> None:
@@ -168,8 +173,9 @@ class Driver:
         old = store.run(name)
         if old is None:
             raise RunNotFoundError(f"run {self.run.name!r} was to reuse what run {name!r} did, which is gone")
-        entries, actions = work_of(store.entries(old.id), store.actions(old.id), self.run)
-        [written] = store.commit([RunWrites(self.run_id, self.token, entries, actions)])
+        entries, actions = work_of(journal_of(store, old), store.actions(old.id), self.run)
+        segments, ends, sources = Journal(self.run.name, self.run.uid, self.token).append(entries)
+        [written] = store.commit([RunWrites(self.run_id, self.token, segments, actions, ends=ends, sources=sources)])
         if not written:
             self.fenced()
         self.fresh = False
@@ -466,18 +472,22 @@ class Driver:
             found = self.worker.store.actions(self.run_id, NO_PARENT) if not self.fresh else []
         return found[0] if found else None
 
-    def _recorded(self, action: int) -> tuple[list[Any], list[Action]]:
-        """The entries of a body, and the actions that it has started."""
+    def entries_of(self, action: int) -> list[Entry]:
+        """What a body has recorded so far. From any thread."""
+        found = self.journal.take(action)
+        if found is None:
+            found = again(self.worker.store.segments(self.run_id, self.journal.places(action)), action)
+        return found
+
+    def actions_of(self, action: int) -> list[Action]:
+        """The actions that a body has started so far. From any thread."""
         if action == ROOT and self._known is not None:
-            entries, actions = self._known
-            self._known = None
-            return entries, [one for one in actions if one.parent == ROOT]
-        store = self.worker.store
-        found = store.entries(self.run_id, action)
-        return found if isinstance(found, list) else list(found), store.actions(self.run_id, action)
+            known, self._known = self._known, None
+            return [one for one in known[1] if one.parent == ROOT]
+        return self.worker.store.actions(self.run_id, action)
 
     def _load(self, body: Body) -> None:
-        rows, actions = self._recorded(body.action)
+        rows, actions = self.entries_of(body.action), self.actions_of(body.action)
         replay = Replay(rows, self.is_changed)
         body.expect(
             {

@@ -34,40 +34,33 @@ RETURNING id;
 -- a run of that name and uid may have been put there by who moves the same runs, or be what it left here when it moved.
 SELECT 1 FROM perdure.runs WHERE id = %s AND uid = %s;
 
--- name: insert_entry_fenced
--- Append one entry, if the claim still holds: fence and row in one statement, the fast path of a sequential body. The
--- run's row is locked: a claim that comes meanwhile waits, and one that came before is seen.
+-- name: insert_segment_fenced
+-- Append one segment, if the claim still holds: fence and row in one statement, the fast path of a sequential body. The
+-- row of the run is locked: a claim that comes meanwhile waits, and a claim that came before is seen.
 WITH held AS (
-    SELECT 1 FROM perdure.runs WHERE id = %s AND token = %s AND status = 'RUNNING' FOR NO KEY UPDATE
+    SELECT id FROM perdure.runs WHERE id = %s AND token = %s AND status = 'RUNNING' FOR NO KEY UPDATE
 )
-INSERT INTO perdure.entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                             after, at, took, begun, races)
-SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s
-FROM held;
+INSERT INTO perdure.segments (run, number, data) SELECT id, %s, %s FROM held;
 
 -- name: held
 -- Lock these runs, in one order whoever asks, so that no claim changes before the commit; their tokens.
 SELECT id, token FROM perdure.runs WHERE id = ANY(%s) AND status = 'RUNNING' ORDER BY id FOR NO KEY UPDATE;
 
--- name: insert_entry
--- Append an entry inside a transaction that has checked the fence.
-INSERT INTO perdure.entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                             after, at, took, begun, races)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+-- name: insert_segment
+-- Append a segment inside a transaction that has checked the fence.
+INSERT INTO perdure.segments (run, number, data) VALUES (%s, %s, %s);
 
--- name: is_entry
--- Whether that very entry is stored.
-SELECT 1 FROM perdure.entries
-WHERE run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s;
+-- name: note_source
+-- Note that the journal of a run refers to a source snapshot.
+INSERT INTO perdure.run_sources (run, source) VALUES (%s, %s) ON CONFLICT DO NOTHING;
 
--- name: is_entry_held
--- Whether that very entry is stored; no row if its run is no longer under that token. Rows about other entries hold no
--- time, so another driver may have written the same one.
-SELECT EXISTS (
-    SELECT 1 FROM perdure.entries
-    WHERE run = %s AND action = %s AND n = %s AND at = %s AND took = %s AND fp = %s AND branch = %s AND seq = %s
-)
-FROM perdure.runs WHERE id = %s AND token = %s;
+-- name: end_action
+-- Note whether an action has an outcome that counts.
+UPDATE perdure.actions SET ended = %s WHERE run = %s AND parent = %s AND action = %s;
+
+-- name: is_segment
+-- Whether that very segment is stored. The mark of the claim in it makes sure that no other driver has written it.
+SELECT 1 FROM perdure.segments WHERE run = %s AND number = %s AND data = %s;
 
 -- name: insert_action
 -- Record a started action inside a transaction that has checked the fence.
@@ -90,8 +83,9 @@ INSERT INTO perdure.cache (key, value, at) VALUES (%s, %s, %s)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
 
 -- name: finish
--- End a run and clear its claim, if the claim still holds.
-UPDATE perdure.runs SET status = %s, result = %s, value = %s, ended_at = %s, token = NULL, worker = NULL
+-- End a run and clear its claim, if the claim still holds. The mark tells later whether the end of the journal is there.
+UPDATE perdure.runs AS ended SET status = %s, result = %s, value = %s, ended_at = %s, token = NULL, worker = NULL, crashes = 0, mark =
+    coalesce((SELECT number FROM perdure.segments WHERE run = ended.id ORDER BY number DESC LIMIT 1), 0)
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: is_finished
@@ -222,17 +216,8 @@ WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL
 SELECT hashtextextended(pg_current_snapshot()::text, 0);
 
 -- name: journal_length
--- The highest `n` of a run: leaps from action to action in the primary key, and takes the last entry of each.
-WITH RECURSIVE body (run, action) AS (
-    (SELECT run, action FROM perdure.entries WHERE run = %s ORDER BY action LIMIT 1)
-    UNION ALL
-    SELECT run, (SELECT min(e.action) FROM perdure.entries AS e WHERE e.run = body.run AND e.action > body.action)
-    FROM body WHERE action IS NOT NULL
-)
-SELECT coalesce(
-    max((SELECT max(e.n) FROM perdure.entries AS e WHERE e.run = body.run AND e.action = body.action)), 0
-)
-FROM body WHERE action IS NOT NULL;
+-- The number of the last entry of a run.
+SELECT coalesce((SELECT number FROM perdure.segments WHERE run = %s ORDER BY number DESC LIMIT 1), 0);
 
 -- name: last_action
 -- The highest action number of a run: leaps from parent to parent in the primary key, and takes the last of each.
@@ -247,23 +232,17 @@ SELECT coalesce(
 )
 FROM family WHERE parent IS NOT NULL;
 
--- name: entries_of_action
--- One page of a body's entries, in commit order.
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-       after, at, took, begun, races
-FROM perdure.entries WHERE run = %s AND action = %s AND n > %s ORDER BY n LIMIT %s;
+-- name: segments_of_run
+-- One page of a journal, in order.
+SELECT run, number, data FROM perdure.segments WHERE run = %s AND number > %s ORDER BY number LIMIT %s;
 
--- name: entries_of_run
--- One page of a whole journal by body; the caller merges the bodies, which are each in order.
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-       after, at, took, begun, races
-FROM perdure.entries WHERE run = %s AND (action, n) > (%s, %s) ORDER BY action, n LIMIT %s;
+-- name: segments_numbered
+-- Segments of a run by their numbers, in order.
+SELECT run, number, data FROM perdure.segments WHERE run = %s AND number = ANY(%s) ORDER BY number;
 
--- name: entries_ahead
--- The root bodies' entries of several runs, each in commit order.
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-       after, at, took, begun, races
-FROM perdure.entries WHERE run = ANY(%s) AND action = 0 ORDER BY run, n;
+-- name: segments_ahead
+-- The journals of several runs, each in order.
+SELECT run, number, data FROM perdure.segments WHERE run = ANY(%s) ORDER BY run, number;
 
 -- name: actions_ahead
 -- The root tasks of several runs, and the actions that their bodies have started.
@@ -287,9 +266,7 @@ FROM perdure.actions WHERE run = %s ORDER BY action;
 -- The actions of a run that have no outcome, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
-FROM perdure.actions AS a
-WHERE run = %s AND NOT EXISTS (SELECT 1 FROM perdure.entries AS e WHERE e.run = a.run AND e.child = a.action)
-ORDER BY action;
+FROM perdure.actions WHERE run = %s AND ended = 0 ORDER BY action;
 
 -- name: source_id
 -- The number of a snapshot.
@@ -381,11 +358,15 @@ UPDATE perdure.runs SET status = 'REMOVED', name = chr(1) || id, inputs = '', va
 SELECT id FROM perdure.runs WHERE status = 'REMOVED' AND status NOT IN ('RUNNING', 'SUCCEEDED')
 LIMIT 1 FOR UPDATE SKIP LOCKED;
 
--- name: purge_entries
--- Some entries of a removed run.
-DELETE FROM perdure.entries WHERE (run, action, n) IN (
-    SELECT run, action, n FROM perdure.entries WHERE run = %s ORDER BY action, n LIMIT %s
+-- name: purge_segments
+-- Some segments of a removed run.
+DELETE FROM perdure.segments WHERE (run, number) IN (
+    SELECT run, number FROM perdure.segments WHERE run = %s ORDER BY number LIMIT %s
 );
+
+-- name: purge_sources
+-- What a removed run refers to.
+DELETE FROM perdure.run_sources WHERE run = %s;
 
 -- name: purge_actions
 -- Some actions of a removed run.
@@ -410,11 +391,10 @@ WHERE status = 'RUNNING' AND token IS NOT NULL GROUP BY worker;
 -- One page of what runs hold.
 SELECT id, inputs, value FROM perdure.runs WHERE id > %s ORDER BY id LIMIT %s;
 
--- name: stored_entries
--- One page of what entries hold that is long enough for a reference to a file.
-SELECT run, action, n, value, inputs FROM perdure.entries
-WHERE (run, action, n) > (%s, %s, %s) AND (octet_length(value) >= 32 OR octet_length(inputs) >= 32)
-ORDER BY run, action, n LIMIT %s;
+-- name: stored_segments
+-- One page of segments that are long enough for a reference to a file.
+SELECT run, number, data FROM perdure.segments
+WHERE (run, number) > (%s, %s) AND octet_length(data) >= 32 ORDER BY run, number LIMIT %s;
 
 -- name: stored_actions
 -- One page of what actions hold that is long enough for a reference to a file.
@@ -435,13 +415,13 @@ SELECT key, value, at FROM perdure.cache WHERE at < %s LIMIT %s;
 DELETE FROM perdure.cache WHERE key = %s AND at < %s;
 
 -- name: unused_sources
--- Snapshots that no row refers to. Reads every row.
+-- Snapshots that no row refers to. Reads the rows of all actions.
 SELECT id FROM perdure.sources
-WHERE id NOT IN (SELECT source FROM perdure.entries UNION SELECT source FROM perdure.actions);
+WHERE id NOT IN (SELECT source FROM perdure.run_sources UNION SELECT source FROM perdure.actions);
 
 -- name: recent_sources
 -- Snapshots that runs refer to which were written since a time: those that have not ended, or ended after it.
-SELECT source FROM perdure.entries WHERE run IN (SELECT id FROM perdure.runs WHERE ended_at IS NULL OR ended_at >= %s)
+SELECT source FROM perdure.run_sources WHERE run IN (SELECT id FROM perdure.runs WHERE ended_at IS NULL OR ended_at >= %s)
 UNION
 SELECT source FROM perdure.actions WHERE run IN (SELECT id FROM perdure.runs WHERE ended_at IS NULL OR ended_at >= %s);
 

@@ -8,22 +8,25 @@ INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reus
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
 ON CONFLICT (name) DO NOTHING;
 
--- name: insert_entry_fenced
--- Append one entry, if the claim still holds: fence and row in one statement, the fast path of a sequential body.
-INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                     after, at, took, begun, races)
-SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-WHERE EXISTS (SELECT 1 FROM runs WHERE id = ? AND token = ? AND status = 'RUNNING');
+-- name: insert_segment_fenced
+-- Append one segment, if the claim still holds: fence and row in one statement, the fast path of a sequential body.
+INSERT INTO segments (run, number, data) SELECT id, ?, ? FROM runs WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: holder
 -- The token under which a run may be written; no row if it has ended or was not started.
 SELECT token FROM runs WHERE id = ? AND status = 'RUNNING';
 
--- name: insert_entry
--- Append an entry inside a transaction that has checked the fence.
-INSERT INTO entries (run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child,
-                     after, at, took, begun, races)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+-- name: insert_segment
+-- Append a segment inside a transaction that has checked the fence.
+INSERT INTO segments (run, number, data) VALUES (?, ?, ?);
+
+-- name: note_source
+-- Note that the journal of a run refers to a source snapshot.
+INSERT INTO run_sources (run, source) VALUES (?, ?) ON CONFLICT DO NOTHING;
+
+-- name: end_action
+-- Note whether an action has an outcome that counts.
+UPDATE actions SET ended = ? WHERE run = ? AND parent = ? AND action = ?;
 
 -- name: insert_action
 -- Record a started action inside a transaction that has checked the fence.
@@ -42,8 +45,9 @@ INSERT INTO cache (key, value, at) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
 
 -- name: finish
--- End a run and clear its claim, if the claim still holds.
-UPDATE runs SET status = ?, result = ?, value = ?, ended_at = ?, token = NULL, worker = NULL
+-- End a run and clear its claim, if the claim still holds. The mark tells later whether the end of the journal is there.
+UPDATE runs SET status = ?, result = ?, value = ?, ended_at = ?, token = NULL, worker = NULL, crashes = 0, mark =
+    coalesce((SELECT number FROM segments WHERE run = runs.id ORDER BY number DESC LIMIT 1), 0)
 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: claim
@@ -148,15 +152,8 @@ ORDER BY id LIMIT ?;
 PRAGMA data_version;
 
 -- name: journal_length
--- The highest `n` of a run: leaps from action to action in the primary key, and takes the last entry of each.
-WITH RECURSIVE body (run, action) AS (
-    SELECT run, action FROM (SELECT run, action FROM entries WHERE run = ? ORDER BY action LIMIT 1)
-    UNION ALL
-    SELECT run, (SELECT min(e.action) FROM entries AS e WHERE e.run = body.run AND e.action > body.action)
-    FROM body WHERE action IS NOT NULL
-)
-SELECT coalesce(max((SELECT max(e.n) FROM entries AS e WHERE e.run = body.run AND e.action = body.action)), 0)
-FROM body WHERE action IS NOT NULL;
+-- The number of the last entry of a run.
+SELECT coalesce((SELECT number FROM segments WHERE run = ? ORDER BY number DESC LIMIT 1), 0);
 
 -- name: last_action
 -- The highest action number of a run: leaps from parent to parent in the primary key, and takes the last of each.
@@ -169,20 +166,17 @@ WITH RECURSIVE family (run, parent) AS (
 SELECT coalesce(max((SELECT max(a.action) FROM actions AS a WHERE a.run = family.run AND a.parent = family.parent)), 0)
 FROM family WHERE parent IS NOT NULL;
 
--- name: entries_of_action
--- One page of a body's entries, in commit order.
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun, races
-FROM entries WHERE run = ? AND action = ? AND n > ? ORDER BY n LIMIT ?;
+-- name: segments_of_run
+-- One page of a journal, in order.
+SELECT run, number, data FROM segments WHERE run = ? AND number > ? ORDER BY number LIMIT ?;
 
--- name: entries_of_run
--- A whole journal by body; the caller merges the bodies, which are each in order (much faster than sorting here).
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun, races
-FROM entries WHERE run = ? ORDER BY action, n;
+-- name: segments_numbered
+-- Segments of a run by their numbers (a JSON array), in order.
+SELECT run, number, data FROM segments WHERE run = ? AND number IN (SELECT value FROM json_each(?)) ORDER BY number;
 
--- name: entries_ahead
--- The root bodies' entries of several runs (a JSON array), each in commit order.
-SELECT run, action, n, branch, seq, occ, item, kind, result, fp, name, label, value, inputs, source, child, after, at, took, begun, races
-FROM entries WHERE run IN (SELECT value FROM json_each(?)) AND action = 0 ORDER BY run, n;
+-- name: segments_ahead
+-- The journals of several runs (a JSON array), each in order.
+SELECT run, number, data FROM segments WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, number;
 
 -- name: actions_ahead
 -- The root tasks of several runs (a JSON array), and the actions that their bodies have started.
@@ -206,9 +200,7 @@ FROM actions WHERE run = ? ORDER BY action;
 -- The actions of a run that have no outcome, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
-FROM actions AS a
-WHERE run = ? AND NOT EXISTS (SELECT 1 FROM entries AS e WHERE e.run = a.run AND e.child = a.action)
-ORDER BY action;
+FROM actions INDEXED BY actions_open WHERE run = ? AND ended = 0 ORDER BY action;
 
 -- name: source_id
 -- The number of a snapshot.
@@ -276,11 +268,15 @@ UPDATE runs SET status = 'REMOVED', name = char(1) || id, inputs = x'', value = 
 -- A run that was removed and has rows left; the second condition lets SQLite use the partial index.
 SELECT id FROM runs WHERE status = 'REMOVED' AND status NOT IN ('RUNNING', 'SUCCEEDED') LIMIT 1;
 
--- name: purge_entries
--- Some entries of a removed run.
-DELETE FROM entries WHERE (run, action, n) IN (
-    SELECT run, action, n FROM entries WHERE run = ? ORDER BY action, n LIMIT ?
+-- name: purge_segments
+-- Some segments of a removed run.
+DELETE FROM segments WHERE (run, number) IN (
+    SELECT run, number FROM segments WHERE run = ? ORDER BY number LIMIT ?
 );
+
+-- name: purge_sources
+-- What a removed run refers to.
+DELETE FROM run_sources WHERE run = ?;
 
 -- name: purge_actions
 -- Some actions of a removed run.
@@ -305,10 +301,10 @@ WHERE status = 'RUNNING' AND token IS NOT NULL GROUP BY worker;
 -- One page of what runs hold.
 SELECT id, inputs, value FROM runs WHERE id > ? ORDER BY id LIMIT ?;
 
--- name: stored_entries
--- One page of what entries hold that is long enough for a reference to a file.
-SELECT run, action, n, value, inputs FROM entries
-WHERE (run, action, n) > (?, ?, ?) AND (length(value) >= 32 OR length(inputs) >= 32) ORDER BY run, action, n LIMIT ?;
+-- name: stored_segments
+-- One page of segments that are long enough for a reference to a file.
+SELECT run, number, data FROM segments
+WHERE (run, number) > (?, ?) AND length(data) >= 32 ORDER BY run, number LIMIT ?;
 
 -- name: stored_actions
 -- One page of what actions hold that is long enough for a reference to a file.
@@ -333,12 +329,13 @@ DELETE FROM cache WHERE key = ? AND at < ?;
 SELECT id, pid, host, boot, lease_until_boot, started_at FROM workers;
 
 -- name: unused_sources
--- Snapshots that no row refers to. Reads every row.
-SELECT id FROM sources WHERE id NOT IN (SELECT source FROM entries UNION SELECT source FROM actions);
+-- Snapshots that no row refers to. Reads the rows of all actions.
+SELECT id FROM sources
+WHERE id NOT IN (SELECT source FROM run_sources UNION SELECT source FROM actions);
 
 -- name: recent_sources
 -- Snapshots that runs refer to which were written since a time: those that have not ended, or ended after it.
-SELECT source FROM entries WHERE run IN (SELECT id FROM runs WHERE ended_at IS NULL OR ended_at >= ?)
+SELECT source FROM run_sources WHERE run IN (SELECT id FROM runs WHERE ended_at IS NULL OR ended_at >= ?)
 UNION
 SELECT source FROM actions WHERE run IN (SELECT id FROM runs WHERE ended_at IS NULL OR ended_at >= ?);
 

@@ -46,37 +46,23 @@ CREATE INDEX runs_due ON perdure.runs (task, due, id) WHERE status IN ('QUEUED',
 -- Every status that a plain successful run never has, so that listing by it costs such a run nothing.
 CREATE INDEX runs_rare ON perdure.runs (status, id) WHERE status NOT IN ('RUNNING', 'SUCCEEDED');
 
--- The journals. The columns stand in the order of `Entry`, and those of `actions` in the order of `Action`: the tuples
--- are bound as they are. An entry is never changed.
-CREATE TABLE perdure.entries (
+-- The journals: a row for each commit of a run, numbered by its last entry. `perdure.core.journal.segment` has the format.
+CREATE TABLE perdure.segments (
     run    bigint NOT NULL,
-    action bigint NOT NULL,
-    n      bigint NOT NULL,
-    branch bigint NOT NULL,
-    seq    bigint NOT NULL,
-    occ    bigint NOT NULL,
-    item   bigint NOT NULL,
-    kind   bigint NOT NULL,
-    result bigint NOT NULL,
-    fp     bytea  NOT NULL,
-    name   text   NOT NULL,
-    label  text,
-    value  bytea,
-    inputs bytea,
-    source bigint NOT NULL,
-    child  bigint,
-    after  bigint,
-    at     bigint NOT NULL,
-    took   bigint NOT NULL,
-    begun  bigint NOT NULL,
-    races  bytea,
-    PRIMARY KEY (run, action, n)
+    number bigint NOT NULL,
+    data   bytea  NOT NULL,
+    PRIMARY KEY (run, number)
 );
 
--- Which started actions have an outcome; traces start none and do not pay for it.
-CREATE INDEX entries_child ON perdure.entries (run, child) WHERE child IS NOT NULL;
+-- The source snapshots that a journal refers to, so that a snapshot which no journal needs can be removed.
+CREATE TABLE perdure.run_sources (
+    run    bigint NOT NULL,
+    source bigint NOT NULL,
+    PRIMARY KEY (run, source)
+);
 
--- Tasks, containers, sleeps and timeouts that were started.
+-- Tasks, containers, sleeps and timeouts that were started. The columns stand in the order of `Action`, whose tuples are
+-- bound as they are; `ended`, last, is 1 while the action has an outcome that counts.
 CREATE TABLE perdure.actions (
     run       bigint NOT NULL,
     parent    bigint NOT NULL,
@@ -98,8 +84,12 @@ CREATE TABLE perdure.actions (
     boot      text,
     begun     bigint NOT NULL,
     state     bytea,
+    ended     bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (run, parent, action)
 ) WITH (fillfactor = 90);
+
+-- The actions that have no outcome.
+CREATE INDEX actions_open ON perdure.actions (run) WHERE ended = 0;
 
 -- Snapshots of the code under which entries were written; `modules` is a JSON object, module name to base64 hash.
 CREATE TABLE perdure.sources (

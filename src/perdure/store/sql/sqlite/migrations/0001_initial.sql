@@ -4,7 +4,7 @@
 CREATE TABLE meta (
     key   TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;
 
 -- What every write looks at (token, status) comes first and what may be large comes last: SQLite reads a row up to the
 -- last column that it needs, and a large one in front would cost a walk through its overflow pages each time.
@@ -29,7 +29,7 @@ CREATE TABLE runs (
     reuse       TEXT,
     inputs      BLOB    NOT NULL,
     value       BLOB
-);
+) STRICT;
 
 -- Runs that were started and have not ended: those that a same call may continue.
 CREATE INDEX runs_running ON runs (task, inputs_hash) WHERE status = 'RUNNING';
@@ -40,37 +40,23 @@ CREATE INDEX runs_due ON runs (task, wake_boot) WHERE status IN ('QUEUED', 'SLEE
 -- Every status that a plain successful run never has, so that listing by it costs such a run nothing.
 CREATE INDEX runs_rare ON runs (status) WHERE status NOT IN ('RUNNING', 'SUCCEEDED');
 
--- The journals. Clustered by body and commit order, which is how they grow and how they are read. The columns stand in
--- the order of `Entry`, and those of `actions` in the order of `Action`: the tuples are bound as they are.
-CREATE TABLE entries (
+-- The journals: a row for each commit of a run, numbered by its last entry. `perdure.core.journal.segment` has the format.
+CREATE TABLE segments (
     run    INTEGER NOT NULL,
-    action INTEGER NOT NULL,
-    n      INTEGER NOT NULL,
-    branch INTEGER NOT NULL,
-    seq    INTEGER NOT NULL,
-    occ    INTEGER NOT NULL,
-    item   INTEGER NOT NULL,
-    kind   INTEGER NOT NULL,
-    result INTEGER NOT NULL,
-    fp     BLOB    NOT NULL,
-    name   TEXT    NOT NULL,
-    label  TEXT,
-    value  BLOB,
-    inputs BLOB,
+    number INTEGER NOT NULL,
+    data   BLOB    NOT NULL,
+    PRIMARY KEY (run, number)
+) WITHOUT ROWID, STRICT;
+
+-- The source snapshots that a journal refers to, so that a snapshot which no journal needs can be removed.
+CREATE TABLE run_sources (
+    run    INTEGER NOT NULL,
     source INTEGER NOT NULL,
-    child  INTEGER,
-    after  INTEGER,
-    at     INTEGER NOT NULL,
-    took   INTEGER NOT NULL,
-    begun  INTEGER NOT NULL,
-    races  BLOB,
-    PRIMARY KEY (run, action, n)
-) WITHOUT ROWID;
+    PRIMARY KEY (run, source)
+) WITHOUT ROWID, STRICT;
 
--- Which started actions have an outcome; traces start none and do not pay for it.
-CREATE INDEX entries_child ON entries (run, child) WHERE child IS NOT NULL;
-
--- Tasks, containers, sleeps and timeouts that were started.
+-- Tasks, containers, sleeps and timeouts that were started. The columns stand in the order of `Action`, whose tuples are
+-- bound as they are; `ended`, last, is 1 while the action has an outcome that counts.
 CREATE TABLE actions (
     run       INTEGER NOT NULL,
     parent    INTEGER NOT NULL,
@@ -92,8 +78,12 @@ CREATE TABLE actions (
     boot      TEXT,
     begun     INTEGER NOT NULL,
     state     BLOB,
+    ended     INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, parent, action)
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;
+
+-- The actions that have no outcome.
+CREATE INDEX actions_open ON actions (run) WHERE ended = 0;
 
 -- Snapshots of the code under which entries were written; `modules` is a JSON object, module name to base64 hash.
 CREATE TABLE sources (
@@ -101,14 +91,14 @@ CREATE TABLE sources (
     digest  BLOB NOT NULL UNIQUE,
     python  TEXT NOT NULL,
     modules TEXT NOT NULL
-);
+) STRICT;
 
 -- Outcomes of cached tasks, shared by all runs.
 CREATE TABLE cache (
     key   BLOB    NOT NULL PRIMARY KEY,
     value BLOB    NOT NULL,
     at    INTEGER NOT NULL
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;
 
 -- Processes that drive runs, and until when their claims hold.
 CREATE TABLE workers (
@@ -118,10 +108,10 @@ CREATE TABLE workers (
     boot             TEXT    NOT NULL,
     lease_until_boot INTEGER NOT NULL,
     started_at       INTEGER NOT NULL
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;
 
 -- How far each schedule has been considered: every firing up to `at` has got its run, or was passed over for good.
 CREATE TABLE schedules (
     key TEXT    NOT NULL PRIMARY KEY,
     at  INTEGER NOT NULL
-) WITHOUT ROWID;
+) WITHOUT ROWID, STRICT;

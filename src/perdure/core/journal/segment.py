@@ -1,0 +1,292 @@
+"""The format of the journal: this module alone writes and reads segments.
+
+A run's journal is a sequence of segments. Every commit of the run adds a segment, which holds the entries of that
+commit. The bytes of a segment are, in this order:
+
+| bytes | content |
+| --- | --- |
+| 1 | version of the format, 1 |
+| 8 | checksum: BLAKE2b, 8 bytes long, over the checksum of the segment before and all bytes after this field |
+| 4 | mark of the claim: the first bytes of the token under which the segment was written |
+| rest | the entries: a MessagePack array; each entry is an array of its fields in the order of `Entry` |
+
+Invariants:
+- SG1 the checksums form a chain that begins with a checksum of the run's `uid`: a segment that was changed, removed,
+  moved, or copied from another run breaks the chain there. Removal of the last segments breaks no chain; the run's
+  `mark` tells of those that were there when the run was last claimed, parked or ended.
+- SG2 entry numbers have no gaps (W1), and a segment is stored under the number of its last entry.
+- SG3 a segment of an unknown version is never read. The error says so, and no other run is affected.
+- SG4 the mark of the claim makes the segments of two claims differ even where the entries are equal. So a driver that
+  lost the answer to a commit can tell from the stored bytes whether the commit was its own.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import islice
+from typing import Final
+
+from msgspec import MsgspecError
+from msgspec.msgpack import Decoder, Encoder
+from msgspec.structs import replace
+
+from ...errors import JournalDamagedError, StoreVersionError, UsageError
+from ..ground.model import Ended, Entry, Result, Run, Segment
+from ..ground.ports import Store
+
+VERSION: Final = 1
+LARGE: Final = 64 << 20
+"""Bytes from which on a commit's entries are spread over several segments: a database has a limit for each value."""
+PAGE: Final = 2_000
+"""Segments that are decoded at once."""
+
+_VERSION: Final = bytes((VERSION,))
+_CHECKSUM: Final = 8
+_MARK: Final = 4
+_TAIL: Final = 1 + _CHECKSUM
+"""Where the bytes begin that a checksum covers."""
+_encode: Final = Encoder().encode
+_decode: Final = Decoder(list[Entry]).decode
+_LOOSEN: Final = int(Result.LOOSEN)
+
+
+class Chain:
+    """A place in a run's sequence of segments: the checksum and the entry number up to which it was read or written."""
+
+    __slots__ = ("_checksum", "n", "name")
+
+    def __init__(self, name: str, uid: bytes) -> None:
+        """The beginning of the journal of the run with that name and `uid`."""
+        self.name: Final = name
+        self.n = 0
+        """Number of the last entry so far."""
+        self._checksum = blake2b(uid, digest_size=_CHECKSUM).digest()
+
+    def add(self, entries: Sequence[Entry], mark: bytes) -> Segment:
+        """The next segment, written under the claim with that mark (`mark_of`).
+
+        Raises:
+            UsageError: an entry holds text that is not valid Unicode.
+        """
+        try:
+            tail = mark + _encode(entries)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"text that is not valid Unicode cannot be stored: {error.object!r}") from error
+        self._checksum = checksum = blake2b(self._checksum + tail, digest_size=8).digest()
+        self.n = number = entries[-1].n
+        return Segment(number, _VERSION + checksum + tail)
+
+    def read(self, page: Sequence[Segment]) -> list[Entry]:
+        """The entries of the next segments.
+
+        Raises:
+            JournalDamagedError: a segment does not follow the segment before (SG1, SG2).
+            StoreVersionError: a newer perdure has written a segment (SG3).
+        """
+        if not page:
+            return []
+        # All entries are decoded as one array, because a call of the decoder takes longer than a small segment.
+        first = self.n
+        parts = [b""]
+        for number, data in page:
+            if data[:1] != _VERSION:
+                raise self._unreadable(data)
+            tail = data[_TAIL:]
+            checksum = blake2b(self._checksum + tail, digest_size=_CHECKSUM).digest()
+            count, head = _array(tail)
+            if checksum != data[1:_TAIL] or number != self.n + count:
+                raise self._damaged(number)
+            self._checksum, self.n = checksum, number
+            parts.append(tail[head:])
+        parts[0] = b"\xdd" + (self.n - first).to_bytes(4, "big")
+        try:
+            entries = _decode(b"".join(parts))
+        except MsgspecError as error:
+            self.n = first
+            raise self._damaged(page[-1].number) from error
+        if [entry.n for entry in entries] != list(range(first + 1, self.n + 1)):
+            self.n = first
+            raise self._damaged(page[-1].number)
+        return entries
+
+    def _unreadable(self, data: bytes) -> JournalDamagedError | StoreVersionError:
+        if not data or data[0] == 0:
+            return self._damaged(self.n + 1)
+        return StoreVersionError(
+            f"run {self.name!r}: entry {self.n + 1} of its journal is written in format {data[0]}, and this perdure "
+            f"reads format {VERSION}: upgrade perdure to the version that wrote it"
+        )
+
+    def _damaged(self, number: int) -> JournalDamagedError:
+        where = f"at entry {self.n + 1}" if number <= self.n + 1 else f"between entries {self.n + 1} and {number}"
+        return JournalDamagedError(
+            f"run {self.name!r}: its journal is damaged {where}: what is stored there does not follow what comes "
+            "before. Restore the store from a backup, or give the run up: perdure abort " + self.name
+        )
+
+
+def mark_of(token: bytes) -> bytes:
+    """What tells the segments of a claim from those of another (SG4)."""
+    return token[:_MARK].ljust(_MARK, b"\0")
+
+
+def _array(tail: bytes) -> tuple[int, int]:
+    """How many entries a segment holds, and where the first entry begins within `tail`."""
+    head = tail[_MARK] if len(tail) > _MARK else 0
+    if 0x90 <= head <= 0x9F:
+        return head & 0x0F, _MARK + 1
+    size = {0xDC: 2, 0xDD: 4}.get(head, 0)
+    return int.from_bytes(tail[_MARK + 1 : _MARK + 1 + size], "big"), _MARK + 1 + size
+
+
+def entries_of(name: str, uid: bytes, segments: Iterable[Segment]) -> Iterator[Entry]:
+    """All entries of a journal in commit order, verified page by page.
+
+    Raises:
+        JournalDamagedError, StoreVersionError: as `Chain.read`.
+    """
+    chain = Chain(name, uid)
+    for page in _pages(segments):
+        yield from chain.read(page)
+
+
+def journal_of(store: Store, run: Run) -> Iterator[Entry]:
+    """All entries of a stored run in commit order, verified.
+
+    Raises:
+        JournalDamagedError, StoreVersionError: as `Chain.read`.
+    """
+    return entries_of(run.name, run.uid, store.segments(run.id))
+
+
+def rewritten(run: Run, segments: Iterable[Segment], source: Callable[[int], int]) -> Iterator[Segment]:
+    """The same journal with other numbers of source snapshots, for another store.
+
+    Raises:
+        JournalDamagedError, StoreVersionError: as `Chain.read`.
+    """
+    old, new = Chain(run.name, run.uid), Chain(run.name, run.uid)
+    for segment in segments:
+        entries = [replace(entry, source=source(entry.source)) for entry in old.read((segment,))]
+        yield new.add(entries, segment.data[_TAIL : _TAIL + _MARK])
+
+
+def _pages(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+    rest = iter(segments)
+    while page := list(islice(rest, PAGE)):
+        yield page
+
+
+class Journal:
+    """A run's journal for the driver of the run: what was recorded before, by body, and the next segments.
+
+    `read` belongs to the driver's loop and comes first. `append` belongs to the writer's leader. `take` and `places`
+    may be called from any thread.
+    """
+
+    __slots__ = ("_bodies", "_chain", "_ended", "_mark", "_places", "_sources")
+
+    def __init__(self, name: str, uid: bytes, token: bytes) -> None:
+        self._chain = Chain(name, uid)
+        self._mark = mark_of(token)
+        self._bodies: dict[int, list[Entry]] = {}
+        """By action: what was recorded when driving began and is not taken yet."""
+        self._places: dict[int, array[int]] = {}
+        """By action: the numbers of the segments that hold its entries, as a body may be entered again."""
+        self._ended: dict[int, tuple[int, int]] = {}
+        """By number of an outcome: the parent and the number of the action that has failed with it."""
+        self._sources: set[int] = set()
+        """Source snapshots that the store knows this run to refer to."""
+
+    def read(self, segments: Iterable[Segment], keep: Collection[int] | None = None) -> int:
+        """Take in the whole journal; the number of its last entry.
+
+        Args:
+            keep: the actions whose entries stay in memory; all by default. Entries of others are read again if their
+                body is entered after all.
+
+        Raises:
+            JournalDamagedError, StoreVersionError: as `Chain.read`.
+        """
+        for page in _pages(segments):
+            entries = iter(self._chain.read(page))
+            for number, _ in page:
+                for entry in entries:
+                    action = entry.action
+                    self._place(action, number)
+                    if keep is None or action in keep:
+                        self._bodies.setdefault(action, []).append(entry)
+                    if entry.child is not None and entry.result == Result.ERROR:
+                        self._ended[entry.n] = (action, entry.child)
+                    if entry.n == number:
+                        break
+        return self._chain.n
+
+    def take(self, action: int) -> list[Entry] | None:
+        """What a body had recorded when driving began. `None` where that is known no longer: see `places`."""
+        entries = self._bodies.pop(action, None)
+        return [] if entries is None and action not in self._places else entries
+
+    def places(self, action: int) -> list[int]:
+        """The numbers of the segments that hold entries of that body."""
+        places = self._places.get(action)
+        return [] if places is None else places.tolist()
+
+    def append(self, entries: Sequence[Entry]) -> tuple[tuple[Segment, ...], tuple[Ended, ...], tuple[int, ...]]:
+        """The next segments; the actions that end, or are open again, with these entries; and the source snapshots
+        that the run has not referred to before. All of that is to be stored in one transaction."""
+        if len(entries) == 1:
+            # The hot path: a plain outcome of a body that was read before.
+            (entry,) = entries
+            places = self._places.get(entry.action)
+            if (
+                places is not None and entry.child is None and entry.result < _LOOSEN
+                and entry.source in self._sources and not self._bodies
+            ):  # fmt: skip
+                segment = self._chain.add(entries, self._mark)
+                places.append(segment.number)
+                return (segment,), (), ()
+        ends: list[Ended] = []
+        for entry in entries:
+            if entry.child is not None:
+                ends.append(Ended(entry.action, entry.child, True))
+                if entry.result == Result.ERROR:
+                    self._ended[entry.n] = (entry.action, entry.child)
+            elif entry.result == Result.DISCARD and (again := self._ended.pop(entry.seq, None)) is not None:
+                ends.append(Ended(*again, False))
+        sources = {entry.source for entry in entries}.difference(self._sources)
+        self._sources |= sources
+        return tuple(self._split(entries)), tuple(ends), tuple(sources)
+
+    def _split(self, entries: Sequence[Entry]) -> Iterator[Segment]:
+        if len(entries) > 1 and sum(len(entry.value or b"") + len(entry.inputs or b"") for entry in entries) > LARGE:
+            half = len(entries) // 2
+            yield from self._split(entries[:half])
+            yield from self._split(entries[half:])
+        elif entries:
+            yield self._add(entries)
+
+    def _add(self, entries: Sequence[Entry]) -> Segment:
+        segment = self._chain.add(entries, self._mark)
+        for entry in entries:
+            self._place(entry.action, segment.number)
+            if self._bodies:
+                # From now on, what was read of that body is not all of it.
+                self._bodies.pop(entry.action, None)
+        return segment
+
+    def _place(self, action: int, number: int) -> None:
+        places = self._places.get(action)
+        if places is None:
+            self._places[action] = array("q", (number,))
+        elif places[-1] != number:
+            places.append(number)
+
+
+def again(segments: Iterable[Segment], action: int | None) -> list[Entry]:
+    """The entries of one body out of segments that this process has read or written before: their chain is not
+    verified a second time."""
+    found = (entry for _, data in segments for entry in _decode(data[_TAIL + _MARK :]))
+    return [entry for entry in found if action is None or entry.action == action]
