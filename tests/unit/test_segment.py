@@ -106,6 +106,7 @@ def test_damage_is_found_at_its_entry_and_names_the_run(damage: str) -> None:
 
 @given(st.integers(0, 5), st.data())
 def test_any_byte_that_changes_is_noticed(place: int, data: st.DataObject) -> None:
+    """SG1."""
     segments = journal()
     number, kept = segments[place]
     at = data.draw(st.integers(1, len(kept) - 1))
@@ -116,8 +117,8 @@ def test_any_byte_that_changes_is_noticed(place: int, data: st.DataObject) -> No
         read(segments)
 
 
-def test_entries_that_the_checksum_covers_and_nobody_can_read_are_damage_too() -> None:
-    """A fault of the writer, not of the disk: the checksum fits."""
+def test_a_gap_that_the_checksum_covers_is_damage_too() -> None:
+    """SG2: a fault of the writer, not of the disk: the checksum fits."""
     chain = Chain("run", UID)
     with pytest.raises(JournalDamagedError):
         read([chain.add([entry(1), entry(3)], mark_of(TOKEN))])
@@ -125,6 +126,7 @@ def test_entries_that_the_checksum_covers_and_nobody_can_read_are_damage_too() -
 
 @pytest.mark.parametrize("version", [2, 9, 255])
 def test_an_unknown_version_says_which_perdure_is_needed(version: int) -> None:
+    """SG3."""
     segments = journal()
     segments[3] = Segment(4, bytes((version,)) + segments[3].data[1:])
     with pytest.raises(
