@@ -1,10 +1,12 @@
 """Check that every document that the project cites exists.
 
-Three rules hold:
+Four rules hold:
 
 1. Each relative link in a page leads to a file of the project, and each `#anchor` to a heading of that page.
 2. Each page that code, tests or configuration mention (`docs/development/replay.md#look-up`) exists, with its anchor.
-3. No text cites a section by number (the section sign): a number has no anchor, so no check can follow the citation.
+3. Each place in the code that a page names (`core/run/calls.py:trace`, below `src/perdure`) exists: the file, and the
+   function, class or attribute in it.
+4. No text cites a section by number (the section sign): a number has no anchor, so no check can follow the citation.
 
 Usage: `scripts/check_references.py`. Exit status 1 means that a rule is broken.
 """
@@ -12,6 +14,7 @@ Usage: `scripts/check_references.py`. Exit status 1 means that a rule is broken.
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import sys
 from collections.abc import Iterator
@@ -25,6 +28,7 @@ SECTION_SIGN = "\N{SECTION SIGN}"
 
 _link = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _mention = re.compile(r"(?<![\w/.:-])docs/[\w./-]+\.md(?:#[\w-]+)?")
+_place = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 _fence = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _heading = re.compile(r"^#+\s+(.*?)\s*#*\s*$", re.MULTILINE)
 
@@ -42,7 +46,14 @@ def faults_in(path: Path, project: Path) -> Iterator[str]:
         for found in _link.finditer(_blank(_fence, text)):
             target = found[1]
             if not re.match(r"[a-z][a-z0-9+.-]*:", target) and (fault := fault_of(path.parent, project, target, path)):
-                yield f"{shown}:{text.count(chr(10), 0, found.start()) + 1}: {fault}"
+                yield f"{shown}:{_line(text, found)}: {fault}"
+        for found in _place.finditer(text):
+            if found[2] not in names_in(project / "src" / "perdure" / found[1]):
+                yield f"{shown}:{_line(text, found)}: {found[0]} does not exist"
+
+
+def _line(text: str, found: re.Match[str]) -> int:
+    return text.count("\n", 0, found.start()) + 1
 
 
 def fault_of(folder: Path, project: Path, target: str, page: Path | None = None) -> str | None:
@@ -56,6 +67,45 @@ def fault_of(folder: Path, project: Path, target: str, page: Path | None = None)
     if anchor and cited.suffix == ".md" and anchor not in anchors(cited):
         return f"{target}: the page has no heading with that anchor"
     return None
+
+
+@cache
+def names_in(module: Path) -> frozenset[str]:
+    """Functions, classes, methods and attributes of a module, dotted: `Driver`, `Driver.stop`, `Driver.outbox`."""
+    if not module.is_file():
+        return frozenset()
+    found: set[str] = set()
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            match node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    found.add(prefix + node.name)
+                    if prefix:
+                        found.update(prefix + name for name in assigned_to_self(node))
+                case ast.ClassDef():
+                    found.add(prefix + node.name)
+                    visit(node.body, f"{prefix}{node.name}.")
+                case ast.Assign() | ast.AnnAssign():
+                    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                    found.update(prefix + target.id for target in targets if isinstance(target, ast.Name))
+                case ast.If() | ast.Try() | ast.With():
+                    visit(node.body, prefix)
+
+    visit(ast.parse(module.read_text(encoding="utf-8")).body, "")
+    return frozenset(found)
+
+
+def assigned_to_self(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """The attributes that a method assigns."""
+    return {
+        node.attr
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
 
 
 @cache

@@ -11,10 +11,20 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_references.py"
 PAGE = "# Title\n\n## What `commit` does (P1)\n\n## Twice\n\n## Twice\n\n```\n# no heading\n```\n"
 
+CODE = """X = 1
+def f(): ...
+class C:
+    slot: int
+    def method(self):
+        self.field = 1
+"""
+
 
 def check(project: Path, name: str, text: str) -> subprocess.CompletedProcess[str]:
     (project / "docs").mkdir()
     (project / "docs" / "guarantees.md").write_text(PAGE)
+    (project / "src" / "perdure").mkdir(parents=True)
+    (project / "src" / "perdure" / "code.py").write_text(CODE)
     path = project / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -32,6 +42,10 @@ def check(project: Path, name: str, text: str) -> subprocess.CompletedProcess[st
         ("docs/development/index.md", "[up](../guarantees.md#twice), [outside](https://example.org/x.md#y)"),
         ("docs/index.md", "# Here\n[this page](#here)\n```\n[no link](in-code.md)\n```"),
         ("README.md", "[page](docs/guarantees.md)"),
+        (
+            "docs/index.md",
+            "`code.py:f`, `code.py:C`, `code.py:C.method`, `code.py:C.field`, `code.py:C.slot`, `code.py:X`",
+        ),
         ("src/module.py", "# See docs/" + "guarantees.md#twice."),
     ],
 )
@@ -49,6 +63,9 @@ def test_references_that_resolve_pass(tmp_path: Path, name: str, text: str) -> N
         ("docs/index.md", "[this page](#gone)", "no heading with that anchor"),
         ("docs/index.md", "[out](../../x.md)", "does not exist"),
         ("README.md", "[page](docs/gone" + ".md)", "does not exist"),
+        ("docs/index.md", "`code.py:gone`", "`code.py:gone` does not exist"),
+        ("docs/index.md", "`code.py:C.gone`", "`code.py:C.gone` does not exist"),
+        ("docs/index.md", "`gone.py:f`", "`gone.py:f` does not exist"),
         ("src/module.py", "# See docs/gone" + ".md.", "does not exist"),
         ("src/module.py", "# See docs/" + "guarantees.md#gone.", "no heading with that anchor"),
         ("tests/test_x.py", "# See the design, \N{SECTION SIGN}4.", "cites a section by number"),
