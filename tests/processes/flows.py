@@ -73,6 +73,12 @@ class OwnFinalError(perdure.errors.NonRecoverableError):
 
 
 @far.task
+async def leaves_a_thread(seconds: float) -> int:
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, seconds)
+    return os.getpid()
+
+
+@far.task
 def pid() -> int:
     return os.getpid()
 

@@ -52,6 +52,12 @@ def test_a_body_executes_in_another_process_and_the_next_one_in_the_same() -> No
     assert run(flows.apid) == first
 
 
+def test_a_process_in_which_a_body_has_left_a_thread_at_work_is_not_used_again() -> None:
+    """C3."""
+    first = run(flows.leaves_a_thread, 30.0)
+    assert run(flows.pid) != first
+
+
 @pytest.mark.parametrize("value", [None, 0, "", "text", 2**100, [1, {"a": (2, b"3")}], {1, 2}, float("inf")])
 def test_values_come_back_as_they_were(value: Any) -> None:
     found = run(flows.echo, value)

@@ -221,7 +221,7 @@ class InnerWriter(Writer):
 
 
 class CountingThreads(DaemonThreads):
-    """Threads that know whether any of them is at work."""
+    """Threads that know whether any job is at work or waits for a thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,14 +229,23 @@ class CountingThreads(DaemonThreads):
         self.jobs = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(self._counted, fn, args, kwargs)
-
-    def _counted(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        # Counted here, not when a thread takes the job: a body may end in between.
         with self._count_lock:
             self.jobs += 1
+        future = super().submit(self._counted, fn, args, kwargs)
+        future.add_done_callback(self._uncount_cancelled)
+        return future
+
+    def _counted(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         try:
             return fn(*args, **kwargs)
         finally:
+            with self._count_lock:
+                self.jobs -= 1
+
+    def _uncount_cancelled(self, future: Future[Any]) -> None:
+        """No thread takes a job that was cancelled while the job waited."""
+        if future.cancelled():
             with self._count_lock:
                 self.jobs -= 1
 
