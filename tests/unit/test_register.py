@@ -50,7 +50,7 @@ def _read() -> list[Invariant]:
 REGISTER = _read()
 BY_ID = {invariant.id: invariant for invariant in REGISTER}
 PREFIXES = sorted({re.sub(r"\d+", "", invariant.id) for invariant in REGISTER}, key=len, reverse=True)
-_cited = re.compile(rf"(?<![\w.'\"-])(?:{'|'.join(PREFIXES)})\d{{1,2}}(?![\w'\"])")
+_cited = re.compile(rf"(?<![\w.'\"-])(?:{'|'.join(PREFIXES)})[1-9]\d?(?![\w'\"])")
 
 
 @cache
