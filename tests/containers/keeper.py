@@ -1,7 +1,7 @@
 """The parent of everything that a private engine consists of, so that nothing of it can stay behind.
 
 It lives in a mount namespace of its own: the engine's overlays and binds vanish with it, and /run and the
-like, where engines leave state whatever they are told, are private directories there. It is the reaper of the
+like, where engines leave state under any settings, are private directories there. It is the reaper of the
 engine's orphans (shims and conmons detach themselves from their parents: they end up here, not at process 1). Its
 standard input is the pipe of the test process: one JSON request per line, one answer per line on standard output.
 When that pipe ends, however the test process ended, everything below it is killed and the directory removed.

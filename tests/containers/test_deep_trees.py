@@ -72,7 +72,7 @@ def test_staging_over_a_deep_leftover(tmp_path: Path) -> None:
 
 
 def as_ordinary_user(check: Callable[[], bool]) -> bool:
-    """What a check says in a process of the user `nobody`."""
+    """The answer of a check in a process of an ordinary user."""
     child = os.fork()
     if child == 0:
         code = 2

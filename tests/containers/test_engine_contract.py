@@ -194,7 +194,7 @@ def test_a_life(subject: Subject) -> None:
     run(subject, scenario)
 
 
-def test_what_runs_is_shown_running(subject: Subject) -> None:
+def test_a_running_container_is_shown_running(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
         id = await engine.create("runs", await sh(engine, deaf))
         await engine.start("runs")
@@ -210,7 +210,7 @@ def test_what_runs_is_shown_running(subject: Subject) -> None:
     run(subject, scenario)
 
 
-def test_create_again_gives_the_one_that_is_there(subject: Subject) -> None:
+def test_create_again_gives_the_existing_container(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
         id = await engine.create("twice", await sh(engine, deaf))
         assert await engine.create("twice", await sh(engine, speaks_and_fails)) == id
@@ -219,7 +219,7 @@ def test_create_again_gives_the_one_that_is_there(subject: Subject) -> None:
     run(subject, scenario)
 
 
-def test_start_of_one_that_runs_changes_nothing(subject: Subject) -> None:
+def test_start_of_a_running_container_changes_nothing(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
         id = await engine.create("runs", await sh(engine, deaf))
         await engine.start("runs")
@@ -230,8 +230,8 @@ def test_start_of_one_that_runs_changes_nothing(subject: Subject) -> None:
     run(subject, scenario)
 
 
-def test_start_of_an_ended_one_runs_it_again(subject: Subject) -> None:
-    """Every engine does so. Whoever starts looks at the state first, and holds the name."""
+def test_start_of_an_ended_container_runs_it_again(subject: Subject) -> None:
+    """Every engine does so. The caller looks at the state first, and owns the name."""
 
     async def scenario(engine: ContainerEngine) -> None:
         id = await engine.create("again", await sh(engine, speaks_and_fails))
@@ -259,7 +259,7 @@ def test_the_old_name_starts_nothing(subject: Subject) -> None:
     run(subject, scenario)
 
 
-def test_what_is_not_there(subject: Subject) -> None:
+def test_an_absent_container_is_no_error(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
         assert await engine.inspect("gone") is None
         assert not await engine.start("gone")
@@ -354,7 +354,7 @@ def test_containers_overlap(subject: Subject) -> None:
     run(subject, scenario)
 
 
-def test_wait_for_what_was_never_started_returns(subject: Subject) -> None:
+def test_wait_for_a_container_that_was_never_started_returns(subject: Subject) -> None:
     async def scenario(engine: ContainerEngine) -> None:
         await engine.create("idle", await sh(engine, deaf))
         await asyncio.wait_for(engine.wait("idle"), 5)

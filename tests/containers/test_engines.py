@@ -68,7 +68,7 @@ def test_nothing_stays_behind(engine: Engine, end: str) -> None:
 
 
 def leftovers() -> set[str]:
-    """What engines leave in places of the machine, whatever they are told."""
+    """What engines leave in places of the machine, under any settings."""
     places = [path for top in ("/run", "/etc/docker", "/dev/shm") for path in Path(top).glob("*")]
     words = ("docker", "containerd", "podman", "libpod", "runc", "cni", "key.json")
     return {str(path) for path in places if any(word in str(path) for word in words)}

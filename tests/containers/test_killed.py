@@ -78,7 +78,7 @@ def test_a_timeout_runs_on_while_no_process_lives(engine: Engine, tmp_path: Path
     assert victims.left() == []
 
 
-def test_what_ended_in_time_counts_however_late_it_is_joined(engine: Engine, tmp_path: Path) -> None:
+def test_a_container_that_ended_in_time_counts_however_late_it_is_joined(engine: Engine, tmp_path: Path) -> None:
     victims = Victims(engine, tmp_path, "timed", a="x", b=3)
     process = victims.begin()
     victims.wait_for(1)
@@ -91,7 +91,7 @@ def test_what_ended_in_time_counts_however_late_it_is_joined(engine: Engine, tmp
     assert victims.left() == []
 
 
-def test_a_container_that_its_callers_retry_calls_anew_is_joined(engine: Engine, tmp_path: Path) -> None:
+def test_a_container_is_joined_by_a_retry_of_its_caller(engine: Engine, tmp_path: Path) -> None:
     """The outcome of the first one, which the retry has discarded, says nothing of the second: it is not swept."""
     victims = Victims(engine, tmp_path, "again")
     process = victims.begin()

@@ -65,7 +65,7 @@ def test_an_engine_that_has_lost_everything(engine: Engine, tmp_path: Path) -> N
     assert victims.left() == []
 
 
-def test_a_container_that_somebody_has_removed(engine: Engine, tmp_path: Path) -> None:
+def test_a_container_removed_by_hand_is_a_lost_attempt(engine: Engine, tmp_path: Path) -> None:
     victims = Victims(engine, tmp_path, "main", a="x")
     killed_while_running(victims)
     engine.clear()
@@ -148,7 +148,7 @@ def test_abort_stops_and_removes(engine: Engine, tmp_path: Path, alive: bool) ->
     assert victims.left() == []
 
 
-def test_runs_of_one_name_in_two_stores_do_not_meet(engine: Engine, tmp_path: Path) -> None:
+def test_equal_run_names_in_two_stores_do_not_meet(engine: Engine, tmp_path: Path) -> None:
     first, second = tmp_path / "1", tmp_path / "2"
     first.mkdir()
     second.mkdir()
@@ -179,7 +179,7 @@ def test_a_fenced_driver_cannot_start_it(engine: Engine, tmp_path: Path, point: 
     assert victims.left() == []
 
 
-def test_a_fenced_driver_does_not_touch_what_its_successor_has_begun(engine: Engine, tmp_path: Path) -> None:
+def test_a_fenced_driver_does_not_touch_its_successors_container(engine: Engine, tmp_path: Path) -> None:
     """P3: frozen before it clears up for what it is about to begin."""
     victims = Victims(engine, tmp_path, "main", a="x")
     victims.environ["PERDURE_LEASE"] = "1"

@@ -172,7 +172,7 @@ def test_without_secrets_nothing_changes() -> None:
         ("kubernetes://flows?copilot=i", "kubernetes://flows"),
     ],
 )
-def test_a_url_is_shown_without_what_lets_in(url: str, shown: str) -> None:
+def test_a_url_is_shown_without_credentials(url: str, shown: str) -> None:
     assert bare_url(url) == shown
 
 

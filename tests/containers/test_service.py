@@ -83,7 +83,7 @@ def test_an_engine_that_is_away_for_a_while_gets_its_container_removed(setup: Se
     assert place.about() is None
 
 
-def test_what_another_engine_has_stays_until_that_one_is_there(setup: Setup) -> None:
+def test_containers_of_an_absent_engine_stay_until_the_engine_is_back(setup: Setup) -> None:
     containers = setup.containers
     place = containers.place(b"u" * 16, 1, 1)
     place.make(About(1, (b"u" * 16).hex(), "r", 1, 1, "another", "unix:///another.sock"))
@@ -91,7 +91,7 @@ def test_what_another_engine_has_stays_until_that_one_is_there(setup: Setup) -> 
     assert place.about() is not None
 
 
-def test_a_connection_that_others_have_made_anew_is_kept(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_connection_of_another_caller_is_kept(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that fails late speaks of the connection that it was made on."""
     containers = setup.containers
 

@@ -57,7 +57,7 @@ class Point:
     y: float
 
 
-def test_what_lies_at_a_url_is_an_input(here: Path) -> None:
+def test_files_at_a_url_are_inputs(here: Path) -> None:
     (here / "data" / "sub").mkdir(parents=True)
     (here / "data" / "sub" / "words").write_text("far away")
     count = shell(
@@ -96,7 +96,7 @@ def test_all_inputs_are_there_and_read_only(here: Path) -> None:
     assert '"numbers":[4,5]' in found.all.replace(" ", "")
 
 
-def test_a_value_is_one_element_and_never_parsed(here: Path) -> None:
+def test_a_value_stays_a_single_word_of_the_command(here: Path) -> None:
     task = shell('printf %s "$1" > /var/outputs/o', "{{.inputs.v}}", inputs={"v": str}, outputs={"o": str})
     evil = "'; touch /var/outputs/x; echo {{.inputs.v}} $(id) \"\\"
     assert perdure.run(task, v=evil).result == evil
@@ -125,7 +125,7 @@ def test_a_users_file_cannot_be_changed_by_a_container(here: Path) -> None:
     assert (here / "mine").read_text() == "mine"
 
 
-def test_exit_codes_say_what_happened(here: Path) -> None:
+def test_exit_codes_become_typed_errors(here: Path) -> None:
     """P10."""
     with pytest.raises(ContainerError) as caught:
         perdure.run(shell("echo one; echo two >&2; exit 3"))
@@ -201,7 +201,7 @@ def test_a_timeout_that_a_program_ignores(here: Path, monkeypatch: pytest.Monkey
     assert time.monotonic() - started < 10
 
 
-def test_output_files_are_readable_whoever_wrote_them(here: Path) -> None:
+def test_output_files_of_every_user_are_readable(here: Path) -> None:
     task = shell(
         "mkdir /var/outputs/d; echo x > /var/outputs/d/f; chmod 700 /var/outputs/d; chmod 600 /var/outputs/d/f; id -u",
         outputs={"d": Dir},
@@ -298,7 +298,7 @@ def next_log(here: Path) -> Path:
     return wait_for(lambda: next(here.glob("perdure.db-logs/*/*.log"), None))
 
 
-def test_fifty_at_once_do_not_wait_for_one_another(here: Path) -> None:
+def test_fifty_containers_run_at_once(here: Path) -> None:
     task = shell("sleep 2; echo $1 > /var/outputs/o", "{{.inputs.n}}", inputs={"n": int}, outputs={"o": int})
     env = perdure.TaskEnvironment("many")
 
@@ -316,8 +316,8 @@ def test_a_container_task_outside_of_a_run(here: Path) -> None:
         shell("true")()
 
 
-def test_nobody_else_on_this_machine_reads_a_mounted_secret(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The container may run as any user, and reads it; the directory that it lies in lets nobody else in."""
+def test_other_users_of_the_machine_cannot_read_a_mounted_secret(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container may run as any user, and reads it; the directory around the file is closed to all other users."""
     monkeypatch.setenv("TOKEN", "hush-hush")
     seen: list[int] = []
     plain = os.mkdir

@@ -1,4 +1,4 @@
-"""A caller who is not root: what containers leave is readable, and goes away, whoever wrote it."""
+"""A caller who is not root: outputs of every user in the container are readable, and are removed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOW = Path(__file__).resolve().parent / "flows" / "unprivileged.py"
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("closed", [False, True])
-def test_what_root_leaves_in_a_container(engine: Engine, tmp_path: Path, closed: bool) -> None:
+def test_files_of_root_in_a_container_are_read_and_removed(engine: Engine, tmp_path: Path, closed: bool) -> None:
     """`closed`: with modes that keep everybody else out, so that the engine has to hand it over."""
     home = tmp_path / "home"
     home.mkdir()

@@ -149,7 +149,7 @@ def preempted(pod: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("fault", [evicted, node_lost, preempted, None])
-def test_what_the_cluster_ends_is_tried_again_and_not_charged(cluster: Setup, fault: Any) -> None:
+def test_a_pod_ended_by_the_cluster_is_tried_again_and_not_charged(cluster: Setup, fault: Any) -> None:
     """K4."""
     slowly = Slowly()
     first = True
@@ -214,7 +214,7 @@ def waiting(reason: str, message: str, kind: str = "containerStatuses", name: st
         ),
     ],
 )
-def test_what_can_never_start_is_said_within_seconds(
+def test_a_pod_that_can_never_start_fails_within_seconds(
     cluster: Setup, status: dict[str, Any], error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("perdure.containers.kubernetes.life.REFUSED_SECONDS", 1.0)
@@ -226,7 +226,7 @@ def test_what_can_never_start_is_said_within_seconds(
 
 
 @pytest.mark.parametrize("where", ["status", "event"])
-def test_what_cannot_start_yet_is_said_and_not_waited_for_without_end(
+def test_a_pod_that_cannot_start_yet_is_reported_and_given_up(
     cluster: Setup, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster.init("&pending=6")
@@ -359,7 +359,7 @@ def refusal(code: int, message: str) -> Callable[[web.Request], web.Response | N
         (404, 'namespaces "flows" not found', "Is there a namespace flows"),
     ],
 )
-def test_what_is_not_allowed_is_said_in_one_line(cluster: Setup, code: int, message: str, said: str) -> None:
+def test_a_missing_permission_is_reported_in_one_line(cluster: Setup, code: int, message: str, said: str) -> None:
     cluster.server.answers.append(lambda request: refusal(code, message)(request) if request.method == "POST" else None)
     with pytest.raises(UsageError, match=said) as caught:
         perdure.run(greet(retries=3), name="Ada")
@@ -407,11 +407,11 @@ def test_without_a_bucket_nothing_gets_there(cluster: Setup, monkeypatch: pytest
     ("settings", "said"),
     [
         ({"network": "none"}, "network policy"),
-        ({"user": "nobody"}, "takes the number of a user"),
+        ({"user": "www-data"}, "takes the number of a user"),
         ({"image": "DOCKERFILE"}, "Kubernetes builds no images"),
     ],
 )
-def test_what_kubernetes_does_not_have(cluster: Setup, settings: dict[str, Any], said: str) -> None:
+def test_settings_that_kubernetes_lacks_are_refused(cluster: Setup, settings: dict[str, Any], said: str) -> None:
     if "image" in settings:
         (cluster.folder / "Dockerfile").write_text("FROM scratch\n")
         settings = {"image": perdure.Image.from_dockerfile(cluster.folder / "Dockerfile")}

@@ -53,7 +53,7 @@ def test_one_pod_ever_runs_and_none_is_left(cluster: Setup, point: str) -> None:
     assert steps[:2] == ["before", "after"]
     assert len(steps) == 2 or "_remove" in point or "delete" in point or "_clear" in point
     if len(steps) == 2 and ("_remove" in point or "delete" in point or "_clear" in point):
-        # The first process may have recorded the run's end as well; whoever next has something to do there looks.
+        # The first process may have recorded the run's end as well; the next process that uses the store looks.
         perdure.run(greet(), name="Eve")
         perdure.init("memory://")
     assert cluster.server.pods() == []
@@ -78,8 +78,8 @@ def test_one_that_was_frozen_starts_nothing_any_more(cluster: Setup, point: str)
 
 
 @pytest.mark.parametrize("days", [8, 6])
-def test_what_nobody_has_asked_for_a_week_is_removed(cluster: Setup, days: int) -> None:
-    """`ttl`: of a run that nobody continues, by whoever uses the store next."""
+def test_an_abandoned_pod_is_removed_after_its_ttl(cluster: Setup, days: int) -> None:
+    """`ttl`: the pod of a run without a driver, removed by the next user of the store."""
     cluster.kubelet.program = greets
     cluster.kubelet.finished = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
     end(begin(cluster, "before _outcome"))

@@ -201,7 +201,7 @@ def test_secrets_get_there_and_nowhere_else(cluster: Setup, monkeypatch: pytest.
             assert b"hunter2-hunter2" not in path.read_bytes(), path
 
 
-def test_what_is_cached_makes_no_pod(cluster: Setup) -> None:
+def test_a_cached_outcome_makes_no_pod(cluster: Setup) -> None:
     cluster.kubelet.program = greets
     assert [perdure.run(greet(cache="auto"), name="Ada").result for _ in range(2)] == ["Hello, Ada"] * 2
     assert len(cluster.server.posted) == 1

@@ -117,7 +117,7 @@ def test_that_of_the_task_goes_before_that_of_the_cluster() -> None:
 
 
 @pytest.mark.parametrize("text", ["$(HOME)", "$$", "$$$(A) $", "$(cat x) $$(A)", "a$b", "$(", "$$$$"])
-def test_kubernetes_makes_of_a_command_what_was_meant(text: str) -> None:
+def test_kubernetes_expands_a_command_to_the_given_text(text: str) -> None:
     [main] = pod(request(ContainerSpec(image="i", command=(text,))))["spec"]["containers"]
     assert expanded(main["args"][0], {"HOME": "/root", "A": "1"}) == text
 
@@ -164,6 +164,6 @@ def test_names_are_labels_of_dns() -> None:
     assert len(name) <= 63
 
 
-def test_merging_keeps_what_only_one_has() -> None:
+def test_merging_keeps_settings_of_either_side() -> None:
     assert merged({"a": [1], "b": {"c": 1}}, {"a": [2], "b": {"d": 2}}) == {"a": [1, 2], "b": {"c": 1, "d": 2}}
     assert merged({"x": 1}, {"x": 2}) == {"x": 2}

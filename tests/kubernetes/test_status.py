@@ -55,7 +55,7 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
         ({"phase": "Running", **DISRUPTED, **main(running={})}, PodState(Step.RUNNING)),
         ({"phase": "Failed", "reason": "DeadlineExceeded", "message": "m"},
          PodState(Step.TIMED_OUT, "DeadlineExceeded: m")),
-        ({"phase": "Failed"}, PodState(Step.LOST, "it is Failed, and nobody knows how its container ended")),
+        ({"phase": "Failed"}, PodState(Step.LOST, "it is Failed, and the end of its container is unknown")),
         (ended(128, "StartError", message="no such file"), PodState(Step.REFUSED, "main: StartError: no such file")),
         (main(waiting={"reason": "PodInitializing"}), PodState(Step.PENDING)),
         (main(waiting={"reason": "ErrImagePull", "message": "m"}),
@@ -70,11 +70,11 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
          PodState(Step.UNPREPARED, "mine: Error: exit code 9", 9)),
     ],
 )  # fmt: skip
-def test_what_a_status_means(status: dict[str, Any], expected: PodState) -> None:
+def test_a_status_is_a_state_of_the_attempt(status: dict[str, Any], expected: PodState) -> None:
     assert look({"metadata": {}, "spec": {}, "status": status}) == expected
 
 
-def test_what_ended_well_before_the_cluster_began_to_end_it_has_ended_well() -> None:
+def test_an_end_well_before_the_deletion_counts_as_a_success() -> None:
     deleted = {"deletionTimestamp": "2026-01-01T00:01:00Z", "deletionGracePeriodSeconds": 30}
     for finished, step in (("2026-01-01T00:00:24Z", Step.ENDED), ("2026-01-01T00:00:29Z", Step.LOST)):
         pod = {"metadata": deleted, "spec": {}, "status": {"phase": "Succeeded", **ended(0, finishedAt=finished)}}

@@ -299,7 +299,7 @@ def test_a_staged_value_is_collected_again(samples: Samples, tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", [name for name in all_names() if "file" not in name and "dir" not in name])
-def test_a_list_or_dict_comes_back_from_one_file_of_json_too(samples: Samples, tmp_path: Path, name: str) -> None:
+def test_a_list_or_dict_also_comes_from_a_file_of_json(samples: Samples, tmp_path: Path, name: str) -> None:
     case = table(samples)[name]
     back = case.value if case.back is ... or name in ("str-newline", "str-blank") else case.back
     for type, data, expected in (

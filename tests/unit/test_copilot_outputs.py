@@ -233,7 +233,7 @@ def test_long_numbers_in_json_are_refused_in_linear_time(out: Path, type: Any) -
     assert time.process_time() - begun < 2.0
 
 
-def test_a_refusal_names_the_output_its_type_and_what_was_found(out: Path) -> None:
+def test_a_refusal_names_the_output_its_type_and_the_content(out: Path) -> None:
     (out / "x").mkdir()
     (out / "x" / "0").write_text("1")
     (out / "x" / "1").write_text("one")
@@ -266,7 +266,7 @@ def test_a_file_with_a_suffix_is_taken_where_it_is_the_only_one(out: Path) -> No
     assert Path(collect(File, out).path).read_bytes() == b"exact"
 
 
-def test_a_missing_output_says_what_is_there(out: Path) -> None:
+def test_a_missing_output_lists_the_files_that_are_there(out: Path) -> None:
     for type in (str, str | None, list[int], Dir):
         with pytest.raises(OutputMissingError, match="neither `x` nor") as caught:
             collect(type, out)
@@ -311,7 +311,7 @@ def test_files_come_from_directories_by_position_and_by_key(out: Path) -> None:
 # -- size ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_read_into_memory_is_bounded(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_into_memory_is_bounded(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perdure.containers.copilot.collect.INLINE_LIMIT", 1000)
     (out / "x").write_bytes(b"a" * 1000)
     assert len(collect(str, out)) == 1000
@@ -546,7 +546,7 @@ def test_names_that_are_no_text_are_refused(out: Path) -> None:
     refused(dict[str, str], out, "not UTF-8")
 
 
-def test_what_cannot_be_read_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_output_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (out / "x").touch()
     real = os.open
 

@@ -126,7 +126,7 @@ def test_spans_are_read_in_other_forms(text: str, span: timedelta) -> None:
     "text",
     ["", "1", "-", "h", "1h 2m", "1.2.3s", "P", "PT", "P1", "P1YT1H", "P1M", "1:2:3", "1:60:00", "1:00:60", "١h"],
 )
-def test_what_is_no_span_is_refused(text: str) -> None:
+def test_a_text_that_is_no_span_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a span is expected"):
         timedelta_of(text)
 

@@ -75,7 +75,7 @@ def staged(made: Interface, values: dict[str, Any], to: Path) -> dict[str, tuple
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_every_user_can_read_it_whatever_the_umask(
+def test_every_user_can_read_inputs_under_any_umask(
     made: Interface, values: dict[str, Any], tmp_path: Path, umask: int
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -156,7 +156,7 @@ def test_staging_that_died_anywhere_is_right_after_the_next(
     assert points > 20
 
 
-def test_whatever_is_there_gives_way(made: Interface, values: dict[str, Any], tmp_path: Path) -> None:
+def test_leftovers_in_the_way_are_replaced(made: Interface, values: dict[str, Any], tmp_path: Path) -> None:
     right = staged(made, values, tmp_path / "right")
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -186,7 +186,7 @@ def test_whatever_is_there_gives_way(made: Interface, values: dict[str, Any], tm
     assert os.listdir(outside) == ["keep"]
 
 
-def test_what_else_is_there_is_removed(made: Interface, values: dict[str, Any], tmp_path: Path) -> None:
+def test_other_leftovers_are_removed(made: Interface, values: dict[str, Any], tmp_path: Path) -> None:
     right = staged(made, values, tmp_path / "in")
     (tmp_path / "in" / ".hidden").write_text("")
     (tmp_path / "in" / "inputs.yaml").write_text("")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.containers.copilot import Surroundings, Template
+from perdure.containers.copilot import Template, TemplateValues
 from perdure.errors import UsageError
 
 INPUTS = ["x", "long-name.v2", "Case", "Twin", "twin"]
@@ -17,7 +17,7 @@ TEXTS = {"x": "1", "long-name.v2": "two", "Case": "3", "Twin": "T", "twin": "t"}
 
 def rendered(*elements: str, **texts: str) -> list[str]:
     return Template(elements, INPUTS, "command").render(
-        {**TEXTS, **texts}, Surroundings("/in", "/out", "7f3a", "nightly", "3")
+        {**TEXTS, **texts}, TemplateValues("/in", "/out", "7f3a", "nightly", "3")
     )
 
 

@@ -41,7 +41,7 @@ class Listener:
                     path = connection.recv(65536).split(b" ")[1].decode()
                     connection.sendall(self._answer(path))
                 except (OSError, IndexError):
-                    pass  # it only looked whether somebody listens
+                    pass  # it only looked for a listener
 
     def _answer(self, path: str) -> bytes:
         headers = "Libpod-Api-Version: 4.3.1\r\n" if self.kind == "podman" else ""
@@ -122,7 +122,7 @@ def test_the_order(machine: Machine) -> None:
     assert machine.open("podman") == ("podman", podman)
 
 
-def test_none_says_what_was_looked_for_and_what_to_do(machine: Machine) -> None:
+def test_a_missing_engine_is_reported_with_the_places_and_a_remedy(machine: Machine) -> None:
     with pytest.raises(EngineUnavailableError) as caught:
         machine.open()
     text = str(caught.value)
@@ -140,16 +140,16 @@ def test_none_says_what_was_looked_for_and_what_to_do(machine: Machine) -> None:
     assert "podman.sock" not in str(caught.value).split("Install")[0]
 
 
-def test_a_socket_that_nobody_serves(machine: Machine) -> None:
+def test_a_socket_without_a_listener(machine: Machine) -> None:
     machine.listen(machine.docker, "docker")
     machine.listeners.pop().close()
-    with pytest.raises(EngineUnavailableError, match=r"docker\.sock: the socket is there, but nobody listens"):
+    with pytest.raises(EngineUnavailableError, match=r"docker\.sock: the socket is there, but no process listens"):
         machine.open()
     podman = machine.listen(machine.podman, "podman")
     assert machine.open() == ("podman", podman), "the next one is used"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
 def test_a_socket_without_permission(machine: Machine) -> None:
     machine.listen(machine.docker, "docker")
     machine.docker.chmod(0o600)
@@ -162,7 +162,7 @@ def test_a_socket_without_permission(machine: Machine) -> None:
         os.seteuid(0)
 
 
-def test_what_the_user_named_is_not_replaced(machine: Machine) -> None:
+def test_an_engine_named_by_the_user_is_not_replaced(machine: Machine) -> None:
     machine.listen(machine.docker, "docker")
     machine.environ["DOCKER_HOST"] = f"unix://{machine.root}/none.sock"
     with pytest.raises(EngineUnavailableError, match=r"none\.sock cannot be used: no such socket"):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..containers.program import Program
 
 
-class Group(Protocol):
+class ContainerGroup(Protocol):
     """The environment of a container task, as far as the task reads it."""
 
     name: str
@@ -115,7 +115,7 @@ class ContainerTask(Task[..., Any]):
     def __repr__(self) -> str:
         return f"<perdure.ContainerTask {self.name}>"
 
-    def within(self, environment: Group) -> None:
+    def within(self, environment: ContainerGroup) -> None:
         """Make the task a member of that environment (`TaskEnvironment.from_task`)."""
         if self.environment is not None and self.environment is not environment:
             raise UsageError(f"{self.name} is a task of environment {self.environment.name} already")

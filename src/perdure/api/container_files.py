@@ -1,4 +1,4 @@
-"""`File` and `Dir` as the copilot sees them: how they come to disk in front of a container, and back behind it."""
+"""`File` and `Dir` for the copilot: put on disk before a container, and taken back after the container."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class ContainerFiles:
 
 
 class ReferenceFiles(ContainerFiles):
-    """Instead of files it puts symbolic links, whose targets say what is to be there (`containers.kubernetes.tree`),
-    and takes what is `away` from where it is. Only names and hashes come to this machine."""
+    """Puts symbolic links in place of files, whose targets name the content (`containers.kubernetes.tree`), and
+    takes content that is `away` by reference. Only names and hashes come to this machine."""
 
     def __init__(self, away: Away | None = None) -> None:
         self._away = away
@@ -62,7 +62,7 @@ class ReferenceFiles(ContainerFiles):
 
 
 def _in_bucket(file: File) -> str:
-    """Let a file's content be where blobs lie: what lies at a URL is fetched, and put there; its hash."""
+    """Bring a file's content to the blobs, fetched from a URL where need be; the hash."""
     hash = on_hand(file)
     if file.url:
         runtime.blobs().put([runtime.blobs().path(hash, file.size, file.name)])

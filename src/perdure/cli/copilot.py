@@ -1,4 +1,4 @@
-"""`perdure copilot`: what runs beside a container in its pod on Kubernetes. People have no use for it."""
+"""`perdure copilot`: the helper beside a container in a pod on Kubernetes, not for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .base import CliCommand, CommandGroup, cli, signals
 
 @cli.group("copilot", cls=CommandGroup, hidden=True)
 def copilot_group() -> None:
-    """Bring a container's inputs from a bucket, and take its outputs there. Runs in its pod on Kubernetes."""
+    """Bring a container's inputs from a bucket, and take its outputs there. Runs in a pod on Kubernetes."""
 
 
 @copilot_group.command(cls=CliCommand)
@@ -41,7 +41,7 @@ def download(inputs: str, to: str, blobs: str) -> None:
 def upload(directory: str, outputs: str, ready: str | None) -> None:
     """Wait for SIGTERM, then take the directory FROM to the URL OUTPUTS.
 
-    A kubelet sends it to sidecars when the main container has ended.
+    A kubelet sends SIGTERM to sidecars when the main container has ended.
     """
     ended = threading.Event()
     signals.replace(lambda number, frame: ended.set())
@@ -50,7 +50,7 @@ def upload(directory: str, outputs: str, ready: str | None) -> None:
 
     with _told():
         objects = _objects(outputs)
-        # What another one has written that was told to end before its time.
+        # Written by an earlier sidecar that was told to end too early.
         objects.delete(tree.SUCCESS)
         if ready is not None:
             Path(ready).touch()
@@ -61,7 +61,7 @@ def upload(directory: str, outputs: str, ready: str | None) -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What goes wrong is one line, which the cluster hands on as the reason."""
+    """Turn a failure into one line, which the cluster hands on as the reason."""
     try:
         yield
     except (PerdureError, OSError) as error:

@@ -1,10 +1,10 @@
-"""`perdure logs`: what a run's containers have written, as it is on disk, and as it comes."""
+"""`perdure logs`: the output of a run's containers, from disk and live."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+from collections.abc import Iterator
 
 from ..api import looking
 from ..core.ground.model import Status
@@ -13,27 +13,25 @@ from .output import Output
 PAUSE = 0.2
 """Seconds between two looks while following."""
 _UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.SLEEPING)
+_PIECE = 1 << 20
 
 
 def print_logs(output: Output, run: str, action: str | None, *, follow: bool) -> None:
-    """Print the logs of a run's containers to stdout; with several, a line on stderr says whose follow."""
+    """Print the logs of a run's containers to stdout; with several, a line on stderr names the next container."""
     positions: dict[str, int] = {}
     last = ""
     while True:
-        # Asked first: what is written before the end is then read in this very round.
+        # The status is asked for first: lines from before the end are then read in this round.
         over = not follow or looking.status(run) not in _UNDER_WAY
         files = looking.log_files(run, None if follow and not positions and not over else action)
         for log in files:
-            begin = positions.get(log.path, 0)
-            data = _read(log.path, begin)
-            if not data:
-                continue
-            if last != log.path and (len(files) > 1 or log.attempt > 1):
-                output.note(f"== {log.name}, action {log.action}, attempt {log.attempt}")
-            last = log.path
-            positions[log.path] = begin + len(data)
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            for data in _pieces(log.path, positions.get(log.path, 0)):
+                if last != log.path and (len(files) > 1 or log.attempt > 1):
+                    output.note(f"== {log.name}, action {log.action}, attempt {log.attempt}")
+                last = log.path
+                positions[log.path] = positions.get(log.path, 0) + len(data)
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
         if over:
             break
         time.sleep(PAUSE)
@@ -41,10 +39,12 @@ def print_logs(output: Output, run: str, action: str | None, *, follow: bool) ->
         output.note(f"the containers of run {run} have written nothing" if files else f"run {run} has no containers")
 
 
-def _read(path: str, begin: int) -> bytes:
+def _pieces(path: str, begin: int) -> Iterator[bytes]:
+    """The file from a position on, in pieces, as a log may be larger than the memory."""
     try:
         with open(path, "rb") as stream:
-            stream.seek(begin, os.SEEK_SET)
-            return stream.read()
+            stream.seek(begin)
+            while data := stream.read(_PIECE):
+                yield data
     except FileNotFoundError:
-        return b""
+        return

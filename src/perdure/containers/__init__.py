@@ -1,2 +1,2 @@
-"""Programs in images as typed functions: engines that run them, the copilot that hands them their inputs and collects
-their outputs, and the life of one attempt."""
+"""Programs in images as typed functions: engines that run programs, the copilot that stages inputs and collects
+outputs, and the life of one attempt."""

@@ -1,4 +1,4 @@
-"""A tar of a container's directory as a tree of our own on this machine."""
+"""A tar of a container's directory as a tree of this user on this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from perdure.errors import StoreError
 
 
 def unpack(stream: IO[bytes], top: str, to: str) -> None:
-    """Put a tar of the directory `top` into `to`, an empty directory that nobody else writes to.
+    """Put a tar of the directory `top` into `to`, an empty directory without other writers.
 
-    Docker's tar begins with that directory itself, Podman's (4) with what is in it.
+    Docker's tar begins with the directory itself, Podman's (4) with the directory's content.
 
-    Files and directories become ours, whoever owned them. Links are made last, so that nothing is written through
-    one. What is neither becomes a symbolic link to nowhere, which nobody can mistake for a file.
+    Files and directories become this user's. Links are made last, so that nothing is written through a link. Devices,
+    sockets and pipes become symbolic links to nowhere, unlike any file.
 
     Raises:
         StoreError: a name leads out of the tree, or something cannot be written.

@@ -1,4 +1,4 @@
-"""What an engine is sent to build an image: the context directory and the Dockerfile in one archive."""
+"""The archive for an image build: the context directory and the Dockerfile."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import IO, Final
 from perdure.errors import UsageError
 
 DOCKERFILE: Final = ".perdure-dockerfile"
-"""The Dockerfile's name in the archive: it may lie outside the context, so it is always sent apart."""
+"""The Dockerfile's name in the archive. The Dockerfile may lie outside the context, and is always sent apart."""
 
 
 def pack(dockerfile: str, context: str) -> IO[bytes]:
-    """The archive, at its beginning, in a file that vanishes when it is closed."""
+    """The archive, at the beginning, in a file that vanishes at close."""
     if not os.path.isfile(dockerfile):
         raise UsageError(f"There is no Dockerfile {dockerfile}.")
     if not os.path.isdir(context):
@@ -32,5 +32,5 @@ def pack(dockerfile: str, context: str) -> IO[bytes]:
 
 
 def _sendable(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Sockets cannot be in an archive (tarfile leaves them out), and devices and pipes have no place in an image."""
+    """Sockets cannot be in an archive (tarfile leaves sockets out), and devices and pipes have no place in an image."""
     return entry if entry.isfile() or entry.isdir() or entry.issym() or entry.islnk() else None

@@ -14,17 +14,18 @@ from perdure.containers.redaction import bare_url
 from perdure.errors import UsageError
 
 NO_CONNECTION: Final = 900
-"""The client's own status, of a request that reached nobody."""
+"""The client's own status for a request that reached no server."""
 
 _OUTAGES: Final = ("shutting down", "transport is closing", "connection refused", "connection error", "unavailable")
-"""What an engine says in a 500 when it is the one that cannot, and not the request that is wrong."""
+"""Phrases in a 500 answer of an engine that cannot act now, although the request is right."""
 
 
 def connect(url: str, environ: Mapping[str, str]) -> tuple[str, aiohttp.BaseConnector]:
-    """The base of all requests' URLs, and what opens connections.
+    """The base of all requests' URLs, and the connector.
 
-    No call ever waits for another's connection, and each has a new one: a kept one that the engine has meanwhile closed
-    fails the next call for nothing, and a local connection costs less than 0.1 ms."""
+    Every call opens a new connection. A kept connection that the engine has closed would fail the next call, and a
+    new local connection costs less than 0.1 ms.
+    """
     scheme, _, rest = url.partition("://")
     if scheme == "unix":
         return "unix://localhost", aiohttp.UnixConnector(rest, limit=0, force_close=True)
@@ -41,7 +42,7 @@ def connect(url: str, environ: Mapping[str, str]) -> tuple[str, aiohttp.BaseConn
 async def close(docker: aiodocker.Docker) -> None:
     """Closes all connections."""
     await docker.close()
-    await docker.connector.close()  # it was handed to the client, which therefore leaves it open
+    await docker.connector.close()  # a connector that is handed to the client stays open
 
 
 def is_outage(error: aiodocker.DockerError) -> bool:
@@ -52,7 +53,7 @@ def is_outage(error: aiodocker.DockerError) -> bool:
 
 
 def is_gone(error: aiodocker.DockerError) -> bool:
-    """Whether there is no such container. Podman answers 500 where it vanished while the question was answered."""
+    """Whether there is no such container. Podman answers 500 where the container vanished during the question."""
     return error.status == 404 or (error.status >= 500 and "no such container" in error.message)
 
 

@@ -1,4 +1,4 @@
-"""Which engine is behind a socket: an identity that lasts as long as its containers do, and when its daemon began."""
+"""Identity of the engine behind a socket, as lasting as the engine's containers, and the start of the daemon."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SYSTEMD_PIDFILES: Final = {"/run/docker.sock": "/run/docker.pid", "/var/run/dock
 
 
 def is_local(url: str, name: str, kernel: str) -> bool:
-    """Whether the engine that calls its machine so, and its kernel so, runs here: a Unix socket alone may lead into a
-    virtual machine (Docker Desktop) or out of a container, whose host may share its name but not its processes."""
+    """Whether an engine with this machine name and kernel runs here. A Unix socket alone may lead into a virtual
+    machine (Docker Desktop) or out of a container, whose host may share the name but not the processes."""
     if not url.startswith("unix://") or name != platform.node() or kernel != platform.release():
         return False
     return not sys.platform.startswith("linux") or _listener(url.removeprefix("unix://")) != 0
 
 
 def _listener(path: str) -> int | None:
-    """The process that listens on a Unix socket; 0: in a process namespace that is not ours; `None`: nobody."""
+    """The process that listens on a Unix socket; 0: in another process namespace; `None`: no process listens."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(5)
@@ -39,18 +39,19 @@ def _listener(path: str) -> int | None:
 
 
 def docker_id(info: dict[str, Any], none_network: str) -> str:
-    """From the daemon's own id, its directory, and the id of its network `none`.
+    """From the daemon's own id, the daemon's directory, and the id of the network `none`.
 
-    The daemon's id alone does not do: Docker up to 22 keeps it in /etc/docker, so that it survives the loss of all
-    containers, and several daemons on one machine share it. The network's id is made at random when the directory is
-    first used, and kept there."""
+    The daemon's id alone does not do: Docker up to 22 keeps the id in /etc/docker, so that the id survives the loss
+    of all containers, and several daemons on one machine share the id. The network's id is made at random when the
+    directory is first used, and kept there.
+    """
     return _hash("docker", info.get("ID"), info.get("DockerRootDir"), none_network)
 
 
 def podman_id(hostname: str, graph: str, *, local: bool) -> str:
-    """Podman has no id (its compatible API makes one up in every answer). Its storage has: the state's database is
-    one file for as long as the containers exist, so its inode and the moment of its creation stand for it. Where that
-    file cannot be seen, the machine's name and the storage's path have to do."""
+    """Podman has no id (the compatible API makes up a new id in every answer), but the storage has: the state's
+    database is one file for as long as the containers exist, named by inode and time of creation. Without a view of
+    that file, the machine's name and the storage's path have to do."""
     for name in ("libpod/bolt_state.db", "db.sql", "libpod"):
         marker = _birth(f"{graph}/{name}") if local else None
         if marker is not None:
@@ -59,7 +60,7 @@ def podman_id(hostname: str, graph: str, *, local: bool) -> str:
 
 
 def stamp(path: str) -> tuple[int, int] | None:
-    """Changes where a file is made anew."""
+    """Changes where a file is replaced."""
     try:
         found = os.stat(path)
     except OSError:
@@ -100,13 +101,12 @@ class DaemonStart(NamedTuple):
 
 
 def daemon_start(url: str) -> DaemonStart | None:
-    """When the process that listens on this Unix socket was started, in microseconds of the wall clock, and a name of
-    that process among all of this boot."""
+    """Start of the process that listens on a Unix socket."""
     path = url.removeprefix("unix://")
     try:
         pid = _listener(path)
         if pid == 1:
-            # systemd opened the socket and handed it on.
+            # systemd opened the socket and handed the socket on.
             pid = int(Path(SYSTEMD_PIDFILES[path]).read_text())
         return _process_start(pid) if pid else None
     except (OSError, KeyError, ValueError, IndexError):
@@ -123,5 +123,5 @@ def _process_start(pid: int) -> DaemonStart:
 def _wall(pid: int, ticks: int) -> int:
     """The wall clock's time at a number of ticks after boot; the same answer each time for a process."""
     since_boot = ticks * 1_000_000 // os.sysconf("SC_CLK_TCK")
-    # Not /proc/stat's btime: that has whole seconds.
+    # Not /proc/stat's btime, which has whole seconds.
     return clock.wall() - clock.SystemClock().boot() + since_boot

@@ -1,4 +1,4 @@
-"""A container's main process, where it is one of this machine's."""
+"""A container's main process, where the process runs on this machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ProcessEnd(NamedTuple):
 if sys.platform == "linux":
 
     async def ended(pid: int, container: str) -> ProcessEnd | None:
-        """For the processes of an engine on this machine: returns when that one of that container has ended; `None` at
-        once where it cannot be told (another process namespace, no control groups)."""
+        """Return when a container's process on this machine has ended; `None` at once where the kernel cannot tell
+        (another process namespace, no control groups)."""
         if pid <= 0:
             return None
         try:
@@ -48,7 +48,7 @@ if sys.platform == "linux":
             done.set_result(None)
 
     def _cgroups(pid: int) -> dict[str, str]:
-        """Control groups by hierarchy; engines name them after their containers. Version 2 has the name ""."""
+        """Control groups by hierarchy; engines name groups after containers. Version 2 has the name ""."""
         try:
             with open(f"/proc/{pid}/cgroup") as file:
                 fields = [line.rstrip("\n").split(":", 2) for line in file]
@@ -57,7 +57,7 @@ if sys.platform == "linux":
         return {hierarchy: path for _, hierarchy, path in fields}
 
     def _oom_kills(groups: dict[str, str]) -> int:
-        """How many processes of the group the kernel has killed for its use of memory, if the group is still there."""
+        """The number of the group's processes that the kernel has killed for memory, if the group still exists."""
         if "memory" in groups:
             name = f"/sys/fs/cgroup/memory{groups['memory']}/memory.oom_control"
         else:

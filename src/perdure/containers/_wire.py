@@ -21,15 +21,15 @@ STATES: Final = {
     "removing": "removing",
     "exited": "exited",
     "dead": "dead",
-    # Podman's own words, where its compatible API lets them through. `stopped`: it has ended, and was not yet cleaned
-    # up after. `initialized`: the runtime knows it, its process was not started.
+    # Podman's own words, where the compatible API lets the words through. `stopped`: ended, and not yet cleaned up.
+    # `initialized`: known to the runtime, without a process.
     "configured": "created",
     "initialized": "created",
     "stopping": "running",
     "stopped": "exited",
 }
 ENDED: Final = frozenset({"created", "exited", "dead"})
-"""The states of a container that has no process."""
+"""The states of a container without a process."""
 
 _NEVER: Final = "0001-01-01"
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -38,21 +38,21 @@ _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 def config(spec: ContainerSpec, *, podman: bool) -> dict[str, Any]:
     """The body of a create request."""
     host: dict[str, Any] = {
-        "AutoRemove": False,  # its exit code would be gone before anyone has recorded it
-        "RestartPolicy": {"Name": "no"},  # a second run of one attempt would be P9 broken
+        "AutoRemove": False,  # the exit code would be gone before a record of it
+        "RestartPolicy": {"Name": "no"},  # a second run of an attempt would break P9
         "SecurityOpt": ["no-new-privileges"],
-        # Not the one that the engine is set up with: its logs might not be readable, or be thrown away or thinned out.
+        # Not the engine's default driver, whose logs may be unreadable, thrown away or thinned out.
         "LogConfig": {"Type": "json-file", "Config": {}},
     }
     for mount in spec.mounts:
         both = mount.source + mount.target
         if podman and ":" not in both:
-            # Podman takes its Mounts apart at commas.
+            # Podman splits Mounts at commas.
             host.setdefault("Binds", []).append(f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}")
         elif podman and "," in both:
             raise UsageError(f"Podman can mount no path with a colon and a comma: {mount.source} as {mount.target}.")
         else:
-            # Not a Bind: that is one text with colons, and paths may contain colons.
+            # Not a Bind, which is a text with colons, and paths may contain colons.
             host.setdefault("Mounts", []).append(
                 {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
             )
@@ -77,7 +77,7 @@ def config(spec: ContainerSpec, *, podman: bool) -> dict[str, Any]:
     if spec.user is not None:
         body["User"] = spec.user
     if spec.entrypoint is not None:
-        # An empty list means "the image's" to both engines; one empty text means "none".
+        # An empty list means "the image's" to both engines; an empty text means "none".
         body["Entrypoint"] = list(spec.entrypoint) or [""]
     if spec.command is not None:
         body["Cmd"] = list(spec.command)
@@ -85,7 +85,7 @@ def config(spec: ContainerSpec, *, podman: bool) -> dict[str, Any]:
 
 
 def _gpus(count: int, podman: bool) -> dict[str, Any]:
-    if podman:  # Podman has no nvidia driver of its own: devices are named as CDI does
+    if podman:  # Podman has no nvidia driver: devices have CDI names
         return {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={index}" for index in range(count)]}
     return {"Driver": "", "Count": count, "Capabilities": [["gpu"]]}
 
@@ -95,7 +95,7 @@ def seen(shown: dict[str, Any]) -> Seen:
     state = shown["State"]
     started, finished = microseconds(state.get("StartedAt")), microseconds(state.get("FinishedAt"))
     if started is not None and finished is not None:
-        finished = max(started, finished)  # Podman takes them from different clocks, a few milliseconds apart
+        finished = max(started, finished)  # Podman uses two clocks, a few milliseconds apart
     status = STATES.get(str(state["Status"]).lower(), "dead")
     return Seen(
         id=shown["Id"],
@@ -106,7 +106,7 @@ def seen(shown: dict[str, Any]) -> Seen:
         oom_killed=bool(state.get("OOMKilled")),
         pid=(state.get("Pid") or 0) if status not in ENDED else 0,
         started_at=started,
-        # While it runs again after an earlier end, Docker still shows that end.
+        # During a second run, Docker still shows the end of the first.
         finished_at=finished if status in ENDED else None,
         error=state.get("Error") or "",
     )
@@ -116,7 +116,7 @@ def microseconds(text: str | None) -> int | None:
     """An RFC 3339 time with up to nine decimals; `None` for Go's zero time."""
     if not text or text.startswith(_NEVER):
         return None
-    # Python up to 3.12 reads six decimals at most, and no other number of them than three.
+    # Python up to 3.12 reads three or six decimals only.
     main, _, rest = text.partition(".")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     zone = rest[len(digits) :] if rest else ""

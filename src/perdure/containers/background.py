@@ -1,9 +1,8 @@
-"""What runs attempts outside of this process, as this process uses it: an event loop of its own, whoever asks, and
-the removal of what attempts leave behind.
+"""The runner of attempts outside of this process: an event loop of its own, and the removal of leftovers.
 
-- BG1 what belongs to an attempt is removed only when its outcome, or its cancellation, is on disk, or its run is over:
-  until then a process that resumes the run may need it.
-- BG2 whatever a crash leaves is found again, and removed by the next process that uses this store (`sweep`).
+- BG1 an attempt's belongings are removed only when the outcome, or the cancellation, is on disk, or the run is over:
+  until then a resuming process may need them.
+- BG2 the next process that uses the store finds and removes the leftovers of a crash (`sweep`).
 """
 
 from __future__ import annotations
@@ -31,31 +30,31 @@ log = logging.getLogger("perdure")
 T = TypeVar("T")
 
 GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL for a container that has no purpose any more."""
+"""Seconds between SIGTERM and SIGKILL for a container without a purpose."""
 PATIENCE = 60.0
-"""Seconds for which an engine that was there and no longer answers is waited for."""
+"""Seconds to wait for a known engine that no longer answers."""
 RETRY_SECONDS = 0.5
 AGAIN_SECONDS = 0.25
 LINGER_SECONDS = 2.0
-"""How long the log of an attempt that was given up is followed where no removal begins."""
+"""Seconds for which the log of an abandoned attempt is followed without a removal."""
 
 
-class Shared(NamedTuple):
-    """The outcome that another run has left in the cache."""
+class SharedOutcome(NamedTuple):
+    """The outcome of another run, from the cache."""
 
     value: Any
 
 
 class _Lingering(NamedTuple):
-    """The log of an attempt that was given up, and its container not yet removed."""
+    """The log of an abandoned attempt whose container is not yet removed."""
 
     following: Future[None]
     sink: LogSink
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Goes on while the interpreter shuts down, and pools take no more work: nobody else waits for this loop then, so
-    that a look at a file, or for a host's address, may well block it."""
+    """Goes on during interpreter shutdown, when pools take no more work. No other task waits for the loop then, so
+    that a look at a file, or for a host's address, may block the loop."""
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
@@ -86,7 +85,7 @@ class Background:
         self._lingering: dict[str, _Lingering] = {}
         self._closing = False
         self.known = False
-        """Whether the engine has answered this process before, so that it may well do so again."""
+        """Whether the engine has answered this process before, and is worth a wait."""
 
     # -- what each kind does in its own way --------------------------------------------------------------------
 
@@ -95,14 +94,13 @@ class Background:
 
         Raises:
             ContainerError, OOMError, OutputMissingError, OutputParseError, ImageNotFoundError, EngineUnavailableError:
-                as the names say.
+            as the names say.
             AttemptLost: the machine or engine was lost.
         """
         raise NotImplementedError
 
     async def _remove_all(self, key: str) -> None:
-        """Stop and remove all that belongs to the attempt of that key. On the loop. `EngineUnavailableError`: to be
-        tried again."""
+        """Stop and remove an attempt's belongings. On the loop. `EngineUnavailableError`: try again."""
         raise NotImplementedError
 
     async def _disconnect(self) -> None:
@@ -110,7 +108,7 @@ class Background:
         raise NotImplementedError
 
     def sweep(self, uid: bytes | None = None) -> list[Future[None]]:
-        """Remove what attempts have left that have their outcome: of one run, or of all runs of this store."""
+        """Remove the leftovers of attempts with an outcome: of one run, or of all runs of this store."""
         raise NotImplementedError
 
     def secrets_of(self, program: Program, attempt: Detached) -> Secrets:
@@ -131,8 +129,8 @@ class Background:
         return await self.in_thread(lambda: LogSink(path, prefix, redactor))
 
     async def ready(self, uid: bytes, action: int, attempt: int) -> None:
-        """Wait until an attempt may begin or be joined: nothing of the attempt is being removed, no earlier attempt's
-        container runs (its outcome is on disk), and the log file has no other writer."""
+        """Wait until an attempt may begin or be joined: no removal of the attempt is under way, no earlier attempt's
+        container runs (the outcome is on disk), and the log file has no other writer."""
         if attempt > 1:
             before = key_of(uid, action, attempt - 1)
             if await self.in_thread(lambda: self.may_be_left(before)):
@@ -149,8 +147,7 @@ class Background:
     # -- log lines after the end of an attempt -----------------------------------------------------------------
 
     def linger(self, key: str, following: Future[None] | None, sink: LogSink) -> bool:
-        """Go on taking log lines for an attempt that was given up, until the container has ended. `False`: there is
-        nothing to go on with."""
+        """Continue the log of an abandoned attempt until the container has ended. `False`: no log is being followed."""
         if following is None or following.done() or self._loop is None:
             return False
         with self._lock:
@@ -192,11 +189,11 @@ class Background:
         return asyncio.run_coroutine_threadsafe(work, self._running())
 
     async def ask(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same from a coroutine on whatever loop."""
+        """The same from a coroutine on any loop."""
         return await asyncio.wrap_future(self.call(work))
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Have something that blocks done in a thread."""
+        """Run a blocking function in a thread."""
         self._running()
         assert self._pool is not None
         try:
@@ -206,7 +203,7 @@ class Background:
         return await asyncio.wrap_future(future)
 
     async def patiently(self, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Have the engine do something that may be done again; an engine that was there before is waited for."""
+        """Have the engine do idempotent work; a known engine is waited for."""
         until = seconds() + PATIENCE
         warned = False
         while True:
@@ -221,8 +218,7 @@ class Background:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def whole(self, key: str, work: Coroutine[Any, Any, T]) -> T:
-        """Do something for an attempt that leaves something behind: whoever gives up on it, it comes to its end, and
-        only then does anybody look for what is to be removed."""
+        """Bring an attempt's work to its end, also where the caller gives up; removals wait for the end."""
         task = asyncio.ensure_future(work)
         under_way = self._unbroken.setdefault(key, set())
         under_way.add(task)
@@ -230,7 +226,7 @@ class Background:
         def done(task: asyncio.Task[T]) -> None:
             under_way.discard(task)
             if not task.cancelled():
-                task.exception()  # whoever gave up on it has no use for that
+                task.exception()  # the caller has given up
             if not under_way:
                 self._unbroken.pop(key, None)
 
@@ -248,16 +244,16 @@ class Background:
     # -- removal -----------------------------------------------------------------------------------------------
 
     def dispose(self, attempt: Detached) -> None:
-        """The attempt has its outcome on disk."""
+        """The attempt has an outcome on disk: remove the attempt's belongings."""
         self.remove(key_of(attempt.run.uid, attempt.action, attempt.attempt))
 
     def remove(self, key: str) -> Future[None]:
-        """Stop and remove all that belongs to the attempt of that key."""
+        """Stop and remove the belongings of an attempt."""
         with self._lock:
             known = self._leaving.get(key)
             if known is not None and not known.done():
                 return known
-            # Noted before it can end, which takes the lock.
+            # Noted before the removal can end, which takes the lock.
             future = self._leaving[key] = self.call(self._remove(key))
             return future
 
@@ -272,7 +268,7 @@ class Background:
                     await self._remove_all(key)
                     return
                 except EngineUnavailableError as error:
-                    # This process may live for months before another one sweeps, and the container as long.
+                    # This process may live for months before another process sweeps, and the container as long.
                     if not self.known or self._closing or seconds() > until:
                         log.warning("a container is left behind until its engine is there again (%s): %s", key, error)
                         return
@@ -286,13 +282,13 @@ class Background:
                 self._leaving.pop(key, None)
 
     async def gone(self, key: str) -> None:
-        """Wait until nothing of an attempt is on its way out any more."""
+        """Wait until no removal of an attempt is under way."""
         future = self._leaving.get(key)
         if future is not None:
             await asyncio.wrap_future(future)
 
     def drain(self, timeout: float = GRACE + 5.0) -> None:
-        """Wait until everything that has no purpose any more is removed, for `timeout` seconds at most."""
+        """Wait for all removals, for `timeout` seconds at most."""
         until = seconds() + timeout
         while True:
             with self._lock:
@@ -310,7 +306,7 @@ class Background:
         run = store.run_by_id(about.run)
         if run is None or run.uid.hex() != about.uid or run.status in FINISHED:
             return True
-        # Not whether the journal has an outcome: that may be an earlier attempt's, which its caller's retry discarded.
+        # Not the journal's outcome: an earlier attempt may have left the outcome, discarded by the caller's retry.
         row = next((row for row in store.actions(about.run) if row.action == about.action), None)
         attempt = about.attempt
         return row is not None and (row.attempt > attempt or (row.attempt == attempt and row.state == ENDED))
@@ -330,4 +326,4 @@ class Background:
         self._loop = None
 
     def _abandon(self) -> None:
-        """It is about to be closed: what no other process will ever know of goes first."""
+        """Remove, before closing, the belongings that no other process will ever know of."""

@@ -1,4 +1,4 @@
-"""Finds the container engine that is to be used, or says what was looked for."""
+"""Finds the container engine, or lists the places that were tried."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PODMAN_SOCKETS: Final = ("/run/podman/podman.sock", "$XDG_RUNTIME_DIR/podman/pod
 SCHEMES: Final = ("unix", "tcp", "http", "https")
 _DIRECTORY: Final = "perdure-podman-"
 STARTUP: Final = 30.0
-"""Seconds for it to come up."""
+"""Seconds for Podman's service to come up."""
 
 
 async def open_engine(wanted: str | None, environ: Mapping[str, str]) -> ContainerEngine:
-    """The engine to use, which has answered once. `wanted` is `docker`, `podman`, a URL, or `None`: the first of
+    """The engine to use, after a first answer. `wanted` is `docker`, `podman`, a URL, or `None`: the first of
     DOCKER_HOST, Docker's socket, Podman's sockets, and a service of a `podman` program started for this process."""
     wanted = (wanted or "").strip() or None
     if wanted not in (None, "docker", "podman"):
@@ -39,7 +39,7 @@ async def open_engine(wanted: str | None, environ: Mapping[str, str]) -> Contain
     looked: list[str] = []
     if wanted != "podman":
         if host := environ.get("DOCKER_HOST"):
-            # Meant by the user: no other engine takes its place when it does not answer.
+            # The user's choice: no other engine takes the place of a silent one.
             return await _at(_checked(host, "DOCKER_HOST"), environ)
         looked.append("DOCKER_HOST: not set")
         for path in DOCKER_SOCKETS:
@@ -89,7 +89,7 @@ async def _at(url: str, environ: Mapping[str, str]) -> ContainerEngine:
 
 
 async def _behind(path: str, environ: Mapping[str, str], looked: list[str]) -> ContainerEngine | None:
-    """The engine behind a well-known socket. One that is there and refuses is passed over, and told of."""
+    """The engine behind a well-known socket. An engine that refuses is passed over, and noted in `looked`."""
     place = path
     for variable in ("XDG_RUNTIME_DIR", "HOME"):
         name = "~" if variable == "HOME" else f"${variable}"
@@ -108,7 +108,7 @@ async def _behind(path: str, environ: Mapping[str, str], looked: list[str]) -> C
 
 
 def _obstacle(path: str) -> str | None:
-    """Why nothing can be reached through this socket; `None`: something can."""
+    """The reason why the socket leads nowhere; `None`: an engine can be reached."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(10)
@@ -119,11 +119,11 @@ def _obstacle(path: str) -> str | None:
         remedy = "use rootless podman"
         if "docker" in os.path.basename(path):
             remedy = (
-                "add yourself to the group docker (`sudo usermod -aG docker $USER`, then log in anew), or " + remedy
+                "add yourself to the group docker (`sudo usermod -aG docker $USER`, then log in again), or " + remedy
             )
         return f"permission denied; {remedy}"
     except ConnectionRefusedError:
-        return "the socket is there, but nobody listens: the engine is not running"
+        return "the socket is there, but no process listens: start the engine"
     except OSError as error:
         return str(error)
     return None
@@ -142,15 +142,15 @@ async def _answering(engine: DockerEngine) -> DockerEngine:
 
 
 async def _own_service(program: str, environ: Mapping[str, str]) -> ContainerEngine:
-    """Podman's API on a private socket, for this process alone: ended by `close`, or by the kernel when the thread
-    that ran this ends, whatever ended it. Its containers belong to their own monitors and go on without it."""
+    """Podman's API on a private socket, for this process alone. `close` ends the service, or the kernel does when
+    the thread that started the service ends. Containers belong to their own monitors and go on."""
     await asyncio.to_thread(_sweep)
     directory = tempfile.mkdtemp(prefix=f"{_DIRECTORY}{os.getpid()}-")
     path = os.path.join(directory, "podman.sock")
     log = os.path.join(directory, "log")
-    # No idle time after which it ends by itself: while a container runs there need not be a connection.
+    # No idle timeout: while a container runs there need not be a connection.
     command = [program, "system", "service", "--time=0", f"unix://{path}"]
-    # Not in a thread of a pool: the kernel's signal comes when the thread ends that started it.
+    # Not in a pool's thread: the kernel's signal comes when the starting thread ends.
     with open(log, "wb") as output:  # noqa: ASYNC230
         service = subprocess.Popen(  # noqa: ASYNC220 - takes about a millisecond
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(environ), preexec_fn=_preexec()
@@ -192,11 +192,11 @@ def _sweep() -> None:
             except ProcessLookupError:
                 shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
             except OSError:
-                pass  # somebody else's
+                pass  # another user's process
 
 
 def _preexec() -> Callable[[], None] | None:
-    """What runs in the child before it becomes Podman: asks the kernel to end it when its parent dies, however."""
+    """The function that the child executes before Podman: asks the kernel to end the child when the parent dies."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl  # looked up here: after a fork in a threaded process the less is done the better

@@ -30,7 +30,7 @@ from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFound
 QUICK: Final = 60.0
 """Seconds for a call that only looks."""
 WORK: Final = 300.0
-"""Seconds for a call that changes something: the engine works through many of them one after another."""
+"""Seconds for a call that changes something: the engine works through many calls one after another."""
 
 
 class _PodmanKnown(NamedTuple):
@@ -44,8 +44,9 @@ class _PodmanKnown(NamedTuple):
 class DockerEngine:
     """The engine at `url`: `unix://path`, `tcp://host:port`, `http://...` or `https://...`.
 
-    `environ` may hold Docker's own DOCKER_TLS_VERIFY and DOCKER_CERT_PATH. `on_close` ends what was started to have
-    this engine."""
+    `environ` may hold Docker's own DOCKER_TLS_VERIFY and DOCKER_CERT_PATH. `on_close` ends a service that was
+    started for this engine.
+    """
 
     def __init__(
         self, url: str, *, environ: Mapping[str, str] | None = None, on_close: Callable[[], None] | None = None
@@ -56,12 +57,12 @@ class DockerEngine:
         self._on_close = on_close
         self._docker: aiodocker.Docker | None = None
         self._podman: tuple[int, ...] | None = None
-        """Podman's version; `None`: it is Docker."""
+        """Podman's version; `None`: the engine is Docker."""
         self._podman_known: _PodmanKnown | None = None
         self._docker_known: EngineInfo | None = None
         self._one_asks = asyncio.Lock()
         self._oom_killed: set[str] = set()
-        """Ids of containers whose end by the kernel was seen here."""
+        """Ids of containers whose OOM kill was seen here."""
 
     # ---- the engine
 
@@ -100,8 +101,8 @@ class DockerEngine:
         return found
 
     async def _same_daemon(self, docker: aiodocker.Docker) -> EngineInfo | None:
-        """What it said last time, if it is the same process that answers now. Docker takes 10 ms and more to say it,
-        and counts all of its containers and images for that."""
+        """The last answer, if the same process answers now. Docker takes 10 ms and more for a full answer, as Docker
+        counts all containers and images."""
         known = self._docker_known
         if known is None:
             return None
@@ -110,11 +111,11 @@ class DockerEngine:
         start = _identity.daemon_start(self.url)
         if start is None or start.instance != known.instance:
             return None
-        # Two readings of the clock never agree to the microsecond; where they are far apart, it was set.
+        # Two readings of the clock never agree to the microsecond; a large difference means a clock that was set.
         return known if abs(start.at - (known.started_at or 0)) < 10_000 else known._replace(started_at=start.at)
 
     async def _podman_info(self, docker: aiodocker.Docker) -> EngineInfo:
-        """Podman takes a quarter of a second for this; what it says changes only with its socket or its storage."""
+        """Podman takes a quarter of a second for the answer, which changes only with the socket or the storage."""
         socket = _identity.stamp(self.url.removeprefix("unix://"))
         if self._podman_known is not None and socket is not None:
             graph, at, known = self._podman_known
@@ -132,7 +133,7 @@ class DockerEngine:
             version=str(info["version"]["Version"]),
             local=local,
             rootless=bool(host["security"]["rootless"]),
-            started_at=None,  # its containers do not end with it
+            started_at=None,  # containers do not end with Podman's service
             instance=None,
         )
         self._podman_known = _PodmanKnown(graph, socket, found)
@@ -198,7 +199,7 @@ class DockerEngine:
             try:
                 return dict(await docker.images.inspect(reference))
             except aiodocker.DockerError as error:
-                # 400: no reference at all, such as upper case. Podman answers 500 to that.
+                # 400: not a reference at all, such as upper case. Podman answers 500 there.
                 if error.status not in (400, 404) and "invalid reference" not in error.message:
                     raise
         return None
@@ -222,12 +223,12 @@ class DockerEngine:
             self._check(spec)
             body = _wire.config(spec, podman=self._podman is not None)
             if spec.command == () and spec.entrypoint is None:
-                # An empty command means "the image's" unless an entrypoint stands before it.
+                # An empty command means "the image's" unless an entrypoint precedes.
                 image = await docker.images.inspect(spec.image)
                 body["Entrypoint"] = (image.get("Config") or {}).get("Entrypoint") or [""]
             params = {"name": name} if spec.platform is None else {"name": name, "platform": spec.platform}
             try:
-                # Not `containers.create`: that takes no platform.
+                # Not `containers.create`, which takes no platform.
                 created = await docker._query_json("containers/create", "POST", params=params, data=body)
                 return str(created["Id"])
             except aiodocker.DockerError as error:
@@ -249,7 +250,7 @@ class DockerEngine:
             raise UsageError("Podman before 5.0 gives no GPU to a container made over its API.")
         if self.url.startswith("unix://"):
             for mount in spec.mounts:
-                # Podman makes an empty directory of a source that is missing; Docker refuses.
+                # Podman makes an empty directory of a missing source; Docker refuses.
                 if not os.path.lexists(mount.source):
                     raise UsageError(f"There is no {mount.source} to be mounted as {mount.target}.")
 
@@ -261,7 +262,7 @@ class DockerEngine:
                 there = await self._show(id)
                 if there is None and _connection.is_gone(error):
                     return False
-                if there is None or str(there["Name"]).removeprefix("/") != name:  # it may have that name already
+                if there is None or str(there["Name"]).removeprefix("/") != name:  # renamed already?
                     raise
             return True
 
@@ -284,7 +285,7 @@ class DockerEngine:
         if shown is None:
             return None
         seen = _wire.seen(shown)
-        # Podman's monitor often misses why a process was killed when that was the container's first one.
+        # Podman's monitor often misses an OOM kill of a container's first process.
         missed = seen.id in self._oom_killed and seen.exit_code == 137
         return seen._replace(oom_killed=True) if missed else seen
 
@@ -306,20 +307,19 @@ class DockerEngine:
                     if not _connection.is_gone(error):
                         raise
                     return
-            # Not taken at its word: Podman's answer may come early, and says 0 for one that was never started.
+            # Checked by `inspect`: Podman's answer may come early, and is 0 for a container that was never started.
             if not _runs(await self.inspect(id)):
                 return
             await asyncio.sleep(0.05)
 
     async def _wait_podman(self, id: str) -> bool:
-        """Podman looks at its containers a few times in a second. Where the process is one of this machine, the kernel
-        says at once when it ends; and it does so also where Podman's monitor was killed and Podman will never know.
-        `False`: not to be done so."""
-        async with self._one_asks:  # of many waits that begin together
+        """Podman polls its containers a few times in a second. For a process of this machine, the kernel reports the
+        end at once, also where Podman's monitor was killed and Podman will never know. `False`: the kernel cannot
+        report here."""
+        async with self._one_asks:  # many waits begin together
             if self._podman_known is None:
                 await self.info()
-        # Not asked again each time: should another engine be behind the socket by now, then the process is not of
-        # that container.
+        # Not asked again each time: behind another engine, the process would not belong to the container.
         if self._podman_known is None or not self._podman_known.info.local:
             return False
         container = await self.inspect(id)
@@ -343,7 +343,7 @@ class DockerEngine:
                 ended = end.done()
                 began = clock.perf()
                 lines = _wire.Lines(skip)
-                # Podman loses lines on the way to those who follow, when there are many of them.
+                # Podman loses lines for followers when there are many lines.
                 async for data in self._log_data(id, follow=not ended and self._podman is None):
                     for line in lines.feed(data):
                         yield line
@@ -351,10 +351,10 @@ class DockerEngine:
                     break
                 skip += lines.given
                 if self._podman is None:
-                    # Docker keeps a last line without a newline from those who follow: one more look, at the end.
+                    # Docker keeps a last line without a newline from followers: look once more at the end.
                     await end
                 else:
-                    # Each look reads the whole log: at most a tenth of the time is spent on it.
+                    # Each look reads the whole log: at most a tenth of the time goes into looks.
                     await asyncio.wait({end}, timeout=max(0.25, 10 * (clock.perf() - began) / 1e9))
             end.result()
         finally:
@@ -370,7 +370,7 @@ class DockerEngine:
             docker = await self._ready()
             params = {"stdout": 1, "stderr": 1, "follow": int(follow)}
             try:
-                # Not `container.log`: that decodes to text, and takes a broken connection for the end.
+                # Not `container.log`, which decodes to text, and takes a broken connection for the end.
                 asked = docker._query(f"containers/{id}/logs", params=params, timeout=_ENDLESS)
                 async with asked as response, response:
                     async for data in response.content.iter_any():
@@ -407,21 +407,21 @@ class DockerEngine:
                     return
                 if error.status != 409:
                     raise
-                # Somebody else is removing it.
+                # Another caller is removing the container.
                 while await self._show(id) is not None:  # noqa: ASYNC110 - only the engine knows
                     await asyncio.sleep(0.1)
 
     # ---- the connection
 
     async def _ready(self) -> aiodocker.Docker:
-        """The client, which knows who answers, and in which version of the API."""
+        """The client, with the version of the API that the engine speaks."""
         if (known := self._docker) is not None:
             return known
         base, connector = _connection.connect(self._address, self._environ)
         timeout = aiohttp.ClientTimeout(total=WORK, sock_connect=10)
         docker = aiodocker.Docker(url=base, connector=connector, timeout=timeout)
         try:
-            # Not /version, which takes Podman a third of a second.
+            # Not /version: Podman takes a third of a second for an answer.
             async with docker._query("_ping", versioned_api=False) as response, response:
                 version, podman = response.headers.get("Api-Version"), response.headers.get("Libpod-Api-Version")
             if version is None:
@@ -442,7 +442,7 @@ class DockerEngine:
         return (await self._ready()).containers.container(id)
 
     async def _ready_podman(self) -> bool:
-        """Whether it is Podman."""
+        """Whether the engine is Podman."""
         async with self._asking(QUICK):
             await self._ready()
         return self._podman is not None
@@ -457,10 +457,10 @@ class DockerEngine:
 
     @asynccontextmanager
     async def _asking(self, seconds: float | None) -> AsyncIterator[None]:
-        """Translates what goes wrong with the connection or the engine itself."""
+        """Translates faults of the connection or the engine."""
         try:
             if seconds is None:
-                yield  # also from a generator, in which a timeout may not stand
+                yield  # also from a generator, where a timeout may not stand
             else:
                 async with asyncio.timeout(seconds):
                     yield
@@ -470,7 +470,7 @@ class DockerEngine:
             said = "does not answer" if error.status == _connection.NO_CONNECTION else "fails"
             raise EngineUnavailableError(f"{self.url} {said}: {error.message.strip()}") from error
         except RuntimeError as error:
-            # What aiohttp says where the session was closed between the steps of a call.
+            # aiohttp's message where the session was closed between the steps of a call.
             if "closed" not in str(error):
                 raise
             raise EngineUnavailableError(f"The connection to {self.url} was closed.") from error

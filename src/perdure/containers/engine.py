@@ -1,8 +1,8 @@
-"""What perdure asks of a container engine, in its own words.
+"""The port of container engines, in perdure's own words.
 
-Every method may raise `EngineUnavailableError`: the engine does not answer, or the connection broke. Then nothing is
-known of what the call did, and whoever called looks before trying again. Every method that names a container by id
-or name is safe to repeat.
+Every method may raise `EngineUnavailableError`: the engine does not answer, or the connection broke. The effect of
+the call is then unknown, and the caller looks before a retry. Every method that names a container by id or name is
+idempotent.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Mount(NamedTuple):
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """A container as it is to be created. `None` leaves a choice to the image or the engine."""
+    """The specification of a new container. `None` leaves a choice to the image or the engine."""
 
     image: str
-    """The id that `ContainerEngine.image` gave."""
+    """The id from `ContainerEngine.image`."""
     entrypoint: tuple[str, ...] | None = None
     """Replaces the image's entrypoint; `()` removes it."""
     command: tuple[str, ...] | None = None
@@ -42,7 +42,7 @@ class ContainerSpec:
     cpu: float | None = None
     """Cores."""
     memory: int | None = None
-    """Bytes; swap is not added to it."""
+    """Bytes; swap is not added."""
     gpu: int = 0
     """How many GPUs; 0: none is asked for."""
     shm: int | None = None
@@ -50,7 +50,7 @@ class ContainerSpec:
 
 
 class Seen(NamedTuple):
-    """A container as the engine shows it."""
+    """A container as the engine shows the container."""
 
     id: str
     name: str
@@ -60,41 +60,40 @@ class Seen(NamedTuple):
     exit_code: int
     oom_killed: bool
     pid: int
-    """Of its main process on the engine's machine; 0: none."""
+    """Number of the main process on the engine's machine; 0: none."""
     started_at: int | None
-    """Microseconds since the epoch by the engine's clock; `None`: it was never started."""
+    """Start in microseconds since the epoch by the engine's clock; `None`: never started."""
     finished_at: int | None
-    """The same for its end; `None`: it has not ended."""
+    """End, likewise; `None`: not ended."""
     error: str
-    """What the engine says went wrong when it was started or ran; usually empty."""
+    """The engine's account of a failed start or run; usually empty."""
 
 
 class EngineInfo(NamedTuple):
-    """Which engine this is."""
+    """Identity and state of the engine that answers."""
 
     id: str
-    """The same for as long as the engine keeps its containers; another one after its state was wiped."""
+    """The same for as long as the engine keeps its containers; another after the engine's state was wiped."""
     kind: Literal["docker", "podman", "memory"]
     url: str
-    """How it is reached, such as `unix:///var/run/docker.sock`."""
+    """The address, such as `unix:///var/run/docker.sock`."""
     version: str
     local: bool
-    """Whether it runs on this machine, so that paths and process numbers mean the same to both."""
+    """Whether the engine runs on this machine, so that paths and process numbers mean the same to both."""
     rootless: bool
     started_at: int | None
-    """When the engine's daemon was started (microseconds since the epoch), where containers die with it; `None` where
-    they do not (Podman, Docker with live restore) or this cannot be told. Right to a tenth of
-    a second."""
+    """Start of the engine's daemon (microseconds since the epoch, right to a tenth of a second), where containers
+    die with the daemon; `None` where containers survive (Podman, Docker with live restore) or the start is unknown."""
     instance: str | None
-    """Names that very start of the daemon, always the same text; `None` where `started_at` is."""
+    """Names the start of the daemon, always by the same text; `None` where `started_at` is."""
 
 
 class EngineImage(NamedTuple):
-    """An image that is here."""
+    """An image that the engine holds."""
 
     id: str
     digest: str
-    """The digest it was pulled by, else its id: the same content, the same text."""
+    """The digest of the pull, else the id: equal content, equal text."""
 
 
 class LogLine(NamedTuple):
@@ -154,52 +153,52 @@ class ContainerEngine(Protocol):
         """Which engine answers; asked of it each time."""
 
     async def image(self, reference: str, *, pull: Pull = "missing", platform: str | None = None) -> EngineImage:
-        """The image of that name, pulled where `pull` says so. `ImageNotFoundError`: not to be had."""
+        """The image of a name, pulled where `pull` says so. `ImageNotFoundError`: the image cannot be had."""
 
     async def build(self, dockerfile: str, context: str, tag: str, *, platform: str | None = None) -> EngineImage:
-        """Build an image from a Dockerfile (a path) and its context (a directory). `ContainerError` with the last
-        lines of the build where it fails."""
+        """Build an image from a Dockerfile (a path) and a context (a directory). `ContainerError` with the last
+        lines of the build where the build fails."""
 
     async def create(self, name: str, spec: ContainerSpec) -> str:
-        """Create a container that is not started; its id. Where one of that name is there already, that one's id,
-        whatever its specification. `UsageError` where the engine refuses the specification, in the engine's words (some
-        mistakes, such as a network that does not exist, only come out when it is started); `ImageNotFoundError` where
-        the image is gone."""
+        """Create a container without a start, and return the id. Where a container of the name exists, return the id
+        of that container, under any specification. `UsageError`, in the engine's words, where the engine refuses
+        the specification (some mistakes, such as a missing network, only show at the start); `ImageNotFoundError`
+        where the image is gone."""
 
     async def rename(self, id: str, name: str) -> bool:
-        """Give a container another name; `False` if it is not there. The old name reaches it no longer. Fine if it
-        bears that name already."""
+        """Give a container another name; `False`: there is no such container. The old name becomes invalid. Fine if
+        the container has the name already."""
 
     async def start(self, name: str) -> bool:
-        """Start the container of that *name*; `False` if none has it (any more). Nothing happens to one that runs.
-        One that has ended runs again: whoever starts has looked at its state before, and owns its name.
-        `UsageError` where it cannot start (no such program in the image, for instance), in the engine's words; it is
-        still *created* then."""
+        """Start the container of that *name*; `False`: no container has the name (any more). A running container
+        stays as it is. An ended container runs again: the caller has looked at the state before, and owns the name.
+        `UsageError`, in the engine's words, where the start fails (no such program in the image, for instance); the
+        container is still *created* then."""
 
     async def inspect(self, id: str) -> Seen | None:
         """A container by id or name; `None`: not there."""
 
     async def find(self, labels: dict[str, str]) -> list[Seen]:
-        """All containers, in whatever state, that carry all these labels."""
+        """All containers, in any state, with all of these labels."""
 
     async def wait(self, id: str) -> None:
-        """Returns when the container does not run: it has ended, was never started, or is not there (any more). Also,
-        where that can be seen, when its main process is gone and the engine does not notice (Podman, whose monitor was
-        killed): then `inspect` still shows it running, with a `pid` that no process has."""
+        """Return when the container does not run: ended, never started, or not there (any more). Also, where
+        visible, when the main process is gone and the engine does not notice (Podman with a killed monitor): then
+        `inspect` still shows a running container, with a `pid` of no process."""
 
     def logs(self, id: str, *, skip: int = 0) -> AsyncIterator[LogLine]:
-        """What it has written, from its first line but for `skip`, and what it writes until it ends. Nothing where it
-        is not there. The order between the two streams is not kept."""
+        """The lines of a container from the first, without `skip` lines, until the container ends. Nothing where
+        there is no such container. The order between the two streams is not kept."""
 
     async def copy_out(self, id: str, path: str, to: str) -> None:
-        """Copy the directory `path` of a container, whatever its state, into `to`, an empty directory of this machine:
-        all of it readable for this process, whoever owned it. Files, directories and links only."""
+        """Copy the directory `path` of a container, in any state, into `to`, an empty directory of this machine. The
+        copy is readable for this process, and holds files, directories and links only."""
 
     async def stop(self, id: str, grace: float) -> None:
-        """SIGTERM, up to `grace` seconds, SIGKILL. Fine if it does not run or is not there."""
+        """SIGTERM, up to `grace` seconds, SIGKILL. Fine if the container does not run or is not there."""
 
     async def remove(self, id: str) -> None:
-        """Remove it, whatever its state, with its anonymous volumes. Fine if it is not there."""
+        """Remove a container in any state, with its anonymous volumes. Fine if the container is not there."""
 
     async def close(self) -> None:
-        """Give connections back; end what was started for them."""
+        """Give connections back; end services that were started for the engine."""

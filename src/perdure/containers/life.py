@@ -2,15 +2,16 @@
 
     stage inputs -> create -> record *starting* (fsynced) -> start -> follow logs, wait -> collect -> outcome -> remove
 
-- L1 a container is started only after it is recorded with the attempt, and the record names that very container. So
-  what is not recorded was never started, and is simply made anew.
-- L2 it is started by a name that carries the claim. A process that takes the run over renames it before it looks at
-  it; one that was fenced off can then no longer start it (P3).
-- L3 it is started from the state *created* only, by the same daemon in the same boot. Engines gladly start one again
-  that has ended; after a reboot Podman shows one that ran as *created*, and so does a Docker that was killed while it
-  started it.
-- L4 what ended under a dying engine or machine has not ended by itself: the attempt is lost, and not charged.
-- L5 while nothing is known of it (its engine does not answer), nothing is said of it: the run stays interrupted.
+- L1 a container is started only after the container is recorded with the attempt, by id. So a container without a
+  record was never started, and is made again.
+- L2 a container is started by a name that carries the claim. A process that takes over the run first renames the
+  container; a fenced process can then no longer start the container (P3).
+- L3 a container is started from the state *created* only, by the same daemon in the same boot. Engines would start an
+  ended container again. After a reboot Podman shows a container that ran as *created*; so does a Docker that was killed
+  during the start.
+- L4 a container that ended under a dying engine or machine has not ended by itself: the attempt is lost, and not
+  charged.
+- L5 while the engine does not answer, the container's state is unknown, and the run stays interrupted.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from ..errors import (
     TaskTimeoutError,
     UsageError,
 )
-from .background import GRACE, PATIENCE, Shared
+from .background import GRACE, PATIENCE, SharedOutcome
 from .engine import ContainerEngine, ContainerSpec, EngineImage, EngineInfo, Mount, Seen
 from .logs import LogSink, follow, last_lines
 from .place import LABEL, RUN_LABEL, About, Place
-from .program import Build, Command, ContainerEnd, Program, Secrets, concluded, hash_of
+from .program import Build, CommandLine, ContainerEnd, Program, Secrets, concluded, hash_of
 from .redaction import NO_SECRETS
 from .service import Containers
 
@@ -48,22 +49,22 @@ log = logging.getLogger("perdure")
 T = TypeVar("T")
 
 LOOK_SECONDS = 2.0
-"""How often a running container's main process is looked for: an engine may never hear of its end."""
+"""Seconds between looks at the main process of a running container: an engine may never hear of the end."""
 RETRY_SECONDS = 0.25
 _DYING = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
-"""What containers end with that an engine takes along when it ends itself."""
+"""Exit codes of containers that end with their engine."""
 _SPEC_LABEL = "perdure.spec"
 _UNKNOWN_END = 255
-"""What an engine says where it has lost sight of the end."""
+"""The exit code where the engine has lost sight of the end."""
 DYING_SECONDS = 1.0
 
 
 class _OtherEngineError(EngineUnavailableError):
-    """Another engine answers than the one that has the container."""
+    """Another engine answers than the engine of the container."""
 
 
 class _StartedContainer(msgspec.Struct, frozen=True, array_like=True):
-    """What is recorded before a container is started."""
+    """The record that precedes the start of a container."""
 
     id: str
     engine: str
@@ -110,7 +111,7 @@ class ContainerLife:
         state = self.attempt.state
         if state is None:
             found = await self._shared_or_started()
-            if isinstance(found, Shared):
+            if isinstance(found, SharedOutcome):
                 return found.value
             started = found
         else:
@@ -124,7 +125,7 @@ class ContainerLife:
             return await self._outcome(started, seen, sink)
         except asyncio.CancelledError:
             if self.attempt.seconds_left == 0:
-                # The next attempt begins when this one returns, and may not overlap with the container.
+                # The caller begins the next attempt on return, and attempts may not overlap.
                 ended = await self._stopped()
             raise
         finally:
@@ -133,7 +134,7 @@ class ContainerLife:
 
     # -- begin -------------------------------------------------------------------------------------------------
 
-    async def _shared_or_started(self) -> _StartedContainer | Shared:
+    async def _shared_or_started(self) -> _StartedContainer | SharedOutcome:
         """Create and record the container; or the outputs that another run has left in the cache."""
         program = self.program
         info, image = await self.containers.patiently(self.program.name, self._image)
@@ -142,7 +143,7 @@ class ContainerLife:
             key = program.cache_key(image.digest, program.rendered(arguments), self.identity)
             hit = self.attempt.cached(key)
             if hit is not None:
-                return Shared(program.decode(hit))
+                return SharedOutcome(program.decode(hit))
             self.attempt.cached_under = key
         secrets = self.containers.secrets_of(program, self.attempt)
         self.redactor = secrets.redactor()
@@ -167,13 +168,15 @@ class ContainerLife:
         try:
             await self.attempt.keep(msgspec.msgpack.encode(started))
         except BaseException:
-            # This process may not start the container (any more). A record that was kept after all names a container
-            # that is missing, and the next driver makes another attempt.
+            # This process may not start the container (any more). If the record was kept after all, the container is
+            # missing, and the next driver makes another attempt.
             self.containers.call(self._forget(id))
             raise
         return started
 
-    def _spec(self, image: EngineImage, command: Command, secrets: Secrets, mounts: tuple[Mount, ...]) -> ContainerSpec:
+    def _spec(
+        self, image: EngineImage, command: CommandLine, secrets: Secrets, mounts: tuple[Mount, ...]
+    ) -> ContainerSpec:
         program = self.program
         plain = replace(
             program.settings,
@@ -217,13 +220,14 @@ class ContainerLife:
             *program.interface.stage(self.values, place.inputs, program.input_dir),
         ]
         if secrets.files:
-            # Whoever the container runs as may read the files; who else is on this machine cannot get at them.
+            # The container may run as any user, who may read the files; other users of this machine cannot reach the
+            # directory.
             os.mkdir(place.secrets, mode=0o700)
             for number, (target, data) in enumerate(secrets.files.items()):
                 source = os.path.join(place.secrets, str(number))
                 with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "wb") as stream:
                     stream.write(data)
-                    os.fchmod(stream.fileno(), 0o444)  # whatever the umask
+                    os.fchmod(stream.fileno(), 0o444)  # under any umask
                 mounts.append(Mount(source, target, True))
         return tuple(mounts)
 
@@ -263,7 +267,7 @@ class ContainerLife:
             except _OtherEngineError as error:
                 self.attempt.suspend(EngineUnavailableError(str(error)))
             except EngineUnavailableError as error:
-                # The engine may or may not have carried out the last request: look, as a process that joins (L5).
+                # The engine may or may not have carried out the last request: look, as a joining process does (L5).
                 sure = False
                 self._unfollow()
                 silent_since = silent_since or seconds()
@@ -296,20 +300,20 @@ class ContainerLife:
         await (await self.containers.engine()).stop(self.name, GRACE)
 
     async def _start(self) -> None:
-        """Start what this process has created and recorded."""
+        """Start the container that this process has created and recorded."""
         if not await (await self.containers.engine()).start(self.name):
             raise AttemptLost("the container is gone")
 
     async def _look(self, started: _StartedContainer, sure: bool) -> Seen:
-        """The container as it is now: running or ended. Started, if it has not been.
+        """The container now, running or ended; started here, if need be.
 
-        `sure`: this process has started it, and has heard from the engine ever since.
+        `sure`: this process has started the container, and has heard from the engine ever since.
         """
         engine = await self.containers.engine()
         reborn = not sure and await self._other_daemon(engine, started)
         seen = await engine.inspect(started.id)
         if seen is not None and seen.name != self.name:
-            # From now on nobody else can start it (L2); so look again.
+            # From now on no other process can start the container (L2); look again.
             seen = await engine.inspect(started.id) if await engine.rename(started.id, self.name) else None
         if seen is None:
             raise AttemptLost("the container is gone")
@@ -317,17 +321,17 @@ class ContainerLife:
             raise AttemptLost("a container of another kind is in its place")
         late = self.attempt.seconds_left == 0
         if late and (seen.state in ("created", "running", "paused", "restarting") or self.place.is_late):
-            # The time was up before this process joined the container; an exit code after the stop says nothing.
+            # The time was up before this process joined the container; an exit code after the stop means nothing.
             raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
         if seen.state == "created" and seen.started_at is None:
             if reborn:
-                # A daemon that dies while it starts a container may not remember that it did.
+                # A daemon that dies during a start may not remember the start.
                 await self._discard(engine, started.id)
                 raise AttemptLost("the container engine was restarted while it may have been starting it")
             try:
                 await self._start()
             except UsageError as error:
-                # Started after all, or half; what is wrong with it in itself, the next attempt will say.
+                # Started after all, or half; a fault of the specification will show in the next attempt.
                 await self._discard(engine, started.id)
                 raise AttemptLost(f"the container cannot be started: {error}") from error
             return seen._replace(state="running")
@@ -341,8 +345,8 @@ class ContainerLife:
         return seen
 
     async def _other_daemon(self, engine: ContainerEngine, started: _StartedContainer) -> bool:
-        """Whether the engine's daemon is another process than the one that was to start it; no other engine, and no
-        other boot of the machine, gets past here."""
+        """Whether another daemon process answers than the daemon that was to start the container. Another engine, or
+        another boot of the machine, raises."""
         info = await self.containers.info()
         if info.id != started.engine:
             if info.url != started.url:
@@ -358,7 +362,7 @@ class ContainerLife:
         return info.instance != started.instance
 
     async def _check_end(self, engine: ContainerEngine, started: _StartedContainer, seen: Seen) -> None:
-        """Whether it has ended by itself, and not with its engine (L4)."""
+        """Whether the container has ended by itself, and not with the engine (L4)."""
         if seen.oom_killed:
             return
         info = await engine.info()
@@ -366,7 +370,7 @@ class ContainerLife:
             return
         taken = seen.exit_code in _DYING or seen.exit_code == _UNKNOWN_END
         if taken and info.instance == started.instance:
-            # An engine that is told to end first ends its containers, and answers until then.
+            # A stopping engine first ends the containers, and answers until then.
             await asyncio.sleep(DYING_SECONDS)
             info = await engine.info()
         if info.instance == started.instance or info.started_at is None:
@@ -376,7 +380,7 @@ class ContainerLife:
             raise AttemptLost("the container engine was restarted under it")
 
     async def _wait(self, started: _StartedContainer) -> None:
-        """Returns when it has stopped running, or its main process is gone without the engine knowing."""
+        """Return when the container has stopped running, or the main process is gone and the engine does not know."""
         engine = await self.containers.engine()
         id, local = started.id, started.boot is not None
         waiting = asyncio.ensure_future(engine.wait(id))
@@ -411,7 +415,7 @@ class ContainerLife:
         return await self.containers.in_thread(lambda: concluded(self.program, outputs, end, self.redactor))
 
     async def _outputs(self, id: str) -> str:
-        """Where this process can read what the container has left."""
+        """A directory with the container's outputs that this process can read."""
         place = self.place
         if await self.containers.in_thread(place.is_readable):
             return place.outputs

@@ -104,5 +104,5 @@ async def last_lines(following: asyncio.Future[None], name: str) -> None:
     except TimeoutError:
         log.warning("%s: the last log lines did not come within %g s", name, LOG_SECONDS)
     except Exception as error:
-        # Not a fault of the program in the container, whatever the reason.
+        # Never a fault of the program in the container.
         log.warning("%s: log lines may be missing: %s", name, error)

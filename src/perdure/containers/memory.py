@@ -1,6 +1,8 @@
-"""The twin of an engine in memory: its containers are Python functions, and tests can take it down, wipe or reboot it.
+"""An engine in memory, the twin of real engines: containers are Python functions, and tests can stop, wipe or reboot
+the engine.
 
-It keeps the port's promises and nothing else of a real engine: no isolation, no limits, no images but those named.
+The twin keeps the port's promises and nothing else of a real engine: no isolation, no limits, no images but the
+named.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ TERMINATED: Final = 143
 
 @dataclass
 class Running:
-    """A container from the inside: what its script is given."""
+    """A container from the inside, as the script sees the container."""
 
     spec: ContainerSpec
     name: str
     signals: asyncio.Queue[str]
-    """`SIGTERM` arrives here, once per `stop`; a script that never reads it is killed in the end."""
+    """`SIGTERM` arrives here, once per `stop`; a script that never reads the queue is killed in the end."""
     _write: Callable[[LogLine], None] = field(repr=False)
 
     def out(self, text: str) -> None:
@@ -42,7 +44,7 @@ class Running:
             self._write(LogLine("stderr", line.encode()))
 
     def path(self, target: str) -> str:
-        """Where a path of the container is on this machine."""
+        """The path on this machine of a path in the container."""
         for mount in self.spec.mounts:
             if target == mount.target or target.startswith(mount.target.rstrip("/") + "/"):
                 return mount.source + target[len(mount.target.rstrip("/")) :]
@@ -50,7 +52,7 @@ class Running:
 
 
 Script: TypeAlias = Callable[[Running], int | Awaitable[int | None] | None]
-"""Runs as the container's process: its exit code (`None`: 0)."""
+"""Runs as the container's process; returns the exit code (`None`: 0)."""
 
 
 @dataclass
@@ -70,19 +72,19 @@ class _Container:
     signals: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     def stir(self) -> None:
-        """Wake whoever waits for something to happen to it."""
+        """Wake all tasks that wait for a change of the container."""
         self.changed.set()
         self.changed = asyncio.Event()
 
 
 class MemoryEngine:
-    """An engine in memory. `script` runs as every container; `images` maps names to the image they stand for."""
+    """An engine in memory. `script` runs as every container; `images` maps names to images."""
 
     def __init__(self, script: Script, *, images: Iterable[str] = ("image",)) -> None:
         self.script = script
         self.images = {name: EngineImage(f"memory:{name}", f"memory:{name}") for name in images}
         self.starts: list[str] = []
-        """The id of a container for each time that one was started."""
+        """The id of a container for each start."""
         self.up = True
         self._containers: dict[str, _Container] = {}
         self._ids = itertools.count(1)
@@ -93,7 +95,7 @@ class MemoryEngine:
     # ---- for tests
 
     def outage(self) -> None:
-        """From now on it does not answer, and calls under way break off; its containers run on."""
+        """The engine stops answering, and calls under way break off; containers run on."""
         self.up = False
         self._down.set()
 
@@ -103,7 +105,7 @@ class MemoryEngine:
         self._down = asyncio.Event()
 
     def restart(self) -> None:
-        """The daemon is started anew, and what ran is killed, as by Docker without live restore."""
+        """Restart the daemon, and kill running containers, as by Docker without live restore."""
         self.outage()
         for container in self._containers.values():
             self._kill(container, KILLED)
@@ -111,7 +113,7 @@ class MemoryEngine:
         self.recover()
 
     def reboot(self, *, forget: bool = False) -> None:
-        """The machine was started anew. `forget`: what ran shows as never started, as by Podman."""
+        """Restart the machine. `forget`: running containers show as never started, as by Podman."""
         ran = [container for container in self._containers.values() if container.state == "running"]
         self.restart()
         if forget:
@@ -126,7 +128,7 @@ class MemoryEngine:
         self._generation += 1
 
     def oom(self, name: str) -> None:
-        """The kernel kills a container for its use of memory."""
+        """The kernel kills a container for too much memory."""
         container = self._at(name)
         assert container is not None
         container.oom_killed = True
@@ -141,7 +143,7 @@ class MemoryEngine:
             kind="memory",
             url="memory://",
             version="1",
-            local=False,  # its process numbers are made up
+            local=False,  # process numbers are made up
             rootless=False,
             started_at=self._daemon_started_at,
             instance=str(self._daemon_started_at),
@@ -267,7 +269,7 @@ class MemoryEngine:
         return self._containers.get(id) or next(named, None)
 
     async def _reach(self) -> None:
-        await asyncio.sleep(0)  # as a real one, it never answers at once
+        await asyncio.sleep(0)  # a real engine never answers at once
         if not self.up:
             raise EngineUnavailableError("memory:// does not answer")
 
@@ -292,7 +294,7 @@ class MemoryEngine:
             code = await result if inspect.isawaitable(result) else result
         except asyncio.CancelledError:
             return  # killed: `_kill` has said how
-        except Exception as error:  # a script that breaks is a program that fails
+        except Exception as error:  # a broken script is a failed program
             running.err(f"{type(error).__name__}: {error}")
             code = 1
         self._end(container, code or 0)

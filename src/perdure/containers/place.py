@@ -1,7 +1,7 @@
-"""Where the files of one attempt lie on this machine, and what is left there for whoever comes after a crash.
+"""The files of one attempt on this machine, and the leftovers that the next process finds after a crash.
 
-The directory of an attempt is made before its container and removed after it. So what lies under the root tells which
-containers there may be: nobody has to ask an engine, or even to have one, to know that nothing is left behind.
+The directory of an attempt is made before the container and removed after the container. So the directories under
+the root list all containers that may exist, without a question to any engine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LATE = "late"
 
 
 class About(msgspec.Struct, frozen=True):
-    """Whose attempt it is.
+    """The attempt that a directory belongs to.
 
     Attributes:
         run: the run's number in its store.
@@ -38,7 +38,7 @@ class About(msgspec.Struct, frozen=True):
         action: the number of the action within the run.
         attempt: the number of the attempt, from 1.
         engine: the engine's own id.
-        url: how it was reached.
+        url: the engine's address.
     """
 
     run: int
@@ -54,40 +54,40 @@ class Place(NamedTuple):
     """The directory of one attempt."""
 
     key: str
-    """Names the attempt among those of all stores: 24 hexadecimal digits."""
+    """Names the attempt among the attempts of all stores: 24 hexadecimal digits."""
     path: str
 
     @property
     def inputs(self) -> str:
-        """What the container finds under its input directory."""
+        """The container's input directory."""
         return os.path.join(self.path, "inputs")
 
     @property
     def outputs(self) -> str:
-        """What it writes under its output directory."""
+        """The container's output directory."""
         return os.path.join(self.path, "outputs")
 
     @property
     def copied(self) -> str:
-        """The same, copied for a process that may not read it there."""
+        """A copy of the outputs, for a process that may not read the originals."""
         return os.path.join(self.path, "copied")
 
     @property
     def secrets(self) -> str:
-        """Files that hold secrets; in memory where the system has a file system there, and gone with the attempt."""
+        """Files that hold secrets; in memory where the system has a file system for that, and gone with the attempt."""
         shm = "/dev/shm"
         return os.path.join(shm if os.path.isdir(shm) else self.path, f"perdure-{self.key}")
 
     def make(self, about: About) -> None:
-        """Make the directory, or empty it of what an earlier process began.
+        """Make the directory, or empty the directory of an earlier process.
 
         Raises:
-            StoreError: it cannot be made.
+            StoreError: the directory cannot be made.
         """
         try:
             self.clear()
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-            # Written whole before anything else is there: what has no such file, nothing was created for.
+            # Written whole before anything else: without this file, nothing was created for the attempt.
             with open(os.path.join(self.path, _ABOUT), "wb") as stream:
                 stream.write(msgspec.json.encode(about))
             os.mkdir(self.inputs)
@@ -101,7 +101,7 @@ class Place(NamedTuple):
             raise StoreError(f"{self.path}: the files of a container cannot be put there: {error}") from error
 
     def about(self) -> About | None:
-        """What `make` noted; `None` where it did not get that far."""
+        """The note of `make`; `None`: `make` did not get that far."""
         try:
             with open(os.path.join(self.path, _ABOUT), "rb") as stream:
                 return msgspec.json.decode(stream.read(), type=About)
@@ -122,13 +122,13 @@ class Place(NamedTuple):
             remove_tree(self.path)
 
     def mark_late(self) -> None:
-        """Note that the container is told to end at its timeout, before the outcome is on disk."""
+        """Note that the container is told to end at the timeout, before the outcome is on disk."""
         with contextlib.suppress(OSError), open(os.path.join(self.path, _LATE), "wb"):
             pass
 
     @property
     def is_late(self) -> bool:
-        """Whether the container was told to end at its timeout."""
+        """Whether the container was told to end at the timeout."""
         return os.path.exists(os.path.join(self.path, _LATE))
 
     def is_readable(self) -> bool:
@@ -150,13 +150,13 @@ class Place(NamedTuple):
 
 
 def _share_with_us(folder: str) -> None:
-    """Let what other users create in there be ours too: an access control list that all of it inherits.
+    """Give this user access to all files that other users will create there, by an inherited access control list.
 
     The extended attribute's format is Linux's `posix_acl_xattr.h`: version 2, then tag, permissions and id of each
-    entry. Where the file system knows none, what we may not read is copied by the engine instead.
+    entry. Where the file system has no such lists, the engine copies files that this user may not read.
     """
-    user_obj, user, group_obj, mask, other, nobody = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
-    entries = ((user_obj, nobody), (user, os.geteuid()), (group_obj, nobody), (mask, nobody), (other, nobody))
+    user_obj, user, group_obj, mask, other, unnamed = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+    entries = ((user_obj, unnamed), (user, os.geteuid()), (group_obj, unnamed), (mask, unnamed), (other, unnamed))
     data = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, id) for tag, id in entries)
     with contextlib.suppress(OSError, AttributeError):
         os.setxattr(folder, "system.posix_acl_default", data)

@@ -12,12 +12,12 @@ import msgspec
 
 from ..core.ground.digest import blake2b
 from ..errors import ContainerError, OOMError, OutputMissingError
-from .copilot import Away, ErrorReport, FileSystem, Interface, Surroundings, Template, check_error_file
+from .copilot import Away, ErrorReport, FileSystem, Interface, Template, TemplateValues, check_error_file
 from .engine import ContainerSpec, Pull
 from .redaction import Redactor
 
 
-class Command(NamedTuple):
+class CommandLine(NamedTuple):
     """Entrypoint and command, as engines take both; `None`: the image's."""
 
     entrypoint: tuple[str, ...] | None
@@ -40,7 +40,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """The secrets of a container, which are written nowhere else."""
+    """The secrets of a container, written nowhere else."""
 
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -80,8 +80,8 @@ class Program:
     references: Callable[[Away | None], FileSystem]
     """Stages files as references to blobs, for a pod that fetches the content, and takes files that are away."""
 
-    def rendered(self, arguments: dict[str, str], attempt: str = "", run: str = "", action: str = "") -> Command:
-        """The command with the inputs filled in. Command and arguments follow the entrypoint, as in Flyte.
+    def rendered(self, arguments: dict[str, str], attempt: str = "", run: str = "", action: str = "") -> CommandLine:
+        """The command with the inputs filled in. CommandLine and arguments follow the entrypoint, as in Flyte.
 
         Args:
             arguments: the text of each input.
@@ -89,13 +89,15 @@ class Program:
             run: the name of the run, likewise.
             action: the name of the action, likewise.
         """
-        around = Surroundings(self.input_dir, self.output_dir, attempt, run, action)
+        around = TemplateValues(self.input_dir, self.output_dir, attempt, run, action)
         if self.command is None and self.arguments is None:
-            return Command(self.entrypoint, None if self.entrypoint is None else ())
+            return CommandLine(self.entrypoint, None if self.entrypoint is None else ())
         templates = (template for template in (self.command, self.arguments) if template is not None)
-        return Command(self.entrypoint, tuple(word for each in templates for word in each.render(arguments, around)))
+        return CommandLine(
+            self.entrypoint, tuple(word for each in templates for word in each.render(arguments, around))
+        )
 
-    def cache_key(self, image: str, command: Command, identity: bytes) -> bytes:
+    def cache_key(self, image: str, command: CommandLine, identity: bytes) -> bytes:
         """The key under which runs share an outcome.
 
         Args:
@@ -129,7 +131,7 @@ class Program:
 
 
 def hash_of(spec: ContainerSpec) -> str:
-    """Tells one specification from another."""
+    """A hash of a specification."""
     return blake2b(msgspec.json.encode(spec, order="sorted"), digest_size=12).hexdigest()
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 STRUCK: Final = "***"
 SHORTEST: Final = 4
-"""Characters of the shortest secret that is struck out: shorter ones would make every text unreadable."""
+"""Characters of the shortest redacted secret: shorter secrets would make every text unreadable."""
 
 
 class Redactor:
@@ -54,12 +54,12 @@ class Redactor:
         return data if closes else self._without_begin_of_secret(data)
 
     def head(self, data: bytes, limit: int) -> bytes:
-        """The first bytes of data: cut after the secrets are struck out, so that none is cut in two."""
+        """The first bytes of data, cut after the redaction, so that no secret is cut in two."""
         wanted = limit + self._longest
         return self.data(data[:wanted], closes=len(data) <= wanted)[:limit]
 
     def clean(self, error: BaseException) -> None:
-        """Strike the secrets out of an exception: its arguments, attributes and notes. Causes are cut off, as their
+        """Strike the secrets out of an exception: arguments, attributes and notes. Causes are cut off, as their
         texts are not perdure's own."""
         if self._texts:
             error.args = tuple(self._value(each) for each in error.args)
@@ -81,7 +81,7 @@ class Redactor:
         return value
 
     def _without_begin_of_secret(self, data: bytes) -> bytes:
-        """Of a text that goes on: without an end that is the beginning of a secret."""
+        """Of a text that goes on: without an end that begins a secret."""
         for secret in self._datas:
             for length in range(min(len(secret) - 1, len(data)), 0, -1):
                 if data.endswith(secret[:length]):
@@ -89,7 +89,7 @@ class Redactor:
         return data
 
     def _without_end_of_secret(self, data: bytes) -> bytes:
-        """Of a text that began earlier: without a beginning that is the end of a secret."""
+        """Of a text that began earlier: without a beginning that ends a secret."""
         for secret in self._datas:
             for length in range(min(len(secret) - 1, len(data)), 0, -1):
                 if data.startswith(secret[-length:]):
@@ -101,7 +101,7 @@ NO_SECRETS: Final = Redactor()
 
 
 def _forms(secret: str) -> set[str]:
-    """The secret as it is, and as Python, JSON and URLs escape it."""
+    """The secret plain, and as escaped by Python, JSON and URLs."""
     dumped = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     quoted = quote(secret.encode("utf-8", "surrogateescape"), safe="")
     return {secret, repr(secret)[1:-1], ascii(secret)[1:-1], repr(secret.encode("utf-8", "surrogateescape"))[2:-1],
@@ -109,7 +109,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def bare_url(url: str) -> str:
-    """A URL as it may be shown: without user, password and query, also where the URL is malformed."""
+    """A URL for messages: without user, password and query, also where the URL is malformed."""
     scheme, colon, rest = url.partition(":")
     if scheme == "unix":
         return url

@@ -1,7 +1,7 @@
-"""Container engines of one machine, as this process uses them: one connection, and a directory for each attempt.
+"""Container engines of one machine, as this process uses the engines: one connection, and a directory for each attempt.
 
-The directory of an attempt is made before its container and removed after it, and is how it is found again after a
-crash (`background`, BG2).
+The directory of an attempt is made before the container and removed after the container, and marks the attempt after
+a crash (`background`, BG2).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Containers(Background):
             return self._engine
 
     async def info(self) -> EngineInfo:
-        """Which engine answers. Where none does, the next call looks for it anew."""
+        """The engine that answers. Where no engine does, the next call searches again."""
         engine = await self.engine()
         try:
             return await engine.info()
@@ -80,7 +80,7 @@ class Containers(Background):
             raise
 
     async def _drop(self, engine: ContainerEngine | None) -> None:
-        """Close a connection. Not one that others have made meanwhile: they would all have to begin again."""
+        """Close a connection, unless other callers have made another connection meanwhile."""
         if engine is not None and self._engine is engine:
             self._engine = None
             with suppress(EngineUnavailableError):
@@ -119,7 +119,7 @@ class Containers(Background):
         for place in places(self.root):
             about = place.about()
             if about is None:
-                # Nothing was created for it yet; its process made the directory just now, or died at that.
+                # Nothing was created for the attempt yet: the directory was made just now, or the process died then.
                 if _age(place.path) > 60:
                     with suppress(OSError):
                         place.clear()

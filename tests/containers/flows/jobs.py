@@ -91,7 +91,7 @@ async def retried() -> str:
 
 @env.task(retries=1)
 async def again() -> str:
-    """Its first attempt fails with its container; the second one calls the same container anew."""
+    """Its first attempt fails with its container; the second one calls the same container again."""
     await second()
     return "done"
 

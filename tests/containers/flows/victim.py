@@ -51,8 +51,8 @@ def around(owner: Any, name: str, before: bool, after: bool, wanted: Callable[..
 
 
 def freeze() -> None:
-    """Stop this process (SIGSTOP) until somebody continues it; not while another thread of it is in a commit, which
-    would keep everybody else from the store. So whoever stops it holds the store's lock for that moment."""
+    """Stop this process (SIGSTOP) until a signal continues it; not while another thread of it is in a commit, which
+    would keep all others from the store. So this process holds the store's lock for that moment."""
     script = (
         "import os, signal, sqlite3, sys\n"
         "lock = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n"
@@ -63,7 +63,7 @@ def freeze() -> None:
 
 
 def pause_after(owner: Any, name: str) -> None:
-    """Stop (SIGSTOP) after a coroutine of that class, until somebody continues the process."""
+    """Stop (SIGSTOP) after a coroutine of that class, until a signal continues the process."""
     plain = getattr(owner, name)
 
     async def patched(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -39,7 +39,7 @@ def collect_outputs(
     away: Away | None = None,
     redactor: Redactor = NO_SECRETS,
 ) -> tuple[Any, ...]:
-    """The outputs, by name their form and their type as text, in order. Each is found before any is taken."""
+    """The outputs in order, from form and type label by name. Each output is found before any is taken."""
     if not outputs:
         return ()
     try:
@@ -206,7 +206,7 @@ class _Collection:
                     failures.append(refused)
             if file is None:
                 if len([item for item in inline if item.kind != "none"]) == 1:
-                    raise failures[-1]  # an Optional: what is wrong with its one type
+                    raise failures[-1]  # an Optional: name the fault of its only type
                 raise OutputRefused(f"it fits no member of `{form.label}`", entry.shown, Quoted(data))
         assert isinstance(file, Reference)
         return self._reference(file, entry)
@@ -267,7 +267,7 @@ def _reason(error: Exception, label: str) -> str:
 
 
 def _told(error: Exception) -> str:
-    """What an exception says. Pydantic's quotes the input cut short, so that a secret in it could not be found."""
+    """The text of an exception. Pydantic's own text quotes the input cut short, so that a secret could not be found."""
     errors = getattr(error, "errors", None)
     if callable(errors) and type(error).__module__.startswith("pydantic"):
         found = errors(include_url=False, include_input=False, include_context=False)

@@ -17,17 +17,17 @@ from perdure.errors import InputError, UsageError
 
 
 class Interface:
-    """What goes into a container and what comes out of it.
+    """The inputs and outputs of a container.
 
     Args:
         inputs: the inputs' types by name.
-        outputs: the outputs' types by name, in the order in which they are returned.
-        metadata_format: which file holds all inputs together.
-        layout: whether a File or Dir lies at its input's name (`DIRECT`) or below it under its own (`NAMED_DIR`).
-        files: how files and directories come to disk and back.
+        outputs: the outputs' types by name, in the order of the result.
+        metadata_format: the format of the file with all inputs.
+        layout: whether a File lies at the input's name (`DIRECT`) or below, under the file's own name (`NAMED_DIR`).
+        files: puts files and directories on disk, and takes them back.
 
     Raises:
-        UsageError: a name that cannot be one of a file, an unknown format or layout, a missing package.
+        UsageError: a name that cannot name a file, an unknown format or layout, a missing package.
         UnsupportedTypeError: a type that cannot cross into a container.
     """
 
@@ -59,25 +59,24 @@ class Interface:
     def stage(
         self, values: dict[str, Any], directory: str, container_dir: str, files: FileSystem | None = None
     ) -> list[Mount]:
-        """Make `directory` hold these inputs and nothing else; it exists, and belongs to nobody else.
+        """Make `directory`, which exists and has no other writer, hold these inputs and nothing else.
 
-        May be repeated, also where an earlier process died in its middle: afterwards all is right, and what was right
-        before has not been touched. Everything is readable for every user.
+        Idempotent, also after a crash in the middle: correct files stay untouched. Everything is readable for every
+        user.
 
         Args:
             values: all inputs by name.
-            directory: where they go on this machine.
-            container_dir: where the container sees it.
-            files: what files and directories are put there by, in place of the interface's own; nothing is mounted
-                then.
+            directory: the target on this machine.
+            container_dir: the target as the container sees the directory.
+            files: puts files and directories there, in place of the interface's own; nothing is mounted then.
 
         Returns:
-            Mounts to add to the one of `directory`: inputs that are a `Dir` are mounted, not copied.
+            Mounts to add to the mount of `directory`: inputs of type `Dir` are mounted, not copied.
 
         Raises:
             InputError: an input is missing or unknown.
             ValueMismatchError: a value does not fit its type.
-            UsageError: a value that has no form there, such as a dict key that cannot be the name of a file.
+            UsageError: a value without a form, such as a dict key that cannot name a file.
         """
         placed = self._placed(values)
         extra = metadata(placed, container_dir, self.metadata_format)
@@ -94,17 +93,17 @@ class Interface:
         away: Away | None = None,
         redactor: Redactor = NO_SECRETS,
     ) -> tuple[Any, ...]:
-        """The outputs that lie there, in declared order.
+        """The outputs in a directory, in declared order.
 
         Args:
-            directory: where they lie.
-            files: what takes files and directories, in place of the interface's own.
+            directory: the directory of the outputs.
+            files: takes files and directories, in place of the interface's own.
             away: files that only stand for their content.
             redactor: strikes the container's secrets out of messages.
 
         Raises:
-            OutputMissingError: one is not there.
-            OutputParseError: one does not fit its type, or may not be taken.
+            OutputMissingError: an output is missing.
+            OutputParseError: an output does not fit its type, or may not be taken.
             StoreError: a file cannot be kept.
         """
         forms = {name: (output.form, output.label) for name, output in self.outputs.items()}

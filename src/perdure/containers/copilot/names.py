@@ -1,4 +1,4 @@
-"""Names of inputs and outputs, and of the files that stand for them."""
+"""Names of inputs and outputs, and of their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from perdure.errors import UsageError
 
 ERROR_FILE: Final = "_ERROR"
-"""What a container leaves in its output directory to say that it failed."""
+"""The file in the output directory by which a container reports a failure."""
 
 METADATA_FILES: Final = {"JSON": "inputs.json", "YAML": "inputs.yaml", "PROTO": "inputs.pb"}
 
@@ -19,10 +19,10 @@ _NAME: Final = re.compile(r"[\w-][\w.-]*")
 
 
 def check_variables(names: Iterable[str], what: str) -> None:
-    """Refuse names of inputs or outputs (`what`) that could not be names of files beside each other.
+    """Refuse names of inputs or outputs (`what`) that could not name files beside each other.
 
     Raises:
-        UsageError: such a name; or, among outputs, one that another's file could be taken for.
+        UsageError: such a name; or an output that could be taken for another output.
     """
     known = list(names)
     for name in known:
@@ -43,7 +43,7 @@ def check_variables(names: Iterable[str], what: str) -> None:
 
 
 def check_key(key: str) -> None:
-    """Refuse the key of a dict that is not the name of one file in a directory."""
+    """Refuse the key of a dict that cannot name a file in a directory."""
     if key in ("", ".", "..") or "/" in key or "\0" in key or not _fits(key):
         raise UsageError(
             f"dict key {key!r} cannot be the name of a file: use keys without `/`, of 1 to 255 bytes, other than `.` "
@@ -59,10 +59,10 @@ def _fits(name: str) -> bool:
 
 
 def distinct(names: Sequence[str | None]) -> list[str]:
-    """File names for the items of a list: their own ones where they have one, else their positions.
+    """File names for the items of a list: an item's own name, else the position.
 
-    The first item of a name keeps it. Later ones are numbered (`a.txt`, `a-1.txt`, ...), past every name that any
-    item of the list has.
+    The first item of a name keeps the name. Later items are numbered (`a.txt`, `a-1.txt`, ...), past every name in
+    the list.
     """
     taken = {name for name in names if name is not None}
     kept: set[str] = set()

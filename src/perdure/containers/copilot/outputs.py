@@ -60,14 +60,14 @@ class OutputRefused(Exception):
 
 
 class Away(Protocol):
-    """Files of the directory that only stand for their content, as long as that is: it lies elsewhere."""
+    """Files of the directory that only stand for content elsewhere."""
 
     def bring(self, found: os.stat_result) -> None:
-        """Let the file with that state hold its content. Nothing, if it does."""
+        """Let the file with a state hold the content. Nothing, if the file does already."""
 
     def blob(self, found: os.stat_result, take: Callable[[str, int, str], bool]) -> tuple[str, int] | None:
-        """Let the content of the file with that state be a blob, by `take` (hash, size, URL); its hash and size.
-        `None`: it could not be, or does not stand for any; the file holds its content now."""
+        """Make the content of a file a blob, by `take` (hash, size, URL); hash and size. `None`: not a stand-in, or
+        not taken; the file holds the content now."""
 
 
 class Outputs:
@@ -91,10 +91,10 @@ class Outputs:
         return sorted(os.listdir(self._fd))
 
     def entry(self, *names: str) -> OutputEntry:
-        """What these names lead to, links followed.
+        """The file or directory that names lead to, links followed.
 
         Raises:
-            OutputRefused: there is nothing, it lies outside, or it is neither a file nor a directory.
+            OutputRefused: there is nothing, or something outside, or neither a file nor a directory.
         """
         shown = "/".join(names)
         done: list[str] = []
@@ -130,7 +130,7 @@ class Outputs:
                 done.append(part)
                 if ahead and not stat.S_ISDIR(found.st_mode):
                     raise OutputRefused("it is a symbolic link through something that is no directory", shown, "a link")
-            if not done or links:  # `..` may have changed what was seen last
+            if not done or links:  # `..` may have changed the last look-up
                 with self._folder(done[:-1]) as parent:
                     found = os.stat(done[-1], dir_fd=parent, follow_symlinks=False) if done else os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
@@ -158,9 +158,9 @@ class OutputEntry:
     """A regular file or a directory inside.
 
     Attributes:
-        parts: the names that lead to it from the top, none of them a link.
-        shown: the path that it was asked for under.
-        found: its state when it was looked up.
+        parts: the names from the top, none a link.
+        shown: the path as asked for.
+        found: the state at the look-up.
     """
 
     outputs: Outputs
@@ -194,7 +194,7 @@ class OutputEntry:
         return OutputEntry(self.outputs, below.parts, f"{self.shown}/{name}", below.found)
 
     def read(self, limit: int, *, cut: bool = False) -> bytes:
-        """The content of a file of at most `limit` bytes; of a longer one its beginning, where `cut` says so."""
+        """The content of a file of at most `limit` bytes; of a longer file the beginning, where `cut` says so."""
         if self.outputs.away is not None and (cut or self.found.st_size <= limit):
             self.outputs.away.bring(self.found)
         with _told(self.shown), self.opened() as fd:
@@ -216,7 +216,7 @@ class OutputEntry:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor of exactly what was looked up."""
+        """A descriptor of exactly the file that was looked up."""
         with self.outputs._folder(self.parts[:-1]) as parent:
             name = self.parts[-1] if self.parts else "."
             fd = os.open(name, _FOLDER if self.is_dir else _FILE, dir_fd=parent)
@@ -229,10 +229,10 @@ class OutputEntry:
 
     @contextmanager
     def path(self) -> Iterator[str]:
-        """A path to exactly what was looked up, for as long as the context lasts."""
+        """A path to exactly the file that was looked up, for as long as the context lasts."""
         with _told(self.shown), self.opened() as fd:
             held = f"/proc/self/fd/{fd}"
-            # Without /proc the path itself must do, and may be swapped for another one until it is opened.
+            # Without /proc the plain path must do, and may be swapped before the next open.
             yield held if os.path.exists(held) else os.path.join(self.outputs.directory, *self.parts)
 
 

@@ -1,7 +1,7 @@
-"""Types with named fields as JSON objects, by the libraries that they are made with.
+"""Types with named fields as JSON objects, by the library of each type.
 
-A pydantic model is written and validated by pydantic (its aliases, serializers and validators run), all others by
-msgspec. What is read passes through their constructors as a caller's data would: it comes from a stranger.
+A pydantic model is written and validated by pydantic (aliases, serializers and validators run), all other types by
+msgspec. Outside data passes through the constructors, as a caller's data would.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from perdure.errors import UsageError
 
 
 class RecordForm(NamedTuple):
-    """One such type.
+    """A type with named fields.
 
     Attributes:
-        dump: an instance as what JSON can hold; floats that JSON has no number for become strings.
-        load: its inverse; raises any exception for what does not fit.
+        dump: from an instance to JSON data; floats without a JSON number become strings.
+        load: the inverse; raises any exception for data that does not fit.
     """
 
     dump: Callable[[Any], Any]
@@ -30,7 +30,7 @@ class RecordForm(NamedTuple):
 
 
 def record_of(node: nodes.RecordNode) -> RecordForm:
-    """Raises `ValueError` for a type that has no JSON form, and says which part of it."""
+    """Raises `ValueError` for a type without a JSON form, and names the part."""
     for part in nodes.walk(node):
         if isinstance(part, nodes.FileNode):
             raise ValueError(f"a {part.label} inside `{node.label}` has no file of its own: declare it beside it")
@@ -40,7 +40,7 @@ def record_of(node: nodes.RecordNode) -> RecordForm:
         return RecordForm(lambda value: _finite(_dump_model(value)), node.cls.model_validate)
     annotation = node.annotation
     try:
-        msgspec.json.Decoder(annotation, dec_hook=_read)  # refuses at declaration what it could not read
+        msgspec.json.Decoder(annotation, dec_hook=_read)  # refuses unreadable types at declaration
     except Exception as error:
         raise ValueError(f"msgspec cannot read it from JSON ({error})") from None
 

@@ -1,7 +1,7 @@
-"""Inputs on disk, in front of a container.
+"""Inputs on disk, before a container starts.
 
-What is there already and right stays untouched, so staging can be repeated: after a crash in its middle, and even
-under a container that is running on it. Everything else in the directory is replaced or removed.
+Correct files stay untouched, so that staging is idempotent: after a crash in the middle, and even under a running
+container. Everything else in the directory is replaced or removed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from perdure.core.ground.trees import remove_tree
 
 
 class FileSystem(Protocol):
-    """Files and directories as values, and how they come to disk and back.
+    """Files and directories as values, put on disk and taken back.
 
-    Such a value has a `name`; a directory also has a `path`, that of a local, read-only tree with its content.
+    A value has a `name`; a directory also has a `path`, the path of a local, read-only tree with the content.
     """
 
     @property
@@ -33,16 +33,17 @@ class FileSystem(Protocol):
     def dir_type(self) -> type: ...
 
     def link_file(self, file: Any, to: str) -> None:
-        """Make a read-only file at `to`, where there is none; it shares the store's copy where the file system can."""
+        """Make a read-only file at `to`, where there is none; the content is shared with the store where the file
+        system can."""
 
     def link_dir(self, dir: Any, to: str) -> None:
         """Make a tree of such files at `to`, where there is none."""
 
     def file_from(self, path: str, name: str) -> Any:
-        """Take a file into the store, under that name. `UsageError` where it cannot be taken."""
+        """Take a file into the store, under a name. `UsageError` where the file cannot be taken."""
 
     def dir_from(self, path: str, name: str) -> Any:
-        """The same for a directory; one that holds devices, FIFOs or links that lead out of it cannot be taken."""
+        """The same for a directory; devices, FIFOs or links that lead out are refused."""
 
 
 def fill(
@@ -56,7 +57,7 @@ def fill(
 ) -> list[Mount]:
     """Make `directory` hold these inputs and these extra files, and nothing else.
 
-    Returns the mounts to add: where directories are `mounted`, a `Dir` that is an input by itself is not built here.
+    Returns the mounts to add: where directories are `mounted`, an input of type `Dir` is not built here.
     """
     staging = _Staging(container_dir, files, mounted)
     staging.folder(directory, {item.path: item for item in inputs}, extra)
@@ -109,7 +110,7 @@ class _Staging:
         os.replace(temp, path)
 
     def _put_tree(self, path: str, dir: Any) -> None:
-        """Built anew each time: whether a tree is still right costs as much to find out."""
+        """Rebuilt each time: a comparison would cost as much."""
         temp = _temp(path)
         self.files.link_dir(dir, temp)
         if _state(path) is not None:
@@ -125,7 +126,7 @@ def _make_folder(path: str) -> None:
     if found is None:
         os.mkdir(path)
     if found is None or stat.S_IMODE(found.st_mode) != 0o755:
-        os.chmod(path, 0o755)  # whatever the umask: the container may run as any user
+        os.chmod(path, 0o755)  # under any umask: the container may run as any user
 
 
 def _put_bytes(path: str, data: bytes) -> None:
@@ -145,7 +146,7 @@ def _put_bytes(path: str, data: bytes) -> None:
 
 
 def _temp(path: str) -> str:
-    # Beside the target, where the next staging would remove what a crash left.
+    # Beside the target, where the next staging removes the leftovers of a crash.
     return os.path.join(os.path.dirname(path), f".perdure-{secrets.token_hex(8)}")
 
 

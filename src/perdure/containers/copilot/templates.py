@@ -18,7 +18,7 @@ from perdure.errors import UsageError
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*[.$]([^{}\s]+)\s*\}\}")
 
 
-class Surroundings(NamedTuple):
+class TemplateValues(NamedTuple):
     """The values of placeholders that are not inputs."""
 
     input_dir: str
@@ -30,9 +30,9 @@ class Surroundings(NamedTuple):
 
 
 # The text for a placeholder, given the text of each input and the other values.
-_Render = Callable[[Mapping[str, str], Surroundings], str]
+_Render = Callable[[Mapping[str, str], TemplateValues], str]
 
-_KNOWN: Final[dict[str, Callable[[Surroundings], str]]] = {
+_KNOWN: Final[dict[str, Callable[[TemplateValues], str]]] = {
     "inputprefix": lambda around: around.input_dir,
     "outputprefix": lambda around: around.output_dir,
     "rawoutputdataprefix": lambda around: around.output_dir,
@@ -64,7 +64,7 @@ class Template:
         self._inputs = list(inputs)
         self._elements = [self._compiled(element, position) for position, element in enumerate(elements)]
 
-    def render(self, arguments: Mapping[str, str], around: Surroundings) -> list[str]:
+    def render(self, arguments: Mapping[str, str], around: TemplateValues) -> list[str]:
         """The command for these inputs, as text by name.
 
         Raises:

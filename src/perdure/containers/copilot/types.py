@@ -1,8 +1,8 @@
-"""From a declared type to a form: how its values stand in files and in JSON.
+"""From a declared type to a form: the values in files and in JSON.
 
 A form is a leaf (one file of text or bytes), a reference (a `File` or `Dir`), a list or a dict (a directory of
-forms, or one file of JSON) or a choice (a union). What the annotation means is the knowledge of
-`perdure.core.ground.values`; records are written and read by msgspec and pydantic.
+forms, or one file of JSON) or a choice (a union). `perdure.core.ground.values` reads the annotation; msgspec and
+pydantic write and read records.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SUPPORTED: Final = (
 
 
 class FileTypes(Protocol):
-    """Which classes stand for files and directories; they live in a layer above."""
+    """The classes for files and directories, defined in a layer above."""
 
     @property
     def file_type(self) -> type: ...
@@ -69,11 +69,11 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A union; its members are no unions themselves.
+    """A union without unions among the members.
 
     Attributes:
         members: as declared, `None` last.
-        pick: the position of the member that a value belongs to.
+        pick: from a value to the position of its member.
     """
 
     label: str
@@ -83,7 +83,7 @@ class Choice:
 
     @property
     def tries(self) -> Iterator[Leaf | Reference | Listing | Table]:
-        """The members in the order in which something is read: the ones that take the least first."""
+        """The members in the order of reading: the narrowest first."""
         return iter(sorted(self.members, key=lambda member: _ORDER.index(member.kind)))
 
 
@@ -94,16 +94,17 @@ _ORDER: Final[tuple[Kind, ...]] = get_args(Kind)
 
 @dataclass(frozen=True, eq=False)
 class Declared:
-    """An input or output: its form, and the check of a value against its type."""
+    """An input or output: the form, and the check of a value."""
 
     form: Form
     label: str
     check: Callable[[object], Any]
-    """The value as its type has it (an int for a float becomes one); `ValueMismatchError` where it does not fit."""
+    """The value in its declared type (an int for a float becomes a float); `ValueMismatchError` where a value does
+    not fit."""
 
 
 def declared(annotation: object, where: str, files: FileTypes) -> Declared:
-    """Compile what is declared for `where`, such as `input 'x'`.
+    """Compile the declaration of `where`, such as `input 'x'`.
 
     Raises:
         UnsupportedTypeError: the type has no form.
@@ -173,7 +174,7 @@ def _choice(node: nodes.OptionalNode | nodes.UnionNode, files: FileTypes, above:
     inner, optional = (node.inner, True) if isinstance(node, nodes.OptionalNode) else (node, False)
     branches = list(inner.members) if isinstance(inner, nodes.UnionNode) else [inner]
     members: list[Leaf | Reference | Listing | Table] = []
-    picks: list[tuple[int, Choice | None]] = []  # for each branch: its position, and the choice that it is itself
+    picks: list[tuple[int, Choice | None]] = []  # for each branch: the position, and the nested choice
     for branch in branches:
         form = _form(branch, files, above)
         nested = form if isinstance(form, Choice) else None

@@ -1,7 +1,7 @@
-"""The API server, as far as perdure needs it: what it says is handed on as the JSON that it is.
+"""The API server, as far as perdure needs the API; answers are handed on as JSON.
 
-Every method may raise `EngineUnavailableError`: it does not answer, or is too busy. Then nothing is known of what the
-call did, and whoever called looks before trying again.
+Every method may raise `EngineUnavailableError`: the server does not answer, or is too busy. The effect of the call
+is then unknown, and the caller looks before a retry.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .where import Where
 Kind = Literal["pods", "secrets", "events"]
 
 QUICK: Final = 30.0
-"""Seconds for a call that is answered at once."""
+"""Seconds for a call with an immediate answer."""
 WATCH: Final = 240
 """Seconds after which the server ends a watch."""
 _NAMESPACE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 class ClusterRefused(UsageError):
-    """The server understands, and will not: a pod that makes no sense, or a permission that is missing."""
+    """The server understands, and refuses: a pod that makes no sense, or a missing permission."""
 
 
 class Expired(Exception):
-    """A watch cannot go on from where it was (410 Gone): look anew."""
+    """A watch cannot continue at its version (410 Gone): list again."""
 
 
 class Cluster:
@@ -45,16 +45,16 @@ class Cluster:
         self.namespace: Final = namespace
         self.host: Final = str(api.configuration.host)
         self.expired = False
-        """Its credentials are good no longer: open another one."""
+        """The credentials have expired: open another connection."""
         self._api = api
         self._welcome = False
 
     @classmethod
     async def open(cls, where: Where) -> Cluster:
-        """Find it by the kubeconfig, or by what pods are given. Nothing is asked of it yet.
+        """Find the cluster by the kubeconfig, or by the settings inside a pod. No request is made yet.
 
         Raises:
-            UsageError: there is no kubeconfig, or no such context in it.
+            UsageError: there is no kubeconfig, or no such context in the kubeconfig.
         """
         settings = client.Configuration()
         namespace = where.namespace
@@ -64,7 +64,7 @@ class Cluster:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
                 namespace = namespace or await asyncio.to_thread(_own_namespace)
             else:
-                # Given, because the library has read the environment when it was imported.
+                # Named, because the library has read the environment at import.
                 file = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")  # noqa: ASYNC240
                 await config.load_kube_config(file, where.context, settings)
                 namespace = namespace or _namespace_of(file, where.context)
@@ -75,7 +75,7 @@ class Cluster:
                 "kubernetes://namespace?context=NAME"
             ) from None
         settings.retries = False
-        settings.connection_pool_maxsize = 0  # no limit: each pod holds two, for its watch and its logs
+        settings.connection_pool_maxsize = 0  # no limit: each pod holds two, for watch and logs
         return cls(client.ApiClient(settings), namespace or "default")
 
     async def close(self) -> None:
@@ -84,7 +84,7 @@ class Cluster:
     # -- objects -----------------------------------------------------------------------------------------------
 
     async def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The new object; `None`: there is one of that name."""
+        """The new object; `None`: an object of the name exists."""
         status, answer = await self._ask("POST", kind, body=body)
         if status == 409 and answer.get("reason") == "AlreadyExists":
             return None
@@ -96,25 +96,25 @@ class Cluster:
         return None if status == 404 else self._checked(status, answer)
 
     async def list(self, kind: Kind, *, labels: str = "", fields: str = "") -> dict[str, Any]:
-        """All that match, with the version of the list."""
+        """All matching objects, with the version of the list."""
         query = {"labelSelector": labels, "fieldSelector": fields}
         return self._checked(*await self._ask("GET", kind, query={name: text for name, text in query.items() if text}))
 
     async def delete(self, kind: Kind, name: str, *, uid: str | None = None, grace: float | None = None) -> bool:
-        """Whether it was there: with that uid, if one is given."""
+        """Whether the object was there, with the given uid, if any."""
         body: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         if grace is not None:
             body["gracePeriodSeconds"] = int(grace)
         status, answer = await self._ask("DELETE", kind, name, body=body)
-        if status in (404, 409):  # 409: another one has the name now
+        if status in (404, 409):  # 409: another object has the name now
             return False
         self._checked(status, answer)
         return True
 
     async def open_gate(self, name: str, uid: str) -> bool:
-        """Let the pod of that uid start; `False`: it is not there (any more). Fine if it may start already."""
+        """Let the pod of a uid start; `False`: the pod is not there (any more). Fine if the pod may start already."""
         refused: tuple[Any, int, dict[str, Any]] = (None, 0, {})
         while True:
             pod = await self.get("pods", name)
@@ -133,7 +133,7 @@ class Cluster:
             ]
             status, answer = await self._ask("PATCH", "pods", name, body=patch, content="application/json-patch+json")
             if status == 422:
-                # Of a test that failed the server says no more than that: has somebody else changed it meanwhile?
+                # The server says no more of a failed test: has another client changed the gates meanwhile?
                 refused = (gates, status, answer)
             elif status not in (404, 409):
                 self._checked(status, answer)
@@ -141,8 +141,8 @@ class Cluster:
     # -- what goes on for long ---------------------------------------------------------------------------------
 
     async def watch(self, name: str, version: str) -> AsyncIterator[dict[str, Any]]:
-        """What happens to the pod of that name after that version: objects, as `{"type": ..., "object": ...}`. Ends
-        when the server ends it. `Expired`: look anew."""
+        """Changes of a pod after a version: objects, as `{"type": ..., "object": ...}`. Ends when the server ends
+        the watch. `Expired`: list again."""
         query = {
             "watch": "true",
             "fieldSelector": f"metadata.name={name}",
@@ -150,7 +150,7 @@ class Cluster:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH),
         }
-        # The server ends it in time; where it does not, the connection is broken, and nobody has told us.
+        # The server ends a watch in time; a later end means a broken connection.
         timeout = aiohttp.ClientTimeout(total=WATCH + QUICK, sock_connect=QUICK)
         async with self._stream("pods", query=query, timeout=timeout) as response:
             if response.status == 410:
@@ -166,9 +166,9 @@ class Cluster:
                 yield event
 
     async def log(self, name: str, container: str) -> AsyncIterator[LogLine]:
-        """What a container has written and writes, by lines, until it ends. Nothing where it has not begun."""
+        """The lines of a container, until the container ends. Nothing where the container has not begun."""
         lines = LineCutter("stdout")
-        # Where nothing is written for so long, it is asked again.
+        # After so long a silence the request is made again.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=QUICK, sock_read=WATCH + QUICK)
         query = {"container": container, "follow": "true"}
         async with self._stream("pods", f"{name}/log", query=query, timeout=timeout) as response:
@@ -229,7 +229,7 @@ class Cluster:
             said = str(error) or type(error).__name__
             raise EngineUnavailableError(f"{self.host} does not answer: {said}") from error
         except RuntimeError as error:
-            # What aiohttp says where another call has closed the session: its token had run out.
+            # aiohttp's message where another call has closed the session, because the token had expired.
             if "closed" not in str(error):
                 raise
             raise EngineUnavailableError(f"The connection to {self.host} was closed") from error
@@ -246,7 +246,7 @@ class Cluster:
         if status in (429, 409) or status >= 500:
             raise EngineUnavailableError(f"{self.host} cannot do it now: {said}")
         if status == 401 and self._welcome:
-            # Tokens run out; the next connection is made with a new one.
+            # Tokens expire; the next connection takes a new token.
             self.expired = True
             raise EngineUnavailableError(f"{self.host} does not know us any more: {said}")
         if status == 401:

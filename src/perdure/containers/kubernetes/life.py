@@ -2,16 +2,15 @@
 
     stage inputs -> create behind a gate -> record (fsynced) -> open the gate -> follow logs, watch -> fetch -> outcome
 
-- K1 the gate of a pod is opened only after the pod's uid is recorded with the attempt. So what is not recorded was
-  never started, and is simply made anew.
-- K2 the pod's name follows from the attempt, and every change names the uid. A process that was fenced off can neither
-  record a pod (P3) nor open the gate of one that is not the recorded one; a gate that two processes open lets the pod
-  run once.
-- K3 the exit code is the one in the pod's status. Outputs count only where it is 0, and `_SUCCESS` is there.
-- K4 what the cluster has ended (an eviction, a lost node, a deletion) has not ended by itself: the attempt is lost, and
-  not charged.
-- K5 while nothing is known of it (the API server does not answer), nothing is said of it: the run stays interrupted.
-- K6 what belongs to the attempt goes when its outcome is on disk, its objects after its pod.
+- K1 the gate of a pod is opened only after the pod's uid is recorded with the attempt. So a pod without a record was
+  never started, and is made again.
+- K2 the pod's name follows from the attempt, and every change names the uid. A fenced process can neither record a pod
+  (P3) nor open the gate of another pod than the recorded pod; a gate that two processes open lets the pod run once.
+- K3 the exit code is the exit code in the pod's status. Outputs count only with exit code 0 and `_SUCCESS`.
+- K4 a pod that the cluster has ended (an eviction, a lost node, a deletion) has not ended by itself: the attempt is
+  lost, and not charged.
+- K5 while the API server does not answer, the pod's state is unknown, and the run stays interrupted.
+- K6 the attempt's pod, and then the attempt's objects, are removed when the outcome is on disk.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from ...errors import (
     TaskTimeoutError,
     UsageError,
 )
-from ..background import AGAIN_SECONDS, GRACE, PATIENCE, Shared
+from ..background import AGAIN_SECONDS, GRACE, PATIENCE, SharedOutcome
 from ..logs import LogSink, last_lines
 from ..place import About, key_of
 from ..program import Build, ContainerEnd, Program, Secrets, concluded, failure, hash_of
@@ -56,18 +55,18 @@ log = logging.getLogger("perdure")
 LOOK_SECONDS: Final = 2.0
 """How often events are looked for while a pod does not start."""
 REFUSED_SECONDS: Final = 12.0
-"""For how long a container may fail to be made, as its kubelet goes on trying."""
+"""Seconds for which making a container may fail, as the kubelet tries again."""
 MENTION_SECONDS: Final = 3.0
-"""For how long a pod may not start before it is said why."""
+"""Seconds for which a pod may not start before the reason is logged."""
 MARGIN: Final = 60.0
-"""Seconds that the cluster's own deadline is later than ours."""
+"""Seconds between perdure's deadline and the cluster's later deadline."""
 REMOVED_SECONDS: Final = 60.0
 _PASSED_ON: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""Where the bucket is, as the copilot is to find it. What lets it in is not passed on."""
+"""Environment variables with the bucket's address, for the copilot. Credentials are not passed on."""
 
 
 class _StartedPod(msgspec.Struct, frozen=True, array_like=True):
-    """What is recorded before a pod may start."""
+    """The record that precedes the start of a pod."""
 
     uid: str
     name: str
@@ -104,7 +103,7 @@ class PodLife:
         self.following: Future[None] | None = None
         """Takes the log lines; goes on after a timeout, until the container has ended."""
         self.heard = seconds()
-        """When the cluster has last said something of it."""
+        """Time of the cluster's last word of the pod."""
 
     async def run(self) -> Any:
         try:
@@ -118,7 +117,7 @@ class PodLife:
         state = self.attempt.state
         if state is None:
             found = await self._shared_or_created()
-            if isinstance(found, Shared):
+            if isinstance(found, SharedOutcome):
                 return found.value
             started = found
         else:
@@ -132,7 +131,7 @@ class PodLife:
             return await self._outcome(started, seen, sink)
         except asyncio.CancelledError:
             if self.attempt.seconds_left == 0:
-                # The next attempt begins when this one returns, and may not overlap with the pod.
+                # The caller begins the next attempt on return, and attempts may not overlap.
                 ended = await self._stopped(started)
             raise
         finally:
@@ -141,7 +140,7 @@ class PodLife:
 
     # -- begin -------------------------------------------------------------------------------------------------
 
-    async def _shared_or_created(self) -> _StartedPod | Shared:
+    async def _shared_or_created(self) -> _StartedPod | SharedOutcome:
         """Create and record the pod; or the outputs that another run has left in the cache."""
         program = self.program
         if isinstance(program.image, Build):
@@ -154,7 +153,7 @@ class PodLife:
             key = program.cache_key(program.image, program.rendered(arguments), self.identity)
             hit = self.attempt.cached(key)
             if hit is not None:
-                return Shared(program.decode(hit))
+                return SharedOutcome(program.decode(hit))
             self.attempt.cached_under = key
         secrets = self.pods.secrets_of(program, self.attempt)
         self.redactor = secrets.redactor()
@@ -174,8 +173,8 @@ class PodLife:
         try:
             await self.attempt.keep(msgspec.msgpack.encode(started))
         except BaseException:
-            # This process may not start the pod (any more). A record that was kept after all names a pod that is
-            # missing, and the next driver makes another attempt.
+            # This process may not start the pod (any more). If the record was kept after all, the pod is missing, and
+            # the next driver makes another attempt.
             self.pods.call(self._forget(cluster, uid))
             raise
         return started
@@ -227,7 +226,7 @@ class PodLife:
         return pod(request), request
 
     async def _create(self, body: dict[str, Any], request: PodRequest, secrets: Secrets) -> str:
-        """The uid of the pod, behind its gate, with its Secret."""
+        """The uid of the gated pod, whose Secret is made, too."""
         cluster = await self.pods.cluster()
         until = seconds() + REMOVED_SECONDS
         while True:
@@ -242,7 +241,7 @@ class PodLife:
             ours = all(notes.get(name) == body["metadata"]["annotations"][name] for name in (CLAIM, SPEC))
             if ours and found["metadata"].get("deletionTimestamp") is None:
                 break  # the answer to an earlier request was lost
-            # Nobody has recorded it, so it was never started (K1).
+            # Without a record the pod was never started (K1).
             await cluster.delete("pods", self.name, uid=found["metadata"]["uid"], grace=0)
             if seconds() > until:
                 raise ContainerError(f"{self.program.name}: pod {self.name} is in the way, and does not go")
@@ -309,7 +308,7 @@ class PodLife:
                 except TimeoutError:
                     if found is None:
                         continue
-                    # What it is at may have changed with nothing but time.
+                    # The state may have changed by time alone.
                 else:
                     if isinstance(news, BaseException):
                         raise news
@@ -321,7 +320,7 @@ class PodLife:
                     raise AttemptLost("its pod was removed")
                 seen = look(found, wall() / US, uploading=ended.is_set())
                 if self.attempt.seconds_left == 0 and seen.step not in (Step.UPLOADING, Step.ENDED):
-                    # Its time was up before this process joined it.
+                    # The time was up before this process joined the pod.
                     raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
                 if self.following is None and seen.step in (Step.RUNNING, Step.UPLOADING, Step.ENDED):
                     self.following = self.pods.call(_follow(cluster, started.name, sink, ended))
@@ -369,7 +368,7 @@ class PodLife:
             self.following = None
 
     def _is_over(self, seen: PodState) -> bool:
-        """Whether it has ended by itself; raises what else has become of it."""
+        """Whether the pod has ended by itself; any other end raises."""
         name = self.program.name
         match seen.step:
             case Step.LOST:
@@ -404,7 +403,7 @@ class PodLife:
                     "limit that the namespace sets for containers without one (its LimitRange)"
                 )
             if seen.uploaded is None or seen.uploaded > 128:
-                # Nobody has told it that it failed: it was killed.
+                # The copilot was killed, and not told of a failure.
                 raise AttemptLost(f"its outputs did not get to the bucket: {why}")
             raise ContainerError(f"{program.name}: its outputs could not be taken to the bucket: {why}")
         finally:
@@ -412,7 +411,7 @@ class PodLife:
                 await self.pods.in_thread(lambda: remove_tree(folder))
 
     async def _concluded(self, folder: str, end: ContainerEnd) -> _Concluded | None:
-        """The task's value; `None`: there are no outputs. A bucket that does not answer is waited for: they go with the
+        """The task's value; `None`: there are no outputs. A silent bucket is waited for, as outputs go with the
         attempt."""
         until = seconds() + PATIENCE
         while True:
@@ -432,17 +431,17 @@ class PodLife:
 
 
 async def _is_in(cluster: Cluster, started: _StartedPod) -> bool:
-    """Whether that pod is there: a cluster may be reached under several addresses."""
+    """Whether the cluster holds the pod: a cluster may have several addresses."""
     found = await cluster.get("pods", started.name)
     return found is not None and found["metadata"]["uid"] == started.uid
 
 
 class _OtherClusterError(EngineUnavailableError):
-    """Another cluster is chosen than the one that has the pod."""
+    """Another cluster is chosen than the cluster of the pod."""
 
 
 class _Waiting:
-    """While a pod does not start: why, as it is said; and for how long it is waited for."""
+    """The wait for the start of a pod: logs the reason, and gives up after a while."""
 
     def __init__(self, name: str, cluster: Cluster, uid: str, patience: float) -> None:
         self._name = name
@@ -455,17 +454,17 @@ class _Waiting:
         self._refused_since: float | None = None
 
     def refused_for_long(self, seen: PodState) -> bool:
-        """A kubelet tries again by itself, and what it could not get may be there by then."""
+        """A kubelet tries again by itself, and a missing object may be there by then."""
         if not seen.passing:
             return True
         self._refused_since = self._refused_since or seconds()
         return seconds() - self._refused_since > REFUSED_SECONDS
 
     async def at(self, seen: PodState) -> None:
-        """That is what the pod is at, or still is.
+        """Note the present state of the pod.
 
         Raises:
-            ContainerError: it could not start for too long.
+            ContainerError: the pod could not start for too long.
         """
         self._refused_since = None
         if seen.step not in (Step.PENDING, Step.GATED):
@@ -486,7 +485,7 @@ class _Waiting:
             )
 
     async def _event(self) -> str:
-        """What the cluster has said last that is a warning."""
+        """The cluster's last warning about the pod."""
         try:
             found = await self._cluster.list("events", fields=f"involvedObject.uid={self._uid},type=Warning")
         except ClusterRefused:
@@ -498,8 +497,7 @@ class _Waiting:
 
 
 async def _updates(cluster: Cluster, name: str, to: asyncio.Queue[dict[str, Any] | BaseException]) -> None:
-    """The pod as it is now, and each time that something of it changes; when it is removed, with `gone`. Or what went
-    wrong."""
+    """The pod now, and at each change; at the removal, with `gone`. Or an exception."""
     try:
         while True:
             listed = await cluster.list("pods", fields=f"metadata.name={name}")
@@ -515,7 +513,7 @@ async def _updates(cluster: Cluster, name: str, to: asyncio.Queue[dict[str, Any]
                         if event["type"] in ("ADDED", "MODIFIED"):
                             to.put_nowait(found)
                         elif event["type"] == "DELETED":
-                            # Its last state may tell how it ended.
+                            # The last state may tell of the end.
                             to.put_nowait(found)
                             to.put_nowait({**found, "gone": True})
                             return
@@ -526,8 +524,8 @@ async def _updates(cluster: Cluster, name: str, to: asyncio.Queue[dict[str, Any]
 
 
 async def _follow(cluster: Cluster, name: str, sink: LogSink, ended: asyncio.Event) -> None:
-    """Take what the main container writes until it has ended; a connection that breaks, or that a kubelet ends before
-    that, is made anew."""
+    """Take the lines of the main container until the container has ended. A connection that breaks, or that a
+    kubelet ends early, is opened again."""
     while True:
         last = ended.is_set()
         skip = sink.lines

@@ -1,7 +1,7 @@
-"""The cluster as this process uses it, and the removal of what attempts have left there and in the bucket.
+"""The cluster as this process uses the cluster, and the removal of leftovers in cluster and bucket.
 
-Pods bear labels that tell whose they are, and the bucket has a directory for each attempt. So whoever uses this store
-finds what a crash has left, on whatever machine it was begun.
+Labels name the store, run and attempt of a pod, and the bucket has a directory for each attempt. So any user of the
+store finds the leftovers of a crash, from any machine.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ log = logging.getLogger("perdure")
 ATTEMPTS: Final = "attempts"
 ABOUT_KEY: Final = "about"
 STRAY_SECONDS: Final = 3600.0
-"""How old objects are removed of which nobody knows whose they are."""
+"""Age at which objects of no known attempt are removed."""
 OVER_SECONDS: Final = 60.0
-"""How long a pod that is to go is waited for before its objects are removed."""
+"""Seconds for the end of a deleted pod, before the objects are removed."""
 
 
 class PodLiving(Protocol):
@@ -60,7 +60,7 @@ class Pods(Background):
         objects: Callable[[str], Objects],
         live: PodLiving,
     ) -> None:
-        """`objects`: (a part of) the bucket, by what is appended to the URL of the one that holds blobs."""
+        """`objects`: a part of the bucket, by a suffix to the URL of the blobs."""
         super().__init__(root, log_root, store)
         self.where = where
         self._objects = objects
@@ -69,7 +69,7 @@ class Pods(Background):
         self._connecting: asyncio.Lock | None = None
         self._swept = False
         self._driven: set[str] = set()
-        """The runs whose attempts were begun or joined here: nothing of theirs is too old."""
+        """Runs with attempts begun or joined here, whose pods are never too old."""
 
     async def run(self, program: Program, attempt: Detached, values: dict[str, Any], identity: bytes) -> Any:
         self._driven.add(attempt.run.uid.hex())
@@ -107,7 +107,7 @@ class Pods(Background):
         return self._objects(f"{ATTEMPTS}/{self.store_label}/{key}")
 
     def folder(self, key: str) -> str:
-        """A directory of this machine for an attempt. What is there can be had again."""
+        """A directory of this machine for an attempt, whose content can be fetched again."""
         return os.path.join(self.root, key)
 
     @property
@@ -145,11 +145,11 @@ class Pods(Background):
         for meta in list(objects.list("")):
             if meta["path"] != ABOUT_KEY:
                 objects.delete(meta["path"])
-        objects.delete(ABOUT_KEY)  # last, as the others are found by it
+        objects.delete(ABOUT_KEY)  # last, as a sweep finds the others by this object
 
     def sweep(self, uid: bytes | None = None) -> list[Future[None]]:
         with self._lock:
-            # Among what is on its way out, so that whoever waits for that waits for this.
+            # Listed with the removals, so that a wait for removals includes the sweep.
             name = f"sweep {uid.hex() if uid is not None else ''}"
             future = self._leaving[name] = self.call(self._sweep(uid))
         future.add_done_callback(lambda done: self._left(name, done))
@@ -189,8 +189,8 @@ class Pods(Background):
         return await self.in_thread(lambda: self._is_over(about))
 
     def _left_in_bucket(self, uid: bytes | None) -> list[tuple[str, About]]:
-        """The attempts that have objects: also those whose pod was never made, or is gone already. What belongs to
-        none is removed after a while: somebody was slow to write it."""
+        """Attempts with objects, also without a pod. Objects of no attempt are removed after a while, as a slow
+        writer may still be at work."""
         objects = self._objects(f"{ATTEMPTS}/{self.store_label}")
         found = []
         written: dict[str, float] = {}
@@ -208,7 +208,7 @@ class Pods(Background):
         return found
 
     def _clear_folders(self) -> None:
-        """Those of this machine whose attempts went on elsewhere."""
+        """Remove directories of this machine whose attempts went on elsewhere."""
         with suppress(OSError):
             for name in os.listdir(self.root):
                 path = os.path.join(self.root, name)
@@ -216,7 +216,7 @@ class Pods(Background):
                     remove_tree(path)
 
     def _is_stale(self, pod: dict[str, Any], about: About) -> bool:
-        """Whether it ended so long ago that nobody will ask any more (`ttl`)."""
+        """Whether the pod ended longer ago than `ttl`."""
         if about.uid in self._driven or look(pod).step in (Step.RUNNING, Step.UPLOADING):
             return False
         then = newest(pod)

@@ -1,7 +1,7 @@
 """A pod's specification, as pure data.
 
-It is created behind a *scheduling gate*: it exists, and no container of it starts before the gate is opened. So what a
-process has created and not recorded was never started (`life`, K1).
+A pod is created behind a *scheduling gate*: the pod exists, and no container starts before the gate is opened. So a
+pod without a record was never started (`life`, K1).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ SPEC: Final = "perdure/spec"
 CLAIM: Final = "perdure/claim"
 
 READY: Final = "/tmp/perdure-ready"
-"""There once the sidecar would hear that it is to end."""
+"""The file that the sidecar makes once SIGTERM is heard."""
 SECRETS: Final = "perdure-secrets"
 _PULL: Final[dict[Pull, str]] = {"missing": "IfNotPresent", "always": "Always", "never": "Never"}
 _REFERENCE: Final = re.compile(r"\$(?=\$|\([-._a-zA-Z0-9]+\))")
 _KEYS: Final = {"volumeMounts": "mountPath", "volumeDevices": "devicePath"}
-"""What the items of a list are told apart by, where it is not their name."""
+"""The keys of list items, where the key is not the name."""
 
 
 @dataclass(frozen=True)
 class PodRequest:
-    """A pod as it is wanted."""
+    """The wanted pod."""
 
     name: str
     where: Where
@@ -63,18 +63,18 @@ class PodRequest:
     secret_files: tuple[str, ...] = ()
     """Paths of files that are in the pod's Secret."""
     deadline: float | None = None
-    """Seconds after which the cluster itself ends it; for when nobody is there to do it."""
+    """Seconds after which the cluster itself ends the pod, in case no driver is left."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """The task's own."""
     copilot_env: Mapping[str, str] = field(default_factory=dict)
-    """Where its bucket is, such as an endpoint; nothing secret."""
+    """Addresses for the copilot's bucket, such as an endpoint; no credentials."""
 
 
 def pod(request: PodRequest) -> dict[str, Any]:
     """The manifest.
 
     Raises:
-        UsageError: it asks for what Kubernetes does not have.
+        UsageError: Kubernetes lacks a requested setting.
     """
     ours = {
         "apiVersion": "v1",
@@ -89,7 +89,7 @@ def pod(request: PodRequest) -> dict[str, Any]:
     }
     theirs = merged(dict(request.where.template), dict(request.template))
     found = merged(theirs, ours)
-    # Theirs first: what a mesh or a proxy needs is there before our own use the network.
+    # The template's containers first: a mesh or a proxy is there before perdure's own use the network.
     return {**ours, "metadata": found["metadata"], "spec": found["spec"]}
 
 
@@ -124,7 +124,7 @@ def _spec(request: PodRequest) -> dict[str, Any]:
             {
                 **_copilot(request, UPLOAD, ["upload", request.output_dir, request.outputs, "--ready", READY], outputs),
                 "restartPolicy": "Always",
-                # Main begins after this: a sidecar that is told to end before it listens would never know.
+                # `main` begins after this probe: a sidecar that is told to end before listening would never know.
                 "startupProbe": {
                     "exec": {"command": ["cat", READY]},
                     "periodSeconds": 1,
@@ -153,7 +153,7 @@ def _copilot(request: PodRequest, name: str, arguments: list[str], mount: dict[s
         "env": [{"name": key, "value": value} for key, value in sorted(request.copilot_env.items())],
         "volumeMounts": [mount],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
-        # What it says last is why it failed, and is seen in the pod's status.
+        # The last words are the reason of a failure, and are seen in the pod's status.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if request.where.bucket_secret is not None:
@@ -167,7 +167,7 @@ def _main(request: PodRequest, mounts: list[dict[str, Any]]) -> dict[str, Any]:
         raise UsageError(f"network={settings.network!r} means nothing on Kubernetes: use a network policy there")
     entrypoint, command = settings.entrypoint, settings.command
     if entrypoint == ():
-        # Kubernetes takes an empty one for "the image's"; without it, what follows is the program.
+        # Kubernetes takes an empty command for "the image's"; without a command, the arguments are the program.
         entrypoint, command = command, ()
     found: dict[str, Any] = {
         "name": MAIN,
@@ -233,7 +233,7 @@ def secret(request: PodRequest, owner: str, env: Mapping[str, str], files: Mappi
 
 
 def merged(theirs: Any, ours: Any, key: str = "") -> Any:
-    """Both together; where they differ, ours. Items of lists that have a name (or a path) are told apart by it."""
+    """Both merged; ours prevails. List items with a name (or a path) are matched by name."""
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
         found = dict(theirs)
         for name, value in ours.items():

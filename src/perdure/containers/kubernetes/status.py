@@ -1,4 +1,4 @@
-"""What a pod's status says of the attempt, as a pure function."""
+"""The state of an attempt in a pod's status, as a pure function."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from .template import MAIN
 
 
 class Step(Enum):
-    """How far it has come."""
+    """The progress of a pod."""
 
     GATED = auto()
-    """It is recorded, perhaps, and no container of it has started."""
+    """Recorded, perhaps; no container has started."""
     PENDING = auto()
-    """The main container has not begun, and nothing is being done about it here."""
+    """The main container has not begun, and no init container works."""
     PREPARING = auto()
     """An init container is at work."""
     RUNNING = auto()
     UPLOADING = auto()
-    """The main container has ended, and its outputs are on their way."""
+    """The main container has ended, and the outputs are on the way."""
     ENDED = auto()
-    """Nothing of it runs any more, and how the main container ended is known."""
+    """All containers have ended, and the end of the main container is known."""
     UNPREPARED = auto()
     """An init container has failed, so that the main container never began."""
     REFUSED = auto()
-    """It can never start: something in its specification is wrong."""
+    """The pod can never start: the specification is wrong."""
     NO_IMAGE = auto()
     TIMED_OUT = auto()
-    """The cluster has ended it at its deadline."""
+    """The cluster has ended the pod at the deadline."""
     LOST = auto()
-    """Its node, or the cluster, has ended it."""
+    """The node, or the cluster, has ended the pod."""
 
 
 class PodState(NamedTuple):
@@ -45,9 +45,9 @@ class PodState(NamedTuple):
     exit_code: int = 0
     oom_killed: bool = False
     uploaded: int | None = None
-    """The exit code of the copilot that took the outputs away; `None`: it has not ended, or nothing is known of it."""
+    """The exit code of the uploading copilot; `None`: not ended, or unknown."""
     passing: bool = False
-    """Its kubelet tries again by itself."""
+    """The kubelet tries again by itself."""
 
 
 OOM_KILLED: Final = "OOMKilled"
@@ -57,22 +57,22 @@ _NO_IMAGE: Final = frozenset(
 _REFUSED: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _START_FAILED: Final = frozenset({"StartError", "ContainerCannotRun"})
 _FORGOTTEN: Final = frozenset({"ContainerStatusUnknown", "Unknown"})
-"""What a kubelet, or what runs containers for it, says of an end that it does not know: after a reboot, say."""
+"""Reasons of a kubelet, or of a container runtime, for an unknown end: after a reboot, say."""
 _DISRUPTED: Final = "DisruptionTarget"
 _UNCONFIRMED: Final = 60.0
-"""Seconds after which a pod that should be gone is taken for lost with its node."""
+"""Seconds after which a deleted pod is taken for lost with the node."""
 _SKEW: Final = 5.0
 """Seconds by which the clocks of a node and of the cluster may differ, whole seconds included."""
 _RESTARTS: Final = 2
-"""How often the copilot's sidecar may fail to begin before that is taken for how it is."""
+"""Failed starts of the copilot's sidecar that are taken for passing."""
 
 
 def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -> PodState:
-    """What the pod of an attempt is at.
+    """The state of an attempt's pod.
 
     Args:
         now: seconds since the epoch.
-        uploading: it was seen at that before, so that its main container has ended by itself.
+        uploading: the pod was seen uploading before, so that the main container has ended by itself.
     """
     status = pod.get("status") or {}
     phase = status.get("phase", "")
@@ -82,7 +82,7 @@ def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -
     late = over and status.get("reason") == "DeadlineExceeded"
     if ended is not None and ended.get("reason") in _FORGOTTEN:
         return PodState(Step.LOST, _of_state("main", ended))
-    # Many programs end with 0 when they are told to end, whatever they had done by then.
+    # Many programs end with 0 on SIGTERM, with half of their work done.
     if ended is not None and (not (lost or late) or uploading or _ended_before(ended, pod)):
         seen = _main_ended(ended, status, over)
         if seen.step is Step.UPLOADING and now > _deleted_at(pod) + _UNCONFIRMED:
@@ -98,7 +98,7 @@ def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -
     if failed is not None and ended is None:
         return failed
     if over:
-        return PodState(Step.LOST, _told(status) or f"it is {phase}, and nobody knows how its container ended")
+        return PodState(Step.LOST, _told(status) or f"it is {phase}, and the end of its container is unknown")
     if any(gate.get("name") == GATE for gate in pod["spec"].get("schedulingGates") or ()):
         return PodState(Step.GATED)
     if _runs(_container(status, "containerStatuses", MAIN)):
@@ -109,8 +109,8 @@ def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -
 
 
 def _ended_before(ended: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
-    """Whether main had ended well before the cluster began to end the pod. What a kubelet does of itself (an eviction,
-    its node's shutdown, the deadline) it tells only when all is over."""
+    """Whether main had ended well before the cluster began to end the pod. A kubelet reports an end of its own
+    making (an eviction, a node's shutdown, the deadline) only when all is over."""
     status = pod["status"]
     if ended.get("exitCode") or status.get("reason"):
         return False
@@ -127,7 +127,7 @@ def _ended_before(ended: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
 
 
 def _deleted_at(pod: Mapping[str, Any]) -> float:
-    """When it is to be gone; for ever away if it is not to be."""
+    """The time for the pod to be gone; infinite for a pod that is not deleted."""
     return _seconds(pod["metadata"].get("deletionTimestamp")) or float("inf")
 
 
@@ -140,7 +140,7 @@ def _seconds(text: Any) -> float:
 
 
 def newest(pod: Mapping[str, Any]) -> float:
-    """When something in it has ended last, or else it was created; seconds since the epoch."""
+    """The last end of a container, or else the creation; seconds since the epoch."""
     status = pod.get("status") or {}
     ends = [
         _seconds((_terminated(one) or {}).get("finishedAt"))
@@ -174,7 +174,7 @@ def _main_ended(ended: Mapping[str, Any], status: Mapping[str, Any], over: bool)
 
 
 def _lost(status: Mapping[str, Any], leaving: bool) -> str:
-    """Why the cluster has ended it; empty: it has not."""
+    """The cluster's reason for ending the pod; empty: the cluster has not."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == _DISRUPTED and condition.get("status") == "True":
             return f"{condition.get('reason', _DISRUPTED)}: {condition.get('message', '')}".rstrip(": ")

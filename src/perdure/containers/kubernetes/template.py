@@ -1,4 +1,4 @@
-"""A pod template: what a user wants a pod to have beside what it needs."""
+"""A pod template: a user's additions to a pod."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...errors import UsageError
 MAIN: Final = "main"
 """The container of the user's image."""
 OWN: Final = "perdure-"
-"""What the names of perdure's own containers and volumes begin with."""
+"""The prefix of the names of perdure's own containers and volumes."""
 
 
 def read_template(source: Any, where: str) -> dict[str, Any]:
-    """A pod template: a mapping like a pod's manifest, or the path of a YAML file with one."""
+    """A pod template: a mapping like a pod's manifest, or the path of a YAML file."""
     if isinstance(source, (str, os.PathLike)):
         try:
             with open(os.path.expanduser(source), encoding="utf-8") as stream:
@@ -39,7 +39,7 @@ def read_template(source: Any, where: str) -> dict[str, Any]:
 
 
 def check_template(template: Mapping[str, Any], where: str, *data: str) -> None:
-    """Raises `UsageError` where the pod could not do its work with it.
+    """Raises `UsageError` where the template would keep the pod from its work.
 
     `data`: the directories of inputs and outputs.
     """

@@ -1,13 +1,13 @@
 """Directories as objects in a bucket: inputs on their way to a pod, outputs on their way back.
 
-    attempts/<store>/<attempt>/inputs        what `pack` made: small files themselves, and references to blobs
-    attempts/<store>/<attempt>/outputs/<n>   the content of one file that is not small
-    attempts/<store>/<attempt>/_SUCCESS      which files these are, with their hashes, small ones whole; written last
+    attempts/<store>/<attempt>/inputs        the manifest of `pack`: small files whole, and references to blobs
+    attempts/<store>/<attempt>/outputs/<n>   the content of a large file
+    attempts/<store>/<attempt>/_SUCCESS      the manifest of outputs: hashes, small files whole; written last
 
-Without `_SUCCESS` there are no outputs. What is a File or a part of a Dir goes from here to where blobs lie within the
-bucket; to the process that drives the run comes what it reads (`Fetched`).
+Without `_SUCCESS` there are no outputs. Content of a File, or of a part of a Dir, is copied to the blobs within the
+bucket. Only content that the driving process reads comes to that process (`Fetched`).
 
-A tree is data, and data may come from anybody: nothing in it leads out of the directory that it is put in (P11).
+A manifest is data, possibly hostile: every item stays inside the target directory (P11).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _LARGEST: Final = 1 << 46
 _LONGEST_PATH: Final = 4096
 _OUTPUT_KEY: Final = re.compile(r"outputs/[0-9]{1,18}")
 _SMALL: Final = 4096
-"""The most bytes of a file that stands in `_SUCCESS` itself."""
+"""Bytes of a file that stands in `_SUCCESS` whole, at most."""
 _ALL_SMALL: Final = 1 << 20
-"""The most bytes of all of them."""
+"""Bytes of all small files together, at most."""
 
 
 class Objects(Protocol):
@@ -54,30 +54,31 @@ class Objects(Protocol):
         """A small object; `None`: there is none."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Make one."""
+        """Make an object."""
 
     def send(self, path: str, key: str) -> tuple[bytes, int]:
-        """Make one of a file: streamed, in parts; whole or not at all. The SHA-256 and the size of what was sent."""
+        """Make an object of a file: streamed, in parts; whole or not at all. Returns SHA-256 and size of the sent
+        bytes."""
 
     def download(self, key: str, size: int, part: str) -> None:
-        """Bring the rest of one into a file that may hold its beginning. `FileNotFoundError`: there is none."""
+        """Complete a file that may hold the beginning of an object. `FileNotFoundError`: there is no such object."""
 
     def list(self, prefix: str) -> Iterator[Any]:
-        """Those whose keys begin with it, as mappings with `path`."""
+        """Objects with a key prefix, as mappings with `path`."""
 
     def delete(self, key: str) -> None:
-        """Fine if it is not there."""
+        """Fine if there is no such object."""
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True):
     """One name in a directory.
 
     Attributes:
-        path: relative, as the bytes that the file system has, with slashes.
-        kind: "dir", "data" (a file, with its content), "file", "exec" (one that may be executed), "link" or "other".
+        path: relative, as the file system's bytes, with slashes.
+        kind: "dir", "data" (a file, with content), "file", "exec" (an executable file), "link" or "other".
         data: a file's content or SHA-256, or the target of a link.
         size: the bytes of a file.
-        key: of the object with its content, below that of the tree.
+        key: the key of the content's object, below the key of the tree.
     """
 
     path: bytes
@@ -96,7 +97,7 @@ class _Tree(msgspec.Struct, frozen=True, array_like=True):
 
 
 def pack(directory: str) -> bytes:
-    """A staged directory, whose symbolic links stand for what is to be in their places (`api.container_files`)."""
+    """A staged directory, whose symbolic links stand for blobs (`api.container_files`)."""
     items: list[Item] = []
     for path, place, found in _walk(directory):
         if stat.S_ISDIR(found.st_mode):
@@ -115,10 +116,10 @@ def pack(directory: str) -> bytes:
 
 
 def download(inputs: Objects, key: str, blobs: Objects, to: str) -> int:
-    """Let the directory `to` hold those inputs and nothing else; the number of files. May be repeated.
+    """Let the directory `to` hold the inputs and nothing else; the number of files. Idempotent.
 
     Raises:
-        StoreError: they are not there, or damaged.
+        StoreError: the inputs are missing or damaged.
     """
     data = inputs.get(key)
     if data is None:
@@ -171,24 +172,24 @@ def upload(directory: str, outputs: Objects) -> int:
 
 
 class Fetched:
-    """Outputs in a directory of this machine; most of its files only stand for content that is still in the bucket, as
-    empty ones of the same length. A file is told by its device and inode, under whatever name it is looked at."""
+    """Outputs in a directory of this machine. Most files only stand for content in the bucket: empty files of the
+    same length, known by device and inode."""
 
     def __init__(self, outputs: Objects) -> None:
         self._outputs = outputs
         self._away: dict[tuple[int, int], tuple[Item, str]] = {}
 
     def stand_in(self, item: Item, place: str) -> None:
-        """Make the file that stands for that item."""
+        """Make the stand-in for an item."""
         with open(place, "xb") as stream:
             stream.truncate(item.size)
             self._away[_which(os.fstat(stream.fileno()))] = item, place
 
     def bring(self, found: os.stat_result) -> None:
-        """Let the file with that state hold its content.
+        """Let the file with a state hold the content.
 
         Raises:
-            StoreError: it is not there, or damaged; or the bucket cannot be used.
+            StoreError: the content is missing or damaged, or the bucket cannot be used.
         """
         which = _which(found)
         if which in self._away:
@@ -198,7 +199,7 @@ class Fetched:
             del self._away[which]
 
     def blob(self, found: os.stat_result, take: Callable[[str, int, str], bool]) -> tuple[str, int] | None:
-        """Let the content of the file with that state be a blob; its hash and size. `None`: the file holds it."""
+        """Make the content of a file a blob; hash and size. `None`: the file holds the content."""
         away = self._away.get(_which(found))
         if away is None:
             return None
@@ -215,11 +216,7 @@ def _which(found: os.stat_result) -> tuple[int, int]:
 
 
 def fetch(outputs: Objects, to: str) -> Fetched | None:
-    """Let an empty directory hold what was uploaded; `None`: nothing was, or not all of it.
-
-    Raises:
-        StoreError: it is damaged, or the bucket cannot be used.
-    """
+    """Let an empty directory hold the uploaded outputs; `None`: there are none, or not all."""
     data = outputs.get(SUCCESS)
     if data is None:
         return None
@@ -252,8 +249,8 @@ def _items(data: bytes, shown: str, key_of: Callable[[Item], bool]) -> list[Item
 
     Args:
         data: the manifest.
-        shown: its URL.
-        key_of: whether an item's key is one that this kind of manifest may name.
+        shown: the URL for messages.
+        key_of: whether this kind of manifest may name an item's key.
     """
     try:
         tree = msgspec.msgpack.decode(data, type=_Tree)

@@ -1,4 +1,4 @@
-"""What a URL `kubernetes://namespace?option=value&...` says."""
+"""The parts of a URL `kubernetes://namespace?option=value&...`."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ COPILOT_VARIABLE = "PERDURE_COPILOT_IMAGE"
 
 @dataclass(frozen=True)
 class Where:
-    """Which cluster, and how pods are to be there."""
+    """The cluster, and the common settings of pods."""
 
     url: str
     namespace: str
-    """Empty: that of the context, or the one that this process runs in."""
+    """Empty: the context's namespace, or the namespace of this process."""
     context: str | None
-    """Of the kubeconfig; `None`: its current one, or the cluster that this process runs in."""
+    """A context of the kubeconfig; `None`: the current context, or the cluster around this process."""
     copilot: str
     """The image that holds perdure."""
     bucket_secret: str | None
-    """A Secret whose keys the copilot gets as environment variables: what lets it into the bucket."""
+    """A Secret whose keys become environment variables of the copilot: the credentials for the bucket."""
     service_account: str | None
     template: dict[str, Any]
-    """What every pod is to have, as a pod's manifest."""
+    """Additions to every pod, as a pod's manifest."""
     pending: float = 600.0
-    """Seconds for which a pod that cannot start is waited for."""
+    """Seconds to wait for a pod that cannot start."""
     grace: int = 600
     """Seconds for the outputs to be taken to the bucket."""
     ttl: float = 604_800.0
-    """Seconds after which a pod that has ended is removed although nobody has asked how."""
+    """Seconds after which the pod of an abandoned run is removed."""
 
 
 def read_where(url: str) -> Where:
-    """Raises `UsageError` where it makes no sense."""
+    """Raises `UsageError` where the URL makes no sense."""
     parts = urlsplit(url)
     shown = f"The container engine {bare_url(url)!r}"
     options: dict[str, Any] = {}
