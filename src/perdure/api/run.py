@@ -370,9 +370,7 @@ def _finish(run: Run, outcome: tuple[int, bytes, Any]) -> Run:
         return run
     error = decode_error(value)
     attach(error, run)
-    if type(error) is type(live):
-        raise error.with_traceback(live.__traceback__)
-    raise error from live
+    raise error.with_traceback(live.__traceback__)
 
 
 def _ended(run: Run) -> Run:

@@ -13,7 +13,7 @@ from ..core.body.branch import Branch, Call
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import Function
-from ..core.ground.values import Signature
+from ..core.ground.values import Signature, tame
 from ..core.run import calls
 from ..errors import UsageError
 from ._calling import caller, on_loop, run_async, run_sync, shown, warn_blocking
@@ -181,6 +181,8 @@ class _Source:
                 value = next(self.iterator)
         except StopIteration:
             return False, None
+        except GeneratorExit as error:
+            raise tame(error) from None
         finally:
             SCOPE.set(body)
         return True, value
@@ -191,12 +193,16 @@ class _Source:
     async def _next(self) -> tuple[bool, Any]:
         body = self.call.body
         SCOPE.set(TraceScope(body, self.call.name))
+        task = asyncio.current_task()
         try:
             for _ in range(self._start() + 1):
                 value = await anext(self.iterator)
-        except GeneratorExit:
-            # Closed by the garbage collector, in a context of another task: leave the scope alone.
-            raise
+        except GeneratorExit as error:
+            if asyncio._get_running_loop() is None or asyncio.current_task() is not task:
+                # The garbage collector closes the coroutine, in a context of another task: the scope is left alone.
+                raise
+            SCOPE.set(body)
+            raise tame(error) from None
         except StopAsyncIteration:
             SCOPE.set(body)
             return False, None

@@ -11,11 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ...errors import AttemptsLostError, NonRecoverableError, PerdureError, RunStopped, TaskTimeoutError, UsageError
+from ...errors import (
+    AttemptsLostError,
+    NonDeterminismError,
+    NonRecoverableError,
+    PerdureError,
+    RunStopped,
+    TaskTimeoutError,
+    UsageError,
+)
 from ..body.body import Body
 from ..body.loop import DURABLE_CODE, BranchTask
 from ..body.scope import SCOPE, THREAD, Slot
@@ -24,7 +33,7 @@ from ..commit.writer import Mark
 from ..ground.clock import Deadline
 from ..ground.model import Action, ActionState, CachePut, Result, Run
 from ..ground.spec import AttemptLost, TaskSpec
-from ..ground.values import encode_error
+from ..ground.values import encode_error, held_by, linked, preview, tame, text_of
 
 if TYPE_CHECKING:
     from .driver import Driver
@@ -130,7 +139,10 @@ def _attempts(
             if spec.process:
                 execution = _elsewhere(body, spec, action, inputs, attempt, floor, recorded=recorded)
             else:
-                args, kwargs = spec.signature.decode_inputs(inputs)
+                try:
+                    args, kwargs = spec.signature.decode_inputs(inputs)
+                except UsageError as misfit:
+                    raise unreadable(driver, spec.name, inputs, misfit) from None
                 timeout = spec.timeout
                 if detached:
                     if not joined and timeout is not None:
@@ -194,12 +206,29 @@ def _attempts(
         deadline = Deadline.after(pause, driver.worker.clock) if pause > 0 else None
         log.warning(
             "%s failed (attempt %d of %d), %s: %s: %s", spec.name, failures, retries.count + 1,
-            f"next in {pause:.3g} s" if pause else "trying again", type(error).__name__, error,
+            f"next in {pause:.3g} s" if pause else "trying again", type(error).__name__, text_of(error),
         )  # fmt: skip
         yield Durable(body, *marks, _state(action, attempt, failures, deadline, stored))
         driver.settled(action.action, final=False)
         stored = True
         recorded = True
+
+
+def unreadable(driver: Driver, name: str, recorded: bytes, misfit: UsageError) -> RunStopped:
+    """Stop the run because today's declarations cannot read what is recorded (P5), and give what user code gets."""
+    expected = f"{name}: {preview(recorded)}"
+    driver.stop(
+        NonDeterminismError(
+            "What this run has recorded does not fit the type that is declared for it today.\n"
+            f"  expected: {expected}\n"
+            f"  received: {misfit}\n"
+            "Restore the declaration under which the value was recorded, or give a field that was added a default. The "
+            "run is unharmed: it stays interrupted and continues as soon as the declaration fits.",
+            expected=expected,
+            received=str(misfit),
+        )
+    )
+    return driver.stopped_error()
 
 
 def _idle(driver: Driver, effect: Any) -> Generator[Any, Any, Any]:
@@ -271,19 +300,16 @@ def escaped(error: BaseException, run: bytes, action: int) -> list[int]:
     """The entries of this body in an exception's cause, context and group tree."""
     found: set[int] = set()
     seen: set[int] = set()
-    stack: list[BaseException | None] = [error]
+    stack = [error]
     while stack:
         current = stack.pop()
-        if current is None or id(current) in seen:
+        if id(current) in seen:
             continue
         seen.add(id(current))
-        tagged = getattr(current, "__perdure_entry__", None)
+        tagged = held_by(current).get("__perdure_entry__")
         if tagged is not None and tagged[0] == run and tagged[1] == action:
             found.add(tagged[2])
-        stack.append(current.__cause__)
-        stack.append(current.__context__)
-        if isinstance(current, BaseExceptionGroup):
-            stack.extend(current.exceptions)
+        stack += linked(current)
     return sorted(found)
 
 
@@ -462,10 +488,12 @@ class Execute:
             value = await self.spec.fn(*self.args, **self.kwargs)
         except (asyncio.CancelledError, RunStopped):
             raise
-        except GeneratorExit:
-            raise
+        except GeneratorExit as error:
+            if getattr(asyncio.current_task(), "branch", None) is not body.root:
+                raise  # the garbage collector closes the coroutine
+            outcome: tuple[int, Any] = (Result.ERROR, tame(error))
         except BaseException as error:
-            outcome: tuple[int, Any] = (Result.ERROR, error)
+            outcome = (Result.ERROR, tame(error))
         else:
             outcome = (Result.VALUE, value)
         body.returned = True
@@ -490,7 +518,7 @@ class Execute:
     def block(self) -> tuple[int, Any]:
         body = self.body
         on_loop = asyncio._get_running_loop() is not None
-        if not self.spec.is_async and self.timeout is None and not on_loop:
+        if not self.spec.is_async and self.timeout is None and not on_loop and not _deep():
             return self._inline(copy_context())
         worker = body.driver.worker
         if self.spec.is_async:
@@ -543,7 +571,7 @@ class Execute:
         except RunStopped:
             raise
         except BaseException as error:
-            return Result.ERROR, error
+            return Result.ERROR, tame(error)
         else:
             return Result.VALUE, value
         finally:
@@ -551,6 +579,15 @@ class Execute:
             BLOCKING.depth = depth
             THREAD.slot = outer
             body.slots.ended(slot)
+
+
+def _deep() -> bool:
+    """Whether much of this thread's stack is used up: the next body then begins a thread, and a stack, of its own."""
+    try:
+        sys._getframe(sys.getrecursionlimit() // 3)
+    except ValueError:
+        return False
+    return True
 
 
 DURABLE_CODE.add(Execute._main.__code__)

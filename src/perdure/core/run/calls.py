@@ -14,7 +14,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from ...errors import RunStopped, StoreError
+from ...errors import RunStopped, StoreError, UsageError
 from ..body.body import Body
 from ..body.branch import Branch, Call
 from ..body.loop import DURABLE_CODE
@@ -24,8 +24,8 @@ from ..commit.writer import Record, Synced
 from ..ground.clock import Deadline, perf
 from ..ground.model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
 from ..ground.spec import Function, TaskSpec
-from ..ground.values import Codec, decode_error, encode_error
-from .attempts import attempts
+from ..ground.values import Codec, decode_error, encode_error, tame
+from .attempts import attempts, unreadable
 from .driver import Driver
 
 Protocol = Generator[Any, Any, Any]
@@ -199,11 +199,16 @@ class Durable:
 
 def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any]) -> Any:
     """The value of an outcome, or its exception raised; the exception remembers which entry it came from."""
-    if outcome.result == Result.ERROR:
-        assert outcome.value is not None
-        error = decode_error(outcome.value)
-        raise tag(call, outcome, error)
-    return codec.decode(outcome.value) if outcome.value is not None else None
+    data = outcome.value
+    try:
+        if outcome.result != Result.ERROR:
+            return codec.decode(data) if data is not None else None
+        assert data is not None
+        error = decode_error(data)
+    except UsageError as misfit:
+        assert data is not None
+        raise unreadable(call.body.driver, call.name, data, misfit) from None
+    raise tag(call, outcome, error)
 
 
 def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
@@ -218,6 +223,13 @@ def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int,
     body = call.body
     if body.abandon(call, waiter, item):
         body.driver.cancelled(call, item, at, (perf() - began) // 1000 if at else 0, child)
+
+
+def raised_by_hand(call: Call) -> bool:
+    """Whether a `GeneratorExit` comes from user code, and not from the garbage collector closing the coroutine."""
+    if asyncio._get_running_loop() is None:
+        return THREAD.slot is not None and THREAD.slot.branch is call.branch
+    return getattr(asyncio.current_task(), "branch", None) is call.branch
 
 
 def was_cancelled() -> bool:
@@ -254,21 +266,27 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
                     try:
                         value = yield Invoke(call, function, args, kwargs)
                     except GeneratorExit:
-                        # Closed by the garbage collector, in a context that is anybody's: leave its scope alone.
+                        # The garbage collector closes the coroutine, in any context: that scope is left alone.
+                        if raised_by_hand(call):
+                            SCOPE.set(body)
                         raise
                     except BaseException:
                         SCOPE.set(body)
                         raise
                     SCOPE.set(body)
                     data, copy = function.signature.returns.roundtrip(value)
-                except (RunStopped, GeneratorExit):
+                except RunStopped:
                     raise
+                except GeneratorExit as error:
+                    if not raised_by_hand(call):
+                        raise
+                    failure = tame(error)
                 except asyncio.CancelledError as error:
                     if was_cancelled() or body.stopped:
                         raise
                     failure = error
                 except BaseException as error:
-                    failure = error
+                    failure = tame(error)
                 else:
                     waiter = record(call, Result.VALUE, data, at, (perf() - began) // 1000)
                 if failure is not None:
@@ -294,12 +312,9 @@ def close_outcome(call: Call, outcome: Outcome, codec: Codec[Any], failure: Base
 
 
 def raise_live(call: Call, outcome: Outcome, original: BaseException) -> None:
-    """Raise a recorded failure as replay will, with what only the live original has: its traceback."""
+    """Raise a recorded failure as replay will. Only the traceback is the live original's."""
     assert outcome.value is not None
-    error = tag(call, outcome, decode_error(outcome.value))
-    if type(error) is type(original):
-        raise error.with_traceback(original.__traceback__)
-    raise error from original
+    raise tag(call, outcome, decode_error(outcome.value)).with_traceback(original.__traceback__)
 
 
 def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protocol:
@@ -332,7 +347,7 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
                         raise
                     failure = error
                 except BaseException as error:
-                    failure = error
+                    failure = tame(error)
                 else:
                     result = Result.ITEM if more else Result.END
                     waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
@@ -540,6 +555,8 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
             key = spec.cache_key(identity) if spec.cache_key is not None else None
             # An action that is under way is carried to its own end, whatever others have cached meanwhile.
             hit = driver.worker.store.cache_get(key) if key is not None and action is None else None
+            if hit is not None and not spec.signature.returns.reads(hit):
+                hit = None  # cached under another declaration of the result
             if hit is not None:
                 waiter = record(call, Result.VALUE, hit, at, 0)
                 outcome = yield waiter

@@ -16,10 +16,11 @@ the annotation alone, the class of an exception only from modules already import
 
 from perdure.core.ground.values._codec import ANY, Codec, codec_for
 from perdure.core.ground.values._compile import UnresolvedNameError
-from perdure.core.ground.values._errors import decode_error, describe_error, encode_error
+from perdure.core.ground.values._errors import decode_error, describe_error, encode_error, held_by, tame
 from perdure.core.ground.values._names import logical_module, set_main_name
 from perdure.core.ground.values._preview import preview
 from perdure.core.ground.values._signature import Signature
+from perdure.core.ground.values._traceback import linked, text_of
 from perdure.core.ground.values._wire import INLINE_LIMIT, add_file_types, by_content, find_file_types
 
 __all__ = [
@@ -35,7 +36,11 @@ __all__ = [
     "describe_error",
     "encode_error",
     "find_file_types",
+    "held_by",
+    "linked",
     "logical_module",
     "preview",
     "set_main_name",
+    "tame",
+    "text_of",
 ]

@@ -61,6 +61,14 @@ class Codec(Generic[T]):
         """
         return self._load(data)
 
+    def reads(self, data: bytes) -> bool:
+        """Whether `decode` takes the bytes."""
+        try:
+            self.decode(data)
+        except ValueMismatchError:
+            return False
+        return True
+
     def roundtrip(self, value: object) -> tuple[bytes, T]:
         """`encode`, and the copy that `decode` gives for the bytes, in one step: what a caller gets, live as later."""
         data = self.encode(value)  # type: ignore[arg-type]

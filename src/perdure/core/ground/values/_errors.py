@@ -12,16 +12,32 @@ have cycles. So the bytes hold a list of exceptions that name one another by pos
 from __future__ import annotations
 
 import builtins
-import traceback
+from collections.abc import Callable
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
+from msgspec.msgpack import Ext
+
 from perdure.core.ground.values import _wire
 from perdure.core.ground.values._names import find_class, logical_module
+from perdure.core.ground.values._traceback import (
+    cause_of,
+    context_of,
+    format_chain,
+    format_one,
+    members_of,
+    suppresses,
+    text_of,
+    traceback_of,
+)
+from perdure.core.ground.values._validation import is_validation_error
+from perdure.core.ground.values._validation import parts as validation_parts
+from perdure.core.ground.values._validation import rebuilt as validation_error
 from perdure.core.ground.values._wire import INLINE_LIMIT, Mode, NotStorable, TooLarge
 from perdure.errors import RemoteError, ValueMismatchError
 
 MAX_NOTES: Final = 100
+MAX_ARGS: Final = 1000  # arguments of an exception, or errors of a validation, that are written one by one
 MAX_DEPTH: Final = 10  # links of cause, context or membership that are followed
 TRACEBACK_LIMIT: Final = 16 * 1024  # bytes of the traceback text of the exception itself; its end is kept
 INNER_TRACEBACK_LIMIT: Final = 4 * 1024  # the same for those that it is linked to
@@ -46,7 +62,7 @@ def encode_error(exc: BaseException) -> bytes:
         if len(data) <= INLINE_LIMIT:
             return data
         return _wire.encode(_Writer(exc, depth=0).nodes)  # it has ten thousands of members
-    except Exception as error:  # a class whose own attributes raise, or no stack left
+    except BaseException as error:  # a class whose own attributes raise, or no stack left
         cls = type(exc)
         note = f"<recorded without its data: {type(error).__qualname__}>"
         return _wire.encode([{"module": "?", "name": cls.__qualname__, "message": note, "traceback": ""}])
@@ -72,25 +88,24 @@ class _Writer:
         node: dict[str, object] = {
             "module": logical_module(str(cls.__module__)),
             "name": cls.__qualname__,
-            "message": self._text(_message(exc), MESSAGE_LIMIT),
+            "message": self._text(text_of(exc), MESSAGE_LIMIT),
             **self._own_data(exc),
             "traceback": self._text(
                 _traceback(exc, root), TRACEBACK_LIMIT if root else INNER_TRACEBACK_LIMIT, tail=True
             ),
         }
-        notes = getattr(exc, "__notes__", None)
+        notes = held_by(exc).get("__notes__")
         if isinstance(notes, list):
             kept = [note for note in notes if isinstance(note, str)]
             node["notes"] = [self._text(note, MESSAGE_LIMIT // len(kept)) for note in kept[:MAX_NOTES]]
-        if isinstance(exc, _GROUP) and depth:
-            node["text"] = self._text(exc.message, MESSAGE_LIMIT)
-            node["members"] = [self._position(member, depth - 1) for member in exc.exceptions]
+        if issubclass(cls, _GROUP) and depth:
+            node["text"] = self._text(_group_text(exc), MESSAGE_LIMIT)
+            node["members"] = [self._position(member, depth - 1) for member in members_of(exc)]
         if depth:
-            if exc.__cause__ is not None:
-                node["cause"] = self._position(exc.__cause__, depth - 1)
-            if exc.__context__ is not None:
-                node["context"] = self._position(exc.__context__, depth - 1)
-        node["suppress"] = exc.__suppress_context__
+            for link, linked in (("cause", cause_of(exc)), ("context", context_of(exc))):
+                if linked is not None:
+                    node[link] = self._position(linked, depth - 1)
+        node["suppress"] = suppresses(exc)
         return node
 
     def _position(self, exc: BaseException, depth: int) -> int:
@@ -103,19 +118,42 @@ class _Writer:
     def _own_data(self, exc: BaseException) -> dict[str, object]:
         """Arguments and attributes. Without `args` in it, the exception is not rebuilt from its class."""
         own: dict[str, object] = {}
-        if not isinstance(exc, _GROUP):
-            args = self._within_budget(BaseException.args.__get__(exc))  # type: ignore[attr-defined]
-            if args is None:
-                return own
-            own["args"] = args
+        if is_validation_error(type(exc)):
+            own["validation"] = self._validation(exc)
+        elif not issubclass(type(exc), _GROUP):
+            own["args"] = self._args(BaseException.args.__get__(exc))  # type: ignore[attr-defined]
         attributes = {}
-        held = {name: item for name, item in _dict_of(exc).items() if not name.startswith("__")}
-        for name, item in {**held, **_builtin_state(exc)}.items():
+        held = {name: item for name, item in held_by(exc).items() if not name.startswith("__")}
+        for name, item in {**held, **_slot_state(exc)}.items():
             wire = self._within_budget(item) if _wire.is_plain_text(name) else None
             if wire is not None or item is None:
                 attributes[name] = wire
         own["attributes"] = attributes
         return own
+
+    def _args(self, args: tuple[object, ...]) -> object:
+        """All arguments as they are; where that cannot be, the text of those that cannot be stored in their place."""
+        wire = self._within_budget(args)
+        if wire is not None:
+            return wire
+        kept: list[object] = []
+        for arg in args[:MAX_ARGS]:
+            stored = self._within_budget(arg)
+            if stored is None and arg is not None:
+                # A class without a `__str__` of its own shows its only argument so, and several by their `repr`.
+                stored = self._text(_described(arg, str if len(args) == 1 else repr), MESSAGE_LIMIT // len(args))
+            kept.append(stored)
+        return Ext(_wire.TUPLE, _wire.encode(kept))
+
+    def _validation(self, exc: BaseException) -> object:
+        title, errors = validation_parts(exc)
+        kept = []
+        for error in errors[:MAX_ARGS]:
+            wires = {key: self._within_budget(item) for key, item in error.items()}
+            if wires["input"] is None and error["input"] is not None:
+                wires["input"] = self._text(_described(error["input"], repr), SCRAP)
+            kept.append(wires)
+        return [title, kept]
 
     def _text(self, text: str, limit: int, tail: bool = False) -> str:
         """Text for display: lone surrogates escaped, at most `limit` bytes, less when the total is used up."""
@@ -141,44 +179,50 @@ class _Writer:
         return wire
 
 
-def _dict_of(exc: BaseException) -> dict[str, object]:
-    held = getattr(exc, "__dict__", None)
+def held_by(exc: BaseException) -> dict[str, Any]:
+    """What the exception's `__dict__` holds, past what its class says in place of that."""
+    try:
+        held = exc.__dict__
+    except BaseException:  # code of the user's
+        return {}
     return {name: item for name, item in held.items() if isinstance(name, str)} if isinstance(held, dict) else {}
 
 
-def _message(exc: BaseException) -> str:
+def _described(value: object, describe: Callable[[object], str]) -> str:
     try:
-        return str(exc)
-    except Exception as error:  # `__str__` is the user's
-        return f"<{type(exc).__qualname__} whose str() raises {type(error).__qualname__}>"
+        return str.__str__(describe(value))
+    except BaseException as error:  # code of the user's
+        return f"<{type(value).__qualname__} whose {describe.__name__}() raises {type(error).__qualname__}>"
 
 
 def _traceback(exc: BaseException, root: bool) -> str:
     """The formatted traceback: of the root with all that led to it, of the others their own."""
-    if isinstance(exc, RemoteError) and exc.__traceback__ is None:
-        return str(getattr(exc, "traceback_text", ""))
-    if not root and exc.__traceback__ is None:
+    found = traceback_of(exc)
+    if found is None and type(exc) is RemoteError:
+        return str(exc.traceback_text)
+    if not root and found is None:
         return ""
     try:
-        return "".join(traceback.format_exception(type(exc), exc, exc.__traceback__, chain=root))
-    except Exception as error:  # the user's `__str__`, or a source file that changed
+        return format_chain(exc) if root else format_one(exc)
+    except BaseException as error:  # a class that answers in its own way, or no stack left
         return f"<traceback cannot be formatted: {type(error).__qualname__}>\n"
 
 
-def _builtin_slots(cls: type) -> dict[str, Any]:
-    """Attributes that built-in exceptions keep outside `__dict__`, as `OSError` does with `errno`."""
+def _slots(cls: type) -> dict[str, Any]:
+    """Attributes outside of `__dict__`: of built-in exceptions, as `errno` of `OSError` is, and of `__slots__`."""
     slots: dict[str, Any] = {}
     for base in cls.__mro__:
-        if _is_builtin(base) and base is not object:
+        kinds = (MemberDescriptorType, GetSetDescriptorType) if _is_builtin(base) else MemberDescriptorType
+        if base is not object:
             for name, held in vars(base).items():
-                if isinstance(held, (MemberDescriptorType, GetSetDescriptorType)) and name not in _COMMON:
+                if isinstance(held, kinds) and name not in _COMMON:
                     slots.setdefault(name, held)
     return slots
 
 
-def _builtin_state(exc: BaseException) -> dict[str, object]:
+def _slot_state(exc: BaseException) -> dict[str, object]:
     state = {}
-    for name, slot in _builtin_slots(type(exc)).items():
+    for name, slot in _slots(type(exc)).items():
         try:
             value = slot.__get__(exc)
         except AttributeError:  # never set
@@ -199,6 +243,41 @@ def decode_error(data: bytes) -> BaseException:
         return _Reader(nodes).read()
     except Exception as error:  # corrupt bytes fail in many ways
         raise ValueMismatchError(f"a recorded exception cannot be read: {type(error).__name__}: {error}") from error
+
+
+def tame(exc: BaseException) -> BaseException:
+    """The exception itself, or another one in its place where user code must not get this one as a failure.
+
+    `isinstance` reads `__class__`, messages read `__str__`, and chains are walked along `__cause__`: each of these may
+    be code of the user's that raises or lies. Such an exception becomes a `RemoteError`. A `GeneratorExit` raised by
+    hand becomes a `RuntimeError`: Python takes a `GeneratorExit` for the closing of every coroutine on the way.
+    """
+    if issubclass(type(exc), GeneratorExit):
+        reserved = "GeneratorExit, which Python reserves for closing generators and coroutines; raise another exception"
+        return RuntimeError(f"the code raised {reserved}").with_traceback(traceback_of(exc))
+    try:
+        if (
+            exc.__class__ is type(exc)
+            and exc.__dict__ is not None
+            and _has_text(exc)
+            and exc.__cause__ is cause_of(exc)
+            and exc.__context__ is context_of(exc)
+            and exc.__traceback__ is traceback_of(exc)
+            and exc.__suppress_context__ is suppresses(exc)
+            and (not issubclass(type(exc), _GROUP) or exc.exceptions is members_of(exc))  # type: ignore[attr-defined]
+        ):
+            return exc
+    except BaseException:  # code of the user's
+        pass
+    return RemoteError(*describe_error(encode_error(exc)))
+
+
+def _has_text(exc: BaseException) -> bool:
+    try:
+        str(exc)
+    except Exception:  # logging and Python's own tracebacks cope with this
+        pass
+    return True
 
 
 def describe_error(data: bytes) -> tuple[str, str, str]:
@@ -277,16 +356,16 @@ class _Reader:
         attributes = node.get("attributes")
         if cls is None or BaseException not in cls.__mro__ or not isinstance(attributes, dict):
             return None
-        new = _builtin_new(cls)
-        if new is None:
-            return None
         try:
-            if _GROUP in cls.__mro__:
+            new = _builtin_new(cls)
+            if is_validation_error(cls):
+                exc = validation_error(cls, *node["validation"])
+            elif _GROUP in cls.__mro__:
                 exc = new(cls, _text(node, "text"), [self._at(member) for member in node["members"]])
             else:
                 exc = new(cls)
                 _set_args(exc, node["args"])
-            slots = _builtin_slots(cls)
+            slots = _slots(cls)
             own = {name: item for name, item in attributes.items() if name not in slots}
             if own:
                 exc.__dict__.update(own)
@@ -300,13 +379,8 @@ class _Reader:
 
 
 def _builtin_new(cls: type) -> Any:
-    """The `__new__` that makes a bare instance; `None` where the class has one of its own, or state in slots."""
-    for base in cls.__mro__:
-        if _is_builtin(base):
-            return base.__new__
-        if vars(base).get("__slots__") or "__new__" in vars(base):
-            return None
-    return None
+    """The `__new__` of the built-in base, which makes a bare instance without running code of the class."""
+    return next(base.__new__ for base in cls.__mro__ if _is_builtin(base))
 
 
 def _is_builtin(cls: type) -> bool:
@@ -320,6 +394,7 @@ def _set_slot(slot: Any, exc: BaseException, value: object) -> None:
         return
 
 
+_group_text = BaseExceptionGroup.__dict__["message"].__get__
 _set_args = BaseException.__dict__["args"].__set__
 _set_cause = BaseException.__dict__["__cause__"].__set__
 _set_context = BaseException.__dict__["__context__"].__set__
