@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -231,6 +232,50 @@ def test_long_numbers_in_json_are_refused_in_linear_time(out: Path, type: Any) -
     begun = time.process_time()
     refused(type, out)
     assert time.process_time() - begun < 2.0
+
+
+@dataclass
+class Hashed:
+    numbers: set[int] = field(default_factory=set)
+    frozen: frozenset[float] = field(default_factory=frozenset)
+    table: dict[int, int] = field(default_factory=dict)
+    pairs: set[tuple[int, int]] = field(default_factory=set)
+    inner: list[dict[str, set[int]]] = field(default_factory=list)
+
+
+class HashedModel(pydantic.BaseModel):
+    numbers: set[int] = set()
+    table: dict[int, int] = {}
+
+
+COLLIDING = [(2**61 - 1) * number for number in range(1, 20_001)]
+
+
+@pytest.mark.parametrize(
+    ("type", "data"),
+    [
+        (Hashed, {"numbers": COLLIDING}),
+        (Hashed, {"table": {str(number): 1 for number in COLLIDING}}),
+        (Hashed, {"pairs": [[number, 1] for number in COLLIDING]}),
+        (Hashed, {"inner": [{"k": COLLIDING}]}),
+        (HashedModel, {"numbers": COLLIDING}),
+        (HashedModel, {"table": {str(number): 1 for number in COLLIDING}}),
+    ],
+)
+def test_numbers_of_a_single_hash_are_refused(out: Path, type: Any, data: Any) -> None:
+    """A set of colliding integers in 500 KB took 95 s of CPU."""
+    (out / "x").write_text(json.dumps(data))
+    begun = time.process_time()
+    refused(type, out, "collide")
+    assert time.process_time() - begun < 10
+
+
+def test_a_large_set_of_ordinary_numbers_is_taken(out: Path) -> None:
+    numbers = [number * 12_345 for number in range(100_000)]
+    (out / "x").write_text(json.dumps({"numbers": numbers, "table": {str(number): 1 for number in numbers}}))
+    found = collect(Hashed, out)
+    assert found.numbers == set(numbers)
+    assert list(found.table) == numbers
 
 
 def test_a_refusal_names_the_output_its_type_and_the_content(out: Path) -> None:

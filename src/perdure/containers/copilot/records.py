@@ -36,8 +36,10 @@ def record_of(node: nodes.RecordNode) -> RecordForm:
             raise ValueError(f"a {part.label} inside `{node.label}` has no file of its own: declare it beside it")
         if isinstance(part, nodes.LeafNode) and part.cls in (complex, range):
             raise ValueError(f"`{part.label}` inside `{node.label}` has no form in JSON")
+    check = _refuse_colliding if any(map(_is_hashed, nodes.walk(node))) else _accept
     if isinstance(node, nodes.PydanticNode):
-        return RecordForm(lambda value: _finite(_dump_model(value)), node.cls.model_validate)
+        validate = node.cls.model_validate
+        return RecordForm(lambda value: _finite(_dump_model(value)), lambda data: validate(check(data)))
     annotation = node.annotation
     try:
         msgspec.json.Decoder(annotation, dec_hook=_read)  # refuses unreadable types at declaration
@@ -51,9 +53,48 @@ def record_of(node: nodes.RecordNode) -> RecordForm:
             raise UsageError(f"a `{node.label}` cannot be written as JSON: {error}") from error
 
     def load(data: Any) -> Any:
-        return msgspec.convert(data, annotation, str_keys=True, dec_hook=_read)
+        return msgspec.convert(check(data), annotation, str_keys=True, dec_hook=_read)
 
     return RecordForm(dump, load)
+
+
+def _is_hashed(node: nodes.Node) -> bool:
+    """Whether a type becomes a hash table of other keys than text: Python salts the hashes of text only."""
+    if isinstance(node, nodes.ArrayNode):
+        return node.sorts and not isinstance(node.item, nodes.StrNode)
+    return isinstance(node, nodes.DictNode) and not isinstance(node.key, nodes.StrNode)
+
+
+def _accept(data: Any) -> Any:
+    return data
+
+
+def _refuse_colliding(data: Any) -> Any:
+    """Raise `ValueError` for JSON data with many numbers of one hash, which would take minutes in a set or dict."""
+    waiting = [data]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            waiting.extend(found.values())
+            nodes.set_of([_number(key) for key in found])
+        elif isinstance(found, list):
+            waiting.extend(item for item in found if isinstance(item, (dict, list)))
+            nodes.set_of([tuple(map(_key, item)) if isinstance(item, list) else _key(item) for item in found])
+    return data
+
+
+def _key(item: Any) -> Any:
+    return None if isinstance(item, (dict, list)) else _number(item)
+
+
+def _number(item: Any) -> Any:
+    """A number that stands as text, as the keys of JSON objects do."""
+    if not isinstance(item, str):
+        return item
+    try:
+        return int(item) if len(item) <= 4300 else item
+    except ValueError:
+        return item
 
 
 def _write(value: Any) -> Any:

@@ -5,6 +5,7 @@
 
 from perdure.core.ground.values._compile import node_of
 from perdure.core.ground.values._containers import ArrayNode, DictNode, OptionalNode, RefNode, TupleNode, UnionNode
+from perdure.core.ground.values._hashed import set_of
 from perdure.core.ground.values._names import type_text
 from perdure.core.ground.values._nodes import (
     AnyNode,
@@ -52,6 +53,7 @@ __all__ = [
     "TupleNode",
     "UnionNode",
     "node_of",
+    "set_of",
     "type_text",
     "walk",
 ]
