@@ -14,8 +14,8 @@ import pytest
 from tests.integration.shell import Shell
 from tests.waiting import wait_for_file
 
-from perdure.api.collecting import references
 from perdure.store.blobs import LocalBlobs
+from perdure.upkeep.collecting import references
 
 WORKFLOWS = """
 import os, time
@@ -291,7 +291,7 @@ def test_a_run_that_is_resumed_between_being_found_and_being_removed_stays_whole
     code = (
         "import subprocess, sys, datetime\n"
         "from perdure.store.sqlite import SQLiteStore\n"
-        "from perdure.api.collecting import collect\n"
+        "from perdure.upkeep.collecting import collect\n"
         "ended = SQLiteStore.ended\n"
         "def listed(*args, **settings):\n"
         "    found = ended(*args, **settings)\n"

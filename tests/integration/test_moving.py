@@ -16,11 +16,11 @@ from tests.integration.shell import Shell
 from tests.journals import recorded_in
 from tests.postgres_server import server
 
-from perdure.api.moving import Moved, _Move, move
 from perdure.core.ground.model import Status
 from perdure.core.journal.segment import Chain
 from perdure.errors import UsageError
 from perdure.store import open_blobs, open_store
+from perdure.upkeep.moving import Moved, _Move, move
 
 WORKFLOWS = """
 import perdure

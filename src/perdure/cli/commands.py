@@ -302,8 +302,8 @@ def gc(older_than: Any, statuses: tuple[str, ...], dry_run: bool) -> None:
     Never a run that is queued, running, sleeping or interrupted, nor anything that such a run needs. Files stay for a
     day after they were stored, and as long as an older run is driven.
     """
-    from ..api import collecting
     from ..core.ground.model import FINISHED, Status
+    from ..upkeep import collecting
     from .output import print_removed, removed_data
 
     log_to_stderr()

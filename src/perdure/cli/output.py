@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from ..api.collecting import Removed
     from ..api.looking import ActionNode, RunInfo, Tree
     from ..api.operate import RunEnd
+    from ..core.ground.model import Entry
+    from ..upkeep.collecting import Removed
 
 WIDE = 100_000
 """Columns of a table outside a terminal: nothing is cut."""
@@ -343,6 +344,48 @@ def _node_data(node: ActionNode) -> dict[str, Any]:
         # The root's name is the run's; the task stands in `task`.
         del data["name"], data["status"]
     return data
+
+
+def entry_data(entry: Entry) -> dict[str, Any]:
+    """An entry of a journal, as `store dump` prints it. For a row about other entries `of` is the entry's number."""
+    from ..core.ground.model import Kind, Result
+    from ..core.ground.values import describe_error
+    from ..core.journal.replay import decode_races
+    from ..errors import UsageError
+
+    result = Result(entry.result)
+    about = result in (Result.LOOSEN, Result.DISCARD, Result.REUSE)
+    error: dict[str, Any] | None = None
+    if result is Result.ERROR and entry.value is not None:
+        try:
+            kind, message, _ = describe_error(entry.value)
+            error = {"type": kind, "message": message}
+        except UsageError:
+            error = {"type": None, "message": _decoded(entry.value)}
+    return {
+        "entry": entry.n,
+        "action": entry.action,
+        "result": result.name,
+        "of": entry.seq if about else None,
+        "kind": Kind(entry.kind).name.lower() if entry.kind else None,
+        "name": entry.name or None,
+        "group": entry.label,
+        "branch": entry.branch,
+        "position": None if about else entry.seq,
+        "occurrence": entry.occ,
+        "item": entry.item,
+        "fingerprint": entry.fp.hex(),
+        "source": entry.source,
+        "child": entry.child,
+        "after": entry.after,
+        "begun": entry.begun,
+        "races": None if entry.races is None else decode_races(entry.races),
+        "start": iso(entry.at) if entry.at else None,
+        "duration": entry.took / 1_000_000,
+        "inputs": _decoded(entry.inputs),
+        "outcome": None if result is Result.ERROR else _decoded(entry.value),
+        "error": error,
+    }
 
 
 def _decoded(data: bytes | None) -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
 import click
 
+from . import completion
 from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, output
 
 EPILOG = """Stores are named by URL: sqlite:///path/to.db or a path, postgresql://user@host/database."""
 
 
-@cli.group("store", cls=CommandGroup, epilog=EPILOG, short_help="Check, migrate or move whole stores.")
+@cli.group("store", cls=CommandGroup, epilog=EPILOG, short_help="Check, migrate, dump or move whole stores.")
 def store_group() -> None:
     """Look at a store, bring its schema up to date, or move runs from one store to another."""
 
@@ -30,7 +32,7 @@ def check(url: str | None) -> None:
     Without URL: the store in use.
     """
     from .. import runtime
-    from ..api.moving import checked
+    from ..upkeep.moving import checked
 
     log_to_stderr()
     url = url or runtime.store_url()
@@ -63,7 +65,7 @@ def migrate(url: str | None) -> None:
     database's schema: let that role run it before the workers start. It is safe while others do the same.
     """
     from .. import runtime
-    from ..api.moving import migrated
+    from ..upkeep.moving import migrated
 
     log_to_stderr()
     shown, schema = migrated(url or runtime.store_url())
@@ -71,6 +73,27 @@ def migrate(url: str | None) -> None:
         output.result_json({"url": shown, "schema": schema})
     else:
         output.result(f"{shown} is up to date: schema {schema}")
+
+
+DUMP_EPILOG = """  perdure store dump daily
+  perdure store dump daily | jq 'select(.result == "ERROR")'"""
+
+
+@store_group.command(cls=CliCommand, epilog=DUMP_EPILOG, short_help="A run's journal, one JSON line for each entry.")
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names)
+@common
+def dump(run: str) -> None:
+    """Print the journal of a run as JSON lines in commit order, for scripts: one object for each entry.
+
+    Values are decoded as `show --json` does. Exit code 1 where the journal is damaged; what comes before the damage is
+    printed.
+    """
+    from ..upkeep.dumping import entries
+    from .output import entry_data
+
+    log_to_stderr()
+    for entry in entries(run):
+        output.result(json.dumps(entry_data(entry)))
 
 
 COPY_HELP = """Move the finished, queued and sleeping runs of one store to another, with the files that they refer to.
@@ -95,7 +118,7 @@ COPY_EPILOG = """  perdure store copy .perdure/perdure.db postgresql://me@db.exa
 @click.option("--dry-run", is_flag=True, help="Only count what would be moved.")
 @common
 def copy(source: str, target: str, source_blobs: str | None, target_blobs: str | None, dry_run: bool) -> None:
-    from ..api.moving import Moved, move
+    from ..upkeep.moving import Moved, move
     from .output import counted
 
     log_to_stderr()

@@ -40,6 +40,7 @@ from itertools import islice
 from typing import Final
 
 from .. import runtime
+from ..api.looking import store_exists
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, EndedRun, Status
 from ..core.ground.ports import Blobs, Store
@@ -47,7 +48,6 @@ from ..core.process.worker import Worker
 from ..errors import UsageError
 from ..store import manifest
 from ..store.user_files import each
-from .looking import store_exists
 
 RUNS: Final = 500
 """Runs that one transaction takes away."""
