@@ -43,20 +43,20 @@ OTHERS = [name for name in CASES if name not in PICKED]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS if WHOLE else OTHERS[::3])
-def test_the_others(pool_hosts: Hosts, place: Path, name: str) -> None:
+@pytest.mark.parametrize("name", OTHERS if WHOLE else OTHERS[::4])
+def test_workflows_that_differ_inside_of_one_process_go_on_as_well(pool_hosts: Hosts, place: Path, name: str) -> None:
     """P1, P4."""
     explorer_for(pool_hosts, place, name).one_kill("4:after")
 
 
-def test_slow_disk(pool_hosts: Hosts, place: Path) -> None:
+def test_bodies_in_a_pool_go_on_where_every_commit_is_slow(pool_hosts: Hosts, place: Path) -> None:
     """P1, P4: where a thread of its own commits, in both processes."""
     names = ("gather:gather_times_and_sleeps", "children:async_child_from_sync_body", "map:map_sync")
     explorers = [explorer_for(pool_hosts, place, name, slow=0.006) for name in names]
     run_parallel([partial(explorer.one_kill, "4:after") for explorer in explorers])
 
 
-def test_killed_again_and_again(pool_hosts: Hosts, place: Path) -> None:
+def test_a_run_with_bodies_in_a_pool_survives_a_kill_of_each_of_its_processes(pool_hosts: Hosts, place: Path) -> None:
     """P1, P4: each process at one of its first writes, until one ends by itself."""
     explorer = explorer_for(pool_hosts, place, "children:nested_sync_children")
     assert explorer.chain("2:after", "3:before", "4:after") >= 3

@@ -168,7 +168,9 @@ def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
         try:
             module = load_source(source)
         except PerdureError as error:
-            if len(sources) == 1:
+            # A file that declares what perdure refuses, such as another file's task name, is an error of the command.
+            refused = type(error) is UsageError and os.path.exists(source)
+            if len(sources) == 1 or refused:
                 raise
             tell(output, error)
             broken += 1
