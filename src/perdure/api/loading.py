@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from ..core.ground.private import stranger_of
 from ..core.ground.spec import TaskSpec
 from ..core.journal.source import code_root, logical_name
 from ..errors import CodeNotLoadedError, PerdureError, TaskNotFoundError, UsageError
@@ -198,10 +199,33 @@ def load_target(target: str, run: str, allowed_root: str) -> TaskSpec:
         raise UsageError(
             f"run {run!r}: its code, {file}, is gone. If it has moved: perdure resume {run} --file NEW_PATH"
         )
-    owner = os.stat(real).st_uid
-    if owner not in (os.geteuid(), 0):
-        raise UsageError(f"run {run!r}: its code, {file}, belongs to another user. If you trust that file, {named}")
-    return task_at(load_file(file), name, file)
+    if os.path.commonpath([code_root(real), root]) != root:
+        raise UsageError(
+            f"run {run!r}: its code, {file}, is part of a package that reaches above this project ({root}). If you "
+            f"trust that file, {named}"
+        )
+    for path in _loaded_with(real, root):
+        reason = stranger_of(path)
+        if reason is not None:
+            raise UsageError(
+                f"run {run!r}: its code, {file}, is not safe to load: {path} {reason}. If you trust that file, {named}"
+            )
+    # The checked file itself, not a link that leads there: a link's directory would be searched for modules.
+    return task_at(load_file(real), name, file)
+
+
+def _loaded_with(file: str, root: str) -> Iterator[str]:
+    """The files and directories that decide which code an import of the file loads, up to the project."""
+    yield file
+    folder = os.path.dirname(file)
+    while True:
+        yield folder
+        package = os.path.join(folder, "__init__.py")
+        if os.path.exists(package):
+            yield package
+        if folder == root:
+            return
+        folder = os.path.dirname(folder)
 
 
 def load_body(target: str, module: str) -> TaskSpec:

@@ -29,24 +29,21 @@ from ..errors import (
     RunNotFoundError,
     UsageError,
 )
-from .run import (
-    derived_status,
-)
+from ..store import is_postgres
+from ..store import store_path as path_of
+from .run import derived_status
 
 
 def store_exists() -> bool:
     """Whether there is a store to look at: looking creates none."""
-    path = store_path()
-    return path is None or os.path.exists(path)
+    return store_path() is None or runtime.exists(runtime.store_url())
 
 
 def store_path() -> str | None:
     """The store's file, absolute; `None` for a store without a file."""
     url = runtime.store_url()
-    scheme, colon, rest = url.partition("://")
-    if not colon:
-        return os.path.abspath(url)
-    return os.path.abspath(rest[1:]) if scheme == "sqlite" and rest.startswith("/") else None
+    path = None if is_postgres(url) else path_of(url)
+    return None if path is None else os.path.abspath(path)
 
 
 def find(name: str) -> model.Run:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections import deque
 
+from ..core.ground.private import make_private
 from .engine import ContainerEngine, LogLine
 from .redaction import Redactor
 
@@ -38,7 +39,7 @@ class LogSink:
         self.tail: deque[str] = deque(maxlen=TAIL)
         self._prefix = prefix
         self._redactor = redactor
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(path))
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = open(os.open(path, flags, 0o600), "ab", buffering=0)  # noqa: SIM115 - closed in `close`
         self._room = limit

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..core.ground.digest import blake2b
+from ..core.ground.private import make_private
 from ..core.ground.trees import remove_tree
 from ..errors import StoreError
 
@@ -86,7 +87,7 @@ class Place(NamedTuple):
         """
         try:
             self.clear()
-            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            make_private(self.path)
             # Written whole before anything else: without this file, nothing was created for the attempt.
             with open(os.path.join(self.path, _ABOUT), "wb") as stream:
                 stream.write(msgspec.json.encode(about))

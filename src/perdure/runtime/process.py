@@ -17,6 +17,7 @@ from msgspec import structs
 from ..core.ground.model import Run
 from ..core.ground.ports import Blobs, Store
 from ..core.ground.spec import TaskSpec
+from ..core.ground.trees import remove_tree
 from ..core.process.worker import Worker
 from ..errors import PerdureError, UsageError
 from ..executors.local import DaemonThreads
@@ -48,6 +49,8 @@ class Process:
         self._containers: Background | None = None
         self._pool: ProcessPool | None = None
         self._ray: RayPool | None = None
+        self._temporary: str | None = None
+        """A directory for containers of a store in memory, removed at exit."""
 
     def successor(self, settings: Settings) -> Process:
         """Close everything, and return the process state under other settings.
@@ -74,6 +77,9 @@ class Process:
             if close:
                 with contextlib.suppress(PerdureError):
                     close()
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                remove_tree(self._temporary)
 
     # -- store and worker --------------------------------------------------------------------------------------
 
@@ -86,6 +92,7 @@ class Process:
             if self._worker is not None:
                 return self._worker
             check_blobs_at(self.settings.blobs_at)
+            self.settings.refuse_foreign_store()
             store, liveness = open_store(self.settings.store_url, durability=self.settings.durability)
             found = Worker(store, liveness, DaemonThreads(), lease=lease_seconds(), clock=store.clock)
             found.on_end = self._run_ended
@@ -208,9 +215,11 @@ class Process:
         database = self.database()
         if database is not None:
             return database
-        import tempfile  # a late import: loading tempfile costs a quarter of `import perdure`
+        if self._temporary is None:
+            import tempfile  # a late import: loading tempfile costs a quarter of `import perdure`
 
-        return os.path.join(tempfile.gettempdir(), f"perdure-memory-{os.getpid()}")
+            self._temporary = tempfile.mkdtemp(prefix="perdure-memory-")
+        return os.path.join(self._temporary, "store")
 
     def container_logs(self) -> str:
         """The directory that holds the output of containers, one directory for each run."""

@@ -60,6 +60,24 @@ class Settings(Struct, frozen=True):
         folder = os.path.dirname(os.path.abspath(path)) if path else os.getcwd()
         return os.path.dirname(folder) if os.path.basename(folder) == ".perdure" else os.getcwd()
 
+    def refuse_foreign_store(self) -> None:
+        """Raise `UsageError` for a store of another user's that was found rather than named.
+
+        A prepared store, in a directory that every user may write to, would decide which runs `resume` carries on.
+        """
+        if self.store or os.environ.get("PERDURE_STORE"):
+            return
+        for path in (os.path.dirname(DEFAULT_STORE), DEFAULT_STORE):
+            try:
+                owner = os.stat(path).st_uid
+            except OSError:
+                continue
+            if owner not in (os.geteuid(), 0):
+                raise UsageError(
+                    f"{os.path.abspath(path)} belongs to another user. If you trust the store, name it: --store "
+                    f"{DEFAULT_STORE}, PERDURE_STORE or perdure.init(store=...). Else go to a directory of your own"
+                )
+
 
 def refuse_durability(durability: object) -> None:
     """Raise `UsageError` for an unknown durability."""

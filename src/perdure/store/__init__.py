@@ -7,6 +7,7 @@ An adapter imports the core's records and ports, and nothing else of perdure; on
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +23,7 @@ _SUPPORTED: Final = (
     "`sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, `postgresql://user@host/database`, or `memory://`"
 )
 _POSTGRES: Final = ("postgresql", "postgres")
+_MISTYPED: Final = re.compile(r"(?:(?P<scheme>postgresql|postgres|sqlite|memory)[:/]+)?(?P<rest>.*)", re.DOTALL)
 _BUCKETS: Final = ("s3", "gs", "az")
 
 
@@ -39,6 +41,10 @@ def open_store(
         create: make a Postgres store that is not there, or bring an old one's schema up to date.
     """
     if is_postgres(url):
+        if _is_ambiguous(os.fspath(url).partition("://")[2]):
+            raise UsageError(
+                f"{public_url(os.fspath(url))}: the user or password holds an `@` or a slash; write them as %40 and %2F"
+            )
         if durability != "power":
             raise UsageError(
                 "durability='process' is for SQLite: a Postgres server may crash and come back while workers live on"
@@ -159,17 +165,35 @@ def is_postgres(url: str | os.PathLike[str]) -> bool:
 def public_url(url: str) -> str:
     """A store's URL as it may be shown: without a password."""
     if not is_postgres(url):
-        return url
+        return _without_credentials(url)
     from urllib.parse import urlencode
 
     scheme, _, rest = url.partition("://")
     rest, _, _ = rest.partition("#")
     rest, _, query = rest.partition("?")
+    if _is_ambiguous(rest):
+        return f"{scheme}://***@{rest.rpartition('@')[2]}"
     place, slash, path = rest.partition("/")
     user, at, host = place.rpartition("@")
     shown = f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}"
     kept = {key: value for key, value in _query(query).items() if key in ("host", "port", "schema", "dbname", "user")}
     return shown + (f"?{urlencode(kept, safe='/')}" if kept else "")
+
+
+def _is_ambiguous(rest: str) -> bool:
+    """Whether a password has an unescaped `@` or slash, so that its end cannot be known."""
+    place, _, path = rest.partition("?")[0].partition("/")
+    return place.count("@") > 1 or "@" in path
+
+
+def _without_credentials(url: str) -> str:
+    """A store's URL or path, without the words in front of an `@` that may be a mistyped user and password."""
+    before, at, after = url.rpartition("@")
+    found = _MISTYPED.match(before)
+    assert found is not None
+    if not at or (":" not in found["rest"] and (not found["scheme"] or url.startswith("sqlite:///"))):
+        return url  # a path may hold an @
+    return f"{found['scheme']}:***@{after}" if found["scheme"] else f"***@{after}"
 
 
 def files_base(url: str | os.PathLike[str]) -> str | None:
@@ -202,19 +226,25 @@ def store_path(url: str | os.PathLike[str]) -> str | None:
     scheme, colon, rest = text.partition("://")
     if not colon:
         path = text
+        known = text.partition(":")[0] in (*_POSTGRES, "sqlite", "memory") and ":" in text
+        if known or _without_credentials(text) != text:
+            raise UsageError(f"{public_url(text)}: `://` is missing or misspelt; supported are {_SUPPORTED}")
     elif scheme == "sqlite":
         if not rest.startswith("/"):
-            raise UsageError(f"{text}: a third slash is missing before the path; supported are {_SUPPORTED}")
+            raise UsageError(
+                f"{public_url(text)}: a third slash is missing before the path; supported are {_SUPPORTED}"
+            )
         path = rest[1:]
     elif scheme == "memory":
         if rest:
-            raise UsageError(f"{text}: `memory://` takes no name; each one is a store of its own")
+            raise UsageError(f"{public_url(text)}: `memory://` takes no name; each one is a store of its own")
         return None
     else:
         raise UsageError(f"{scheme}://...: no store is called {scheme!r}; supported are {_SUPPORTED}")
     if not path or path.startswith(":memory:"):
         raise UsageError(
-            f"{text!r} names no file, and nothing would survive: name one, or say `memory://` if that is meant"
+            f"{public_url(text)!r} names no file, and nothing would survive: name one, or say `memory://` if that is "
+            "meant"
         )
     return path
 

@@ -32,6 +32,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import BinaryIO, Final
 
 from perdure.core.ground.clock import wall
+from perdure.core.ground.private import make_private
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from .user_files import (
@@ -466,12 +467,9 @@ class LocalBlobs:
             folder = os.path.join(self.root, "staging")
             if not os.path.isdir(folder):
                 base = os.path.dirname(self.root)
-                if os.path.basename(base) == ".perdure":
-                    with suppress(FileExistsError):
-                        os.mkdir(base, 0o700)
-                with suppress(FileExistsError):
-                    os.mkdir(self.root, 0o700)
-                os.makedirs(folder, exist_ok=True)
+                if os.path.basename(base) != ".perdure" and not os.path.isdir(base):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), base)
+                make_private(folder)
             if not self._swept:
                 self._swept = True
                 self._sweep(folder)

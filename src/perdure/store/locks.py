@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final
 
 from perdure.core.ground.clock import seconds
+from perdure.core.ground.private import make_private
 from perdure.errors import StoreUnavailableError, UsageError
 
 from ._posix_locks import holder
@@ -62,7 +63,7 @@ class FileLiveness:
         if path is None:
             raise UsageError(f"a worker's id is made of letters, digits and _.-, at most 128: not {worker!r}")
         try:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            make_private(self._directory)
             with _table_lock:
                 if self._is_own(path):
                     raise UsageError(f"worker {worker} is already held by this process")

@@ -27,6 +27,7 @@ import msgspec
 
 from ...core.ground.clock import US, seconds, wall
 from ...core.ground.detached import Detached
+from ...core.ground.private import make_private
 from ...core.ground.spec import AttemptLost
 from ...core.ground.trees import remove_tree
 from ...errors import (
@@ -188,7 +189,7 @@ class PodLife:
     def _stage(self) -> None:
         folder = self.pods.folder(self.key)
         remove_tree(folder)
-        os.makedirs(folder, mode=0o700)
+        make_private(folder)
         self.objects.put(ABOUT_KEY, msgspec.json.encode(self._about()))
         program = self.program
         program.interface.stage(self.values, folder, program.input_dir, program.references(None))
@@ -425,7 +426,7 @@ class PodLife:
 
     def _conclude(self, folder: str, end: ContainerEnd) -> _Concluded | None:
         remove_tree(folder)
-        os.makedirs(folder, mode=0o700)
+        make_private(folder)
         fetched = tree.fetch(self.objects, folder)
         return None if fetched is None else _Concluded(concluded(self.program, folder, end, self.redactor, fetched))
 

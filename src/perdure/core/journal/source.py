@@ -15,17 +15,21 @@ from typing import Any
 
 from ..ground.digest import blake2b
 from ..ground.model import Source
+from ..ground.private import stranger_of
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 @cache
 def code_root(file: str) -> str:
-    """The folder that a file's code belongs to: above the topmost package that the file is in."""
+    """The folder that a file's code belongs to: above the topmost package that the file is in.
+
+    The climb ends below a directory of another user's, as modules there would be imported along with the file.
+    """
     folder = os.path.dirname(os.path.abspath(file))
     while os.path.exists(os.path.join(folder, "__init__.py")):
         parent = os.path.dirname(folder)
-        if parent == folder:
+        if parent == folder or stranger_of(parent) or stranger_of(os.path.join(folder, "__init__.py")):
             break
         folder = parent
     return folder

@@ -1,0 +1,40 @@
+"""The one place that makes directories of perdure's, and that tells whose files may be trusted.
+
+`os.makedirs(path, mode)` gives `mode` to the last directory only; the directories on the way there stay open to all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+
+def make_private(path: str) -> None:
+    """Make a directory and its missing parents, each for the owner alone. An existing directory stays as it is.
+
+    Raises:
+        OSError: a directory cannot be made.
+    """
+    missing = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for each in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(each, 0o700)
+
+
+def stranger_of(path: str) -> str | None:
+    """Why another user may have written a file or directory; `None` for the caller's own and root's.
+
+    Raises:
+        OSError: the path cannot be looked at.
+    """
+    found = os.stat(path)
+    if found.st_uid not in (os.geteuid(), 0):
+        return "belongs to another user"
+    if found.st_mode & stat.S_IWOTH:
+        # A sticky directory such as /tmp keeps others from replacing entries, yet they add entries of their own.
+        return "may be written by every user"
+    return None
