@@ -119,6 +119,7 @@ RACES = [
 
 
 def test_a_race_that_a_plain_timer_has_won_stays_won(clock: VirtualClock) -> None:
+    """B7."""
     with Serving([*RACES, child], clock) as serving:
         runs = {task: perdure.with_runcontext(name=task.fn.__name__).submit(task) for task in RACES}
         assert [run.name for run in runs.values() if serving.finish(run)[0] is not True] == []

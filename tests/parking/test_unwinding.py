@@ -94,6 +94,7 @@ def cleans_up_sync() -> int:
 
 @pytest.mark.parametrize("task", [cleans_up, cleans_up_sync])
 def test_durable_calls_are_refused_while_a_run_unwinds(clock: VirtualClock, task: Any) -> None:
+    """D3."""
     with Serving([cleans_up, cleans_up_sync, child], clock) as serving:
         run = perdure.submit(task)
         assert serving.finish(run) == 1

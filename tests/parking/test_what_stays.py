@@ -160,6 +160,7 @@ def sleeps(run: Any) -> bool:
 
 
 def test_a_run_with_anything_else_under_way_stays_in_memory(clock: VirtualClock) -> None:
+    """D5."""
     from concurrent.futures import Future
 
     gates.update({what: Future() for what in UNDER_WAY})
