@@ -194,7 +194,7 @@ def test_images_and_programs_that_are_not_there(here: Path) -> None:
 
 
 def test_a_timeout_that_a_program_ignores(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.containers.service.GRACE", 1.0)
+    monkeypatch.setattr("perdure.containers.life.GRACE", 1.0)
     started = time.monotonic()
     with pytest.raises(TaskTimeoutError):
         perdure.run(shell("trap '' TERM; while true; do sleep 1; done", timeout=0.5))
@@ -376,3 +376,51 @@ def test_a_timed_out_container_ends_before_the_next_attempt_begins(here: Path, a
     assert [log[::2] for log in logs] == [["begin", "end"]] * attempts
     times = [int(number) for log in logs for number in log[1::2]]
     assert times == sorted(times)
+
+
+def test_command_and_arguments_follow_the_images_entrypoint(here: Path, engine: Engine) -> None:
+    """As in Flyte, run with the same image and engine: `entrypoint=` alone replaces the image's ENTRYPOINT."""
+    engine.import_image(engine._tar, "perdure-test/entry:1", 'ENTRYPOINT ["/bin/sh", "-c"]', 'CMD ["exit 3"]')
+    settings: dict[str, Any] = {
+        "image": "perdure-test/entry:1", "network": "none", "local_logs": False, "outputs": {"o": str},
+    }  # fmt: skip
+    told = ContainerTask("told", command=['printf %s "$0" > /var/outputs/o', "{{.perRetryUniqueKey}}"], **settings)
+    key = perdure.run(told).result
+    assert key.isalnum()
+    assert key[0] == "a"
+    both = ContainerTask("both", command=['printf %s "$0$1" > /var/outputs/o'], arguments=["a", "b"], **settings)
+    assert perdure.run(both).result == "ab"
+    own = ContainerTask(
+        "own", entrypoint=["/bin/sh", "-ec"], command=['printf %s "$0" > /var/outputs/o', "{{.State}}"], **settings
+    )
+    assert perdure.run(own).result == "{{.State}}"
+    with pytest.raises(ContainerError, match="exit code 3"):
+        perdure.run(ContainerTask("plain", **settings))
+
+
+def test_a_secret_stays_out_of_every_text(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a real container: `_ERROR`, quoted content, a file's name, a link's target, and a log line of 64 KiB."""
+    secret = "tok-3f9a21c4-very-secret"
+    monkeypatch.setenv("API_KEY", secret)
+    scripts = {
+        "reported": 'echo "bad $API_KEY" > /var/outputs/_ERROR',
+        "quoted": 'echo "is $API_KEY" > /var/outputs/n',
+        "linked": 'ln -s "/$API_KEY" /var/outputs/n',
+        "named": 'touch "/var/outputs/other-$API_KEY"',
+        "logged": "head -c 65530 /dev/zero | tr '\\0' x; echo $API_KEY; exit 1",
+        "listed": 'touch "/var/outputs/n.$API_KEY" /var/outputs/n.b',
+    }
+    texts = []
+    for name, script in scripts.items():
+        task = shell(script, name=name, secrets=["api_key"], outputs={"n": int})
+        with pytest.raises((ContainerError, OutputParseError, OutputMissingError)) as caught:
+            perdure.run(task)
+        texts.append(f"{caught.value} {vars(caught.value)}")
+    perdure.init()
+    texts += [path.read_text() for path in here.glob("perdure.db-logs/*/*.log")]
+    texts += [path.read_bytes().decode("latin-1") for path in here.glob("perdure.db*") if path.is_file()]
+    assert len(texts) > len(scripts)
+    for text in texts:
+        assert secret not in text
+        assert "very-secret" not in text
+        assert "tok-3f9a" not in text
