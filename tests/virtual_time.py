@@ -18,7 +18,7 @@ from perdure.core.ground import clock as ground_clock
 from perdure.core.ground.clock import US, SystemClock
 from perdure.core.process import serving, worker
 from perdure.core.run.driver import Driver
-from perdure.store import sqlite
+from perdure.store.sqlite import store as sqlite
 
 REARM = 0.02
 """Seconds until a sleeper looks at the clock again, instead of half a minute: the clock may have jumped."""

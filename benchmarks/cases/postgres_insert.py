@@ -8,7 +8,7 @@ import psycopg
 
 from _common import emit, parser, row
 from _postgres import add_options, database
-from perdure.store._postgres_link import Address
+from perdure.store.postgres.link import Address
 
 CREATE = (
     "CREATE TABLE entry (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, run bigint NOT NULL,"

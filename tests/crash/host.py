@@ -84,7 +84,8 @@ def arm(kill_at: str, slow: float) -> None:
 
 
 def _arm_sqlite(inside: threading.local) -> Any:
-    from perdure.store import _sqlite_file, sqlite
+    from perdure.store.sqlite import file as _sqlite_file
+    from perdure.store.sqlite import store as sqlite
 
     plain_transaction = _sqlite_file.Link.transaction
     plain_change = _sqlite_file.Link.change
@@ -129,7 +130,8 @@ class _Doomed:
 
 
 def _arm_postgres(inside: threading.local) -> Any:
-    from perdure.store import _postgres_link, postgres
+    from perdure.store.postgres import link as _postgres_link
+    from perdure.store.postgres import store as postgres
 
     plain_run = _postgres_link.Link.run
     plain_liveness = postgres.PostgresStore.liveness

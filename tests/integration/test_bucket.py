@@ -23,10 +23,12 @@ from tests.waiting import kill, wait_for
 
 from perdure.core.ground.clock import US, wall
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
-from perdure.store import _bucket, bucket_blobs, open_blobs
-from perdure.store._bucket import Bucket
-from perdure.store.blobs import LocalBlobs
-from perdure.store.bucket_blobs import BucketBlobs
+from perdure.store import open_blobs
+from perdure.store.blobs import bucket as bucket_blobs
+from perdure.store.blobs import client as _bucket
+from perdure.store.blobs.bucket import BucketBlobs
+from perdure.store.blobs.client import Bucket
+from perdure.store.blobs.directory import LocalBlobs
 
 LATER = 3600 * US
 
@@ -192,8 +194,8 @@ def test_a_broken_download_goes_on_where_it_stopped(
 
 FETCH = """
 import sys
-from perdure.store.blobs import LocalBlobs
-from perdure.store.bucket_blobs import BucketBlobs
+from perdure.store.blobs.directory import LocalBlobs
+from perdure.store.blobs.bucket import BucketBlobs
 url, root, hash, size = sys.argv[1:]
 BucketBlobs(url, LocalBlobs(root)).open(hash, int(size))
 """
@@ -225,8 +227,8 @@ def test_a_large_file_takes_little_memory(url: str, tmp_path: Path, way: str) ->
     hash = sha256(file.read_bytes()).hexdigest()
     code = f"""
 import resource
-from perdure.store.blobs import LocalBlobs
-from perdure.store.bucket_blobs import BucketBlobs
+from perdure.store.blobs.directory import LocalBlobs
+from perdure.store.blobs.bucket import BucketBlobs
 blobs = BucketBlobs({url!r}, LocalBlobs({str(tmp_path)!r} + "/" + {way!r}))
 blobs.put_bytes(b"warm")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

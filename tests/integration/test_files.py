@@ -33,7 +33,7 @@ from perdure.core.ground.values import ANY, Signature, codec_for, preview
 from perdure.core.ground.values import _wire as wire
 from perdure.errors import StoreError, UsageError, ValueMismatchError
 from perdure.io import Dir, File
-from perdure.store import manifest
+from perdure.store.blobs import manifest
 
 env = perdure.TaskEnvironment(name="files")
 

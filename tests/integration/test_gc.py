@@ -14,7 +14,7 @@ import pytest
 from tests.integration.shell import Shell
 from tests.waiting import wait_for_file
 
-from perdure.store.blobs import LocalBlobs
+from perdure.store.blobs.directory import LocalBlobs
 from perdure.upkeep.collecting import references
 
 WORKFLOWS = """
@@ -196,7 +196,7 @@ def test_a_put_and_a_removal_of_the_same_content_never_meet(tmp_path: Path) -> N
     """G8: one process removes the blob as often as it can, another one puts it: after a put it is there, or newer."""
     root = tmp_path / "blobs"
     code = (
-        "import sys, os, time; from perdure.store.blobs import LocalBlobs\n"
+        "import sys, os, time; from perdure.store.blobs.directory import LocalBlobs\n"
         "b = LocalBlobs(sys.argv[1]); h = b.put_bytes(b'x'); p = os.path.join(b.root, 'sha256', h[:2], h)\n"
         "print(h, flush=True)\n"
         "while True:\n"

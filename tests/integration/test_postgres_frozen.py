@@ -17,8 +17,8 @@ from tests.contract._records import OTHER, TOKEN, action, created, entry, segmen
 from tests.postgres_server import Server
 
 from perdure.core.ground.model import CachePut, Claim, RunWrites, Status
-from perdure.store import postgres as postgres_store
 from perdure.store.postgres import PostgresStore
+from perdure.store.postgres import store as postgres_store
 
 SILENCE = 0.3
 NAME = ".s.PGSQL.5432"
@@ -131,7 +131,7 @@ def test_a_process_that_is_frozen_between_any_two_bytes_holds_nobody_up(
     postgres: Server, ice: Ice, monkeypatch: pytest.MonkeyPatch, work: Callable[[PostgresStore, int], Any]
 ) -> None:
     monkeypatch.setattr(postgres_store, "SILENCE", SILENCE)
-    monkeypatch.setattr("perdure.store._postgres_watch._TICK", 0.02)
+    monkeypatch.setattr("perdure.store.postgres.watch._TICK", 0.02)
     url = postgres.url()
     others = PostgresStore(url)
     mine = PostgresStore(url.replace(postgres.root, ice.directory))
@@ -182,7 +182,7 @@ def test_who_looks_at_the_tables_or_works_by_hand_is_left_alone(
 ) -> None:
     monkeypatch.setattr(postgres_store, "SILENCE", 0.0)
     monkeypatch.setattr(postgres_store, "LONG_SILENCE", 0.5)
-    monkeypatch.setattr("perdure.store._postgres_watch._ROUND", 1000.0)
+    monkeypatch.setattr("perdure.store.postgres.watch._ROUND", 1000.0)
     url = postgres.url()
     store = PostgresStore(url)
     schema = url.rpartition("schema=")[2]

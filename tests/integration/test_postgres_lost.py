@@ -31,9 +31,9 @@ from perdure.core.ground.model import (
     WholeRun,
 )
 from perdure.errors import StoreUnavailableError
-from perdure.store._postgres_link import Link
 from perdure.store.memory import MemoryStore
 from perdure.store.postgres import PostgresStore
+from perdure.store.postgres.link import Link
 
 
 @pytest.fixture

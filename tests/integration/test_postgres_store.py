@@ -22,10 +22,10 @@ from perdure.core.ground.clock import US, SystemClock
 from perdure.core.ground.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 from perdure.store import files_base, open_store, public_url
-from perdure.store._postgres_direct import Statement
-from perdure.store._postgres_link import Link
-from perdure.store._postgres_session import Session
 from perdure.store.postgres import PostgresStore
+from perdure.store.postgres.direct import Statement
+from perdure.store.postgres.link import Link
+from perdure.store.postgres.session import Session
 
 
 @pytest.fixture
@@ -455,7 +455,7 @@ def test_a_url_opens_it_and_names_the_place_of_its_files(url: str) -> None:
 
 def test_without_psycopg_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    for name in [name for name in sys.modules if name.startswith("perdure.store._postgres")]:
+    for name in [name for name in sys.modules if name.startswith("perdure.store.postgres")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "perdure.store.postgres", raising=False)
     with pytest.raises(UsageError, match=r"pip install 'perdure\[postgres\]'"):

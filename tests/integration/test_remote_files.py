@@ -27,8 +27,8 @@ from perdure.core.ground.clock import wall
 from perdure.core.ground.values import codec_for
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 from perdure.io import Dir, File
-from perdure.store import _bucket
-from perdure.store.blobs import LocalBlobs
+from perdure.store.blobs import client as _bucket
+from perdure.store.blobs.directory import LocalBlobs
 
 env = perdure.TaskEnvironment(name="remote")
 
@@ -550,11 +550,11 @@ def test_a_bucket_that_is_closed_to_us_or_away_is_told(tmp_path: Path, monkeypat
 
 
 def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("obstore", "perdure.store.remote"))]:
+    for name in [name for name in sys.modules if name.startswith(("obstore", "perdure.store.blobs.remote"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
-    monkeypatch.delattr("perdure.store.remote", raising=False)
+    monkeypatch.delattr("perdure.store.blobs.remote", raising=False)
     with pytest.raises(UsageError, match=r"needs obstore, which is not installed: pip install 'perdure\[s3\]'"):
         File.from_existing_remote("s3://bucket/x")
 

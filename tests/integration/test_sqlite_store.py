@@ -41,9 +41,9 @@ from perdure.core.ground.model import Claim, Created, CreateRun, RunWrites, Stat
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
 from perdure.store import open_store
 from perdure.store._sql import migrations, queries
-from perdure.store._sqlite_file import APPLICATION_ID, MIGRATIONS, VERSION, StoreFile
 from perdure.store.memory import MemoryLiveness, MemoryStore
 from perdure.store.sqlite import SQLiteStore
+from perdure.store.sqlite.file import APPLICATION_ID, MIGRATIONS, VERSION, StoreFile
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(REPOSITORY)])}
@@ -608,7 +608,7 @@ class TestPlans:
         )
 
     def test_every_file_of_migrations_is_named_in_order(self) -> None:
-        folder = REPOSITORY / "src/perdure/store/sql/sqlite/migrations"
+        folder = REPOSITORY / "src/perdure/store/sqlite/migrations"
         assert sorted(file.name for file in folder.iterdir()) == list(MIGRATIONS)
         assert [step.version for step in migrations("sqlite", MIGRATIONS)] == list(range(1, VERSION + 1))
 

@@ -15,7 +15,7 @@ from perdure import runtime
 from perdure.errors import ContainerError, OutputMissingError, TaskTimeoutError
 from perdure.extras import ContainerTask
 from perdure.io import Dir, File
-from perdure.store._bucket import Bucket
+from perdure.store.blobs.client import Bucket
 
 from .conftest import Setup
 from .kubelets import Inside

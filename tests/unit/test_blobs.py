@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
-from perdure.store import blobs as module
-from perdure.store import user_files
-from perdure.store.blobs import LocalBlobs
-from perdure.store.user_files import settled
+from perdure.store.blobs import directory as module
+from perdure.store.blobs import user_files
+from perdure.store.blobs.directory import LocalBlobs
+from perdure.store.blobs.user_files import settled
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_holes_stay_holes(blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest
 
 _MEMORY = """
 import sys, tracemalloc
-from perdure.store import blobs as module
+from perdure.store.blobs import directory as module
 module.clone = lambda source, out: False
 blobs = module.LocalBlobs(sys.argv[1])
 small, large, copy = sys.argv[2:5]
@@ -368,7 +368,7 @@ def test_a_large_file_takes_no_memory(tmp_path: Path, record_property: Callable[
 
 _PUTS = """
 import sys
-from perdure.store.blobs import LocalBlobs
+from perdure.store.blobs.directory import LocalBlobs
 blobs = LocalBlobs(sys.argv[1])
 print("ready", flush=True)
 for n in range(1000):
@@ -414,7 +414,10 @@ def test_what_a_living_writer_has_staged_is_left_alone(blobs: LocalBlobs, tmp_pa
     with blobs._staging() as staging:
         Path(staging, "half").write_bytes(b"half")
         LocalBlobs(blobs.root).put([source])
-        script = "import sys; from perdure.store.blobs import LocalBlobs; LocalBlobs(sys.argv[1]).put([sys.argv[2]])"
+        script = (
+            "import sys; from perdure.store.blobs.directory import LocalBlobs; "
+            "LocalBlobs(sys.argv[1]).put([sys.argv[2]])"
+        )
         subprocess.run([sys.executable, "-c", script, blobs.root, source], check=True)
         assert Path(staging, "half").exists()
     assert not leftovers(blobs)

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from perdure.cli.serving import serve
-from perdure.store._postgres_link import OLDEST
+from perdure.store.postgres.link import OLDEST
 from perdure.store.sqlite import SQLiteStore
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -84,7 +84,7 @@ def open_blobs(url: str | os.PathLike[str], at: str | None = None) -> Blobs:
             (with the extra `perdure[s3]`, which is for all three), `file:///directory` or a path. What this machine
             needs of a bucket's content is kept where blobs lie by default.
     """
-    from .blobs import LocalBlobs
+    from .blobs.directory import LocalBlobs
 
     if not at:
         return LocalBlobs(_blobs_folder(url))
@@ -92,7 +92,7 @@ def open_blobs(url: str | os.PathLike[str], at: str | None = None) -> Blobs:
     if not is_bucket(at):
         return LocalBlobs(at.removeprefix("file://"))
     with _needs_obstore():
-        from .bucket_blobs import BucketBlobs
+        from .blobs.bucket import BucketBlobs
     return BucketBlobs(at, LocalBlobs(_blobs_folder(url)))
 
 
@@ -118,7 +118,7 @@ def check_blobs_at(at: str) -> None:
 def remote_objects() -> ModuleType:
     """The module for objects at URLs of the user's."""
     with _needs_obstore():
-        from . import remote
+        from .blobs import remote
     return remote
 
 
@@ -142,7 +142,7 @@ def is_bucket(at: str) -> bool:
 def open_bucket(url: str, below: str = "") -> Any:
     """The objects in a bucket, or in the part of it that lies below; see `containers.kubernetes.tree.Objects`."""
     with _needs_obstore():
-        from ._bucket import Bucket
+        from .blobs.client import Bucket
     return Bucket(f"{url.rstrip('/')}/{below}".rstrip("/"))
 
 

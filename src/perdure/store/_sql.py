@@ -24,7 +24,7 @@ class Migration(NamedTuple):
 
 
 def queries(dialect: str) -> dict[str, str]:
-    """The named statements of `sql/<dialect>/queries.sql`, without their comments."""
+    """The named statements of `<dialect>/queries.sql`, without their comments."""
     found: dict[str, str] = {}
     head, *blocks = _read(dialect, "queries.sql").split(_NAME)
     assert not _strip(head), "SQL in front of the first name"
@@ -36,7 +36,7 @@ def queries(dialect: str) -> dict[str, str]:
 
 
 def migrations(dialect: str, files: tuple[str, ...]) -> list[Migration]:
-    """The migrations in `sql/<dialect>/migrations`; the adapter names its files, as packages in a zip list none."""
+    """The migrations in `<dialect>/migrations`; the adapter names its files, as packages in a zip list none."""
     steps = []
     for version, file in enumerate(files, 1):
         assert file.startswith(f"{version:04}_"), f"migration {file} is not number {version}"
@@ -48,7 +48,7 @@ def migrations(dialect: str, files: tuple[str, ...]) -> list[Migration]:
 def _read(dialect: str, name: str) -> str:
     # What `importlib.resources` comes down to. Importing that package alone takes as long as opening a store does
     # (tempfile, random, hashlib and more), and it would be imported for nothing else.
-    path = os.path.join(os.path.dirname(__file__), "sql", dialect, name)
+    path = os.path.join(os.path.dirname(__file__), dialect, name)
     return cast("ResourceLoader", __spec__.loader).get_data(path).decode()
 
 

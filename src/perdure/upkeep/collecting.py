@@ -24,7 +24,8 @@ Blobs (the content of files)
   which may be alive holds now, or within the last day (the user's own programs, which may still be about to pass it to
   a run). Which runs are held is read before the references are: a run that has ended by then has committed them.
 - G8 a put that finds its content there refreshes the blob's time, under a lock that excludes removal, which looks at
-  the time again (`store.blobs`). So content that is put while its blob is being looked for stays, or is written anew.
+  the time again (`store.blobs.directory`). So content that is put while its blob is being looked for stays, or is
+  written again.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ from ..core.ground.model import FINISHED, EndedRun, Status
 from ..core.ground.ports import Blobs, Store
 from ..core.process.worker import Worker
 from ..errors import UsageError
-from ..store import manifest
-from ..store.user_files import each
+from ..store.blobs import manifest
+from ..store.blobs.user_files import each
 
 RUNS: Final = 500
 """Runs that one transaction takes away."""
@@ -59,7 +60,7 @@ PAUSE: Final = 0.01
 MARGIN: Final = 24 * 3600 * US
 """For how long a blob stays that nothing refers to (G7)."""
 SLACK: Final = 120 * US
-"""How much earlier than it was put a blob's time may be (`store.blobs.REFRESH`), and then some."""
+"""How much earlier than it was put a blob's time may be (`store.blobs.directory.REFRESH`), and then some."""
 FOREVER: Final = 1 << 52
 
 _LOGS: Final = re.compile(r"[0-9a-f]{32}")

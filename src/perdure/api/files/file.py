@@ -9,7 +9,7 @@ from typing import IO, Any, Final, final
 from ... import runtime
 from ...errors import UsageError
 from ...store import remote_objects
-from ...store.user_files import check_name, reading, refuse_special, writing
+from ...store.blobs.user_files import check_name, reading, refuse_special, writing
 from .._dual import dual, dual_method
 from ..trace import trace
 from .reference import ContentReference, StrPath, path_text, temporary_folder

@@ -14,8 +14,9 @@ from ... import runtime
 from ...core.ground.ports import Blobs
 from ...core.ground.values import add_file_types
 from ...errors import StoreError, UsageError
-from ...store import manifest, remote_objects
-from ...store.user_files import check_name, each, reading, refuse_special, writing
+from ...store import remote_objects
+from ...store.blobs import manifest
+from ...store.blobs.user_files import check_name, each, reading, refuse_special, writing
 from .._dual import dual, dual_method
 from ..trace import trace
 from .file import File, on_hand

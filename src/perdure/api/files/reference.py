@@ -8,7 +8,7 @@ import re
 from typing import Any, Final, NoReturn
 
 from ...errors import UsageError
-from ...store.user_files import check_name
+from ...store.blobs.user_files import check_name
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 

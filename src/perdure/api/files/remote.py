@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ...errors import UsageError
 from ...store import remote_objects
-from ...store.user_files import TRIES, digest, reading, settled, signature
+from ...store.blobs.user_files import TRIES, digest, reading, settled, signature
 from .._dual import Dual
 from ..trace import trace
 from .reference import StrPath, path_text
@@ -52,7 +52,7 @@ class Sent(NamedTuple):
     """A file that was sent to a URL."""
 
     found: Any
-    """The object there, as `store.remote` describes objects."""
+    """The object there, as `store.blobs.remote` describes objects."""
     hash: str
 
 

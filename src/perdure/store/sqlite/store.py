@@ -43,11 +43,11 @@ from perdure.core.ground.model import (
 )
 from perdure.errors import StoreError
 
-from . import _moving
-from ._reading import PAGE, Reading
-from ._rows import SHORT, claimed, rows_of, run_of, submitted
-from ._sql import queries
-from ._sqlite_file import VERSION, Link, StoreFile
+from .. import _moving
+from .._reading import PAGE, Reading
+from .._rows import SHORT, claimed, rows_of, run_of, submitted
+from .._sql import queries
+from .file import VERSION, Link, StoreFile
 
 Durability = Literal["power", "process"]
 Row = tuple[Any, ...]

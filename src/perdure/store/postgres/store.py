@@ -51,14 +51,14 @@ from perdure.core.ground.model import (
 )
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 
-from . import _moving
-from ._postgres_direct import Statement
-from ._postgres_link import Address, Cursor, Link, Row, ServerClock, text_bytes
-from ._postgres_session import GRACE, PostgresLiveness, Session
-from ._postgres_watch import LONG_SILENCE, SILENCE, Watch
-from ._reading import PAGE, Reading
-from ._rows import SHORT, claimed, rows_of, run_of, submitted
-from ._sql import migrations, queries
+from .. import _moving
+from .._reading import PAGE, Reading
+from .._rows import SHORT, claimed, rows_of, run_of, submitted
+from .._sql import migrations, queries
+from .direct import Statement
+from .link import Address, Cursor, Link, Row, ServerClock, text_bytes
+from .session import GRACE, PostgresLiveness, Session
+from .watch import LONG_SILENCE, SILENCE, Watch
 
 MIGRATIONS: Final = ("0001_initial.sql",)
 VERSION: Final = len(MIGRATIONS)

@@ -17,7 +17,7 @@ from typing import Final
 from perdure.core.ground.clock import seconds
 from perdure.errors import StoreError
 
-from ._postgres_link import Link, Row
+from .link import Link, Row
 
 log = logging.getLogger("perdure")
 

@@ -29,8 +29,8 @@ from perdure.core.ground.clock import US, seconds, wall
 from perdure.core.ground.ports import blob_key
 from perdure.errors import StoreError
 
-from ._bucket import PAUSE, Bucket
-from .blobs import LocalBlobs
+from .client import PAUSE, Bucket
+from .directory import LocalBlobs
 from .user_files import each
 
 _STALE: Final = 120.0

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from perdure.core.ground.clock import perf
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError
 
-from ._sql import migrations, queries
-from ._sqlite_errors import is_busy, moved, read_only, translate
+from .._sql import migrations, queries
+from .errors import is_busy, moved, read_only, translate
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from obstore.exceptions import BaseError
 from perdure.core.ground.ports import Blobs
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from ._bucket import Bucket, Changed, one_line
+from .client import Bucket, Changed, one_line
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 
-from ._posix_locks import UNSEEN, holder
+from .._posix_locks import UNSEEN, holder
 
 # Bytes that SQLite locks to write: in the -shm file the WAL write lock; in the database file, while it is opened for
 # the first time or by a tool in rollback mode, PENDING and RESERVED (not SHARED, which everybody has who opened it).

@@ -21,8 +21,8 @@ from psycopg.types.string import StrBinaryDumper, TextBinaryLoader, TextLoader
 from perdure.core.ground.clock import US, SystemClock, seconds
 from perdure.errors import StoreUnavailableError, StoreVersionError, UsageError
 
-from ._postgres_direct import Statement
-from ._postgres_errors import is_again, is_away, is_unprepared, translate
+from .direct import Statement
+from .errors import is_again, is_away, is_unprepared, translate
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

@@ -28,8 +28,8 @@ import psycopg
 from perdure.core.ground.clock import seconds
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from ._postgres_errors import is_away, translate
-from ._postgres_link import BACKEND, END, Address, Connection, Link, Row
+from .errors import is_away, translate
+from .link import BACKEND, END, Address, Connection, Link, Row
 
 log = logging.getLogger("perdure")
 
