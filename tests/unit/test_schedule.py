@@ -103,6 +103,36 @@ class TestClockChanges:
         found = list(islice(calendar.after(at(day)), hours))
         assert {b - a for a, b in itertools.pairwise(found)} == {HOUR}
 
+    @pytest.mark.parametrize(
+        ("expression", "expected"),
+        [
+            # On Lord Howe Island clocks are set back by half an hour, from 02:00 to 01:30, on 2026-04-05 (15:00 UTC).
+            (
+                "*/15 1 * * *",
+                ["04-04 14:00", "04-04 14:15", "04-04 14:30", "04-04 14:45", "04-04 15:00", "04-04 15:15"],
+            ),
+            ("40 1 * * *", ["04-03 14:40", "04-04 14:40", "04-05 15:10"]),
+            ("*/30 3 * * *", ["04-03 16:00", "04-03 16:30", "04-04 16:30", "04-04 17:00"]),
+        ],
+    )
+    def test_half_an_hour_that_comes_twice(self, expression: str, expected: list[str]) -> None:
+        calendar = CronCalendar(expression, ZoneInfo("Australia/Lord_Howe"))
+        start = at("2026-04-03 15:00") if expression.startswith("*/15") else at("2026-04-03 14:00")
+        assert shown(list(islice(calendar.after(start), len(expected)))) == expected
+
+    @pytest.mark.parametrize(
+        ("expression", "expected"),
+        [
+            # ... and forward from 02:00 to 02:30 on 2026-10-04 (15:30 UTC).
+            ("*/15 2 * * *", ["10-03 15:30", "10-03 15:45", "10-04 15:00"]),
+            ("15 2 * * *", ["10-03 15:30", "10-04 15:15"]),
+            ("*/20 3 * * *", ["10-03 16:00", "10-03 16:20", "10-03 16:40", "10-04 16:00"]),
+        ],
+    )
+    def test_half_an_hour_that_is_left_out(self, expression: str, expected: list[str]) -> None:
+        calendar = CronCalendar(expression, ZoneInfo("Australia/Lord_Howe"))
+        assert shown(list(islice(calendar.after(at("2026-10-03 15:00")), len(expected)))) == expected
+
     def test_from_within_the_second_time_around_the_first_is_over(self) -> None:
         calendar = CronCalendar("30 2 * * *", ZoneInfo("Europe/Berlin"))
         assert shown(islice(calendar.after(at("2026-10-25 01:10")), 1)) == ["10-26 01:30"]
@@ -110,13 +140,16 @@ class TestClockChanges:
 
 EXPRESSIONS = st.sampled_from(
     ["* * * * *", "*/7 * * * *", "30 2 * * *", "15,45 2 * * *", "0 0-23 * * *", "0 0 * * *", "*/20 0-3 * * *",
-     "30 1-3/2 * * 0", "0 */5 * * *", "59 23 L * *", "30 0 * * SUN", "0 3 1 * *"]
+     "30 1-3/2 * * 0", "0 */5 * * *", "59 23 L * *", "30 0 * * SUN", "0 3 1 * *", "*/10 */3 * * *", "* 0,3 * * *",
+     "*/20 0,3 * * *", "15 */3 * * *", "*/5 2 * * *", "15 2 * * *", "*/20 4 * * *", "40 1 * * *"]
 )  # fmt: skip
-# Changes by whole hours, at midnight too. (By half an hour, as on Lord Howe Island, cronsim leaves out an hour.)
+# Changes by whole hours, at midnight too, by half an hour, and by a whole day.
 CHANGES = [
     ("Europe/Berlin", "2026-03-29 01:00"), ("Europe/Berlin", "2026-10-25 01:00"),
     ("America/New_York", "2026-11-01 06:00"), ("Africa/Cairo", "2026-04-23 22:00"),
     ("Africa/Cairo", "2026-10-29 21:00"), ("Asia/Kathmandu", "2026-01-01 00:00"), ("UTC", "2026-01-01 00:00"),
+    ("Australia/Lord_Howe", "2026-04-04 15:00"), ("Australia/Lord_Howe", "2026-10-03 15:30"),
+    ("Pacific/Apia", "2011-12-30 10:00"), ("America/St_Johns", "2026-11-01 04:30"),
 ]  # fmt: skip
 
 

@@ -7,14 +7,13 @@ import inspect
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from ..core.body.branch import Branch, Call
 from ..core.body.scope import TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import RetryStrategy, TaskSpec
 from ..core.ground.values import Signature, by_content, find_file_types
-from ..core.process.schedule import Rule
 from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
@@ -28,6 +27,9 @@ from .settings import (
     retry_strategy,
     timeout_seconds,
 )
+
+if TYPE_CHECKING:  # most programs have no schedules, and need neither a calendar nor time zones
+    from ..core.process.schedule import Rule
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -39,6 +39,9 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 _END: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 _HOUR: Final = 3600 * US
+_MINUTE: Final = timedelta(minutes=1)
+_LONGEST_SHIFT: Final = timedelta(hours=24)
+"""By how much clocks have ever been set back at once."""
 
 
 class Calendar(Protocol):
@@ -58,7 +61,10 @@ class Calendar(Protocol):
 class CronCalendar:
     """The instants of a cron expression of five fields, in a time zone.
 
-    cronsim walks the calendar, and treats the hours in which clocks change as Debian's cron does.
+    cronsim walks the calendar of local times, as if no clock were ever changed. Where clocks change, the rules of
+    Debian's cron decide. An expression whose minute or hour begins with `*` follows real time: a local time in a gap
+    has no instant, and a repeated local time has two. Any other expression names times of the day: a time in a gap
+    fires at the end of the gap, and a repeated time fires once, the first time.
 
     Raises:
         ValueError: the expression means nothing, or names no instant at all.
@@ -67,11 +73,12 @@ class CronCalendar:
     def __init__(self, expression: str, timezone: ZoneInfo) -> None:
         from cronsim import CronSim, CronSimError
 
-        self.definition: Final = f"cron {' '.join(expression.split())} {timezone.key}"
-        if len(expression.split()) != 5:
+        fields = expression.split()
+        self.definition: Final = f"cron {' '.join(fields)} {timezone.key}"
+        if len(fields) != 5:
             raise ValueError("five fields are needed: minute, hour, day of month, month, day of week")
-        # A zone of its own costs cronsim conversions that UTC needs none of.
-        self._zone = UTC if timezone.key == "UTC" else timezone
+        self._zone = timezone
+        self._real_time = fields[0].startswith("*") or fields[1].startswith("*")
         self._walk = partial(CronSim, expression)
         try:
             first = next(self.after(0), None)
@@ -82,21 +89,30 @@ class CronCalendar:
 
     def after(self, at: int) -> Iterator[int]:
         last = at
+        repeated: deque[int] = deque()
         try:
-            for found in self._walk(moment(at // US * US).astimezone(self._zone)):
-                instant = (found - EPOCH) // MICROSECOND
-                # From within an hour that is repeated, cronsim begins with the first time around, which is over.
-                if instant > last:
-                    last = instant
-                    yield instant
+            for local in self._walk(self._local_start(at)):
+                for position, instant in enumerate(self._instants(local)):
+                    if position:
+                        repeated.append(instant)
+                        continue
+                    while repeated and repeated[0] < instant:
+                        if repeated[0] > last:
+                            last = repeated[0]
+                            yield last
+                        repeated.popleft()
+                    if instant > last:
+                        last = instant
+                        yield instant
         except OverflowError:
-            return  # the end of Python's calendar
+            pass  # the end of Python's calendar
+        yield from (instant for instant in repeated if instant > last)
 
     def latest(self, after: int, until: int) -> int | None:
         if next(self.after(after), _END) > until:
             return None
-        # Backwards by growing windows: the last of a year's minutes is found within an hour, that of leap days by a
-        # few long ones. (Walking back with cronsim meets other instants around a change of clocks.)
+        # Backwards by growing windows: the last of a year's minutes is found within an hour, the last leap day by a few
+        # long windows.
         span = _HOUR
         while True:
             start = max(after, until - span)
@@ -104,6 +120,39 @@ class CronCalendar:
             if last:
                 return last[0]
             span *= 16
+
+    def _local_start(self, at: int) -> datetime:
+        """The local time at an instant; earlier where clocks are about to be set back, as local times come again."""
+        start = moment(at // US * US)
+        local = start.astimezone(self._zone)
+        if self._real_time:
+            shift = _offset(local) - _offset((start + _LONGEST_SHIFT).astimezone(self._zone))
+            local -= max(shift, timedelta(0))
+        return local.replace(tzinfo=UTC, fold=0)
+
+    def _instants(self, local: datetime) -> Sequence[int]:
+        """The instants of a local time (which is marked as UTC): none, one or two."""
+        local = local.replace(tzinfo=self._zone)
+        first, second = _offset(local), _offset(local.replace(fold=1))
+        if first >= second:
+            offsets = (first, second) if first > second and self._real_time else (first,)
+            return [_since_epoch(local, offset) for offset in offsets]
+        if self._real_time:
+            return ()
+        while first < second:
+            local += _MINUTE
+            first, second = _offset(local), _offset(local.replace(fold=1))
+        return (_since_epoch(local, first),)
+
+
+def _offset(local: datetime) -> timedelta:
+    offset = local.utcoffset()
+    assert offset is not None
+    return offset
+
+
+def _since_epoch(local: datetime, offset: timedelta) -> int:
+    return (local.replace(tzinfo=UTC) - offset - EPOCH) // MICROSECOND
 
 
 class RateCalendar:
