@@ -179,6 +179,24 @@ def test_a_fenced_driver_cannot_start_it(engine: Engine, tmp_path: Path, point: 
     assert victims.left() == []
 
 
+def test_a_container_that_another_process_joins_gets_another_name(engine: Engine, tmp_path: Path) -> None:
+    """L2: the name that the first process knows reaches no container any more."""
+    victims = Victims(engine, tmp_path, "main", a="x")
+    victims.environ["PERDURE_LEASE"] = "1"
+    frozen = victims.begin("stop after record")
+    wait_for(lambda: is_stopped(frozen.pid))
+    [created] = engine.run_cli("ps", "-a", "--format", "{{.ID}} {{.Names}}").splitlines()
+    time.sleep(1.5)  # the lease runs out
+    other = victims.begin()
+    victims.wait_for(1)
+    [running] = engine.run_cli("ps", "-a", "--format", "{{.ID}} {{.Names}}").splitlines()
+    frozen.kill()
+    other.communicate(timeout=60)
+    frozen.communicate(timeout=30)
+    assert created.split()[0] == running.split()[0]
+    assert created.split()[1] != running.split()[1]
+
+
 def test_a_fenced_driver_does_not_touch_its_successors_container(engine: Engine, tmp_path: Path) -> None:
     """P3: frozen before it clears up for what it is about to begin."""
     victims = Victims(engine, tmp_path, "main", a="x")

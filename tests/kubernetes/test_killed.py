@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,6 +15,9 @@ import pytest
 from tests.waiting import is_stopped, wait_for
 
 import perdure
+from perdure.containers.kubernetes.cluster import Cluster
+from perdure.containers.kubernetes.spec import GATE
+from perdure.containers.kubernetes.where import read_where
 
 from .conftest import Setup
 from .test_runs import greet, greets, left_in_bucket
@@ -75,6 +79,30 @@ def test_one_that_was_frozen_starts_nothing_any_more(cluster: Setup, point: str)
     _, err = end(frozen)
     assert "LeaseLostError" in err
     assert len(cluster.kubelet.ran) == 1, err
+
+
+def test_a_gate_is_opened_for_the_pod_of_the_recorded_uid_alone(cluster: Setup) -> None:
+    """K2: another pod has the name by now."""
+
+    async def opens() -> list[bool]:
+        found = await Cluster.open(read_where(cluster.engine))
+        try:
+            pod = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "taken", "labels": {}},
+                "spec": {"schedulingGates": [{"name": GATE}], "containers": [{"name": "main", "image": "any"}]},
+            }
+            made = await found.create("pods", pod)
+            assert made is not None
+            other = await found.open_gate("taken", "not-" + made["metadata"]["uid"])
+            gated = (await found.get("pods", "taken"))["spec"]["schedulingGates"]  # type: ignore[index]
+            assert [gate["name"] for gate in gated] == [GATE]
+            return [other, await found.open_gate("taken", made["metadata"]["uid"])]
+        finally:
+            await found.close()
+
+    assert asyncio.run(opens()) == [False, True]
 
 
 @pytest.mark.parametrize("days", [8, 6])
