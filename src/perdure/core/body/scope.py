@@ -58,25 +58,43 @@ class _Thread(threading.local):
 THREAD = _Thread()
 """`slot`: what this thread, started by perdure, works in now. Not a ContextVar, because contexts are copied."""
 
-# Threads themselves beside their numbers, which go on to whoever is started after one has ended.
+# Threads themselves beside their numbers, as the system reuses the number of an ended thread.
 _known_threads: dict[int, threading.Thread] = {}
-_refused_threads: WeakSet[threading.Thread] = WeakSet()
+_started_by_bodies: WeakSet[threading.Thread] = WeakSet()
+"""Threads that the code of a body started behind perdure's back, and threads that such threads started."""
 _drives = 0
 _lock = threading.Lock()
+_start: Callable[[threading.Thread], None] | None = None
+"""The `Thread.start` that perdure has found, once a run was driven."""
+
+
+def _noted_start(self: threading.Thread) -> None:
+    """`Thread.start`, which notes a thread that a body starts. Threads of the application's own are not noted.
+
+    Python tells nowhere which thread has started another thread, and has no audit event for threads before 3.12.
+    """
+    assert _start is not None
+    own = SCOPE.get() is not None or THREAD.slot is not None or threading.current_thread() in _started_by_bodies
+    if own and not self.name.startswith("perdure-"):
+        _started_by_bodies.add(self)
+    _start(self)
 
 
 def driving(count: int) -> None:
     """Count a run that begins (1) or ends (-1) to be driven in this process."""
-    global _drives
+    global _drives, _start
     with _lock:
         _drives += count
+        if _start is None:
+            _start = threading.Thread.start
+            threading.Thread.start = _noted_start  # type: ignore[method-assign]
         if count > 0 and _drives == 1:
             # Threads that were there before have nothing to do with the run: tasks stay plain functions for them.
             # The module's own table, because `threading.enumerate()` costs a tenth of an empty run.
             _known_threads.clear()
             _known_threads.update(threading._active)  # type: ignore[attr-defined]
-            # But for those of a pool that an earlier run's body started and that has not ended with it.
-            for thread in list(_refused_threads):
+            # Except a thread of a pool that an earlier run's body started, and that outlives the run.
+            for thread in list(_started_by_bodies):
                 if _known_threads.get(thread.ident or 0) is thread:
                     del _known_threads[thread.ident or 0]
 
@@ -126,14 +144,11 @@ def find_branch(scope: Body, what: Callable[[], str]) -> Branch:
 
 
 def refuse_stray_thread(what: Callable[[], str]) -> None:
-    """Outside any scope: raise if this is a thread that a body started behind perdure's back."""
+    """Outside any scope: raise in a thread that a body started behind perdure's back."""
     if not _drives:
         return
     thread = threading.current_thread()
-    if _known_threads.get(threading.get_ident()) is not thread:
-        if thread is threading.main_thread():
-            return
-        _refused_threads.add(thread)
+    if thread in _started_by_bodies:
         raise BranchError(
             f"{what()} was called from thread {thread.name!r}, which perdure did not start, while a run is driven in "
             "this process. Its outcome could not be recorded. In a body, use asyncio.to_thread() or perdure.map() "
