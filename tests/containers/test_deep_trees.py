@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from perdure import runtime
 from perdure.api.container_files import ContainerFiles
 from perdure.containers.copilot import Interface
 from perdure.containers.place import About, Place
 from perdure.core.ground.trees import remove_tree
+from perdure.errors import OutputParseError
+from perdure.io import Dir
 
 ABOUT = About(1, "ab", "run", 1, 1, "engine", "url")
 
@@ -86,6 +89,18 @@ def as_ordinary_user(check: Callable[[], bool]) -> bool:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code in (0, 1)
     return bool(code)
+
+
+def test_an_output_deeper_than_a_path_is_refused_in_a_short_message(tmp_path: Path) -> None:
+    runtime.init(str(tmp_path / "perdure.db"))
+    out = tmp_path / "out"
+    (out / "x").mkdir(parents=True)
+    dig(str(out / "x"), 100, "d" * 100)
+    with pytest.raises(OutputParseError) as caught:
+        Interface({}, {"x": Dir}, files=ContainerFiles()).collect(str(out))
+    assert len(str(caught.value)) < 2500
+    remove_tree(str(out))
+    runtime.init()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can play two users")

@@ -21,6 +21,7 @@ from perdure.errors import OutputMissingError, OutputParseError, UsageError
 
 _ERROR_LIMIT = 64 * 1024
 _BEYOND = 64 * 1024
+_SHOWN = 1000
 _NON_RECOVERABLE = "non-recoverable"
 
 
@@ -120,6 +121,11 @@ def _find(names: list[str], name: str, label: str) -> str:
     )
 
 
+def _cut(text: str) -> str:
+    """A path or reason for a message: a container may nest directories as deep as it likes."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
+
+
 def _listed(names: list[str]) -> str:
     shown = ", ".join(ascii(name)[1:-1] for name in names[:20])
     return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
@@ -127,10 +133,11 @@ def _listed(names: list[str]) -> str:
 
 def _parse_error(name: str, label: str, refused: OutputRefused, redactor: Redactor) -> OutputParseError:
     what = refused.found.shown(redactor) if isinstance(refused.found, Quoted) else refused.found
-    where = "" if refused.path in ("", name) else f" at `{refused.path}`"
+    where = "" if refused.path in ("", name) else f" at `{_cut(redactor.text(refused.path))}`"
+    reason = _cut(redactor.text(refused.reason))
     found = f"; found {what}" if what and what not in refused.reason else ""
     return OutputParseError(
-        f"output {name!r} (`{label}`) cannot be taken{where}: {refused.reason}{found}",
+        f"output {name!r} (`{label}`) cannot be taken{where}: {reason}{found}",
         output=name,
         declared=label,
         found=what,
