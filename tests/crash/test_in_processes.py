@@ -32,7 +32,7 @@ KILLS = ("3:before", "4:after", "6:after")
 
 
 @pytest.mark.parametrize("name", PICKED)
-def test_killed_in_the_middle(pool_hosts: Hosts, place: Path, name: str) -> None:
+def test_workflows_with_bodies_in_a_pool_go_on_after_a_kill(pool_hosts: Hosts, place: Path, name: str) -> None:
     """P1, P4, E1, E2."""
     explorer = explorer_for(pool_hosts, place, name)
     explorer.undisturbed()

@@ -44,7 +44,7 @@ def end(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_one_pod_ever_runs_and_none_is_left(cluster: Setup, point: str) -> None:
-    """P9, K1."""
+    """P9, K1, K6."""
     cluster.kubelet.program = greets
     first = begin(cluster, point)
     said = end(first)

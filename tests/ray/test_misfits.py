@@ -164,6 +164,7 @@ def test_where_no_cluster_answers_the_run_stays_interrupted(
 def test_the_command_line_says_in_one_line_that_no_cluster_answers_and_carries_on_when_one_does(
     store: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
+    """N5."""
     begun = time.monotonic()
     ended = drive(tmp_path, "127.0.0.1:1", "--text", "hello from a node")
     assert time.monotonic() - begun < 15
