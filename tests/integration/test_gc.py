@@ -131,7 +131,7 @@ def test_age_and_status_choose(shell: Shell) -> None:
     assert shell.json("gc", "--older-than", "1h")["runs"] == []
     assert [run["name"] for run in shell.json("gc", "--older-than", "0s", "--status", "failed")["runs"]] == ["bad"]
     assert names(shell) == ["good"]
-    for wrong in (["gc"], ["gc", "--older-than", "30"], ["gc", "--older-than", ""],
+    for wrong in (["gc"], ["gc", "--older-than", "30x"], ["gc", "--older-than", ""],
                   ["gc", "--older-than", "1d", "--status", "RUNNING"]):  # fmt: skip
         assert shell(*wrong).returncode == 2
     assert names(shell) == ["good"]

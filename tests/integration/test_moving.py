@@ -334,7 +334,7 @@ def test_a_store_is_checked_and_made(shell: Shell, tmp_path: Path) -> None:
     file = shell.path / ".perdure" / "perdure.db"
     with sqlite3.connect(file) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        [[page]] = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'entries'").fetchall()
+        [[page]] = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'segments'").fetchall()
     with file.open("r+b") as raw:
         raw.seek((page - 1) * 4096)
         raw.write(b"\xff" * 4096)

@@ -1,7 +1,10 @@
-"""What the core asks of the world: a `Store`, and `Liveness` of other workers. Each verb states what is atomic.
+"""Ports: what the core asks of a store and of the operating system. Each verb states what is atomic.
 
-Both are held to one contract suite (`tests/contract`) that every implementation passes, the in-memory twin included.
-Implementations are safe to call from any thread.
+Every implementation passes one contract suite (`tests/contract`), the store in memory included. Implementations are
+safe to call from any thread.
+
+*On disk* means fsynced when the call returns. *Visible* means that other processes see the change; a power cut may take
+it back.
 """
 
 from __future__ import annotations
@@ -30,68 +33,33 @@ from .model import (
 )
 
 
-class Store(Protocol):
-    """Where runs and journals live.
-
-    Every method raises `perdure.errors.StoreError` (a subclass that says what to do) when the database cannot be
-    used; no driver's own exception crosses this border, `database is locked` included.
-    """
-
-    @property
-    def id(self) -> str:
-        """Random, fixed when the store was created."""
-
-    @property
-    def url(self) -> str:
-        """As a person would name it, without secrets."""
-
-    @property
-    def clock(self) -> Clock:
-        """What deadlines are to be counted on by whoever uses this store: wall times that are recorded in one process
-        mean the same in every other, also on other machines."""
-
-    def close(self) -> None:
-        """Release every connection. Further calls raise `StoreUnavailableError`. Idempotent."""
-
-    # -- writing -----------------------------------------------------------------------------------------------
-
-    def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
-        """Write all of it in ONE transaction, on disk (fsynced) when this returns. One answer for each write.
-
-        `RunWrites`: `True` written whole; `False` fenced: the run's token is another, or the run has ended, and
-        nothing of this element was written (the others are not affected). Within an element: actions first, then
-        states, segments, ends, sources, cache puts, finish, park. `finish` and `park` also clear the claim; `finish`
-        sets `crashes` to 0 and `mark` to the journal's length. The store keeps the bytes of segments as given.
-        `CreateRun`: `Created(run, True)`, or, when the name is taken, `Created(existing, False)` and nothing
-        written for this element. Two creations of one name within one batch: the first wins. A batch of nothing
-        but creations with a claim needs only to be visible: whoever holds the claim drives the run at once, and
-        its first entry, or its end, takes the creation to disk. Should power fail before, nothing of the run
-        was recorded, and asking for it again begins it again.
-        """
+class Queue(Protocol):
+    """Runs that wait, are claimed, driven and ended, and the workers that drive runs."""
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
     ) -> Run | None:
-        """Compare-and-set: take the run if its token is still `expect` and its stored status in `statuses`.
+        """Compare-and-set: take the run if the stored token is still `expect` and the stored status in `statuses`.
 
         Sets token, worker and status RUNNING, clears result, value, ended_at and wake_at, sets started_at if unset. If
-        `entries` (the journal's length that the claimer saw) is greater than `mark`, `crashes` becomes 1, else it
-        grows by 1; `mark` becomes `entries`. Returns the run as it is afterwards, `None` if somebody was faster.
-        Only needs to be visible to others, not fsynced.
+        `entries` (the length of the journal that the claimer saw) is greater than `mark`, `crashes` becomes 1, else
+        `crashes` grows by 1; `mark` becomes `entries`. Returns the run after the change, or `None` if another claim was
+        faster. Visible is enough.
         """
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
-        """Claim QUEUED and SLEEPING runs of these tasks whose time has come by the store's clock: at most one for each
-        claim given, those that are due longest, and each as `claim` does it. Visible is enough. What a run needs first
-        when it goes on comes along (`Taken.known`), as many are cheaper to read at once than one by one."""
+        """Claim runs of the given tasks that are QUEUED or SLEEPING and due by the store's clock.
+
+        At most one run for each claim, the runs that are due longest first, each claimed as by `claim`. Visible is
+        enough. `Taken.known` brings the data that a run needs first, because one read for many runs is cheaper.
+        """
 
     def release(self, run: int, token: bytes) -> bool:
-        """Give a claim back (token and worker become NULL, status stays RUNNING, crashes 0) if `token` still holds."""
+        """Give a claim back if `token` still holds: token and worker become NULL, status stays RUNNING, crashes 0."""
 
     def abort(self, run: int, ended_at: int) -> bool:
-        """Status ABORTED, claim and wake time cleared, whoever holds it, if the run has not ended. Fsynced."""
-
-    # -- reading -----------------------------------------------------------------------------------------------
+        """End a run that has not ended: status ABORTED, claim and wake time cleared. Any claim is overruled. On
+        disk."""
 
     def run(self, name: str) -> Run | None:
         """The run of that name."""
@@ -102,46 +70,86 @@ class Store(Protocol):
     def runs(
         self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
     ) -> list[Run]:
-        """Runs by stored status, newest first, those with a number below `below`."""
+        """Runs by stored status, newest first; with `below` only runs of a smaller number."""
 
     def counts(self) -> dict[Status, int]:
-        """How many runs there are of each stored status."""
+        """The number of runs of each stored status."""
 
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
-        """Runs of this task and these inputs whose stored status is RUNNING, newest first. Must use an index."""
+        """Runs of the task and inputs with stored status RUNNING, newest first. Must use an index."""
 
     def next_due(self, tasks: Collection[str]) -> float | None:
-        """Seconds, by the store's clock, until the first QUEUED or SLEEPING run of these tasks is due; zero or less if
-        one is, `None` if there is none. Must use an index."""
+        """Seconds, by the store's clock, until the first QUEUED or SLEEPING run of these tasks is due.
+
+        Zero or less if a run is due, `None` if no run waits. Must use an index.
+        """
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
-        """RUNNING runs of these tasks that none of these workers has claimed, in order of their number."""
+        """RUNNING runs of the given tasks that none of the given workers has claimed, in order of their number."""
 
     def version(self) -> int:
-        """A number that changes whenever another process, or this one, has committed something that matters to others
-        (a store across a network may take half a second). Cheap: for polling."""
+        """A number that changes with each commit that matters to other processes, own commits included.
+
+        A store across a network may take half a second. Cheap, because callers poll.
+        """
 
     def listen(self, bell: Callable[[], None]) -> bool:
-        """Call `bell`, from any thread, as soon as `version` may have changed, until the store is closed. Whether that
-        works here; where it does not, `version` is to be polled."""
+        """Call `bell`, from any thread, as soon as `version` may have changed, until the store is closed.
+
+        `False` where the database does not notify: the caller polls `version`.
+        """
+
+    def renew(self, worker: Worker) -> None:
+        """Insert or update the worker's row: the worker's claims hold for `worker.lease` from now on, by the store's
+        clock. Visible is enough. Has a connection of its own, so a `commit` of the same process never delays a
+        renewal."""
+
+    def worker(self, id: str) -> Worker | None:
+        """The worker's row."""
+
+    def workers(self) -> list[Worker]:
+        """The rows of all workers, dead workers included."""
+
+    def forget(self, id: str) -> None:
+        """Remove the worker's row."""
+
+
+class Journals(Protocol):
+    """What runs record: segments, actions, cached outcomes, source snapshots."""
+
+    def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+        """Write all of the batch in ONE transaction, on disk. One answer for each element.
+
+        `RunWrites`: `True` if written whole. `False` if fenced: the run has another token or has ended; nothing of this
+        element is written, and other elements are not affected. Order within an element: actions, states, segments,
+        ends, sources, cache puts, finish, park. `finish` and `park` also clear the claim; `finish` sets `crashes` to 0
+        and `mark` to the length of the journal. The store keeps the bytes of a segment as given.
+
+        `CreateRun`: `Created(run, True)`, or, when the name is taken, `Created(existing, False)` and nothing is written
+        for the element. Of two creations of one name within a batch the first wins. A batch that only creates runs with
+        a claim needs only to be visible: the claimer drives the run at once, and the first segment, or the end of the
+        run, takes the creation to disk. Should power fail earlier, nothing of the run was recorded, and the same
+        request begins the run again.
+        """
 
     def journal_length(self, run: int) -> int:
-        """The number of the last entry in the run's journal, 0 if it is empty. One seek in an index."""
-
-    def last_action(self, run: int) -> int:
-        """The highest action number that the run has used, 0 if none but the root."""
+        """The number of the last entry in the run's journal, 0 if the journal is empty. One seek in an index."""
 
     def segments(self, run: int, numbers: Collection[int] | None = None) -> Iterator[Segment]:
-        """The segments of the run in order of their number: all, or those of these numbers. Read page by page; no
-        transaction stays open between two pages, and what is appended meanwhile may show or not."""
+        """The segments of the run in order of their number: all, or only those with the given numbers.
+
+        Read page by page. No transaction stays open between two pages; a segment that is appended meanwhile may show or
+        not.
+        """
+
+    def last_action(self, run: int) -> int:
+        """The highest action number of the run, 0 if there is no action but the root."""
 
     def actions(self, run: int, parent: int | None = None) -> list[Action]:
-        """The started actions under one parent (or of the whole run), in order of their number."""
+        """The started actions under one parent, or of the whole run, in order of their number."""
 
     def open_actions(self, run: int) -> list[Action]:
-        """The actions of that run that have no outcome, or whose outcome was discarded. Must use an index."""
-
-    # -- sources, cache, workers -------------------------------------------------------------------------------
+        """The actions of the run without an outcome, or with a discarded outcome. Must use an index."""
 
     def source_id(self, source: Source) -> int:
         """A small number for this snapshot, the same for the same digest. Visible is enough."""
@@ -152,206 +160,227 @@ class Store(Protocol):
     def cache_get(self, key: bytes) -> bytes | None:
         """A cached outcome."""
 
-    def renew(self, worker: Worker) -> None:
-        """Insert or update the worker's row; its claims hold for `worker.lease` from now on, by the store's clock.
-        Visible is enough. On a connection of its own: never waits for commit() calls of this process to return, only
-        for the database's own lock."""
 
-    def worker(self, id: str) -> Worker | None:
-        """That worker's row."""
-
-    def workers(self) -> list[Worker]:
-        """All workers' rows, those of the dead included."""
-
-    def forget(self, id: str) -> None:
-        """Remove the worker's row."""
-
-    # -- removing what is over ---------------------------------------------------------------------------------
+class Upkeep(Protocol):
+    """Removal of finished runs and of unused data, and a look at the whole store."""
 
     def ended(self, before: int, statuses: Collection[Status], *, above: int = 0, limit: int) -> list[EndedRun]:
-        """Runs of these statuses that ended before `before` and that `remove` would take, by rising number, from the
-        first above `above` on."""
+        """Runs of the given statuses that ended before `before` and could be removed, by rising number, beginning
+        above number `above`."""
 
     def remove(self, runs: Sequence[int], before: int, statuses: Collection[Status]) -> list[bool]:
-        """In ONE transaction, on disk when this returns: take these runs away for good. One answer for each.
+        """In ONE transaction, on disk: remove the runs for good. One answer for each.
 
-        Looked at again inside the transaction: `False`, and nothing happens to the run, unless its status is one of
-        `statuses` (finished ones), it ended before `before`, and no unfinished run is to `reuse` it. Afterwards
-        nobody finds the run by name or number, claims or lists it, and its name is free. Its rows go with `purge`,
-        and until then its number is not given to another run.
+        Each run is checked again inside the transaction. `False`, and the run stays, unless the run's status is in
+        `statuses` and means an end, the run ended before `before`, and no unfinished run is to `reuse` the run. After
+        removal the run cannot be found by name or number, claimed or listed, and the name is free. `purge` deletes the
+        rows; until then the number is not given to another run.
         """
 
     def purge(self, limit: int) -> bool:
-        """Delete rows of removed runs in one short transaction, about `limit` at most. Whether some may be left,
-        those of removals that a crash cut short included."""
+        """Delete rows of removed runs in one short transaction, about `limit` at most.
+
+        Whether rows may be left, those of a removal that a crash cut short included.
+        """
 
     def uids(self) -> set[bytes]:
         """The `uid` of every run."""
 
     def claimed_since(self) -> dict[str, int]:
-        """The workers that hold claims of unfinished runs, and when the first of each one's runs was started."""
+        """For each worker that holds a claim of an unfinished run: when the first of the worker's runs was started."""
 
     def stored(self, skip: Collection[int] = ()) -> Iterator[bytes]:
-        """All stored bytes that may hold a value: of runs (but those in `skip`), segments, actions, and the cache, the
-        cache last. Those of less than 32 bytes may be left out. No snapshot: what is written meanwhile may show or not.
-        """
+        """All stored bytes that may hold a value: of runs (except the runs in `skip`), segments, actions, and the
+        cache, the cache last. Bytes shorter than 32 may be left out. No snapshot: concurrent writes may show or not."""
 
     def cached(self, before: int, *, limit: int) -> list[CachePut]:
         """Cached outcomes that were put before `before`."""
 
     def uncache(self, keys: Sequence[bytes], before: int) -> int:
-        """Remove these cached outcomes, but those that were put again since `before`; how many went."""
+        """Remove the cached outcomes, except outcomes that were put again since `before`. The number of removals."""
 
     def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
-        """Remove the snapshots that no journal and no action refers to, unless a worker is there that is not dead: it
-        may hold the number of any of them. How many went. A number may then stand for another snapshot."""
+        """Remove the snapshots that no journal and no action refers to. The number of removals.
 
-    # -- moving runs to another store --------------------------------------------------------------------------
-
-    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
-        """In ONE transaction, on disk when this returns: let go of these runs for good, as the store `to` takes them.
-
-        Those that are QUEUED, SLEEPING or finished become MOVED, with `to` as their worker: nobody claims, ends or
-        removes them here any more; all their rows stay. The answer is each run as it was before, also where it has
-        been MOVED to `to` already and is not known to have arrived, so that whoever was killed in between can go on.
-        `None`, and nothing happens, for every other.
-        """
-
-    def arrived(self, runs: Sequence[int], store: str) -> None:
-        """Fsynced: those of these runs that are MOVED are in the store of that id. It stands in their `token`; from now
-        on they never go anywhere again, whatever that store has removed since."""
-
-    def take_back(self, run: int) -> bool:
-        """Undo `move`, for a run that the other store has not taken; whether it was MOVED. Fsynced."""
-
-    def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
-        """In ONE transaction, on disk when this returns: store runs that come from elsewhere, under new numbers.
-
-        They keep status, name and `uid`; their actions and segments refer to this store's sources. Where a name is
-        taken, that run is the answer and nothing is stored; but a run of the same `uid` that was MOVED away from here
-        comes back: it takes the place of what it has left.
+        Nothing is removed while a worker is registered that is not dead, because the worker may hold the number of any
+        snapshot. A removed number may later stand for another snapshot.
         """
 
     def check(self) -> Checked:
-        """Look at the whole store: what it is, and what is wrong with it. May take its time. Changes nothing."""
+        """Look at the whole store: facts and problems. May take long. Changes nothing."""
 
-    # -- schedules ---------------------------------------------------------------------------------------------
 
-    def schedules(self) -> dict[str, int]:
-        """How far every schedule has been considered."""
+class Moving(Protocol):
+    """Runs that leave for another store or come from another store."""
 
-    def schedule(self, key: str) -> int | None:
-        """How far that schedule has been considered (wall, microseconds); `None` if it was never seen."""
+    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+        """In ONE transaction, on disk: let go of the runs for good, because the store `to` takes the runs.
 
-    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
-        """Compare-and-set, in ONE transaction, on disk (fsynced) when this returns: move a schedule on, and submit the
-        runs of the firings that it passes, QUEUED.
+        QUEUED, SLEEPING and finished runs become MOVED, with `to` as worker: here no claim, end or removal of a MOVED
+        run is possible, and all rows stay. The answer is each run before the change. A run that has been MOVED to `to`
+        already, and is not known to have arrived, is answered in the same way, so that a killed mover can go on.
+        `None`, and no change, for every other run.
+        """
 
-        If `schedule(key)` is still `expect` and `at` is later, it becomes `at`, and each run is created as by
-        `CreateRun` without a claim: one answer for each, that of a taken name included. Otherwise `None`, and nothing
-        is written: somebody else has moved it. So of any number of processes that consider the same stretch of time
-        one creates its runs, whatever became of runs of that name since, and a crash leaves both or neither.
+    def arrived(self, runs: Sequence[int], store: str) -> None:
+        """On disk: note that the MOVED runs among the given runs are in the store with the given id, as `token`. From
+        now on the runs never move again, also after a removal there."""
+
+    def take_back(self, run: int) -> bool:
+        """Undo `move` for a run that the other store has not taken. Whether the run was MOVED. On disk."""
+
+    def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
+        """In ONE transaction, on disk: store runs of another store under new numbers.
+
+        A run keeps status, name and `uid`; actions and segments refer to this store's sources. Where the name is taken,
+        the answer is the existing run and nothing is stored, with one exception: a run of the same `uid` that was MOVED
+        away from here is replaced by the returning run.
         """
 
 
+class Schedules(Protocol):
+    """How far each schedule has been considered."""
+
+    def schedules(self) -> dict[str, int]:
+        """All schedules, each with the time up to which its firings have been considered (wall, microseconds)."""
+
+    def schedule(self, key: str) -> int | None:
+        """The time up to which a schedule has been considered; `None` for an unknown schedule."""
+
+    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+        """Compare-and-set, in ONE transaction, on disk: move a schedule on, and submit the runs of the firings in
+        between, QUEUED.
+
+        If `schedule(key)` is still `expect` and `at` is later, the schedule moves to `at`, and each run is created as
+        by `CreateRun` without a claim: one answer for each, also for a taken name. Otherwise `None`, and nothing is
+        written, because another process has moved the schedule. So of all processes that consider a stretch of time one
+        process creates the runs, also where a run of the same name was removed since; a crash leaves both changes or
+        neither.
+        """
+
+
+class Store(Queue, Journals, Upkeep, Moving, Schedules, Protocol):
+    """Where runs and journals live, in one database.
+
+    Every method raises `perdure.errors.StoreError` (a subclass that says what to do) when the database cannot be used.
+    No exception of a database driver crosses this border, `database is locked` included.
+    """
+
+    @property
+    def id(self) -> str:
+        """Random, fixed when the store was created."""
+
+    @property
+    def url(self) -> str:
+        """The store's URL for people, without secrets."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock for deadlines: a wall time that one process records means the same in every process that uses this
+        store, also on another machine."""
+
+    def close(self) -> None:
+        """Release every connection. Further calls raise `StoreUnavailableError`. Idempotent."""
+
+
 class Liveness(Protocol):
-    """A lock of each worker, released when the process of the worker dies. The operating system or a session holds the
-    lock. See docs/development/recovery.md#leases."""
+    """A lock per worker that goes when the worker's process dies: of the operating system, or of a session."""
 
     def hold(self, worker: str) -> None:
-        """Take this process's lock; held until `drop` or the process's death, however it dies."""
+        """Take this process's lock; held until `drop` or until the process dies, however it dies."""
 
     def drop(self, worker: str) -> None:
-        """Let go and remove the lock's file."""
+        """Release the lock and remove the lock's file."""
 
     def is_dead(self, worker: str) -> bool:
-        """`True` only if that worker's process is gone, or has lost what tells that it lives and does not get it back;
-        `False` if it lives or this cannot be told. A claim's token fences whoever is taken for dead by mistake."""
+        """`True` only if the worker's process is gone, or has lost the lock and cannot get the lock back; `False` if
+        the worker lives or the state is unknown. A fencing token protects a run if a live worker is taken for dead."""
 
     def doubts(self, worker: str) -> bool:
-        """Whether it looks dead, and a moment later it will be known whether it is."""
+        """Whether the worker looks dead and a moment later the answer will be certain."""
 
 
 def blob_key(hash: str) -> str:
-    """The key of a blob in a bucket. Pods take them from there by themselves."""
+    """The key of a blob in a bucket. Pods read blobs under the key without perdure."""
     return f"sha256/{hash[:2]}/{hash}"
 
 
 class Blobs(Protocol):
     """Where the content of files lies: each content once, never changed, named by its SHA-256 in hexadecimal.
 
-    Every method raises `UsageError` for what is wrong with a file or path of the user's, and `StoreError` when a blob
-    is missing or damaged (which one, in which store) or the blob store cannot be used. No hash or name leads outside.
+    Every method raises `UsageError` for a fault in a file or path of the user, and `StoreError` when a blob is missing
+    or damaged (with blob and store) or the blob store cannot be used. No hash or name leads outside.
     """
 
     @property
     def url(self) -> str:
-        """As a person would name it, without secrets."""
+        """The URL for people, without secrets."""
 
     @property
     def root(self) -> str:
-        """The directory in which it keeps what it keeps on this machine."""
+        """The directory for the data on this machine."""
 
     def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
-        """Copy these files in, links followed; the hash and size of each. On disk (fsynced) when this returns.
+        """Copy the files in, links followed; the hash and size of each. On disk.
 
-        Streamed, and a copy of its own: what happens to a source afterwards changes nothing. A source that changes
-        while it is copied is copied again, or refused. A crash leaves no half blob under a hash.
+        Streamed, and an independent copy: a later change of a source changes no blob. A source that changes during the
+        copy is copied again, or refused. A crash leaves no partial blob under a hash.
         """
 
     def put_bytes(self, data: bytes) -> str:
-        """The same for bytes in memory; their hash."""
+        """Keep bytes from memory; the hash."""
 
     def take(self, hash: str, size: int, url: str) -> bool:
-        """Put the object at `url`, which has that content, without its content coming here. `False`: there is no way,
-        and nothing was done."""
+        """Keep the object at `url` with that content, without a transfer to this machine. `False` if that is not
+        possible; then nothing was done."""
 
     def open(self, hash: str, size: int) -> BinaryIO:
         """A stream of the content."""
 
     def begins(self, hash: str, size: int, with_: bytes) -> bool:
-        """Whether the content begins with these bytes. Does not bring the rest of it to this machine."""
+        """Whether the content begins with the bytes `with_`. The rest of the content is not transferred."""
 
     def read(self, hash: str) -> bytes:
         """The whole of a small blob, checked against its hash."""
 
     def copy(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
-        """A file of the user's own with that content at `to`, in place of whatever file was there: whole or not at all.
-        Its directory must exist."""
+        """Write the content to `to` as a file of the user, in place of any file there: whole or not at all. The
+        directory of `to` must exist."""
 
     def link(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
-        """A read-only file with that content at `to`, where there is none; shares the store's own copy if it can."""
+        """Make a read-only file with the content at `to`, where no file is yet. Shares the store's copy if possible."""
 
     def path(self, hash: str, size: int, name: str) -> str:
-        """The path of a local, read-only file of that name and content, kept by the store. Copies nothing if it can."""
+        """The path of a local, read-only file of that name and content, kept by the store. Copies nothing if
+        possible."""
 
     def tree(self, hash: str, name: str, fill: Callable[[str], None]) -> str:
-        """The path of a local directory of that name, kept by the store; where there is none yet, `fill` puts its
-        content into an empty directory that then takes its place, whole or not at all."""
+        """The path of a local directory of that name, kept by the store. A missing directory is made: `fill` puts the
+        content into an empty directory, which is then moved into place, whole or not at all."""
 
     def fetched(self, key: str, size: int, hash: str, fetch: Callable[[str], None]) -> str:
-        """Let content from a URL of the user's be on this machine, where the methods above find it; its hash.
+        """Keep content from a URL of the user on this machine, where the methods above find the content; the hash.
 
-        It counts as put just now, and goes no further than this machine.
+        Counts as a put of this moment. The content stays on this machine.
 
         Args:
-            key: what tells it from all others, as 64 hexadecimal digits.
-            hash: what it must have; empty where that is not known.
-            fetch: brings the rest of it into a file that may hold its beginning. Not called where it is there already.
+            key: identifies the object, as 64 hexadecimal digits.
+            hash: the expected hash; empty if unknown.
+            fetch: completes a file that may hold the beginning of the content. Not called if the content is there.
         """
 
     def older(self, before: int) -> Iterator[tuple[str, int]]:
         """Hash and size of the blobs that were last put, or refreshed, before `before` (wall, microseconds).
 
-        A put counts also where the content is there already, to the minute.
+        A put of present content counts too, to the minute.
         """
 
     def refresh(self, hashes: Iterable[str]) -> None:
-        """Let these count as put just now; those that are not there are passed over."""
+        """Count the blobs as put now; missing blobs are ignored."""
 
     def remove(self, hashes: Sequence[str], before: int) -> list[bool]:
-        """Remove these blobs and all that was made of them, but those that were put since `before`; whether it went.
+        """Remove the blobs and all data made of them, except blobs that were put since `before`; whether each went.
 
-        Never between a `put` that finds the content there and the refreshing that goes with it. Whenever this is
-        killed, a blob is there whole or not at all, and removing it again finishes the work.
+        Never between a `put` that finds the content and the refresh that belongs to the put. A kill at any moment
+        leaves a blob whole or removed, and a second removal finishes the work.
         """
