@@ -821,6 +821,27 @@ def test_type_aliases_may_be_recursive_and_generic() -> None:
         codec_for(space["Json"]).encode({"a": [1.5]})
 
 
+def test_numbers_of_numpy_become_the_declared_numbers() -> None:
+    np = pytest.importorskip("numpy")
+    for annotation, value, expected in (
+        (int, np.int64(3), 3), (int, np.uint8(200), 200), (float, np.float32(0.5), 0.5), (float, np.float64(0.5), 0.5),
+        (float, np.int32(2), 2.0), (bool, np.bool_(True), True), (list[int], [np.int64(1), 2], [1, 2]),
+        (dict[int, float], {np.int64(1): np.float16(1)}, {1: 1.0}), (set[int], {np.int64(5)}, {5}),
+        (complex, np.complex128(1j), 1j), (int | str, np.int64(4), 4), (int | float, np.float32(4), 4.0),
+    ):  # fmt: skip
+        codec = codec_for(annotation)
+        data, copy = codec.roundtrip(value)
+        assert copy == expected
+        assert type(copy) is type(expected)
+        assert data == codec.encode(expected)
+        assert codec.canonical(value) == codec.canonical(expected)
+    for annotation, value in ((int, np.float64(3.0)), (int, np.bool_(True)), (bool, np.int64(1)), (int, np.array(3))):
+        with pytest.raises(ValueMismatchError):
+            codec_for(annotation).encode(value)
+    with pytest.raises(UnsupportedTypeError, match="annotate it as `int`"):
+        ANY.encode(np.int64(3))
+
+
 def test_codecs_are_compiled_once() -> None:
     assert codec_for(list[int], "x") is codec_for(list[int], "x")
     assert codec_for(typing.Annotated[int, []]).decode(codec_for(typing.Annotated[int, []]).encode(3)) == 3

@@ -6,6 +6,7 @@ The bytes of a journal may have been written by others, and a value of the user'
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from perdure.cli import output
 from perdure.core.ground.values import ANY, Signature, codec_for, preview
 from perdure.core.ground.values import _wire as wire
 from perdure.core.ground.values._preview import preview_inputs
@@ -249,3 +251,22 @@ def test_deeply_nested_bytes_are_a_clear_error(head: bytes) -> None:
         with pytest.raises(ValueMismatchError):
             codec_for(annotation).decode(data)
     assert time.thread_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ANY.encode(10**5000),
+        ANY.encode({10**5000: {"a": 10**5000}}),
+        ANY.encode(range(10**15)),
+        ANY.encode([range(0, 10**5000, 3)]),
+        as_set(colliding(40_000)),
+        as_map(colliding(40_000)),
+        b"\x91" * 800 + b"\x01",
+        b"\xc1",
+    ],
+)
+def test_any_stored_value_is_shown_as_json_in_bounded_time(data: bytes) -> None:
+    began = time.thread_time()
+    assert len(json.dumps(output._decoded(data))) < 100_000
+    assert time.thread_time() - began < 3

@@ -110,6 +110,12 @@ class Output:
 # -- values ----------------------------------------------------------------------------------------------------
 
 
+LONGEST_INT = 10_000
+"""Bits of an integer that is shown in decimal."""
+LONGEST_RANGE = 1_000
+"""Numbers of a `range` that is shown as a list."""
+
+
 def jsonable(value: Any) -> Any:
     """A value as plain JSON data. Values without a JSON form become text; nothing fails."""
     if value is None or (isinstance(value, (bool, str)) and not isinstance(value, Enum)):
@@ -117,13 +123,16 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, Enum):
         return jsonable(value.value)
     if isinstance(value, int):
-        return int(value)
+        # Python refuses to write more digits, and readers of JSON to read them.
+        return int(value) if value.bit_length() <= LONGEST_INT else hex(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, Mapping):
         return {_key(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: jsonable(item) for name, item in value._asdict().items()}
+    if isinstance(value, range) and value[LONGEST_RANGE:]:
+        return f"range({', '.join(str(jsonable(part)) for part in (value.start, value.stop, value.step))})"
     if isinstance(value, (list, tuple, set, frozenset, range)):
         return [jsonable(item) for item in value]
     if isinstance(value, (bytes, bytearray)):
@@ -396,7 +405,7 @@ def _decoded(data: bytes | None) -> Any:
 
     try:
         return jsonable(ANY.decode(data))
-    except UsageError:
+    except (UsageError, RecursionError):
         return preview(data)
 
 

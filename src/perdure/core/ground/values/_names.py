@@ -12,7 +12,7 @@ import typing
 from types import ModuleType, NoneType, UnionType
 from typing import Any, ForwardRef, TypeVar, cast
 
-from perdure.core.ground.values._wire import SCALARS
+from perdure.core.ground.values._wire import SCALARS, numpy_item
 
 _main_name: str | None = None
 _MODULE_DICT: Any = cast(Any, vars(ModuleType)["__dict__"]).__get__
@@ -77,6 +77,9 @@ def annotation_for(value: object, depth: int = 3) -> str | None:
     cls = type(value)
     if value is None:
         return "None"
+    number = numpy_item(value)
+    if number is not None:
+        return type(number).__name__
     if cls in SCALARS:
         return cls.__name__
     if depth and cls in (list, set, frozenset):

@@ -136,6 +136,9 @@ class BoolNode(Node):
 
     def dump(self, value: Any, mode: Mode) -> object:
         mode.take(1)
+        if type(value) is not bool and type(item := _wire.numpy_item(value)) is bool:
+            mode.inexact += 1
+            return item
         return self.load(value)
 
     def load(self, wire: Any) -> object:
@@ -149,7 +152,13 @@ class IntNode(Node):
     fixed = True
 
     def dump(self, value: Any, mode: Mode) -> object:
-        if not isinstance(value, int) or type(value) is bool:
+        if not isinstance(value, int):
+            item = _wire.numpy_item(value)
+            if type(item) is not int:
+                raise Misfit("int", value)
+            mode.inexact += 1
+            value = item
+        if type(value) is bool:
             raise Misfit("int", value)
         if type(value) is not int:
             mode.inexact += 1
@@ -173,7 +182,10 @@ class FloatNode(Node):
         if type(value) is float:
             return value
         mode.inexact += 1
-        return float.__float__(value) if isinstance(value, float) else self.load(value)
+        if isinstance(value, float):
+            return float.__float__(value)
+        item = _wire.numpy_item(value)
+        return self.load(value if item is None else item)
 
     def load(self, wire: Any) -> object:
         if type(wire) is float:
@@ -244,9 +256,13 @@ class LeafNode(Node):
             raise Misfit(self.label, refused.value, "its time zone cannot be stored") from None
 
     def _plain(self, value: Any) -> object:
-        """A subclass's instance as the declared class, if nothing is lost by that (nanoseconds would be)."""
+        """A number of numpy's, or a subclass's instance, as the declared class; refused if something would be lost, as
+        nanoseconds would be."""
         from datetime import date, datetime
 
+        item = _wire.numpy_item(value)
+        if item is not None and type(item) is self.cls:
+            return item
         if isinstance(value, self.cls) and not (self.cls is date and isinstance(value, datetime)):
             try:
                 copy = _downcast(self.cls, value)

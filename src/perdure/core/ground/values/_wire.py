@@ -151,6 +151,15 @@ def sorted_wires(wires: list[object]) -> list[object]:
     return sorted(wires, key=encode)
 
 
+def numpy_item(value: object) -> Any:
+    """The Python number that a number of numpy's stands for; `None` for everything else. numpy is not imported here."""
+    generic = getattr(sys.modules.get("numpy"), "generic", None)
+    if generic is None or not isinstance(value, generic):
+        return None
+    item = value.item()
+    return item if type(item) in (bool, int, float, complex) else None
+
+
 def is_plain_text(text: str) -> bool:
     """Whether MessagePack can hold the text (no lone surrogate in it)."""
     if text.isascii():
