@@ -139,9 +139,9 @@ def _threads(
                 exhausted = True
                 return
             slot = Slot(branch.fork("call"))
-            body.slots.started(slot)
+            body.thread_begins(slot)
             future = threads.submit(copy_context().run, work, slot, task.protocol(branch, args, {}))
-            future.add_done_callback(partial(body.slots.joined, ended=slot))
+            future.add_done_callback(partial(body.thread_joined, ended=slot))
             pending.append(future)
 
     def work(slot: Slot, protocol: Any) -> Any:

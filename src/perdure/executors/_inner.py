@@ -360,7 +360,7 @@ class InnerDriver(Driver):
             self._reported = set(self._undrained)
             self._reports += 1
             self._tell(frames.Undrained(self._reports, sorted(added), sorted(removed)))
-        self.free = self._heard == (self._reports, True) and not self._cancellations and not self.stopping
+        self.free = self._heard == (self._reports, True) and not self.stopping
         return self.free and not was
 
     def heard(self, frame: frames.Free) -> None:
@@ -398,13 +398,13 @@ class InnerDriver(Driver):
             self._watch.wait(WATCH_SECONDS)
             self._watch.clear()
             bodies = list(self.bodies.values())
-            quiet = bool(bodies) and all(body.quiet() and not body.in_flight for body in bodies)
+            quiet = bool(bodies) and all(body.quiet() and not body.delivery.in_flight for body in bodies)
             quiet = quiet and all(call.waits() for call in list(self.delegated))
             now = quiet and any(body.waits() for body in bodies)
             if now != waits:
                 waits = now
                 self._tell(frames.Waiting(waits))
-            if not quiet or self.free or self.cancelling:
+            if not quiet or self.free:
                 reported = None
                 continue
             report = self._report(bodies)

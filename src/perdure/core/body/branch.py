@@ -50,7 +50,7 @@ class Call:
 class Branch:
     """See the module text. Counters only; used by one task or thread at a time."""
 
-    __slots__ = ("body", "floor", "forks", "id", "label", "occurrences", "parent", "seq", "title")
+    __slots__ = ("body", "floor", "forks", "id", "label", "occurrences", "parent", "seq", "timers", "title")
 
     def __init__(self, body: Body, id: int, title: str, *, parent: Branch | None, floor: int) -> None:
         self.body = body
@@ -63,6 +63,8 @@ class Branch:
         self.floor = floor
         """The latest time read on this line, microseconds; `durable_time` never gives less (P8)."""
         self.label: str | None = parent.label if parent is not None else None
+        self.timers = 0
+        """How many plain timers have been armed on this line."""
 
     def fork(self, title: str, args: bytes | None = None) -> Branch:
         """A child branch for a new task or thread."""

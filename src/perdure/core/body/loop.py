@@ -13,6 +13,7 @@ It relies on a few names of asyncio's own base class that have been stable since
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import heapq
 import logging
 import threading
@@ -20,13 +21,15 @@ from asyncio import events
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import Context, copy_context
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from ..ground.clock import perf
-from .body import Body
+from ..journal.replay import EventKey, EventKind
+from .activity import Activity
 from .branch import Branch, fork_for_coroutine, fork_for_function
-from .scope import SCOPE, THREAD, Slot
+from .scope import SCOPE, THREAD, Slot, TraceScope, is_body
 
 if TYPE_CHECKING:
     from ..commit.writer import Writer
@@ -42,7 +45,7 @@ class BodyHandle(events.Handle):
     """A callback of a body: counted from when it is scheduled until it has run or is cancelled."""
 
     __slots__ = ("body",)
-    body: Body | None
+    body: Activity | None
 
     def _run(self) -> None:
         body = self.body
@@ -72,81 +75,96 @@ class BodyHandle(events.Handle):
                 body.loop.soon(body.pump)
 
 
-DEFER_SECONDS = 0.005
-"""How soon a timer that has to stand back on replay tries again."""
-
 ON_TIMEOUT = "_on_timeout"
-"""asyncio's own callback behind `timeout`."""
-RACERS = frozenset({ON_TIMEOUT, "_release_waiter"})
-"""asyncio's own callbacks behind `timeout`, `wait`, `wait_for` and `as_completed`: what a race is lost to."""
+"""asyncio's own callback behind `timeout`, which asyncio calls soon where the timeout has run out as it is armed."""
 
 
 class BodyTimer(events.TimerHandle):
-    """A plain timer of a body. On replay it stands back behind a recorded outcome whose turn it is (B8)."""
+    """A plain timer of a body, and the source of an event: its callback runs when its turn comes (B7, B8)."""
 
-    __slots__ = ("body",)
-    body: Body | None
+    __slots__ = ("body", "key", "over", "ripe")
+    body: Activity | None
+    key: EventKey
+    over: bool
+    ripe: bool
 
     def _run(self) -> None:
         body = self.body
-        if body is not None and body.timer_stands_back():
-            loop: Any = self._loop  # type: ignore[attr-defined]
-            self._when = loop.time() + DEFER_SECONDS
-            heapq.heappush(loop._scheduled, self)
-            self._scheduled = True
-            return
-        self.body = None
-        if body is None:
-            super()._run()
-            return
-        if getattr(self._callback, "__name__", "") in RACERS:  # type: ignore[attr-defined]
-            body.fires += 1
-        body.timers -= 1
-        body.active += 1
+        if body is not None and not body.stopped:
+            body.source_arrives(self)
+        elif not self._cancelled:
+            self.happen()
+
+    def happen(self) -> None:
+        """Run the callback, whether the time has come or not; on the loop's thread."""
+        body, callback, args, context = self._detach()
+        if body is not None:
+            body.active += 1
         try:
-            super()._run()
+            context.run(callback, *args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._loop.call_exception_handler(  # type: ignore[attr-defined]
+                {"message": f"Exception in callback {callback!r}", "exception": error, "handle": self}
+            )
         finally:
-            body.active -= 1
-            if not body.active and body.stirred:
-                body.pump()
+            if body is not None:
+                body.active -= 1
 
-    def cancel(self) -> None:
-        body = self.body
-        super().cancel()
+    def _detach(self) -> tuple[Activity | None, Any, Any, Context]:
+        body, callback, args, context = self.body, self._callback, self._args, self._context  # type: ignore[attr-defined]
+        self.body = None
         if body is not None:
-            self.body = None
             body.timers -= 1
-            if not body.active and body.stirred:
-                body.loop.soon(body.pump)
-
-
-class LateHandle(BodyHandle):
-    """A timeout of asyncio's that has run out by the time it is armed, which asyncio makes a callback instead of a
-    timer. On replay, which may be slower than life was, it stands back like a timer (B8) where an outcome is about to
-    be handed over; before whatever else is ready it goes in its turn, as it did live."""
-
-    __slots__ = ("timer",)
-    timer: events.TimerHandle | None
-
-    def _run(self) -> None:
-        body = self.body
-        if body is not None and body.timer_stands_back(among_ready=True):
-            self.body = None
-            self.timer = self._loop.call_later(  # type: ignore[attr-defined]
-                DEFER_SECONDS, self._callback, *self._args, context=self._context  # type: ignore[attr-defined]
-            )  # fmt: skip
-            body.active -= 1
-            if not body.active and body.stirred:
-                body.pump()
-            return
-        if body is not None:
-            body.fires += 1
-        super()._run()
+        # The base class then drops the handle where the loop still has it among its timers.
+        super().cancel()
+        return body, callback, args, context
 
     def cancel(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        super().cancel()
+        body = self.body
+        if body is None:
+            super().cancel()
+            return
+        self._detach()
+        body.source_gone(self)
+        if not body.active and body.stirred:
+            body.loop.soon(body.pump)
+
+
+class Job:
+    """A job of a body in an executor, and the source of an event: what awaits the job hears of its end when its turn
+    comes (B7). The executor's own future is `inner`; `outer` belongs to the loop."""
+
+    __slots__ = ("inner", "key", "outer", "over", "ripe")
+
+    def __init__(self, branch: int, inner: concurrent.futures.Future[Any], outer: asyncio.Future[Any]) -> None:
+        self.key: EventKey = (EventKind.JOB, branch, 0)
+        self.inner = inner
+        self.outer = outer
+        self.ripe = False
+        self.over = False
+
+    def happen(self) -> None:
+        """Copy the outcome; on the loop's thread."""
+        inner, outer = self.inner, self.outer
+        if outer.done():
+            return
+        if inner.cancelled():
+            outer.cancel()
+            return
+        error = inner.exception()
+        if error is None:
+            outer.set_result(inner.result())
+        elif isinstance(error, concurrent.futures.CancelledError):
+            outer.set_exception(asyncio.CancelledError(*error.args))
+        elif isinstance(error, StopIteration):
+            # A future refuses to hold that exception, and the task would wait for ever.
+            failure = RuntimeError(f"a function in an executor raised {error!r}")
+            failure.__cause__ = error
+            outer.set_exception(failure)
+        else:
+            outer.set_exception(error)
 
 
 class BranchTask(asyncio.Task[Any]):
@@ -166,7 +184,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         """Until when this iteration may go on (`perf()`); 0 while it has just begun."""
         self.flush_due: Writer | None = None
         """Set where something waits to be committed at the end of this iteration."""
-        self._fd_bodies: dict[tuple[int, str], Body] = {}
+        self._fd_bodies: dict[tuple[int, str], Activity] = {}
         # Last, because it already watches the loop's own pipe.
         super().__init__()
         self.set_task_factory(self._make_task)
@@ -236,12 +254,11 @@ class PerdureLoop(asyncio.SelectorEventLoop):
             context = copy_context()
         scope = context.get(SCOPE)
         handle: events.Handle
-        if scope.__class__ is Body:
+        # As `is_body`, whose frame would be felt here.
+        if scope is not None and scope.__class__ is not TraceScope:
             if callback.__class__ is MethodType and callback.__name__ == ON_TIMEOUT:
-                handle = LateHandle(callback, args, self, context)
-                handle.timer = None
-            else:
-                handle = BodyHandle(callback, args, self, context)
+                return self._arm(scope, None, callback, args, context)
+            handle = BodyHandle(callback, args, self, context)
             handle.body = scope
             scope.active += 1
         else:
@@ -261,13 +278,38 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if context is None:
             context = copy_context()
         scope = context.get(SCOPE)
-        timer: events.TimerHandle
-        if scope.__class__ is Body:
-            timer = BodyTimer(when, callback, args, self, context)
-            timer.body = scope
-            scope.timers += 1
-        else:
-            timer = events.TimerHandle(when, callback, args, self, context)
+        if is_body(scope):
+            return self._arm(scope, when, callback, args, context)  # type: ignore[return-value]
+        return self._schedule(events.TimerHandle(when, callback, args, self, context))
+
+    def _arm(
+        self, body: Activity, when: float | None, callback: Callable[..., Any], args: Any, context: Context
+    ) -> events.Handle:
+        """A plain timer of a body; `when` is `None` for a timeout of asyncio's that has run out as it is armed.
+
+        asyncio treats such a timeout as a ready callback, live. Whether a timeout has run out by then depends on the
+        clock, so that is noted, and replay does as was noted."""
+        key = body.timer_key()
+        if getattr(callback, "__name__", "") == ON_TIMEOUT:
+            if body.is_late(key, when is None):
+                handle = BodyHandle(callback, args, self, context)
+                handle.body = body
+                body.active += 1
+                self._ready.append(handle)  # type: ignore[attr-defined]
+                return handle
+            if when is None:
+                when = self.time()
+        assert when is not None
+        timer = BodyTimer(when, callback, args, self, context)
+        timer.body = body
+        timer.key = key
+        timer.over = False
+        timer.ripe = True
+        body.timers += 1
+        body.source_begins(timer)
+        return self._schedule(timer)
+
+    def _schedule(self, timer: events.TimerHandle) -> events.TimerHandle:
         heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
@@ -277,7 +319,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
     def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> BranchTask:
         context = options.get("context")
         scope = SCOPE.get() if context is None else context.get(SCOPE)
-        if scope.__class__ is not Body:
+        if not is_body(scope):
             task = BranchTask(coro, loop=loop, **options)
             if scope is None:
                 # perdure's own, which code that cancels every task that it finds is not to find.
@@ -290,10 +332,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         scope.add_task(task)
         # A durable call's own coroutine took its identity when it was called, and makes no calls on this branch.
         if getattr(coro, "cr_code", None) not in DURABLE_CODE:
-            current = asyncio.current_task(self)
-            spawner: Branch | None = getattr(current, "branch", None)
-            parent = spawner if spawner is not None and spawner.body is scope else scope.strays
-            task.branch = fork_for_coroutine(parent, coro)
+            task.branch = fork_for_coroutine(scope.branch_of(asyncio.current_task(self)), coro)
         return task
 
     def run_in_executor(  # type: ignore[override]
@@ -302,40 +341,46 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if executor is None:
             executor = self._threads
         scope = SCOPE.get()
-        if scope.__class__ is not Body or _is_process_pool(executor):
-            future = super().run_in_executor(executor, func, *args)
-            if scope.__class__ is Body:
-                scope.slots.started(None)
-                future.add_done_callback(lambda _: scope.slots.ended(None), context=self.empty)
-            return future
+        if not is_body(scope):
+            return super().run_in_executor(executor, func, *args)
         scope.check_open()
-        current: Branch | None = getattr(asyncio.current_task(self), "branch", None)
-        parent = current if current is not None and current.body is scope else scope.strays
-        from functools import partial
+        branch = fork_for_function(scope.branch_of(asyncio.current_task(self)), partial(func, *args))
+        slot = None
+        if _is_process_pool(executor):
+            scope.jobs += 1
+            inner = executor.submit(func, *args)
+        else:
+            slot = Slot(branch)
+            scope.thread_begins(slot)
+            inner = executor.submit(copy_context().run, _in_slot, slot, func, args)
+        job = Job(branch.id, inner, asyncio.Future(loop=self))
+        scope.source_begins(job)
+        inner.add_done_callback(lambda _: scope.loop.soon(self._job_ended, scope, job, slot))
+        # A job that has begun goes on in its thread although what awaits it was cancelled.
+        job.outer.add_done_callback(lambda outer: inner.cancel() if outer.cancelled() else None, context=self.empty)
+        return job.outer
 
-        slot = Slot(fork_for_function(parent, partial(func, *args)))
-        context = copy_context()
-        scope.slots.started(slot)
-        job = executor.submit(context.run, _in_slot, slot, func, args)
-        future = asyncio.wrap_future(job, loop=self)
-
-        def over(_: Any) -> None:
-            # A job whose future was cancelled goes on in its thread all the same.
-            if job.done():
-                scope.slots.ended(slot)
-            else:
-                job.add_done_callback(lambda _: scope.slots.ended(slot))
-
-        # Registered first, so that the slot is gone exactly when the awaiting task has been made ready.
-        future.add_done_callback(over, context=self.empty)
-        return future
+    def _job_ended(self, body: Activity, job: Job, slot: Slot | None) -> None:
+        job.ripe = True
+        if slot is None:
+            body.jobs -= 1
+        if body.stopped or job.outer.done():
+            body.source_gone(job)
+            job.happen()
+        else:
+            body.source_arrives(job)
+        # Only now has the thread left: the body is never taken for one that nothing can move.
+        if slot is not None:
+            body.thread_ends(slot)
+        elif body.stirred:
+            body.pump()
 
     # -- file descriptors and subprocesses ---------------------------------------------------------------------
 
     def _watch(self, fd: Any, what: str) -> None:
         scope = SCOPE.get()
         key = (fd if isinstance(fd, int) else fd.fileno(), what)
-        if scope.__class__ is Body and key not in self._fd_bodies:
+        if is_body(scope) and key not in self._fd_bodies:
             self._fd_bodies[key] = scope
             scope.descriptors += 1
 
@@ -365,7 +410,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
     async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> Any:
         transport = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
         scope = SCOPE.get()
-        if scope.__class__ is Body:
+        if is_body(scope):
             scope.subprocesses.append(transport)
         return transport
 

@@ -11,12 +11,13 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from weakref import WeakSet
 
 from ...errors import BranchError
 
 if TYPE_CHECKING:
+    from .activity import Activity
     from .body import Body
     from .branch import Branch
 
@@ -32,23 +33,21 @@ class TraceScope:
 
 
 class Slot:
-    """A thread's presence in a body: the branch that it carries, and whether it is at work or waits.
+    """A thread's presence in a body: the branch that the thread carries."""
 
-    `hot`: it was handed an outcome (or has just been started) and has not come back since, so that the body is not
-    quiet yet. A slot that stays at work longer than a grace period turns cold: it may be blocked on something that
-    only another branch can bring about.
-    """
-
-    __slots__ = ("branch", "cold", "hot")
+    __slots__ = ("branch",)
 
     def __init__(self, branch: Branch) -> None:
         self.branch = branch
-        self.hot = False
-        self.cold = False
 
 
 SCOPE: ContextVar[Any] = ContextVar("perdure_scope", default=None)
 """`None`, a `Body` or a `TraceScope`."""
+
+
+def is_body(scope: Any) -> TypeGuard[Activity]:
+    """Whether a context with this `SCOPE` belongs to a body's own code."""
+    return scope is not None and scope.__class__ is not TraceScope
 
 
 class _Thread(threading.local):

@@ -9,49 +9,65 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..ground.clock import US, Deadline
 from ..ground.model import Entry
 from .branch import Call
+from .delivery import Outcome
 from .scope import THREAD, Slot
 
 if TYPE_CHECKING:
     from .body import Body
 
 
-class Outcome(NamedTuple):
-    """What a call is answered with: the entry's number, its `Result` and its encoded value."""
+class LoopWaiter(asyncio.Future[Any]):
+    """A durable wait of an asyncio task. A request to cancel it takes its turn among the outcomes of the body (B11), so
+    the future is not cancelled at once."""
 
-    n: int
-    result: int
-    value: bytes | None
-
-
-class LoopWaiter:
-    """A durable wait of an asyncio task."""
-
-    __slots__ = ("call", "entry", "future", "item")
+    __slots__ = ("arrives", "call", "cancelling", "child", "entry", "item")
+    on_loop = True
+    handed = False
 
     def __init__(self, call: Call, item: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
         self.call = call
         self.item = item
         self.entry: Entry | None = None
-        """The recorded entry that it waits for, on replay."""
-        # Not `loop.create_future()`, whose frame costs more than the future.
-        self.future: asyncio.Future[Outcome | None] = asyncio.Future(loop=loop)
+        """The recorded entry that the call waits for, on replay."""
+        self.cancelling = False
+        """User code has asked to cancel the call, and that is recorded or on its way to disk (B11)."""
+        self.child: int | None = None
+        """The action that the call has started, once its outcome is on the way to disk."""
+        self.arrives = False
+        """The call was cancelled while its work was going on, and waits until it may say so (B11)."""
 
-    def __await__(self) -> Any:
-        return self.future.__await__()
+    def cancel(self, msg: Any = None) -> bool:
+        if not self.done() and self.call.body.cancel_asked(self):
+            return True
+        return super().cancel(msg)
+
+    def cancel_now(self) -> None:
+        """The turn of the cancellation has come."""
+        super().cancel()
 
     def block(self) -> Any:
         raise AssertionError("an event-loop wait cannot block a thread")
 
 
+PATIENCE_SECONDS = 0.1
+"""How long an outcome for a thread waits for its turn while the body's loop is in one single step: that step may wait
+for something that only this thread can bring about (a lock, say). What a thread is handed out of turn changes nothing
+that the loop's code can see."""
+MOST_PATIENCE_SECONDS = 2.0
+"""The pause between two looks grows up to this."""
+
+
 class ThreadWaiter:
     """A durable wait of a thread: the thread blocks, holding no place in the pool."""
 
-    __slots__ = ("call", "entry", "handed", "item", "lock", "outcome", "reuse", "slot")
+    __slots__ = ("call", "cancelling", "entry", "handed", "item", "lock", "outcome", "reuse", "slot")
+    on_loop = False
 
     def __init__(self, call: Call, item: int, slot: Slot) -> None:
         self.call = call
@@ -59,20 +75,25 @@ class ThreadWaiter:
         self.entry: Entry | None = None
         self.slot = slot
         self.handed = False
+        """The thread has been told to go on."""
+        self.cancelling = False
         self.outcome: Outcome | None = None
         self.reuse: Entry | None = None
-        """A loose entry that it is to hand out again."""
+        """A loose entry that the thread is to hand out again."""
         self.lock = threading.Lock()
         self.lock.acquire()
 
     def block(self) -> Outcome | None:
         """Wait for the outcome; `None` tells the call to execute now."""
         body = self.call.body
-        body.slots.waits(self.slot, self)
         threads = body.driver.worker.threads
+        body.thread_waits_for(self)
         threads.parked()
         try:
-            self.lock.acquire()
+            patience = PATIENCE_SECONDS
+            while not self.lock.acquire(timeout=patience):
+                body.overtake(self)
+                patience = min(2 * patience, MOST_PATIENCE_SECONDS)
         finally:
             threads.resumed()
         if body.stopped:
@@ -145,7 +166,7 @@ class Sleeper:
         body.sleeper(self, True)
         slot = THREAD.slot if asyncio._get_running_loop() is None else None
         if slot is not None:
-            slot.branch.body.slots.waits(slot)
+            slot.branch.body.thread_waits(slot)
             body.driver.worker.threads.parked()
         body.driver.slept(self._seconds())
         try:
@@ -154,7 +175,7 @@ class Sleeper:
         finally:
             # At work again before the deadline is gone: in between the run would seem to wait for later ones only (D5).
             if slot is not None:
-                slot.branch.body.slots.runs(slot)
+                slot.branch.body.thread_runs(slot)
                 body.driver.worker.threads.resumed()
             body.sleeper(self, False)
         body.check_open()

@@ -29,7 +29,9 @@ from msgspec.structs import replace
 from ...errors import StoreError
 from ..body.body import Body
 from ..body.branch import Call
-from ..body.waits import LoopWaiter, Outcome
+from ..body.delivery import Outcome
+from ..body.scope import Slot
+from ..body.waits import LoopWaiter, ThreadWaiter, Waiter
 from ..ground.clock import perf
 from ..ground.model import (
     Action,
@@ -65,6 +67,7 @@ class Record:
 
     __slots__ = (
         "after",
+        "alone",
         "at",
         "call",
         "child",
@@ -73,6 +76,7 @@ class Record:
         "item",
         "n",
         "result",
+        "slot",
         "took",
         "value",
         "waiter",
@@ -88,9 +92,13 @@ class Record:
         item: int = 0,
         child: int | None = None,
         after: int | None = None,
-        waiter: LoopWaiter | None = None,
+        waiter: Waiter | None = None,
     ) -> None:
         self.call = call
+        self.alone = False
+        """Set where the task that records goes on with its outcome at once (`Body.alone`)."""
+        self.slot: Slot | None = None
+        """Set where a thread records, which waits for its turn (B2)."""
         self.result = result
         self.value = value
         self.at = at
@@ -108,27 +116,50 @@ class Record:
         yield from ()
         if self.error is not None:
             raise self.error
-        return self.call.body.handing(Outcome(self.n, self.result, self.value))
+        return Outcome(self.n, self.result, self.value)
 
     def block(self) -> Outcome:
         """As an effect: get it onto disk from a thread, or from a loop that may block. No hop, the caller commits."""
         body = self.call.body
         body.driver.worker.writer.through(body.driver, self)
-        if self.n > body.last:
-            body.last = self.n
+        if self.waiter is not None:
+            # Others have come before, and this takes its turn behind them.
+            outcome = self.waiter.block()
+            assert isinstance(outcome, Outcome)
+            return outcome
+        if self.slot is None and self.n > body.delivery.last:
+            body.passed(self.n)
         return Outcome(self.n, self.result, self.value)
+
+    def announce(self) -> Body | None:
+        """The outcome is on disk: it takes its turn (W2). The body that is to be pumped, if any."""
+        waiter, body = self.waiter, self.call.body
+        if self.slot is not None and self.result != Result.CANCELLED:
+            if body.thread_committed(self.n):
+                self.done = True
+                return None
+            waiter = self.waiter = ThreadWaiter(self.call, self.item, self.slot)
+            body.delivery.in_flight += 1
+        self.done = True
+        if waiter is None:
+            if self.alone:
+                # Here, in the order of commits, and not when the task goes on: a thread may be faster.
+                body.passed(self.n)
+            return None
+        body.committed(waiter, Outcome(self.n, self.result, self.value))
+        return body
 
 
 class Mark:
     """A row about other entries (`LOOSEN`, `DISCARD`, `NOTE`)."""
 
-    __slots__ = ("action", "races", "result", "seq")
+    __slots__ = ("action", "notes", "result", "seq")
 
-    def __init__(self, action: int, result: Result, seq: int, races: bytes | None = None) -> None:
+    def __init__(self, action: int, result: Result, seq: int, notes: bytes | None = None) -> None:
         self.action = action
         self.result = result
         self.seq = seq
-        self.races = races
+        self.notes = notes
 
 
 class Reuse(Record):
@@ -344,13 +375,13 @@ class Writer:
             self._failed([(driver, [record])], [], _store_error(error))
             return True
         self._measure(perf() - began)
-        record.done = True
         if not written:
+            record.done = True
             with _last_resort:
                 _refuse(driver, [record])
-        elif record.waiter is not None:
-            body = record.call.body
-            body.committed(record.waiter, Outcome(n, record.result, record.value))
+            return True
+        body = record.announce()
+        if body is not None:
             with _last_resort:
                 pump(body)
         return True
@@ -581,7 +612,7 @@ def rows(driver: Driver, outbox: list[Item]) -> Rows:
             entries.append(_entry(item, n, source))
         elif kind is Mark:
             n += 1
-            entries.append(replace(_mark(item.action, n, item.seq, item.result, source), races=item.races))
+            entries.append(replace(_mark(item.action, n, item.seq, item.result, source), notes=item.notes))
         elif kind is Reuse:
             n += 1
             item.n = n
@@ -640,20 +671,16 @@ def records_in(outbox: list[Item]) -> list[Record | Foreign | Synced]:
 
 def announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> None:
     """Tell everybody whose record is on disk (W2)."""
-    cancelled = 0
     finish = park = False
     for item in outbox:
         for part in item if item.__class__ is tuple else (item,):
             kind = part.__class__
             if kind is Record or kind is Reuse:
-                waiter = part.waiter
-                if waiter is not None:
-                    body = waiter.call.body
-                    body.committed(waiter, Outcome(part.n, part.result, part.value))
+                body = part.announce()
+                if body is not None:
                     bodies[body] = None
-                elif part.result == Result.CANCELLED:
-                    cancelled += 1
-                part.done = True
+                if part.result == Result.CANCELLED and part.child is not None:
+                    driver.settled(part.child)
             elif kind is Foreign:
                 part.done = True
             elif kind is Synced:
@@ -662,8 +689,6 @@ def announce(driver: Driver, outbox: list[Item], bodies: dict[Body, None]) -> No
                 finish = True
             elif kind is Park:
                 park = True
-    if cancelled:
-        driver.cancellations_written(cancelled)
     if finish:
         driver.finished()
     if park:

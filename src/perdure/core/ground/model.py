@@ -67,7 +67,7 @@ class Result(IntEnum):
     three are about other entries: `LOOSEN` (from entry number `seq` on, what was recorded before this row is reused
     where it is asked for, but no longer has to be asked for in that order), `DISCARD` (a tombstone: entry number
     `seq` no longer counts) and `REUSE` (entry number `seq` was handed out again here). `NOTE` says nothing but its
-    `races`, where no other entry is about to be written that could carry them along.
+    `notes`, where no other entry is about to be written that could carry them along.
     """
 
     VALUE = 0
@@ -122,8 +122,8 @@ class Entry(Struct, array_like=True, frozen=True, gc=False):
     """How long it took (microseconds)."""
     begun: int = 0
     """The number of the entry that had been delivered to the body last when this call was made."""
-    races: bytes | None = None
-    """`[[n, count], ...]`: since the last entry, that many of asyncio's timeouts had run out when `n` was delivered."""
+    notes: bytes | None = None
+    """What has moved the body since its last entry and has no entry of its own: `journal.replay.Event`s, encoded."""
 
 
 class Segment(NamedTuple):

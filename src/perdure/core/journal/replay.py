@@ -1,12 +1,12 @@
 """The replay decision, as a pure state machine: given a body's journal and a call, what now?
 
-It does no I/O, knows no event loop and reads no clock. `Replay` holds the entries of one action's body:
+This module does no I/O, knows no event loop and reads no clock. `Replay` holds the entries of one action's body:
 
-- *strict* entries, in the order in which their outcomes were delivered. They must be asked for, and are delivered in
-  just that order.
-- *loose* entries: recorded before an attempt failed or before the source changed. They are reused where they are
-  asked for, in whatever order, and need not be asked for at all: after a discarded failure, or in edited code, the
-  path may rightly be another.
+- *strict* entries, in the order in which their outcomes were delivered. Strict entries must be asked for, and are
+  delivered in just that order. Between them stand the *events* that were noted: timers that ran out, jobs that ended.
+- *loose* entries: recorded before an attempt failed or before the source changed. A loose entry is reused where a call
+  asks for it, in any order, and need not be asked for at all: after a discarded failure, or in edited code, the path
+  may rightly be another.
 
 Invariants:
 - R1 an entry is handed out at most once.
@@ -17,9 +17,10 @@ Invariants:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from enum import Enum, auto
-from typing import NamedTuple
+from enum import Enum, IntEnum, auto
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -28,6 +29,38 @@ from ..ground.model import Entry, Result
 
 Key = tuple[int, bytes, int, int]
 """(branch, fingerprint, occurrence, item): what a call is found by."""
+
+
+EventKey = tuple[int, int, int]
+"""(kind, branch, number): what an event is found by."""
+
+
+class EventKind(IntEnum):
+    """What moves a body and has no entry of its own."""
+
+    TIMER = 1
+    """A plain timer ran out: that of `asyncio.sleep`, of `asyncio.timeout`, of `loop.call_later`. `number` counts the
+    timers that the branch has armed."""
+    JOB = 2
+    """A job in a thread or another executor ended. `branch` is the job's own branch, `number` is 0."""
+    LATE = 3
+    """A timeout of asyncio's had run out by the time when it was armed: no event in the order, but a fact about the
+    timer of that branch and number."""
+
+
+class Event(NamedTuple):
+    """An event as it is noted in the journal, beside the entry that was recorded next."""
+
+    after: int
+    """The number of the entry that had been delivered to the body last."""
+    kind: int
+    branch: int
+    number: int
+
+    @property
+    def key(self) -> EventKey:
+        """What the event is found by."""
+        return (self.kind, self.branch, self.number)
 
 
 class Verdict(Enum):
@@ -71,14 +104,13 @@ class Replay:
         "_index",
         "_late",
         "_positions",
-        "_race_turn",
         "_strict",
         "_turn",
         "children",
         "closed",
+        "late_timers",
         "loose",
         "loosened",
-        "races",
     )
 
     def __init__(self, entries: Iterable[Entry], changed: Callable[[int], bool]) -> None:
@@ -88,36 +120,35 @@ class Replay:
         """Generators that their consumer closed early, and the index of the item that was never asked for."""
         self.loosened = False
         """An attempt has failed, or the source has changed, since the journal began."""
-        self.races: list[tuple[int, int]] = []
-        """`(n, count)`: that many of asyncio's timeouts had run out when entry `n` was delivered."""
+        self.late_timers: set[EventKey] = set()
+        """The timeouts that had run out when they were armed (`EventKind.LATE`, by the key of their timer)."""
         self.children: set[int] = set()
         """The actions whose outcome counts; one whose outcome was discarded goes on where it is called again."""
-        self._strict = self._settle(entries)
+        self._strict: list[Entry | Event] = self._settle(entries)
         self._turn = 0
         self._consumed: set[int] = set()
         self._index: dict[Key, Entry] = {}
         self._positions: dict[tuple[int, int], Key] = {}
-        self.races.sort()
-        self._race_turn = 0
         self._by_begun: list[Entry] | None = None
         self._by_begun_turn = 0
         self._late: list[Key] = []
         index, positions = self._index, self._positions
         for entry in self._strict:
+            if entry.__class__ is Event:
+                continue
+            assert isinstance(entry, Entry)
             key = (entry.branch, entry.fp, entry.occ, entry.item)
             index[key] = entry
             if not entry.item:
                 positions[entry.branch, entry.seq] = key
 
-    def _settle(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Apply what later rows say of earlier ones; what remains, in order of delivery."""
+    def _settle(self, entries: Iterable[Entry]) -> list[Any]:
+        """Apply what later rows say of earlier ones; what remains, and the events between, in order of delivery."""
         rows = entries if isinstance(entries, list) else list(entries)
         self.children.update(row.child for row in rows if row.child is not None)
-        for row in rows:
-            if row.races is not None:
-                self.races.extend(decode_races(row.races))
-        if not any(row.result in _ABOUT_OTHERS or row.after is not None for row in rows):
+        if not any(row.result in _ABOUT_OTHERS or row.after is not None or row.notes is not None for row in rows):
             return rows
+        events: list[Event] = []
         kept: dict[int, Entry] = {}
         by_key: dict[Key, int] = {}
         alias: dict[int, int] = {}
@@ -125,6 +156,8 @@ class Replay:
         for entry in rows:
             result = entry.result
             key = key_of(entry)
+            if entry.notes is not None:
+                events.extend(decode_notes(entry.notes))
             if result == Result.DISCARD:
                 gone = kept.pop(alias.get(entry.seq, entry.seq), None)
                 if gone is not None:
@@ -135,7 +168,6 @@ class Replay:
                     self.children.discard(gone.child)
             elif result == Result.LOOSEN:
                 self.loosened = True
-                self.races = [race for race in self.races if race[0] < entry.seq or race[0] > entry.n]
                 for n in [n for n in kept if n >= entry.seq]:
                     moved = kept.pop(n)
                     by_key.pop(key_of(moved), None)
@@ -145,6 +177,9 @@ class Replay:
                         loose_keys[n] = key_of(moved)
                     elif moved.child is not None:
                         self.children.discard(moved.child)
+                # What happened behind the last entry that still binds belongs to the path that is given up.
+                end = max(kept, default=0)
+                events = [event for event in events if event.after < end]
             elif result == Result.REUSE:
                 old = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
                 if old is not None:
@@ -163,13 +198,35 @@ class Replay:
                 self.loose.pop(key, None)
                 kept[entry.n] = entry
                 by_key[key] = entry.n
-        return sorted(kept.values(), key=_delivery_order)
+        return self._merge(sorted(kept.values(), key=_delivery_order), events)
+
+    def _merge(self, strict: list[Entry], events: list[Event]) -> list[Any]:
+        """Put each event behind the entry that had been delivered last when the event happened."""
+        self.late_timers = {
+            (EventKind.TIMER, event.branch, event.number) for event in events if event.kind == EventKind.LATE
+        }
+        places = {entry.n: place for place, entry in enumerate(strict, 1)}
+        orders = [_delivery_order(entry) for entry in strict]
+        behind: dict[int, list[Event]] = {}
+        for event in events:
+            if event.kind != EventKind.LATE:
+                place = places.get(event.after)
+                if place is None:
+                    place = bisect_right(orders, (event.after, event.after))
+                behind.setdefault(place, []).append(event)
+        if not behind:
+            return strict
+        merged: list[Any] = list(behind.get(0, ()))
+        for place, entry in enumerate(strict, 1):
+            merged.append(entry)
+            merged += behind.get(place, ())
+        return merged
 
     # -- asking ------------------------------------------------------------------------------------------------
 
     @property
     def drained(self) -> bool:
-        """No strict entry is left to hand out."""
+        """No strict entry, and no event, is left."""
         return self._turn >= len(self._strict)
 
     @property
@@ -202,12 +259,12 @@ class Replay:
 
     # -- handing out -------------------------------------------------------------------------------------------
 
-    def head(self) -> Entry | None:
-        """The entry whose turn it is."""
+    def head(self) -> Any:
+        """The `Entry` or the `Event` whose turn it is; `None` if nothing is left."""
         strict, consumed = self._strict, self._consumed
         while self._turn < len(strict):
             entry = strict[self._turn]
-            if consumed and entry.n in consumed:
+            if consumed and isinstance(entry, Entry) and entry.n in consumed:
                 consumed.discard(entry.n)
                 self._turn += 1
                 continue
@@ -224,14 +281,20 @@ class Replay:
             self._consumed.add(entry.n)
             self.head()
 
+    def consume_event(self, event: Event) -> None:
+        """The event, whose turn it is, has happened again (or cannot)."""
+        assert self._strict[self._turn] is event
+        self._turn += 1
+        self.head()
+
     def late(self, n: int) -> bool:
         """Whether a recorded call that was made before entry `n` was delivered has not been made yet.
 
-        Something that is not recorded (a plain timer that won a race, say) led to that call, and as long as that may
-        still come, entry `n` has to wait for it.
+        Something that is not recorded (a socket, say) led to that call, and as long as that may still come, entry `n`
+        has to wait for the call.
         """
         if self._by_begun is None:
-            self._by_begun = sorted(self._strict[self._turn :], key=_begun)
+            self._by_begun = sorted(self._entries_left(), key=_begun)
         by_begun, index, late = self._by_begun, self._index, self._late
         while self._by_begun_turn < len(by_begun) and by_begun[self._by_begun_turn].begun < n:
             late.append(key_of(by_begun[self._by_begun_turn]))
@@ -239,14 +302,6 @@ class Replay:
         while late and late[-1] not in index:
             late.pop()
         return bool(late)
-
-    def fires_before(self, n: int) -> int:
-        """How many of asyncio's timeouts had run out when entry `n` was delivered. Asked for ascending `n` only."""
-        races = self.races
-        while self._race_turn + 1 < len(races) and races[self._race_turn + 1][0] <= n:
-            self._race_turn += 1
-        number, count = races[self._race_turn]
-        return count if number <= n else 0
 
     def is_changed(self, entry: Entry) -> bool:
         """Whether that entry was written by other source than today's."""
@@ -260,17 +315,20 @@ class Replay:
         """The first strict entry that no call has asked for."""
         if not self._index:
             return None
-        for entry in self._strict[self._turn :]:
+        for entry in self._entries_left():
             if key_of(entry) in self._index and entry.n not in self._consumed:
                 return entry
         return None
+
+    def _entries_left(self) -> list[Entry]:
+        return [entry for entry in self._strict[self._turn :] if isinstance(entry, Entry)]
 
     def loosen(self) -> tuple[int, list[Entry]]:
         """Make every remaining strict entry loose.
 
         Returns the entry number from which on that holds, and the entries that calls already wait for, in order.
         """
-        rest = [entry for entry in self._strict[self._turn :] if entry.n not in self._consumed]
+        rest = [entry for entry in self._entries_left() if entry.n not in self._consumed]
         self._strict, self._turn = [], 0
         self._consumed.clear()
         waiting = []
@@ -290,15 +348,15 @@ def key_of(entry: Entry) -> Key:
     return (entry.branch, entry.fp, entry.occ, entry.item)
 
 
-def encode_races(races: list[tuple[int, int]]) -> bytes:
-    """As `Entry.races` holds them."""
-    return msgspec.msgpack.encode(races)
+def encode_notes(events: list[Event]) -> bytes | None:
+    """Events as `Entry.notes` holds them; `None` for none."""
+    return msgspec.msgpack.encode(events) if events else None
 
 
-def decode_races(data: bytes) -> list[tuple[int, int]]:
-    """The reverse; what cannot be read is left out, and replay then waits for nothing."""
+def decode_notes(data: bytes) -> list[Event]:
+    """The reverse. Notes that cannot be read are left out: replay then follows the entries alone."""
     try:
-        return msgspec.msgpack.decode(data, type=list[tuple[int, int]])
+        return msgspec.msgpack.decode(data, type=list[Event])
     except msgspec.MsgspecError:
         return []
 

@@ -154,16 +154,16 @@ class Worker:
             return future.result(timeout)
         body = slot.branch.body
         if not shown:
-            body.executing.append(None)
-        body.slots.join(future, slot)
+            body.executes(1)
+        body.thread_joins(future, slot)
         self.threads.parked()
         try:
             return future.result(timeout)
         finally:
             self.threads.resumed()
-            body.slots.runs(slot, future)
+            body.thread_runs(slot, future)
             if not shown:
-                body.executing.pop()
+                body.executes(-1)
 
     # -- submitting and claiming -------------------------------------------------------------------------------
 

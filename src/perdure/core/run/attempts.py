@@ -546,18 +546,18 @@ class Execute:
     def _inline(self, context: Context) -> tuple[int, Any]:
         outer = THREAD.slot
         slot = Slot(self.body.root)
-        self.body.slots.started(slot)
+        self.body.thread_begins(slot)
         if outer is not None:
-            outer.branch.body.slots.waits(outer)
+            outer.branch.body.thread_waits(outer)
         try:
             return context.run(self._in_thread, slot)
         finally:
             if outer is not None:
-                outer.branch.body.slots.runs(outer)
+                outer.branch.body.thread_runs(outer)
 
     def _submit(self, context: Context) -> Any:
         slot = Slot(self.body.root)
-        self.body.slots.started(slot)
+        self.body.thread_begins(slot)
         return self.body.driver.worker.threads.submit(context.run, self._in_thread, slot)
 
     def _in_thread(self, slot: Slot) -> tuple[int, Any]:
@@ -578,7 +578,7 @@ class Execute:
             body.returned = True
             BLOCKING.depth = depth
             THREAD.slot = outer
-            body.slots.ended(slot)
+            body.thread_ends(slot)
 
 
 def _deep() -> bool:

@@ -17,9 +17,10 @@ from typing import Any
 from ...errors import RunStopped, StoreError, UsageError
 from ..body.body import Body
 from ..body.branch import Branch, Call
+from ..body.delivery import Outcome
 from ..body.loop import DURABLE_CODE
 from ..body.scope import SCOPE, THREAD, TraceScope
-from ..body.waits import BLOCKING, LoopWaiter, Outcome, Sleeper, Waiter
+from ..body.waits import BLOCKING, LoopWaiter, Sleeper, Waiter
 from ..commit.writer import Record, Synced
 from ..ground.clock import Deadline, perf
 from ..ground.model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
@@ -64,10 +65,6 @@ def run_sync(protocol: Protocol) -> Any:
     try:
         if isinstance(scope, Body):
             scope.block_loop()
-        if isinstance(scope, Body) and scope.driver.cancelling:
-            # A cancellation may have led here. The iteration at whose end it would be committed does not end before
-            # this call does, and nothing new may start before it is on disk (D2).
-            Durable(scope).block()
         return _run_blocking(protocol)
     finally:
         BLOCKING.depth -= 1
@@ -118,10 +115,6 @@ class Invoke:
     def block(self) -> Any:
         body, function = self.call.body, self.function
         scope = TraceScope(body, function.name)
-        slot = THREAD.slot
-        if slot is not None:
-            # It computes now, for as long as it likes; nobody waits for it to come back.
-            slot.hot = False
         if not function.is_async:
             SCOPE.set(scope)
             return function.fn(*self.args, **self.kwargs)
@@ -132,7 +125,7 @@ class Invoke:
         future = worker.call_on_loop(
             loop, lambda: loop.loop.create_task(function.fn(*self.args, **self.kwargs), context=context)
         )
-        return worker.join(future, slot)
+        return worker.join(future, THREAD.slot)
 
 
 def record(
@@ -154,17 +147,22 @@ def record(
     driver.executed += 1
     loop = asyncio._get_running_loop()
     if loop is None or BLOCKING.depth:
-        after = body.last if loop is not None and (body.in_flight or body.idle_replaying) else None
-        row = Record(call, result, value, at, took, item, child, after)
+        row = Record(call, result, value, at, took, item, child)
+        if loop is None:
+            row.slot = THREAD.slot
+        elif body.delivery.in_flight or body.idle_replaying:
+            row.after = body.delivery.last
         driver.outbox.append((*extra, row) if extra else row)
         return row
     writer = driver.worker.writer
     if not extra and body.alone(loop):
         row = Record(call, result, value, at, took, item, child)
+        row.alone = True
         if writer.commit_now(driver, row):
             return row
     waiter = LoopWaiter(call, item, loop)
-    body.in_flight += 1
+    waiter.child = child
+    body.delivery.in_flight += 1
     row = Record(call, result, value, at, took, item, child, None, waiter)
     driver.outbox.append((*extra, row) if extra else row)
     writer.mark_ready(driver)
@@ -218,11 +216,21 @@ def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
     return error
 
 
-def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int, child: int | None = None) -> None:
-    """`asyncio.CancelledError` has reached a durable call, which may have started action `child`."""
+def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int, child: int | None = None) -> Protocol:
+    """`asyncio.CancelledError` has reached a durable call, which may have started action `child`.
+
+    Where the call was waiting for its outcome, that is recorded and its turn has come. Where the call's work was going
+    on, it is recorded now, and the protocol goes on when its turn has come (B11)."""
     body = call.body
-    if body.abandon(call, waiter, item):
-        body.driver.cancelled(call, item, at, (perf() - began) // 1000 if at else 0, child)
+    if body.stopped or body.leaving:
+        return
+    if isinstance(waiter, LoopWaiter):
+        if waiter.cancelling:
+            return
+        if waiter.done() and not waiter.cancelled() and waiter.result() is not None:
+            # The outcome had been handed over when the task was cancelled. Replay hands it over as well.
+            return
+    yield body.driver.cancelled(call, item, at, (perf() - began) // 1000 if at else 0, child)
 
 
 def raised_by_hand(call: Call) -> bool:
@@ -258,8 +266,7 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
         if outcome is None:
             at = body.driver.worker.clock.wall()
             began = perf()
-            executing = body.executing
-            executing.append(None)
+            body.executes(1)
             # Until the outcome is with the writer: the step that hands it over is not counted as the body's.
             try:
                 try:
@@ -292,12 +299,12 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
                 if failure is not None:
                     waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000)
             finally:
-                executing.pop()
+                body.executes(-1)
             outcome = yield waiter
             if failure is None:
                 return copy
     except asyncio.CancelledError:
-        cancelled(call, waiter, 0, at, began)
+        yield from cancelled(call, waiter, 0, at, began)
         raise
     # Outside the `try`: an outcome may itself be a CancelledError, and that cancels nothing.
     return close_outcome(call, outcome, function.signature.returns, failure)
@@ -335,7 +342,7 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
         if outcome is None:
             at = body.driver.worker.clock.wall()
             began = perf()
-            body.executing.append(None)
+            body.executes(1)
             try:
                 try:
                     more, value = yield advance
@@ -355,12 +362,12 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
                     data = encode_error(failure)
                     waiter = record(call, Result.ERROR, data, at, (perf() - began) // 1000, item=item)
             finally:
-                body.executing.pop()
+                body.executes(-1)
             outcome = yield waiter
             if failure is None:
                 return more, copy
     except asyncio.CancelledError:
-        cancelled(call, waiter, item, at, began)
+        yield from cancelled(call, waiter, item, at, began)
         raise
     if outcome.result == Result.END:
         body.driver.replayed += 1
@@ -373,11 +380,12 @@ def close_generator(call: Call, item: int) -> None:
     body = call.body
     if body.stopped:
         return
-    replay = body.replay
+    replay = body.delivery.replay
     if replay is not None and (call.branch.id, call.fp, call.occ, item) in replay.closed:
         return
     driver = body.driver
-    driver.outbox.append(Record(call, Result.CLOSED, None, driver.worker.clock.wall(), 0, item, None, body.last))
+    after = body.delivery.last
+    driver.outbox.append(Record(call, Result.CLOSED, None, driver.worker.clock.wall(), 0, item, None, after))
     driver.worker.flush_lazily(driver)
 
 
@@ -406,7 +414,7 @@ def reading(
         yield waiter
         return value
     except asyncio.CancelledError:
-        cancelled(call, waiter, 0, 0, 0)
+        yield from cancelled(call, waiter, 0, 0, 0)
         raise
 
 
@@ -431,7 +439,7 @@ def sleep(call: Call, seconds: float) -> Protocol:
             return None
         at = clock.wall()
         began = perf()
-        if seconds > 0 or (call.branch.id, call.fp, call.occ) in body.open_actions:
+        if seconds > 0 or (call.branch.id, call.fp, call.occ) in body.delivery.open_actions:
             action, deadline = yield from _deadline(call, seconds)
             child = action.action
             at = min(at, action.at)
@@ -441,7 +449,7 @@ def sleep(call: Call, seconds: float) -> Protocol:
         yield waiter
         return None
     except asyncio.CancelledError:
-        cancelled(call, waiter, 0, at, began, child)
+        yield from cancelled(call, waiter, 0, at, began, child)
         raise
 
 
@@ -473,7 +481,8 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
             yield waiter
             waiter = None
     except asyncio.CancelledError:
-        body.abandon(call, waiter)
+        if waiter is not None:
+            body.forget(waiter)
         # Where code cancels every task that it finds: nobody waits at a door that nobody opens.
         begun.cancel()
         raise
@@ -497,16 +506,16 @@ def timeout_begin(call: Call, seconds: float) -> Protocol:
 def _deadline(call: Call, seconds: float) -> Protocol:
     """`(Action, Deadline)`: as recorded, or recorded now."""
     body = call.body
-    action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
+    action = body.delivery.open_actions.pop((call.branch.id, call.fp, call.occ), None)
     if action is None:
         clock = body.driver.worker.clock
         at = clock.wall()  # first, so that nobody is ever seen to have slept for less
         action = new_action(call, at, deadline=Deadline.after(seconds, clock))
-        body.executing.append(None)
+        body.executes(1)
         try:
             yield Durable(body, *body.driver.notes(body), action)
         finally:
-            body.executing.pop()
+            body.executes(-1)
     found = deadline_of(action)
     assert found is not None
     return action, found
@@ -551,7 +560,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
         if outcome is None:
             at = driver.worker.clock.wall()
             began = perf()
-            action = body.open_actions.pop((call.branch.id, call.fp, call.occ), None)
+            action = body.delivery.open_actions.pop((call.branch.id, call.fp, call.occ), None)
             key = spec.cache_key(identity) if spec.cache_key is not None else None
             # An action that is under way is carried to its own end, whatever others have cached meanwhile.
             hit = driver.worker.store.cache_get(key) if key is not None and action is None else None
@@ -584,7 +593,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
         driver.stop(error)
         raise driver.stopped_error() from error
     except asyncio.CancelledError:
-        cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
+        yield from cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
         raise
     return close_outcome(call, outcome, spec.signature.returns, failure)
 

@@ -1,8 +1,8 @@
 """Driving one run: its claim, its open bodies, what stands between replay and new effects, and its end.
 
 - D1 nothing is written for the run but through `outbox`, under `token` (P3).
-- D2 `free` is false while some body that the last driver had open still replays, and while a cancellation that user
-  code has seen is not on disk, and does not become true once driving ends. Nothing new starts meanwhile.
+- D2 `free` is false while some body that the last driver had open still replays, and does not become true once
+  driving ends. Nothing new starts meanwhile.
 - D3 once `_stopping` is set, nothing more is recorded, whatever user code does while it unwinds.
 - D4 `done` is resolved exactly once: with the outcome that is on disk, or with the reason why driving ended.
 - D5 a run is parked only while nothing in it can move but by a recorded deadline (`rest`), and its wake time is not
@@ -30,8 +30,9 @@ from ...errors import (
 )
 from ..body.body import Body, describe, mismatch
 from ..body.branch import Call
-from ..body.scope import driving
-from ..body.waits import BLOCKING, LoopWaiter, Outcome, Waiter
+from ..body.delivery import Outcome
+from ..body.scope import THREAD, driving
+from ..body.waits import BLOCKING, LoopWaiter, Waiter
 from ..commit.writer import Mark, Record, Reuse, Synced
 from ..ground.clock import US, perf
 from ..ground.model import (
@@ -124,8 +125,6 @@ class Driver:
         self._lock = threading.Lock()
         self._next_action = 1
         self._undrained: set[int] = set()
-        self._cancellations = 0
-        self._cancelled: list[int] = []
         self._stopping: BaseException | None = None
         self._told: list[Body] = []
         """The bodies that were open when driving was told to end."""
@@ -347,11 +346,6 @@ class Driver:
         return self._outcome is not None
 
     @property
-    def cancelling(self) -> bool:
-        """Whether a cancellation that user code has seen is not on disk yet."""
-        return self._cancellations > 0
-
-    @property
     def stopping(self) -> bool:
         """Whether driving has been told to end."""
         return self._stopping is not None
@@ -402,7 +396,7 @@ class Driver:
         """Microseconds until the earliest recorded deadline, if nothing in the run can move before; else `None`."""
         if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
             return None
-        if self._undrained or self._cancellations:
+        if self._undrained:
             return None
         lefts: list[int] = []
         for body in list(self.bodies.values()):
@@ -489,16 +483,14 @@ class Driver:
     def _load(self, body: Body) -> None:
         rows, actions = self.entries_of(body.action), self.actions_of(body.action)
         replay = Replay(rows, self.is_changed)
-        body.expect(
+        body.load(
+            replay,
             {
                 (action.branch, action.fp, action.occ): action
                 for action in actions
                 if action.action not in replay.children
             },
-            replay,
         )
-        if not replay.done or replay.closed:
-            body.replay = replay
         with self._lock:
             if self.fresh:
                 return
@@ -508,7 +500,7 @@ class Driver:
                 self._undrained.discard(body.action)
             if not replay.loosened:
                 # After a failed attempt the code may rightly not call them again.
-                self._undrained.update(a.action for a in body.open_actions.values() if a.kind == Kind.TASK)
+                self._undrained.update(a.action for a in body.delivery.open_actions.values() if a.kind == Kind.TASK)
             opened = self._refresh()
         if opened:
             # This body was the last that had to be opened, and has nothing to replay.
@@ -534,19 +526,6 @@ class Driver:
         if opened:
             self._pump_all()
 
-    def cancellations_written(self, count: int) -> None:
-        """So many cancellations are on disk."""
-        with self._lock:
-            self._cancellations -= count
-            opened = self._refresh()
-            settled = self._cancelled if not self._cancellations else []
-            if settled:
-                self._cancelled = []
-        for action in settled:
-            self.settled(action)
-        if opened:
-            self._pump_all()
-
     def drained_elsewhere(self, added: Collection[int], removed: Collection[int], tell: Callable[[], None]) -> None:
         """What bodies in another process have yet to be handed; `tell` is called, under the lock, once it counts."""
         with self._lock:
@@ -561,7 +540,7 @@ class Driver:
         was = self.free
         # While driving ends one body after the other is closed: what those had yet to be handed must not set the
         # others going.
-        self.free = not (self._undrained or self._cancellations or self._draining or self.stopping)
+        self.free = not (self._undrained or self._draining or self.stopping)
         if self.free is not was:
             for tell in self.listeners:
                 tell()
@@ -594,7 +573,7 @@ class Driver:
 
     def _check_stuck(self) -> None:
         bodies = list(self.bodies.values())
-        if self.free or self._cancellations or not all(body.quiet() for body in bodies):
+        if self.free or not all(body.quiet() for body in bodies):
             return
         replaying = [body for body in bodies if body.idle_replaying]
         if replaying:
@@ -695,21 +674,25 @@ class Driver:
         self.worker.flush_lazily(self)
 
     def notes(self, body: Body) -> tuple[Mark, ...]:
-        """How races in that body were won since its last entry (B7), as a row: for whoever is about to write something
+        """What has moved that body since its last entry (B7), as a row: for a caller that is about to write something
         that depends on it and is no entry."""
-        races = body.take_notes()
-        return () if races is None else (Mark(body.action, Result.NOTE, 0, races),)
+        notes = body.take_notes()
+        return () if notes is None else (Mark(body.action, Result.NOTE, 0, notes),)
+
+    def note(self, body: Body) -> None:
+        """Many events have been noted and no entry has come to carry them along."""
+        self.outbox.extend(self.notes(body))
+        self.worker.flush_lazily(self)
 
     def reuse(self, call: Call, item: int, entry: Entry) -> Outcome | LoopWaiter:
         """A loose entry is this call's: hand it out in live order."""
-        body = call.body
         running = asyncio._get_running_loop()
         if running is None or BLOCKING.depth:
             record = Reuse(call, entry, item, after=None, waiter=None)
+            if running is None:
+                record.slot = THREAD.slot
             self.outbox.append(record)
-            self.worker.writer.through(self, record)
-            body.last = record.n
-            return Outcome(record.n, record.result, record.value)
+            return record.block()
         waiter = LoopWaiter(call, item, running)
         self._send_reuse(waiter, entry)
         return waiter
@@ -721,11 +704,11 @@ class Driver:
         else:
             # It commits that itself once it is awake.
             waiter.reuse = entry
-            waiter.call.body.slots.wake(waiter)
+            waiter.call.body.wake_thread(waiter)
 
     def _send_reuse(self, waiter: LoopWaiter, entry: Entry) -> None:
         body = waiter.call.body
-        body.in_flight += 1
+        body.delivery.in_flight += 1
         self.outbox.append(Reuse(waiter.call, entry, waiter.item, after=None, waiter=waiter))
         self.worker.writer.mark_ready(self)
         if body.loop.here():
@@ -740,25 +723,41 @@ class Driver:
         self.worker.writer.mark_ready(self)
         self.loop.soon(self.worker.writer.flush)
 
-    def cancelled(self, call: Call, item: int, at: int, took: int, child: int | None) -> None:
-        """User code cancelled `call`: recorded, and nothing new starts before that is on disk (D2)."""
-        body = call.body
-        with self._lock:
-            self._cancellations += 1
-            if child is not None and self.attached:
-                self._cancelled.append(child)
-            self._refresh()
-        row = Record(call, Result.CANCELLED, None, at, took, item, child, body.last)
+    def record_cancellation(self, waiter: LoopWaiter) -> None:
+        """User code has asked to cancel a call that waits: recorded, and the call hears of it in its turn (B11)."""
+        now = self.worker.clock.wall()
+        self._cancel(Record(waiter.call, Result.CANCELLED, None, now, 0, waiter.item, waiter.child, None, waiter))
+
+    def cancelled(self, call: Call, item: int, at: int, took: int, child: int | None) -> Any:
+        """User code has cancelled `call` while its work was going on, in action `child` maybe. An effect: that is on
+        disk, and its turn has come (B11)."""
+        loop = asyncio._get_running_loop()
+        if loop is None or BLOCKING.depth:
+            record = Record(call, Result.CANCELLED, None, at, took, item, child)
+            self._cancel(record)
+            return record
+        waiter = LoopWaiter(call, item, loop)
+        waiter.cancelling = waiter.arrives = True
+        self._cancel(Record(call, Result.CANCELLED, None, at, took, item, child, None, waiter))
+        return waiter
+
+    def _cancel(self, row: Record) -> None:
+        child, body = row.child, row.call.body
+        if row.waiter is not None:
+            body.delivery.in_flight += 1
         # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
         # recorded is there to be reused, but what was cancelled in it is not waited for.
-        if child is not None and call.kind is Kind.TASK:
+        if child is not None and row.call.kind is Kind.TASK:
             self.outbox.append((*self.ended(child), Mark(child, Result.LOOSEN, 0), row))
         elif child is not None:
             self.outbox.append((*self.ended(child), row))
         else:
             self.outbox.append(row)
         self.worker.writer.mark_ready(self)
-        body.loop.flush_soon(self.worker.writer)
+        if body.loop.here():
+            body.loop.flush_soon(self.worker.writer)
+        else:
+            body.loop.soon(self.worker.writer.flush)
 
     def ended_unasked(self, body: Body) -> bool:
         """At a body's end: an entry that it never asked for. Whether driving has been stopped for it (P5)."""

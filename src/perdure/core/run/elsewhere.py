@@ -27,6 +27,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..body.body import Body
+from ..body.delivery import Delivery
 from ..ground.model import Action, Kind
 
 if TYPE_CHECKING:
@@ -75,15 +76,14 @@ class StandIn(Body):
 
     def hand_over(self) -> None:
         """The journal that was loaded into this body is replayed elsewhere."""
-        replay = self.replay
+        delivery = self.delivery
+        replay = delivery.replay
         # As `Driver._load` has it.
         if not self.driver.fresh and replay is not None and not replay.drained:
             self.undrained = frozenset({self.action})
-        if not self.driver.fresh and self._unasked_actions:
-            self.undrained |= {action.action for action in self.open_actions.values() if action.kind == Kind.TASK}
-        self.replay = None
-        self.open_actions = {}
-        self._unasked_actions = {}
+        if not self.driver.fresh and delivery.unasked_actions:
+            self.undrained |= {action.action for action in delivery.open_actions.values() if action.kind == Kind.TASK}
+        self.delivery = Delivery()
 
     def quiet(self) -> bool:
         return self.report is not None
