@@ -143,7 +143,7 @@ def test_a_lost_race_is_noted_once_however_often_the_run_wakes(clock: VirtualClo
         assert serving.finish(run) == [True, "last"]
     assert serving.parks() >= 3
     rows = recorded(runtime.worker().store, run.row)
-    assert sum(row.races is not None for row in rows) == 1
+    assert sum(row.notes is not None for row in rows) == 1
 
 
 @env.task

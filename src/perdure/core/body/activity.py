@@ -101,7 +101,7 @@ class Activity:
 
     def timer_key(self) -> EventKey:
         """The name of a timer that is armed now; on the loop's thread."""
-        branch = self.branch_of(asyncio.current_task())
+        branch = self.branch_of(asyncio.current_task(self.loop.loop))
         count = branch.timers
         branch.timers = count + 1
         return (EventKind.TIMER, branch.id, count)

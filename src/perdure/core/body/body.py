@@ -49,6 +49,23 @@ NOTES_AT_ONCE = 500
 """Events that are noted before a row of their own takes them to the journal, if no entry has come along by then."""
 
 
+class CallerCancels:
+    """A cancellation by the code that called this body, and the source of an event: it reaches the body's own task when
+    its turn comes (B7), and what the body does then is recorded like all else."""
+
+    __slots__ = ("key", "over", "ripe", "task")
+
+    def __init__(self, number: int, task: asyncio.Task[Any]) -> None:
+        self.key: EventKey = (EventKind.CALLER, 0, number)
+        self.task = task
+        self.ripe = True
+        self.over = False
+
+    def happen(self) -> None:
+        """Cancel the body's own task; on the loop's thread."""
+        self.task.cancel()
+
+
 class Body(Activity):
     """See the module text."""
 
@@ -82,6 +99,7 @@ class Body(Activity):
         """Its attempt has a timeout, which counts on in memory only."""
         self.executing = 0
         """Traces that are being executed, and deadlines on their way to disk. Under `_lock` (`executes`)."""
+        self._cancelled_by_caller = 0
         self.delivery = Delivery()
         self.root = Branch(self, 0, name, parent=None, floor=floor)
         self.root.label = label
@@ -313,6 +331,13 @@ class Body(Activity):
         if not source.over and self._starved < 0:
             self._starved = 0
             self._look_later()
+
+    def cancel_by_caller(self, task: asyncio.Task[Any]) -> None:
+        """The code that called this body cancels it; on the loop's thread. `task` is the body's own."""
+        source = CallerCancels(self._cancelled_by_caller, task)
+        self._cancelled_by_caller += 1
+        self.source_begins(source)
+        self.source_arrives(source)
 
     def is_late(self, key: EventKey, now: bool) -> bool:
         """See `Activity`."""

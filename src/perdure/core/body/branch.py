@@ -87,14 +87,19 @@ class Branch:
 
 def fork_for_coroutine(parent: Branch, coro: Any) -> Branch:
     """The branch of a task that is about to run `coro`."""
+    name, arguments = _of_coroutine(coro)
+    return parent.fork(name, None if arguments is None else name_arguments(arguments))
+
+
+def _of_coroutine(coro: Any) -> tuple[str, dict[str, Any] | None]:
+    """The name of a coroutine and, as long as it has not started, its arguments."""
     name = getattr(coro, "__qualname__", None) or type(coro).__qualname__
     frame = getattr(coro, "cr_frame", None)
-    args = None
     # Only an unstarted coroutine still shows its arguments, and nothing but them (and the closure's variables).
-    if frame is not None and not coro.cr_suspended and not coro.cr_running:
-        # A copy: `f_locals` is a proxy and no dict from Python 3.13 on.
-        args = encode_or_none(dict(frame.f_locals))
-    return parent.fork(name, args)
+    if frame is None or coro.cr_suspended or coro.cr_running:
+        return name, None
+    # A copy: `f_locals` is a proxy and no dict from Python 3.13 on.
+    return name, dict(frame.f_locals)
 
 
 def fork_for_function(parent: Branch, func: Any) -> Branch:
@@ -108,16 +113,45 @@ def fork_for_function(parent: Branch, func: Any) -> Branch:
         while isinstance(func, partial):
             args, kwargs, func = func.args + args, {**func.keywords, **kwargs}, func.func
     name = getattr(func, "__qualname__", None) or type(func).__qualname__
-    return parent.fork(name, encode_or_none({"a": args, "k": kwargs}))
+    return parent.fork(name, name_arguments({str(place): arg for place, arg in enumerate(args)} | kwargs))
 
 
-def encode_or_none(value: dict[str, Any]) -> bytes | None:
-    """Canonical bytes for a name, or `None` where a part cannot be encoded."""
+def name_arguments(arguments: dict[str, Any]) -> bytes | None:
+    """Canonical bytes for arguments, to tell branches of one function apart; `None` for no arguments.
+
+    An argument that cannot be encoded counts by what is known of it on every replay: a coroutine by its function and
+    arguments, a task by its branch, anything else by its type.
+    """
+    if not arguments:
+        return None
+    encoded = _canonical(arguments)
+    if encoded is not None:
+        return encoded
+    return _canonical({name: _stand_in(value, DEPTH) for name, value in arguments.items()})
+
+
+DEPTH = 4
+"""How many coroutines within coroutines are looked into for a name."""
+
+
+def _stand_in(value: Any, depth: int) -> Any:
+    if _canonical(value) is not None:
+        return value
+    branch = getattr(value, "branch", None)
+    if isinstance(branch, Branch):
+        return ["branch", branch.id]
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if hasattr(value, "cr_frame") and depth:
+        name, arguments = _of_coroutine(value)
+        inner = {key: _stand_in(one, depth - 1) for key, one in (arguments or {}).items()}
+        return [kind, name, inner]
+    return [kind]
+
+
+def _canonical(value: Any) -> bytes | None:
     from ...errors import PerdureError
     from ..ground.values import ANY
 
-    if not value:
-        return None
     try:
         return ANY.canonical(value)
     except (PerdureError, RecursionError):

@@ -296,8 +296,7 @@ class Delivery:
     def gone(self, source: Any) -> None:
         """The source will cause no event: the event has happened, or was cancelled."""
         source.over = True
-        if self.sources.get(source.key) is source:
-            del self.sources[source.key]
+        self.sources.pop(source.key, None)
 
     def is_late(self, key: EventKey) -> bool | None:
         """Whether a timeout that is armed now had run out by then when it was armed first; `None`: that is not
@@ -390,6 +389,8 @@ class Delivery:
         if source is None:
             if facts.unrecorded:
                 return NOTHING
+            if event.kind == EventKind.CALLER:
+                return Step(Move.AWAIT_CANCELLATION, event)
             # Nothing that is left can bring it about. Whether the code fits is for the entries to say.
             replay.consume_event(event)
             return None
@@ -525,8 +526,10 @@ class Delivery:
         return low, waiting
 
     def awaits_cancellation(self) -> bool:
-        """Whether replay stands at a call that user code once cancelled and has not cancelled again."""
+        """Whether replay stands at a cancellation that user code has not asked for again."""
         head = self.replay.head() if self.replay is not None else None
+        if isinstance(head, Event):
+            return head.kind == EventKind.CALLER and head.key not in self.sources
         if not isinstance(head, Entry) or head.result != Result.CANCELLED:
             return False
         waiter = self.waiting.get(head.n)

@@ -46,6 +46,8 @@ class EventKind(IntEnum):
     LATE = 3
     """A timeout of asyncio's had run out by the time when it was armed: no event in the order, but a fact about the
     timer of that branch and number."""
+    CALLER = 4
+    """The code that called this body has cancelled it. `branch` is 0, `number` counts."""
 
 
 class Event(NamedTuple):

@@ -445,15 +445,7 @@ class Execute:
             # On the loop that waits, which need not be the body's, and in a context without a scope.
             timer = asyncio.get_running_loop().call_later(timeout, self._time_out, future, context=Context())
         try:
-            outcome = await future
-        except asyncio.CancelledError as error:
-            if body.driver.stopping:
-                raise body.driver.stopped_error() from None
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                body.close()
-                raise
-            outcome = Result.ERROR, error
+            outcome = await self._outcome(future)
         except RunStopped:
             if not body.timed_out or body.driver.stopping:
                 raise
@@ -463,6 +455,28 @@ class Execute:
                 timer.cancel()
         # Whatever came back after the timeout: the body could no longer make a durable call.
         return (Result.ERROR, self._timeout_error()) if body.timed_out else outcome
+
+    async def _outcome(self, future: asyncio.Future[tuple[int, Any]]) -> tuple[int, Any]:
+        """Wait for the body, and pass a cancellation by the caller on to it."""
+        body = self.body
+        asked = 0
+        while True:
+            try:
+                # Shielded, because a cancellation takes its turn in the body (B7) and does not strike it at once.
+                return await (asyncio.shield(future) if isinstance(future, BranchTask) else future)
+            except asyncio.CancelledError as error:
+                if body.driver.stopping:
+                    raise body.driver.stopped_error() from None
+                current = asyncio.current_task()
+                cancelling = current.cancelling() if current is not None else 0
+                if not cancelling:
+                    return Result.ERROR, error
+                if future.done() or body.stopped or not isinstance(future, BranchTask):
+                    body.close()
+                    raise
+                if cancelling > asked:
+                    asked = cancelling
+                    body.cancel_by_caller(future)
 
     def _time_out(self, future: asyncio.Future[Any]) -> None:
         body = self.body
