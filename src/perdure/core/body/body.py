@@ -469,10 +469,15 @@ class Body(Activity):
             self.pump()
 
     def overtake(self, waiter: ThreadWaiter) -> None:
-        """A thread has waited long for an outcome that is there, while one step of the loop's code goes on: the thread
-        takes the outcome out of turn."""
+        """A thread has waited long while one step of the loop's code goes on, which may wait for that thread (at a lock,
+        say): the thread takes an outcome that is there out of turn, or starts its call."""
         with self._lock:
             if waiter.handed or self.stopped or not self.active:
+                return
+            if waiter in self.delivery.held:
+                if self.driver.free and not self.delivery.replaying:
+                    self.delivery.held.remove(waiter)
+                    self._hand(waiter, None)
                 return
             outcome = self.delivery.take_out_of_turn(waiter)
             if outcome is not None:
