@@ -469,7 +469,7 @@ class Body(Activity):
             self.pump()
 
     def overtake(self, waiter: ThreadWaiter) -> None:
-        """A thread has waited long while one step of the loop's code goes on, which may wait for that thread (at a lock,
+        """A thread has waited long while one step of the loop's code goes on, which may wait for the thread (at a lock,
         say): the thread takes an outcome that is there out of turn, or starts its call."""
         with self._lock:
             if waiter.handed or self.stopped or not self.active:
