@@ -146,15 +146,18 @@ def test_branches_are_named_by_arguments_not_by_order(loop: PerdureLoop, body: B
         task: Any = asyncio.current_task()
         return int(task.branch.id)
 
-    async def main(order: list[int]) -> dict[int, int]:
+    order = [1, 2, 3]
+
+    async def main() -> dict[int, int]:
         coros = {x: helper(x) for x in order}
         values = await asyncio.gather(*coros.values())
         return dict(zip(coros, values, strict=True))
 
-    first = inside(body, lambda: loop.run_until_complete(main([1, 2, 3])))
+    first = inside(body, lambda: loop.run_until_complete(main()))
+    order = [3, 1, 2]
     fresh = Probe(loop)
     fresh.__class__ = Body
-    second = inside(fresh, lambda: loop.run_until_complete(main([3, 1, 2])))
+    second = inside(fresh, lambda: loop.run_until_complete(main()))
     assert first == second
     assert len(set(first.values())) == 3
 

@@ -359,7 +359,7 @@ def entry_data(entry: Entry) -> dict[str, Any]:
     """An entry of a journal, as `store dump` prints it. For a row about other entries `of` is the entry's number."""
     from ..core.ground.model import Kind, Result
     from ..core.ground.values import describe_error
-    from ..core.journal.replay import decode_races
+    from ..core.journal.replay import EventKind, decode_notes
     from ..errors import UsageError
 
     result = Result(entry.result)
@@ -388,7 +388,15 @@ def entry_data(entry: Entry) -> dict[str, Any]:
         "child": entry.child,
         "after": entry.after,
         "begun": entry.begun,
-        "races": None if entry.races is None else decode_races(entry.races),
+        "events": [
+            {
+                "after": event.after,
+                "kind": EventKind(event.kind).name.lower(),
+                "branch": event.branch,
+                "number": event.number,
+            }
+            for event in decode_notes(entry.notes or b"")
+        ],
         "start": iso(entry.at) if entry.at else None,
         "duration": entry.took / 1_000_000,
         "inputs": _decoded(entry.inputs),

@@ -95,11 +95,19 @@ def _of_coroutine(coro: Any) -> tuple[str, dict[str, Any] | None]:
     """The name of a coroutine and, as long as it has not started, its arguments."""
     name = getattr(coro, "__qualname__", None) or type(coro).__qualname__
     frame = getattr(coro, "cr_frame", None)
-    # Only an unstarted coroutine still shows its arguments, and nothing but them (and the closure's variables).
+    # Only an unstarted coroutine still shows its arguments, and nothing but them and the variables of its closure.
     if frame is None or coro.cr_suspended or coro.cr_running:
         return name, None
-    # A copy: `f_locals` is a proxy and no dict from Python 3.13 on.
-    return name, dict(frame.f_locals)
+    closure = getattr(getattr(coro, "cr_code", None), "co_freevars", ())
+    # A variable of a closure may hold a clock's reading or a list that grows, which are no part of a name.
+    # `f_locals` is a proxy and no dict from Python 3.13 on.
+    return name, {
+        key: value for key, value in frame.f_locals.items() if key not in closure or type(value) in CLOSURE_TYPES
+    }
+
+
+CLOSURE_TYPES = frozenset({str, int, bool, bytes, type(None)})
+"""Variables of a closure that count for a branch's name are of these types."""
 
 
 def fork_for_function(parent: Branch, func: Any) -> Branch:

@@ -357,6 +357,8 @@ def encode_notes(events: list[Event]) -> bytes | None:
 
 def decode_notes(data: bytes) -> list[Event]:
     """The reverse. Notes that cannot be read are left out: replay then follows the entries alone."""
+    if not data:
+        return []
     try:
         return msgspec.msgpack.decode(data, type=list[Event])
     except msgspec.MsgspecError:
