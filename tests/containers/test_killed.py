@@ -60,8 +60,7 @@ def test_a_timeout_stops_the_container_and_the_next_attempt_begins(engine: Engin
     victims = Victims(engine, tmp_path, "hasty")
     _, answer, err = victims.run()
     assert answer["error"] == "TaskTimeoutError", err
-    # The first one is stopped beside the second attempt.
-    assert sorted(victims.ran()) == ["started"] * 2 + ["stopped"] * 2
+    assert victims.ran() == ["started", "stopped"] * 2
     assert victims.left() == []
 
 
@@ -73,8 +72,19 @@ def test_a_timeout_runs_on_while_no_process_lives(engine: Engine, tmp_path: Path
     process.communicate()
     _, answer, err = victims.run()
     assert answer["error"] == "TaskTimeoutError", err
-    # The first one is stopped beside the second attempt.
-    assert sorted(victims.ran()) == ["started"] * 2 + ["stopped"] * 2
+    assert victims.ran() == ["started", "stopped"] * 2
+    assert victims.left() == []
+
+
+def test_a_container_stopped_at_its_timeout_has_not_succeeded(engine: Engine, tmp_path: Path) -> None:
+    """The process dies between the stop and the outcome; the program has ended with 0, as it was told to."""
+    victims = Victims(engine, tmp_path, "hasty")
+    code, _, err = victims.run("after late stop")
+    assert code == -signal.SIGKILL, err
+    assert victims.ran() == ["started", "stopped"]
+    _, answer, err = victims.run()
+    assert answer["error"] == "TaskTimeoutError", err
+    assert victims.ran() == ["started", "stopped"] * 2
     assert victims.left() == []
 
 

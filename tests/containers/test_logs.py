@@ -48,3 +48,22 @@ def test_a_long_log_is_read_back_in_no_time(tmp_path: Path) -> None:
     assert sink.lines == 200_000
     sink.close()
     assert took < 2.0
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_log_has_a_limit_and_says_so(tmp_path: Path, again: bool) -> None:
+    """A program that logs without end does not fill the disk; error messages still get the last lines."""
+    path = str(tmp_path / "log")
+    sink = LogSink(path, None, NO_SECRETS, limit=1000)
+    for number in range(100):
+        if again and number in (50, 90):
+            # As a process that joins the container after a crash.
+            sink.close()
+            sink = LogSink(path, None, NO_SECRETS, limit=1000)
+        sink.take(LogLine("stdout", b"line %04d of a log" % number))
+    sink.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[:2] == ["line 0000 of a log", "line 0001 of a log"]
+    assert lines[-1].startswith("... the log is cut here")
+    assert len(lines) == 53
+    assert sink.tail[-1] == "line 0099 of a log"

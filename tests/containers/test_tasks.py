@@ -424,3 +424,31 @@ def test_a_secret_stays_out_of_every_text(here: Path, monkeypatch: pytest.Monkey
         assert secret not in text
         assert "very-secret" not in text
         assert "tok-3f9a" not in text
+
+
+def test_a_cancelled_container_has_its_last_lines_in_the_log(here: Path) -> None:
+    task = shell("trap 'sleep 1; echo last words; exit 0' TERM; echo begun; while true; do sleep 0.1; done")
+    env = perdure.TaskEnvironment("racing", depends_on=[perdure.TaskEnvironment.from_task("raced", task)])
+
+    @env.task
+    async def main() -> str:
+        try:
+            await asyncio.wait_for(task(), 4.0)
+        except TimeoutError:
+            return "late"
+        return "never"
+
+    assert perdure.run(main).result == "late"
+    perdure.init()
+    [log] = here.glob("perdure.db-logs/*/*.log")
+    assert log.read_text() == "begun\nlast words\n"
+
+
+def test_the_key_of_an_attempt_does_not_keep_outcomes_from_being_shared(here: Path) -> None:
+    """`{{.perRetryUniqueKey}}` differs between attempts, and a cached outcome is still found."""
+    task = shell(
+        'printf %s "$1" > /var/outputs/o', "{{.perRetryUniqueKey}}-{{.runName}}", outputs={"o": str}, cache="auto"
+    )
+    first = perdure.run(task).result
+    assert perdure.run(task).result == first
+    assert perdure.run(task.override(cache="disable")).result != first

@@ -30,7 +30,7 @@ from perdure.extras import ContainerTask
         ({"inputs": {"class": int}}, "'class' among its inputs cannot name"),
         ({"outputs": ["x"]}, "outputs must map names to types"),
         ({"resources": {"cpu": 1}}, "resources must be a perdure.Resources"),
-        ({"secrets": "KEY"}, "secrets must be a list"),
+        ({"secrets": 3}, "secrets must be a list"),
         ({"speed": 1}, "there is no setting speed"),
         ({"secrets": ["a.b"]}, "cannot name an environment variable"),
         ({"env_vars": {"A": 1}}, "'A' does not"),
@@ -165,6 +165,12 @@ def test_a_secret_is_read_from_the_environment(secret: Any, variable: str, monke
     monkeypatch.delenv(variable)
     with pytest.raises(UsageError, match=f"set the environment variable .*{variable}"):
         secret.read("task a")
+
+
+@pytest.mark.parametrize("secrets", ["API_KEY", perdure.Secret("api_key"), ["api_key"], (perdure.Secret("api_key"),)])
+def test_a_single_secret_needs_no_list(secrets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "value")
+    assert ContainerTask("a", "x", secrets=secrets).program.secrets().env == {"API_KEY": "value"}
 
 
 @pytest.mark.parametrize("group", ["", "/run/secret", "a/b", 3])

@@ -27,7 +27,7 @@ class Options(TypedDict, total=False):
 
     resources: Resources | None
     env_vars: Mapping[str, str] | None
-    secrets: Sequence[Secret | str]
+    secrets: Sequence[Secret | str] | Secret | str
     retries: int | RetryStrategy
     timeout: float | timedelta | Timeout | None
     cache: CacheRequest

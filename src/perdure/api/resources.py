@@ -166,8 +166,10 @@ class Secret:
 
 
 def secrets_of(value: Any, where: str) -> tuple[Secret, ...]:
-    """`secrets=` as `Secret`s."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+    """`secrets=` as `Secret`s; a single secret needs no list, as in Flyte."""
+    if isinstance(value, (str, Secret)):
+        value = [value]
+    if isinstance(value, bytes) or not isinstance(value, Sequence):
         raise UsageError(f"{where}: secrets must be a list, not {value!r}")
     found = []
     for each in value:

@@ -43,6 +43,7 @@ class LogSink:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = open(os.open(path, flags, 0o600), "ab", buffering=0)  # noqa: SIM115 - closed in `close`
         self._room = limit
+        self._full = False
         self._limit = limit
         self.lines = self._read_back()
 
@@ -51,8 +52,7 @@ class LogSink:
         lines = whole = 0
         with open(self.path, "rb") as stream:  # buffered: an unbuffered file is read byte by byte
             for line in stream:
-                if line.startswith(_CUT[:24]):
-                    self._room = whole
+                self._full = self._full or line.startswith(_CUT[:24])
                 if line.endswith(b"\n"):
                     lines += 1
                     whole += len(line)
@@ -75,11 +75,10 @@ class LogSink:
                 self._prefix = None
 
     def _write(self, data: bytes) -> None:
-        if self._room <= 0:
+        if self._full:
             return
         if len(data) > self._room:
-            data = _CUT % self._limit + b"\n"
-            self._room = 0
+            data, self._full = _CUT % self._limit + b"\n", True
         self._room -= len(data)
         self._file.write(data)
 

@@ -96,6 +96,8 @@ def arm(point: str) -> None:
         around(DockerEngine, "wait", True, False)
     elif point == "after exit":
         around(DockerEngine, "wait", False, True)
+    elif point == "after late stop":
+        around(life.ContainerLife, "_stop", False, True)
     elif point == "before collect":
         around(life.ContainerLife, "_outcome", True, False)
     elif point == "after collect":

@@ -130,7 +130,7 @@ class PodLife:
             seen = await self._until_ended(started, sink)
             ended = True
             return await self._outcome(started, seen, sink)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TaskTimeoutError):
             if self.attempt.seconds_left == 0:
                 # The caller begins the next attempt on return, and attempts may not overlap.
                 ended = await self._stopped(started)
