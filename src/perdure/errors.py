@@ -41,6 +41,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 __all__ = [
     "AttemptsLostError",
     "BodyDiedError",
@@ -331,6 +334,16 @@ class ForeignStoreError(StoreError):
 
 class JournalDamagedError(StoreError):
     """What is stored of one run cannot be used: a segment of its journal was changed, removed or replaced."""
+
+
+class RowDamagedError(StoreError):
+    """A row of a table holds a value that cannot be read. `good` are the other rows of the same query."""
+
+    good: list[tuple[Any, ...]]
+
+    def __init__(self, message: str, good: Iterable[tuple[Any, ...]] = ()) -> None:
+        super().__init__(message)
+        self.good = list(good)
 
 
 class StoreVersionError(StoreError):

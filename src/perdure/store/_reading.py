@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from perdure.core.ground.model import Action, CachePut, Run, Segment, Status
+from perdure.errors import RowDamagedError
 
 from ._rows import run_of
+
+log = logging.getLogger("perdure")
 
 Row = tuple[Any, ...]
 
@@ -37,6 +41,14 @@ class Reading:
         """Numbers as one parameter of a statement."""
         raise NotImplementedError
 
+    def _good(self, sql: str, row: Sequence[Any] = ()) -> list[Row]:
+        """The rows of a list: a damaged row is logged and left out, because other runs and workers must go on."""
+        try:
+            return self._read(sql, row)
+        except RowDamagedError as error:
+            log.error("%s", error)
+            return error.good
+
     def run(self, name: str) -> Run | None:
         rows = self._rows("run_by_name", (name,))
         return run_of(rows[0]) if rows else None
@@ -50,7 +62,7 @@ class Reading:
     ) -> list[Run]:
         most = (_ALL if below is None else below, _ALL if limit is None else limit)
         if statuses is None:
-            return list(map(run_of, self._rows("runs_all", most)))
+            return list(map(run_of, self._good(self._sql["runs_all"], most)))
         arms: list[tuple[str, Row]] = []
         for status in set(statuses):
             if status is Status.RUNNING:
@@ -63,7 +75,7 @@ class Reading:
             return []
         # One statement sees one moment; a run that changes its status between two would be missed by both.
         statement = " UNION ALL ".join(f"SELECT * FROM ({self._sql[name]}) AS part" for name, _ in arms)
-        found = list(map(run_of, self._read(statement, [value for _, row in arms for value in row])))
+        found = list(map(run_of, self._good(statement, [value for _, row in arms for value in row])))
         found.sort(key=lambda run: run.id, reverse=True)
         return found[:limit]
 
@@ -71,7 +83,7 @@ class Reading:
         return {Status(status): count for status, count in self._rows("counts")}
 
     def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
-        return [run_of(row) for row in self._rows("similar", (task, inputs_hash))]
+        return [run_of(row) for row in self._good(self._sql["similar"], (task, inputs_hash))]
 
     def journal_length(self, run: int) -> int:
         length: int = self._rows("journal_length", (run,))[0][0]
@@ -135,7 +147,7 @@ class Reading:
         return list(map(CachePut._make, self._rows("cached", (before, limit))))
 
     def schedules(self) -> dict[str, int]:
-        return dict(self._rows("schedules"))
+        return dict(self._good(self._sql["schedules"]))
 
     def schedule(self, key: str) -> int | None:
         rows = self._rows("schedule", (key,))

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from typing import Final
 
-from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
+from perdure.errors import ForeignStoreError, RowDamagedError, StoreError, StoreUnavailableError, UsageError
 
 from .._posix_locks import UNSEEN, holder
 
@@ -15,15 +15,21 @@ from .._posix_locks import UNSEEN, holder
 # the first time or by a tool in rollback mode, PENDING and RESERVED (not SHARED, which everybody has who opened it).
 # https://www.sqlite.org/walformat.html#wal_locks and, in os_unix.c, unixShmLock and unixLock
 _SHM_WRITE: Final = (120, 1)
+REPAIR: Final = "restore the store from a backup, or put the value right with sqlite3"
 _FILE_WRITE: Final = (0x40000000, 2)
 
 
 def is_busy(error: BaseException) -> bool:
     """Somebody else holds a lock: trying again may help."""
-    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in (
+    return isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in (
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
     )
+
+
+def is_undecodable(error: BaseException) -> bool:
+    """A cell of type TEXT holds bytes that are not UTF-8."""
+    return isinstance(error, sqlite3.OperationalError) and "Could not decode to UTF-8" in str(error)
 
 
 def translate(error: Exception, path: str, *, waited: float) -> Exception:
@@ -34,6 +40,8 @@ def translate(error: Exception, path: str, *, waited: float) -> Exception:
         return _from_system(error, path)
     if not isinstance(error, sqlite3.Error):
         return error
+    if is_undecodable(error):
+        return RowDamagedError(f"{path}: a row is damaged: {error}; {REPAIR}")
     if is_busy(error):
         return StoreUnavailableError(_locked(path, waited))
     code = getattr(error, "sqlite_errorcode", None)

@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 from perdure.core.ground.clock import perf
-from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError
+from perdure.errors import ForeignStoreError, RowDamagedError, StoreError, StoreUnavailableError, StoreVersionError
 
 from .._sql import migrations, queries
-from .errors import is_busy, moved, read_only, translate
+from .errors import REPAIR, is_busy, moved, read_only, translate
 
 T = TypeVar("T")
 
@@ -171,6 +171,23 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+class _Damaged(bytes):
+    """Text of a cell that is not UTF-8."""
+
+
+def _text(data: bytes) -> str | _Damaged:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _Damaged(data)
+
+
+def _whose(columns: list[str], cells: Sequence[Any]) -> str:
+    if columns[0] == "run" or "uid" in columns:
+        return f"run number {cells[0]}"
+    return f"the row with {columns[0]} {cells[0]!r}"
+
+
 class Link:
     """One connection, opened at first use, for one thread at a time.
 
@@ -195,8 +212,33 @@ class Link:
         return self.run(lambda cursor: cursor.execute(sql, row).rowcount == 1)
 
     def rows(self, sql: str, row: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
-        return self.run(lambda cursor: cursor.execute(sql, row).fetchall())
+        """All rows of a query.
+
+        Raises:
+            RowDamagedError: text in a row is not UTF-8; the error names run and column and has the other rows.
+        """
+        try:
+            return self.run(lambda cursor: cursor.execute(sql, row).fetchall())
+        except RowDamagedError:
+            return self.run(lambda cursor: self._rows_but_damaged(cursor, sql, row))
+
+    def _rows_but_damaged(self, cursor: sqlite3.Cursor, sql: str, row: Sequence[Any]) -> list[tuple[Any, ...]]:
+        cursor.connection.text_factory = _text
+        try:
+            found = cursor.execute(sql, row).fetchall()
+        finally:
+            cursor.connection.text_factory = str
+        columns = [column[0] for column in cursor.description]
+        faults = [
+            f"{_whose(columns, cells)}, column {column}: {bytes(cell)!r} is not UTF-8"
+            for cells in found
+            for column, cell in zip(columns, cells, strict=True)
+            if isinstance(cell, _Damaged)
+        ]
+        if faults:
+            good = [cells for cells in found if not any(isinstance(cell, _Damaged) for cell in cells)]
+            raise RowDamagedError(f"{self.path} is damaged: {'; '.join(faults)}; {REPAIR}", good)
+        return found
 
     def transaction(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         """Do the work in one transaction that holds the write lock from its start. It may run more than once."""

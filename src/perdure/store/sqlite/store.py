@@ -41,12 +41,13 @@ from perdure.core.ground.model import (
     WholeRun,
     Worker,
 )
-from perdure.errors import StoreError
+from perdure.errors import RowDamagedError, StoreError
 
 from .. import _moving
-from .._reading import PAGE, Reading
+from .._reading import PAGE, Reading, log
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import queries
+from .errors import REPAIR, is_undecodable
 from .file import VERSION, Link, StoreFile
 
 Durability = Literal["power", "process"]
@@ -61,6 +62,7 @@ _QUEUED: Final = str(Status.QUEUED)
 _RUNNING: Final = str(Status.RUNNING)
 _NO_ROW: Final = object()
 _CHUNK: Final = 50
+_ALL: Final = (1 << 63) - 1
 _PURGE_NS: Final = 50_000_000
 """How long a transaction that purges goes on, so that those who wait for the lock need not wait for long."""
 _LOOK_NS: Final = 200_000_000
@@ -200,7 +202,13 @@ class SQLiteStore(Reading):
             taken: list[Taken] = []
             for _, id in due:
                 # Somebody may have been faster, and even have parked it again.
-                row = cursor.execute(_SQL["due_run"], (id, now)).fetchone()
+                try:
+                    row = cursor.execute(_SQL["due_run"], (id, now)).fetchone()
+                except sqlite3.OperationalError as error:
+                    if not is_undecodable(error):
+                        raise
+                    log.error("%s: run number %s is damaged: %s; %s", self.path, id, error, REPAIR)
+                    continue
                 if row is not None:
                     old = run_of(row)
                     run = self._claim(cursor, old, claims[len(taken)], old.mark)
@@ -242,7 +250,7 @@ class SQLiteStore(Reading):
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
         known = msgspec.json.encode(list(workers)).decode()
-        rows = [row for task in set(tasks) for row in self._reader.rows(_SQL["abandoned"], (task, known, limit))]
+        rows = [row for task in set(tasks) for row in self._good(_SQL["abandoned"], (task, known, limit))]
         return sorted(map(run_of, rows), key=lambda run: run.id)[:limit]
 
     def version(self) -> int:
@@ -285,7 +293,7 @@ class SQLiteStore(Reading):
         return self._worker(rows[0]) if rows else None
 
     def workers(self) -> list[Worker]:
-        return list(map(self._worker, self._reader.rows(_SQL["workers"], ())))
+        return list(map(self._worker, self._good(_SQL["workers"])))
 
     def _worker(self, row: Row) -> Worker:
         """What was counted from another boot, this machine's last one or another machine's, has run out."""
@@ -387,16 +395,20 @@ class SQLiteStore(Reading):
 
     def check(self) -> Checked:
         faults = [text for (text,) in self._reader.rows(_SQL["quick_check"], ()) if text != "ok"]
+        problems = []
+        for name, row in (("runs_all", (_ALL, _ALL)), ("workers", ()), ("schedules", ())):
+            try:
+                self._reader.rows(_SQL[name], row)
+            except RowDamagedError as error:
+                problems.append(str(error))
         facts = {
             "kind": f"SQLite {sqlite3.sqlite_version}",
             "file": f"{self.path} ({os.path.getsize(self.path) / 1e6:,.1f} MB)",
             "schema": str(VERSION),
         }
-        return Checked(
-            facts,
-            [f"{self.path} is damaged: {fault}; restore it from a backup, or save what is left with sqlite3's .recover"
-             for fault in faults],
-        )  # fmt: skip
+        remedy = "restore it from a backup, or save what is left with sqlite3's .recover"
+        problems += [f"{self.path} is damaged: {fault}; {remedy}" for fault in faults]
+        return Checked(facts, problems)
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
