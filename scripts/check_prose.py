@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import io
 import re
 import sys
@@ -107,10 +108,9 @@ def prose_of(path: Path) -> Iterator[Prose]:
 
 def _prose_of_code(text: str) -> Iterator[Prose]:
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(node)
-            if docstring:
-                yield Prose(node.body[0].lineno, docstring)
+        # A string that stands alone is a docstring: of a module, class or function, or of the name above it.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield Prose(node.lineno, inspect.cleandoc(node.value.value))
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and not token.string.startswith("#!"):
             yield Prose(token.start[0], _mark.sub("", token.string))

@@ -60,6 +60,7 @@ def test_a_forbidden_word_is_refused_with_its_place(tmp_path: Path, name: str, t
         'class Store:\n    """Which is it?"""\n',
         "def commit() -> None:\n    '''Those are its.'''\n",
         "value = 1  # it is what it is\n",
+        'value = 1\n"""It is what it is."""\n',
     ],
 )
 def test_too_many_pointing_words_are_refused(tmp_path: Path, text: str) -> None:
