@@ -1,6 +1,6 @@
-"""What the two ends of a pool child's socket say to each other: MessagePack, one length and one frame at a time.
+"""The frames between the two ends of a pool child's socket: MessagePack, each with its length.
 
-Values and exceptions cross as the bytes that the journal would hold; nothing else of a user's crosses at all (P11).
+Values and exceptions cross in their journal encoding; no other data of the user crosses (P11).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..core.ground.model import Action, ActionState, CachePut, Entry, Run, Sourc
 
 
 class _Frame(msgspec.Struct, array_like=True, tag=True):
-    """Tagged with its class's name."""
+    """Tagged with the name of the class."""
 
 
 # -- to the child ----------------------------------------------------------------------------------------------
 
 
 class Hello(_Frame):
-    """The first frame: what a child takes over from the process that started it."""
+    """The first frame: the settings that a child takes over from its parent."""
 
     path: list[str]
     argv: list[str]
@@ -43,7 +43,7 @@ class Execute(_Frame):
     fresh: bool
     target: str
     module: str
-    """The name under which the outer process has imported the code's module; empty for its `__main__`."""
+    """The name under which the outer process has imported the code's module; empty for `__main__`."""
     action: int
     name: str
     label: str | None
@@ -55,20 +55,20 @@ class Execute(_Frame):
 
 
 class Free(_Frame):
-    """Whether new calls may start, as of the child's report of that number (E4)."""
+    """Whether new calls may start, as of the child's report with that number (E4)."""
 
     report: int
     free: bool
 
 
 class GiveUp(_Frame):
-    """The cancellation that a body waits for cannot come any more."""
+    """The cancellation that a body waits for will not come."""
 
     action: int
 
 
 class Answer(_Frame):
-    """To a question with that ticket."""
+    """The answer to the question with that ticket."""
 
     ticket: int
     value: msgspec.Raw
@@ -112,14 +112,14 @@ class SourceId(_Frame):
 
 
 class SourceOf(_Frame):
-    """Asks for the snapshot of that number."""
+    """Asks for the source snapshot with that number."""
 
     ticket: int
     id: int
 
 
 class Commit(_Frame):
-    """Asks to write these rows in one transaction. The answer is the number before that of the first entry."""
+    """Asks to write rows in one transaction. The answer is the number before the first entry."""
 
     ticket: int
     entries: list[Entry]
@@ -136,7 +136,7 @@ class Retries(_Frame):
 
 
 class Needs(msgspec.Struct, frozen=True, array_like=True):
-    """What a body needs of the machine on which it executes."""
+    """The resources of a body on its machine."""
 
     cpu: float | None = None
     """Cores."""
@@ -154,7 +154,7 @@ class Call(_Frame):
     floor: int
     recorded: bool
     within: list[int]
-    """The actions whose bodies led to this call, innermost first, without the one that the child was given."""
+    """The actions whose bodies led to this call, innermost first, without the child's own body."""
     name: str
     target: str
     module: str
@@ -168,7 +168,7 @@ class Call(_Frame):
 
 
 class Cancel(_Frame):
-    """That call is given up."""
+    """The call is given up."""
 
     ticket: int
 
@@ -178,7 +178,7 @@ class Begun(_Frame):
 
 
 class Undrained(_Frame):
-    """A report of what has yet to be handed to bodies, or to be called again (E4)."""
+    """A report of recorded outcomes to be delivered, or actions to be called again (E4)."""
 
     report: int
     added: list[int]
@@ -192,7 +192,7 @@ class Waiting(_Frame):
 
 
 class Quiet(_Frame):
-    """None of the child's bodies can move by itself; as of so many frames that it has received (E5)."""
+    """None of the child's bodies can move by itself; as of that number of received frames (E5)."""
 
     received: int
     open: list[int]
@@ -223,7 +223,7 @@ class Ended(_Frame):
 
 
 class Final(_Frame):
-    """The answer to `Call`: how the task ended, and what is to be written together with its outcome."""
+    """The answer to `Call`: the end of the task, and the rows to write together with the outcome."""
 
     result: int
     data: bytes
@@ -241,10 +241,10 @@ ToParent = (
 )  # fmt: skip
 
 AT_ONCE = 16 * 1024
-"""Bytes that a socket whose buffer has room takes without waiting: it has room when three quarters of it are free."""
+"""A socket with room in its buffer takes so many bytes without waiting: room means three quarters free."""
 
 HUNG_UP = 129
-"""What a process on another machine ends with when its connection is gone; as a shell tells of SIGHUP."""
+"""The exit code of a process on another machine whose connection is gone; the shell's code for SIGHUP."""
 
 _LENGTH = struct.Struct("!Q")
 _encoder = msgspec.msgpack.Encoder()
@@ -255,22 +255,22 @@ class Closed(Exception):
 
 
 class Channel:
-    """One end of the socket. Any thread may send, and never waits for the other end; one thread receives.
+    """One end of the socket. Any thread may send, without waiting for the other end; one thread receives.
 
-    Whoever sends may hold locks for which the other end's receiver waits. So what the socket does not take at once goes
-    to a thread of its own, which ends when all is out.
+    A sender may hold locks that the receiver of the other end waits for. So a frame that does not fit into the socket's
+    buffer goes to a thread of its own, which ends after the last frame.
     """
 
     def __init__(self, sock: socket.socket, receives: Any, process: int | None = None) -> None:
-        """`process`: a descriptor that becomes readable when the other end's process has ended. Its own end of the
-        socket may outlive it, in processes that it has forked."""
+        """`process`: a descriptor, readable after the process at the other end has ended. Forked processes may keep the
+        other end of the socket open longer."""
         self._socket = sock
         self._number = sock.fileno()
         self._decoder = msgspec.msgpack.Decoder(receives)
         self._lock = threading.Lock()
         self._waiting: deque[bytes] = deque()
         self._sending = False
-        """A thread sends what waits."""
+        """A thread sends the waiting frames."""
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         if process is not None:
@@ -279,7 +279,7 @@ class Channel:
         self._room.register(sock, select.POLLOUT)
 
     def send(self, frame: Any) -> None:
-        """Send. That the other end is gone, the receiver finds out."""
+        """Send. The receiver finds out that the other end is gone."""
         data = _encoder.encode(frame)
         with self._lock:
             if not self._sending and len(data) < AT_ONCE and self._room.poll(0):
@@ -316,7 +316,7 @@ class Channel:
 
         Raises:
             Closed: the other end is gone.
-            TimeoutError: it has not come within `seconds`; nothing can be received any more.
+            TimeoutError: no frame within `seconds`; the channel cannot be used any more.
         """
         until = None if seconds is None else clock_seconds() + seconds
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, until))
@@ -341,7 +341,7 @@ class Channel:
         ready = dict(self._poll.poll(None if until is None else max(0.0, until - clock_seconds()) * 1000))
         if not ready:
             raise TimeoutError
-        # What it had sent before it ended comes first.
+        # Frames sent before the end of the process come first.
         if self._number not in ready:
             raise Closed("the other process has ended")
 
@@ -350,10 +350,10 @@ class Channel:
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it is gone already
+            pass  # gone already
 
     def close(self) -> None:
-        """Close this end; the other one finds that out."""
+        """Close this end; the other end finds out."""
         self._socket.close()
 
 

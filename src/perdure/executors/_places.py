@@ -1,4 +1,4 @@
-"""Who may execute now: places of which there are only so many, given out in turn."""
+"""A limited number of places for bodies in other processes, given out in turn."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ..core.run.elsewhere import StandIn
 
 Find = Callable[[str, str, str], TaskSpec]
-"""A task by its target, the name of its module and that of its variable."""
+"""Gives a task by target, module name and variable name."""
 
 
 class Places:
-    """At most `width` bodies are at work elsewhere, not counting those that wait for something durable, which hold no
-    place. So tasks that are nested deeper than that do not deadlock."""
+    """At most `width` bodies are at work in other processes. A body that waits for a durable outcome holds no place, so
+    that tasks nested deeper than `width` do not deadlock."""
 
     def __init__(self, width: int, find: Find) -> None:
         self.width = width
@@ -37,29 +37,29 @@ class Places:
         return Session(self, body, spec, action, inputs, attempt, floor, recorded)
 
     def give(self, session: Session) -> None:
-        """It has a place: find it a process, without waiting for it."""
+        """The session has a place: find a process, without waiting for the process."""
         raise NotImplementedError
 
     def submit(self, session: Session) -> None:
-        """Find a place for it, in turn."""
+        """Queue the session for a place."""
         with self._wake:
             self._queue.append(session)
             if not self._started:
                 self._started = True
-                # One thread for as long as the process lives: Linux kills a child when the *thread* that started it
+                # One thread for the life of the process: Linux kills a child when the *thread* that started the child
                 # ends.
                 threading.Thread(target=self._staff, name="perdure-places", daemon=True).start()
             self._wake.notify()
 
     def left(self, session: Session) -> None:
-        """It is over, or gave up waiting for its turn."""
+        """The session is over, or gave up waiting in the queue."""
         with self._wake:
             if session in self._queue:
                 self._queue.remove(session)
             self._free(session)
 
     def waits(self, session: Session, waits: bool) -> None:
-        """Whether its process has nothing to do but to wait. One that goes on does not queue for a place again."""
+        """The process of the session begins to wait, or goes on. A process that goes on does not queue again."""
         with self._wake:
             if waits:
                 self._free(session)
@@ -68,7 +68,7 @@ class Places:
                 self._working += 1
 
     def again(self, session: Session) -> None:
-        """Its process had died before it was asked for anything."""
+        """The process died before its first answer: queue the session again, in front."""
         with self._wake:
             self._free(session)
             if not session.over:

@@ -1,14 +1,14 @@
 """The Ray task that starts a body's process on a node.
 
-It travels by value, so that it runs, and can say what is missing, where perdure is not installed. Hence nothing but
-the standard library here, and nothing at the level of this module but functions.
+The task travels by value, so that a node without perdure can run the task and report the missing package. Hence only
+the standard library, and only functions at module level.
 """
 
 from __future__ import annotations
 
 
 def what_runs() -> str:
-    """What has to be the same in the driving process and on a node."""
+    """The versions that must be equal in the driving process and on a node."""
     import importlib
     import sys
 
@@ -20,15 +20,15 @@ def what_runs() -> str:
 
 
 def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: str, env_vars: dict[str, str]) -> int:
-    """Have a process execute a body, connected to the one that drives the run. What the process ended with.
+    """Start a process for a body, connected to the driving process. Gives the exit status of the process.
 
     Args:
         address: where the driving process listens.
-        wanted: what has to run here (`what_runs`).
-        token: what the process is known by there.
+        wanted: the versions that must run here (`what_runs`).
+        token: identifies the process to the driving process.
         root: the directory of the code, as the driving process calls it.
-        file: the file of the body, under that.
-        env_vars: the environment's.
+        file: the file of the body, below `root`.
+        env_vars: environment variables of the environment.
     """
     import hashlib
     import json
@@ -38,8 +38,8 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
     import sys
 
     runs = what_runs()
-    # Not `os.getcwd()`: Ray unpacks the code anew where another node on this machine wants it, too, and what this
-    # worker was started in is gone then.
+    # Not `os.getcwd()`: Ray unpacks another copy of the code where another node on this machine needs the code, too,
+    # and then the first directory of this worker is gone.
     here = os.environ.get("PWD", root)
     if not os.path.exists(os.path.join(here, file)):
         here = root  # nothing was shipped; perhaps this machine sees the same files

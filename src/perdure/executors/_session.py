@@ -1,7 +1,7 @@
-"""One body that executes in a pool child, seen from the process that drives its run: an effect, and its conversation.
+"""The outer end of a body in a pool child: an effect of the driving process, and the conversation with the child.
 
-Everything that the child sends is handled on one thread, in the order in which it was sent; what it writes is on disk
-before the next frame is looked at. See `core.elsewhere` for what has to hold between the two.
+One thread handles all frames of the child, in the order of sending. Rows from the child are on disk before the thread
+takes the next frame. `core.run.elsewhere` states the invariants of the two ends.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 class Child(Protocol):
-    """The process that executes a session's body."""
+    """The process for the body of a session."""
 
     channel: frames.Channel
 
     def kill(self) -> None:
-        """End it at once; from any thread."""
+        """End the process at once; from any thread."""
 
     def keep(self) -> None:
-        """Its body has ended well, and it may be given another."""
+        """The body has ended well, and the process may be given another body."""
 
 
 log = logging.getLogger("perdure")
@@ -64,7 +64,7 @@ class Session:
         self.body = body
         self.spec = spec
         self.place = False
-        """Whether it counts among those that the pool has at work; kept by the pool."""
+        """The session counts among the bodies at work; kept by the pool."""
         self.over = False
         self._pool = pool
         self._driver = body.driver
@@ -120,7 +120,8 @@ class Session:
     # -- its child ---------------------------------------------------------------------------------------------
 
     def assigned(self, child: Child) -> bool:
-        """A child has been found; on the thread that will receive what it sends. Whether it is wanted any more."""
+        """A child has been found; on the thread that will receive the child's frames. Whether the session still wants a
+        child."""
         body, driver = self.body, self._driver
         with self._lock:
             if self.over:
@@ -153,7 +154,7 @@ class Session:
         self._tell()
 
     def _tell(self) -> None:
-        # Under the driver's lock, so that a later word of it cannot overtake an earlier one.
+        # Under the driver's lock, so that no later word of the driver overtakes an earlier word.
         self._send(frames.Free(self._report, self._driver.free))
 
     def _send(self, frame: Any) -> None:
@@ -165,7 +166,7 @@ class Session:
         self._send(frames.Answer(ticket, frames.raw(value)))
 
     def _sending(self) -> Child | None:
-        """Count one more frame for the child (E5); `None` if it is not to be sent."""
+        """Count one more frame to the child (E5); `None`: the session is over, send nothing."""
         with self._lock:
             if self.over:
                 return None
@@ -178,7 +179,7 @@ class Session:
         return None if self._until is None else max(0.0, self._until - seconds())
 
     def _leave(self, *, kill: bool = True, keep: bool = False) -> bool:
-        """The session ends; `False` if it had ended already. `keep`: the child may have another one."""
+        """The session ends; `False` if the session had ended already. `keep`: the child may be given another body."""
         with self._lock:
             if self.over:
                 return False
@@ -187,7 +188,7 @@ class Session:
         if child is not None and kill:
             child.kill()
         elif child is not None and keep:
-            # Before the place is free, or whoever gets that would have another child started.
+            # Before the place is free: otherwise the next session would start another child.
             child.keep()
         self._pool.left(self)
         self.body.sleeper(self, False)
@@ -202,7 +203,7 @@ class Session:
     # -- how it ends -------------------------------------------------------------------------------------------
 
     def timed_out(self) -> None:
-        """Its `timeout` has passed."""
+        """The `timeout` of the attempt has passed."""
         if self._leave():
             body = self.body
             body.timed_out = body.abandoned = self._driver.abandoning = True
@@ -218,13 +219,13 @@ class Session:
             self._future.set_result((Result.ERROR, self._death(code)))
 
     def lost(self, why: str) -> None:
-        """The machine under the child is gone, which is none of the body's doing."""
+        """The machine under the child is lost, through no fault of the body."""
         if self._leave(kill=False):
             self.body.close()
             self._future.set_result((Result.ERROR, AttemptLost(why)))
 
     def suspend(self, why: PerdureError) -> None:
-        """There is nothing where it could execute: the run stays as it is, interrupted."""
+        """No cluster can execute the body: the run stays interrupted."""
         if not self.over:
             self._driver.stop(why)
 
@@ -254,7 +255,7 @@ class Session:
     # -- what the child says -----------------------------------------------------------------------------------
 
     def handle(self, frame: Any) -> bool:
-        """A frame has come. Whether it was the last one."""
+        """Handle a frame. Whether the frame was the last of the body."""
         self.body.report = None
         if self.over:
             return False
@@ -324,7 +325,7 @@ class Session:
         self._report = frame.report
         self._driver.drained_elsewhere(frame.added, frame.removed, self._tell)
         if self.over:
-            # Since a moment ago, and what it had reported was taken back without this.
+            # The session ended a moment ago, and took its reports back without the present report.
             self._driver.drained_elsewhere((), frame.added, self._tell)
 
     def _waiting(self, frame: frames.Waiting) -> None:
@@ -349,7 +350,7 @@ class Session:
     # -- what is carried out here for the child ----------------------------------------------------------------
 
     def _call(self, frame: frames.Call) -> None:
-        # What was reported as not called yet is called now; from here on, its own stand-in speaks for it (E4).
+        # The action was reported as not called yet; now it is called, and from here on its own stand-in reports (E4).
         self._undrained.discard(frame.action.action)
         try:
             spec = self._pool.find(frame.target, frame.module, frame.variable) if frame.variable else _spec_of(frame)
@@ -405,7 +406,7 @@ _HANDLERS: dict[type, Callable[[Session, Any], None]] = {
 
 
 class _Carried:
-    """A call of the child's that is carried out here."""
+    """A call of the child for the outer process to carry out."""
 
     def __init__(self, driver: Any, action: int) -> None:
         self._driver = driver
@@ -430,7 +431,7 @@ class _Carried:
         self._loop.soon(start)
 
     def cancel(self) -> None:
-        """At once: what the child writes next is that it was cancelled, and nothing of its body may follow."""
+        """At once: the next row of the child is the cancellation, and no row of the called body may follow."""
         body = self._driver.bodies.get(self._action)
         if body is not None:
             body.close()
@@ -442,7 +443,7 @@ class _Carried:
 
 
 class _AsItIs:
-    """Stands for a signature whose values this process has no use for."""
+    """Stands for a signature: this process only passes the encoded values on."""
 
     def decode(self, data: bytes) -> None:
         """Nothing: only the bytes go on."""

@@ -1,4 +1,4 @@
-"""A traceback in another process, as a traceback here: its frames are empty, but files, lines and names are right."""
+"""The traceback of another process, rebuilt: the frames are empty, but files, lines and names are right."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def frames_of(error: BaseException) -> Frames:
 
 
 def with_frames(error: BaseException, frames: Frames) -> BaseException:
-    """The exception, as if it had been raised there."""
+    """The exception, with the rebuilt traceback."""
     trace: TracebackType | None = None
     for file, line, name in reversed(frames):
         code = _here.__code__.replace(co_filename=file, co_name=name, co_qualname=name)
         frame = FunctionType(code, {"sys": sys})()
-        # Without an instruction, whose position would be one in this file.
+        # Without an instruction, since its position would be one in this file.
         trace = TracebackType(trace, frame, -1, line)
     return error.with_traceback(trace)
 

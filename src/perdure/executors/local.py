@@ -85,13 +85,13 @@ class DaemonThreads(Executor):
         return self._jobs.popleft()
 
     def parked(self) -> None:
-        """The calling job begins to wait for something durable: its place is free."""
+        """The calling job begins to wait for a durable outcome and frees its place."""
         with self._lock:
             self._working -= 1
             self._staff()
 
     def resumed(self) -> None:
-        """The calling job goes on. It does not queue for a place, so the width may be exceeded for a while."""
+        """The calling job goes on. The job does not queue for a place, so the width may be exceeded for a while."""
         with self._lock:
             self._working += 1
 

@@ -1,22 +1,22 @@
-"""Bodies of tasks with `executor="ray"`: each attempt is a Ray task, in a process that speaks to the run's driver.
+"""Bodies of tasks with `executor="ray"`: each attempt is a Ray task, in a process connected to the driving process.
 
 The Ray task (`_ray_node`) starts the same program as the pool of child processes does (`perdure.api.child`), in a
-process of its own beside Ray's worker, connected over TCP. So what has to hold between the two processes is what
-`core.elsewhere` says, and on top of that:
+process of its own beside Ray's worker, connected over TCP. `core.run.elsewhere` states the invariants of the two ends.
+Ray adds:
 
-- N1 only the process that drives the run writes. When it dies its connections break, and what executes for it ends; a
-  node that is cut off may go on for some seconds, and reaches nothing.
-- N2 Ray never tries again by itself. A body whose process ends has failed (`BodyDiedError`); where the node, Ray's own
-  worker or the connection is lost, the attempt is lost (`AttemptLost`) and another is made that costs no retry.
-- N3 whoever connects has to know a token that only the Ray task was given.
-- N4 the code's root is shipped as Ray's `working_dir`; files are called by their paths in the driving process, and
-  found under the node's copy (`_inner.Moved`). Other code than the driving process has is not executed.
-- N5 where there is no cluster no attempt fails: the run stays interrupted, and can be continued.
+- N1 only the process that drives the run writes. At its death the connections break, and the processes of its bodies
+  end; a process on a node that is cut off may go on for some seconds, and reaches no store.
+- N2 Ray never retries. A body whose process ends has failed (`BodyDiedError`). A lost node, Ray worker or connection
+  loses the attempt (`AttemptLost`), and the next attempt costs no retry.
+- N3 a process that connects has to know a token that only the Ray task was given.
+- N4 the code's root is shipped as Ray's `working_dir`. Files are called by their paths in the driving process, and
+  found below the node's copy (`_inner.Moved`). Code that differs from the driving process's code is not executed.
+- N5 without a cluster no attempt fails: the run stays interrupted, and can be continued.
 
-What ends a body that is not wanted any more depends on how far it has come. Before its process has connected, the
-thread that waits for that sees it (`RayBody._await_process`) and has Ray cancel the task, queued or not; a process that
-connects afterwards is not expected (N3) and is hung up on. From then on `RayBody.kill` does both: it hangs up, at which
-the process ends, and has Ray kill the worker, at which the kernel kills a process that does not look.
+A body can become unwanted at any point. Before its process has connected, the waiting thread notices
+(`RayBody._await_process`) and has Ray cancel the task, queued or not; the listener hangs up on a process that connects
+afterwards (N3). From the connection on, `RayBody.kill` hangs up, so that the process ends, and has Ray kill the worker,
+so that the kernel kills a process that does not look.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ from .process import hello
 log = logging.getLogger("perdure")
 
 WIDTH: Final = 512
-"""Bodies that are with Ray at once: at work, or waiting there for their resources."""
+"""Bodies with Ray at once: at work, or waiting there for resources."""
 LOOK: Final = 0.25
-"""How often, in seconds, who waits looks whether it still has to."""
+"""Seconds between two looks of a waiting thread whether the body is still wanted."""
 ANSWERING: Final = 5.0
-"""Seconds for whatever listens at the cluster's address to answer."""
+"""Seconds for the server at the cluster's address to answer."""
 CONNECTING: Final = 60.0
 """Seconds for the connection to a cluster, which may have to be started."""
 CALLING: Final = 30.0
-"""Seconds for a process that has connected to say who it is."""
+"""Seconds for a connected process to send its greeting."""
 ENDING: Final = 30.0
-"""Seconds for Ray to tell how a task has ended whose connection is gone."""
+"""Seconds for Ray to tell the end of a task whose connection is gone."""
 LEAVING: Final = 5.0
-"""Seconds for a process to end whose body has ended."""
+"""Seconds for a process to end after its body has ended."""
 LACKING: Final = 2.0
-"""Seconds after which it is said that no node has what a body needs."""
+"""Seconds before a warning that no node has the resources of a body."""
 LONG: Final = 30.0
-"""Seconds after which it is said that a body waits for a place."""
+"""Seconds before a warning that a body waits for a place."""
 EXCLUDES: Final = (
     ".perdure", ".git", ".venv", "venv", "node_modules", "**/__pycache__", ".mypy_cache", ".pytest_cache",
     ".ruff_cache",
@@ -97,7 +97,7 @@ class RayPool(Places):
 
 
 class Connected(NamedTuple):
-    """What comes with a connection to a cluster."""
+    """The results of connecting to a cluster."""
 
     task: Any
     listener: Listener
@@ -106,7 +106,7 @@ class Connected(NamedTuple):
 
 
 class Cluster:
-    """This process's connection to a cluster. Ray has one at a time, whatever store is used."""
+    """This process's connection to a cluster. Ray has one connection per process, for all stores."""
 
     def __init__(self, address: str | None, root: str) -> None:
         self.connected: Future[Connected] = Future()
@@ -120,13 +120,13 @@ class Cluster:
         except BaseException as error:
             self.connected.set_exception(error)
             return
-        # As long as the process lives: where Ray has started the cluster itself, Linux kills that when the *thread*
-        # ends which did so (PR_SET_PDEATHSIG).
+        # For the life of the process: Linux kills a cluster that Ray has started here when the *thread* that started
+        # the cluster ends (PR_SET_PDEATHSIG).
         threading.Event().wait()
 
     def _connect(self) -> Connected:
         if self._address in (None, "local"):
-            # Nobody has asked for one that reports to its makers.
+            # The user has not asked for usage reports to Ray's makers.
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
@@ -143,13 +143,13 @@ class Cluster:
             except Exception as error:
                 said = " ".join(str(error).split())[:500]
                 raise ClusterUnavailableError(f"no connection to Ray at {address or 'this machine'}: {said}") from error
-        # Without a requirement that perdure is installed there: it tells where that is not so.
+        # Without a requirement for perdure: the task itself reports a missing perdure.
         ray.cloudpickle.register_pickle_by_value(_ray_node)  # type: ignore[no-untyped-call]
         task = ray.remote(max_retries=0)(_ray_node.on_node)
         return Connected(task, Listener(str(ray.util.get_node_ip_address())), root)  # type: ignore[no-untyped-call]
 
     def is_over(self) -> bool:
-        """Whether it came to nothing, or the program has disconnected Ray."""
+        """Whether the connection failed, or the program has disconnected Ray."""
         if not self.connected.done():
             return False
         import ray
@@ -157,7 +157,7 @@ class Cluster:
         return self.connected.exception() is not None or not ray.is_initialized()
 
     def refuse(self, address: str | None, root: str, name: str) -> None:
-        """Raise `UsageError` for a body whose cluster, or whose code, is another one."""
+        """Raise `UsageError` for a body of another cluster, or of other code."""
         if self.connected.done() and self.connected.result().root is None:
             return
         if address != self._address:
@@ -177,10 +177,10 @@ _cluster: Cluster | None = None
 
 
 def cluster(address: str | None, root: str, name: str) -> Cluster:
-    """This process's; begins to connect if it is not connected yet.
+    """The connection of this process, made on first use.
 
     Raises:
-        UsageError: it is connected to another cluster, or has given other code to it.
+        UsageError: the process is connected to another cluster, or has shipped other code.
     """
     global _cluster
     with _lock:
@@ -194,12 +194,12 @@ def refuse_silent(address: str) -> None:
     """Raise where no cluster answers: Ray itself would try for a quarter of an hour.
 
     Raises:
-        ClusterUnavailableError: nothing answers there, or something else than gRPC.
+        ClusterUnavailableError: no server answers there, or a server of another kind than gRPC.
     """
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), ANSWERING) as connection:
-            # What a client of HTTP/2 begins with, and an empty SETTINGS frame, with which a server begins, too.
+            # The preface of an HTTP/2 client, and an empty SETTINGS frame, the first frame of a server, too.
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
             answer = connection.recv(9)
     except OSError as error:
@@ -214,7 +214,7 @@ class Greeting(msgspec.Struct):
     token: str
     runs: str
     digest: str
-    """Of the body's file; empty where it is not there."""
+    """The digest of the body's file; empty if the file is missing."""
 
 
 class Listener:
@@ -229,14 +229,14 @@ class Listener:
         threading.Thread(target=self._accept, name="perdure-ray-listener", daemon=True).start()
 
     def expect(self, token: str) -> Future[tuple[socket.socket, Greeting]]:
-        """Where the process with that token will be."""
+        """The future connection of the process with that token."""
         future: Future[tuple[socket.socket, Greeting]] = Future()
         with self._lock:
             self._expected[token] = future
         return future
 
     def forget(self, token: str) -> None:
-        """Nobody waits for it any more."""
+        """Expect the process no longer."""
         with self._lock:
             future = self._expected.pop(token, None)
         if future is not None:
@@ -267,7 +267,7 @@ class Listener:
             with self._lock:
                 self._expected.pop(greeting.token).set_result((sock, greeting))
         except (OSError, ValueError, KeyError):
-            sock.close()  # a stranger, or one that came too late
+            sock.close()  # a stranger, or too late
 
 
 def keep_alive(sock: socket.socket) -> None:
@@ -283,7 +283,7 @@ def keep_alive(sock: socket.socket) -> None:
 
 
 class RayBody:
-    """One body with Ray; the thread that talks to its process."""
+    """One body with Ray, and the thread that talks to the process of the body."""
 
     channel: frames.Channel
 
@@ -295,11 +295,11 @@ class RayBody:
         self._killed = threading.Event()
 
     def main(self) -> None:
-        """Until the body has ended.
+        """Work until the body has ended.
 
         Raises:
             ClusterUnavailableError: there is no cluster.
-            UsageError: this process has another one, or the node runs something else.
+            UsageError: this process has another cluster, or the node has other versions.
         """
         found = self._await_cluster()
         if found is None:
@@ -363,7 +363,7 @@ class RayBody:
         self._ended: Future[int] = self._ref.future()
 
     def _needs(self) -> dict[str, float]:
-        """As Ray names them."""
+        """The resources by Ray's names."""
         needs: frames.Needs = self._session.spec.resources or frames.Needs()
         found = {"CPU": 1 if needs.cpu is None else needs.cpu, "memory": needs.memory, "GPU": needs.gpu}
         return {name: value for name, value in found.items() if value}
@@ -375,7 +375,7 @@ class RayBody:
         try:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         except Exception:
-            return  # a cluster that does not answer just now; the body goes on waiting
+            return  # the cluster does not answer just now; the body goes on waiting
         if not any(all(node.get(name, 0) >= value for name, value in needs.items()) for node in nodes):
             log.warning("%s waits: no node of the Ray cluster has %s", self._session.spec.name, in_words(needs))
 
@@ -389,7 +389,7 @@ class RayBody:
         advice += "ray.init(runtime_env={'working_dir': ...})"
         if not greeting.digest:
             raise UsageError(f"{self._file} is not on Ray's node: {advice}")
-        # What was shipped at first stays what this process has loaded, even if the file was edited since.
+        # This process has loaded the files as they were shipped first, even if a file was edited since.
         if found.root is None and greeting.digest != _digest(self._file):
             raise UsageError(f"{self._file} is another one on Ray's node: {advice}")
 
@@ -413,13 +413,13 @@ class RayBody:
             self.kill()
             session.failed(PerdureError(f"a process on a Ray node could not be understood: {error}"))
             return
-        # It ends when it is hung up on, unless the body has left something behind that does not let go of it.
+        # Hanging up ends the process, unless the body has left work behind that holds on to the process.
         self.channel.hang_up()
         if not wait([self._ended], LEAVING).done:
             self.kill()
 
     def _tell_end(self) -> None:
-        """Its process has ended before the body, or the connection to it is gone: what Ray knows of it."""
+        """The process has ended before the body, or the connection is gone: Ray knows more."""
         from ray import exceptions
 
         name, session = self._session.spec.name, self._session
@@ -442,7 +442,7 @@ class RayBody:
             session.lost(f"Ray has lost it, {type(error).__name__}: {one_line(error)}")
 
     def kill(self) -> None:
-        """End its process, wherever it is; from any thread."""
+        """End the process of the body, on every node; from any thread."""
         import ray
 
         if self._killed.is_set():
@@ -451,13 +451,13 @@ class RayBody:
         try:
             ray.cancel(self._ref, force=True)
         except Exception:
-            # Not connected any more: then its process has lost its worker.
+            # Without a connection to the cluster the process has lost its Ray worker.
             log.debug("a Ray task could not be cancelled", exc_info=True)
         if hasattr(self, "channel"):
             self.channel.hang_up()
 
     def keep(self) -> None:
-        """Ray has processes of its own to use again."""
+        """Let Ray use its own processes again."""
 
 
 def in_words(needs: dict[str, float]) -> str:
@@ -470,7 +470,7 @@ def in_words(needs: dict[str, float]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What Ray says at length."""
+    """The last line of Ray's long messages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]
 

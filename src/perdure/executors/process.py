@@ -1,14 +1,14 @@
-"""A pool of child processes in which bodies execute, for tasks of environments with `executor="process"`.
+"""A pool of child processes for the bodies of tasks with `executor="process"`.
 
-A child is a fresh interpreter (`python -m perdure.api.child`), never a fork, and nothing is pickled: it loads the code
-by its name, and all that crosses is what the journal holds. It never opens the store; what it reads and records goes
-over its socket through the process that drives the run (`_session`; `core.elsewhere` says what has to hold).
+A child is a fresh interpreter (`python -m perdure.api.child`), never a fork. Nothing is pickled: the child loads the
+code by name, and only encoded values cross. A child never opens the store: all reads and writes go over a socket to the
+driving process (`_session`). `core.run.elsewhere` states the invariants of the two ends.
 
-- C1 a child ends when this process does, however that ends: its socket is closed then, and on Linux the kernel kills
-  it. Until it has ended, nothing that it does is recorded: only this process writes.
-- C2 at most `width` children are at work, not counting those that wait for something durable (`_places`).
-- C3 a child executes one body at a time (with all that it calls in the same process), and is then used again for one
-  that wants the same environment variables and directory. One whose body has left threads at work is not.
+- C1 a child ends when the parent process does, however the parent ends: the socket is closed then, and on Linux the
+  kernel kills the child. Nothing is recorded by a child: only the parent writes.
+- C2 at most `width` children are at work, not counting children that wait for a durable outcome (`_places`).
+- C3 a child executes one body at a time (with all calls of the body in the same process). The child is used again for a
+  body with the same environment variables and directory, unless the last body has left threads at work.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ IDLE_SECONDS = 30.0
 """How long a child without work stays."""
 
 CLOSED_SECONDS = 5.0
-"""How long a child may live on that cannot be talked to any more."""
+"""How long a child may live after its connection has closed."""
 
 
 class Surroundings(NamedTuple):
-    """What a child is started with and cannot change later."""
+    """The settings at the start of a child, fixed for the life of the child."""
 
     environ: dict[str, str]
     directory: str
@@ -66,7 +66,7 @@ class ProcessPool(Places):
 
     def _child_for(self, wanted: Surroundings) -> Child:
         with self._wake:
-            # The one that was used last, as its memory is warm.
+            # The most recently used child first, since its memory is warm.
             for child in reversed(self._idle):
                 if child.surroundings == wanted:
                     self._idle.remove(child)
@@ -81,7 +81,7 @@ class ProcessPool(Places):
     # -- children without work ---------------------------------------------------------------------------------
 
     def returned(self, child: Child) -> bool:
-        """A child has ended its body and could have another. Whether it is kept."""
+        """A child has ended its body and could execute another. Whether the pool keeps the child."""
         with self._wake:
             if self._closed:
                 return False
@@ -91,7 +91,8 @@ class ProcessPool(Places):
             return True
 
     def retired(self, child: Child) -> bool:
-        """A child has been without work for long. Whether it may go: it may have been given some just now."""
+        """A child has been without work for long. Whether the child may end: the pool may have assigned a body just
+        now."""
         with self._wake:
             if child in self._idle:
                 self._idle.remove(child)
@@ -99,7 +100,7 @@ class ProcessPool(Places):
             return False
 
     def close(self) -> None:
-        """End the children without work; the others end with the runs that they work for."""
+        """End the children without work; the others end with their runs."""
         with self._wake:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -108,7 +109,7 @@ class ProcessPool(Places):
 
 
 def hello(store_id: str, store_url: str, blobs: str) -> frames.Hello:
-    """What this process tells one that executes bodies for it."""
+    """The first frame from the driving process to a process for bodies."""
     return frames.Hello(
         path=list(sys.path),
         argv=list(sys.argv),
@@ -120,7 +121,7 @@ def hello(store_id: str, store_url: str, blobs: str) -> frames.Hello:
 
 
 class Child:
-    """A child process, and the thread that talks to it."""
+    """A child process, and the thread for the conversation."""
 
     def __init__(self, pool: ProcessPool, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
@@ -144,7 +145,7 @@ class Child:
                 ours.close()
                 raise
         self.pid = self._process.pid
-        # Elsewhere than on Linux, its death is known by the socket alone.
+        # On other systems than Linux, the closed socket alone reports the child's death.
         self._ended = os.pidfd_open(self.pid) if sys.platform == "linux" else None
         self.channel = frames.Channel(ours, frames.ToParent, self._ended)
 
@@ -158,7 +159,7 @@ class Child:
         self._process.kill()
 
     def keep(self) -> None:
-        """Its body has ended well."""
+        """The body has ended well."""
         self._kept = self._pool.returned(self)
 
     def _main(self, hello: frames.Hello) -> None:
@@ -177,7 +178,7 @@ class Child:
         try:
             return self._process.wait(CLOSED_SECONDS)
         except subprocess.TimeoutExpired:
-            # Its body has closed the socket under it.
+            # The body has closed the socket under the child.
             self.kill()
             return self._process.wait()
 
@@ -190,7 +191,7 @@ class Child:
                     return None
 
     def _serve(self, session: Session, fresh: bool) -> bool:
-        """Have one body executed; whether the child can be given another."""
+        """Have one body executed; whether the child can execute another."""
         heard = self._kept = False
         try:
             if not session.assigned(self):
