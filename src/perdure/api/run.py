@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -426,7 +427,7 @@ async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any,
     if isinstance(found, Driver):
         driver, run = settle(worker, request, found)
     else:
-        driver, run = await _uncancelled(worker.threads.submit(settle, worker, request, found))
+        driver, run = await _uncancelled(worker.threads.submit(copy_context().run, settle, worker, request, found))
     if driver is None:
         return _ended(run)
     try:

@@ -10,7 +10,9 @@ import re
 
 # C0 without tab and newline, DEL, C1, direction marks that reorder text, and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_UNSAFE_BYTES = re.compile(rb"\x1b\[[0-9;]{0,32}m|\xc2[\x80-\x9f]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_UNSAFE_BYTES = re.compile(
+    rb"\A[\x80-\x9f]|\x1b\[[0-9;]{0,32}m|\xc2[\x80-\x9f]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)"
+)
 
 
 def harmless(text: str) -> str:
@@ -19,7 +21,7 @@ def harmless(text: str) -> str:
 
 
 def harmless_log(data: bytes) -> bytes:
-    """Bytes of a log with control sequences escaped, except colors."""
+    """A piece of a log with control sequences escaped, except colors. A sequence that two pieces share is escaped."""
     return _UNSAFE_BYTES.sub(_shown, data)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ..api import looking
 from ..core.ground.model import Status
+from .harmless import harmless_log
 from .output import Output
 
 PAUSE = 0.2
@@ -30,7 +31,7 @@ def print_logs(output: Output, run: str, action: str | None, *, follow: bool) ->
                     output.note(f"== {log.name}, action {log.action}, attempt {log.attempt}")
                 last = log.path
                 positions[log.path] = positions.get(log.path, 0) + len(data)
-                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.write(harmless_log(data) if sys.stdout.isatty() else data)
                 sys.stdout.buffer.flush()
         if over:
             break

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...errors import LeaseLostError, PerdureError, RunAbortedError, StoreError
@@ -180,6 +181,7 @@ class Worker:
             self._claiming.discard(claim.token)
             return created.run
         driver = self._driver(created.run, spec, fresh=True)
+        driver.context = copy_context()
         driver.loop.soon(driver.start)
         return driver
 
@@ -188,6 +190,7 @@ class Worker:
         self.attend()
         future: Future[Driver | Run] = Future()
         claim = self._claim()
+        context = copy_context()
 
         def created(answer: Created | StoreError) -> None:
             if isinstance(answer, StoreError):
@@ -198,6 +201,7 @@ class Worker:
                 future.set_result(answer.run)
             else:
                 driver = self._driver(answer.run, spec, fresh=True)
+                driver.context = context
                 future.set_result(driver)
                 driver.loop.soon(driver.start)
 
@@ -258,6 +262,7 @@ class Worker:
         finally:
             self._claiming.discard(claim.token)
         if start:
+            driver.context = copy_context()
             driver.loop.soon(driver.start)
         return driver
 

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ...errors import (
@@ -131,6 +132,8 @@ class Driver:
         self._left = False
         self._outcome: tuple[int, bytes, Any] | None = None
         self._main: asyncio.Task[Any] | None = None
+        self.context: Context | None = None
+        """The caller's context variables, for the root body; `None` for a run without a caller in this process."""
         self._changed: dict[int, bool] = {}
         self._lazy_flush = False
 
@@ -147,7 +150,8 @@ class Driver:
             self._give_up()
             return
         if self._stopping is None:
-            self._main = self.loop.loop.create_task(self._drive(), context=self.loop.loop.empty.copy())
+            context = self.loop.loop.empty.copy() if self.context is None else self.context
+            self._main = self.loop.loop.create_task(self._drive(), context=context)
 
     def _prepare(self) -> None:
         store = self.worker.store
