@@ -67,3 +67,24 @@ def test_a_log_has_a_limit_and_says_so(tmp_path: Path, again: bool) -> None:
     assert lines[-1].startswith("... the log is cut here")
     assert len(lines) == 53
     assert sink.tail[-1] == "line 0099 of a log"
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        (b"\x1b[2J\x1b[1;1H", "\\x1b[2J\\x1b[1;1H"),
+        (b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        (b"over\rwritten", "over\\x0dwritten"),
+        (b"\xc2\x9b2J", "\\xc2\\x9b2J"),
+    ],
+)
+def test_escape_sequences_of_a_container_do_not_reach_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], data: bytes, shown: str
+) -> None:
+    """Colors stay; the file has the bytes as written."""
+    sink = LogSink(str(tmp_path / "log"), "[x] ", NO_SECRETS)
+    sink.take(LogLine("stderr", data))
+    sink.close()
+    assert capfd.readouterr().err == f"[x] {shown}\n"
+    assert (tmp_path / "log").read_bytes() == data + b"\n"

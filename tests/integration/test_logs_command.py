@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.integration.shell import Shell
 
-from perdure.cli.harmless import harmless, harmless_log
+from perdure.core.ground.harmless import harmless, harmless_log
 
 
 @pytest.mark.parametrize(

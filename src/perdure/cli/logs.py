@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 
 from ..api import looking
+from ..core.ground.harmless import harmless_log
 from ..core.ground.model import Status
-from .harmless import harmless_log
 from .output import Output
 
 PAUSE = 0.2

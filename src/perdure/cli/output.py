@@ -17,8 +17,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
 
+from ..core.ground.harmless import harmless
 from ..errors import PerdureError
-from .harmless import harmless
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.operate import Handle, Progress, RunEnd, progress
 from ..core.ground.clock import perf
-from .harmless import harmless
+from ..core.ground.harmless import harmless
 from .output import Output, local_time, span
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections import deque
 
+from ..core.ground.harmless import harmless_log
 from ..core.ground.private import make_private
 from .engine import ContainerEngine, LogLine
 from .redaction import Redactor
@@ -67,7 +68,7 @@ class LogSink:
         self._write(data + b"\n")
         self._remember(data)
         if self._prefix is not None:
-            text = data.decode("utf-8", "replace")
+            text = harmless_log(data).decode("utf-8", "replace")
             try:
                 sys.stderr.write(f"{self._prefix}{text}\n")
             except (OSError, ValueError, AttributeError):
