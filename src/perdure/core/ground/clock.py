@@ -1,8 +1,8 @@
 """The only module that reads the system clock.
 
-Three clocks, all in integer microseconds: *wall* (since the Unix epoch; people see it, and it may step), *boot*
-(since this machine booted, suspend included; it never steps, and is comparable between processes of one boot), and the
-boot's identity, which tells whether two boot readings may be compared at all.
+There are two clocks, in integer microseconds. *wall* counts from the Unix epoch: people see this clock, and it may
+step. *boot* counts from the boot of the machine, suspend included: this clock never steps, and all processes of the
+same boot share it. The identity of the boot tells whether two readings of *boot* may be compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ US: Final = 1_000_000
 
 
 class Clock(Protocol):
-    """What the core asks of a clock; tests inject their own."""
+    """The clock of the core; tests inject a virtual clock."""
 
     boot_id: str
 
@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 class Deadline(NamedTuple):
-    """A moment that survives this process: by the boot clock within one boot, by the wall clock beyond (P7)."""
+    """A moment that outlives the process: by the boot clock within a boot, by the wall clock beyond (P7)."""
 
     wall: int
     boot: int | None
@@ -40,7 +40,7 @@ class Deadline(NamedTuple):
         return cls(clock.wall() + span, clock.boot() + span, clock.boot_id)
 
     def remaining(self, clock: Clock) -> int:
-        """Microseconds left; zero or less when it has passed."""
+        """Microseconds left; zero or less when the deadline has passed."""
         if self.boot is not None and self.boot_id == clock.boot_id:
             return self.boot - clock.boot()
         return self.wall - clock.wall()
@@ -56,7 +56,7 @@ class SystemClock:
         return wall()
 
     if sys.platform == "darwin":
-        # Darwin's CLOCK_MONOTONIC goes on while the machine sleeps, so it serves as the boot clock.
+        # The boot clock: Darwin's CLOCK_MONOTONIC goes on while the machine sleeps.
         def boot(self) -> int:
             return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
@@ -72,10 +72,10 @@ def wall() -> int:
 
 
 cpu = time.thread_time_ns
-"""Nanoseconds of CPU time that this thread has used: stalls of the machine do not count."""
+"""Nanoseconds of CPU time of the calling thread: stalls of the machine do not count."""
 
 perf = time.perf_counter_ns
-"""Nanoseconds of a fast monotonic clock, for durations within this process. No wrapper: hot paths call it."""
+"""Nanoseconds of a fast monotonic clock, for durations within the process. No wrapper, because of hot paths."""
 
 
 def _boot_id() -> str:
@@ -91,13 +91,13 @@ def _boot_id() -> str:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
             return answer.stdout.strip()
-    # Without an identity no two boots may be taken for one: every process counts as its own boot, and deadlines fall
-    # back to the wall clock after a restart.
+    # Without an identity every process counts as another boot, and deadlines fall back to the wall clock after a
+    # restart.
     import uuid
 
     return uuid.uuid4().hex
 
 
 def seconds() -> float:
-    """Seconds on a clock that only goes forward, for patience and pauses within this process."""
+    """Seconds on a monotonic clock, for time limits and pauses within the process."""
     return perf() / 1e9

@@ -1,4 +1,4 @@
-"""An attempt that runs outside of this process and outlives it, as the code that runs it gets it."""
+"""The interface of detached attempts, which run outside of the process and outlive the process."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from .model import Run
 
 
 class Detached(Protocol):
-    """A detached attempt, as the function of its task gets it (first argument) and keeps it."""
+    """A detached attempt: the first argument of the task's function."""
 
     @property
     def run(self) -> Run:
-        """The run that it belongs to."""
+        """The run of the attempt."""
 
     @property
     def action(self) -> int:
-        """The number of its action within the run."""
+        """The number of the action within the run."""
 
     @property
     def attempt(self) -> int:
-        """The number of the attempt, from 1. Nothing was ever begun under it but what `state` tells of, and what this
-        very process began."""
+        """The number of the attempt, from 1. Only the container of `state`, and containers of the present process, were
+        ever begun under this number."""
 
     @property
     def token(self) -> bytes:
-        """The claim under which it is driven."""
+        """The token of the claim."""
 
     @property
     def state(self) -> bytes | None:
-        """What an earlier process kept of this very attempt; `None`: it got to nothing worth keeping."""
+        """The state that an earlier process stored for this attempt by `keep`; `None`: nothing was stored."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the attempt's timeout; `None`: it has none."""
+        """Seconds until the attempt's timeout; `None`: there is no timeout."""
 
     cached_under: bytes | None
-    """Set by the function: a key under which the outcome may be shared with other runs."""
+    """Set by the function: a cache key for the outcome, shared with other runs."""
 
     async def keep(self, state: bytes) -> None:
-        """Store what it takes to join this attempt. On disk when this returns (P9); does not return where this process
-        has lost its claim (P3)."""
+        """Store the state that a later process needs to join the attempt. On return the state is on disk (P9). Without
+        the claim the call does not return (P3)."""
 
     def cached(self, key: bytes) -> bytes | None:
-        """What an earlier attempt, of whatever run, has left under a key."""
+        """The cached outcome of an earlier attempt of any run, by key."""
 
     def suspend(self, reason: PerdureError) -> NoReturn:
-        """Drive the run no further, so that it stays interrupted and the attempt what it is: nothing is known of it."""
+        """Stop driving: the state of the attempt is unknown. The run stays interrupted, the attempt unchanged."""

@@ -1,10 +1,10 @@
-"""The one hash of identities, sources and inputs, without `hashlib`, which loads all of OpenSSL's beside it."""
+"""The hash of identities, sources and inputs. `hashlib` is not imported, because it loads OpenSSL."""
 
 from __future__ import annotations
 
 try:
-    from _blake2 import blake2b  # what `hashlib.blake2b` is
-except ImportError:  # an interpreter that was built without it
+    from _blake2 import blake2b  # the same as `hashlib.blake2b`
+except ImportError:  # an interpreter without the module
     from hashlib import blake2b
 
 __all__ = ["blake2b"]

@@ -1,4 +1,4 @@
-"""What the core knows of a task: a function and its settings, without the public classes around it."""
+"""Tasks as the core sees them: a function and settings, without the public classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .detached import Detached
 
 
-# Structs, not dataclasses: every program loads them, and a dataclass takes some thirty times as long to make.
+# Structs, because every program loads this module: defining a dataclass takes some thirty times as long.
 class Backoff(Struct, frozen=True):
     """The pause between two attempts: `initial` seconds, times `factor` each time, at most `maximum` seconds.
 
@@ -42,7 +42,7 @@ class Backoff(Struct, frozen=True):
 
 
 class RetryStrategy(Struct, frozen=True):
-    """How often a failed attempt is tried again, and after which pause. `count` retries make `count + 1` attempts."""
+    """The number of retries, and the pause before each. `count` retries make `count + 1` attempts."""
 
     count: int = 0
     backoff: Backoff | None = None
@@ -52,7 +52,7 @@ NO_RETRIES = RetryStrategy()
 
 
 class Function(Struct, eq=False):
-    """A function under the durability boundary: its identity and the codecs of what crosses it."""
+    """A function under the durability boundary, with an identity and with codecs for arguments and result."""
 
     kind: Kind
     fn: Callable[..., Any]
@@ -61,7 +61,7 @@ class Function(Struct, eq=False):
     is_async: bool
     signature: Signature
     qualified: Callable[[], str]
-    """The qualified name under the logical module; computed late, because `__main__` has to be resolved first."""
+    """The qualified name under the logical module; computed late, after `__main__` was resolved."""
     _prefix: Any = None
 
     def fingerprint(self, identity: bytes) -> bytes:
@@ -77,8 +77,7 @@ class Function(Struct, eq=False):
 
 
 class AttemptLost(Exception):
-    """The machine, the engine or the node under an attempt is gone, and the attempt with it. Another attempt is made
-    that is not charged to the task's retries."""
+    """The machine, the engine or the node under an attempt is gone. The next attempt is not charged to the retries."""
 
 
 class TaskSpec(Function, eq=False):
@@ -88,22 +87,22 @@ class TaskSpec(Function, eq=False):
     timeout: float | None = None
     """Seconds of live time for one attempt."""
     cache_key: Callable[[bytes], bytes] | None = None
-    """From the canonical inputs to the key under which the outcome is shared between runs; `None`: not cached."""
+    """The key of the cached outcome for canonical inputs; `None`: the outcome is not cached."""
     target: Callable[[], str] = str
-    """Where the code is, as `NewRun.target` says it."""
+    """The place of the code, as in `NewRun.target`."""
     module: str = ""
     """The name of the module that declares the task, as this process has the module."""
     env_vars: dict[str, str] = field(default_factory=dict)
     executor: str = "local"
-    """Where its body executes: in this process, or in that kind of other one (`elsewhere`)."""
+    """Where the body executes: `local` is this process; other values name an executor for other processes."""
     resources: Any = None
-    """What its body needs where it executes, as the executor understands it."""
+    """The resources of the body, in the executor's terms."""
     dispose: Callable[[Detached], None] | None = None
-    """Set for a task whose attempts run outside of this process and outlive it. Its function is called with a
-    `Detached` in front of its arguments. `dispose` is told, from any thread, when the outcome of an attempt is on
-    disk, or its cancellation: whatever is left of it may, and must, go."""
+    """Set for a task with attempts outside of the process, which outlive the process. The function is called with a
+    `Detached` in front of the arguments. `dispose` is called, from any thread, when the outcome or the cancellation of
+    an attempt is on disk: it removes the remains of the attempt."""
 
     @property
     def process(self) -> bool:
-        """Whether its body executes in another process."""
+        """Whether the body executes in another process."""
         return self.executor != "local"

@@ -1,8 +1,9 @@
-"""What a run's code looked like when an entry was written: snapshots of the modules under its code root (P6).
+"""Snapshots of a run's code, taken when an entry is written: the hashes of the modules under the code root (P6).
 
-A module's hash covers its compiled code: what it does and the constants in it, not comments, formatting or line
-numbers. Because bytecode belongs to one Python minor version, so does the hash; that is wanted. Two snapshots differ
-if a module that both know differs: one that only one of them had imported (lazily, say) tells nothing.
+The hash of a module covers the compiled code, constants included, and not comments, formatting or line numbers.
+Bytecode belongs to a Python minor version, and therefore so does the hash: another version counts as changed source.
+Two snapshots differ if a module in both differs. A module in only one of the snapshots, imported lazily for example,
+does not count.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def code_root(file: str) -> str:
 
 @cache
 def logical_name(file: str) -> str:
-    """The dotted module name of `file` under its code root, whatever name it was started under."""
+    """The dotted module name of `file` under the code root, independent of the name at the start of the program."""
     path = os.path.abspath(file)
     stem = os.path.splitext(os.path.relpath(path, code_root(path)))[0]
     if os.path.basename(stem) == "__init__" and os.path.dirname(stem):
@@ -46,7 +47,7 @@ def logical_name(file: str) -> str:
 
 
 class Sources:
-    """Snapshots of one code root, kept while no further module has been imported."""
+    """Snapshots of a code root; a snapshot is kept until another module is imported."""
 
     def __init__(self, root: str | None) -> None:
         self._root = os.path.join(root, "") if root else None
@@ -73,10 +74,10 @@ class Sources:
     def _module_hash(self, name: str, module: Any) -> tuple[str, bytes] | None:
         try:
             file = getattr(module, "__file__", None)
-        except Exception:  # a module that computes its attributes is none of ours
+        except Exception:  # a module with computed attributes is no module of the code root
             return None
         if not isinstance(file, str):
-            # A notebook's cells live in a `__main__` that has no file: its functions are all there is.
+            # The `__main__` of a notebook has no file: hash the functions.
             if name == "__main__" and self._root is None:
                 return "__main__", _hash_functions(module)
             return None
@@ -85,7 +86,7 @@ class Sources:
         if f"{os.sep}site-packages{os.sep}" in file[len(self._root) - 1 :]:
             return None
         logical = logical_name(file) if name == "__main__" else name
-        # Once per loaded module: what counts is the code that runs, and a file edited since is not it.
+        # Once per loaded module: a file that was edited after the import is not the running code.
         known = self._hashes.get(file)
         if known is None or known[0] is not module:
             try:
@@ -97,7 +98,7 @@ class Sources:
 
 
 def changed(then: Source, now: Source) -> bool:
-    """Whether code that both snapshots know differs, or the Python version does."""
+    """Whether a module in both snapshots differs, or the Python version."""
     if then.digest == now.digest:
         return False
     if then.python != now.python:
@@ -113,14 +114,14 @@ def hash_file(file: str) -> bytes:
 
 
 def hash_code(code: types.CodeType) -> bytes:
-    """16 bytes over what a code object does: instructions, names and constants, nested code included."""
+    """16 bytes over instructions, names and constants of a code object, nested code included."""
     digest = blake2b(digest_size=16)
     _feed(digest, code)
     return digest.digest()
 
 
 def hash_function(fn: Any) -> bytes:
-    """16 bytes over one function's code and its defaults."""
+    """16 bytes over a function's code and defaults."""
     digest = blake2b(digest_size=16)
     seen = fn
     while hasattr(seen, "__wrapped__"):
@@ -129,7 +130,7 @@ def hash_function(fn: Any) -> bytes:
     if code is not None:
         _feed(digest, code)
     for default in getattr(seen, "__defaults__", None) or ():
-        # Only what looks the same in every process; other defaults show their address.
+        # Only defaults that look the same in every process; the `repr` of others holds an address.
         plain = isinstance(default, (str, bytes, int, float, type(None)))
         shown = repr(default) if plain else type(default).__qualname__
         digest.update(shown.encode("utf-8", "surrogatepass") + b"\0")
@@ -155,7 +156,7 @@ def _feed(digest: Any, code: types.CodeType) -> None:
         if isinstance(constant, types.CodeType):
             _feed(digest, constant)
         elif isinstance(constant, frozenset):
-            # The order of a set is the process's own.
+            # The order of a set differs between processes.
             digest.update(repr(sorted(map(repr, constant))).encode("utf-8", "surrogatepass"))
         else:
             digest.update(repr(constant).encode("utf-8", "surrogatepass"))

@@ -1,11 +1,11 @@
-"""Schedules: which runs are due, and submitting each once, whoever looks, however often, and whatever crashes.
+"""Schedules: finding due runs, and submitting each due run exactly once, by any number of processes and over crashes.
 
-A `Rule` says when one task is to run. Its *firings* are instants of the wall clock that follow from its definition
-alone, the same in every process. The store keeps how far each rule has been considered, and a look considers the
-firings from there up to now. Moving that place on and creating their runs is one transaction that counts only if the
-place is still where the look began (`Store.advance`). So time is cut into stretches that nobody considers twice and
-nobody leaves out: a firing is neither lost nor doubled, by crashes and frozen processes, by clocks that step, or by
-the removal of runs that are over. Times are those of `core.model` (microseconds).
+A `Rule` gives the times of a task. The *firings* of a rule are instants of the wall clock; they follow from the
+definition alone and are the same in every process. The store keeps a position per rule: all firings up to the position
+have been considered. A look considers the firings from the position up to now. A single transaction advances the
+position and creates the runs, and counts only if the position is unchanged since the look began (`Store.advance`). So
+each stretch of time is considered exactly once: crashes, frozen processes, clocks that step and the removal of ended
+runs neither lose nor double a firing. Times are microseconds, as in `core.model`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ log = logging.getLogger("perdure")
 CatchUp = Literal["skip", "one", "all"]
 
 LATE: Final = 60 * US
-"""A firing found later than this after its time was missed."""
+"""A firing that is found with a longer delay was missed."""
 PAGE: Final = 100
-"""How many runs of one rule a look submits at most."""
+"""The largest number of runs of a rule that a look submits."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -41,21 +41,21 @@ _END: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 _HOUR: Final = 3600 * US
 _MINUTE: Final = timedelta(minutes=1)
 _LONGEST_SHIFT: Final = timedelta(hours=24)
-"""By how much clocks have ever been set back at once."""
+"""Clocks were never set back by more at once."""
 
 
 class Calendar(Protocol):
-    """The instants that one definition names."""
+    """The instants of a definition."""
 
     @property
     def definition(self) -> str:
-        """As text. Equal texts name equal instants."""
+        """The definition as text. Equal texts name equal instants."""
 
     def after(self, at: int) -> Iterator[int]:
-        """Those later than `at`, in order."""
+        """The instants later than `at`, in order."""
 
     def latest(self, after: int, until: int) -> int | None:
-        """The last one that is later than `after` and not later than `until`."""
+        """The last instant that is later than `after` and not later than `until`."""
 
 
 class CronCalendar:
@@ -184,28 +184,28 @@ class TriggerTimeType:
 
 
 TriggerTime: Final = TriggerTimeType()
-"""As an input's value: the time for which the run was scheduled, as a `datetime` in UTC."""
+"""As an input's value: the scheduled time of the run, as a `datetime` in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When one task is to run, with which inputs, and what becomes of firings that were missed."""
+    """The times and inputs of a task's scheduled runs, and the treatment of missed firings."""
 
     spec: TaskSpec
     calendar: Calendar
     catch_up: CatchUp
     inputs: Mapping[str, Any]
     name: str | None = None
-    """Tells the runs of a task's rules apart."""
+    """Tells the runs of the task's rules apart."""
 
     @property
     def prefix(self) -> str:
-        """What the names of its runs begin with."""
+        """The beginning of the runs' names."""
         return self.spec.name if self.name is None else f"{self.spec.name}:{self.name}"
 
     @property
     def key(self) -> str:
-        """Under which the store knows it. Another definition is another schedule, which begins anew."""
+        """The rule's key in the store. Another definition is another schedule, with a position of its own."""
         return f"{self.prefix} {self.calendar.definition}"
 
     def run_name(self, at: int) -> str:
@@ -213,13 +213,13 @@ class Rule:
         return f"{self.prefix}@{moment(at).isoformat().removesuffix('+00:00')}Z"
 
     def new_run(self, at: int, now: int) -> NewRun:
-        """The run of the firing at `at`, asked for at `now`. Raises what `submission.new_run` raises."""
+        """The run of the firing at `at`, submitted at `now`. Raises the errors of `submission.new_run`."""
         when = moment(at)
         inputs = {name: when if value is TriggerTime else value for name, value in self.inputs.items()}
         return new_run(self.spec, (), inputs, name=self.run_name(at), created_at=now)
 
     def due(self, since: int, now: int) -> tuple[list[int], int] | None:
-        """The firings after `since` that get a run now, and how far that considers them; `None`: none is due."""
+        """The firings after `since` that get a run now, and the new position; `None`: nothing is due."""
         if self.catch_up == "all":
             page = list(islice(takewhile(lambda at: at <= now, self.calendar.after(since)), PAGE))
             return (page, page[-1]) if page else None
@@ -230,7 +230,7 @@ class Rule:
 
 
 class Schedule:
-    """The rules of a process that serves them; see the module text. Any thread may call, and so may other processes."""
+    """The rules of a serving process; see the module text. Any thread and any number of processes may call."""
 
     def __init__(self, store: Store, rules: Sequence[Rule]) -> None:
         self._store = store
@@ -238,14 +238,15 @@ class Schedule:
         self._told: set[str] = set()
 
     def fire(self, now: int) -> list[Run]:
-        """Submit what is due at `now` (wall), and give the runs that this call created, QUEUED and on disk.
+        """Submit the runs that are due at `now` (wall), and give the created runs, QUEUED and on disk.
 
-        A rule that the store has never seen begins at `now`: nothing before it is due. At most `PAGE` runs for each
-        rule; where more are due, `next_at` is not later than `now`, and another call goes on. Blocks for the store.
+        A rule that the store does not know begins at `now`: no earlier firing is due. At most `PAGE` runs are submitted
+        for each rule; if more are due, `next_at` is not later than `now`, and the next call goes on. Blocks for the
+        store.
 
         Raises:
-            StoreError: the store cannot be used. What was submitted before stays submitted.
-            UsageError: a rule's inputs no longer fit its task.
+            StoreError: the store cannot be used. Runs that were submitted before stay submitted.
+            UsageError: a rule's inputs no longer fit the task.
         """
         fired: list[Run] = []
         for rule in self._rules:
@@ -259,7 +260,7 @@ class Schedule:
                 continue
             firings, considered = due
             asked = [rule.new_run(at, now) for at in firings]
-            # Where somebody else was faster, what may be left is due in the next look.
+            # If another process was faster, the rest is due in the next look.
             answers = self._store.advance(rule.key, considered, expect=since, runs=asked) or ()
             for new, (run, fresh) in zip(asked, answers, strict=False):
                 if fresh:
@@ -272,7 +273,7 @@ class Schedule:
         return fired
 
     def next_at(self) -> int | None:
-        """When to call `fire` next (wall); a time that has passed means at once, `None` that nothing will be due."""
+        """The time of the next call of `fire` (wall); a past time means at once, `None`: nothing will be due."""
         found: list[int] = []
         for rule in self._rules:
             since = self._store.schedule(rule.key)

@@ -1,4 +1,4 @@
-"""How a run is asked for: the one way from a task, its inputs and a name to the record that the store takes."""
+"""Making the record of a new run from a task, inputs and a name."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def new_run(
     created_at: int,
     reuse: str | None = None,
 ) -> NewRun:
-    """A run of that task, not submitted yet.
+    """The record of a run of the task, before submission.
 
     Args:
         spec: the task.
-        args, inputs: its arguments.
-        name: the run's name, checked before.
+        args, inputs: the task's arguments.
+        name: the run's name, already checked.
         created_at: wall, microseconds.
-        reuse: the run whose outcomes may be reused.
+        reuse: the name of a run with outcomes for reuse.
 
     Raises:
         InputError: an argument is missing or unknown.
-        ValueMismatchError: one does not fit its declared type.
-        UnsupportedTypeError: one cannot be stored.
-        ValueTooLargeError: all together are over the inline limit.
+        ValueMismatchError: an argument does not fit the declared type.
+        UnsupportedTypeError: an argument cannot be stored.
+        ValueTooLargeError: the arguments together are over the inline limit.
     """
     try:
         identity, data = spec.signature.identity_and_inputs(args, inputs)

@@ -1,17 +1,19 @@
-"""What may cross the durability boundary, and how: values, arguments and exceptions as bytes.
+"""The encoding of everything that crosses the durability boundary: values, arguments and exceptions as bytes.
 
-Everything that a run records goes through here. A value is written by its declared type (`codec_for`), or, where
-nothing is declared, so that the built-in types come back as they were. A value that does not fit its declaration is
-refused with the annotation that would fit. Nothing in the bytes can make code run: the class of a value comes from
-the annotation alone, the class of an exception only from modules already imported.
+All records of a run are encoded here. A value is written by the declared type (`codec_for`). Without a declared type,
+values of the built-in types come back unchanged. A value that does not fit the declared type is refused, and the
+message names the annotation that would fit. Stored bytes cannot make code run: the class of a value comes from the
+annotation alone, the class of an exception only from modules already imported. Encoding, decoding and previewing cost
+time and memory in proportion to the bytes, whoever wrote the bytes.
 
-    _wire        MessagePack and its extensions: what stands in the bytes
-    _nodes       declared types as trees of nodes; _containers and _records: those that hold others
+    _wire        MessagePack and the extension types: the content of the bytes
+    _tokens      MessagePack read without making values; _hashed: sets and dicts filled in bounded time
+    _nodes       declared types as trees of nodes; _containers and _records: nodes with children
     _compile     from annotations to trees
-    _codec       one declared type, bytes to values and back
+    _codec       the codec of a declared type
     _signature   a function's arguments, for identity and as recorded inputs
-    _errors      exceptions
-    _names       what types are called; _preview: stored values as text for humans
+    _errors      exceptions; _traceback: tracebacks as text; _validation: pydantic's errors
+    _names       names of types; _preview: stored values as text for people
 """
 
 from perdure.core.ground.values._codec import ANY, Codec, codec_for

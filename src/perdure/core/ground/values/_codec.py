@@ -1,4 +1,4 @@
-"""Codecs: one declared type each, bytes to values and back."""
+"""Codecs: values of a declared type to bytes and back."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Codec(Generic[T]):
-    """One declared type: checks values against it and turns them into bytes and back.
+    """Checks values against a declared type, encodes and decodes them.
 
     Attributes:
         annotation: the declared type.
-        where: what it is declared for, as messages name it ("return value of fetch").
+        where: the declared place as messages name it, such as "return value of fetch".
     """
 
     __slots__ = ("_node", "annotation", "where")
@@ -54,10 +54,10 @@ class Codec(Generic[T]):
         return self._within_limit(self._dump(value, canonical=False))
 
     def decode(self, data: bytes) -> T:
-        """The value that `encode` wrote.
+        """The value of bytes from `encode`.
 
         Raises:
-            ValueMismatchError: the bytes are corrupt, or hold a value that does not fit the declaration.
+            ValueMismatchError: the bytes are corrupt, or the value does not fit the declaration.
         """
         return self._load(data)
 
@@ -70,12 +70,12 @@ class Codec(Generic[T]):
         return True
 
     def roundtrip(self, value: object) -> tuple[bytes, T]:
-        """`encode`, and the copy that `decode` gives for the bytes, in one step: what a caller gets, live as later."""
+        """The bytes, and the copy that `decode` makes of the bytes. Callers get the copy, live as on replay."""
         data = self.encode(value)  # type: ignore[arg-type]
         return data, self.decode(data)
 
     def canonical(self, value: object) -> bytes:
-        """Bytes that are equal for equal values in every process, whatever the order of their dicts and sets."""
+        """Canonical bytes: equal for equal values in every process, in any order of dicts and sets."""
         return self._dump(value, canonical=True)
 
     def _dump(self, value: object, canonical: bool) -> bytes:
@@ -170,7 +170,7 @@ class _AnyCodec(Codec[Any]):
         try:
             return _wire.decode_any(data)
         except Exception:
-            return self._load(data)  # says what is wrong
+            return self._load(data)  # the error names the fault
 
     def roundtrip(self, value: object) -> tuple[bytes, Any]:
         data = self.encode(value)
@@ -186,11 +186,11 @@ class _AnyCodec(Codec[Any]):
 
 
 class _NativeCodec(Codec[T]):
-    """A type that msgspec alone handles; the nodes serve only for what msgspec refuses.
+    """A type that msgspec alone handles; the nodes handle only the values that msgspec refuses.
 
-    msgspec writes any object that it can, whatever is declared, so the copy is read back under the declaration and
-    compared with the original. All `__eq__` that take part are Python's own; a value whose copy differs (NaN does,
-    from itself) is judged by the nodes.
+    msgspec does not check values against a declaration when it writes. Therefore the copy is read back under the
+    declaration and compared with the original. Only Python's own `__eq__` methods take part. A value that differs from
+    the copy, as NaN does, is judged by the nodes.
     """
 
     __slots__ = ("_decode", "_multiplies")
@@ -240,13 +240,13 @@ class _NativeCodec(Codec[T]):
                 return data
         except ValueTooLargeError:
             raise
-        except Exception:  # the nodes say what is wrong, or do it themselves
+        except Exception:  # the nodes write the value, or say what is wrong
             pass
         return self._dump(value, canonical=True)
 
 
 class _DataclassCodec(_NativeCodec[T]):
-    """A native dataclass. Comparing the instances' dicts is the same as its `__eq__`, at a quarter of the price."""
+    """A native dataclass. Comparing the instances' dicts gives the same as `__eq__`, at a quarter of the price."""
 
     __slots__ = ("_cls",)
 
@@ -265,14 +265,14 @@ class _DataclassCodec(_NativeCodec[T]):
                     return data if len(data) <= INLINE_LIMIT else self._within_limit(data), copy
             except ValueTooLargeError:
                 raise
-            except Exception:  # the nodes say what is wrong, or do it themselves
+            except Exception:  # the nodes write the value, or say what is wrong
                 pass
         data = self._within_limit(self._dump(value, canonical=False))
         return data, self.decode(data)
 
 
 class _ScalarCodec(_NativeCodec[T]):
-    """An immutable built-in type, or a union of some: a value of exactly such a type is its own copy."""
+    """An immutable built-in type, or a union of such types: a value of exactly such a type needs no copy."""
 
     __slots__ = ("_types",)
 
@@ -313,11 +313,11 @@ def codec_for(annotation: object, where: str = "value", scope: Mapping[str, Any]
 
     Args:
         annotation: a type with its string annotations resolved; `inspect.Parameter.empty` means `Any`.
-        where: what the type is declared for, as messages shall name it.
-        scope: names that field annotations of classes may use besides those of their modules.
+        where: the declared place as messages name it.
+        scope: further names for the field annotations of classes, besides the names of the modules.
 
     Raises:
-        UnsupportedTypeError: values of that type cannot cross the durability boundary.
+        UnsupportedTypeError: values of the type cannot cross the durability boundary.
     """
     try:
         try:
@@ -358,7 +358,7 @@ def _native_decoder(annotation: Any, node: Node) -> msgspec.msgpack.Decoder[Any]
         return None
     try:
         return msgspec.msgpack.Decoder(annotation)
-    except Exception:  # msgspec knows fewer annotations than Python does; the nodes know those
+    except Exception:  # msgspec does not know all annotations of Python; the nodes do
         return None
 
 

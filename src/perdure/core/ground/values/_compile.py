@@ -1,4 +1,4 @@
-"""From an annotation to its tree of nodes, or `UnsupportedTypeError`."""
+"""Compiling annotations to trees of nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from perdure.core.ground.values._nodes import Node
 from perdure.core.ground.values._wire import is_file_type
 from perdure.errors import UnsupportedTypeError
 
-Env = Mapping[Any, Any]  # type variables and what stands for them
+Env = Mapping[Any, Any]  # type variables and the types in their places
 
 _LEAVES = frozenset({bytearray, complex, range, datetime, date, time, timedelta})
 _PRIMITIVES: dict[object, Callable[[], Node]] = {
@@ -62,13 +62,13 @@ _TRANSPARENT = frozenset({
 
 
 class UnresolvedNameError(UnsupportedTypeError):
-    """An annotation names something that is not defined (yet)."""
+    """An annotation uses a name that is not defined (yet)."""
 
 
 def node_of(annotation: object, scope: Mapping[str, Any] | None = None) -> Node:
-    """The compiled tree of an annotation; kept, so that each is compiled once.
+    """The compiled tree of an annotation, from a cache.
 
-    `scope`: names that field annotations may use besides those of their module, for classes inside functions.
+    `scope`: further names for field annotations besides the names of the module, for classes inside functions.
     """
     if scope:
         return _Compiler(scope).compile(annotation, {})
@@ -86,11 +86,11 @@ def _cached(annotation: object) -> Node:
 
 
 class _Refused(Exception):
-    """Why a type cannot be stored, and what to write instead."""
+    """The reason why a type cannot be stored, and the remedy."""
 
 
 class _Compiler:
-    """One compilation; `open` holds the classes being compiled, for types that contain themselves."""
+    """Compiles an annotation; `open` holds the classes under way, because a type may contain itself."""
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         self.scope = scope
@@ -229,12 +229,12 @@ class _Compiler:
             return self._node(tp, env)
         except (_Refused, UnresolvedNameError) as refused:
             if refused.args and str(refused).startswith("field "):
-                raise  # the innermost field says it best
+                raise  # the innermost field gives the best message
             raise type(refused)(f"field {name!r} of {type_text(owner)}: {refused}") from None
 
 
 def _env_of(cls: Any, given: dict[Any, Any]) -> dict[Any, Any]:
-    """What the type variables of `cls` and of its generic bases stand for, when its own stand for `given`."""
+    """The types for the type variables of `cls` (`given`) and of the generic bases."""
     env = {variable: value for variable, value in given.items() if variable is not value}
     for base in getattr(cls, "__orig_bases__", ()):
         origin = typing.get_origin(base)
@@ -254,7 +254,7 @@ def _distinct_labels(children: list[Node], members: list[Any]) -> list[str]:
 
 
 def is_native(root: Node) -> bool:
-    """Whether msgspec alone reads and writes values of this tree losslessly (not, while it is being compiled)."""
+    """Whether msgspec alone reads and writes values of the tree without loss; `False` during compilation."""
     return all(node.native for node in nodes.walk(root))
 
 
@@ -280,7 +280,7 @@ def _is_pydantic(cls: type) -> bool:
 
 
 def _hints(compiler: _Compiler, cls: Any) -> dict[str, Any]:
-    """Resolved annotations of a class; it may name itself even where it is defined inside a function."""
+    """Resolved annotations of a class; a class inside a function may use its own name."""
     try:
         return typing.get_type_hints(cls, localns={**compiler.scope, cls.__name__: cls}, include_extras=True)
     except NameError as error:
@@ -314,7 +314,7 @@ def _fill_dataclass(compiler: _Compiler, node: Any, cls: Any, env: Env) -> None:
         not node.keeps_extras
         and not getattr(cls, "__parameters__", ())
         and not env
-        and _is_generated(cls.__eq__)  # the copy is compared with the original, class and all fields
+        and _is_generated(cls.__eq__)  # it compares the class and all fields of copy and original
         and all(field.compare and field.init for field in fields)
     )
 
@@ -353,7 +353,7 @@ def _fill_struct(compiler: _Compiler, node: Any, cls: Any, env: Env) -> None:
 def _fill_typed_dict(compiler: _Compiler, node: Any, cls: Any, env: Env) -> None:
     node.native = not env and not getattr(cls, "__parameters__", ())
     for name, hint in _hints(compiler, cls).items():
-        # Under postponed annotations `__required_keys__` has not seen the qualifiers, so they are read here.
+        # Under postponed annotations `__required_keys__` does not show the qualifiers: read the qualifiers here.
         required = name in cls.__required_keys__
         layer = hint
         while (origin := typing.get_origin(layer)) in _TRANSPARENT:
@@ -383,10 +383,10 @@ def _fill_pydantic(compiler: _Compiler, node: Any, cls: Any, env: Env) -> None:
 
 
 def _adapted(annotation: Any) -> Any:
-    """pydantic's own way of writing a type that perdure does not know, where pydantic has one."""
+    """A node that writes a type as pydantic does; `None` where pydantic cannot."""
     from pydantic import TypeAdapter
 
     try:
         return records.AdaptedNode(TypeAdapter(annotation), type_text(annotation))
-    except Exception:  # pydantic raises several kinds for types that it has no schema for
+    except Exception:  # pydantic raises several kinds of errors for types without a schema
         return None

@@ -1,4 +1,4 @@
-"""Nodes of types that hold others: collections, tuples, mappings, unions."""
+"""Nodes of types with inner types: collections, tuples, mappings, unions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIRE_KINDS: dict[type, Kind] = {
 
 
 class ArrayNode(Node):
-    """Lists, sets, frozensets, tuples of any length, and the abstract collections (which come back as `build`)."""
+    """Lists, sets, frozensets, tuples of any length, and abstract collections; `build` makes the loaded value."""
 
     def __init__(self, label: str, item: Node, accepts: tuple[type, ...], build: Callable[[Any], Any]) -> None:
         self.label = label
@@ -100,9 +100,9 @@ class TupleNode(Node):
 
 
 class DictNode(Node):
-    """Mappings, which come back as dicts in the same order.
+    """Mappings, loaded as dicts in the same order.
 
-    A map where all keys are text that MessagePack can hold, else a list of `[key, value]`.
+    Written as a map if MessagePack can hold all keys as text, else as a list of `[key, value]`.
     """
 
     types, kind = (dict,), "map"
@@ -164,7 +164,7 @@ def _weigh_all(node: Node, values: Collection[Any], mode: Mode) -> None:
 
 
 def dict_of_pairs(node: DictNode, wire: list[Any]) -> dict[Any, Any]:
-    """The dict that a list of `[key, value]` stands for."""
+    """The dict of a list of `[key, value]`."""
     keys, items = [], []
     for pair in wire:
         if type(pair) is not list or len(pair) != 2:
@@ -175,7 +175,7 @@ def dict_of_pairs(node: DictNode, wire: list[Any]) -> dict[Any, Any]:
 
 
 class OptionalNode(Node):
-    """`X | None`: nothing but `None` is written as nil, so no tag is needed."""
+    """`X | None`. Only `None` is written as nil, so no tag is needed."""
 
     native = True
 
@@ -207,10 +207,10 @@ class OptionalNode(Node):
 class UnionNode(Node):
     """A union of at least two types besides `None`.
 
-    A value belongs to the first member that takes it exactly as it is, with all that it holds; where there is none,
-    to the first that takes it at all, the member of exactly its type before the others. It is written as
-    `[label of the member, value]`, except where MessagePack's own kinds already tell all members apart, as in
-    `int | str`.
+    A value belongs to the first member that takes the value and all parts without a change. Without such a member the
+    value belongs to the first member that takes the value at all; the member of the value's exact type comes first. The
+    value is written as `[label of the member, value]`. No label is needed where MessagePack's own kinds tell all
+    members apart, as in `int | str`.
     """
 
     def __init__(self, label: str, members: list[Node], labels: list[str], tagged: bool) -> None:
@@ -230,7 +230,7 @@ class UnionNode(Node):
         return [self.labels[position], wire] if self.tagged else wire
 
     def choose(self, value: Any, mode: Mode) -> tuple[int, object]:
-        """The position of the member that a value belongs to, and what that member writes for it."""
+        """The position of the member for a value, and the wire object from the member."""
         cls = type(value)
         exact = [position for position, member in enumerate(self.members) if cls in member.types]
         misfit = None
@@ -251,7 +251,7 @@ class UnionNode(Node):
             position, wire, mode.room = fallback
             return position, wire
         if misfit is not None and misfit.path and len(exact) == 1:
-            raise misfit  # the member is clear, something inside it is wrong
+            raise misfit  # the member is clear, a part of the value is wrong
         raise Misfit(self.label, value) from None
 
     def load(self, wire: Any) -> object:
@@ -277,7 +277,7 @@ class UnionNode(Node):
 
 
 class RefNode(Node):
-    """Stands for a type that is still being compiled, so that recursive types can name themselves."""
+    """Stands for a type during the type's own compilation, for recursive types."""
 
     target: Node
 

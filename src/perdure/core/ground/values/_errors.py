@@ -1,12 +1,12 @@
 """Exceptions as bytes, and back.
 
-An exception is written with the name of its class, its arguments, its storable attributes, its notes, its causes and
-contexts, and the members of a group. It is rebuilt without `__init__` (whose parameters are seldom its arguments),
-and only from a class that is already imported here: nothing that the data says imports a module or calls a function
-of the user's. Where that cannot be it becomes a `RemoteError`, which tells the same in text.
+The bytes hold the name of the class, the arguments, storable attributes, notes, causes and contexts, and the members of
+a group. An exception is rebuilt without `__init__`, because the parameters of `__init__` are seldom the arguments, and
+only from a class that is already imported: stored data imports no module and calls no function of the user's. Without
+such a class the exception becomes a `RemoteError` with the same text.
 
-One exception often appears twice in its own tree (`raise ... from error` sets cause and context alike), and trees may
-have cycles. So the bytes hold a list of exceptions that name one another by position; the first is the one asked for.
+An exception often appears twice in a tree (`raise ... from error` sets cause and context alike), and trees may have
+cycles. So the bytes hold a list of exceptions that name each other by position; the first entry is the root.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ MAX_NOTES: Final = 100
 MAX_ARGS: Final = 1000  # arguments of an exception, or errors of a validation, that are written one by one
 MAX_DEPTH: Final = 10  # links of cause, context or membership that are followed
 TRACEBACK_LIMIT: Final = 16 * 1024  # bytes of the traceback text of the exception itself; its end is kept
-INNER_TRACEBACK_LIMIT: Final = 4 * 1024  # the same for those that it is linked to
+INNER_TRACEBACK_LIMIT: Final = 4 * 1024  # the same for linked exceptions
 MESSAGE_LIMIT: Final = 64 * 1024  # bytes of the message, and of all notes together
 PART_LIMIT: Final = 1024 * 1024  # bytes of one exception's arguments, or of one attribute
-TOTAL_LIMIT: Final = INLINE_LIMIT // 2  # bytes of all that; what is nearest to the exception is kept first
-SCRAP: Final = 200  # bytes of a text that is kept when the total is used up
+TOTAL_LIMIT: Final = INLINE_LIMIT // 2  # bytes of all parts; the parts nearest to the root are kept first
+SCRAP: Final = 200  # bytes that a text keeps when the total is used up
 
-# Attributes that every exception has and that are written in another way, or not at all.
+# Attributes of every exception, written in another way or not at all.
 _COMMON: Final = frozenset(vars(BaseException)) | {"exceptions", "message"}
 _GROUP: Final = BaseExceptionGroup
 
 
 def encode_error(exc: BaseException) -> bytes:
-    """An exception with everything it is linked to, as bytes under the inline limit; never raises.
+    """An exception with all linked exceptions, as bytes under the inline limit; never raises.
 
-    What cannot be stored is left out: an attribute, or the arguments, in which case it comes back as `RemoteError`.
-    Tracebacks are plain text, without the values of local variables.
+    Attributes that cannot be stored are left out, and arguments that cannot be stored become text. Tracebacks are plain
+    text, without the values of local variables.
     """
     try:
         data = _wire.encode(_Writer(exc, MAX_DEPTH).nodes)
         if len(data) <= INLINE_LIMIT:
             return data
-        return _wire.encode(_Writer(exc, depth=0).nodes)  # it has ten thousands of members
+        return _wire.encode(_Writer(exc, depth=0).nodes)  # a group of ten thousands of members
     except BaseException as error:  # a class whose own attributes raise, or no stack left
         cls = type(exc)
         note = f"<recorded without its data: {type(error).__qualname__}>"
@@ -116,7 +116,7 @@ class _Writer:
         return position
 
     def _own_data(self, exc: BaseException) -> dict[str, object]:
-        """Arguments and attributes. Without `args` in it, the exception is not rebuilt from its class."""
+        """Arguments and attributes."""
         own: dict[str, object] = {}
         if is_validation_error(type(exc)):
             own["validation"] = self._validation(exc)
@@ -132,7 +132,7 @@ class _Writer:
         return own
 
     def _args(self, args: tuple[object, ...]) -> object:
-        """All arguments as they are; where that cannot be, the text of those that cannot be stored in their place."""
+        """The arguments; an argument that cannot be stored is replaced by text."""
         wire = self._within_budget(args)
         if wire is not None:
             return wire
@@ -140,7 +140,7 @@ class _Writer:
         for arg in args[:MAX_ARGS]:
             stored = self._within_budget(arg)
             if stored is None and arg is not None:
-                # A class without a `__str__` of its own shows its only argument so, and several by their `repr`.
+                # `str` of an exception is `str` of the only argument, or `repr` of several arguments.
                 stored = self._text(_described(arg, str if len(args) == 1 else repr), MESSAGE_LIMIT // len(args))
             kept.append(stored)
         return Ext(_wire.TUPLE, _wire.encode(kept))
@@ -180,7 +180,7 @@ class _Writer:
 
 
 def held_by(exc: BaseException) -> dict[str, Any]:
-    """What the exception's `__dict__` holds, past what its class says in place of that."""
+    """The attributes in the exception's `__dict__`; nothing where the class refuses the access."""
     try:
         held = exc.__dict__
     except BaseException:  # code of the user's
@@ -196,7 +196,7 @@ def _described(value: object, describe: Callable[[object], str]) -> str:
 
 
 def _traceback(exc: BaseException, root: bool) -> str:
-    """The formatted traceback: of the root with all that led to it, of the others their own."""
+    """The formatted traceback, for the root behind the tracebacks of causes and contexts."""
     found = traceback_of(exc)
     if found is None and type(exc) is RemoteError:
         return str(exc.traceback_text)
@@ -209,7 +209,7 @@ def _traceback(exc: BaseException, root: bool) -> str:
 
 
 def _slots(cls: type) -> dict[str, Any]:
-    """Attributes outside of `__dict__`: of built-in exceptions, as `errno` of `OSError` is, and of `__slots__`."""
+    """Attributes outside of `__dict__`: of built-in exceptions, such as `errno` of `OSError`, and of `__slots__`."""
     slots: dict[str, Any] = {}
     for base in cls.__mro__:
         kinds = (MemberDescriptorType, GetSetDescriptorType) if _is_builtin(base) else MemberDescriptorType
@@ -227,13 +227,13 @@ def _slot_state(exc: BaseException) -> dict[str, object]:
             value = slot.__get__(exc)
         except AttributeError:  # never set
             continue
-        if value is not None:  # never set, too: `OSError` shows a file name that was set to `None`
+        if value is not None:  # never set either: `OSError` shows a file name that was set to `None`
             state[name] = value
     return state
 
 
 def decode_error(data: bytes) -> BaseException:
-    """The exception that `encode_error` wrote: of its own class where that is imported here, else `RemoteError`.
+    """The exception from `encode_error`, as the original class if the class is imported, else as `RemoteError`.
 
     Raises:
         ValueMismatchError: the bytes are corrupt.
@@ -246,11 +246,11 @@ def decode_error(data: bytes) -> BaseException:
 
 
 def tame(exc: BaseException) -> BaseException:
-    """The exception itself, or another one in its place where user code must not get this one as a failure.
+    """The exception, or a substitute if the exception cannot be handled as a failure.
 
-    `isinstance` reads `__class__`, messages read `__str__`, and chains are walked along `__cause__`: each of these may
-    be code of the user's that raises or lies. Such an exception becomes a `RemoteError`. A `GeneratorExit` raised by
-    hand becomes a `RuntimeError`: Python takes a `GeneratorExit` for the closing of every coroutine on the way.
+    `isinstance` reads `__class__`, messages read `__str__`, and walks along a chain read `__cause__`. Each attribute
+    may be code of the user's that raises or lies: such an exception becomes a `RemoteError`. A `GeneratorExit` raised
+    by hand becomes a `RuntimeError`, because Python takes a `GeneratorExit` for the closing of a coroutine.
     """
     if issubclass(type(exc), GeneratorExit):
         reserved = "GeneratorExit, which Python reserves for closing generators and coroutines; raise another exception"
@@ -289,7 +289,7 @@ def describe_error(data: bytes) -> tuple[str, str, str]:
     try:
         node = _decoded(data)[0]
         if (_text(node, "module"), _text(node, "name")) == (RemoteError.__module__, RemoteError.__qualname__):
-            own = node.get("attributes", {})  # what it stands for says more than that it is remote
+            own = node.get("attributes", {})  # the original's name and message say more
             return _text(own, "type_name"), _text(own, "message"), _text(node, "traceback")
         return _type_name(node), _text(node, "message"), _text(node, "traceback")
     except Exception as error:  # as above
@@ -316,7 +316,7 @@ def _type_name(node: dict[str, Any]) -> str:
 
 
 class _Reader:
-    """Rebuilds the exceptions first, members of groups before their group, and links them afterwards."""
+    """Rebuilds the exceptions, members before the group, and links causes and contexts afterwards."""
 
     def __init__(self, nodes: list[dict[str, Any]]) -> None:
         self.nodes = nodes
@@ -372,14 +372,14 @@ class _Reader:
             for name, item in attributes.items():
                 if name in slots:
                     _set_slot(slots[name], exc, item)
-        except Exception:  # whatever it is that this class does not allow, there is a text instead
+        except Exception:  # the class does not allow this; the caller makes a `RemoteError`
             return None
-        # A `BaseExceptionGroup` whose members are all of `Exception` makes itself an `ExceptionGroup`.
+        # A `BaseExceptionGroup` of members of `Exception` alone becomes an `ExceptionGroup`.
         return exc if type(exc) in (cls, ExceptionGroup) else None
 
 
 def _builtin_new(cls: type) -> Any:
-    """The `__new__` of the built-in base, which makes a bare instance without running code of the class."""
+    """The `__new__` of the built-in base: makes a bare instance without running code of the class."""
     return next(base.__new__ for base in cls.__mro__ if _is_builtin(base))
 
 
@@ -390,7 +390,7 @@ def _is_builtin(cls: type) -> bool:
 def _set_slot(slot: Any, exc: BaseException, value: object) -> None:
     try:
         slot.__set__(exc, value)
-    except AttributeError:  # read-only: derived from what is set already
+    except AttributeError:  # read-only: derived from other attributes
         return
 
 

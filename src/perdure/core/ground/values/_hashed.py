@@ -1,9 +1,9 @@
-"""Sets and dicts from outside, filled in time in proportion to their size.
+"""Sets and dicts of decoded elements, filled in time in proportion to the number of elements.
 
 Python salts the hashes of text and bytes, but not the hashes of numbers, nor of tuples of numbers. Bytes from outside
-may hold numbers of one hash, or such that meet in the slots of the table: each insertion then compares the new number
-with all others. Large collections are therefore filled slice by slice, and given up when several slices take far
-longer than the hashes of their elements do.
+may hold numbers with equal hashes, or numbers that meet in the slots of the table: each insertion then compares the new
+number with all others. Large collections are therefore filled slice by slice, and refused when several slices take far
+longer than the hashes of the elements do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How types are called in messages and in stored data, and how a class is found again by its name.
+"""Names of types in messages and in stored data, and looking up a class by the stored name.
 
-A class that a script defines lives in `__main__`, a name that means another file in every process. The run driver
-sets the script's logical module name once; from then on such classes are written under that name, and read back from
-`__main__` in a process where that is its logical name.
+A class of a script lives in `__main__`, a name for another file in every process. The run driver sets the script's
+logical module name once. From then on classes of `__main__` are written under the logical name, and the logical name
+leads back to `__main__` in every process with the same script.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CLASS_DICT: Any = cast(Any, vars(type)["__dict__"]).__get__
 
 
 def set_main_name(name: str) -> None:
-    """Set the logical module name of this process's `__main__`, for example `"demo"` for `python demo.py`."""
+    """Set the logical module name of the process's `__main__`, for example `"demo"` for `python demo.py`."""
     global _main_name
     _main_name = name
 
@@ -33,10 +33,10 @@ def logical_module(name: str) -> str:
 
 
 def find_class(module: str, qualname: str) -> type | None:
-    """The class of that name, if its module is already imported here; `None` otherwise.
+    """The class of that name if the module is already imported; `None` otherwise.
 
-    Reads the modules' and classes' dictionaries rather than their attributes: a module-level `__getattr__` or a
-    descriptor would run code that the data chose.
+    Reads the dictionaries of modules and classes and no attributes: a module-level `__getattr__` or a descriptor would
+    run code that the data chose.
     """
     homes = ["__main__", module] if module == _main_name else [module]
     for home in homes:
@@ -44,7 +44,7 @@ def find_class(module: str, qualname: str) -> type | None:
         for part in qualname.split("."):
             if not isinstance(found, (ModuleType, type)):
                 break
-            # Not `vars`: a lazily loaded module would be executed by it, and a metaclass may answer in its own way.
+            # Not `vars`: `vars` executes a lazily loaded module, and a metaclass may answer falsely.
             held = _MODULE_DICT if isinstance(found, ModuleType) else _CLASS_DICT
             found = held(found).get(part)
         if isinstance(found, type):
@@ -53,7 +53,7 @@ def find_class(module: str, qualname: str) -> type | None:
 
 
 def type_text(tp: Any) -> str:
-    """A type as its author would write it: `list[int]`, `int | None`, `Order`."""
+    """A type as an author writes types: `list[int]`, `int | None`, `Order`."""
     if tp is None or tp is NoneType:
         return "None"
     if tp is Ellipsis:
@@ -73,7 +73,7 @@ def type_text(tp: Any) -> str:
 
 
 def annotation_for(value: object, depth: int = 3) -> str | None:
-    """The annotation under which `value` could be stored, as text; `None` where there is none."""
+    """An annotation that fits `value`, as text; `None` where no annotation fits."""
     cls = type(value)
     if value is None:
         return "None"
@@ -114,7 +114,7 @@ def _members(values: Any, depth: int) -> str | None:
 
 
 def is_declarable(cls: type) -> bool:
-    """Whether values of this very class can be stored once the class is named in an annotation."""
+    """Whether values of exactly this class can be stored once an annotation names the class."""
     from perdure.core.ground.values._compile import UnresolvedNameError, node_of
     from perdure.errors import UnsupportedTypeError
 
@@ -123,7 +123,7 @@ def is_declarable(cls: type) -> bool:
     try:
         node_of(cls)
     except UnresolvedNameError:
-        return True  # where it is declared, its fields' types may be known
+        return True  # the types of the fields may be known at the declaration
     except UnsupportedTypeError:
         return False
     return True

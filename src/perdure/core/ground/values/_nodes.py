@@ -1,10 +1,10 @@
-"""Declared types as trees of nodes: each node knows how to write and to read the values of one type.
+"""Declared types as trees of nodes: a node writes and reads the values of a type.
 
-`dump` checks a value against its declaration and gives objects that `_wire.encode` writes; `load` is its inverse and
-checks as strictly, because bytes may be corrupt or older than the declaration. Both raise `Misfit`.
+`dump` checks a value against the declaration and gives objects for `_wire.encode`. `load` is the inverse and checks as
+strictly, because bytes may be corrupt or older than the declaration. Both raise `Misfit`.
 
-Where msgspec alone writes and reads a tree losslessly (`native` on all its nodes), a codec uses one msgspec call
-instead, and the nodes only for what that call refuses: both must therefore read and write the same bytes.
+Where all nodes of a tree are `native`, msgspec alone writes and reads values without loss. A codec then calls msgspec,
+and the nodes only for values that msgspec refuses. Both must therefore read and write the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kind = Literal["none", "bool", "int", "float", "str", "bytes", "array", "map"]
 
 
 class Misfit(Exception):
-    """A value or wire object that does not fit; `path` grows outwards as the exception passes containers."""
+    """A value or wire object does not fit; `path` grows outwards as the exception passes containers."""
 
     def __init__(self, expected: str, found: object, note: str = "") -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class Misfit(Exception):
 
 
 class Node:
-    """One type of a declaration.
+    """A type of a declaration.
 
     Attributes:
         label: the type as text, for messages and as the tag of a union's member.
-        types: classes whose instances fit this node better than any other member of a union.
-        native: whether msgspec alone handles this node (not looking at its children).
+        types: classes with instances that fit this node better than any other member of a union.
+        native: whether msgspec alone handles the node, leaving the children aside.
         fixed: whether all values take a few bytes.
-        kind: how MessagePack holds its values, where that is one way; tells the members of native unions apart.
+        kind: the MessagePack kind of all values, where there is only one; tells the members of native unions apart.
     """
 
     label: str
@@ -60,15 +60,15 @@ class Node:
         raise NotImplementedError
 
     def weigh(self, value: Any, mode: Mode) -> None:
-        """Take from the mode's room what `dump` would take, where msgspec writes the value by itself.
+        """Take from the mode's room as `dump` does, for values that msgspec writes.
 
-        Raises `TooLarge`. Any other exception means that the value does not fit the node.
+        Raises `TooLarge`. Any other exception means: the value does not fit the node.
         """
         mode.take(1)
 
 
 def walk(root: Node) -> Iterator[Node]:
-    """Every node of the tree once; trees of recursive types have cycles."""
+    """Every node of the tree, once; trees of recursive types have cycles."""
     seen: set[int] = set()
     stack = [root]
     while stack:
@@ -172,7 +172,7 @@ class IntNode(Node):
 
 
 class FloatNode(Node):
-    """`float`, which in Python's typing takes integers: they become floats, live as on replay."""
+    """`float`. In Python's typing `float` takes integers: integers become floats, live as on replay."""
 
     label, types, native, kind = "float", (float,), True, "float"
     fixed = True
@@ -239,7 +239,7 @@ class BytesNode(Node):
 
 
 class LeafNode(Node):
-    """A standard value type that `_wire` has an extension for: datetime, Decimal, UUID and their like."""
+    """A value type of the standard library with an extension in `_wire`: datetime, Decimal, UUID and similar types."""
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
@@ -268,7 +268,7 @@ class LeafNode(Node):
                 copy = _downcast(self.cls, value)
                 if copy is not None and bool(copy == value):
                     return copy
-            except Exception:  # any error of a foreign class means the same: it is no plain value
+            except Exception:  # any error of a foreign class means the same: the value is not plain
                 raise Misfit(self.label, value) from None
         raise Misfit(self.label, value)
 
@@ -279,7 +279,7 @@ class LeafNode(Node):
 
 
 class FileNode(LeafNode):
-    """`File` or `Dir`: what it refers to in the blob store, never the content."""
+    """`File` or `Dir`: a reference into the blob store, never the content."""
 
     def _plain(self, value: Any) -> object:
         from os import PathLike
@@ -325,7 +325,7 @@ class PathNode(Node):
 
 
 class EnumNode(Node):
-    """Enum members by name (values need not be storable); flags by value (their combinations have no name)."""
+    """Enum members by name, because values need not be storable; flags by value, because combinations have no name."""
 
     def __init__(self, cls: Any) -> None:
         from enum import Flag
@@ -351,7 +351,7 @@ class EnumNode(Node):
 
 
 class LiteralNode(Node):
-    """`Literal[...]`: plain options as they are; Enum members as `[label of the class, name]`."""
+    """`Literal[...]`: plain options unchanged; Enum members as `[label of the class, name]`."""
 
     def __init__(self, label: str, options: tuple[Any, ...], enums: dict[type, EnumNode]) -> None:
         self.label = label

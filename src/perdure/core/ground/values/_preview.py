@@ -1,7 +1,7 @@
-"""Stored values as text for people: no class is needed or looked up, and no code of the user's runs.
+"""Stored values as text for people: no class is looked up, and no code of the user's runs.
 
-The text is made from the bytes as they are read, and reading ends with the last character that is shown. So a preview
-costs by its limit and not by the size of the value, which is never built.
+The text is made while the bytes are read, and reading ends with the last character of the text. So a preview costs by
+the limit of the text and not by the size of the value. The value is never built.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _BRACKETS: dict[int, tuple[str, str]] = {
 }
 _EMPTY: dict[int, str] = {_wire.TUPLE: "()", _wire.SET: "set()", _wire.FROZENSET: "frozenset()"}
 _LONGEST_INT = 1_250
-"""Bytes of an integer beyond which Python refuses to write it in decimal."""
+"""Bytes of the largest integer that is shown in decimal; Python refuses to write more than 4,300 digits."""
 _LONGEST_LEAF = 10_000
-"""Bytes of a value that is shown as Python writes it."""
+"""Bytes of a value that is shown in full."""
 
 Data = bytes | memoryview
 Text = Generator[str, None, int]
@@ -28,7 +28,7 @@ Text = Generator[str, None, int]
 
 
 def preview(data: bytes, limit: int = 200) -> str:
-    """Any encoded value as text of at most `limit` characters. Corrupt bytes give a text that says so."""
+    """Any encoded value as text of at most `limit` characters. For corrupt bytes the text says so."""
     try:
         return _joined(_whole(data), limit)
     except Exception:  # corrupt bytes fail in as many ways as there are types, and a listing must go on

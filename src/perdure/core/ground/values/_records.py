@@ -1,8 +1,8 @@
 """Nodes of types with named fields: dataclasses, msgspec Structs, TypedDicts, named tuples, pydantic models.
 
-All are written as a map from field name to value. The class is the declared one, never one named in the data.
-Unknown names are ignored and missing ones take their default, so that a class may gain and lose fields between
-writing and reading.
+All are written as a map from field name to value. The class comes from the declaration, never from the data. Unknown
+names are ignored and missing fields take the default, so that a class may gain and lose fields between writing and
+reading.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from perdure.core.ground.values._nodes import AnyNode, Misfit, Node
 from perdure.core.ground.values._wire import Mode
 
 EXTRAS = ""
-"""The key of what an instance holds beyond its fields; no field can have this name."""
+"""The key of the attributes of an instance beyond the fields; no field can have this name."""
 
 _MISSING: Any = object()
 
 
 class Field:
-    """One field.
+    """A field of a record.
 
     Attributes:
         name: the attribute, and the key in the map.
-        node: its type.
+        node: the field's type.
         default: makes the value of a field that the data lacks; `None` where there is no default.
-        required: whether the field must be there when it has no default.
+        required: whether the data must hold a field without a default.
     """
 
     __slots__ = ("default", "name", "node", "required")
@@ -45,15 +45,15 @@ class Field:
 
 
 class RecordNode(Node):
-    """Shared by all: check the exact class, write its fields, read them back and `build` the instance.
+    """The common part: checks the exact class, writes the fields, reads the fields and calls `build`.
 
-    A subclass's instance is refused: it would come back without what the subclass added.
+    An instance of a subclass is refused: the additions of the subclass would be lost.
     """
 
     kind = "map"
     fields: list[Field]
     annotation: Any
-    """What was declared: the class, or a generic one with what its type variables stand for."""
+    """The declared class, or a generic class with types in the places of the type variables."""
 
     def __init__(self, cls: Any, label: str) -> None:
         self.cls = cls
@@ -124,9 +124,9 @@ class RecordNode(Node):
 
 
 class DataclassNode(RecordNode):
-    """A dataclass, rebuilt without `__init__` and `__post_init__`: those ran once, on the original.
+    """A dataclass, rebuilt without `__init__` and `__post_init__`: both ran once, on the original.
 
-    `keeps_extras`: where such code of its own may have set attributes that are no fields, they are kept as well.
+    `keeps_extras`: the class has code that may set attributes besides the fields, and these attributes are kept.
     """
 
     keeps_extras = False
@@ -162,7 +162,7 @@ class DataclassNode(RecordNode):
 
 
 class StructNode(RecordNode):
-    """A `msgspec.Struct`. Its `__post_init__` runs, as in msgspec itself; recorded values win over what it sets."""
+    """A `msgspec.Struct`. `__post_init__` runs, as in msgspec; recorded values win over values from `__post_init__`."""
 
     def build(self, values: dict[str, object], wire: dict[str, Any]) -> object:
         built = self.cls(**values)
@@ -182,7 +182,7 @@ class TypedDictNode(RecordNode):
 
     def __init__(self, cls: Any, label: str) -> None:
         super().__init__(cls, label)
-        self.types = ()  # its values are dicts, which says nothing about which TypedDict they are
+        self.types = ()  # all values are dicts, of any TypedDict
 
     def dump(self, value: Any, mode: Mode) -> object:
         if not isinstance(value, dict):
@@ -209,10 +209,9 @@ class TypedDictNode(RecordNode):
 
 
 class PydanticNode(RecordNode):
-    """A pydantic model, field by field under their annotations, rebuilt by its own `__setstate__`.
+    """A pydantic model, written field by field under the annotations and rebuilt by the model's `__setstate__`.
 
-    So validators, aliases and serializers do not run: they saw the original. Private attributes and extra fields are
-    kept under `Any`.
+    Validators, aliases and serializers do not run again. Private attributes and extra fields are kept under `Any`.
     """
 
     _PARTS = ("__pydantic_extra__", "__pydantic_private__")
@@ -228,7 +227,7 @@ class PydanticNode(RecordNode):
                 except Misfit as misfit:
                     misfit.path[-1] = "." + misfit.path[-1].strip("[]'\"")
                     raise
-        # Which fields were set explicitly is no part of what the value means: two equal models are one identity.
+        # The set of explicitly set fields is no part of the value's meaning: equal models have equal identities.
         if mode.canonical:
             del extras["set"]
         if extras:
@@ -250,9 +249,9 @@ class PydanticNode(RecordNode):
 
 
 class AdaptedNode(Node):
-    """A type of pydantic's own inside a model (a URL, an e-mail address), written as pydantic writes it to JSON.
+    """A type of pydantic's own inside a model, such as a URL or an e-mail address, in pydantic's JSON form.
 
-    Some lose by that (a secret becomes asterisks), so what would be read back is compared at once.
+    The JSON form may lose the value (a secret becomes asterisks), so it is read back and compared at once.
     """
 
     def __init__(self, adapter: Any, label: str) -> None:

@@ -1,4 +1,4 @@
-"""A function's parameters: bound arguments as bytes, for identity and as recorded inputs."""
+"""The parameters of functions: bound arguments as bytes, for identity and as recorded inputs."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _ITERABLES = frozenset({
 })  # fmt: skip
 _NOTHING: Any = object()
 
-_MAP_LIMIT = 15  # MessagePack maps up to this size have a header of one byte: 0x80 + size
+_MAP_LIMIT = 15  # the header of a MessagePack map up to this size is a single byte: 0x80 + size
 _HEADERS = [bytes([byte]) for byte in range(0x80 + _MAP_LIMIT + 1)]
 
 
 class Signature:
-    """The parameters and the result of one function, as they cross the durability boundary.
+    """The encoding of a function's parameters and result at the durability boundary.
 
     Attributes:
-        name: the function's qualified name, as messages use it.
-        parameters: the function's parameters, ignored ones included.
-        ignored: names that are part of neither identity nor inputs.
+        name: the function's qualified name for messages.
+        parameters: the function's parameters, ignored parameters included.
+        ignored: names of parameters outside of identity and inputs.
     """
 
     def __init__(self, fn: Callable[..., Any], ignore: Sequence[str], scope: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Signature:
         )  # fmt: skip
         self._many = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)
         self._rest = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
-        # What `identity` reads per positional argument: default, type of the default, encoded name (None: ignored).
+        # For `identity`, per positional argument: default, type of the default, encoded name (None: ignored).
         self._slots = tuple(
             (
                 self.parameters[name].default,
@@ -80,7 +80,7 @@ class Signature:
             for name in self._positional
         )
         keyword_only = any(p.name in self._required and p.kind is Parameter.KEYWORD_ONLY for p in parameters)
-        # How many positional arguments, and no others, make a complete call that `identity` encodes by itself.
+        # Numbers of positional arguments that make a complete call without keywords: the fast path of `identity`.
         self._counts = range(
             sys.maxsize if keyword_only else sum(1 for name in self._positional if name in self._required),
             min(len(self._positional), _MAP_LIMIT) + 1,
@@ -90,15 +90,15 @@ class Signature:
     def of(cls, fn: Callable[..., Any], *, ignore: Sequence[str] = ()) -> Signature:
         """The signature of a function.
 
-        Annotations that name something not defined yet are resolved on first use; all others are checked now.
+        Annotations with names that are not defined yet are resolved on first use; all others are checked now.
 
         Args:
             fn: any callable with a Python signature.
-            ignore: parameters that shall be part of neither identity nor inputs (`self`, a client).
+            ignore: parameters to leave out of identity and inputs (`self`, a client).
 
         Raises:
-            UnsupportedTypeError: a parameter's or the result's declared type cannot be stored.
-            UsageError: `ignore` names something that is no parameter.
+            UnsupportedTypeError: a declared type of a parameter or of the result cannot be stored.
+            UsageError: `ignore` names no parameter.
         """
         if isinstance(ignore, str):
             raise UsageError(f"ignore={ignore!r} is one string; write ignore=({ignore!r},)")
@@ -113,10 +113,10 @@ class Signature:
         return signature
 
     def identity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Canonical bytes of the bound arguments, without ignored ones and those that equal their defaults.
+        """Canonical bytes of the bound arguments, without ignored arguments and arguments equal to the defaults.
 
-        Equal for equal arguments in every process: however they were passed, and whatever the order of their dicts
-        and sets. `1`, `1.0`, `True` and `"1"` differ.
+        Equal for equal arguments in every process, passed by position or by name, in any order of dicts and sets. `1`,
+        `1.0`, `True` and `"1"` differ.
 
         Raises:
             TypeError: the arguments do not fit the parameters.
@@ -125,7 +125,7 @@ class Signature:
         """
         if kwargs or len(args) not in self._counts:
             return self._identity(self._bind(args, kwargs))
-        # By hand what `_identity` gives: the map's header, then its keys and values.
+        # The same bytes as from `_identity`: the map's header, then keys and values.
         body = b""
         count = 0x80
         try:
@@ -136,7 +136,7 @@ class Signature:
                 if cls not in _SCALARS:
                     return self._identity(self._bind(args, kwargs))
                 if cls is default_type:
-                    if cls is float:  # 0.0 == -0.0, yet they are two arguments; NaN != NaN, yet it is one
+                    if cls is float:  # 0.0 == -0.0 are two arguments; NaN != NaN is a single argument
                         return self._identity(self._bind(args, kwargs))
                     if value == default:
                         continue
@@ -176,7 +176,7 @@ class Signature:
         return f'or leave it out of the identity with @trace(ignore=("{name}",))'
 
     def _is_default(self, name: str, value: Any, data: bytes) -> bool:
-        """Whether a value equals its default: same type, same bytes. No `__eq__` of the user's takes part."""
+        """Whether a value equals the default: same type, same bytes. No `__eq__` of the user's takes part."""
         default = self.parameters[name].default
         if type(default) is not type(value):
             return False
@@ -188,7 +188,7 @@ class Signature:
         return self._defaults[name] == data
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by parameter, in the parameters' order; those left at their default are absent."""
+        """Arguments by parameter, in the order of the parameters; arguments that were not passed are absent."""
         given = dict(zip(self._positional, args))  # noqa: B905 - args may be fewer or more
         rest = {}
         wrong = len(args) > len(self._positional) and self._many is None
@@ -210,7 +210,7 @@ class Signature:
         return {name: given[name] for name in self.parameters if name in given}
 
     def encode_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """The bound arguments by their declared types, as a map from name to value; ignored ones are left out.
+        """The bound arguments by declared types, as a map from name to value, without ignored arguments.
 
         Raises:
             TypeError: the arguments do not fit the parameters.
@@ -220,7 +220,7 @@ class Signature:
         return self._inputs(self._bind(args, kwargs))
 
     def identity_and_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        """What `identity` and `encode_inputs` give, and raise; the arguments are bound once."""
+        """The results of `identity` and `encode_inputs`, with the same errors; the arguments are bound once."""
         bound = self._bind(args, kwargs)
         return self._identity(bound), self._inputs(bound)
 
@@ -244,7 +244,7 @@ class Signature:
         return data
 
     def decode_inputs(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments to call the function with: copies of those that `encode_inputs` wrote.
+        """Positional and keyword arguments for the function: copies of the arguments of `encode_inputs`.
 
         Raises:
             ValueMismatchError: the bytes are corrupt, or do not fit the function's parameters.
@@ -278,7 +278,7 @@ class Signature:
     def _arranged(
         self, values: dict[str, Any], many: list[Any], rest: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional as far as there is no gap; defaults fill gaps that Python leaves no other way to skip."""
+        """Positional arguments up to the first gap; defaults fill gaps in front of positional-only arguments."""
         forced = len(self._positional) if many else 0
         for position, name in enumerate(self._positional):
             if name in values and self.parameters[name].kind is Parameter.POSITIONAL_ONLY:
@@ -300,7 +300,7 @@ class Signature:
         self._codec(self._positional[position]).encode(value)
 
     def preview(self, data: bytes, limit: int = 200) -> str:
-        """What `identity` or `encode_inputs` wrote, as `x=3, name='a'`, for humans; never raises."""
+        """Bytes from `identity` or `encode_inputs` as `x=3, name='a'`, for people; never raises."""
         return preview_inputs(data, limit)
 
     @property
@@ -389,7 +389,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _item_type(annotation: Any) -> Any:
-    """What an iterable annotation yields; `_NOTHING` where it is no iterable, or does not say."""
+    """The item type of an iterable annotation; `_NOTHING` for other annotations and without an item type."""
     origin = typing.get_origin(annotation)
     if origin in _ITERABLES:
         args = typing.get_args(annotation)
@@ -414,7 +414,7 @@ def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
 
 
 def _innermost(fn: Any) -> Any:
-    """The plain function whose module the annotations were written in."""
+    """The plain function behind wrappers, whose module resolves the annotations."""
     while True:
         fn = inspect.unwrap(fn)
         if hasattr(fn, "__globals__"):
@@ -437,7 +437,7 @@ def _closure_of(fn: Any) -> dict[str, Any]:
 def _enclosing_scope(fn: Any) -> dict[str, Any]:
     """Local names around a function that is being defined inside another function or a class.
 
-    Its annotations may name classes that are local there, which no module dictionary holds.
+    Annotations may use local classes, which are in no module dictionary.
     """
     fn = _innermost(fn)
     qualname, space = getattr(fn, "__qualname__", ""), getattr(fn, "__globals__", None)

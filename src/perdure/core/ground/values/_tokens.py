@@ -1,4 +1,4 @@
-"""MessagePack as it stands in the bytes, without making values: kinds, lengths and positions."""
+"""Reading MessagePack without making values: kinds, lengths and positions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _LARGE_MAP: Final = re.compile(rb"\xde[\x01-\xff]|\xdf")
 
 
 class Head(NamedTuple):
-    """The head of one value.
+    """The head of a value.
 
     Attributes:
-        kind: what the value is. `value`: complete in itself (a number, a boolean, nil).
-        size: of an array, the number of its items; of a map, of its keys; else how many bytes follow the head.
-        start: where the head ends.
+        kind: the kind of the value; `value` is a number, a boolean or nil.
+        size: the number of items of an array or of keys of a map; else the number of bytes behind the head.
+        start: the position behind the head.
         code: the code of an extension.
     """
 
@@ -62,14 +62,14 @@ def head(data: bytes | memoryview, at: int) -> Head:
 
 
 def may_have_large_map(data: bytes | memoryview) -> bool:
-    """Whether a map of more than 255 keys may be among the values; other values may look like one."""
+    """Whether the bytes may hold a map of more than 255 keys; other values may look like such a map."""
     return _LARGE_MAP.search(data) is not None
 
 
 def check_keys(data: bytes | memoryview) -> None:
     """Raise `ValueError` where a map has a key that is no text. The contents of extensions are left out."""
     at, end = 0, len(data)
-    # Values that are still to come in each open array or map, and whether that is a map (an even number: a key).
+    # For each open array or map: the number of values to come, and whether it is a map (an even number: a key is next).
     lefts, maps = [1], [False]
     while at < end and lefts:
         if not lefts[-1]:

@@ -1,7 +1,7 @@
 """`pydantic.ValidationError` as data, and back.
 
-The class is made by a compiled module and has no constructor. pydantic rebuilds such an error from the list of its
-single errors, each with a type, a place and the input that was refused.
+The class belongs to a compiled module and has no constructor. pydantic rebuilds an error from a list of single errors,
+each with a type, a place and the refused input.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def is_validation_error(cls: type) -> bool:
-    """Whether the class is pydantic's `ValidationError`, which is not imported for this question."""
+    """Whether the class is pydantic's `ValidationError`. pydantic is not imported."""
     return cls is getattr(sys.modules.get("pydantic_core"), "ValidationError", None)
 
 
@@ -21,7 +21,7 @@ def parts(exc: Any) -> tuple[str, list[dict[str, Any]]]:
 
 
 def rebuilt(cls: Any, title: str, errors: list[dict[str, Any]]) -> BaseException:
-    """The error of these parts. Raises where pydantic does not take the parts."""
+    """The error of the parts. Raises where pydantic does not take the parts."""
     made: BaseException = cls.from_exception_data(title, [_single(error) for error in errors])
     return made
 
@@ -32,7 +32,7 @@ def _single(error: dict[str, Any]) -> dict[str, Any]:
     context = error.get("ctx") or None
     kind: Any = error["type"]
     if kind in ("value_error", "assertion_error"):
-        # The context holds the exception that a validator raised, of which the message is stored.
+        # The context holds an exception from a validator; only the message was stored.
         made = ValueError if kind == "value_error" else AssertionError
         context = {"error": made(str(error["msg"]).partition(", ")[2])}
     else:

@@ -1,9 +1,9 @@
-"""What stands in the bytes: MessagePack, plus extension types for what MessagePack cannot say.
+"""The format of the bytes: MessagePack, plus extension types for values that MessagePack does not know.
 
-A value under no declaration (`Any`) is written so that it comes back as it was: a tuple as a tuple, a set as a
-set. The same extensions carry the leaves of declared types (a `Decimal` is written alike under `Decimal` and under
-`Any`), so any stored value can be read for display without its declaration. Only the standard library's value types
-and perdure's own `File` and `Dir` have a code; nothing here looks up a class by a name taken from data.
+A value without a declaration (`Any`) comes back unchanged: a tuple as a tuple, a set as a set. The same extensions
+carry the leaves of declared types (a `Decimal` is written alike under `Decimal` and under `Any`), so any stored value
+can be shown without the declaration. Only value types of the standard library and perdure's own `File` and `Dir` have a
+code; no class is looked up by a name from data.
 
 The codes are part of the stored format: never renumber one.
 """
@@ -38,11 +38,11 @@ DECIMAL: Final = 12  # its text
 UUID: Final = 13  # its 16 bytes
 COMPLEX: Final = 14  # [real, imaginary]
 RANGE: Final = 15  # [start, stop, step]
-FILE: Final = 16  # [hash, size, name]: what a File refers to in the blob store; [..., url, etag]: at a URL
-DIR: Final = 17  # the same for a Dir; [..., url] where its files lie at one
+FILE: Final = 16  # [hash, size, name]: the reference of a File into the blob store; [..., url, etag]: to a URL
+DIR: Final = 17  # the same for a Dir; [..., url]: files at a URL
 
 SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
-"""Types of immutable values that MessagePack itself keeps apart: bytes in, the same value out."""
+"""Types of immutable values that MessagePack keeps apart: such a value comes back unchanged."""
 
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**64 - 1
@@ -51,13 +51,13 @@ INT_MAX: Final = 2**64 - 1
 INLINE_LIMIT: Final = 10 * 1024 * 1024
 """The largest encoded value, in bytes, that is stored in a journal row."""
 IDENTITY_LIMIT: Final = 64 * 1024 * 1024
-"""The largest encoded value, in bytes, that an identity is made of."""
+"""The largest encoded value, in bytes, in an identity."""
 
 encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class NotStorable(Exception):
-    """A value under `Any` whose type has no extension; `path` grows outwards as the exception passes containers."""
+    """The type of a value under `Any` has no extension; `path` grows outwards as the exception passes containers."""
 
     def __init__(self, value: object) -> None:
         super().__init__()
@@ -66,22 +66,22 @@ class NotStorable(Exception):
 
 
 class TooLarge(Exception):
-    """A value needs more bytes than its `Mode` has room for."""
+    """A value needs more bytes than the `Mode` has room for."""
 
 
 class Mode:
-    """How a value is being written, and what happened to the value so far.
+    """The state of writing a value.
 
-    A value may refer to one object many times, so its bytes may be many times larger than the value in memory. Every
-    writer therefore takes from `room` while it writes, and stops as soon as nothing is left.
+    A value may refer to the same object many times, so the bytes may be many times larger than the value in memory.
+    Every writer therefore takes from `room` while writing, and stops as soon as nothing is left.
 
     Attributes:
-        canonical: also sort what has an order without a meaning (the keys of dicts).
-        inexact: how many values were taken that are not exactly of their declared type, and become so: an `int` for
-            a `float`, an instance of a subclass. A union prefers the member that needs no such change.
-        room: the bytes that may still be written. Each value takes 1 and the length of its text, or less than it needs.
-        holder: what a list or a dict takes besides. Identities may be larger than stored values, and an empty list
-            takes some 60 bytes of memory while it is written.
+        canonical: also sort the keys of dicts, because the order of the keys has no meaning.
+        inexact: the number of values that were changed to the declared type: an `int` for a `float`, an instance of a
+            subclass. A union prefers the member without such a change.
+        room: the bytes that may still be written. A value takes 1 and the length of the text: never more than needed.
+        holder: additional bytes for a list or a dict. Identities may be larger than stored values, and a list takes at
+            least 60 bytes of memory during writing.
     """
 
     __slots__ = ("canonical", "holder", "inexact", "limit", "room")
@@ -118,14 +118,14 @@ _find_file_types: Callable[[], object] | None = None
 
 
 def add_file_types(file: type, folder: type) -> None:
-    """Make `File` and `Dir` known, which live in a layer above: `perdure.io` calls this when it is imported."""
+    """Make `File` and `Dir` known: `perdure.io`, a layer above, calls this function on import."""
     _file_types[:] = file, folder
     _DUMP[file] = _dump_file
     _DUMP[folder] = _dump_dir
 
 
 def find_file_types(find: Callable[[], object]) -> None:
-    """Set what imports `perdure.io` when a stored `File` or `Dir` is met before anybody else has imported it."""
+    """Set the function that imports `perdure.io` for a stored `File` or `Dir`."""
     global _find_file_types
     _find_file_types = find
 
@@ -136,7 +136,7 @@ def is_file_type(cls: type) -> bool:
 
 
 def _late(cls: type) -> Dump | None:
-    """Types whose modules perdure does not import for their sake: a value of one means its module is there."""
+    """Writers for types of modules that perdure does not import: the program has imported the module of the value."""
     for module, name, dump in (("decimal", "Decimal", _dump_decimal), ("uuid", "UUID", _dump_uuid)):
         if cls is getattr(sys.modules.get(module), name, None):
             _DUMP[cls] = dump
@@ -145,14 +145,14 @@ def _late(cls: type) -> Dump | None:
 
 
 def sorted_wires(wires: list[object]) -> list[object]:
-    """Set elements in the order of their bytes, the one order that every process agrees on."""
+    """Set elements sorted by bytes: the same order in every process."""
     if len(wires) < 2:
         return wires
     return sorted(wires, key=encode)
 
 
 def numpy_item(value: object) -> Any:
-    """The Python number that a number of numpy's stands for; `None` for everything else. numpy is not imported here."""
+    """The Python number for a number of numpy's; `None` for everything else. numpy is not imported."""
     generic = getattr(sys.modules.get("numpy"), "generic", None)
     if generic is None or not isinstance(value, generic):
         return None
@@ -161,7 +161,7 @@ def numpy_item(value: object) -> Any:
 
 
 def is_plain_text(text: str) -> bool:
-    """Whether MessagePack can hold the text (no lone surrogate in it)."""
+    """Whether MessagePack can hold the text: a text without lone surrogates."""
     if text.isascii():
         return True
     try:
@@ -250,7 +250,7 @@ def _dump_dict(value: dict[object, object], mode: Mode) -> object:
 
 
 def key_order(pair: Sequence[object]) -> tuple[str, bytes]:
-    """Where a pair of wires stands in a canonical map: text in the order of its characters, as msgspec has it."""
+    """The sort key of a pair of wires in a canonical map: text in the order of characters, as in msgspec."""
     key = pair[0]
     return (key, b"") if type(key) is str else ("", encode(key))
 
@@ -261,7 +261,7 @@ def _dump_bytearray(value: bytearray, mode: Mode) -> object:
 
 
 def _dump_zone(zone: tzinfo | None, offset: timedelta | None) -> object:
-    """`None`, a zone's key, or `[offset in µs]` with the name it was given, where it was given one."""
+    """`None`, a zone's key, or `[offset in µs]`, followed by the zone's name if it has one."""
     if zone is None:
         return None
     key = getattr(zone, "key", None)
@@ -370,7 +370,7 @@ def _load_zone(wire: object) -> tzinfo | None:
         import re
         from zoneinfo import ZoneInfo
 
-        # A key names files under the zone database, and may name modules of the `tzdata` package: keep it to those.
+        # A key is a path in the zone database or a module of the `tzdata` package: refuse other paths.
         if not re.fullmatch(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*", wire):
             raise ValueError(f"{wire!r} is not the key of a time zone")
         return ZoneInfo(wire)
@@ -453,8 +453,8 @@ _SMALL: Final = 4096
 def decode_any(data: bytes | memoryview) -> Any:
     """Bytes to values, as under `Any`. Corrupt bytes raise exceptions of many types: callers catch `Exception`.
 
-    A MessagePack map may have any key, and msgspec fills its dict without asking how long that takes. perdure's maps
-    have text for keys (Python salts the hashes of text), so large maps with other keys are refused beforehand.
+    A MessagePack map may have any keys, and msgspec fills dicts without a limit of time. Maps of perdure's have only
+    text for keys (Python salts the hashes of text), so large maps with other keys are refused beforehand.
     """
     if len(data) > _SMALL and _tokens.may_have_large_map(data):
         _tokens.check_keys(data)
@@ -462,7 +462,7 @@ def decode_any(data: bytes | memoryview) -> Any:
 
 
 def short(value: object, limit: int = 60) -> str:
-    """A value inside a message: the text of plain scalars only, since any other `repr` is code of its author."""
+    """A value inside a message: the text of plain scalars only, because any other `repr` may be code of the user's."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     if type(value) not in SCALARS:

@@ -1,6 +1,6 @@
-"""Declared types as trees, for those that write values in another form than the journal's (the copilot's files).
+"""Declared types as trees of nodes, for writers of other formats than the journal's, such as the copilot's files.
 
-`node_of` compiles an annotation; the classes tell what it turned out to be.
+`node_of` compiles an annotation; the class of the node tells the kind of the type.
 """
 
 from perdure.core.ground.values._compile import node_of
