@@ -6,10 +6,14 @@ Every project directory has a store of its own; on Postgres that is a schema in 
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from typing import Any
 
 import pytest
 from tests.postgres_server import ON_POSTGRES, server
+from tests.waiting import wait_for
+
+from perdure.store import open_store
 
 sqlite_only = pytest.mark.skipif(ON_POSTGRES, reason="about files of SQLite")
 
@@ -34,6 +38,13 @@ def query_postgres(url: str, sql: str, args: tuple[Any, ...]) -> list[tuple[Any,
     schema = _schema(url)
     text = re.sub(r"\b(FROM|UPDATE|INTO) (runs|entries|actions|workers)\b", rf"\1 {schema}.\2", sql)
     return server().execute(text.replace("?", "%s"), args)
+
+
+def wait_until_lease_is_over(url: str, pid: int) -> None:
+    """Wait until the lease of that process, which is frozen, has run out."""
+    store, _ = open_store(url)
+    with closing(store):
+        wait_for(lambda: any(row.pid == pid and row.lease <= 0 for row in store.workers()))
 
 
 def drop_postgres(url: str) -> None:

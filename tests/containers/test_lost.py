@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 import pytest
 from tests.containers.engines import Engine
 from tests.containers.victims import Victims
+from tests.stores import wait_until_lease_is_over
 from tests.waiting import is_stopped, wait_for
 
 RESULT = {"value": ["before", "x and 3", "after"]}
@@ -169,7 +169,7 @@ def test_a_fenced_driver_cannot_start_it(engine: Engine, tmp_path: Path, point: 
     victims.environ["PERDURE_LEASE"] = "1"
     frozen = victims.begin(point)
     wait_for(lambda: is_stopped(frozen.pid))
-    time.sleep(1.5)
+    wait_until_lease_is_over(str(tmp_path / ".perdure" / "perdure.db"), frozen.pid)
     _, answer, err = victims.run()
     assert answer == RESULT, err
     frozen.send_signal(signal.SIGCONT)
@@ -203,7 +203,7 @@ def test_a_fenced_driver_does_not_touch_its_successors_container(engine: Engine,
     victims.environ["PERDURE_LEASE"] = "1"
     frozen = victims.begin("stop before stage")
     wait_for(lambda: is_stopped(frozen.pid))
-    time.sleep(1.5)
+    wait_until_lease_is_over(str(tmp_path / ".perdure" / "perdure.db"), frozen.pid)
     other = victims.begin()
     victims.wait_for(1)
     frozen.send_signal(signal.SIGCONT)

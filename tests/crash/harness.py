@@ -25,7 +25,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
@@ -33,10 +32,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from tests.journals import SEGMENTS, decoded
 from tests.stores import drop_postgres, has_tables, query_postgres, store_url
-from tests.waiting import wait_for
 
 from perdure.core.ground.clock import US
-from perdure.store import open_store
 
 HERE = Path(__file__).resolve().parent
 WORKFLOWS = HERE / "workflows"
@@ -291,12 +288,6 @@ class Lab:
         shutil.rmtree(self.directory)
         if self.remote is not None:
             drop_postgres(self.remote)
-
-    def wait_until_lease_is_over(self, pid: int) -> None:
-        """Wait until the lease of that process, which is frozen, has run out."""
-        store, _ = open_store(self.remote or self.database)
-        with closing(store):
-            wait_for(lambda: any(row.pid == pid and row.lease <= 0 for row in store.workers()), story=self.story)
 
     def deadlines(self) -> list[float]:
         """The recorded deadlines of what is under way or was, in seconds since boot."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.crash.harness import WORKFLOWS, Hosts, Lab, check, finish
+from tests.stores import wait_until_lease_is_over
 from tests.waiting import PATIENCE, Stall, wait_for
 
 SCRIPT = WORKFLOWS / "long.py"
@@ -69,7 +70,7 @@ def test_frozen_past_its_lease(hosts: Hosts, place: Path, task: str) -> None:
     first = Process(lab)
     wait_for(lambda: len(executed(lab)) >= 4)
     first.signal(signal.SIGSTOP)
-    lab.wait_until_lease_is_over(first.process.pid)
+    wait_until_lease_is_over(lab.remote or str(lab.database), first.process.pid)
     second = Process(lab)
     wait_for(lambda: len(lines(lab, "alive")) == 2 and len({line[0] for line in lines(lab, "executed")}) == 2)
     first.signal(signal.SIGCONT)
@@ -93,7 +94,7 @@ def test_frozen_process_writes_nothing_more(hosts: Hosts, place: Path, task: str
     # The sleep is on disk, so that the process is not stopped inside that commit.
     wait_for(lambda: len(executed(lab)) >= 3 or (task == "sleeping" and lines(lab, "naps") and lab.actions()))
     first.signal(signal.SIGSTOP)
-    lab.wait_until_lease_is_over(first.process.pid)
+    wait_until_lease_is_over(lab.remote or str(lab.database), first.process.pid)
     assert "value" in Process(lab).end(), lab.story()
     before = lab.journal(), lab.run_row(), lab.actions()
     first.signal(signal.SIGCONT)
@@ -108,7 +109,7 @@ def test_frozen_while_the_other_goes_on(hosts: Hosts, place: Path) -> None:
     first = Process(lab)
     wait_for(lambda: len(executed(lab)) >= 6)
     first.signal(signal.SIGSTOP)
-    lab.wait_until_lease_is_over(first.process.pid)
+    wait_until_lease_is_over(lab.remote or str(lab.database), first.process.pid)
     second = Process(lab)
     wait_for(lambda: len({line[0] for line in lines(lab, "executed")}) == 2)
     first.signal(signal.SIGCONT)

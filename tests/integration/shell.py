@@ -13,7 +13,7 @@ from typing import Any
 from tests.waiting import PATIENCE, wait_for
 
 WORKFLOWS = '''
-import asyncio, os, time
+import asyncio, os, threading
 from dataclasses import dataclass
 import perdure
 from perdure.extras import durable_sleep, durable_time
@@ -106,7 +106,7 @@ def slow(s: float = 60) -> str:
 @env.task
 def blocked() -> int:
     step(1)
-    time.sleep(60)
+    threading.Event().wait()
     return 1
 
 @env.task
@@ -155,6 +155,10 @@ class Shell:
 
     def until_logged(self, word: str) -> None:
         wait_for(lambda: word in self.log(), story=lambda: f"{word} is not in {self.log()}")
+
+    def until_it_sleeps(self, name: str) -> None:
+        """Wait until the run has a recorded deadline that it waits for."""
+        wait_for(lambda: any(node["kind"] == "sleep" for node in self.json("show", name)["actions"]))
 
     def until_status(self, name: str, status: str) -> None:
         wait_for(

@@ -19,7 +19,7 @@ import obstore
 import pytest
 from tests.bucket import SCHEME, SECRET, endpoint
 from tests.integration.shell import Shell
-from tests.waiting import kill, wait_for
+from tests.waiting import PATIENCE, kill, wait_for
 
 from perdure.core.ground.clock import US, wall
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
@@ -297,19 +297,19 @@ def test_whoever_puts_what_is_being_removed_waits_and_has_it(
         def stepping(self: Bucket, work: Any, **how: Any) -> Any:
             if threading.current_thread().name == "remover" and next(steps) == step:  # noqa: B023
                 reached.set()  # noqa: B023
-                go.wait(20)  # noqa: B023
+                go.wait(PATIENCE)  # noqa: B023
             return plain(self, work, **how)  # noqa: B023
 
         monkeypatch.setattr(Bucket, "do", stepping)
         remover = threading.Thread(target=blobs.remove, args=([hash], wall() + LATER), name="remover")
         remover.start()
-        assert reached.wait(20)
+        assert reached.wait(PATIENCE)
         putter = threading.Thread(target=put, args=(elsewhere, tmp_path / "again", data))
         putter.start()
-        time.sleep(0.3)
+        putter.join(0.3)  # it waits, or is done: no event tells that it waits
         go.set()
-        putter.join(30)
-        remover.join(30)
+        putter.join(PATIENCE)
+        remover.join(PATIENCE)
         monkeypatch.setattr(Bucket, "do", plain)
         assert not putter.is_alive()
         # The remover was told to take even what is new, so only what came after its look may be relied on.

@@ -318,7 +318,7 @@ def test_a_signal_with_json_still_gives_json(shell: Shell) -> None:
 
 
 def test_a_signal_while_the_file_is_loaded(shell: Shell) -> None:
-    shell.write("loads.py", "import time\nopen('log', 'w').write('here')\ntime.sleep(60)\n")
+    shell.write("loads.py", "import threading\nopen('log', 'w').write('here')\nthreading.Event().wait()\n")
     process = shell.start("run", "loads.py", "main")
     shell.until_logged("here")
     process.send_signal(signal.SIGINT)
@@ -405,12 +405,12 @@ def test_completion_knows_tasks_inputs_and_runs_and_executes_no_file(shell: Shel
 
 def test_a_terminal_sees_live_progress_and_the_tasks_prints_above_it(shell: Shell) -> None:
     shell.write("live.py", """
-        import time, perdure
+        import threading, perdure
         from perdure.extras import durable_sleep
         env = perdure.TaskEnvironment(name="l")
         @env.task
         def inner() -> int:
-            time.sleep(0.8)
+            threading.Event().wait(0.8)  # longer than the pause between two pictures
             print("said inside")
             return 1
         @env.task

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from tests.integration.shell import Shell, last
+from tests.waiting import kill
 
 # -- resume ----------------------------------------------------------------------------------------------------
 
@@ -19,9 +20,8 @@ def interrupt(shell: Shell, name: str, *args: str) -> None:
     (shell.path / "log").unlink(missing_ok=True)
     process = shell.start("run", "wf.py", "slow", "--name", name, *args)
     shell.until_logged("step1")
-    time.sleep(0.2)
-    process.kill()
-    process.wait()
+    shell.until_it_sleeps(name)
+    kill(process)
 
 
 def test_resume_continues_what_was_interrupted(shell: Shell) -> None:

@@ -51,9 +51,9 @@ def caller() -> str:
 @env.task
 def holds(text: str = "held") -> str:
     file = put(text)                    # not recorded anywhere
+    os.mkfifo("go")
     open("put", "w").close()
-    while not os.path.exists("go"):
-        time.sleep(0.01)
+    open("go").close()                  # until the test opens the other end
     return file.open("r").read()
 
 @perdure.trace
@@ -182,7 +182,7 @@ def test_a_run_in_progress_keeps_the_file_that_it_has_just_put(shell: Shell) -> 
                 then = int((time.time() - 5 * 86_400) * 1e6)
                 database.execute("UPDATE runs SET started_at = ? WHERE name = 'live'", (then,))
             age(shell, 3 + number)
-        (shell.path / "go").touch()
+        (shell.path / "go").open("w").close()
         out, error = held.communicate(timeout=60)
         assert out == "held\n", error
     finally:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from tests.journals import recorded
+from tests.waiting import wait_for_async
 
 import perdure
 from perdure import errors, runtime
@@ -63,14 +64,18 @@ def interrupted_behind(called: str, name: str, task: Any, **inputs: Any) -> None
 
     async def main() -> None:
         driving = asyncio.create_task(perdure.with_runcontext(name=name).run.aio(task, **inputs))
-        while called not in counts:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
+        await wait_for_async(lambda: called in counts and sleeps(name))
         driving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await driving
 
     asyncio.run(main())
+
+
+def sleeps(name: str) -> bool:
+    """Whether that run waits for a recorded deadline."""
+    run = runtime.worker().store.run(name)
+    return run is not None and any(row.kind == Kind.SLEEP for row in runtime.worker().store.open_actions(run.id))
 
 
 def recorded_twice(run: Any) -> list[Any]:
@@ -96,8 +101,8 @@ def test_a_caller_that_cancels_while_it_submits_takes_nobody_down() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await asyncio.sleep(0.2)
         assert (await perdure.run.aio(quick, 2)).result == 2
+        await wait_for_async(lambda: not runtime.worker().drivers)
 
     asyncio.run(main())
     assert not runtime.worker().drivers
@@ -364,7 +369,7 @@ async def sleeps_for_long() -> None:
 def test_stopping_a_run_is_prompt_and_leaves_it_resumable() -> None:
     async def main() -> float:
         task = asyncio.create_task(perdure.with_runcontext(name="nap").run.aio(sleeps_for_long))
-        await asyncio.sleep(0.3)
+        await wait_for_async(lambda: sleeps("nap"))
         began = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -424,7 +429,6 @@ def test_ctrl_c_that_another_thread_gets_ends_the_wait(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "sleeps\n"
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=10)[1].rstrip().endswith("KeyboardInterrupt")
     finally:

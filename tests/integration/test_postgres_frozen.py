@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from tests.contract._records import OTHER, TOKEN, action, created, entry, segment, writes
 from tests.postgres_server import Server
+from tests.waiting import wait_for
 
 from perdure.core.ground.model import CachePut, Claim, RunWrites, Status
 from perdure.store.postgres import PostgresStore
@@ -192,10 +193,8 @@ def test_who_looks_at_the_tables_or_works_by_hand_is_left_alone(
         looks.execute(f"SELECT * FROM {schema}.runs")
         changes.execute(f"UPDATE {schema}.runs SET task = task")
         holds.execute(f"LOCK TABLE {schema}.cache IN ROW SHARE MODE")
-        time.sleep(0.1)
         assert store._end_silent() == []  # nobody waits for it
-        time.sleep(0.5)
-        assert [pid for pid, _ in store._end_silent()] == [holds.info.backend_pid]
+        assert wait_for(lambda: [pid for pid, _ in store._end_silent()]) == [holds.info.backend_pid]
         looks.execute("SELECT 1")
         changes.execute("SELECT 1")
         with pytest.raises(psycopg.OperationalError):

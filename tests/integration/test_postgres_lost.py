@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -276,10 +275,9 @@ def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
     postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     postgres.execute("SELECT pg_reload_conf()")
     try:
-        time.sleep(0.3)
         thread = threading.Thread(target=lambda: answers.extend(store.commit([writes(run, entry(2))])))
         thread.start()
-        time.sleep(0.5)
+        stays_true(lambda: answers == [], 0.5)
         broken = socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
         broken.shutdown(socket.SHUT_RDWR)
         broken.close()

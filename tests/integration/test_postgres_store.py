@@ -223,10 +223,11 @@ def test_a_server_that_is_killed_and_started_again_under_load_loses_and_doubles_
     for thread in threads:
         thread.start()
     for end in (postgres.kill, postgres.stop):
-        time.sleep(0.7)
+        begun = dict(acknowledged)
+        wait_for(lambda: failures or all(acknowledged[run] > begun[run] + 2 for run in runs))  # noqa: B023
         before = dict(acknowledged)
         end()
-        time.sleep(0.3)
+        stays_true(lambda: not failures, 0.3)
         postgres.start()
         wait_for(lambda: failures or all(acknowledged[run] > before[run] + 2 for run in runs))  # noqa: B023
     stop.set()
@@ -274,8 +275,8 @@ def test_what_is_due_is_decided_by_the_servers_clock(url: str, store: PostgresSt
     left = store.next_due({"etl.main"})
     assert left is not None
     assert 0 < left <= 0.2
-    time.sleep(left + 0.01)
-    assert [one.run.name for one in store.take_due({"etl.main"}, [Claim(TOKEN, "w")])] == ["soon"]
+    taken = wait_for(lambda: store.take_due({"etl.main"}, [Claim(TOKEN, "w")]))
+    assert [one.run.name for one in taken] == ["soon"]
     wrong.close()
 
 
@@ -285,9 +286,7 @@ def test_a_lease_runs_out_on_the_servers_clock(url: str, store: PostgresStore) -
     row = store.worker("w")
     assert row is not None
     assert 0 < row.lease <= US
-    time.sleep(1.01)
-    [row] = store.workers()
-    assert row.lease <= 0
+    wait_for(lambda: store.workers()[0].lease <= 0)
     wrong.close()
 
 

@@ -19,6 +19,7 @@ from tests.bucket import SCHEME, SECRET, endpoint
 from tests.integration.shell import Shell
 from tests.integration.test_bucket import Flaky, served
 from tests.integration.test_files import listing, small_tree
+from tests.waiting import kill, wait_for
 
 import perdure
 from perdure import runtime
@@ -48,6 +49,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"{endpoint().bucket()}/data"
     (tmp_path / "shared").mkdir()
     return f"file://{tmp_path}/shared"
+
+
+def after_the_clocks_tick() -> None:
+    """What is written from here on has a later time than what was written before, as far as a file system tells."""
+    resolution = time.clock_getres(time.CLOCK_REALTIME_COARSE) if hasattr(time, "CLOCK_REALTIME_COARSE") else 0.01
+    time.sleep(2 * resolution)
 
 
 def put(url: str, data: bytes) -> None:
@@ -105,7 +112,7 @@ def test_a_file_is_fetched_once_and_known_by_its_etag(place: str) -> None:
     put(url, b"first")
     file = File.from_existing_remote(url)
     assert file.open().read() == b"first"
-    time.sleep(0.01)
+    after_the_clocks_tick()
     put(url, b"other")
     assert file.open().read() == b"first", "it is on this machine"
     changed = File.from_existing_remote(url)
@@ -117,7 +124,7 @@ def test_what_has_changed_or_gone_since_is_told(place: str) -> None:
     url = f"{place}/file"
     put(url, b"first")
     file = File.from_existing_remote(url)
-    time.sleep(0.01)
+    after_the_clocks_tick()
     put(url, b"other")
     with pytest.raises(StoreError, match=f"^{url} has changed since it was recorded .*begin a new run$"):
         file.open()
@@ -237,10 +244,8 @@ def test_a_download_that_is_killed_goes_on(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-c", FETCH, str(tmp_path / "perdure.db"), file.url], stdin=subprocess.DEVNULL
         )
-        while not arrived() and process.poll() is None:
-            time.sleep(0.0005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        wait_for(lambda: arrived() or process.poll() is not None)  # noqa: B023
+        kill(process)
         before = arrived()
         assert process.returncode in (0, -signal.SIGKILL)
     fetched: list[int] = []
@@ -305,7 +310,7 @@ def test_a_directory_of_what_lies_below_a_url(place: str, tmp_path: Path) -> Non
     assert (tmp_path / "staged" / "sub" / "c").read_bytes() == b"top/sub/c"
     fresh = Dir.from_existing_remote(f"{place}/top")
     assert "later" in fresh.files()
-    time.sleep(0.01)
+    after_the_clocks_tick()
     put(f"{place}/top/later", b"LATER")
     with pytest.raises(StoreError, match=f"^{place}/top/later has changed since"):
         fresh.download(tmp_path / "never")
@@ -402,7 +407,7 @@ def test_a_run_goes_on_with_the_content_that_it_saw(place: str, shell: Shell) ->
         url = f"{place}/{name}"
         put(url, b"first")
         assert shell("run", "wf.py", "look", "--name", name, "--url", url).returncode == 9
-        time.sleep(0.01)
+        after_the_clocks_tick()
         if change != b"first":
             put(url, change)
     shell.write("again", "")

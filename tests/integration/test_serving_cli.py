@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.fleet import Fleet, wait_for
+from tests.crash.fleet import Fleet
+from tests.waiting import wait_for
 
 from perdure.core.ground.clock import US
 from perdure.core.ground.model import Status
 
 WORKFLOWS = """
-import asyncio, os, time
+import asyncio, os, threading
 import perdure
 from perdure.extras import durable_sleep
 
@@ -45,8 +46,7 @@ async def nap(s: float = 3600) -> str:
 
 @env.task
 def forever() -> None:
-    while True:
-        time.sleep(0.05)
+    threading.Event().wait()
 
 @perdure.trace
 def sends(name: str) -> str:

@@ -201,6 +201,7 @@ class TestOpening:
 
     def test_many_processes_open_a_new_store_at_once(self, path: Path) -> None:
         script = """
+print("ready", flush=True)
 sys.stdin.readline()
 store = SQLiteStore(path, busy_timeout=30)
 print(store.id, created(store, sys.argv[2]).name, flush=True)
@@ -218,7 +219,8 @@ store.close()
                         env=ENVIRONMENT,
                     )
                 )
-            time.sleep(0.5)  # let them import; what is tested holds without it, only less sharply
+            for child in children:
+                assert pipe(child)[1].readline() == "ready\n"
             for child in children:
                 pipe(child)[0].write("\n")
                 pipe(child)[0].flush()

@@ -205,15 +205,18 @@ def test_more_waiting_sync_children_than_threads() -> None:
     assert time.monotonic() - began < 10
 
 
+never = threading.Event()
+
+
 @env.task(timeout=0.2)
 def slow_sync() -> int:
-    time.sleep(8)
+    never.wait(60)
     return 1
 
 
 @env.task(timeout=timedelta(milliseconds=200))
 async def slow_async() -> int:
-    await asyncio.sleep(8)
+    await asyncio.Event().wait()
     return 1
 
 

@@ -49,7 +49,6 @@ def beside(cluster: Setup, slowly: Slowly, disturb: Callable[[], None]) -> None:
     """Once the container runs: disturb it, then let it end."""
     slowly.begun.wait(60)
     disturb()
-    time.sleep(0.5)
     slowly.go_on.set()
 
 

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.stores import wait_until_lease_is_over
 from tests.waiting import is_stopped, wait_for
 
 import perdure
@@ -71,7 +71,7 @@ def test_one_that_was_frozen_starts_nothing_any_more(cluster: Setup, point: str)
     frozen = begin(cluster, f"freeze {point}", PERDURE_LEASE="1")
     try:
         wait_for(lambda: is_stopped(frozen.pid))
-        time.sleep(1.2)
+        wait_until_lease_is_over(cluster.store, frozen.pid)
         out, err = end(begin(cluster, PERDURE_LEASE="1"))
         assert out.strip() == DONE, err
     finally:
