@@ -186,7 +186,7 @@ def test_a_container_that_another_process_joins_gets_another_name(engine: Engine
     frozen = victims.begin("stop after record")
     wait_for(lambda: is_stopped(frozen.pid))
     [created] = engine.run_cli("ps", "-a", "--format", "{{.ID}} {{.Names}}").splitlines()
-    time.sleep(1.5)  # the lease runs out
+    wait_until_lease_is_over(str(tmp_path / ".perdure" / "perdure.db"), frozen.pid)
     other = victims.begin()
     victims.wait_for(1)
     [running] = engine.run_cli("ps", "-a", "--format", "{{.ID}} {{.Names}}").splitlines()
