@@ -17,7 +17,7 @@ from perdure.core.run.elsewhere import Report, StandIn
 from perdure.errors import RunStopped
 from perdure.executors import _frames as frames
 from perdure.executors._inner import Connection, InnerDriver
-from perdure.executors._session import Session
+from perdure.executors._session import BodySession
 from perdure.executors._tracebacks import frames_of, with_frames
 
 Ends = tuple[frames.Channel, frames.Channel]
@@ -34,16 +34,16 @@ def ends() -> Iterator[Ends]:
 
 def test_frames_arrive_whole_and_in_order(ends: Ends) -> None:
     outer, inner = ends
-    big = frames.Ended(0, os.urandom(3 * 2**20), False, [], [], 0, 0, True)
+    big = frames.BodyEnded(0, os.urandom(3 * 2**20), False, [], [], 0, 0, True)
 
     def send() -> None:
         inner.send(frames.Begun())
         inner.send(big)
-        inner.send(frames.Waiting(True))
+        inner.send(frames.Idle(True))
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert [outer.receive(5) for _ in range(3)] == [frames.Begun(), big, frames.Waiting(True)]
+    assert [outer.receive(5) for _ in range(3)] == [frames.Begun(), big, frames.Idle(True)]
     sender.join(5)
 
 
@@ -108,22 +108,22 @@ class Driver:
 class Pool:
     """Likewise."""
 
-    def submit(self, session: Session) -> None: ...
+    def submit(self, session: BodySession) -> None: ...
 
-    def left(self, session: Session) -> None: ...
+    def left(self, session: BodySession) -> None: ...
 
-    def waits(self, session: Session, waits: bool) -> None: ...
+    def waits(self, session: BodySession, waits: bool) -> None: ...
 
 
 @pytest.fixture
-def session() -> Session:
+def session() -> BodySession:
     driver: Any = Driver()
     pool: Any = Pool()
     body = StandIn(driver, 1, "task", SimpleNamespace(soon=lambda *_: None), floor=0, label=None)  # type: ignore[arg-type]
-    return Session(pool, body, SimpleNamespace(timeout=None), None, b"", 1, 0, False)  # type: ignore[arg-type]
+    return BodySession(pool, body, SimpleNamespace(timeout=None), None, b"", 1, 0, False)  # type: ignore[arg-type]
 
 
-def test_nothing_is_written_for_a_stand_in_that_is_closed(session: Session) -> None:
+def test_nothing_is_written_for_a_stand_in_that_is_closed(session: BodySession) -> None:
     """E3: whatever is still on its way when the body is closed."""
     session._begin()
     commit = frames.Commit(1, [], [], [], [])
@@ -136,7 +136,7 @@ def test_nothing_is_written_for_a_stand_in_that_is_closed(session: Session) -> N
     assert len(driver.outbox) == 1
 
 
-def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: Session) -> None:
+def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: BodySession) -> None:
     """E5."""
     body, driver = session.body, session.body.driver
     session._child = SimpleNamespace(channel=SimpleNamespace(send=lambda frame: None))  # type: ignore[assignment]
@@ -151,7 +151,7 @@ def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: Session) 
     assert not body.quiet(), "as of before that word"
     session.handle(frames.Quiet(1, [1, 5], 0, [], []))
     assert body.quiet()
-    session.handle(frames.Waiting(True))
+    session.handle(frames.Idle(True))
     assert body.report is None
     body.report = Report([1], 2, [7], [])
     assert body.idle_replaying
@@ -163,7 +163,7 @@ def test_nobody_is_set_going_while_driving_ends() -> None:
     back."""
     driver = RunDriver(
         SimpleNamespace(),  # type: ignore[arg-type]
-        SimpleNamespace(token=b"", id=1, name="r"),  # type: ignore[arg-type]
+        SimpleNamespace(token=b"", id=1, uid=b"", name="r"),  # type: ignore[arg-type]
         SimpleNamespace(),  # type: ignore[arg-type]
         SimpleNamespace(soon=lambda *_: None),  # type: ignore[arg-type]
         fresh=False,
@@ -182,7 +182,7 @@ def test_a_word_that_comes_before_the_journal_is_loaded_sets_nobody_going(ends: 
     driver = InnerDriver(
         SimpleNamespace(),  # type: ignore[arg-type]
         Connection(inner),
-        SimpleNamespace(run=SimpleNamespace(token=b"", id=1, name="r"), fresh=False, undrained=[1]),  # type: ignore[arg-type]
+        SimpleNamespace(run=SimpleNamespace(token=b"", id=1, uid=b"", name="r"), fresh=False, undrained=[1]),  # type: ignore[arg-type]
         SimpleNamespace(),  # type: ignore[arg-type]
         SimpleNamespace(),  # type: ignore[arg-type]
     )
@@ -197,18 +197,18 @@ def test_what_a_body_has_left_behind_says_nothing_in_the_time_of_the_next(ends: 
     outer, inner = ends
     connection = Connection(inner)
     first = connection.next_turn()
-    assert connection.tell(frames.Waiting(True), first)
-    end = frames.Ended(0, b"", False, [], [], 0, 0, True)
+    assert connection.tell(frames.Idle(True), first)
+    end = frames.BodyEnded(0, b"", False, [], [], 0, 0, True)
     connection.next_turn(end)
-    assert not connection.tell(frames.Waiting(False), first)
+    assert not connection.tell(frames.Idle(False), first)
     connection.next_turn()
     with pytest.raises(RunStopped):
         connection.ask(frames.NextAction, int, first)
     connection.tell(frames.Begun())
-    assert [outer.receive(5) for _ in range(3)] == [frames.Waiting(True), end, frames.Begun()]
+    assert [outer.receive(5) for _ in range(3)] == [frames.Idle(True), end, frames.Begun()]
 
 
-def test_a_session_that_is_given_up_before_it_has_a_child_needs_none(session: Session) -> None:
+def test_a_session_that_is_given_up_before_it_has_a_child_needs_none(session: BodySession) -> None:
     session._begin()
     session.body.close()
     assert not session.assigned(SimpleNamespace())  # type: ignore[arg-type]

@@ -66,11 +66,11 @@ def test_one_process_has_one_cluster_and_ships_one_directory() -> None:
     connected: Future[Any] = Future()
     connected.set_result(on_ray.Connected(None, None, "/one"))  # type: ignore[arg-type]
     found: Any = SimpleNamespace(connected=connected, _address="one:1", _root="/one")
-    on_ray.Cluster.refuse(found, "one:1", "/one", "t")
+    on_ray.RayCluster.refuse(found, "one:1", "/one", "t")
     with pytest.raises(errors.UsageError, match=r"connected to Ray at one:1, not other:1: call ray.shutdown"):
-        on_ray.Cluster.refuse(found, "other:1", "/one", "t")
+        on_ray.RayCluster.refuse(found, "other:1", "/one", "t")
     with pytest.raises(errors.UsageError, match=r"code of t lies in /other, but /one was given to Ray's nodes"):
-        on_ray.Cluster.refuse(found, "one:1", "/other", "t")
+        on_ray.RayCluster.refuse(found, "one:1", "/other", "t")
 
 
 def test_a_body_that_is_not_wanted_any_more_does_not_wait_for_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from ..executors._inner import (
     InnerDriver,
     InnerStore,
     InnerWriter,
-    Moved,
+    PathMap,
     failed_to_load,
     flush,
 )
@@ -40,10 +40,10 @@ _NOT_HEARD = frames.Free(-1, False)
 class ChildProcess:
     """See the module text."""
 
-    def __init__(self, channel: frames.Channel, hello: frames.Hello, moved: Moved) -> None:
+    def __init__(self, channel: frames.Channel, hello: frames.Hello, moved: PathMap) -> None:
         self._channel = channel
         self._connection = Connection(channel, moved)
-        self._work: queue.SimpleQueue[frames.Execute] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[frames.Assign] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._driver: InnerDriver | None = None
         self._free = _NOT_HEARD
@@ -59,7 +59,7 @@ class ChildProcess:
         while True:
             self._execute(self._work.get())
 
-    def _execute(self, work: frames.Execute) -> None:
+    def _execute(self, work: frames.Assign) -> None:
         try:
             spec = load_body(work.target, work.module)
         except Exception as error:
@@ -85,7 +85,7 @@ class ChildProcess:
 
     def _handle(self, frame: frames.ToChild) -> None:
         connection = self._connection
-        if isinstance(frame, frames.Execute):
+        if isinstance(frame, frames.Assign):
             connection.received = 0
             frame = arrived(frame, connection.moved)
             with self._lock:
@@ -105,7 +105,7 @@ class ChildProcess:
         connection.received += 1
 
 
-def arrived(work: frames.Execute, moved: Moved) -> frames.Execute:
+def arrived(work: frames.Assign, moved: PathMap) -> frames.Assign:
     """The same work, with paths as this machine has them."""
     return msgspec.structs.replace(
         work, target=moved.inward(work.target), run=work.run._replace(target=moved.inward(work.run.target))
@@ -136,7 +136,7 @@ def main() -> None:
     if not faulthandler.is_enabled():
         faulthandler.enable()
     channel = frames.Channel(socket.socket(fileno=int(sys.argv[1])), frames.ToChild)
-    moved = Moved(*sys.argv[3:5]) if len(sys.argv) > 3 else SAME_PLACE
+    moved = PathMap(*sys.argv[3:5]) if len(sys.argv) > 3 else SAME_PLACE
     try:
         hello = channel.receive()
     except frames.Closed:

@@ -36,7 +36,7 @@ class Hello(_Frame):
     log_level: int
 
 
-class Execute(_Frame):
+class Assign(_Frame):
     """Execute the body of an action."""
 
     run: Run
@@ -145,7 +145,7 @@ class Needs(msgspec.Struct, frozen=True, array_like=True):
     gpu: int = 0
 
 
-class Call(_Frame):
+class Delegate(_Frame):
     """Asks to carry out a task that cannot execute in the child. The answer is a `Final`."""
 
     ticket: int
@@ -185,7 +185,7 @@ class Undrained(_Frame):
     removed: list[int]
 
 
-class Waiting(_Frame):
+class Idle(_Frame):
     """Whether the child has nothing to do but to wait for something durable."""
 
     waits: bool
@@ -207,7 +207,7 @@ class Stop(_Frame):
     error: bytes
 
 
-class Ended(_Frame):
+class BodyEnded(_Frame):
     """The body is over."""
 
     result: int
@@ -223,7 +223,7 @@ class Ended(_Frame):
 
 
 class Final(_Frame):
-    """The answer to `Call`: the end of the task, and the rows to write together with the outcome."""
+    """The answer to `Delegate`: the end of the task, and the rows to write together with the outcome."""
 
     result: int
     data: bytes
@@ -234,10 +234,10 @@ class Final(_Frame):
     cache: list[CachePut]
 
 
-ToChild = Hello | Execute | Free | GiveUp | Answer
+ToChild = Hello | Assign | Free | GiveUp | Answer
 ToParent = (
-    Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Call | Cancel | Begun | Undrained
-    | Waiting | Quiet | Stop | Ended
+    Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Delegate | Cancel | Begun | Undrained
+    | Idle | Quiet | Stop | BodyEnded
 )  # fmt: skip
 
 AT_ONCE = 16 * 1024

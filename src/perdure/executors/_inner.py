@@ -47,7 +47,7 @@ REPEAT_SECONDS = 0.25
 """How often it says that it is quiet while it is held back."""
 
 
-class Moved(NamedTuple):
+class PathMap(NamedTuple):
     """Where the driving process's files lie on this machine."""
 
     root: str
@@ -66,7 +66,7 @@ def _is_under(path: str, folder: str) -> bool:
     return bool(folder) and (path == folder or path.startswith(os.path.join(folder, "")))
 
 
-SAME_PLACE = Moved("", "")
+SAME_PLACE = PathMap("", "")
 
 
 class Connection:
@@ -76,7 +76,7 @@ class Connection:
     say anything in the time of the next (`turn`).
     """
 
-    def __init__(self, channel: frames.Channel, moved: Moved = SAME_PLACE) -> None:
+    def __init__(self, channel: frames.Channel, moved: PathMap = SAME_PLACE) -> None:
         self._channel = channel
         self.moved = moved
         self._tickets = itertools.count(1)
@@ -254,7 +254,7 @@ class InnerDriver(Driver):
     """Drives one body, and what it calls in this process, for the outer one."""
 
     def __init__(
-        self, worker: Worker, connection: Connection, work: frames.Execute, spec: TaskSpec, loop: LoopThread
+        self, worker: Worker, connection: Connection, work: frames.Assign, spec: TaskSpec, loop: LoopThread
     ) -> None:
         super().__init__(worker, work.run, spec, loop, fresh=work.fresh)
         self.outer = Delegating(self, connection)
@@ -300,7 +300,7 @@ class InnerDriver(Driver):
             flush()
             self._connection.next_turn(ended)
 
-    async def _attempt(self) -> frames.Ended | None:
+    async def _attempt(self) -> frames.BodyEnded | None:
         work, returns = self._work, self.spec.signature.returns
         body = self.open_body(
             None, work.action, work.name, self.loop, floor=work.floor, label=work.label, recorded=work.recorded
@@ -328,12 +328,12 @@ class InnerDriver(Driver):
         finally:
             self.close_body(body)
 
-    def _ended(self, outcome: int, value: Any) -> frames.Ended:
+    def _ended(self, outcome: int, value: Any) -> frames.BodyEnded:
         counts = (self.replayed, self.executed, self.worker.threads.jobs == 0)
         if outcome == Result.VALUE:
-            return frames.Ended(int(outcome), value, False, [], [], *counts)
+            return frames.BodyEnded(int(outcome), value, False, [], [], *counts)
         discards = escaped(value, self.run.uid, self._work.action)
-        return frames.Ended(int(outcome), encode_error(value), is_final(value), discards, frames_of(value), *counts)
+        return frames.BodyEnded(int(outcome), encode_error(value), is_final(value), discards, frames_of(value), *counts)
 
     def _tell(self, frame: Any) -> None:
         self._connection.tell(frame, self.turn)
@@ -403,7 +403,7 @@ class InnerDriver(Driver):
             now = quiet and any(body.waits() for body in bodies)
             if now != waits:
                 waits = now
-                self._tell(frames.Waiting(waits))
+                self._tell(frames.Idle(waits))
             if not quiet or self.free:
                 reported = None
                 continue
@@ -461,7 +461,7 @@ class _Delegated:
     """An effect: the outer process's answer to a `Call`."""
 
     def __init__(
-        self, driver: InnerDriver, connection: Connection, body: Body, make: Callable[[int], frames.Call]
+        self, driver: InnerDriver, connection: Connection, body: Body, make: Callable[[int], frames.Delegate]
     ) -> None:
         self._driver = driver
         self._connection = connection
@@ -537,8 +537,8 @@ def _within(body: Body) -> list[int]:
 
 
 def _call(
-    spec: TaskSpec, action: Action, inputs: bytes, floor: int, recorded: bool, within: list[int], moved: Moved
-) -> Callable[[int], frames.Call]:
+    spec: TaskSpec, action: Action, inputs: bytes, floor: int, recorded: bool, within: list[int], moved: PathMap
+) -> Callable[[int], frames.Delegate]:
     target, module, variable = spec.target(), spec.module, ""
     if not spec.process:
         # The outer process needs the object itself: its program, its settings.
@@ -546,7 +546,7 @@ def _call(
     backoff = spec.retries.backoff
     pauses = (backoff.initial, backoff.factor, backoff.maximum, backoff.jitter) if backoff is not None else None
     return partial(
-        frames.Call,
+        frames.Delegate,
         action=action,
         inputs=inputs,
         floor=floor,
@@ -580,9 +580,9 @@ def _whereabouts(spec: TaskSpec) -> tuple[str, str, str]:
     )
 
 
-def failed_to_load(error: BaseException) -> frames.Ended:
+def failed_to_load(error: BaseException) -> frames.BodyEnded:
     """The body could not even begin."""
-    return frames.Ended(
+    return frames.BodyEnded(
         int(Result.ERROR), encode_error(error), is_final(error), [], frames_of(error), 0, 0, False
     )  # fmt: skip
 

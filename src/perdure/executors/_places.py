@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.ground.spec import TaskSpec
-from ._session import Session
+from ._session import BodySession
 
 if TYPE_CHECKING:
     from ..core.ground.model import Action
@@ -26,21 +26,21 @@ class Places:
         self.width = width
         self.find = find
         self._wake = threading.Condition()
-        self._queue: deque[Session] = deque()
+        self._queue: deque[BodySession] = deque()
         self._working = 0
         self._started = False
 
     def execution(
         self, body: StandIn, spec: TaskSpec, action: Action, inputs: bytes, attempt: int, floor: int, *, recorded: bool
-    ) -> Session:
+    ) -> BodySession:
         """See `core.elsewhere.Elsewhere`."""
-        return Session(self, body, spec, action, inputs, attempt, floor, recorded)
+        return BodySession(self, body, spec, action, inputs, attempt, floor, recorded)
 
-    def give(self, session: Session) -> None:
+    def give(self, session: BodySession) -> None:
         """The session has a place: find a process, without waiting for the process."""
         raise NotImplementedError
 
-    def submit(self, session: Session) -> None:
+    def submit(self, session: BodySession) -> None:
         """Queue the session for a place."""
         with self._wake:
             self._queue.append(session)
@@ -51,14 +51,14 @@ class Places:
                 threading.Thread(target=self._staff, name="perdure-places", daemon=True).start()
             self._wake.notify()
 
-    def left(self, session: Session) -> None:
+    def left(self, session: BodySession) -> None:
         """The session is over, or gave up waiting in the queue."""
         with self._wake:
             if session in self._queue:
                 self._queue.remove(session)
             self._free(session)
 
-    def waits(self, session: Session, waits: bool) -> None:
+    def waits(self, session: BodySession, waits: bool) -> None:
         """The process of the session begins to wait, or goes on. A process that goes on does not queue again."""
         with self._wake:
             if waits:
@@ -67,7 +67,7 @@ class Places:
                 session.place = True
                 self._working += 1
 
-    def again(self, session: Session) -> None:
+    def again(self, session: BodySession) -> None:
         """The process died before its first answer: queue the session again, in front."""
         with self._wake:
             self._free(session)
@@ -75,7 +75,7 @@ class Places:
                 self._queue.appendleft(session)
                 self._wake.notify()
 
-    def _free(self, session: Session) -> None:
+    def _free(self, session: BodySession) -> None:
         # Called with the lock held.
         if session.place:
             session.place = False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from signal import Signals
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ..core.body.scope import THREAD
 from ..core.commit.writer import Foreign, Mark
@@ -28,11 +28,24 @@ from ..errors import BodyDiedError, PerdureError, RunStopped, StoreError, TaskTi
 from . import _frames as frames
 from ._tracebacks import frames_of, with_frames
 
-if TYPE_CHECKING:
-    from ._places import Places
+
+class Seats(Protocol):
+    """Gives seats to sessions: the pool or the cluster that has the processes."""
+
+    find: Callable[[str, str, str], TaskSpec]
+    """Gives a task by target, module name and variable name."""
+
+    def submit(self, session: BodySession) -> None:
+        """Queue the session for a seat."""
+
+    def left(self, session: BodySession) -> None:
+        """The session is over, or gave up waiting in the queue."""
+
+    def waits(self, session: BodySession, waits: bool) -> None:
+        """The process of the session begins to wait, or goes on."""
 
 
-class Child(Protocol):
+class Seat(Protocol):
     """The process for the body of a session."""
 
     channel: frames.Channel
@@ -47,12 +60,12 @@ class Child(Protocol):
 log = logging.getLogger("perdure")
 
 
-class Session:
+class BodySession:
     """See the module text."""
 
     def __init__(
         self,
-        pool: Places,
+        pool: Seats,
         body: StandIn,
         spec: TaskSpec,
         action: Action,
@@ -76,7 +89,7 @@ class Session:
         self._future: Future[tuple[int, Any]] = Future()
         self._future.set_running_or_notify_cancel()
         self._lock = threading.Lock()
-        self._child: Child | None = None
+        self._child: Seat | None = None
         self._sent = 0
         self._report = 0
         self._undrained = set(body.undrained)
@@ -119,7 +132,7 @@ class Session:
 
     # -- its child ---------------------------------------------------------------------------------------------
 
-    def assigned(self, child: Child) -> bool:
+    def assigned(self, child: Seat) -> bool:
         """A child has been found; on the thread that will receive the child's frames. Whether the session still wants a
         child."""
         body, driver = self.body, self._driver
@@ -130,7 +143,7 @@ class Session:
         self._sent = 1
         module = self.spec.module
         child.channel.send(
-            frames.Execute(
+            frames.Assign(
                 run=driver.run._replace(inputs=b"", token=b"", value=None),
                 fresh=driver.fresh,
                 target=self.spec.target(),
@@ -165,7 +178,7 @@ class Session:
     def _answer(self, ticket: int, value: Any) -> None:
         self._send(frames.Answer(ticket, frames.raw(value)))
 
-    def _sending(self) -> Child | None:
+    def _sending(self) -> Seat | None:
         """Count one more frame to the child (E5); `None`: the session is over, send nothing."""
         with self._lock:
             if self.over:
@@ -260,7 +273,7 @@ class Session:
         if self.over:
             return False
         kind = frame.__class__
-        if kind is frames.Ended:
+        if kind is frames.BodyEnded:
             return self._ended(frame)
         try:
             _HANDLERS[kind](self, frame)
@@ -270,7 +283,7 @@ class Session:
             self._driver.stop(error)
         return False
 
-    def _ended(self, frame: frames.Ended) -> bool:
+    def _ended(self, frame: frames.BodyEnded) -> bool:
         if not self._leave(kill=False, keep=frame.reusable):
             return True
         self._driver.replayed += frame.replayed
@@ -328,7 +341,7 @@ class Session:
             # The session ended a moment ago, and took its reports back without the present report.
             self._driver.drained_elsewhere((), frame.added, self._tell)
 
-    def _waiting(self, frame: frames.Waiting) -> None:
+    def _waiting(self, frame: frames.Idle) -> None:
         self._pool.waits(self, frame.waits)
 
     def _quiet(self, frame: frames.Quiet) -> None:
@@ -349,7 +362,7 @@ class Session:
 
     # -- what is carried out here for the child ----------------------------------------------------------------
 
-    def _call(self, frame: frames.Call) -> None:
+    def _call(self, frame: frames.Delegate) -> None:
         # The action was reported as not called yet; now it is called, and from here on its own stand-in reports (E4).
         self._undrained.discard(frame.action.action)
         try:
@@ -387,21 +400,21 @@ class Session:
             carried.cancel()
 
 
-_HANDLERS: dict[type, Callable[[Session, Any], None]] = {
-    frames.Begun: Session._begun,
-    frames.Entries: Session._entries,
-    frames.Actions: Session._actions,
-    frames.CacheGet: Session._cache_get,
-    frames.NextAction: Session._next_action,
-    frames.SourceId: Session._source_id,
-    frames.SourceOf: Session._source_of,
-    frames.Commit: Session._commit,
-    frames.Undrained: Session._undrained_now,
-    frames.Waiting: Session._waiting,
-    frames.Quiet: Session._quiet,
-    frames.Stop: Session._stop,
-    frames.Call: Session._call,
-    frames.Cancel: Session._cancel,
+_HANDLERS: dict[type, Callable[[BodySession, Any], None]] = {
+    frames.Begun: BodySession._begun,
+    frames.Entries: BodySession._entries,
+    frames.Actions: BodySession._actions,
+    frames.CacheGet: BodySession._cache_get,
+    frames.NextAction: BodySession._next_action,
+    frames.SourceId: BodySession._source_id,
+    frames.SourceOf: BodySession._source_of,
+    frames.Commit: BodySession._commit,
+    frames.Undrained: BodySession._undrained_now,
+    frames.Idle: BodySession._waiting,
+    frames.Quiet: BodySession._quiet,
+    frames.Stop: BodySession._stop,
+    frames.Delegate: BodySession._call,
+    frames.Cancel: BodySession._cancel,
 }
 
 
@@ -449,7 +462,7 @@ class _AsItIs:
         """Nothing: only the bytes go on."""
 
 
-def _spec_of(call: frames.Call) -> TaskSpec:
+def _spec_of(call: frames.Delegate) -> TaskSpec:
     retries = call.retries
     return TaskSpec(
         kind=Kind.TASK,

@@ -10,7 +10,7 @@ Ray adds:
   loses the attempt (`AttemptLost`), and the next attempt costs no retry.
 - N3 a process that connects has to know a token that only the Ray task was given.
 - N4 the code's root is shipped as Ray's `working_dir`. Files are called by their paths in the driving process, and
-  found below the node's copy (`_inner.Moved`). Code that differs from the driving process's code is not executed.
+  found below the node's copy (`_inner.PathMap`). Code that differs from the driving process's code is not executed.
 - N5 without a cluster no attempt fails: the run stays interrupted, and can be continued.
 
 A body can become unwanted at any point. Before its process has connected, the waiting thread notices
@@ -39,7 +39,7 @@ from . import _frames as frames
 from . import _ray_node
 from ._places import Find, Places
 from ._ray_node import what_runs
-from ._session import Session
+from ._session import BodySession
 from .process import hello
 
 log = logging.getLogger("perdure")
@@ -76,11 +76,11 @@ class RayPool(Places):
         self.address = address
         self.hello = hello(store_id, store_url, blobs)
 
-    def give(self, session: Session) -> None:
+    def give(self, session: BodySession) -> None:
         """See `Places`."""
         threading.Thread(target=self._serve, args=(session,), name="perdure-ray-body", daemon=True).start()
 
-    def _serve(self, session: Session) -> None:
+    def _serve(self, session: BodySession) -> None:
         name = session.spec.name
         try:
             RayBody(self, session).main()
@@ -105,7 +105,7 @@ class Connected(NamedTuple):
     """The directory that was shipped; `None` where the program has connected to Ray by itself."""
 
 
-class Cluster:
+class RayCluster:
     """This process's connection to a cluster. Ray has one connection per process, for all stores."""
 
     def __init__(self, address: str | None, root: str) -> None:
@@ -173,10 +173,10 @@ class Cluster:
 
 
 _lock = threading.Lock()
-_cluster: Cluster | None = None
+_cluster: RayCluster | None = None
 
 
-def cluster(address: str | None, root: str, name: str) -> Cluster:
+def cluster(address: str | None, root: str, name: str) -> RayCluster:
     """The connection of this process, made on first use.
 
     Raises:
@@ -185,7 +185,7 @@ def cluster(address: str | None, root: str, name: str) -> Cluster:
     global _cluster
     with _lock:
         if _cluster is None or _cluster.is_over():
-            _cluster = Cluster(address, root)
+            _cluster = RayCluster(address, root)
         _cluster.refuse(address, root, name)
         return _cluster
 
@@ -287,7 +287,7 @@ class RayBody:
 
     channel: frames.Channel
 
-    def __init__(self, pool: RayPool, session: Session) -> None:
+    def __init__(self, pool: RayPool, session: BodySession) -> None:
         self._pool = pool
         self._session = session
         self._file = session.spec.target().partition("::")[0]

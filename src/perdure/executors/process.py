@@ -25,7 +25,7 @@ from typing import NamedTuple
 from ..errors import PerdureError
 from . import _frames as frames
 from ._places import Find, Places
-from ._session import Session
+from ._session import BodySession
 
 log = logging.getLogger("perdure")
 
@@ -55,7 +55,7 @@ class ProcessPool(Places):
         self._idle: list[Child] = []
         self._closed = False
 
-    def give(self, session: Session) -> None:
+    def give(self, session: BodySession) -> None:
         """See `Places`."""
         try:
             child = self._child_for(Surroundings({**os.environ, **session.spec.env_vars}, os.getcwd()))
@@ -125,7 +125,7 @@ class Child:
 
     def __init__(self, pool: ProcessPool, surroundings: Surroundings) -> None:
         self.surroundings = surroundings
-        self.sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
+        self.sessions: queue.SimpleQueue[BodySession | None] = queue.SimpleQueue()
         self._pool = pool
         self._kept = False
         ours, theirs = socket.socketpair()
@@ -182,7 +182,7 @@ class Child:
             self.kill()
             return self._process.wait()
 
-    def _next(self) -> Session | None:
+    def _next(self) -> BodySession | None:
         while True:
             try:
                 return self.sessions.get(timeout=self._pool.idle_seconds)
@@ -190,7 +190,7 @@ class Child:
                 if self._pool.retired(self):
                     return None
 
-    def _serve(self, session: Session, fresh: bool) -> bool:
+    def _serve(self, session: BodySession, fresh: bool) -> bool:
         """Have one body executed; whether the child can execute another."""
         heard = self._kept = False
         try:
