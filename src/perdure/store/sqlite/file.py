@@ -95,8 +95,12 @@ class StoreFile:
     def connect(self) -> sqlite3.Connection:
         # mode=rw: a file that went away is not silently replaced by an empty one. Other threads use the connection,
         # one at a time. SQLite's own busy handler backs off to 100 ms and is unfair; `Link` waits in its place.
+        mode = "rw"
+        if not self._is_writable():
+            # Without a WAL nothing changes the file, and SQLite needs no files beside it to read it.
+            mode = "ro" if _size(f"{self.path}-wal") else "ro&immutable=1"
         return sqlite3.connect(
-            f"file:{quote(os.fsencode(self.path))}?mode=rw",
+            f"file:{quote(os.fsencode(self.path))}?mode={mode}",
             uri=True,
             timeout=0,
             isolation_level=None,
@@ -104,12 +108,19 @@ class StoreFile:
             cached_statements=64,
         )
 
+    def _is_writable(self) -> bool:
+        return os.access(self.path, os.W_OK) and os.access(os.path.dirname(self.path), os.W_OK)
+
     def prepare(self, cursor: sqlite3.Cursor) -> str:
-        """Check that the file is a store (or empty), bring its schema up to date, and return the store's id."""
-        if not os.access(self.path, os.W_OK) or not os.access(os.path.dirname(self.path), os.W_OK):
-            # SQLite would open it read-only, and fail at the first write only.
-            raise StoreUnavailableError(read_only(self.path))
+        """Check that the file is a store (or empty), bring its schema up to date, and return the store's id.
+
+        A store that this user may only read is left as it is: looking works, and the first write is refused.
+        """
         version = self._version(cursor)
+        if not self._is_writable():
+            if version < VERSION:
+                raise StoreUnavailableError(read_only(self.path))
+            return self._store_id(cursor)
         (mode,) = cursor.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreUnavailableError(
@@ -128,6 +139,9 @@ class StoreFile:
                 version = step.version
                 cursor.execute(f"PRAGMA user_version = {version}")
             cursor.execute("COMMIT")
+        return self._store_id(cursor)
+
+    def _store_id(self, cursor: sqlite3.Cursor) -> str:
         row = cursor.execute(queries("sqlite")["meta"], ("store_id",)).fetchone()
         if row is None:
             raise StoreError(f"{self.path} has lost its store id: restore it from a backup")
@@ -161,6 +175,13 @@ class StoreFile:
                 f"upgrade perdure, or name another file"
             )
         return int(version)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _inode(path: str) -> tuple[int, int] | None:
