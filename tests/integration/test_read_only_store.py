@@ -24,7 +24,7 @@ from perdure.errors import StoreUnavailableError
 from flow import add
 
 def look():
-    print(*(f"{run.name} {run.status}" for run in looking.runs()[0]), looking.tree("one").total)
+    print(*(f"{run.name} {run.status}" for run in looking.runs().runs), looking.tree("one").total)
     print(perdure.Run.get("one").wait(5).result)
 
 if os.geteuid() == 0:

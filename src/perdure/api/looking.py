@@ -81,10 +81,18 @@ class RunInfo(NamedTuple):
     """The earliest time to drive the run (again), for a run that is QUEUED or parked."""
 
 
-def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[list[RunInfo], bool]:
-    """Runs, newest first, and whether there are more than `limit` of them."""
+class RunList(NamedTuple):
+    """Runs, newest first."""
+
+    runs: list[RunInfo]
+    more: bool
+    """Whether there are more runs than the limit."""
+
+
+def runs(*, limit: int | None = None, status: Status | None = None) -> RunList:
+    """The newest runs, at most `limit` of them."""
     if not store_exists():
-        return [], False
+        return RunList([], False)
     worker = runtime.worker()
     most = None if limit is None else limit + 1
     rows: list[model.Run] = []
@@ -104,8 +112,8 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> tuple[lis
         if status is None or info.status == status:
             found.append(info)
             if limit is not None and len(found) > limit:
-                return found[:limit], True
-    return found, False
+                return RunList(found[:limit], True)
+    return RunList(found, False)
 
 
 def status(name: str) -> Status:
@@ -477,12 +485,19 @@ def _begin(row: Entry | Action) -> tuple[int, int]:
     return (row.at, row.n) if isinstance(row, Entry) else (row.at, 0)
 
 
-def error_of(node: ActionNode) -> tuple[str, str] | None:
-    """Type name and message of a node's failure."""
+class NodeError(NamedTuple):
+    """A node's failure as text."""
+
+    type: str
+    message: str
+
+
+def error_of(node: ActionNode) -> NodeError | None:
+    """The failure of a node; `None` for a node without one."""
     if node.error is None:
         return None
     try:
         kind, message, _ = describe_error(node.error)
     except UsageError as error:
-        return "unreadable", str(error)
-    return kind, message
+        return NodeError("unreadable", str(error))
+    return NodeError(kind, message)

@@ -342,7 +342,7 @@ def _node_data(node: ActionNode) -> dict[str, Any]:
         "until": iso(node.until),
         "inputs": _decoded(node.inputs),
         "outcome": _decoded(node.value),
-        "error": None if error is None else {"type": error[0], "message": error[1]},
+        "error": None if error is None else error._asdict(),
         "items": node.items,
         "discarded": node.discarded,
         "earlier": node.earlier,
@@ -472,7 +472,7 @@ def _outcome_text(node: ActionNode) -> str:
 
     error = error_of(node)
     if error is not None:
-        kind, _, message = error[0].rpartition(".")[2], ": ", error[1].partition("\n")[0]
+        kind, message = error.type.rpartition(".")[2], error.message.partition("\n")[0]
         return f"{kind}: {message}"[:200] if message else kind
     if node.items is not None:
         return f"{node.items} item{'s' * (node.items != 1)}"

@@ -41,7 +41,7 @@ def _looks(output: Output, limit: int, status: Status | None) -> Iterator[list[R
             now = runtime.worker().store.version()
             if now != version or seconds() - looked > ANYWAY:
                 version, looked = now, seconds()
-                yield looking.runs(limit=limit, status=status)[0]
+                yield looking.runs(limit=limit, status=status).runs
         elif version is None:
             output.note(f"there is no store at {runtime.store_url()} yet")
             version = -1
