@@ -1,7 +1,7 @@
-"""A pool child's side of one body: its driver, and the writer and store that forward to the outer process.
+"""The inner end of one body in a pool child: the driver, and the writer and store that forward to the outer process.
 
-The code that decides (bodies, replay, protocols, attempts) is the one that runs anywhere. Replaced is only what
-concerns the whole run: see `core.elsewhere`, whose rules E1 to E6 this module keeps for the inner end.
+The deciding code (bodies, replay, protocols, attempts) is the same as in every process. Only the parts that concern the
+whole run are replaced. `core.run.elsewhere` states E1 to E6; this module keeps them for the inner end.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ log = logging.getLogger("perdure")
 T = TypeVar("T")
 
 WATCH_SECONDS = 0.02
-"""How often a child looks whether it only waits."""
+"""How often a child looks whether the child only waits."""
 REPEAT_SECONDS = 0.25
-"""How often it says that it is quiet while it is held back."""
+"""How often a child that is held back reports that the child is quiet."""
 
 
 class PathMap(NamedTuple):
-    """Where the driving process's files lie on this machine."""
+    """The place of the driving process's files on this machine."""
 
     root: str
     here: str
 
     def inward(self, path: str) -> str:
-        """A path, or a target, of the driving process as it is called here."""
+        """A path, or a target, of the driving process, as a path here."""
         return self.here + path[len(self.root) :] if _is_under(path, self.root) else path
 
     def outward(self, path: str) -> str:
-        """One of this machine as it is called there."""
+        """A path here, as a path of the driving process."""
         return self.root + path[len(self.here) :] if _is_under(path, self.here) else path
 
 
@@ -72,8 +72,8 @@ SAME_PLACE = PathMap("", "")
 class Connection:
     """The child's end of the socket: questions and their answers. From any thread.
 
-    What is said for a body is heard as the body's that is being executed: a thread that one has left behind must not
-    say anything in the time of the next (`turn`).
+    A frame counts for the body that is being executed. So a thread that an earlier body has left behind must not send
+    in the time of the next body (`turn`).
     """
 
     def __init__(self, channel: frames.Channel, moved: PathMap = SAME_PLACE) -> None:
@@ -83,12 +83,12 @@ class Connection:
         self._asked: dict[int, Future[msgspec.Raw]] = {}
         self._turns = threading.Lock()
         self.turn = 0
-        """How many bodies have been begun or have ended here."""
+        """How many bodies have begun or ended here."""
         self.received = 0
-        """Frames that have been acted on since the present body was assigned, that one included."""
+        """Frames acted on since the present body was assigned, the assignment included."""
 
     def next_turn(self, last: Any = None) -> int:
-        """A body begins, or ends with `last`: nothing is said for the one before it any more."""
+        """A body begins, or ends with `last`: from now on no frame is sent for the body before."""
         with self._turns:
             self.turn += 1
             if last is not None:
@@ -96,17 +96,17 @@ class Connection:
             return self.turn
 
     def ask(self, make: Callable[[int], Any], kind: type[T] | Any, turn: int | None = None) -> T:
-        """Ask, and wait for the answer. Where the run is not driven any more it does not come; the process ends.
+        """Ask, and wait for the answer. No answer comes if the run is driven no longer: the process ends.
 
         Raises:
-            RunStopped: that turn is over.
+            RunStopped: the turn is over.
         """
         _, future = self.ask_soon(make, turn)
         answer: T = msgspec.msgpack.decode(future.result(), type=kind)
         return answer
 
     def ask_soon(self, make: Callable[[int], Any], turn: int | None = None) -> tuple[int, Future[msgspec.Raw]]:
-        """Ask without waiting: the ticket, and where the answer will be. Raises what `ask` does."""
+        """Ask without waiting: the ticket, and the future answer. Raises the same errors as `ask`."""
         ticket = next(self._tickets)
         future: Future[msgspec.Raw] = Future()
         future.set_running_or_notify_cancel()
@@ -116,7 +116,7 @@ class Connection:
         return ticket, future
 
     def tell(self, frame: Any, turn: int | None = None) -> bool:
-        """Say something that has no answer; `False`, and nothing is said, if that turn is over."""
+        """Send a frame without an answer; `False`, and nothing is sent, if the turn is over."""
         with self._turns:
             if turn is not None and turn != self.turn:
                 return False
@@ -130,16 +130,16 @@ class Connection:
             future.set_result(answer.value)
 
     def awaits(self, ticket: int) -> bool:
-        """Whether that answer has yet to come."""
+        """Whether the answer to that ticket is still to come."""
         return ticket in self._asked
 
     def forget(self, ticket: int) -> Future[msgspec.Raw] | None:
-        """Nobody waits for that answer any more."""
+        """Drop the question with that ticket."""
         return self._asked.pop(ticket, None)
 
 
 class InnerStore:
-    """What bodies need of a store, out of the outer process."""
+    """The part of a store that bodies need, by questions to the outer process."""
 
     def __init__(self, connection: Connection, id: str, url: str) -> None:
         self.id = id
@@ -176,7 +176,7 @@ class InnerStore:
 
 
 class InnerWriter(Writer):
-    """The same leaders and queues; what a leader has collected is written by the outer process."""
+    """The same leaders and queues; the outer process writes the rows of a leader."""
 
     def __init__(self, store: Any, connection: Connection) -> None:
         super().__init__(store)
@@ -221,7 +221,7 @@ class InnerWriter(Writer):
 
 
 class CountingThreads(DaemonThreads):
-    """Threads that know whether any job is at work or waits for a thread."""
+    """Threads with a count of the jobs at work or waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,14 +244,14 @@ class CountingThreads(DaemonThreads):
                 self.jobs -= 1
 
     def _uncount_cancelled(self, future: Future[Any]) -> None:
-        """No thread takes a job that was cancelled while the job waited."""
+        """No thread takes a job after the job was cancelled in the queue."""
         if future.cancelled():
             with self._count_lock:
                 self.jobs -= 1
 
 
 class InnerDriver(Driver):
-    """Drives one body, and what it calls in this process, for the outer one."""
+    """Drives one body, and all calls of the body in this process, for the outer driver."""
 
     def __init__(
         self, worker: Worker, connection: Connection, work: frames.Assign, spec: TaskSpec, loop: LoopThread
@@ -263,7 +263,7 @@ class InnerDriver(Driver):
         self._connection = connection
         self._work = work
         self._reports = 0
-        # Until its journal is loaded it has to be handed what the outer process says: a word from there may come first.
+        # Until the journal is loaded, the body counts as replaying: a word of the outer process may come first.
         self._undrained = set(work.undrained)
         self._reported = set(work.undrained)
         self._heard: tuple[int, bool] = (-1, False)
@@ -274,7 +274,7 @@ class InnerDriver(Driver):
     # -- the body ----------------------------------------------------------------------------------------------
 
     def entries_of(self, action: int) -> list[Entry]:
-        """As the outer process knows them."""
+        """The body's actions, as the outer process knows them."""
         store: InnerStore = self.worker.store  # type: ignore[assignment]
         return store.entries(self.run_id, action)
 
@@ -322,7 +322,7 @@ class InnerDriver(Driver):
             if (outcome == Result.VALUE or body.idle_replaying) and self.ended_unasked(body):
                 return None
             if self.outbox:
-                # What nobody waits for, such as a generator that was closed early.
+                # Rows without a waiting caller, such as a generator that was closed early.
                 await Durable(body)
             return self._ended(outcome, value)
         finally:
@@ -341,7 +341,7 @@ class InnerDriver(Driver):
     # -- what concerns the whole run ---------------------------------------------------------------------------
 
     def stop(self, reason: BaseException) -> None:
-        """The run cannot go on: the outer process is told, and will end this one."""
+        """The run cannot go on: tell the outer process, which will end this process."""
         with self._lock:
             if self._stopping is not None or self._left:
                 return
@@ -372,13 +372,13 @@ class InnerDriver(Driver):
             self._pump_all()
 
     def speaks_for(self, action: int) -> None:
-        """What that action has yet to be handed is no longer ours to report: the outer process carries it out."""
+        """Stop reporting the action: from now on the outer process carries out its call."""
         with self._lock:
             self._undrained.discard(action)
             self._reported.discard(action)
 
     def give_up(self, action: int) -> None:
-        """The cancellation that the body of that action waits for cannot come any more."""
+        """The cancellation that the body of the action waits for will not come."""
         body = self.bodies.get(action)
         if body is not None:
             body.loop.soon(body.give_up_cancellation)
@@ -414,7 +414,7 @@ class InnerDriver(Driver):
                 self._tell(report)
 
     def _report(self, bodies: list[Body]) -> frames.Quiet:
-        # Counted first: what comes while the rest is looked at makes the report void.
+        # Counted first: a frame that arrives during the look makes the report void.
         received = self._connection.received
         opened = {body.action for body in bodies}
         return frames.Quiet(
@@ -427,7 +427,7 @@ class InnerDriver(Driver):
 
 
 class Delegating:
-    """Tasks that cannot execute in this process. Implements `core.elsewhere.Outer`."""
+    """Tasks for the outer process. Implements `core.run.elsewhere.Outer`."""
 
     def __init__(self, driver: InnerDriver, connection: Connection) -> None:
         self._driver = driver
@@ -443,7 +443,7 @@ class Delegating:
         """See `Outer`."""
         make = _call(spec, action, inputs, floor, recorded, _within(parent), self._connection.moved)
         if not recorded:
-            # Its row goes before any that the outer process writes for it.
+            # The row of the action goes before the rows that the outer process writes for the action.
             yield Durable(parent)
         self._driver.speaks_for(action.action)
         answer: frames.Final = yield _Delegated(self._driver, self._connection, parent, make)
@@ -494,7 +494,7 @@ class _Delegated:
             self._over()
 
     def waits(self) -> bool:
-        """Whether its answer has yet to come. Afterwards its caller is about to go on."""
+        """Whether the answer is still to come. Afterwards the caller is about to go on."""
         return self._connection.awaits(self._ticket)
 
     def _over(self) -> None:
@@ -518,7 +518,7 @@ class _Delegated:
         return future
 
     def interrupt(self) -> None:
-        """The body that called it is closed."""
+        """The calling body is closed."""
         future = self._give_up()
         if future is not None:
             future.set_exception(self._driver.stopped_error())
@@ -541,7 +541,7 @@ def _call(
 ) -> Callable[[int], frames.Delegate]:
     target, module, variable = spec.target(), spec.module, ""
     if not spec.process:
-        # The outer process needs the object itself: its program, its settings.
+        # The outer process needs the task object: the program and its settings.
         target, module, variable = _whereabouts(spec)
     backoff = spec.retries.backoff
     pauses = (backoff.initial, backoff.factor, backoff.maximum, backoff.jitter) if backoff is not None else None
@@ -565,7 +565,7 @@ def _call(
 
 
 def _whereabouts(spec: TaskSpec) -> tuple[str, str, str]:
-    """Where a container task can be found in another process: its file, its module, and the name of its variable."""
+    """The file, module and variable of a container task, for another process."""
     own = sys.modules.get(spec.fn.__module__)
     for module in (own, *list(sys.modules.values())):
         file = getattr(module, "__file__", None)
@@ -588,7 +588,7 @@ def failed_to_load(error: BaseException) -> frames.BodyEnded:
 
 
 def flush() -> None:
-    """What a body has printed is out before its caller goes on."""
+    """Flush the output of a body before its caller goes on."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
