@@ -274,7 +274,7 @@ class InnerDriver(Driver):
     # -- the body ----------------------------------------------------------------------------------------------
 
     def entries_of(self, action: int) -> list[Entry]:
-        """The body's actions, as the outer process knows them."""
+        """The entries of an action's body, as the outer process knows them."""
         store: InnerStore = self.worker.store  # type: ignore[assignment]
         return store.entries(self.run_id, action)
 

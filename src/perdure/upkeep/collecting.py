@@ -1,31 +1,31 @@
-"""Removing what is over: finished runs, and what nothing refers to once they are gone. Never what a live run needs.
+"""Removal of finished runs, and of everything without a reference after their removal. Data of live runs stays.
 
-Rows first, files after them, so that whatever is killed leaves files too many and never a reference to a file that is
-gone; the next collection removes those.
+Rows go first, files afterwards. A killed collection therefore leaves files without references, never a reference to a
+missing file; the next collection removes those files.
 
 Runs
-- G1 a run goes whole or not at all: one transaction looks again whether it is still finished and old enough, and takes
-  it out of sight. From then on nobody can resume it, and its name is free. Whoever resumed it before keeps it.
-- G2 its rows are purged after that in short transactions with pauses between them, so that others' writes go on. They
-  can be told apart from all others for as long as they are there, so any later collection finishes the work.
-- G3 a run stays while an unfinished one is to begin with its work (`rerun --recover`).
+- G1 a run goes whole or not at all: one transaction looks again whether the run is finished and old enough, and takes
+  the run out of sight. From then on no process can resume the run, and its name is free. A process that resumed the run
+  earlier keeps it.
+- G2 the rows of a removed run are purged afterwards, in short transactions with pauses for other writers. Such rows
+  remain recognizable, so any later collection finishes the work.
+- G3 a run stays while an unfinished run is to begin with its work (`rerun --recover`).
 
 The cache and snapshots of code
-- G4 a live run may have read a cached outcome that it has not recorded yet. So before cached outcomes are removed,
-  their files count as just put (G7): those go with a later collection.
-- G5 a worker keeps the numbers of snapshots in memory. So snapshots go only while no worker is there.
+- G4 a live run may have read a cached outcome and not recorded the outcome yet. So before cached outcomes are removed,
+  their files count as just put (G7): a later collection removes the files.
+- G5 a worker keeps the numbers of snapshots in memory. So snapshots go only while no worker is alive.
 
 Blobs (the content of files)
-- G6 every hash that stands anywhere in what the store holds counts as a reference, as digest or as text, whatever the
-  type around it; and so do those in the manifest of a `Dir` that is referred to. Values are not decoded: too much may
-  stay, nothing may be missed.
-- G7 content is put before the reference to it is committed. So a blob without a reference may belong to a body that has
-  just made it, and stays if it was put, again or for the first time, after the first start of any run that a worker
-  which may be alive holds now, or within the last day (the user's own programs, which may still be about to pass it to
-  a run). Which runs are held is read before the references are: a run that has ended by then has committed them.
-- G8 a put that finds its content there refreshes the blob's time, under a lock that excludes removal, which looks at
-  the time again (`store.blobs.directory`). So content that is put while its blob is being looked for stays, or is
-  written again.
+- G6 every hash in a stored value, of any type, counts as a reference, as digest or as text; so does every hash in the
+  manifest of a referenced `Dir`. Values are not decoded: too much may stay, no reference may be missed.
+- G7 content is put before the reference to the content is committed. So a blob without a reference may belong to a body
+  that has just made the blob. The blob stays if it was put, again or for the first time, after the first start of any
+  run of a worker that may be alive, or within the last day (the user's own programs may still be about to pass the blob
+  to a run). The held runs are read before the references: a run that has ended by then has committed its references.
+- G8 a put that finds its content there refreshes the time of the blob, under a lock that excludes removal, and removal
+  looks at the time again (`store.blobs.directory`). So content that is put during a collection stays, or is written
+  again.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from ..store.blobs import manifest
 from ..store.blobs.user_files import each
 
 RUNS: Final = 500
-"""Runs that one transaction takes away."""
+"""Runs per transaction of removal."""
 ROWS: Final = 5_000
-"""Rows that one transaction purges."""
+"""Rows per transaction of purging."""
 FILES: Final = 200
 PAUSE: Final = 0.01
-"""Seconds between transactions, in which whoever waits for the database gets it."""
+"""Seconds between transactions, for other writers."""
 MARGIN: Final = 24 * 3600 * US
-"""For how long a blob stays that nothing refers to (G7)."""
+"""How long a blob without a reference stays (G7)."""
 SLACK: Final = 120 * US
-"""How much earlier than it was put a blob's time may be (`store.blobs.directory.REFRESH`), and then some."""
+"""The time of a blob may be so much earlier than the put (`store.blobs.directory.REFRESH`, and a reserve)."""
 FOREVER: Final = 1 << 52
 
 _LOGS: Final = re.compile(r"[0-9a-f]{32}")
@@ -70,32 +70,33 @@ _TEXT: Final = re.compile(rb"[0-9a-f]{64,}")
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was removed, or would be."""
+    """The removed objects; with `dry_run`, the objects to be removed."""
 
     runs: tuple[EndedRun, ...]
     cached: int
     """Outcomes of cached tasks."""
     sources: int | None
-    """Snapshots of code; `None` where this was not looked at."""
+    """Snapshots of code; `None`: not counted."""
     logs: int
-    """Runs whose containers' logs went."""
+    """Runs whose container logs were removed."""
     blobs: int
     """Contents of files."""
     size: int
-    """Their bytes."""
+    """The bytes of these contents."""
 
 
 def collect(older_than: timedelta, statuses: Collection[Status] = FINISHED, *, dry_run: bool = False) -> Removed:
-    """Remove finished runs that ended longer ago, and what nothing refers to any more. May be killed at any moment.
+    """Remove finished runs that ended longer ago, and everything without a reference afterwards. May be killed at any
+    moment.
 
     Args:
-        older_than: how long ago a run must have ended, and an outcome been cached.
-        statuses: which runs; all finished ones by default.
+        older_than: the least age of a run's end, and of a cached outcome.
+        statuses: the statuses of the runs; all finished runs by default.
         dry_run: only look.
 
     Raises:
-        UsageError: a negative time, or a status of runs that have not ended.
-        StoreError: the store or the blob store cannot be used. What was removed until then is consistent.
+        UsageError: a negative time, or a status of unfinished runs.
+        StoreError: the store or the blob store cannot be used. The removals until then are consistent.
     """
     if older_than < timedelta(0):
         raise UsageError(f"runs cannot have ended in the future: {older_than} is negative")
@@ -134,7 +135,7 @@ def _ended(store: Store, before: int, statuses: frozenset[Status]) -> Iterator[E
 
 
 def _remove_runs(store: Store, before: int, statuses: frozenset[Status]) -> Iterator[EndedRun]:
-    _purge(store)  # what an earlier collection has left
+    _purge(store)  # leftovers of an earlier collection
     ended = _ended(store, before, statuses)
     while page := list(islice(ended, RUNS)):
         answers = store.remove([run.id for run in page], before, statuses)
@@ -177,7 +178,7 @@ def _remove_logs(store: Store) -> int:
 
 
 def _unreferenced(worker: Worker, blobs: Blobs, now: int, skip: Collection[int] = ()) -> dict[str, int]:
-    """The blobs that may go (G6, G7), with their sizes. `skip`: runs that count as removed."""
+    """The blobs to remove (G6, G7), with their sizes. `skip`: runs to count as removed."""
     old = dict(blobs.older(_line(worker, now)))
     if old:
         for hash in _referenced(worker.store, blobs, skip):
@@ -186,7 +187,7 @@ def _unreferenced(worker: Worker, blobs: Blobs, now: int, skip: Collection[int] 
 
 
 def _line(worker: Worker, now: int) -> int:
-    """What was put before this moment, and has no reference, nobody is about to refer to (G7)."""
+    """A moment: no process is about to refer to an unreferenced blob from before (G7)."""
     held = worker.store.claimed_since()
     return min(now - MARGIN, *(since - SLACK for id, since in held.items() if not worker.liveness.is_dead(id)), now)
 
@@ -196,7 +197,7 @@ def _referenced(store: Store, blobs: Blobs, skip: Collection[int]) -> set[str]:
 
 
 def reachable(blobs: Blobs, sizes: Mapping[str, int], values: Iterable[bytes]) -> set[str]:
-    """The blobs, of those in `sizes`, that encoded values refer to, directly or through the manifest of a `Dir`."""
+    """The blobs in `sizes` with a reference in encoded values, directly or through the manifest of a `Dir`."""
     found: set[str] = set()
     new = {hash for value in values for hash in references(value) if hash in sizes}
     while new:
@@ -209,7 +210,7 @@ def reachable(blobs: Blobs, sizes: Mapping[str, int], values: Iterable[bytes]) -
 
 
 def references(data: bytes) -> Iterator[str]:
-    """Whatever may be the hash of a blob in encoded values (G6)."""
+    """Every possible hash of a blob in encoded values (G6)."""
     for digest in _DIGEST.finditer(data):
         yield digest[1].hex()
     for text in _TEXT.finditer(data):

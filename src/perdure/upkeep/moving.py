@@ -1,14 +1,15 @@
-"""Runs that move to another store: from a file on a laptop to a database on a server, or back.
+"""Moving of runs to another store: from a file on a laptop to a database on a server, or back.
 
-Nobody may drive a run in two stores, and none may get lost, whenever this is killed:
+No run may be driven in two stores, and no run may get lost, even if the move is killed at any moment:
 
-- M1 a run is let go of at the source, on disk, before the target has any of it. So at no moment can both drive it.
-- M2 letting go of it removes nothing. So whoever was killed does it again, from the same rows.
-- M3 a run is known by its `uid`, and the source notes which store has it. So what the target has already, or had before
-  it was removed there, is not stored a second time.
-- M4 files go before the rows that refer to them.
-- M5 a run that somebody drives, or began to drive and left, stays. Deadlines keep what is left of them, whatever the
-  clocks of the two stores show.
+- M1 a run is released at the source, on disk, before the target has any of the run. So at no moment can both stores
+  drive the run.
+- M2 releasing removes nothing. So a killed move is repeated from the same rows.
+- M3 a run is known by its `uid`, and the source notes the store that has the run. So a run that the target has, or had
+  before removing the run there, is not stored a second time.
+- M4 files go before the rows that refer to the files.
+- M5 a run with a driver, or left by its driver, stays. Deadlines keep their remaining time, independent of the clocks
+  of the two stores.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from ..errors import JournalDamagedError, StoreError, StoreVersionError, UsageEr
 from .collecting import FOREVER, reachable
 
 RUNS: Final = 50
-"""Runs that are moved in one transaction."""
+"""Runs per transaction."""
 ROWS: Final = 20_000
-"""Journal rows after which it is committed all the same."""
+"""Journal rows before an early commit."""
 PAGE: Final = 1_000
 
 
 @dataclass(slots=True)
 class Moved:
-    """What was moved, or would be."""
+    """The moved runs; with `dry_run`, the runs to be moved."""
 
     runs: int = 0
-    """Runs that are in the target now, of this and of earlier tries."""
+    """Runs in the target now, by this move and by earlier tries."""
     waiting: int = 0
-    """Those of them that have not ended: queued or asleep."""
+    """The unfinished of these runs: queued or asleep."""
     files: int = 0
     size: int = 0
-    """Bytes of the files that the target had not yet."""
+    """Bytes of the files that were new to the target."""
     schedules: int = 0
     staying: dict[str, str] = field(default_factory=dict)
-    """Runs that stay where they are, by name, and why."""
+    """Runs that stay at the source, by name, and why."""
 
 
 def move(
@@ -60,22 +61,22 @@ def move(
     dry_run: bool = False,
     tell: Callable[[int, int], None] | None = None,
 ) -> Moved:
-    """Move the finished, queued and sleeping runs of one store into another, with the files that they refer to.
+    """Move the finished, queued and sleeping runs of one store into another, with the files that the runs refer to.
 
-    At the source they are MOVED from then on: their names say where they went. May be killed at any moment, and be
+    At the source the runs are MOVED from then on, and their names lead to the target. May be killed at any moment, and
     called again. Cached outcomes and the logs of containers stay behind.
 
     Args:
-        source_url: the store that they leave.
-        target_url: the store that they go to; it is made if it is not there.
-        source_blobs: where the source's files lie; by default where this process's settings or the store say.
+        source_url: the store to leave.
+        target_url: the store to go to; made if missing.
+        source_blobs: the place of the source's files; by default from the settings of the process or from the store.
         target_blobs: the same for the target.
         dry_run: only count.
-        tell: called now and then with how many runs of how many have been looked at.
+        tell: called now and then with the number of runs looked at, and of all runs.
 
     Raises:
         UsageError: there is no such source, or both are the same store.
-        StoreError: a store or its files cannot be used. What was moved until then is whole.
+        StoreError: a store or its files cannot be used. The runs moved until then are whole.
     """
     if not runtime.exists(source_url):
         raise UsageError(f"there is no store {runtime.store_name(source_url)}")
@@ -124,14 +125,15 @@ class _Move:
         same = source_files.url == target_files.url
         self._sizes = {} if same else dict(source_files.older(FOREVER))
         self._there: set[str] = {hash for hash, _ in target_files.older(FOREVER)} if self._sizes else set()
-        """What the target had before; only counted by, as its own `gc` may remove what nothing there refers to yet."""
+        """Files of the target from before; only counted by, since `gc` of the target may remove files without a
+        reference."""
         self._put: set[str] = set()
 
     def all(self, tell: Callable[[int, int], None] | None) -> Moved:
-        # Schedules first: the target must not take those that it meets in runs' code for new ones.
+        # Schedules first: otherwise the target would take the schedules in the code of moved runs for new schedules.
         for key, at in self.source.schedules().items():
             self.done.schedules += self.target.advance(key, at, expect=None) is not None
-        # Oldest first, so that the target lists them in the same order.
+        # Oldest first, so that the target lists the runs in the same order.
         numbers = [row.id for row in _rows(self.source)][::-1]
         for first in range(0, len(numbers), RUNS):
             self._some(numbers[first : first + RUNS])
@@ -145,7 +147,7 @@ class _Move:
         rows = 0
         for row in self.source.move(wanted, self.target.url):
             if row is None:
-                continue  # claimed or removed in this very moment
+                continue  # claimed or removed just now
             try:
                 whole = self._whole(row)
             except (JournalDamagedError, StoreVersionError) as error:
@@ -190,7 +192,7 @@ class _Move:
         for whole, created in zip(batch, self.target.adopt(batch) if batch else (), strict=True):
             row = whole.run
             if created.run.uid != row.uid:
-                # Somebody took the name in this very moment. The target has none of it, so it may go on here.
+                # Another process took the name just now. The target has nothing of the run, so the run may go on here.
                 self.source.take_back(row.id)
                 self.done.staying[row.name] = f"{self.target.url} has another run of that name"
                 continue
@@ -217,7 +219,7 @@ class _Move:
             deadline = deadline_of(action)
             if deadline is not None and action.action in open_ones:
                 remaining = deadline.remaining(self.source.clock)
-                # The wall clock may have been set since; who wakes too early only parks again.
+                # The wall clock may have been set since; a run that wakes too early is only parked again.
                 left = min(left, remaining)
                 moved = _after(remaining, self.target.clock)
                 actions[place] = action._replace(wake_at=moved.wall, wake_boot=moved.boot, boot=moved.boot_id)
@@ -234,7 +236,7 @@ class _Move:
         return action._replace(source=self._code(action.source))
 
     def _code(self, number: int) -> int:
-        """The number that a snapshot of the code has in the target."""
+        """The number of the source snapshot in the target."""
         known = self._source_ids.get(number)
         if known is None:
             snapshot = self.source.source(number)
@@ -273,7 +275,7 @@ def _after(left: int, clock: Clock) -> Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a store is."""
+    """A description of a store."""
 
     url: str
     id: str
@@ -284,11 +286,11 @@ class Look:
 
 
 def checked(url: str) -> Look:
-    """Look at a store as a whole. Makes none.
+    """Look at a store as a whole. Makes no store.
 
     Raises:
-        UsageError: there is none.
-        StoreError: it cannot be opened.
+        UsageError: there is no store.
+        StoreError: the store cannot be opened.
     """
     if not runtime.exists(url):
         raise UsageError(f"there is no store {runtime.store_name(url)}; `perdure store migrate` makes one")
@@ -300,7 +302,7 @@ def checked(url: str) -> Look:
 
 
 def _damage(store: Store, row: Run) -> list[str]:
-    """What is wrong with the journal of a run."""
+    """Damage in the journal of a run."""
     length = 0
     try:
         for entry in entries_of(row.name, row.uid, store.segments(row.id)):
@@ -316,10 +318,10 @@ def _damage(store: Store, row: Run) -> list[str]:
 
 
 def migrated(url: str) -> tuple[str, str]:
-    """Make a store or bring it up to date; its URL, and the version of its schema.
+    """Make a store or bring a store up to date; the URL of the store, and the version of its schema.
 
     Raises:
-        StoreError: it cannot be opened, or is of a newer perdure.
+        StoreError: the store cannot be opened, or is of a newer perdure.
     """
     with runtime.opened(url) as (store, _):
         return store.url, store.check().facts.get("schema", "1")
