@@ -70,7 +70,7 @@ def end(sign):
     server.wait()
     for pid in children:
         while os.path.exists(f"/proc/{pid}") and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z":
-            time.sleep(0.01)
+            time.sleep(0.01)  # the keeper is no parent of theirs, so no event tells it that they have ended
     server = None
 try:
     for line in sys.stdin:

@@ -6,7 +6,9 @@ Every project directory has a store of its own; on Postgres that is a schema in 
 from __future__ import annotations
 
 import re
+import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +40,17 @@ def query_postgres(url: str, sql: str, args: tuple[Any, ...]) -> list[tuple[Any,
     schema = _schema(url)
     text = re.sub(r"\b(FROM|UPDATE|INTO) (runs|entries|actions|workers)\b", rf"\1 {schema}.\2", sql)
     return server().execute(text.replace("?", "%s"), args)
+
+
+def deadlines(database: Path) -> list[int]:
+    """The recorded deadlines in a SQLite store, microseconds since boot; none where there is no store yet."""
+    if not database.exists():
+        return []
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            return [at for (at,) in connection.execute("SELECT wake_boot FROM actions WHERE wake_boot IS NOT NULL")]
+        except sqlite3.OperationalError:  # its tables are being made
+            return []
 
 
 def wait_until_lease_is_over(url: str, pid: int) -> None:

@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], T], seconds: float = PATIENCE, story: Calla
         if found:
             return found
         assert time.monotonic() < end, f"not true within {seconds:g} s: {_name(condition)}\n{story()}"
-        time.sleep(POLL)
+        time.sleep(POLL)  # no event tells that any condition has become true
 
 
 async def wait_for_async(condition: Callable[[], T], seconds: float = PATIENCE) -> T:
@@ -74,7 +74,7 @@ def stays_true(condition: Callable[[], object], seconds: float, story: Callable[
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert condition(), f"no longer true: {_name(condition)}\n{story()}"
-        time.sleep(POLL)
+        time.sleep(POLL)  # as above
 
 
 def _name(condition: Callable[[], object]) -> str:

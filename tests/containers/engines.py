@@ -19,12 +19,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tests.containers.keeper import PRIVATE, members
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from perdure.containers.docker import DockerEngine
@@ -299,12 +299,11 @@ class Engine:
 
     def _until(self, done: object, complaint: str, seconds: float = 60) -> None:
         assert callable(done)
-        deadline = time.monotonic() + seconds
-        while not done():
-            if time.monotonic() > deadline:
-                logs = "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.root.glob("*.log"))
-                raise NoEngineError(f"{complaint}\n{logs}")
-            time.sleep(0.02)
+        try:
+            wait_for(done, seconds)
+        except AssertionError:
+            logs = "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.root.glob("*.log"))
+            raise NoEngineError(f"{complaint}\n{logs}") from None
 
     def answers(self) -> bool:
         """Whether the daemon is up."""

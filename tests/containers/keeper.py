@@ -164,7 +164,7 @@ def kill_all() -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        time.sleep(0.02)
+        time.sleep(0.02)  # those that are killed take a moment to end
         reap()
 
 

@@ -94,7 +94,7 @@ def test_a_container_that_ended_in_time_counts_however_late_it_is_joined(engine:
     victims.wait_for(1)
     process.kill()
     process.communicate()
-    time.sleep(3.5)
+    time.sleep(3.5)  # longer than its timeout, which is counted whether a process lives or not
     _, answer, err = victims.run()
     assert answer == {"value": "x and 3"}, err
     assert victims.ran() == ["started", "ended"]

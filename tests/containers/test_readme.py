@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from tests.containers.engines import IMAGE, Engine
+from tests.stores import deadlines
+from tests.waiting import kill, wait_for
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -28,9 +30,8 @@ def test_the_first_program_as_printed(podman: Engine, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "perdure", *command.split()]
     started = time.monotonic()
     killed = subprocess.Popen(words, cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL)
-    time.sleep(4)
-    killed.kill()
-    killed.wait()
+    wait_for(lambda: deadlines(tmp_path / ".perdure" / "perdure.db"))
+    kill(killed)
     done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "the\n"), done.stderr
     assert 10 <= time.monotonic() - started < 30

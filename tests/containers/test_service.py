@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import stays_true
 
 from perdure.containers import life
 from perdure.containers.engine import ContainerEngine, ContainerSpec
@@ -75,8 +75,7 @@ def test_an_engine_that_is_away_for_a_while_gets_its_container_removed(setup: Se
 
     containers.call(begin()).result(10)
     removing = containers.remove(place.key)
-    time.sleep(0.3)
-    assert not removing.done()
+    stays_true(lambda: not removing.done(), 0.3)
     containers._loop.call_soon_threadsafe(engine.recover)  # type: ignore[union-attr]
     removing.result(10)
     assert engine._containers == {}

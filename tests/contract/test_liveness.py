@@ -39,7 +39,7 @@ sys.stdin.read()
 
 # The worker forks a child that outlives it and has inherited every descriptor.
 HOLD_AND_FORK = """
-import os, sys, time
+import os, signal, sys
 from perdure.store.locks import FileLiveness
 live = FileLiveness(sys.argv[1])
 live.hold(sys.argv[2])
@@ -49,7 +49,8 @@ if child == 0:
     live.drop(sys.argv[2])
     live.sweep()
     os.write(1, f"child {seen}\\n".encode())
-    time.sleep(600)
+    signal.alarm(600)
+    signal.pause()
 os.write(1, f"held {child}\\n".encode())
 sys.stdin.read()
 """

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.journals import recorded
+from tests.waiting import stays_true, wait_for
 
 import perdure
 from perdure import errors, runtime
@@ -133,9 +134,8 @@ def test_a_record_that_arrives_while_another_thread_commits_is_not_left_behind(m
         if threading.current_thread().name.startswith("perdure-loop") or "thread" not in log or committing.is_set():
             return commit(*args)
         committing.set()
-        while "loop" not in log:
-            time.sleep(0.005)
-        time.sleep(0.1)  # until the loop has come to the end of its iteration, and found the lock taken
+        wait_for(lambda: "loop" in log)
+        time.sleep(0.1)  # until the loop has come to the end of its iteration, and found the lock taken: no event tells
         return commit(*args)
 
     monkeypatch.setattr(store, "commit", held)
@@ -219,8 +219,7 @@ def test_a_stop_that_meets_the_end_of_a_run_leaves_one_outcome(
     slow_commits(monkeypatch, 0.15)
 
     def stop() -> None:
-        while not any(driver.ending for driver in worker.drivers.values()):
-            time.sleep(0.002)
+        wait_for(lambda: any(driver.ending for driver in list(worker.drivers.values())))
         for driver in list(worker.drivers.values()):
             driver.stop(errors.PerdureError("stopped at the very end"))
 
@@ -229,8 +228,7 @@ def test_a_stop_that_meets_the_end_of_a_run_leaves_one_outcome(
     with caplog.at_level(logging.ERROR):
         assert drive(simple, "ends").result == "simple"
         stopper.join(10)
-        time.sleep(0.2)
-    assert not caplog.records
+        stays_true(lambda: not caplog.records, 0.2)
 
 
 # -- B: delivery -------------------------------------------------------------------------------------------------
@@ -297,7 +295,10 @@ async def flags() -> str:
 def test_a_sleep_that_has_ended_meanwhile_does_not_overtake_what_the_body_had_seen() -> None:
     """B9: when the run was interrupted, a plain timer had fired and had led to a sleep. Then both sleeps run out."""
     interrupt(flags, "flags", lambda: _sleeping("flags") == 2)
-    time.sleep(1.0)
+    run = perdure.Run.get("flags").row.id
+    worker = runtime.worker()
+    deadlines = [row.wake_boot for row in worker.store.open_actions(run) if row.kind == Kind.SLEEP]
+    wait_for(lambda: worker.clock.boot() > max(deadlines))
     assert drive(flags, "flags").result == "was set"
     assert log == ["was set"]
 

@@ -563,7 +563,7 @@ if os.fork():
     os._exit(0)  # dies with its WAL not copied into the database
 os.setsid()
 while os.getppid() not in (1, int(sys.argv[2])):
-    time.sleep(0.01)
+    time.sleep(0.01)  # no event tells a process that its parent has ended
 store.close()
 del store
 import gc; gc.collect()

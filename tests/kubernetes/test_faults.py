@@ -63,9 +63,9 @@ def test_a_run_goes_on_over_it(cluster: Setup, fault: str, capfd: pytest.Capture
         for _ in range(5 if fault == "many outages" else 1):
             cluster.server.down = "outage" in fault
             cluster.server.break_streams()
-            time.sleep(0.4)
+            time.sleep(0.4)  # an outage lasts
             cluster.server.down = False
-            time.sleep(0.1)
+            time.sleep(0.1)  # and the server is back for a while
 
     threading.Thread(target=beside, args=(cluster, slowly, disturb)).start()
     assert perdure.run(greet(), name="Ada").result == "Hello, Ada"
@@ -460,7 +460,7 @@ def test_the_next_attempt_waits_for_the_end_of_a_pod_that_timed_out(cluster: Set
         spans.append(span)
         inside.log(f"begun {len(spans)}")
         if len(spans) < 2:
-            time.sleep(12)
+            time.sleep(12)  # longer than its timeout and the patience behind it
             inside.log("last words")
         span.append(time.monotonic())
         return greets(inside)

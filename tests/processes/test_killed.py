@@ -15,6 +15,7 @@ import pytest
 from tests.journals import recorded_in
 from tests.processes.flows import marks
 from tests.processes.test_processes import gone
+from tests.stores import deadlines
 from tests.waiting import PATIENCE, wait_for
 
 from perdure.core.ground.model import Result
@@ -64,16 +65,6 @@ class Project:
         notes = [entry for _, entry in recorded_in(self.store) if entry.name == "note" and entry.result == Result.VALUE]
         return {ANY.decode(entry.inputs)["text"] for entry in notes if entry.inputs is not None}
 
-    def sleeps(self) -> bool:
-        """Whether a deadline is on disk."""
-        connection = sqlite3.connect(self.store)
-        try:
-            return bool(connection.execute("SELECT 1 FROM actions WHERE wake_boot IS NOT NULL").fetchall())
-        except sqlite3.OperationalError:
-            return False
-        finally:
-            connection.close()
-
     def pids(self, *paths: str) -> set[int]:
         return {int(pid) for path in paths for pid, _ in marks(path)}
 
@@ -114,7 +105,7 @@ def test_a_child_that_never_lets_go_of_the_interpreter_ends_too(project: Project
 
 def test_a_sleep_ends_after_its_time_over_all_processes(project: Project) -> None:
     project.start("naps", 2.0)
-    wait_for(project.sleeps)
+    wait_for(lambda: deadlines(project.store))
     project.kill()
     assert 2.0 <= float(project.end("naps", 2.0)) < 30
 

@@ -236,7 +236,7 @@ def one_after_the_other(count: int) -> list[int]:
     found = []
     for number in range(count):
         found.append(double(number))
-        time.sleep(0.5)
+        time.sleep(0.5)  # so that the node is taken away between two calls
     return found
 
 
