@@ -91,7 +91,7 @@ def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
     assert project.end("two_lines", project.path, 0.03) == str([list(range(6))] * 2)
     # What was not recorded runs again, and nothing else does.
     again = sum(len(marks(path)) - before[path] for path in (a, b))
-    assert again == 12 - sum(count for _, count in recorded)
+    assert again == 12 - recorded.total()
     assert all(gone(pid) for pid in project.pids(a, b))
 
 
