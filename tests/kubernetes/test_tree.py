@@ -13,6 +13,7 @@ import obstore
 import pytest
 from tests.bucket import endpoint
 
+from perdure.containers.copilot import check_error_file
 from perdure.containers.kubernetes import tree
 from perdure.containers.kubernetes.tree import Item
 from perdure.core.ground.trees import remove_tree
@@ -224,3 +225,13 @@ def test_inputs_may_be_brought_again(bucket: Any, tmp_path: Path) -> None:
         assert [path.name for path in target.iterdir()] == ["n"]
     with pytest.raises(StoreError, match="their attempt is over"):
         tree.download(bucket, "others", bucket, str(target))
+
+
+def test_an_error_file_of_any_size_is_not_fetched(bucket: Any, tmp_path: Path) -> None:
+    """A container may leave an `_ERROR` of a terabyte; the process that drives the run has little room."""
+    bucket.put(tree.SUCCESS, msgspec.msgpack.encode((1, [Item(b"_ERROR", "file", b"x" * 32, 1 << 40, "outputs/0")])))
+    (tmp_path / "to").mkdir()
+    fetched = tree.fetch(bucket, str(tmp_path / "to"))
+    report = check_error_file(str(tmp_path / "to"), away=fetched)
+    assert report is not None
+    assert "1,099,511,627,776 bytes are too many" in report.text

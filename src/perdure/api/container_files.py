@@ -51,7 +51,10 @@ class ReferenceFiles(ContainerFiles):
 
     def file_from(self, path: str, name: str) -> File:
         known = self._known(path)
-        return File(name=name, hash=known[0], size=known[1]) if known else super().file_from(path, name)
+        if known is None:
+            return super().file_from(path, name)
+        hash, size = known
+        return File(name=name, hash=hash, size=size)
 
     def dir_from(self, path: str, name: str) -> Dir:
         taken = stored_folder(path, self._known)

@@ -131,7 +131,7 @@ def image(found: dict[str, Any], reference: str) -> EngineImage:
     """An image from an inspect answer."""
     _, _, digest = reference.partition("@")
     for pulled in () if digest else found.get("RepoDigests") or ():
-        digest = str(pulled).partition("@")[2]
+        _, _, digest = str(pulled).partition("@")
         break
     return EngineImage(str(found["Id"]), digest or str(found["Id"]))
 

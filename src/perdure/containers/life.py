@@ -272,6 +272,7 @@ class ContainerLife:
                 self._unfollow()
                 silent_since = silent_since or seconds()
                 if seconds() - silent_since > PATIENCE:
+                    self.redactor.clean(error)
                     self.attempt.suspend(error)
                 if not warned:
                     warned = True

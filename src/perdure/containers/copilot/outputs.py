@@ -195,8 +195,11 @@ class OutputEntry:
 
     def read(self, limit: int, *, cut: bool = False) -> bytes:
         """The content of a file of at most `limit` bytes; of a longer file the beginning, where `cut` says so."""
-        if self.outputs.away is not None and (cut or self.found.st_size <= limit):
-            self.outputs.away.bring(self.found)
+        away = self.outputs.away
+        if away is not None and cut and self.found.st_size > INLINE_LIMIT:
+            raise OutputRefused(f"its {self.found.st_size:,} bytes are too many to be fetched", self.shown)
+        if away is not None and (cut or self.found.st_size <= limit):
+            away.bring(self.found)
         with _told(self.shown), self.opened() as fd:
             pieces = []
             room = limit + 1

@@ -119,7 +119,8 @@ def declared(annotation: object, where: str, files: FileTypes) -> Declared:
         ) from None
 
     def check(value: object) -> Any:
-        return codec.roundtrip(value)[1]
+        _, decoded = codec.roundtrip(value)
+        return decoded
 
     return Declared(form, label, check)
 

@@ -115,7 +115,8 @@ class Cluster:
 
     async def open_gate(self, name: str, uid: str) -> bool:
         """Let the pod of a uid start; `False`: the pod is not there (any more). Fine if the pod may start already."""
-        refused: tuple[Any, int, dict[str, Any]] = (None, 0, {})
+        seen: Any = None
+        status, answer = 0, dict[str, Any]()
         while True:
             pod = await self.get("pods", name)
             if pod is None or pod["metadata"]["uid"] != uid:
@@ -124,8 +125,8 @@ class Cluster:
             left = [gate for gate in gates if gate.get("name") != GATE]
             if len(left) == len(gates):
                 return True
-            if gates == refused[0]:
-                self._checked(*refused[1:])
+            if gates == seen:
+                self._checked(status, answer)
             patch = [
                 {"op": "test", "path": "/metadata/uid", "value": uid},
                 {"op": "test", "path": "/spec/schedulingGates", "value": gates},
@@ -134,7 +135,7 @@ class Cluster:
             status, answer = await self._ask("PATCH", "pods", name, body=patch, content="application/json-patch+json")
             if status == 422:
                 # The server says no more of a failed test: has another client changed the gates meanwhile?
-                refused = (gates, status, answer)
+                seen = gates
             elif status not in (404, 409):
                 self._checked(status, answer)
 

@@ -279,6 +279,7 @@ class PodLife:
                 if silent_since is None or self.heard > silent_since:
                     silent_since = seconds()
                 if seconds() - silent_since > PATIENCE:
+                    self.redactor.clean(error)
                     self.attempt.suspend(error)
                 if not warned:
                     warned = True
