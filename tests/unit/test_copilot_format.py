@@ -587,4 +587,4 @@ def test_any_text_comes_back_but_for_spaces_and_newlines_at_its_ends(
     top = tmp_path_factory.mktemp("text")
     made = interface(str)
     staged(made, text, top)
-    assert made.collect(str(top)) == (text.strip(" \n"),)
+    assert made.collect(str(top)) == (text.strip(" \n\t"),)

@@ -39,6 +39,7 @@ def rendered(*elements: str, **texts: str) -> list[str]:
         ("{{.perRetryUniqueKey}}", "a7f3a"),
         ("{{ .PerRetryUniqueKey }}-{{.runName}}.{{.actionName}}", "a7f3a-nightly.3"),
         ("{{$input}}", "/in/inputs.pb"),
+        ("{{.prevCheckpointPrefix}} {{.CheckpointOutputPrefix}}", '"" /out/_flytecheckpoints'),
         ("{{.outputs.x}} {{.State.Status}} {{.}}", "{{.outputs.x}} {{.State.Status}} {{.}}"),
         ("{{.inputs}} {{.inputs.X Y}} {{.inputPrefux}}", "{{.inputs}} {{.inputs.X Y}} {{.inputPrefux}}"),
         ("{{{.inputs.x}}}", "{1}"),

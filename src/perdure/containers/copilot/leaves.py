@@ -136,8 +136,8 @@ def _int_text(value: int) -> str:
 
 
 def _read_str(data: bytes) -> str:
-    # Flyte's copilot trims spaces and newlines, and no other white space, at both ends.
-    return read_text(data).strip(" \n")
+    # Flyte's copilot trims spaces, newlines and tabs, and no other white space, at both ends.
+    return read_text(data).strip(" \n\t")
 
 
 def _dump_float(value: float) -> Any:

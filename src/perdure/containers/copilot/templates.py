@@ -39,6 +39,9 @@ _KNOWN: Final[dict[str, Callable[[TemplateValues], str]]] = {
     "input": lambda around: f"{around.input_dir}/{METADATA_FILES['PROTO']}",
     # A letter first, and letters and digits only, as in Flyte: the key may become the name of a table or a job.
     "perretryuniquekey": lambda around: f"a{around.attempt}",
+    # No checkpoint outlives an attempt here; Flyte renders two quotes in a first attempt.
+    "prevcheckpointprefix": lambda around: '""',
+    "checkpointoutputprefix": lambda around: f"{around.output_dir}/_flytecheckpoints",
     "runname": lambda around: around.run,
     "actionname": lambda around: around.action,
 }
