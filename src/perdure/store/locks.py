@@ -1,12 +1,12 @@
-"""A lock per worker, which the system lets go however its process ends: the fastest way to learn of a death.
+"""A lock per worker, released by the system at every end of the worker's process: the fastest way to learn of a death.
 
-Each worker holds a POSIX record lock (`fcntl.lockf`) on `<directory>/<worker>.lock`. Unlike `flock` it belongs to the
-process and not to the descriptor, so a forked child that outlives the worker does not keep it; and it is one lock for
-the whole machine, whatever the pid namespaces of those who ask (containers included, if they share the directory).
+Each worker holds a POSIX record lock (`fcntl.lockf`) on `<directory>/<worker>.lock`. Unlike `flock` such a lock belongs
+to the process and not to the descriptor, so a forked child that outlives the worker does not keep the lock. The lock is
+valid for the whole machine, across pid namespaces (containers included, if they share the directory).
 
-Two traps of that kind of lock decide how this module is built: closing *any* descriptor of the file drops the lock,
-and asking about a lock of one's own process finds it free. So a module-wide table knows what this process holds, and
-no file in that table is ever opened again.
+Two traps of such locks decide the design of this module: closing *any* descriptor of the file drops the lock, and a
+process finds its own locks free. So a module-wide table holds the locks of this process, and no file in the table is
+ever opened again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from perdure.errors import StoreUnavailableError, UsageError
 from ._posix_locks import holder
 
 SWEEP_SECONDS: Final = 0.5
-"""For how long a sweep may have a lock of somebody else's while it removes the file."""
+"""How long a sweep may hold the lock of another worker while removing the file."""
 
 _SUFFIX: Final = ".lock"
 _WORKER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -49,10 +49,10 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 class FileLiveness:
     """A `Liveness` through lock files in one directory of this host.
 
-    A worker whose file is missing counts as dead if the directory is there: workers hold before anybody can hear of
-    them, and only `drop`, or a sweep that found the lock free, removes a file. Without the directory nothing can be
-    told. Ask only about workers that use this directory (those of this host); never trust the answer with more than a
-    compare-and-set claim, whose token fences whoever was taken for dead by mistake.
+    A worker without a file counts as dead if the directory exists: a worker takes its lock before other processes hear
+    of the worker, and only `drop`, or a sweep that found the lock free, removes a file. Without the directory no answer
+    is possible. Ask only about workers of this directory (of this host). Trust the answer with a compare-and-set claim
+    alone: its token fences a worker that was taken for dead by mistake.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -81,7 +81,7 @@ class FileLiveness:
             if path is None or not self._is_own(path):
                 return
             _, fd = _table.pop(path)
-            # First the name, then the lock: the file can be taken for a dead worker's, but for nobody else's.
+            # First the name, then the lock: only a dead worker's file can be confused with this one.
             with suppress(OSError):
                 os.unlink(path)
             os.close(fd)
@@ -110,7 +110,7 @@ class FileLiveness:
                 os.close(fd)
 
     def sweep(self) -> None:
-        """Remove the files of dead workers; they count as dead before and after."""
+        """Remove the files of dead workers, which count as dead before and after."""
         try:
             names = os.listdir(self._directory)
         except OSError:
@@ -125,7 +125,7 @@ class FileLiveness:
                         _remove_if_free(path)
 
     def _path(self, worker: str) -> str | None:
-        # Ids come from the database, whose writer must not choose which files are opened here.
+        # Ids come from the database, whose writer must not choose the files to open here.
         if not _WORKER.fullmatch(worker):
             return None
         return os.path.join(self._directory, worker + _SUFFIX)
@@ -137,7 +137,7 @@ class FileLiveness:
 
 
 def _create_locked(path: str) -> int | None:
-    """A descriptor of the file with its lock held, `None` if another process has it and keeps it."""
+    """A descriptor of the file with its lock held; `None`: another process keeps the lock."""
     until = seconds() + SWEEP_SECONDS
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -145,13 +145,13 @@ def _create_locked(path: str) -> int | None:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(fd, path):
                 return fd
-            # A sweep removed the file between our opening and locking it.
+            # A sweep removed the file between opening and locking.
             os.close(fd)
-        except (BlockingIOError, PermissionError):  # which of them depends on the system
+        except (BlockingIOError, PermissionError):  # depends on the system
             taken = _is_at(fd, path) and holder(fd) is not None
             os.close(fd)
             if taken:
-                # A sweep that saw the file before we had locked it takes the lock for a moment, and then the file.
+                # A sweep that saw the file before the lock takes the lock for a moment, and then removes the file.
                 if seconds() > until:
                     return None
                 time.sleep(0.001)

@@ -1,20 +1,21 @@
-"""The blob store in a bucket, through obstore: S3 and what speaks its protocol, Google Cloud Storage, Azure.
+"""The blob store in a bucket, through obstore: S3 and servers with S3's protocol, Google Cloud Storage, Azure.
 
     <prefix>/sha256/ab/<hash>     a blob, an object like any other
-    <prefix>/put/<hash>           when a blob was last put again: the time of this empty object, or the blob's if later
-    <prefix>/removing/<hash>      somebody is about to remove that blob
+    <prefix>/put/<hash>           the last put of a blob: the time of this empty object, or of the blob if later
+    <prefix>/removing/<hash>      a process is about to remove the blob
 
-The bucket is the truth. What a machine puts or needs is kept in a local blob store as well, from which paths, links and
-directories are made; it may be deleted while nothing runs. Content is checked against its hash whenever it arrives.
+The bucket is the truth. Content that a machine puts or needs is kept in a local blob store as well, the base for paths,
+links and directories. The local store may be deleted while nothing runs. Content is checked against its hash on
+arrival.
 
-There are no locks. So that no `put` relies on a blob that is being removed (BK1 to BK3; requests to such stores take
-effect one after the other):
+There are no locks. Three rules keep a `put` from relying on a blob under removal (requests to such stores take effect
+one after the other):
 
-- BK1 who finds a blob there writes `put/<hash>` first, and looks for `removing/<hash>` after that.
-- BK2 who removes one creates `removing/<hash>` first (only one can), and looks at both times after that. So if both are
-  at it, one of them sees the other: the remover lets it be, or the other one waits, looks again, and uploads.
-- BK3 a remover that is slower than `_REMOVING` gives up before it removes. One that died is passed over by whoever has
-  watched its mark for `_STALE` seconds, on a clock of its own: the bucket's need not agree with it.
+- BK1 a writer that finds a blob writes `put/<hash>` first, and looks for `removing/<hash>` afterwards.
+- BK2 a remover creates `removing/<hash>` first (only one can), and looks at both times afterwards. Of a writer and a
+  remover at the same blob, one sees the other: the remover gives up, or the writer waits, looks again, and uploads.
+- BK3 a remover slower than `_REMOVING` gives up before the removal. The mark of a dead remover is ignored by a process
+  that has watched the mark for `_STALE` seconds on its own clock: the clock of the bucket need not agree.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ from .user_files import each
 _STALE: Final = 120.0
 _REMOVING: Final = 30.0
 _DEAD: Final = 3600.0
-"""Seconds after which another removal passes over such a mark without having watched it."""
+"""Seconds after which another removal ignores such a mark without having watched the mark."""
 _FRESH: Final = 60.0
-"""Seconds for which a blob that was put by this process need not be looked for again."""
+"""Seconds for which a blob from a put of this process counts as present without a request."""
 
 
 class BucketBlobs:
     """`Blobs` in a bucket. Safe from any thread and process, also on several machines at once."""
 
     def __init__(self, url: str, local: LocalBlobs) -> None:
-        """Use the bucket, or the part of one, at `url`. Nothing is asked of it yet.
+        """Use the bucket, or the part of a bucket, at `url`. Sends no request yet.
 
         Args:
             url: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, see `Bucket`.
-            local: where content is kept on this machine.
+            local: the directory for content on this machine.
         """
         self._bucket = Bucket(url)
         self._local = local
@@ -76,7 +77,7 @@ class BucketBlobs:
         return hash
 
     def _send(self, blob: tuple[str, int]) -> None:
-        """Let a blob that is here be in the bucket."""
+        """Let a local blob be in the bucket."""
         hash, size = blob
 
         def upload() -> bool:
@@ -90,8 +91,8 @@ class BucketBlobs:
         return not within and self._ensure(hash, size, lambda: self._bucket.copy(key, blob_key(hash)))
 
     def _ensure(self, hash: str, size: int, make: Callable[[], bool]) -> bool:
-        """Let a blob be in the bucket, made there by `make` if need be, and count as put just now. `False`: it could
-        not be made."""
+        """Let a blob be in the bucket, made there by `make` if necessary, and count as put just now. `False`: `make`
+        could not make the blob."""
         if seconds() - self._put_at.get(hash, -_FRESH) < _FRESH:
             return True
         there = self._size(hash) == size
@@ -109,7 +110,7 @@ class BucketBlobs:
         return None if meta is None else int(meta["size"])
 
     def _wait_for_removal(self, hash: str) -> bool:
-        """Until nobody is about to remove it; whether somebody was (BK1)."""
+        """Wait until no process is about to remove the blob; whether a removal was under way (BK1)."""
         seen, since = None, 0.0
         while (meta := self._bucket.head(_removing_key(hash))) is not None:
             if seen != meta["last_modified"]:
@@ -221,7 +222,7 @@ class BucketBlobs:
             self._bucket.delete(_put_key(hash))
             return True
         finally:
-            if seconds() - begun < _STALE:  # else somebody may have passed over it, and it is another's
+            if seconds() - begun < _STALE:  # otherwise the mark may belong to another remover by now
                 self._bucket.delete(mark)
 
 

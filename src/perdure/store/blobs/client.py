@@ -1,8 +1,8 @@
-"""A bucket, or a part of one, through obstore: what the blob store in a bucket and files at URLs share.
+"""A bucket, or a part of a bucket, through obstore: the common base of the blob store in a bucket and of files at URLs.
 
-Both ways are streamed and take a few parts' worth of memory. A request that fails is tried again by obstore; a download
-that broke, or whose process died, goes on where it stopped. An upload that died begins anew: to the bucket's readers an
-object is whole or not there.
+Transfers are streamed both ways and take the memory of a few parts. obstore retries a failed request. A download that
+broke, or whose process died, goes on at the break. An upload that died starts from the beginning: for readers of the
+bucket an object is whole or missing.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ _PARTS: Final = 4
 _TRIES: Final = 5
 _RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=60)}
 _COPYING: Final = timedelta(minutes=10)
-"""How long a bucket may take to copy an object; it answers when it has."""
+"""How long a bucket may take to copy an object; the answer comes after the copy."""
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
-"""How S3, Azure and Google say it. In the answer to a HEAD, which has no body, nobody does."""
+"""The word of S3, Azure and Google for a missing bucket. The answer to a HEAD has no body and no such word."""
 _CLOSED: Final = ("403 Forbidden", "401 Unauthorized")
-"""In the answer to a listing, for which obstore has no error of its own."""
+"""The word in the answer to a listing; obstore has no error class for the case."""
 
 
 class Changed(Exception):
-    """The object is not the one with that ETag any more."""
+    """The object has another ETag now."""
 
 
 class Bucket:
-    """Safe from any thread. Failures are `StoreUnavailableError`s that name the URL, except those said below."""
+    """Safe from any thread. Failures are `StoreUnavailableError`s with the URL, except those documented below."""
 
     def __init__(self, url: str) -> None:
-        """Use what lies below `url`. Nothing is asked of it yet.
+        """Use the objects below `url`. Sends no request yet.
 
         Args:
             url: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or `file:///directory`. Credentials
-                and the like come from the environment, in each provider's own variables.
+            and the like come from the environment, in each provider's own variables.
         """
         self.url: Final = url.rstrip("/")
         try:
@@ -73,27 +73,27 @@ class Bucket:
     # -- out -------------------------------------------------------------------------------------------------------
 
     def head(self, key: str) -> Any:
-        """What is known of an object; `None` if it is not there."""
+        """The metadata of an object; `None` if missing."""
         return self.do(lambda: obstore.head(self.store, key), none_if_missing=True)
 
     def get(self, key: str) -> bytes | None:
-        """A small object; `None` if it is not there."""
+        """A small object; `None` if missing."""
         return self.do(lambda: bytes(obstore.get(self.store, key).bytes()), none_if_missing=True)  # type: ignore[no-any-return]
 
     def start(self, key: str, length: int) -> bytes | None:
-        """The first bytes of an object that has as many; `None` if it is not there."""
+        """The first bytes of an object of at least that size; `None` if missing."""
         return self.do(  # type: ignore[no-any-return]
             lambda: bytes(obstore.get_range(self.store, key, start=0, length=length)), none_if_missing=True
         )
 
     def etag(self, meta: Any) -> str:
-        """What names the content of an object, as `head` or `list` give it; empty if nothing does. In quotes, as
-        conditions have it (RFC 9110, 8.8.3): Azure lists them without."""
+        """The ETag of an object, from the answer of `head` or `list`; empty without one. In quotes, as in conditions
+        (RFC 9110, 8.8.3): Azure lists ETags without quotes."""
         etag = meta["e_tag"] or ""
         return etag if not etag or etag.endswith('"') or self.url.startswith("file:") else f'"{etag}"'
 
     def lacks_bucket(self, key: str) -> bool:
-        """Whether an object that is not there lacks the whole bucket."""
+        """Whether the whole bucket of a missing object is missing."""
         with self._asking():
             try:
                 obstore.get(self.store, key)
@@ -107,11 +107,11 @@ class Bucket:
                 yield from page
 
     def download(self, key: str, size: int, part: str, etag: str = "") -> None:
-        """Bring the rest of an object into a file that may hold its beginning.
+        """Bring the rest of an object into a file with the beginning of the object.
 
         Raises:
-            FileNotFoundError: it is not there.
-            Changed: it is, but not with that `etag`, if one is given.
+            FileNotFoundError: there is no object.
+            Changed: the object has another ETag than `etag`.
         """
         options: Any = {"if_match": etag} if etag else {}
         for attempt in range(1, _TRIES + 1):
@@ -123,7 +123,7 @@ class Bucket:
                     if done < size:
                         options["range"] = {"offset": done}
                         got = obstore.get(self.store, key, options=options)
-                        # Some that speak S3's protocol do not know conditions.
+                        # Some servers with S3's protocol know no conditions.
                         if etag and self.etag(got.meta) != etag:
                             raise Changed
                         for chunk in got.stream(min_chunk_size=1 << 20):
@@ -134,7 +134,7 @@ class Bucket:
                 except FileNotFoundError:
                     raise
                 except PreconditionError:
-                    # What is not there fails a condition, too, with some.
+                    # On some servers a missing object fails a condition, too.
                     if self.head(key) is None:
                         raise FileNotFoundError(key) from None
                     raise Changed from None
@@ -148,12 +148,12 @@ class Bucket:
     # -- in --------------------------------------------------------------------------------------------------------
 
     def upload(self, path: str, key: str) -> Any:
-        """Make an object of a file, in place of whatever was there; what the store says of it (`etag`)."""
+        """Make an object of a file, in place of any other object; the store's answer (`etag`)."""
         file = Path(path)
         return self.do(lambda: obstore.put(self.store, key, file, chunk_size=_PART, max_concurrency=_PARTS))
 
     def send(self, path: str, key: str) -> tuple[bytes, int]:
-        """The same; the SHA-256 and the size of what was sent, whatever else happens to the file meanwhile."""
+        """The same; the SHA-256 and the size of the sent bytes, also if the file changes meanwhile."""
         digest, size = sha256(), 0
 
         def parts(file: BinaryIO) -> Iterator[bytes]:
@@ -172,8 +172,8 @@ class Bucket:
         return digest.digest(), size
 
     def copy(self, key: str, to: str) -> bool:
-        """Let the object `to` be what another one is, without its content coming here. `False`: the bucket does not do
-        that; of one of more than 5 GiB, S3 does not. Azure may still be at it when it has answered, and fail later."""
+        """Copy another object to `to` within the bucket, without a transfer to this machine. `False`: the bucket cannot
+        copy, like S3 above 5 GiB. Azure may still be copying after its answer, and fail later."""
         if self.url.startswith("az:"):
             return False
         try:
@@ -191,7 +191,7 @@ class Bucket:
         return from_url(self.url, **settings)
 
     def put(self, key: str, data: bytes, *, mode: Any = "overwrite") -> None:
-        """Make a small object. `AlreadyExistsError` where it is there, and `mode` is `"create"`."""
+        """Make a small object. `AlreadyExistsError`: the object exists, and `mode` is `"create"`."""
         self.do(lambda: obstore.put(self.store, key, data, mode=mode))
 
     def delete(self, key: str) -> None:
@@ -230,7 +230,7 @@ class Bucket:
 
 
 def _settings(url: str) -> dict[str, Any]:
-    """What obstore does not take from the environment by itself."""
+    """Settings that obstore does not read from the environment."""
     scheme = url.partition("://")[0]
     if scheme == "file":
         return {}

@@ -1,19 +1,19 @@
 """The local blob store: the content of files, each once, under the SHA-256 of its bytes.
 
-    sha256/ab/<hash>        a blob, read-only; `<hash>.x` is the same as an executable, made when it is first asked for
+    sha256/ab/<hash>        a blob, read-only; `<hash>.x` is an executable copy, made on first use
     files/<hash>/<name>     a blob under its own name: a hard link inside this directory
     trees/<hash>/<name>/    a directory under its own name, made of such links
-    parts/<key>             what has arrived of content from elsewhere; `<key>.lock` is locked by whoever fetches it
-    fetched/<key>           the hash of content that has arrived from a URL of the user's
-    staging/<id>            what is being written; `<id>.lock` is locked for as long as its writer lives
+    parts/<key>             the received part of content from elsewhere; the fetching process locks `<key>.lock`
+    fetched/<key>           the hash of content from a URL of the user
+    staging/<id>            files being written; `<id>.lock` is locked while their writer lives
 
-A blob is written and fsynced under `staging` and renamed then, so whatever has a blob's name is whole, whenever the
-process or the machine died. What a dead writer left in `staging` the next one removes. Nobody else's file is ever
-linked into here: its owner may still write to it.
+A blob is written and fsynced under `staging`, and then renamed. So a file with the name of a blob is whole, at every
+moment of a crash. The next writer removes leftovers of dead writers from `staging`. No foreign file is ever linked into
+this directory: its owner may still write to the file.
 
-A blob's modification time tells when it was last put, to the minute: a put that finds its content there refreshes it.
-It does so, or renames its own copy into place, under a shared lock (`flock`) on the directory `sha256/ab`. Removal
-looks at the time and unlinks under the exclusive one. So a put never relies on a blob that is being removed.
+The modification time of a blob tells the last put, to the minute: a put that finds its content there refreshes the
+time. The put does so, or renames its own copy into place, under a shared lock (`flock`) on the directory `sha256/ab`.
+Removal looks at the time and unlinks under the exclusive lock. So a put never relies on a blob under removal.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from .user_files import (
 )
 
 REFRESH: Final = 60_000_000
-"""Microseconds for which the time at which a blob was put need not be renewed: the files that a user has stored are
-taken for changed when their times change, and blobs can be among them."""
+"""Microseconds for which the recorded time of a put need not be renewed: files of a user look changed when their times
+change, and blobs can be hard links to such files."""
 
 _ZEROS: Final = bytes(CHUNK)
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -65,7 +65,7 @@ class LocalBlobs:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root: Final = os.path.abspath(root)
         self._swept = False
-        # Directories whose own names are on disk: synced by this process, whoever made them.
+        # Directories whose names are on disk: synced by this process, whichever process made them.
         self._anchored: set[str] = set()
 
     @property
@@ -93,7 +93,8 @@ class LocalBlobs:
         return hash
 
     def _take(self, source: str, staging: str) -> tuple[str, int]:
-        """Copy one file in. What changes meanwhile is copied again: the blob must be what the file was at one time."""
+        """Copy one file in. A file that changes during the copy is copied again: the blob must equal the file at one
+        moment."""
         for _ in range(TRIES):
             with reading(source):
                 before = settled(source)
@@ -121,12 +122,12 @@ class LocalBlobs:
             finally:
                 os.close(fd)
         raise UsageError(
-            f"{source} changed each of the {TRIES} times that it was copied: stop whatever writes to it, or copy it "
-            f"aside first"
+            f"{source} changed each of the {TRIES} times that it was copied: stop the programs that write "
+            f"there, or copy it aside first"
         )
 
     def _publish(self, fd: int, temp: str, hash: str, size: int, *, executable: bool = False) -> None:
-        """Give a written file its final name, unless its content is there already. The caller syncs the directory."""
+        """Give a written file its final name, unless the content is there already. The caller syncs the directory."""
         final = self._blob(hash, executable)
         os.makedirs(os.path.dirname(final), 0o755, exist_ok=True)
         with self._locked(hash, fcntl.LOCK_SH):
@@ -141,7 +142,7 @@ class LocalBlobs:
 
     @contextmanager
     def _locked(self, hash: str, how: int) -> Iterator[None]:
-        """Hold the lock of a blob's directory; shared, by those who put, also where the file system has no locks."""
+        """Hold the lock of a blob's directory; for a put shared, and optional where the file system has no locks."""
         fd = os.open(self._shard(hash), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             try:
@@ -156,7 +157,8 @@ class LocalBlobs:
     def _anchor(self, folders: Iterable[str]) -> None:
         """Take the names in these directories to disk, and the first time those of the directories above.
 
-        Also where nothing new was written: another process may have renamed a blob and not have come to this yet.
+        Also where nothing new was written: another process may have renamed a blob and not have synced the directory
+        yet.
         """
         shards = sorted(folders)
         base = os.path.dirname(self.root)
@@ -167,7 +169,7 @@ class LocalBlobs:
             each(_sync_folder, shards)
             if not self._anchored.issuperset(shards):
                 for folder in above:
-                    with suppress(PermissionError):  # not ours to read, then it was not ours to make
+                    with suppress(PermissionError):  # not readable for this user, so made by another
                         _sync_folder(folder)
                 self._anchored.update(shards)
 
@@ -218,7 +220,7 @@ class LocalBlobs:
         try:
             os.link(source, to, follow_symlinks=False)
         except OSError as error:
-            # Too many links (65,000 on ext4), a file system without them, or a store of another user's.
+            # Too many links (65,000 on ext4), a file system without links, or a store of another user.
             if error.errno not in _NO_LINK:
                 with self._storing():
                     raise
@@ -235,7 +237,7 @@ class LocalBlobs:
                 self.link(hash, size, temp)
                 os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
                 os.rename(temp, target)
-                # Two links to one file: rename does nothing then, and the temporary one goes with `staging`.
+                # For two links to one file rename does nothing; the temporary link goes with `staging`.
         return target
 
     def tree(self, hash: str, name: str, fill: Callable[[str], None]) -> str:
@@ -245,18 +247,18 @@ class LocalBlobs:
                 temp = os.path.join(staging, "tree")
                 os.mkdir(temp)
                 fill(temp)
-                # As for a blob: whatever has its name is whole.
+                # As for a blob: a file with the final name is whole.
                 each(_sync_folder, [folder for folder, _, _ in os.walk(temp)])
                 os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
                 try:
                     os.rename(temp, target)
                 except OSError:
-                    if not os.path.isdir(target):  # somebody was faster, and made the same
+                    if not os.path.isdir(target):  # another thread or process was faster, and made the same
                         raise
         return target
 
     def _executable(self, hash: str, size: int) -> str:
-        """The blob's twin that may be executed: links share one mode, so it takes a file of its own."""
+        """The executable twin of the blob: links share one mode, so the twin is a file of its own."""
         target = self._blob(hash, executable=True)
         if not _is_file(target, size):
             source = self._open(hash, size)
@@ -292,7 +294,7 @@ class LocalBlobs:
     def _checked(self, hash: str, size: int) -> str:
         path = self._blob(hash)
         if not _is_file(path, size):
-            os.close(self._open(hash, size))  # says what is wrong
+            os.close(self._open(hash, size))  # reports the fault
         return path
 
     def _missing(self, hash: str) -> StoreError:
@@ -328,7 +330,7 @@ class LocalBlobs:
         return hash
 
     def _kept(self, note: str, size: int, hash: str) -> str:
-        """The hash of fetched content, if it is still here, and stays so for now; else empty."""
+        """The hash of fetched content, if the content is still here, and stays for now; else empty."""
         if not hash:
             try:
                 with open(note) as file:
@@ -336,7 +338,7 @@ class LocalBlobs:
             except FileNotFoundError:
                 return ""
         if not _HASH.fullmatch(hash):
-            return ""  # a power failure left it empty
+            return ""  # emptied by a power failure
         self.refresh([hash])
         return hash if self.has(hash, size) else ""
 
@@ -349,29 +351,29 @@ class LocalBlobs:
         return stat.S_ISREG(found.st_mode) and size in (None, found.st_size)
 
     def blob(self, hash: str, size: int) -> str:
-        """The path of a blob itself, to read it."""
+        """The path of the blob, for reading."""
         return self._checked(hash, size)
 
     @contextmanager
     def part(self, hash: str) -> Iterator[str]:
-        """A file for what has arrived of a blob so far, kept until `adopt`; one thread of one process has it."""
+        """A file for the received part of a blob, kept until `adopt`; held by one thread of one process."""
         self._shard(hash)
         folder = os.path.join(self.root, "parts")
         with self._storing():
             os.makedirs(folder, 0o700, exist_ok=True)
             lock = os.open(os.path.join(folder, f"{hash}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            with suppress(OSError):  # a file system without locks: two may fetch the same, and one is refused
+            with suppress(OSError):  # without locks two may fetch one blob, and the slower is refused
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield os.path.join(folder, hash)
         finally:
             os.close(lock)
 
     def adopt(self, part: str, hash: str, size: int) -> str:
-        """Make a blob of what `part` has given, if it is whole; its hash, which is taken over it where `hash` is empty.
+        """Make a blob of the content of `part`, if whole; the hash of the content, computed where `hash` is empty.
 
         Raises:
-            StoreError: it has other content. The file is gone then, and what it was fetched from is to blame.
+            StoreError: the content differs from `hash`. The file is removed then, and its source is at fault.
         """
         with self._storing():
             fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -413,14 +415,14 @@ class LocalBlobs:
                 _refreshed(self._blob(hash))
 
     def remove(self, hashes: Sequence[str], before: int) -> list[bool]:
-        # What takes long is renamed aside, and removed without the lock.
+        # Slow removals are renamed aside, and done without the lock.
         with self._staging() as staging:
             gone = [self._remove_one(hash, before, staging) for hash in hashes]
         self._forget()
         return gone
 
     def _forget(self) -> None:
-        """Remove the notes on fetched content that is not here any more."""
+        """Remove the notes on fetched content without its blob."""
         for key in _listed(folder := os.path.join(self.root, "fetched")):
             note = os.path.join(folder, key)
             with self._storing(), suppress(FileNotFoundError):
@@ -434,7 +436,7 @@ class LocalBlobs:
         with self._storing(), suppress(FileNotFoundError), self._locked(hash, fcntl.LOCK_EX):
             if os.lstat(blob).st_mtime_ns >= before * 1000:
                 return False
-            # The blob last: for as long as it is there, removal will be tried again.
+            # The blob last: while the blob is there, removal will be tried again.
             for kind in ("trees", "files"):
                 with suppress(FileNotFoundError):
                     os.rename(os.path.join(self.root, kind, hash), os.path.join(staging, f"{kind}-{hash}"))
@@ -447,7 +449,7 @@ class LocalBlobs:
     # -- places ----------------------------------------------------------------------------------------------------
 
     def _shard(self, hash: str) -> str:
-        # Hashes and names come from data too: nothing may lead out of this directory (P11).
+        # Hashes and names come from data too: no path may lead out of this directory (P11).
         if not _HASH.fullmatch(hash):
             raise UsageError(f"{hash!r} is not the hash of a blob: 64 hexadecimal digits are")
         return os.path.join(self.root, "sha256", hash[:2])
@@ -462,7 +464,7 @@ class LocalBlobs:
 
     @contextmanager
     def _staging(self) -> Iterator[str]:
-        """A directory for one operation, removed at its end; by the next one, should this process die before."""
+        """A directory for one operation, removed at the end; by the next operation, should this process die before."""
         with self._storing():
             folder = os.path.join(self.root, "staging")
             if not os.path.isdir(folder):
@@ -542,9 +544,9 @@ def _copy(
     *,
     hashed: bool = True,
 ) -> tuple[str, int]:
-    """Copy an open file into an empty one; the hash and size of what the copy holds.
+    """Copy an open file into an empty file; the hash and size of the copy.
 
-    Shares the blocks where the file system can: the copy's content is fixed from then on, and is read for the hash
+    Shares the blocks where the file system can: the content of the copy is fixed from then on, and is read for the hash
     (not where `hashed` is false: then the hash is empty). Elsewhere the bytes pass through here once.
     """
     if clone(source, out):
@@ -574,7 +576,7 @@ def _copy(
 
 
 def clone(source: int, out: int) -> bool:
-    """Let an empty file share the blocks of another, where the file system can (Btrfs, XFS and their like)."""
+    """Let an empty file share the blocks of another file, where the file system can (Btrfs, XFS and the like)."""
     if sys.platform != "linux":
         return False
     try:
@@ -598,7 +600,7 @@ def _is_file(path: str, size: int) -> bool:
 
 
 def _refreshed(path: str) -> bool:
-    """Let a file count as put just now; `False` where it is another user's, and cannot be."""
+    """Let a file count as put just now; `False`: the file belongs to another user and cannot be refreshed."""
     if wall() - os.stat(path).st_mtime_ns // 1000 in range(REFRESH):
         return True
     try:
@@ -627,7 +629,7 @@ def _sync_folder(path: str) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that keeps its directories by other means
+        if error.errno != errno.EINVAL:  # a file system with another way to keep directories
             raise
     finally:
         os.close(fd)

@@ -1,7 +1,7 @@
-"""A directory as a manifest: a blob that lists the names in it, and where the contents of its files are.
+"""A directory as a manifest: a blob with the names in the directory, and the places of the contents of its files.
 
-A manifest is made of a directory as it was at one moment, and of nothing that would lead out of it; one that is read is
-checked again, as a blob is data, and data may come from anybody (P11).
+A manifest describes a directory at one moment, and holds no path that leads out of the directory. A manifest is checked
+again when it is read: a blob is data, and data may come from any writer (P11).
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ _MAX_LINKS: Final = 40  # as many as Linux follows
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True):
-    """One name in a directory's manifest.
+    """One name in the manifest of a directory.
 
     Attributes:
-        path: where it lies, relative, as the bytes that the file system has, with slashes.
-        kind: "dir", "file", "exec" (a file that may be executed) or "link"; "remote" or "remote exec" for a file that
-            lies at a URL.
-        data: the digest of a file, the target of a link; of a file at a URL MessagePack of that, its ETag, and its
-            digest, which is empty where it is not known.
+        path: the relative path, in the bytes of the file system, with slashes.
+        kind: "dir", "file", "exec" (an executable file) or "link"; "remote" or "remote exec" for a file at a URL.
+        data: the digest of a file, or the target of a link. For a file at a URL: MessagePack of the URL, the ETag, and
+        the digest, empty if unknown.
         size: the bytes of a file.
     """
 
@@ -52,16 +51,17 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def content(self) -> tuple[str, str, bytes]:
-        """The URL, the ETag and the digest of a file; the first two empty where it lies in the blob store.
+        """The URL, the ETag and the digest of a file; the first two empty for a file in the blob store.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: the data is damaged.
         """
         return _read_remote(self.data) if self.kind.startswith("remote") else ("", "", self.data)
 
 
 class _Manifest(msgspec.Struct, array_like=True, frozen=True):
-    """What a directory's blob holds, as MessagePack. Part of the stored format: the hash of a Dir is taken over it."""
+    """The content of a directory's blob, as MessagePack. Part of the stored format: the hash of a Dir is taken over
+    these bytes."""
 
     kind: str
     version: int
@@ -74,7 +74,7 @@ _VERSIONS: Final = (1, 2)
 _FILE_KINDS: Final = ("file", "exec", "remote", "remote exec")
 _read_remote = msgspec.msgpack.Decoder(tuple[str, str, bytes]).decode
 HEAD: Final = b"\x93" + msgspec.msgpack.encode(_KIND)
-"""What every manifest begins with. The digests of its files stand in it as they do in a journal."""
+"""The first bytes of every manifest. Digests of files are encoded like digests in a journal."""
 _read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
 
 
@@ -82,7 +82,7 @@ _read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
 
 
 def encode(entries: list[Entry], *, remote: bool) -> bytes:
-    """The manifest of these; `remote`: of files at URLs."""
+    """The manifest of these entries; `remote`: of files at URLs."""
     return msgspec.msgpack.encode(_Manifest(_KIND, _VERSIONS[remote], entries))
 
 
@@ -92,7 +92,7 @@ def remote_entry(path: bytes, executable: bool, found: Any, hash: str) -> Entry:
 
 
 def taken(top: str, put: Callable[[list[Entry]], list[Entry]]) -> list[Entry]:
-    """The manifest of a directory whose files `put` has stored, all as they were at one moment."""
+    """The manifest of a directory with the files stored by `put`, all as of one moment."""
     changed = None
     for attempt in range(TRIES):
         found = _scanned(top)
@@ -103,7 +103,7 @@ def taken(top: str, put: Callable[[list[Entry]], list[Entry]]) -> list[Entry]:
         try:
             stored = {entry.path: entry for entry in put([entry for entry in entries if entry.is_file])}
         except UsageError:
-            # Gone, or replaced by something else, since it was listed?
+            # Gone, or replaced, since the listing?
             if attempt < TRIES - 1 and _changed(states) is not None:
                 continue
             raise
@@ -111,8 +111,8 @@ def taken(top: str, put: Callable[[list[Entry]], list[Entry]]) -> list[Entry]:
         if changed is None:
             return [stored.get(entry.path, entry) for entry in entries]
     raise UsageError(
-        f"{changed or top} changed each of the {TRIES} times that {top} was copied: stop whatever writes to it, or "
-        f"copy it aside first"
+        f"{changed or top} changed each of the {TRIES} times that {top} was copied: stop the programs that "
+        f"write there, or copy it aside first"
     )
 
 
@@ -120,7 +120,7 @@ States = list[tuple[bytes, tuple[int, ...]]]
 
 
 def _scanned(top: str) -> tuple[list[Entry], States] | None:
-    """All names below a directory, sorted, and what tells whether anything changed since; `None` while one does."""
+    """All names below a directory, sorted, and the marks of their state; `None` while a directory changes."""
     root = os.fsencode(top)
     entries: list[Entry] = []
     states: States = []
@@ -129,7 +129,7 @@ def _scanned(top: str) -> tuple[list[Entry], States] | None:
         folder = folders.pop()
         place = os.path.join(root, folder) if folder else root
         with reading(os.fsdecode(place)):
-            # Before the names are read, so that a name that comes later shows.
+            # Before the names are read, so that a later name changes the mark.
             state = settled(place)
             if state is None:
                 return None
@@ -176,11 +176,11 @@ def _changed(states: States) -> str | None:
 
 
 def decode(data: bytes, top: str) -> list[Entry]:
-    """The entries of a manifest, checked; `top`: what to call the directory in errors.
+    """The checked entries of a manifest; `top`: the name of the directory in errors.
 
     Raises:
-        ValueError: it is none, or damaged.
-        UsageError: it would lead out of its directory.
+        ValueError: the data is no manifest, or damaged.
+        UsageError: a path leads out of the directory.
     """
     manifest = _read_manifest(data)
     if manifest.kind != _KIND:
@@ -195,7 +195,7 @@ def decode(data: bytes, top: str) -> list[Entry]:
 
 
 def check(entries: list[Entry], top: str) -> None:
-    """Refuse names and links that would lead out of the directory, and a tree that is none."""
+    """Refuse names and links that lead out of the directory, and entries that form no tree."""
     known = {entry.path: entry for entry in entries}
     before = b""
     for entry in entries:
@@ -219,7 +219,7 @@ def check(entries: list[Entry], top: str) -> None:
 
 
 def _leaves(link: Entry, known: dict[bytes, Entry]) -> bool:
-    """Whether following a link could lead out of the directory, other links on its way included.
+    """Whether following a link could lead out of the directory, other links on the way included.
 
     Text alone does not tell: beside `here -> .`, the link `up -> here/../x` names a place above the top.
     """

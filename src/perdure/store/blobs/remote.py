@@ -1,7 +1,7 @@
-"""Objects at URLs of the user's: looked at, fetched, and made, but never removed, and never part of the blob store.
+"""Objects at URLs of the user: looked at, fetched, and made, but never removed, and never part of the blob store.
 
-An object is pinned by its ETag when it is first looked at. Whoever fetches it later gets that content or a clear error,
-never another one.
+An object is pinned by its ETag at the first look. A later fetch gets that content or a clear error, never other
+content.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SCHEMES: Final = ("s3", "gs", "az", "file")
 
 
 class Found(NamedTuple):
-    """An object as it was found, or made.
+    """An object at the moment of the look, or of its making.
 
     Attributes:
-        path: its name, below the URL that was asked for.
-        url: its own URL.
-        size: its bytes.
-        etag: what its store names this content by.
+        path: the name, below the requested URL.
+        url: the URL of the object.
+        size: the bytes.
+        etag: the store's name for the content.
     """
 
     path: str
@@ -43,8 +43,8 @@ def look(url: str) -> Found:
     """The object at a URL.
 
     Raises:
-        UsageError: there is none, or the URL is none.
-        StoreUnavailableError: it cannot be looked at.
+        UsageError: there is no object, or the text is no URL.
+        StoreUnavailableError: the bucket cannot be asked.
     """
     bucket, key = _opened(url)
     meta = _told(url, lambda: bucket.head(key))
@@ -54,7 +54,7 @@ def look(url: str) -> Found:
 
 
 def listed(url: str) -> Iterator[Found]:
-    """The objects below a URL, in no order. Errors as of `look`; none at all is one too."""
+    """The objects below a URL, in no order. Errors as of `look`; also for no object at all."""
     bucket, key = _opened(url)
     some = False
     for meta in _told(url, lambda: list(bucket.list(f"{key}/" if key else ""))):
@@ -67,17 +67,17 @@ def listed(url: str) -> Iterator[Found]:
 
 
 def is_object(found: Found) -> bool:
-    """Whether there is an object of that very name. What some tools make for an empty directory has a slash behind it,
-    which a listing leaves out."""
+    """Whether there is an object of exactly that name. Some tools mark an empty directory by an object with a final
+    slash, and a listing omits such objects."""
     bucket, key = _opened(found.url)
     return _told(found.url, lambda: bucket.head(key)) is not None
 
 
 def fetched(found: Found, hash: str, blobs: Blobs) -> str:
-    """Let the content of an object be on this machine, in the keeping of `blobs`; its hash.
+    """Let the content of an object be on this machine, in the keeping of `blobs`; the hash of the content.
 
     Args:
-        hash: what the content must have, if it is known.
+        hash: the expected hash, if known.
 
     Raises:
         StoreError: the object is gone, or has changed.
@@ -100,7 +100,7 @@ def fetched(found: Found, hash: str, blobs: Blobs) -> str:
 
 
 def sent(path: str, url: str) -> Found:
-    """Make an object of a file, in place of whatever was there."""
+    """Make an object of a file, in place of any other object."""
     bucket, key = _opened(url)
     meta = _told(url, lambda: bucket.upload(path, key))
     if url.startswith("file://"):
@@ -109,13 +109,13 @@ def sent(path: str, url: str) -> Found:
 
 
 def check(url: str) -> None:
-    """Raise `UsageError` unless it is the URL of an object that may be there."""
+    """Raise `UsageError` unless the text is the URL of a possible object."""
     scheme, colon, rest = url.partition("://")
     if not colon or scheme not in SCHEMES:
         raise UsageError(f"{_shown(url)} is no URL of an object: s3://, gs://, az:// and file:// are supported")
     bucket, _, key = rest.partition("/")
     if "@" in bucket or "?" in rest:
-        # Shown without what may be a secret, and never recorded.
+        # Shown without possible secrets, and never recorded.
         raise UsageError(f"{_shown(url)}: credentials come from the environment, and not with a URL")
     if scheme == "file" and bucket:
         raise UsageError(f"{url}: a third slash is missing before the path")
@@ -139,7 +139,7 @@ def _opened(url: str) -> tuple[Bucket, str]:
 
 
 def _found(bucket: Bucket, path: str, meta: Any) -> Found:
-    # `file://` without its slashes has none of its own left.
+    # `file://` without its slashes has no slash of its own left.
     top = "file://" if bucket.url.startswith("file:") else bucket.url
     return _pinned(Found(path, f"{top}/{meta['path']}", meta["size"], bucket.etag(meta)))
 
@@ -168,7 +168,7 @@ def _missing(url: str, bucket: Bucket, key: str) -> UsageError:
 
 
 def _sync(path: str) -> None:
-    """obstore renames a file into its place, but does not wait for the disk (P1)."""
+    """obstore renames a file into place, but does not wait for the disk (P1)."""
     for place in (path, os.path.dirname(path)):
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         try:

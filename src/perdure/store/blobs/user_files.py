@@ -1,6 +1,6 @@
-"""Files as their owners have them: looked at, read while they may change, hashed, many at once.
+"""Files of users: looked at, read while they may change, hashed, many at once.
 
-What every path from a file of the user's into the store has in common, and what it says where that cannot be.
+The common part of every path from a user's file into the store, and the errors of such paths.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ R = TypeVar("R")
 
 CHUNK: Final = 1 << 20
 TRIES: Final = 5
-"""How often what changes while it is read is read again."""
+"""How often a file that changes during reading is read again."""
 THREADS: Final = 16
-"""Files at work at once. Nearly all of a small file's time is its fsync, and a file system commits several in one."""
+"""Files at work at once. A small file mostly waits for its fsync, and a file system commits several in one."""
 
 
 def check_name(name: str) -> None:
-    """Refuse what is not the name of one file in a directory.
+    """Refuse a text that is not the name of one file in a directory.
 
     Raises:
-        UsageError: it is empty, too long, holds a separator, or means a directory itself.
+        UsageError: the name is empty, too long, holds a separator, or means a directory.
     """
     try:
         fits = 0 < len(os.fsencode(name)) <= 255 and name not in (".", "..") and "/" not in name and "\0" not in name
@@ -42,15 +42,15 @@ def check_name(name: str) -> None:
 
 
 def signature(found: os.stat_result) -> tuple[int, ...]:
-    """What tells that a file or directory is still the same, unchanged."""
+    """The marks by which a change of a file or directory shows."""
     return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def settled(path: str | bytes) -> os.stat_result | None:
-    """The state of a file from which any later change will differ; `None` while it is changing.
+    """The state of a file, in which any later change will show; `None` while the file is changing.
 
-    The kernel stamps files with its tick. A file that changes twice within one shows the same times after both, so one
-    that has just changed is looked at again a tick later.
+    The kernel stamps files with its tick. A file that changes twice within a tick shows the same times after both
+    changes, so a file that has just changed is looked at again a tick later.
     """
     found = os.stat(path)
     tick, age = _tick(), _age(found)
@@ -82,7 +82,7 @@ _KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
 
 
 def refuse_special(path: str, found: os.stat_result) -> None:
-    """Raise `UsageError` unless it is a regular file."""
+    """Raise `UsageError` unless the path is a regular file."""
     if not stat.S_ISREG(found.st_mode):
         kind = next((text for test, text in _KINDS if test(found.st_mode)), "no regular file")
         remedy = "use Dir.from_local" if kind == "a directory" else "copy what comes out of it to a file first"
@@ -90,7 +90,7 @@ def refuse_special(path: str, found: os.stat_result) -> None:
 
 
 def reading(path: str) -> AbstractContextManager[None]:
-    """Failures to read what the user named, as `UsageError`."""
+    """Failures to read a path of the user, as `UsageError`."""
 
     def told(error: OSError) -> Exception:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -101,7 +101,7 @@ def reading(path: str) -> AbstractContextManager[None]:
 
 
 def writing(path: str) -> AbstractContextManager[None]:
-    """Failures to write where the user wants it, as `UsageError`."""
+    """Failures to write to a path of the user, as `UsageError`."""
     return Translated(lambda error: UsageError(f"{path} cannot be written ({error.strerror}): name another place"))
 
 
@@ -113,7 +113,7 @@ def _here() -> str:
 
 
 class Translated:
-    """Raises in place of an `OSError` what `told` makes of it. A class, since each file passes through several."""
+    """Raises the error that `told` makes of an `OSError`. A class, since each file passes through several."""
 
     __slots__ = ("told",)
 
@@ -140,7 +140,8 @@ def digest(fd: int) -> tuple[str, int]:
 
 
 def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """`work` on each item, several at once, the answers in order. The first failure is raised; none begins after it."""
+    """`work` on each item, several at once, the answers in order. The first failure is raised; no work begins after a
+    failure."""
     if len(items) < 2:
         return [work(item) for item in items]
     from concurrent.futures import ThreadPoolExecutor
