@@ -55,7 +55,7 @@ def test_sending_never_waits_for_the_other_end(ends: Ends) -> None:
     assert [inner.receive(5).report for _ in range(count)] == list(range(count))
 
 
-def test_an_end_that_is_gone(ends: Ends) -> None:
+def test_receiving_from_a_closed_end_raises_closed(ends: Ends) -> None:
     outer, inner = ends
     with pytest.raises(TimeoutError):
         outer.receive(0.01)
@@ -124,7 +124,7 @@ def session() -> BodySession:
 
 
 def test_nothing_is_written_for_a_stand_in_that_is_closed(session: BodySession) -> None:
-    """E3: whatever is still on its way when the body is closed."""
+    """E3: a frame that arrives, or is being handled, when the body is closed."""
     session._begin()
     commit = frames.Commit(1, [], [], [], [])
     session.handle(commit)
@@ -158,9 +158,8 @@ def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: BodySessi
     assert not body.awaits_cancellation()
 
 
-def test_nobody_is_set_going_while_driving_ends() -> None:
-    """P5: bodies are closed one by one, here and in children, and what the first had yet to be handed held the others
-    back."""
+def test_no_process_may_start_new_calls_while_driving_ends() -> None:
+    """P5: bodies are closed in turn, here and in children, and an outcome for the first body held the others back."""
     driver = RunDriver(
         SimpleNamespace(),  # type: ignore[arg-type]
         SimpleNamespace(token=b"", id=1, uid=b"", name="r"),  # type: ignore[arg-type]
@@ -176,8 +175,8 @@ def test_nobody_is_set_going_while_driving_ends() -> None:
     assert told == [False, False, False]
 
 
-def test_a_word_that_comes_before_the_journal_is_loaded_sets_nobody_going(ends: Ends) -> None:
-    """E4: what the body has yet to be handed is not reported as handed because it has yet to be loaded."""
+def test_a_frame_before_the_journal_is_loaded_allows_no_new_calls(ends: Ends) -> None:
+    """E4: outcomes that have yet to be loaded are not reported as handed over."""
     outer, inner = ends
     driver = InnerDriver(
         SimpleNamespace(),  # type: ignore[arg-type]
@@ -193,7 +192,7 @@ def test_a_word_that_comes_before_the_journal_is_loaded_sets_nobody_going(ends: 
     assert outer.receive(5) == frames.Undrained(1, [], [1])
 
 
-def test_what_a_body_has_left_behind_says_nothing_in_the_time_of_the_next(ends: Ends) -> None:
+def test_a_thread_left_behind_sends_no_frames_in_the_turn_of_the_next_body(ends: Ends) -> None:
     outer, inner = ends
     connection = Connection(inner)
     first = connection.next_turn()

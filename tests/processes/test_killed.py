@@ -80,7 +80,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.mark.parametrize("notes", [1, 4, 7, 10])
-def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
+def test_steps_run_once_and_no_child_outlives_a_killed_driver(project: Project, notes: int) -> None:
     a, b = project.path + ".a", project.path + ".b"
     project.start("two_lines", project.path, 0.03)
     wait_for(lambda: len(marks(a)) + len(marks(b)) >= notes)
@@ -95,7 +95,7 @@ def test_recorded_once_and_no_orphans(project: Project, notes: int) -> None:
     assert all(gone(pid) for pid in project.pids(a, b))
 
 
-def test_a_child_that_never_lets_go_of_the_interpreter_ends_too(project: Project) -> None:
+def test_a_child_that_holds_the_gil_ends_with_the_driver(project: Project) -> None:
     """C1."""
     project.start("holds_the_interpreter", project.path)
     wait_for(lambda: marks(project.path))
@@ -103,7 +103,7 @@ def test_a_child_that_never_lets_go_of_the_interpreter_ends_too(project: Project
     assert all(gone(pid) for pid in project.pids(project.path))
 
 
-def test_a_sleep_ends_after_its_time_over_all_processes(project: Project) -> None:
+def test_a_sleep_lasts_its_time_over_several_processes(project: Project) -> None:
     project.start("naps", 2.0)
     wait_for(lambda: deadlines(project.store))
     project.kill()
@@ -121,7 +121,7 @@ def test_nothing_is_recorded_after_the_run_is_aborted_and_its_children_end(proje
     assert all(gone(pid) for pid in project.pids(project.path))
 
 
-def test_nothing_is_recorded_once_another_process_has_the_run(project: Project) -> None:
+def test_nothing_is_recorded_after_another_process_claims_the_run(project: Project) -> None:
     process = project.start("steps", project.path, 1000, 0.02)
     wait_for(lambda: len(marks(project.path)) >= 3)
     connection = sqlite3.connect(project.store)
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_the_children_and_the_run_can_be_continued(project: Project)
     assert project.end("two_lines", project.path, 0.05) == str([list(range(6))] * 2)
 
 
-def test_a_mismatch_in_a_child_is_the_runs(project: Project) -> None:
+def test_a_mismatch_in_a_child_stops_the_run(project: Project) -> None:
     project.start("by_luck", project.path)
     wait_for(lambda: marks(project.path)[1:])
     project.kill()
@@ -201,7 +201,7 @@ if __name__ == "__main__":
 """
 
 
-def test_edited_code_reuses_what_still_fits(project: Project, tmp_path: Path) -> None:
+def test_edited_code_reuses_matching_outcomes_in_children(project: Project, tmp_path: Path) -> None:
     project.script = tmp_path / "edited.py"
     project.script.write_text(EDITED.replace("STEP", "[0 / 0]"))
     assert "ZeroDivisionError" in project.fail("main", project.path)

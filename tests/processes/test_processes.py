@@ -65,7 +65,7 @@ def test_values_come_back_as_they_were(value: Any) -> None:
     assert type(found) is type(value)
 
 
-def test_classes_of_the_users_come_back() -> None:
+def test_values_of_user_classes_come_back() -> None:
     assert run(flows.point, flows.Point(1, 2.5)) == flows.Point(2, 2.5)
 
 
@@ -100,7 +100,7 @@ def test_groups_exits_and_stray_cancellations_are_failures() -> None:
         run(flows.raises, "cancelled")
 
 
-def test_a_value_that_does_not_fit_is_that_failure() -> None:
+def test_a_result_that_does_not_fit_its_declaration_fails_the_task() -> None:
     with pytest.raises(errors.ValueMismatchError, match="int"):
         run(flows.misfit)
 
@@ -118,7 +118,7 @@ def test_a_failure_that_is_final_is_not_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "code", "signal"), [("segfault", None, "SIGSEGV"), ("exit", 3, None), ("kill", None, "SIGKILL")]
 )
-def test_a_child_that_dies_fails_only_its_attempt(how: str, code: int | None, signal: str | None) -> None:
+def test_the_death_of_a_child_fails_only_the_attempt(how: str, code: int | None, signal: str | None) -> None:
     assert run(flows.near_dies, how) == f"far.dies 1 {code} {signal}"
     with pytest.raises(errors.BodyDiedError, match=r"far\.dies.*attempt 1") as caught:
         run(flows.dies, how)
@@ -126,7 +126,7 @@ def test_a_child_that_dies_fails_only_its_attempt(how: str, code: int | None, si
     assert run(flows.echo, 1) == 1
 
 
-def test_a_death_is_seen_though_a_fork_of_the_child_lives_on() -> None:
+def test_the_death_of_a_child_is_noticed_while_its_fork_lives_on() -> None:
     begun = time.monotonic()
     with pytest.raises(errors.BodyDiedError):
         run(flows.dies_before_its_fork)
@@ -134,7 +134,7 @@ def test_a_death_is_seen_though_a_fork_of_the_child_lives_on() -> None:
 
 
 @pytest.mark.parametrize("how", ["segfault", "exit", "kill"])
-def test_retries_count_deaths_and_reuse_what_was_recorded(tmp_path: Path, how: str) -> None:
+def test_deaths_count_as_retries_and_recorded_outcomes_are_reused(tmp_path: Path, how: str) -> None:
     path = str(tmp_path / "marks")
     assert run(flows.dies_twice, path, how) == "True 3"
     assert [text for _, text in flows.marks(path)] == ["once", "attempt", "attempt", "attempt"]
@@ -150,7 +150,7 @@ def test_a_timeout_kills_the_child(tmp_path: Path) -> None:
     assert gone(int(flows.marks(path)[0][0]))
 
 
-def test_a_timeout_is_retried_with_what_was_recorded(tmp_path: Path) -> None:
+def test_a_retry_after_a_timeout_reuses_recorded_outcomes(tmp_path: Path) -> None:
     path = str(tmp_path / "marks")
     assert run(flows.too_long_at_first, path) == "done"
     assert [text for _, text in flows.marks(path)] == ["kept", "attempt", "attempt"]
@@ -196,19 +196,19 @@ def test_gather_of_many() -> None:
 
 
 @pytest.mark.parametrize("task", [flows.deep, flows.deep_sync])
-def test_bodies_that_wait_hold_no_place(task: Any) -> None:
+def test_waiting_bodies_hold_no_place(task: Any) -> None:
     """C2."""
     pids = run(task, 5)
     assert len(set(pids)) == 6
 
 
-def test_bodies_that_sleep_hold_no_place() -> None:
+def test_sleeping_bodies_hold_no_place() -> None:
     begun = time.monotonic()
     assert all(slept >= 4 for slept in run(flows.nap_many, 8, 4.0))
     assert time.monotonic() - begun < 15  # two places would make it sixteen
 
 
-def test_every_kind_of_durable_call_works_in_a_child(tmp_path: Path) -> None:
+def test_each_kind_of_durable_call_works_in_a_child(tmp_path: Path) -> None:
     """E6."""
     path = str(tmp_path / "marks")
     ran = perdure.run(flows.tells_everything, path)
@@ -232,7 +232,7 @@ def test_environment_variables_are_set_in_the_child_only() -> None:
     assert run(flows.dresses) == ["blue", None, None]
 
 
-def test_what_a_body_prints_is_out_before_its_caller_goes_on(
+def test_printed_text_of_a_body_is_flushed_before_the_caller_goes_on(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
@@ -245,7 +245,7 @@ def test_the_store_is_not_open_in_a_child() -> None:
         run(flows.looks_at_runs)
 
 
-def test_files_cross(tmp_path: Path) -> None:
+def test_files_and_directories_cross_between_processes(tmp_path: Path) -> None:
     assert run(flows.passes_files, "inside") == "inside"
     perdure.init(store="memory://")
     assert run(flows.passes_files, "inside") == "inside"
@@ -266,7 +266,7 @@ def test_code_that_another_process_cannot_load_is_refused_at_the_call() -> None:
         run(inner)
 
 
-def test_nothing_of_it_is_loaded_by_who_has_no_such_task() -> None:
+def test_programs_without_process_tasks_do_not_load_the_executor() -> None:
     code = (
         "import sys, perdure\n"
         "@perdure.TaskEnvironment('e').task\n"
@@ -285,7 +285,7 @@ def test_an_unknown_executor_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "many", "-1"])
-def test_a_number_of_processes_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("PERDURE_PROCESSES", text)
     with pytest.raises(errors.UsageError, match="PERDURE_PROCESSES"):
         run(flows.pid)

@@ -1,7 +1,7 @@
 """A Ray cluster on this machine, on the loopback, in a process of its own.
 
 Reads commands, one JSON list per line, and answers each with a line: `["add", {...}]` a node, `["kill", number]` one.
-At the end of its input, however that comes, it ends whatever was started for it and removes its directory.
+At the end of the input the program ends all started processes and removes the directory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FRUGAL: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 80 
 
 
 def pids(directory: str) -> set[int]:
-    """Whoever has a file open under there: every process of a Ray that was started there has its log."""
+    """All processes with an open file under the directory: every process of a Ray has a log there."""
     found = set()
     for link in glob.iglob("/proc/[0-9]*/fd/*"):
         try:

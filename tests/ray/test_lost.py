@@ -38,7 +38,7 @@ def project(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -
         process.communicate(timeout=10)
 
 
-def test_a_killed_driver_leaves_nobody_and_the_next_one_carries_on(project: Project) -> None:
+def test_a_killed_driver_leaves_no_process_and_the_next_driver_continues(project: Project) -> None:
     """N1."""
     a, b = project.path + ".a", project.path + ".b"
     project.start("two_lines", project.path, 0.2)
@@ -54,7 +54,7 @@ def test_a_killed_driver_leaves_nobody_and_the_next_one_carries_on(project: Proj
     assert all(before[path] + again[path] <= 7 for path in (a, b))
 
 
-def test_a_run_that_was_aborted_has_nobody_left_and_records_nothing_more(project: Project) -> None:
+def test_an_aborted_run_leaves_no_process_and_records_nothing_more(project: Project) -> None:
     process = project.start("steps", project.path, 1000, 0.05)
     until(lambda: len(marks(project.path)) >= 3, 40)
     command = [sys.executable, "-m", "perdure", "abort", "r"]
@@ -65,7 +65,7 @@ def test_a_run_that_was_aborted_has_nobody_left_and_records_nothing_more(project
     assert all(gone(pid) for pid in project.pids(project.path))
 
 
-def test_ctrl_c_ends_what_runs_on_the_nodes_without_a_word_too_many(project: Project) -> None:
+def test_ctrl_c_ends_the_processes_on_the_nodes_and_prints_no_traceback(project: Project) -> None:
     process = project.start("steps", project.path, 1000, 0.05)
     until(lambda: len(marks(project.path)) >= 3, 40)
     process.send_signal(signal.SIGINT)
@@ -75,7 +75,7 @@ def test_ctrl_c_ends_what_runs_on_the_nodes_without_a_word_too_many(project: Pro
     assert all(gone(pid) for pid in project.pids(project.path))
 
 
-def test_a_cluster_of_its_own_lives_as_long_as_the_process_and_no_longer(
+def test_a_local_cluster_lives_exactly_as_long_as_the_process(
     project: Project, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that serves the first body ends, and Linux kills what a thread has started that ends."""
@@ -103,7 +103,7 @@ def test_a_lost_node_costs_no_retry(cluster: Cluster, tmp_path: Path, caplog: py
     # The note that was recorded is not made again.
     assert found == [[False, *nodes, 2]]
     assert [text for _, text in marks(path)] == ["once", f"attempt on {node}", f"attempt on {next(iter(nodes))}"]
-    # Ray itself has not tried again: that process would have found nobody who expects it.
+    # Ray has not tried again: the listener would have refused the process.
     assert "attempt 1 was lost (Ray has lost it" in caplog.text
     for number in nodes.values():
         cluster.kill(number)

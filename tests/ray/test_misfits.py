@@ -24,7 +24,7 @@ from perdure.executors import on_ray
 PYTHON = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def test_a_node_with_another_perdure_says_so(store: Path, cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_with_another_version_of_perdure_is_refused(store: Path, cluster: Cluster, tmp_path: Path) -> None:
     """The Ray task itself needs no perdure there."""
     other = tmp_path / "other" / "perdure"
     other.mkdir(parents=True)
@@ -45,7 +45,7 @@ def body_of(session: Any) -> on_ray.RayBody:
     return on_ray.RayBody(SimpleNamespace(address=None), session)  # type: ignore[arg-type]
 
 
-def test_code_that_the_user_has_brought_to_the_nodes_has_to_be_the_same() -> None:
+def test_other_code_on_the_nodes_is_refused() -> None:
     """N4."""
     body = body_of(SimpleNamespace(spec=flows.prints.spec))
     runs, shipped, brought = on_ray.what_runs(), str(PROJECT), None
@@ -73,7 +73,7 @@ def test_one_process_has_one_cluster_and_ships_one_directory() -> None:
         on_ray.RayCluster.refuse(found, "one:1", "/other", "t")
 
 
-def test_a_body_that_is_not_wanted_any_more_does_not_wait_for_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_body_does_not_wait_for_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     never = SimpleNamespace(connected=Future())
     monkeypatch.setattr(on_ray, "cluster", lambda *_: never)
     session: Any = SimpleNamespace(spec=flows.prints.spec, over=False)
@@ -86,7 +86,7 @@ def test_a_body_that_is_not_wanted_any_more_does_not_wait_for_the_cluster(monkey
     assert not thread.is_alive()
 
 
-def test_a_node_without_perdure_says_so() -> None:
+def test_a_node_without_perdure_reports_the_missing_package() -> None:
     """The task as a node executes it, in an interpreter that has the standard library only."""
     listener = on_ray.Listener("127.0.0.1")
     expected = listener.expect("t")
@@ -95,13 +95,13 @@ def test_a_node_without_perdure_says_so() -> None:
     node = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE, text=True)
     sock, greeting = expected.result(20)
     with pytest.raises(subprocess.TimeoutExpired):
-        node.wait(0.5)  # until it has been heard, as nobody listens to a task that has ended
+        node.wait(0.5)  # until the greeting has been read, as a task that has ended is not listened to
     sock.close()
     assert node.communicate(timeout=20)[0] == "0\n"
     assert greeting.runs == f"{PYTHON} with no perdure"
 
 
-def test_who_does_not_know_the_token_is_hung_up_on() -> None:
+def test_a_connection_without_the_token_is_closed() -> None:
     """N3."""
     listener = on_ray.Listener("127.0.0.1")
     expected = listener.expect("right")
@@ -122,7 +122,7 @@ def test_who_does_not_know_the_token_is_hung_up_on() -> None:
 
 
 class Silent:
-    """Listens, and answers whatever it is asked with that."""
+    """Listens, and gives the same answer to any request."""
 
     def __init__(self, answer: bytes) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -148,7 +148,7 @@ def drive(tmp_path: Path, address: str, *more: str) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("answer", "said"), [(None, "refused"), (b"HTTP/1.1 400 Bad Request\r\n", "what answers at"), (b"", "timed out")]
 )
-def test_where_no_cluster_answers_the_run_stays_interrupted(
+def test_without_a_cluster_the_run_stays_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None, said: str
 ) -> None:
     """N5."""
@@ -161,7 +161,7 @@ def test_where_no_cluster_answers_the_run_stays_interrupted(
         on_ray.refuse_silent(address)
 
 
-def test_the_command_line_says_in_one_line_that_no_cluster_answers_and_carries_on_when_one_does(
+def test_the_command_line_reports_a_missing_cluster_in_one_line_and_resumes_with_a_cluster(
     store: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
     """N5."""
@@ -176,12 +176,12 @@ def test_the_command_line_says_in_one_line_that_no_cluster_answers_and_carries_o
 
 
 @pytest.mark.parametrize("address", ["ray://example.org:10001", "example.org", "example.org:x", ":6379"])
-def test_an_address_that_is_none(address: str) -> None:
+def test_an_invalid_cluster_address_is_refused(address: str) -> None:
     with pytest.raises(errors.UsageError, match="ray_address must be HOST:PORT"):
         perdure.init(ray_address=address)
 
 
-def test_without_ray_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     perdure.init(store=tmp_path / "perdure.db")
     try:
@@ -202,13 +202,13 @@ def test_without_ray_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pyt
         ({"executor": "ray", "resources": perdure.Resources(shm="1Gi")}, "shm"),
     ],
 )
-def test_a_declaration_that_has_no_meaning_is_refused(settings: dict[str, Any], said: str) -> None:
+def test_an_invalid_declaration_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(errors.UsageError, match="environment e: ") as caught:
         perdure.TaskEnvironment("e", **settings)
     assert said in str(caught.value)
 
 
-def test_nothing_of_ray_is_loaded_by_who_does_not_use_it() -> None:
+def test_programs_without_ray_tasks_do_not_load_ray() -> None:
     code = "import sys, perdure; perdure.TaskEnvironment('e', executor='ray', resources=perdure.Resources(cpu=1)); "
     code += (
         "print([name for name in sys.modules if name == 'ray' or name.startswith(('ray.', 'perdure.executors.on'))])"

@@ -68,15 +68,15 @@ def test_every_kind_of_call_can_be_made_on_a_node_and_is_recorded_here(
     assert [text for _, text in flows.marks(path)] == ["first"]
 
 
-def test_many_bodies_at_once() -> None:
+def test_many_bodies_execute_at_once() -> None:
     assert run(flows.maps, 4) == [0, 2, 4, 6]
 
 
-def test_a_body_lands_where_its_resources_are() -> None:
+def test_a_body_is_placed_on_a_node_with_its_resources() -> None:
     assert run(flows.broad_node) == "broad"
 
 
-def test_a_body_for_which_no_node_is_large_enough_says_so_waits_and_can_be_cancelled(
+def test_a_body_without_a_large_enough_node_warns_waits_and_can_be_cancelled(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[on_ray.RayBody] = []
@@ -99,13 +99,13 @@ def test_a_process_that_dies_fails_its_attempt_and_retries_count_it(tmp_path: Pa
     assert [text for _, text in flows.marks(path)] == ["once", "attempt", "attempt", "attempt"]
 
 
-def test_a_death_says_how() -> None:
+def test_a_death_reports_the_exit_code_or_signal() -> None:
     with pytest.raises(errors.BodyDiedError, match=r"far\.dies.*exit code 3.*attempt 1") as caught:
         run(flows.dies, 3)
     assert (caught.value.exit_code, caught.value.signal) == (3, None)
 
 
-def test_a_timeout_ends_the_process_whatever_it_does(tmp_path: Path) -> None:
+def test_a_timeout_ends_a_busy_process(tmp_path: Path) -> None:
     path = str(tmp_path / "marks")
     with pytest.raises(errors.TaskTimeoutError):
         run(flows.too_long, path)

@@ -136,7 +136,7 @@ def raised(exc: BaseException) -> BaseException:
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever name pytest gave this module, it is imported under it."""
+    """Make this module importable under the name that pytest gave it."""
     monkeypatch.setitem(sys.modules, HERE, types.ModuleType(HERE))
     vars(sys.modules[HERE]).update(globals())
 
@@ -243,7 +243,7 @@ def test_groups_keep_their_members_and_shared_exceptions_stay_shared() -> None:
      refused_model(Picky, a=object()), refused_model(Picky, b="{x} no"), refused_model(Picky, b="value")],
     ids=lambda exc: type(exc).__name__,
 )  # fmt: skip
-def test_an_exception_comes_back_as_its_class_whatever_the_class_and_the_arguments_are(exc: Exception) -> None:
+def test_an_exception_of_any_importable_class_and_with_any_arguments_comes_back_as_its_class(exc: Exception) -> None:
     """Code after a durable call tells failures apart by `except Class`: with a `__new__` or `__slots__` of the class's
     own, with arguments that cannot be stored, from a compiled module. Other members: the chains in `copy(copy())`."""
     again = copy(raised(exc))
@@ -533,7 +533,7 @@ def test_classes_of_main_are_written_under_its_logical_name(monkeypatch: pytest.
 
 
 class Raising:
-    """A descriptor that raises a given exception, in whatever way it is read."""
+    """A descriptor that raises a given exception, in any way of reading."""
 
     def __init__(self, error: type[BaseException]) -> None:
         self.error = error
@@ -552,8 +552,8 @@ class Raising:
 def test_an_exception_whose_class_misbehaves_is_a_typed_failure(
     base: type[Exception], name: str, error: type[BaseException]
 ) -> None:
-    """Whatever an attribute of the class raises when it is read, the failure is recorded with the class's name, and the
-    recorded failure can be shown, rebuilt and judged."""
+    """An attribute of the class raises when it is read: the failure is recorded with the class's name, and the recorded
+    failure can be shown, rebuilt and judged."""
     if base is Exception and name in ("exceptions", "message"):
         return
     early = name in ("__class__", "__dict__")

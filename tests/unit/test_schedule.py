@@ -258,7 +258,7 @@ class TestFiring:
         schedule = schedule_for(MemoryStore(), [declared(hourly("one"))])
         assert schedule.next_at() == 0
 
-    def test_another_definition_begins_anew(self) -> None:
+    def test_another_definition_begins_at_the_present(self) -> None:
         store, _ = scheduled(hourly("all"), START)
         changed = schedule_for(store, [declared(Cron("30 * * * *", catch_up="all"))])
         assert changed.fire(START + DAY) == []
@@ -337,7 +337,7 @@ class FrozenBetween(MemoryStore):
 
 
 @pytest.mark.parametrize("catch_up", ["skip", "one", "all"])
-def test_who_was_frozen_while_others_fired_fires_nothing_even_after_gc(catch_up: CatchUp) -> None:
+def test_a_process_that_was_frozen_while_others_fired_fires_nothing_even_after_gc(catch_up: CatchUp) -> None:
     store = FrozenBetween()
     _, frozen = scheduled(hourly(catch_up), START, store)
     _, other = scheduled(hourly(catch_up), START, store)
@@ -356,7 +356,7 @@ def test_who_was_frozen_while_others_fired_fires_nothing_even_after_gc(catch_up:
     assert store.runs() == []
 
 
-def test_of_two_that_see_it_first_the_faster_decides_when_it_begins() -> None:
+def test_of_two_first_looks_the_faster_decides_when_a_rule_begins() -> None:
     store = FrozenBetween()
     one, two = (schedule_for(store, [declared(hourly("all"))]) for _ in range(2))
     store.meanwhile = lambda: two.fire(START)

@@ -1,4 +1,4 @@
-"""Encoding, decoding and previewing cost time and memory in proportion to the bytes, whatever the values are.
+"""Encoding, decoding and previewing cost time and memory in proportion to the bytes, for any values.
 
 The bytes of a journal may have been written by others, and a value of the user's may refer to one object many times.
 """
@@ -158,7 +158,7 @@ def test_a_value_that_refers_to_one_object_many_times_is_refused_in_little_memor
 
 
 @pytest.mark.parametrize("kind", ["lists", "text", "declared text", "records"])
-def test_so_is_an_argument_that_becomes_part_of_an_identity(kind: str) -> None:
+def test_an_argument_of_an_identity_that_shares_parts_is_refused_in_little_memory(kind: str) -> None:
     make, annotation = SHARING[kind]
     refused(make, annotation, "canonical")
 

@@ -17,7 +17,7 @@ Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class DaemonThreads(Executor):
-    """At most `width` jobs at work at once, not counting those that wait (`parked`)."""
+    """At most `width` jobs at work at once, without counting waiting jobs (`parked`)."""
 
     def __init__(self, width: int = 64, idle_seconds: float = 10.0) -> None:
         self._width = width

@@ -4,7 +4,7 @@ All records of a run are encoded here. A value is written by the declared type (
 values of the built-in types come back unchanged. A value that does not fit the declared type is refused, and the
 message names the annotation that would fit. Stored bytes cannot make code run: the class of a value comes from the
 annotation alone, the class of an exception only from modules already imported. Encoding, decoding and previewing cost
-time and memory in proportion to the bytes, whoever wrote the bytes.
+time and memory in proportion to the bytes, also for bytes from outside.
 
     _wire        MessagePack and the extension types: the content of the bytes
     _tokens      MessagePack read without making values; _hashed: sets and dicts filled in bounded time
