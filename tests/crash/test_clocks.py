@@ -60,7 +60,7 @@ def clock(place: Path) -> FakeClock:
     return FakeClock(place)
 
 
-def test_the_tool_itself(clock: FakeClock) -> None:
+def test_libfaketime_moves_the_wall_clock_alone(clock: FakeClock) -> None:
     """It moves the wall clock within one process, and neither the boot clock nor the monotonic one."""
     code = """if True:
         import json, sys, time
@@ -96,7 +96,9 @@ def woken(lab: Lab) -> float:
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
 @pytest.mark.parametrize("task", ["sleeping", "sync_sleeping"])
-def test_set_during_a_sleep(hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int) -> None:
+def test_a_clock_set_during_a_sleep_does_not_change_its_length(
+    hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int
+) -> None:
     """P7: the sleep takes what it was to take."""
     lab = Lab(hosts, place / task, WORKFLOWS / "long.py", task, {"SECONDS": "0.8", **clock.env})
     process = Process(lab)
@@ -109,7 +111,9 @@ def test_set_during_a_sleep(hosts: Hosts, place: Path, clock: FakeClock, task: s
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
 @pytest.mark.parametrize("task", ["sleeping", "sync_sleeping"])
-def test_set_between_crash_and_resume(hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int) -> None:
+def test_a_clock_set_between_crash_and_resume_does_not_change_a_sleeps_length(
+    hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int
+) -> None:
     """P7: it ends when it was to end, killed in between (twice) or not."""
     lab = Lab(hosts, place / task, WORKFLOWS / "long.py", task, {"SECONDS": "1.6", **clock.env})
     for number in (1, 2):
@@ -126,7 +130,9 @@ def test_set_between_crash_and_resume(hosts: Hosts, place: Path, clock: FakeCloc
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
-def test_deadline_past_at_resume(hosts: Hosts, place: Path, clock: FakeClock, step: int) -> None:
+def test_a_sleep_whose_deadline_passed_while_nothing_ran_ends_at_once(
+    hosts: Hosts, place: Path, clock: FakeClock, step: int
+) -> None:
     """P7: a sleep that was to end while nothing ran ends at once, whatever the wall clock says now."""
     lab = Lab(hosts, place / "past", WORKFLOWS / "long.py", "sleeping", {"SECONDS": "0.4", **clock.env})
     process = Process(lab)
@@ -149,7 +155,9 @@ def ascending(answer: dict[str, dict[str, list[list[float]]]]) -> bool:
 
 
 @pytest.mark.parametrize("steps", [(-HOUR, HOUR, -HOUR), (HOUR, -HOUR, 0)], ids=["back first", "forward first"])
-def test_readings_never_decrease(hosts: Hosts, place: Path, clock: FakeClock, steps: tuple[int, ...]) -> None:
+def test_time_readings_never_decrease_while_the_clock_is_set(
+    hosts: Hosts, place: Path, clock: FakeClock, steps: tuple[int, ...]
+) -> None:
     """P8: in a body, its branches and its children, while the clock is set again and again."""
     lab = Lab(hosts, place / "readings", WORKFLOWS / "long.py", "readings", clock.env)
     process = Process(lab)
@@ -161,7 +169,9 @@ def test_readings_never_decrease(hosts: Hosts, place: Path, clock: FakeClock, st
 
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
-def test_readings_over_crashes(hosts: Hosts, place: Path, clock: FakeClock, step: int) -> None:
+def test_time_readings_never_decrease_over_crashes_and_stay_as_read(
+    hosts: Hosts, place: Path, clock: FakeClock, step: int
+) -> None:
     """P8: the same where the clock is set between crash and resume; what was read stays as it was read."""
     lab = Lab(hosts, place / "readings", WORKFLOWS / "long.py", "readings", clock.env)
     first: Any = None
@@ -178,7 +188,7 @@ def test_readings_over_crashes(hosts: Hosts, place: Path, clock: FakeClock, step
     assert answer["value"]["own"][0][0] == first
 
 
-def test_outside_a_run(place: Path, clock: FakeClock) -> None:
+def test_durable_time_outside_a_run_is_the_wall_clock(place: Path, clock: FakeClock) -> None:
     """Outside a run durable_time is the plain clock."""
     code = "from perdure.extras import durable_time; print(durable_time())"
     clock.set(HOUR)

@@ -164,7 +164,7 @@ def edited_after(hosts: Hosts, place: Path, name: str, kill_at: str, again: str 
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_edited_between_crash_and_resume(hosts: Hosts, place: Path, name: str) -> None:
+def test_a_script_edited_between_crash_and_resume_replays_unchanged_calls(hosts: Hosts, place: Path, name: str) -> None:
     """P6, P1: at every write of the old code; then undisturbed, or killed at every write of the new."""
     points = [f"{number}:after" for number in range(1, 9)]
     jobs = [partial(edited_after, hosts, place, name, point, again) for point in points for again in (None, "2:after")]
@@ -201,7 +201,7 @@ FAILING_STEP = body("out = [await step('a'), await child('k')]", "return [*out, 
 
 
 @pytest.mark.parametrize("failing", [FAILING, FAILING_CHILD, FAILING_STEP], ids=["body", "child", "step"])
-def test_failed_run_is_fixed_and_resumed(hosts: Hosts, place: Path, failing: str) -> None:
+def test_a_failed_run_goes_on_after_its_code_is_fixed(hosts: Hosts, place: Path, failing: str) -> None:
     """P6: starting it again gives its error again; `perdure resume` continues it under the fixed code."""
     lab = new_lab(hosts, place, "fixed")
     write(lab, failing)

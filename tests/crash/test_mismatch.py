@@ -45,7 +45,7 @@ def sides(answer: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_mismatch_stops_before_any_effect(hosts: Hosts, place: Path, name: str) -> None:
+def test_a_mismatch_stops_the_run_before_any_new_effect(hosts: Hosts, place: Path, name: str) -> None:
     """P5, B3."""
     kill_at, expected, received = CASES[name]
     lab = Lab(hosts, place / name, SCRIPT, name, X)
@@ -72,7 +72,7 @@ def test_mismatch_stops_before_any_effect(hosts: Hosts, place: Path, name: str) 
 
 # A finished child is not entered again, so nobody notices what it would do today.
 @pytest.mark.parametrize("name", [name for name in CASES if name != "in_a_child"])
-def test_finished_journal_under_other_code(hosts: Hosts, place: Path, name: str) -> None:
+def test_a_finished_journal_replayed_under_other_code_is_a_mismatch(hosts: Hosts, place: Path, name: str) -> None:
     """P5: the same with the whole journal, of a run whose last moment alone is missing."""
     lab = Lab(hosts, place / name, SCRIPT, name, X)
     value = lab.start().answer

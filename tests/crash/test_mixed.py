@@ -71,12 +71,12 @@ def explorer(hosts: Hosts, place: Path, slow: float = 0.0) -> Explorer:
     return Explorer(hosts, place, WORKFLOWS / "mixed.py", "everything", accept, slow=slow, extra=check_sleeps)
 
 
-def test_killed_at_every_write(hosts: Hosts, place: Path) -> None:
+def test_a_mixed_workflow_goes_on_after_a_kill_at_any_write(hosts: Hosts, place: Path) -> None:
     """P1, P2, P7, P8: before the write, inside its transaction, and after it."""
     assert explore(explorer(hosts, place), inside=True) > in_sample(100)
 
 
-def test_killed_at_every_write_of_a_slow_disk(hosts: Hosts, place: Path) -> None:
+def test_a_mixed_workflow_goes_on_after_a_kill_at_any_write_on_a_slow_disk(hosts: Hosts, place: Path) -> None:
     """The same where commits are slow, so that a thread of their own makes them."""
     trials = explorer(hosts, place, slow=0.008)
     trials.extra = partial(check_sleeps, slack=5 * SLACK)
@@ -84,7 +84,7 @@ def test_killed_at_every_write_of_a_slow_disk(hosts: Hosts, place: Path) -> None
     assert trials.every_write(("after",), commits) > in_sample(15)
 
 
-def test_killed_again_and_again(hosts: Hosts, place: Path) -> None:
+def test_a_mixed_workflow_goes_on_after_a_kill_of_each_of_its_processes(hosts: Hosts, place: Path) -> None:
     """P1, P2: every process is killed at its first write that adds something, or just before its second."""
     trials = explorer(hosts, place)
     # So many processes, one after the other: on a busy machine one of them is always somewhat late.
@@ -100,7 +100,7 @@ def test_killed_again_and_again(hosts: Hosts, place: Path) -> None:
     assert sum(run_parallel(jobs)) > 100
 
 
-def test_killed_at_random_moments(hosts: Hosts, place: Path) -> None:
+def test_a_mixed_workflow_goes_on_after_kills_at_random_moments(hosts: Hosts, place: Path) -> None:
     """P1, P2, P7: SIGKILL from outside, up to three times in a row, at moments that have nothing to do with writes."""
     trials = explorer(hosts, place)
     chance = random.Random(20261122)

@@ -160,7 +160,7 @@ def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Exp
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_killed_at_every_write(hosts: Hosts, place: Path, name: str) -> None:
+def test_a_workflow_goes_on_after_a_kill_at_any_write(hosts: Hosts, place: Path, name: str) -> None:
     """P1, P4, B1, B2, B5, B6, W2, W4."""
     assert explore(explorer_for(hosts, place, name)) >= in_sample(4)
 
@@ -170,7 +170,7 @@ SLOW_CASES = [name for name in CASES if name not in TIMER_RACES and "timeout" no
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_slow_disk(hosts: Hosts, place: Path, part: int) -> None:
+def test_workflows_go_on_after_a_kill_on_a_slow_disk(hosts: Hosts, place: Path, part: int) -> None:
     """P1, P4: the same cases where a thread of its own commits; each killed once, in the middle."""
     explorers = [explorer_for(hosts, place, name, slow=0.006) for name in SLOW_CASES[part::4]]
     run_parallel([partial(explorer.one_kill, "4:after") for explorer in explorers])

@@ -62,7 +62,7 @@ def executed(lab: Lab) -> list[str]:
 
 
 @pytest.mark.parametrize("task", ["ticking", "sync_ticking"])
-def test_frozen_past_its_lease(hosts: Hosts, place: Path, task: str) -> None:
+def test_a_process_frozen_past_its_lease_is_fenced_when_it_continues(hosts: Hosts, place: Path, task: str) -> None:
     """P3, D1.
 
     Another process takes the run over; the frozen one, continued, writes nothing and says what happened."""
@@ -87,7 +87,9 @@ def test_frozen_past_its_lease(hosts: Hosts, place: Path, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["ticking", "sync_ticking", "pairs", "sleeping"])
-def test_frozen_process_writes_nothing_more(hosts: Hosts, place: Path, task: str) -> None:
+def test_a_frozen_process_writes_nothing_to_a_run_that_another_has_finished(
+    hosts: Hosts, place: Path, task: str
+) -> None:
     """P3: the same, where the other has finished the run before the first goes on."""
     lab = Lab(hosts, place / "frozen", SCRIPT, task, {"PERDURE_LEASE": "1", "TICKS": "8", "SECONDS": "2"})
     first = Process(lab)
@@ -103,7 +105,7 @@ def test_frozen_process_writes_nothing_more(hosts: Hosts, place: Path, task: str
     assert (lab.journal(), lab.run_row(), lab.actions()) == before, lab.story()
 
 
-def test_frozen_while_the_other_goes_on(hosts: Hosts, place: Path) -> None:
+def test_a_frozen_process_writes_nothing_to_a_run_that_another_still_drives(hosts: Hosts, place: Path) -> None:
     """P3: the run is not over yet and the frozen process has several outcomes at hand: not one of them is written."""
     lab = Lab(hosts, place / "pairs", SCRIPT, "pairs", {"PERDURE_LEASE": "1", "TICKS": "25"})
     first = Process(lab)
@@ -119,7 +121,7 @@ def test_frozen_while_the_other_goes_on(hosts: Hosts, place: Path) -> None:
     assert [row.n for row in lab.journal()] == list(range(1, 76)), lab.story()
 
 
-def test_frozen_within_its_lease_goes_on(hosts: Hosts, place: Path) -> None:
+def test_a_process_frozen_within_its_lease_keeps_its_run(hosts: Hosts, place: Path) -> None:
     """P3: a short freeze is none of anybody's business."""
     lab = Lab(hosts, place / "short", SCRIPT, "ticking", {"PERDURE_LEASE": "5", "TICKS": "8"})
     first = Process(lab)
@@ -134,7 +136,7 @@ def test_frozen_within_its_lease_goes_on(hosts: Hosts, place: Path) -> None:
     assert len(executed(lab)) == len(set(executed(lab)))
 
 
-def test_two_resume_at_once(hosts: Hosts, place: Path) -> None:
+def test_of_two_processes_that_resume_at_once_one_drives(hosts: Hosts, place: Path) -> None:
     """P3: of two processes that continue a run at the same moment, one drives it, the other is told so."""
     told = 0
     for number in range(6):
@@ -153,7 +155,7 @@ def test_two_resume_at_once(hosts: Hosts, place: Path) -> None:
     assert told >= 3
 
 
-def test_two_submit_at_once(hosts: Hosts, place: Path) -> None:
+def test_of_two_processes_that_submit_one_name_at_once_one_drives(hosts: Hosts, place: Path) -> None:
     """The name is the key: of two first starts, one drives."""
     told = 0
     for number in range(4):
@@ -170,7 +172,9 @@ def test_two_submit_at_once(hosts: Hosts, place: Path) -> None:
 @pytest.mark.parametrize(
     "task", ["ticking", "sync_ticking", "sleeping", "sync_sleeping", "stubborn", "blocks_the_loop"]
 )
-def test_signals_end_the_process_promptly(hosts: Hosts, place: Path, task: str, number: int) -> None:
+def test_a_signal_ends_the_process_promptly_and_the_run_can_be_resumed(
+    hosts: Hosts, place: Path, task: str, number: int
+) -> None:
     """SIGINT and SIGTERM: the process ends at once and the run can be resumed."""
     lab = Lab(hosts, place / task, SCRIPT, task, {"TICKS": "6", "SECONDS": "1.5"})
     process = Process(lab)
@@ -191,7 +195,7 @@ def test_signals_end_the_process_promptly(hosts: Hosts, place: Path, task: str, 
     finish(lab, lambda value: len(value) == (2 if "sleeping" in task else 6))
 
 
-def test_crash_loop(hosts: Hosts, place: Path) -> None:
+def test_ten_crashes_without_a_new_entry_fail_the_run(hosts: Hosts, place: Path) -> None:
     """Ten crashes in a row without a new entry end the run; a new entry starts the count anew."""
     lab = Lab(hosts, place / "loop", SCRIPT, "ticking", {"TICKS": "3"})
     for _ in range(4):
@@ -207,7 +211,7 @@ def test_crash_loop(hosts: Hosts, place: Path) -> None:
     check(lab)
 
 
-def test_nine_crashes_are_not_ten(hosts: Hosts, place: Path) -> None:
+def test_a_run_goes_on_after_nine_crashes_without_a_new_entry(hosts: Hosts, place: Path) -> None:
     """The run ends well if the tenth start survives."""
     lab = Lab(hosts, place / "nine", SCRIPT, "ticking", {"TICKS": "3"})
     for _ in range(9):

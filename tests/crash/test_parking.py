@@ -110,7 +110,9 @@ class Workers:
 
 
 @pytest.mark.slow
-def test_workers_die_while_runs_park_and_wake(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_run_is_lost_or_repeated_when_workers_die_while_runs_park_and_wake(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, database, log = place / "wf.py", place / "store.db", place / "log"
     file.write_text(WORKER)
     monkeypatch.setenv("LAB_LOG", str(log))

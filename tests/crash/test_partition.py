@@ -45,7 +45,7 @@ def server(network: Network) -> Iterator[Server]:
     found.close()
 
 
-def test_a_worker_that_was_cut_off_comes_back_and_writes_nothing(network: Network, server: Server, place: Path) -> None:
+def test_a_partitioned_worker_is_fenced_when_it_returns(network: Network, server: Server, place: Path) -> None:
     """P3: its runs go on elsewhere after the lease. What it had sent, or still sends, for them is refused."""
     local = server.url()
     schema = local.rpartition("=")[2]

@@ -182,7 +182,7 @@ def test_a_run_that_comes_back_takes_one_place(fleet: Fleet) -> None:
     assert fleet.status("nap") is Status.SLEEPING
 
 
-def test_eight_processes_on_one_file(fleet: Fleet) -> None:
+def test_eight_processes_share_one_database_file_without_lock_errors(fleet: Fleet) -> None:
     """`database is locked` reaches nobody: six workers, a process that submits, and one that lists."""
     workers = [fleet.serve("--concurrency", 10, "--park-after", "0s", wait=False) for _ in range(6)]
     script = fleet.directory / "submits.py"
@@ -246,7 +246,7 @@ def test_a_process_frozen_inside_a_commit_is_named(fleet: Fleet) -> None:
 # -- what cannot be driven -------------------------------------------------------------------------------------
 
 
-def test_a_run_that_cannot_go_on_keeps_no_other_from_it(fleet: Fleet) -> None:
+def test_a_run_that_cannot_go_on_holds_up_no_other_run(fleet: Fleet) -> None:
     """P5, SV4.
 
     It is reported and tried again after growing pauses; the others are driven, queued and left behind alike."""
@@ -272,7 +272,7 @@ def test_a_run_that_cannot_go_on_keeps_no_other_from_it(fleet: Fleet) -> None:
     assert fleet.status("bad0") is Status.RUNNING
 
 
-def test_what_was_left_behind_does_not_wait_for_the_queue(fleet: Fleet) -> None:
+def test_the_run_of_a_dead_worker_gets_a_free_place_before_queued_runs(fleet: Fleet) -> None:
     """With more runs in the queue than there are places for, a dead worker's run gets the next place that is free."""
     fleet.submit(fleet.new("ticking", "left", tag="left", count=4, seconds=0.6))
     first = fleet.serve("--concurrency", 1, wait=False)
@@ -351,7 +351,7 @@ def parked_at_once(fleet: Fleet, count: int, wake: Wake) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_no_timer_is_lost_and_none_fires_twice(fleet: Fleet) -> None:
+def test_thousands_of_due_sleeps_end_once_each_over_kills(fleet: Fleet) -> None:
     """P7, P2: runs that are due all at once, and a worker that is killed again and again while they wake.
 
     Each sleep ends once. What runs behind it may run again only where it was under way when a kill came. The times
@@ -420,7 +420,7 @@ def test_a_step_of_the_clock_moves_no_wake_time(fleet: Fleet) -> None:
 # -- more than there are places --------------------------------------------------------------------------------
 
 
-def test_more_sleepers_than_places(fleet: Fleet) -> None:
+def test_runs_that_sleep_give_their_places_to_others(fleet: Fleet) -> None:
     """A thousand runs on four places: those that sleep make room at once, so that all can begin, and none is lost."""
     fleet.submit(*(fleet.new("stepwise", f"r{n}", tag=f"r{n}", count=1, seconds=3.0) for n in range(1000)))
     began = time.monotonic()
@@ -432,7 +432,7 @@ def test_more_sleepers_than_places(fleet: Fleet) -> None:
     assert took < 60
 
 
-def test_tasks_nested_deeper_than_there_are_threads(fleet: Fleet) -> None:
+def test_tasks_nest_deeper_than_there_are_threads(fleet: Fleet) -> None:
     """On one place, with more runs waiting."""
     for task, depth in (("deep", 150), ("sync_deep", 151), ("nested", 80)):
         fleet.submit(fleet.new(task, task, depth=depth))
@@ -440,7 +440,7 @@ def test_tasks_nested_deeper_than_there_are_threads(fleet: Fleet) -> None:
     fleet.wait()
 
 
-def test_a_hundred_thousand_queued_runs(fleet: Fleet) -> None:
+def test_a_hundred_thousand_queued_runs_cost_neither_memory_nor_the_lease(fleet: Fleet) -> None:
     """SV2: on sixteen places: memory stays flat, and the lease is renewed in time, meanwhile."""
     model = fleet.new("ticking", "model", tag="x", count=2, seconds=0.0)
     for low in range(0, 100_000, 10_000):
@@ -489,7 +489,7 @@ def test_a_task_that_blocks_its_loop_is_named(place: Path) -> None:
 # -- the end ---------------------------------------------------------------------------------------------------
 
 
-def test_drain(fleet: Fleet) -> None:
+def test_a_drained_worker_records_what_is_under_way_and_hands_its_runs_over(fleet: Fleet) -> None:
     """SIGTERM: nothing new begins, what is under way is recorded, what sleeps is parked, and all of it goes on at once
     with another worker, which repeats nothing."""
     first = fleet.serve()
@@ -529,7 +529,7 @@ def test_drain(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("task", ["computes", "spins"])
-def test_a_body_without_end_is_let_go_at_the_end_of_the_drain(fleet: Fleet, task: str) -> None:
+def test_a_drain_ends_although_a_body_never_returns(fleet: Fleet, task: str) -> None:
     """In a thread, or on the event loop, where it holds up the others' end too: these are handed over all the same."""
     first = fleet.serve("--drain", "1s")
     fleet.submit(fleet.new(task, "endless", tag="endless"), fleet.new("waking", "nap", tag="nap", seconds=3600.0))
@@ -549,7 +549,7 @@ def test_a_body_without_end_is_let_go_at_the_end_of_the_drain(fleet: Fleet, task
     assert fleet.steps().count("endless") == 1
 
 
-def test_a_second_signal_ends_it_at_once(fleet: Fleet) -> None:
+def test_a_second_signal_ends_the_worker_at_once(fleet: Fleet) -> None:
     worker = fleet.serve()
     fleet.submit(fleet.new("ticking", "r", tag="r", count=1, seconds=20.0))
     wait_for(lambda: fleet.log("begins"), story=fleet.story)
@@ -568,7 +568,7 @@ def test_a_second_signal_ends_it_at_once(fleet: Fleet) -> None:
 
 
 @sqlite_only
-def test_a_store_that_is_moved_away(fleet: Fleet) -> None:
+def test_a_worker_waits_for_a_store_that_was_moved_away(fleet: Fleet) -> None:
     """The worker says so, once, and goes on when it is back. SQLite by itself would write on where nobody looks."""
     worker = fleet.serve(env={"PERDURE_LEASE": "1"})
     fleet.submit(fleet.new("ticking", "before", tag="before", count=60, seconds=0.05))
@@ -593,7 +593,7 @@ def test_a_store_that_is_moved_away(fleet: Fleet) -> None:
 
 
 @sqlite_only
-def test_a_store_that_cannot_grow(fleet: Fleet) -> None:
+def test_a_worker_goes_on_after_its_disk_was_full(fleet: Fleet) -> None:
     """A full disk, by way of a limit on the size of files: one message, no loop, and everything goes on afterwards,
     also the runs whose claims could not be given back."""
     worker = fleet.serve("--park-after", "1s", limit=400_000)
@@ -610,7 +610,7 @@ def test_a_store_that_cannot_grow(fleet: Fleet) -> None:
     assert gapless(fleet)
 
 
-def test_many_workers_begin_and_end_at_once(fleet: Fleet) -> None:
+def test_workers_that_begin_and_end_at_once_lose_no_run(fleet: Fleet) -> None:
     """Lock files and rows of workers come and go beside each other; none is left behind, and no run is lost."""
     fleet.submit(*(fleet.new("ticking", f"r{n}", tag=f"r{n}", count=6, seconds=0.05) for n in range(60)))
     dice = random.Random(3)

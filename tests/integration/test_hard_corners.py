@@ -92,7 +92,7 @@ def recorded_twice(run: Any) -> list[Any]:
     return [key for key, count in seen.items() if count > 1 and key not in cancelled]
 
 
-def test_a_caller_that_cancels_while_it_submits_takes_nobody_down() -> None:
+def test_a_caller_cancelled_while_it_submits_harms_no_other_run() -> None:
     async def main() -> None:
         perdure.with_runcontext(name="there").run(quick, 1)
         for name in ("there", "new"):
@@ -227,7 +227,7 @@ async def cleans_up_after_its_timeout() -> None:
 
 
 @pytest.mark.parametrize("task", [swallows_its_timeout, cleans_up_after_its_timeout])
-def test_a_timed_out_attempt_has_timed_out_whatever_it_says(task: Any) -> None:
+def test_a_timed_out_attempt_fails_although_its_body_swallows_the_timeout(task: Any) -> None:
     with pytest.raises(errors.TaskTimeoutError):
         perdure.run(task)
 
@@ -318,7 +318,7 @@ async def cancelled_at_the_door(turns: int) -> list[str]:
 
 
 @pytest.mark.parametrize("turns", range(7))
-def test_who_is_cancelled_before_it_enters_has_not_entered_on_replay(turns: int) -> None:
+def test_a_task_cancelled_before_it_enters_a_timeout_has_not_entered_on_replay(turns: int) -> None:
     name = f"door-{turns}"
     interrupted_behind(f"after {turns}", name, cancelled_at_the_door, turns=turns)
     assert perdure.with_runcontext(name=name).run(cancelled_at_the_door, turns=turns).result == [f"after {turns}"]
@@ -341,7 +341,7 @@ async def cancels_what_it_does_not_know() -> list[str]:
     return [*said, str(entering.cancelled()), await step("goes on")]
 
 
-def test_a_watch_that_is_cancelled_holds_nobody_up() -> None:
+def test_a_cancelled_watch_of_a_durable_timeout_blocks_no_run() -> None:
     assert perdure.run(cancels_what_it_does_not_know).result == ["True", "goes on"]
 
 
@@ -357,7 +357,7 @@ async def cancelled_while_entering() -> str:
     return "undisturbed"
 
 
-def test_a_durable_timeout_that_was_never_entered_strikes_nobody() -> None:
+def test_a_durable_timeout_that_was_never_entered_cancels_nothing() -> None:
     assert perdure.run(cancelled_while_entering).result == "undisturbed"
 
 
@@ -392,7 +392,7 @@ async def never_pauses(how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["spins", "pauses"])
-def test_a_task_that_is_never_quiet_is_told_of(
+def test_a_task_that_is_never_quiet_is_reported(
     how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(body, "RESTLESS_SECONDS", 0.2)
@@ -504,7 +504,7 @@ async def hears_beside(what: str, seconds: float) -> int:
 
 
 @pytest.mark.parametrize("what", ["timer", "socket"])
-def test_a_body_that_records_without_a_pause_keeps_nobody_from_timers_and_sockets(what: str) -> None:
+def test_a_body_that_records_without_a_pause_does_not_starve_timers_and_sockets(what: str) -> None:
     heard[what] = 0
     number = perdure.run(hears_beside, what=what, seconds=1.0).outputs()[0]
     assert heard[what] > 10
