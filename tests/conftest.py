@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import signal
 
-# A shell has what it starts in the background ignore Ctrl-C, and whatever that starts as well.
+# A shell has its background processes ignore Ctrl-C, and their children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

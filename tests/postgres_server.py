@@ -154,7 +154,7 @@ class Server:
         self._say("kill")
 
     def stop(self) -> None:
-        """An orderly end that waits for nobody."""
+        """An orderly end that waits for no client."""
         self._say("stop")
 
     def execute(self, sql: str, row: Any = ()) -> list[tuple[Any, ...]]:

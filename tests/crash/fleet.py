@@ -38,7 +38,7 @@ class Fleet:
     def __init__(
         self, directory: Path, file: Path = SERVED, env: dict[str, str] | None = None, remote: str | None = None
     ) -> None:
-        """Make it. `remote`: the URL of a store that is somebody else's to remove; by default a new one."""
+        """Make it. `remote`: the URL of a store that the caller removes; by default a new one."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.file = file
@@ -119,7 +119,7 @@ class Fleet:
         return self.store._reader.rows(sql, ())
 
     def is_writing(self) -> bool:
-        """Whether somebody stands in a transaction that writes."""
+        """Whether any process is inside a transaction that writes."""
         if self.remote is not None:
             sql = "SELECT 1 FROM pg_locks WHERE locktype = 'transactionid' AND granted"
             return bool(query_postgres(self.remote, sql, ()))

@@ -1,7 +1,7 @@
 """Run a workflow in real processes, kill them with SIGKILL, start them again, and look at what is left.
 
 `Lab` is one project directory with one run in it; `explore` kills a workflow at every journal write in turn and
-checks what every workflow must keep, whatever it does:
+checks the promises that hold for every workflow:
 
 - P1 a step whose outcome was in the database when the kill came never runs again (unless a retry discarded it);
 - P1 what a body has seen before the kill, it sees again, in the same order, before it sees anything new (P4);
@@ -87,7 +87,7 @@ class Host:
 
 
 class Hosts:
-    """A few warm hosts, used in turn by whoever asks. Counts what was done."""
+    """A few warm hosts, used in turn. Counts the processes and the kills."""
 
     def __init__(self, directory: Path, count: int = WORKERS, extra_env: dict[str, str] | None = None) -> None:
         self._free: queue.SimpleQueue[Host] = queue.SimpleQueue()
@@ -400,7 +400,7 @@ class Broken(AssertionError):
 
 
 class Late(Broken):
-    """Something came later than promised. On a busy machine that may be nobody's fault: the trial is repeated."""
+    """Something came later than promised. A busy machine may be the cause, so the trial is repeated."""
 
 
 def patient(trial: Callable[..., T]) -> Callable[..., T]:
@@ -419,7 +419,7 @@ def patient(trial: Callable[..., T]) -> Callable[..., T]:
 
 
 def check(lab: Lab, first: int = 0) -> None:
-    """What must hold over all processes so far, whatever the workflow; sights are compared from process `first` on.
+    """Check the promises of every workflow over all processes so far; sights are compared from process `first` on.
 
     `lab.repeats` names steps that a body rightly calls more than once: only what is recorded of them is looked at.
     """

@@ -7,7 +7,7 @@ In the child, the `commit` of its store is wrapped so that the process kills its
 
     kill_at = "3:before"   nothing of the third commit is written
               "3:inside"   its statements have run, its transaction is not committed
-              "3:after"    it is on disk, and nobody has been told
+              "3:after"    it is on disk, and no caller has been told
 
 `slow` adds that many seconds to every commit and ten times as many to the first three, which moves commits from the
 event loop to the writer thread.

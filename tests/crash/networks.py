@@ -57,7 +57,7 @@ class Machine:
         self._cable = cable
 
     def cut(self) -> None:
-        """Nothing gets through any more, either way, and nobody is told."""
+        """Nothing gets through any more, in either direction, and neither side is told."""
         _ip("link", "set", self._cable, "down")
 
     def mend(self) -> None:

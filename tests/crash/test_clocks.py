@@ -1,6 +1,6 @@
 """P7, P8 under a system clock that is set by an hour, forwards and back: during a sleep, and between crash and resume.
 
-libfaketime moves the wall clock of real processes; the boot clock is left alone, as when somebody sets the time.
+libfaketime moves the wall clock of real processes; the boot clock is left alone, as when a person sets the time.
 Within one boot a sleep's length does not change, and no reading is earlier than one that its branch knows of."""
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def test_a_clock_set_between_crash_and_resume_does_not_change_a_sleeps_length(
 def test_a_sleep_whose_deadline_passed_while_nothing_ran_ends_at_once(
     hosts: Hosts, place: Path, clock: FakeClock, step: int
 ) -> None:
-    """P7: a sleep that was to end while nothing ran ends at once, whatever the wall clock says now."""
+    """P7: a sleep that was to end while nothing ran ends at once, even if the wall clock shows an earlier time."""
     lab = Lab(hosts, place / "past", WORKFLOWS / "long.py", "sleeping", {"SECONDS": "0.4", **clock.env})
     process = Process(lab)
     [deadline] = wait_for(lab.deadlines)

@@ -70,7 +70,7 @@ def test_a_mismatch_stops_the_run_before_any_new_effect(hosts: Hosts, place: Pat
     assert alone.start().answer == right.answer
 
 
-# A finished child is not entered again, so nobody notices what it would do today.
+# A finished child is not entered again, so a change of its code has no effect.
 @pytest.mark.parametrize("name", [name for name in CASES if name != "in_a_child"])
 def test_a_finished_journal_replayed_under_other_code_is_a_mismatch(hosts: Hosts, place: Path, name: str) -> None:
     """P5: the same with the whole journal, of a run whose last moment alone is missing."""

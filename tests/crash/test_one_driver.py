@@ -122,7 +122,7 @@ def test_a_frozen_process_writes_nothing_to_a_run_that_another_still_drives(host
 
 
 def test_a_process_frozen_within_its_lease_keeps_its_run(hosts: Hosts, place: Path) -> None:
-    """P3: a short freeze is none of anybody's business."""
+    """P3: no other process takes over after a short freeze."""
     lab = Lab(hosts, place / "short", SCRIPT, "ticking", {"PERDURE_LEASE": "5", "TICKS": "8"})
     first = Process(lab)
     wait_for(lambda: len(executed(lab)) >= 3)
@@ -196,7 +196,7 @@ def test_a_signal_ends_the_process_promptly_and_the_run_can_be_resumed(
 
 
 def test_ten_crashes_without_a_new_entry_fail_the_run(hosts: Hosts, place: Path) -> None:
-    """Ten crashes in a row without a new entry end the run; a new entry starts the count anew."""
+    """Ten crashes in a row without a new entry end the run; a new entry starts the count again."""
     lab = Lab(hosts, place / "loop", SCRIPT, "ticking", {"TICKS": "3"})
     for _ in range(4):
         assert lab.start(kill_at="2:before").killed

@@ -1,7 +1,7 @@
 """P4: replay hands over outcomes, timers, ends of threads and cancellations in the order of the first life (B2, B7,
 B11).
 
-The family: whatever decides which side of a race wins. Each program is killed at the end of its first life, killed
+The family: what decides which side of a race wins. Each program is killed at the end of its first life, killed
 somewhere before, and replayed. A program that goes another way on replay asks for a step that is not recorded.
 """
 

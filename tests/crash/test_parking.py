@@ -1,6 +1,6 @@
 """Workers that park and wake many runs are killed at any moment, just before and after a park or a waking above all.
 
-- P1 what was on disk when a worker died is not executed again, by whoever goes on;
+- P1 what was on disk when a worker died is not executed again by the next worker;
 - P2 what is executed again was being executed by a process that was killed: to be parked and woken executes nothing;
 - P7 every sleep ends once, and not before its time.
 """
@@ -157,7 +157,7 @@ def test_no_run_is_lost_or_repeated_when_workers_die_while_runs_park_and_wake(
         for attempts in times:
             pids = [pid for _, pid in attempts]
             assert len(set(pids)) == len(pids), "a process executed a step twice"
-            assert killed.issuperset(pids[:-1]), "a step was executed again, though nobody had died"
+            assert killed.issuperset(pids[:-1]), "a step was executed again, though no worker had died"
             again += len(pids) - 1
         # What is recorded is the last execution of each: after that there was none.
         last = sorted(max(attempts)[0] for attempts in times)

@@ -81,7 +81,7 @@ def test_a_partitioned_worker_is_fenced_when_it_returns(network: Network, server
             return all(now[run.name].worker in elsewhere or now[run.name].status is Status.SUCCEEDED for run in mine)
 
         wait_for(moved, story=fleet.story)
-        assert time.clock_gettime(time.CLOCK_BOOTTIME) - severed > LEASE / 2, "nobody could know before"
+        assert time.clock_gettime(time.CLOCK_BOOTTIME) - severed > LEASE / 2, "no other worker could know before"
         cut.mend()
         victim.says("is no longer this process's")
         fleet.wait()

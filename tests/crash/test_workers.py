@@ -165,13 +165,13 @@ def test_runs_come_back_to_the_worker_that_lost_them(fleet: Fleet) -> None:
 
 
 def test_a_run_that_comes_back_takes_one_place(fleet: Fleet) -> None:
-    """The same without a freeze: somebody takes a run that sleeps in memory and lets go of it at once."""
+    """The same without a freeze: another worker claims a run that sleeps in memory and releases the claim at once."""
     worker = fleet.serve("--park-after", "2h", "--concurrency", 2)
     [run] = fleet.submit(fleet.new("waking", "nap", tag="nap", seconds=3600.0))
     wait_for(lambda: fleet.store.open_actions(run.id), story=fleet.story)
     for number in range(3):
         held = fleet.run("nap")
-        claim = Claim(bytes([number]) * 16, "nobody")
+        claim = Claim(bytes([number]) * 16, "another")
         assert fleet.store.claim(run.id, claim, expect=held.token, entries=0, statuses={Status.RUNNING}) is not None
         assert fleet.store.release(run.id, claim.token)
         wait_for(lambda: fleet.run("nap").token is not None, story=fleet.story)
@@ -183,7 +183,7 @@ def test_a_run_that_comes_back_takes_one_place(fleet: Fleet) -> None:
 
 
 def test_eight_processes_share_one_database_file_without_lock_errors(fleet: Fleet) -> None:
-    """`database is locked` reaches nobody: six workers, a process that submits, and one that lists."""
+    """`database is locked` reaches no user: six workers, a process that submits, and one that lists."""
     workers = [fleet.serve("--concurrency", 10, "--park-after", "0s", wait=False) for _ in range(6)]
     script = fleet.directory / "submits.py"
     script.write_text(
@@ -214,7 +214,7 @@ def test_eight_processes_share_one_database_file_without_lock_errors(fleet: Flee
 
 @sqlite_only
 def test_a_process_frozen_inside_a_commit_is_named(fleet: Fleet) -> None:
-    """Whoever waits for the file says who has it, and goes on when that process does."""
+    """A process that waits for the file names the process that holds it, and goes on when that process does."""
     worker = fleet.serve(env={"PERDURE_LEASE": "3"})
     fleet.submit(fleet.new("ticking", "before", tag="before", count=1))
     fleet.wait("before")
@@ -338,7 +338,7 @@ def parked_at_once(fleet: Fleet, count: int, wake: Wake) -> None:
     assert fleet.store.remove([model.id], 2, {Status.ABORTED}) == [True]
     while fleet.store.purge(1000):
         pass
-    claim = Claim(b"t" * 16, "nobody")
+    claim = Claim(b"t" * 16, "another")
     sleep = sleep._replace(wake_at=wake.at, wake_boot=wake.boot)
     for low in range(0, count, 2000):
         names = [f"w{number}" for number in range(low, min(count, low + 2000))]
@@ -382,7 +382,7 @@ def test_thousands_of_due_sleeps_end_once_each_over_kills(fleet: Fleet) -> None:
 
 @sqlite_only
 def test_a_step_of_the_clock_moves_no_wake_time(fleet: Fleet) -> None:
-    """P7: neither of parked runs nor of queued ones with a delay, whatever clock the next worker has.
+    """P7: neither of parked runs nor of queued ones with a delay, even if the next worker has another clock.
 
     Without libfaketime, under which `time.sleep` fails now and then."""
     clock, tools = fleet.directory / "clock", fleet.directory / "tools"
@@ -569,7 +569,7 @@ def test_a_second_signal_ends_the_worker_at_once(fleet: Fleet) -> None:
 
 @sqlite_only
 def test_a_worker_waits_for_a_store_that_was_moved_away(fleet: Fleet) -> None:
-    """The worker says so, once, and goes on when it is back. SQLite by itself would write on where nobody looks."""
+    """The worker says so, once, and goes on when the file is back. SQLite itself would keep writing to the moved file."""
     worker = fleet.serve(env={"PERDURE_LEASE": "1"})
     fleet.submit(fleet.new("ticking", "before", tag="before", count=60, seconds=0.05))
     wait_for(lambda: len(fleet.steps()) > 3, story=fleet.story)

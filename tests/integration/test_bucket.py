@@ -258,7 +258,7 @@ def test_a_look_at_the_beginning_brings_nothing_here(
 
 def test_azure_is_not_asked_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may still be at it, and fail, when it has answered."""
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "somebody")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     assert not Bucket("az://container").copy("from", "to")
 
 
@@ -282,7 +282,7 @@ def test_what_is_old_is_removed_and_what_was_put_again_stays(
         BucketBlobs(blobs.url, LocalBlobs(tmp_path / "third")).open(two, 3)
 
 
-def test_whoever_puts_what_is_being_removed_waits_and_has_it(
+def test_a_put_of_content_that_is_being_removed_waits_and_has_it(
     blobs: BucketBlobs, elsewhere: BucketBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BK1, BK2: at every step of the removal, the content is there once the put has returned."""
@@ -368,7 +368,7 @@ def test_what_is_no_bucket_is_refused(url: str, text: str, tmp_path: Path, monke
 def test_an_etag_is_as_conditions_have_it(
     url: str, told: str | None, etag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "somebody")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     assert Bucket(url).etag({"e_tag": told}) == etag
 
 

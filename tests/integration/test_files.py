@@ -728,7 +728,7 @@ def die(folder):
 @env.task
 def main(folder: str) -> str:
     file, tree = make(folder)
-    assert die(folder), "nobody imported perdure.io, and yet there is a File"
+    assert die(folder), "perdure.io was not imported, and yet there is a File"
     return file.open("r").read() + " " + ",".join(tree.files()) + " " + str(sorted(os.listdir(tree.path)))
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def test_siblings_that_a_failure_cancelled_are_called_again(task: Any) -> None:
     run = perdure.run(task)
     assert run.result in (3, [0, 1, 2])
     assert recorded_twice(run) == []
-    # A sibling that is cancelled before its first outcome is on disk begins anew, and so may its third attempt.
+    # A sibling that is cancelled before its first outcome is on disk begins again, and so may its third attempt.
     assert all(counts[f"first {n}"] <= 3 for n in range(3))
 
 

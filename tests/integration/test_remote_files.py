@@ -1,4 +1,4 @@
-"""`File` and `Dir` at URLs: what was found there is what they mean, whatever happens there later."""
+"""`File` and `Dir` at URLs: they mean the content that was found, even if the object changes later."""
 
 from __future__ import annotations
 
@@ -520,7 +520,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 class Closed(BaseHTTPRequestHandler):
-    """A bucket that lets nobody in."""
+    """A bucket that refuses every request."""
 
     def do_GET(self) -> None:
         self.send_response(403)

@@ -54,7 +54,7 @@ def test_the_seeds_example_sleeps_an_hour_in_aggregate(tmp_path: Path) -> None:
     finally:
         first.kill()
         first.wait()
-    # Nobody waits an hour here: the recorded deadline is set back to one that has just passed, as an hour would do.
+    # No test waits an hour: the recorded deadline is set back to one that has just passed, as an hour would do.
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE actions SET wake_boot = wake_boot - 3600000000, wake_at = wake_at - 3600000000")
     began = time.monotonic()

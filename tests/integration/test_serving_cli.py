@@ -170,7 +170,7 @@ def test_a_store_that_cannot_be_opened(fleet: Fleet) -> None:
 
 
 def test_submitting_from_traces_and_bodies(fleet: Fleet) -> None:
-    """SV3: In a trace a run is submitted once, whatever becomes of the one that does it; in a body it is refused."""
+    """SV3: In a trace a run is submitted once, even if the submitter is killed; in a body it is refused."""
     script = fleet.directory / "script.py"
     script.write_text(
         "import perdure, flow\nrun = perdure.with_runcontext(name='outside').submit(flow.add, a=40)\n"
@@ -267,7 +267,7 @@ def watching(fleet: Fleet, *words: str, **streams: Any) -> subprocess.Popen[byte
 
 
 def test_watch_on_a_pipe(fleet: Fleet) -> None:
-    """A line for each change, at once; it ends when nobody reads any more, or with Ctrl-C."""
+    """A line for each change, at once; the command ends when its output is closed, or with Ctrl-C."""
     fleet.submit(fleet.new("add", "one", a=1))
     text = watching(fleet, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     data = watching(fleet, "--json", "--status", "SUCCEEDED", stdout=subprocess.PIPE)
@@ -349,7 +349,7 @@ def test_serve_says_what_matters(fleet: Fleet) -> None:
     assert quiet.code() == 0
     begins, *said = quiet.errors().splitlines()
     assert begins.startswith("serving flow.add, flow.fails, ")
-    # In whatever order: the store knows that a run has ended before the worker says so.
+    # In either order: the store knows that a run has ended before the worker says so.
     ends, failed = sorted(said)
     assert failed == "run bad (flow.fails) failed: ValueError: the file is not there"
     assert re.fullmatch(r"SIGTERM: [01] runs? (is|are) let go, for at most 30 s", ends)

@@ -443,7 +443,7 @@ def test_the_name_is_the_key() -> None:
         named.run(sync_child, 1)
     assert perdure.Run.get("key").result == 2
     with pytest.raises(errors.RunNotFoundError, match="perdure ls"):
-        perdure.Run.get("nobody")
+        perdure.Run.get("absent")
 
 
 class Odd(Exception):
@@ -545,7 +545,7 @@ def test_a_cached_task_is_computed_once_for_all_runs() -> None:
         (lambda: env.task(retries=-1)(lambda: None), "retries"),
         (lambda: env.task(timeout=0)(lambda: None), "timeout"),
         (lambda: env.task(cache="sometimes")(lambda: None), "cache"),  # type: ignore[call-overload]
-        (lambda: perdure.trace(ignore=("nobody",))(lambda x: x), "nobody"),
+        (lambda: perdure.trace(ignore=("absent",))(lambda x: x), "absent"),
         (lambda: perdure.init(durability="hope"), "durability"),  # type: ignore[arg-type]
         (lambda: perdure.init(store="mysql://x") or perdure.run(async_child, 1), "mysql"),
     ],

@@ -1,6 +1,6 @@
 """What the suite shares: a worker that serves in a thread, a look at what it parks, and traces that leave a mark.
 
-Whatever a test is about, no run may ever be parked beyond a deadline that it has recorded (`Watched`).
+In every test, no run may ever be parked beyond a deadline that it has recorded (`Watched`).
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_blobs_are_written_and_synced_before_they_are_named(
         ), "its name was not on disk when put returned"
     for above in ("sha256", ".", ".."):
         assert ("folder", os.stat(Path(blobs.root, above)).st_ino) in events
-    # What is there already is synced too: whoever put it may not have come to that yet.
+    # What is there already is synced too: the process that put it may not have come to that yet.
     events.clear()
     blobs.put([write(tmp_path / "again", b"0")])
     assert [kind for kind, _ in events] == ["folder"]

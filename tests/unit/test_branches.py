@@ -1,4 +1,4 @@
-"""A branch's name is made of the coroutine and its arguments, whatever Python gives for the locals of a frame.
+"""A branch's name is made of the coroutine and its arguments, on every version of Python.
 
 The family: names of CPython and asyncio whose meaning changes from one minor version to the next. Python 3.13 gives a
 proxy instead of a dict for `frame.f_locals`, and branches lost their arguments there: two coroutines of one function

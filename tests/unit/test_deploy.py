@@ -1,4 +1,4 @@
-"""The files for others to begin with fit this perdure: they parse, their commands exist, and nobody is killed early."""
+"""The example files fit this perdure: they parse, their commands exist, and no process is killed early."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def ask(machine: Replay, name: str, seq: int, *, branch: int = 0, occ: int = 0, 
     return machine.ask(branch, seq, fp(name), occ, item)
 
 
-def test_entries_are_handed_out_in_commit_order_whoever_asks_first() -> None:
+def test_entries_are_handed_out_in_commit_order_not_in_that_of_the_calls() -> None:
     a, b = entry(1, "a", branch=1, seq=0), entry(2, "b", branch=2, seq=0)
     machine = replay(a, b)
     assert ask(machine, "b", 0, branch=2) == (Verdict.REPLAY, b)
@@ -157,7 +157,7 @@ def test_a_cancelled_call_is_not_reused_on_a_new_path() -> None:
     assert machine.done
 
 
-def test_an_entry_that_nobody_asked_for_is_found() -> None:
+def test_an_entry_that_was_never_asked_for_is_found() -> None:
     a, b = entry(1, "a", seq=0), entry(2, "b", seq=1)
     machine = replay(a, b)
     ask(machine, "a", 0)

@@ -1,6 +1,6 @@
 """What the workflows under test are made of: steps that leave a mark outside of perdure, and a log of what bodies see.
 
-Every line is one `write` to a file opened with O_APPEND, so that it is there whatever happens next.
+Every line is one `write` to a file opened with O_APPEND, so that the line survives any later kill.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ async def other_path(name: str) -> str:
 
 @perdure.trace
 async def flaky_counter(name: str) -> int:
-    """How often it was executed before; fails the first time, so that the next attempt reads it anew."""
+    """How often it was executed before; fails the first time, so that the next attempt reads the number again."""
     before = lab.tries(f"{name} counter")
     lab.log("executed", f"{name} counter")
     if before == 0:
