@@ -569,7 +569,7 @@ def test_a_second_signal_ends_the_worker_at_once(fleet: Fleet) -> None:
 
 @sqlite_only
 def test_a_worker_waits_for_a_store_that_was_moved_away(fleet: Fleet) -> None:
-    """The worker says so, once, and goes on when the file is back. SQLite itself would keep writing to the moved file."""
+    """The worker says so, once, and goes on when the file is back. SQLite would write to the moved file."""
     worker = fleet.serve(env={"PERDURE_LEASE": "1"})
     fleet.submit(fleet.new("ticking", "before", tag="before", count=60, seconds=0.05))
     wait_for(lambda: len(fleet.steps()) > 3, story=fleet.story)
