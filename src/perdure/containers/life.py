@@ -12,6 +12,8 @@
 - L4 a container that ended under a dying engine or machine has not ended by itself: the attempt is lost, and not
   charged.
 - L5 while the engine does not answer, the container's state is unknown, and the run stays interrupted.
+- L6 an attempt that times out returns when its container has ended, as attempts may not overlap. A mark on disk says so
+  first: after a crash, the exit code of a container that was told to end means nothing.
 """
 
 from __future__ import annotations

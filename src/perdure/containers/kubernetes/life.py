@@ -10,7 +10,8 @@
 - K4 a pod that the cluster has ended (an eviction, a lost node, a deletion) has not ended by itself: the attempt is
   lost, and not charged.
 - K5 while the API server does not answer, the pod's state is unknown, and the run stays interrupted.
-- K6 the attempt's pod, and then the attempt's objects, are removed when the outcome is on disk.
+- K6 the attempt's pod, and then the attempt's objects, are removed when the outcome is on disk. At its timeout a pod is
+  deleted before, as attempts may not overlap; a pod that is gone after its time is up counts as timed out.
 """
 
 from __future__ import annotations
