@@ -242,16 +242,19 @@ def main():
     assert told(tmp_path) == ["done"]
 
 
-def test_recorded_inputs_that_the_declared_type_cannot_read_stop_the_run(tmp_path: Path) -> None:
-    """P5, for what a run was asked for with."""
+@pytest.mark.parametrize("executor", ["local", "process"])
+def test_recorded_inputs_that_the_declared_type_cannot_read_stop_the_run(tmp_path: Path, executor: str) -> None:
+    """P5, for the inputs of a run, also where the body executes in another process."""
 
     def program(field: str) -> str:
         return f"""
-import dataclasses
+import dataclasses, time
 
 @dataclasses.dataclass
 class Receipt:
     {field}: int
+
+env = perdure.TaskEnvironment("elsewhere", executor={executor!r})
 
 @perdure.trace
 def effect():
@@ -259,7 +262,10 @@ def effect():
 
 @env.task
 def main(receipt: Receipt = Receipt(5)):
-    die_once()
+    if not os.path.exists("died"):
+        open("died", "w").close()
+        os.kill(os.getpid() if {executor!r} == "local" else os.getppid(), 9)
+        time.sleep(60)
     effect()
 """
 
@@ -268,7 +274,7 @@ def main(receipt: Receipt = Receipt(5)):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     asked = {"receipt": "flow.Receipt(7)"}
-    run(tmp_path, program("amount"), code=9, inputs=asked)
+    run(tmp_path, program("amount"), code=-9, inputs=asked)
     (tmp_path / "flow.py").write_text(HEAD + program("total"))
     stopped = resume()
     assert stopped.returncode != 0

@@ -27,7 +27,7 @@ from ..core.ground.model import Action, ActionState, CachePut, Entry, Result, So
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import decode_error, encode_error
 from ..core.process.worker import Worker
-from ..core.run.attempts import Execute, Final, escaped, is_final
+from ..core.run.attempts import Execute, Final, escaped, is_final, unreadable
 from ..core.run.calls import Durable
 from ..core.run.driver import Driver
 from ..errors import RunStopped, UsageError
@@ -309,7 +309,8 @@ class InnerDriver(Driver):
             try:
                 args, kwargs = self.spec.signature.decode_inputs(work.inputs)
             except UsageError as misfit:
-                return self._ended(Result.ERROR, misfit)
+                unreadable(self, self.spec.name, work.inputs, misfit)
+                return None
             self._tell(frames.Begun())
             outcome, value = await Execute(body, self.spec, args, kwargs, work.attempt, None)
             if self.stopping:
