@@ -2,7 +2,7 @@
 
 Everything durable about a run is one `Run`, its `Entry` records (the journal, stored as segments) and one `Action` row
 for each task, container, sleep or timeout that was *started*. An entry is written once, when its outcome is known.
-`Entry.n` counts a run's entries in commit order; that order is the truth that replay follows.
+`Entry.n` counts a run's entries in commit order, and replay follows this order.
 
 Times: `..._at` are microseconds since the Unix epoch (wall clock), `..._boot` microseconds since boot, `took` is
 microseconds of duration. An entry of a run is found by (action, branch, fp, occ); (branch, seq) is the position of the
@@ -18,14 +18,17 @@ from typing import NamedTuple
 from msgspec import Struct
 
 ROOT = 0
-"""The action number of a run's root task; its parent is `NO_PARENT`."""
+"""The action number of a run's root task. The parent of the root task is `NO_PARENT`."""
 NO_PARENT = -1
 
 
 class Status(StrEnum):
-    """A run's status as people see it. Stored is what `STORED_STATUSES` lists: `SLEEPING` a run that is parked, so that
-    no process holds it. A RUNNING one is seen as SLEEPING where its process has nothing to do but wait for a recorded
-    deadline, and as INTERRUPTED (which is never stored) where no process drives it."""
+    """A run's status as shown to people.
+
+    The database stores the values in `STORED_STATUSES`. A stored SLEEPING means parked: no process holds the run. A
+    stored RUNNING is shown as SLEEPING while the driving process only waits for a recorded deadline, and as INTERRUPTED
+    (never stored) while no process drives the run.
+    """
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -39,9 +42,9 @@ class Status(StrEnum):
 
 STORED_STATUSES = tuple(status for status in Status if status is not Status.INTERRUPTED)
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED})
-"""The run has ended here. A MOVED one is over for this store as well, but is carried on in another."""
+"""The run has ended. A MOVED run is over for this store too, but another store continues the run."""
 WAITING = (Status.QUEUED, Status.SLEEPING)
-"""Nobody drives such a run, and it has a time from which on somebody should."""
+"""No worker drives the run yet. The run has a wake time, from which on a worker may claim the run."""
 
 
 class Kind(IntEnum):
@@ -59,7 +62,7 @@ class Kind(IntEnum):
 
 
 class Result(IntEnum):
-    """What an entry holds.
+    """The kind of an entry.
 
     `VALUE`, `ERROR`, `ITEM` (one item of a generator) and `END` (the generator is exhausted) are delivered to user
     code. `CANCELLED`: user code cancelled the call; on replay it stays pending until it is cancelled again. `CLOSED`:
@@ -93,11 +96,11 @@ class Entry(Struct, array_like=True, frozen=True, gc=False):
     branch: int
     """Signed 64-bit hash of the branch's path in the body; 0 is the body's root branch."""
     seq: int
-    """Position of the call in its branch, from 0; for LOOSEN, DISCARD and REUSE the entry number they speak of."""
+    """Position of the call in the branch, from 0; for LOOSEN, DISCARD and REUSE the number of the other entry."""
     occ: int
     """How many calls of the same fingerprint came before in this branch."""
     item: int
-    """The index of a generator's item; 0 for everything else."""
+    """The index of a generator's item, otherwise 0."""
     kind: int
     result: int
     fp: bytes
@@ -109,19 +112,19 @@ class Entry(Struct, array_like=True, frozen=True, gc=False):
     value: bytes | None
     """The encoded outcome."""
     inputs: bytes | None
-    """The encoded arguments, for people; `None` where there are none or they are long."""
+    """The encoded arguments, for people; `None` for no arguments or long arguments."""
     source: int
-    """Id of the source snapshot under which this was written."""
+    """Number of the source snapshot of the writing process."""
     child: int | None
-    """The number of the action that this call started, if it started one."""
+    """The number of the action that the call started, if any."""
     after: int | None
-    """Set where the caller saw this outcome out of turn: right after entry `after` had been delivered."""
+    """Set for an outcome that was answered out of turn: the outcome came right after entry `after`."""
     at: int
     """When execution began (wall, microseconds)."""
     took: int
-    """How long it took (microseconds)."""
+    """Duration (microseconds)."""
     begun: int = 0
-    """The number of the entry that had been delivered to the body last when this call was made."""
+    """The number of the last entry that had been delivered to the body at the time of the call."""
     notes: bytes | None = None
     """What has moved the body since its last entry and has no entry of its own: `journal.replay.Event`s, encoded."""
 
@@ -130,7 +133,7 @@ class Segment(NamedTuple):
     """The entries of one commit of a run, encoded (`core.journal.segment`)."""
 
     number: int
-    """The number of its last entry."""
+    """The number of the last entry."""
     data: bytes
 
 
@@ -140,11 +143,11 @@ class Ended(NamedTuple):
     parent: int
     action: int
     ended: bool
-    """`False`: its outcome was discarded, so the action is open again."""
+    """`False`: the outcome was discarded, so the action is open again."""
 
 
 class Action(NamedTuple):
-    """A started task, container, sleep or timeout. Its outcome is the entry whose `child` is this action."""
+    """A started task, container, sleep or timeout. The outcome is the entry with this action as `child`."""
 
     run: int
     parent: int
@@ -167,17 +170,17 @@ class Action(NamedTuple):
     wake_at: int | None
     """Deadline of a sleep, a backoff or a timeout (wall, microseconds)."""
     wake_boot: int | None
-    """The same deadline since boot `boot` (microseconds); valid within that boot only."""
+    """The same deadline since boot `boot` (microseconds); valid within the same boot only."""
     boot: str | None
     begun: int = 0
     """As `Entry.begun`."""
     state: bytes | None = None
-    """What it takes to join the current attempt where it runs outside of the process that started it; `wake_at` is
-    then the deadline of its timeout."""
+    """State of a detached attempt: the data that a process needs to join the attempt. `wake_at` is then the deadline of
+    the attempt's timeout."""
 
 
 class ActionState(NamedTuple):
-    """An update of an `Action`'s changing half."""
+    """New values for the changing fields of an `Action`."""
 
     run: int
     parent: int
@@ -191,7 +194,7 @@ class ActionState(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """The right to drive a run: who, and the random token that every write must carry (P3)."""
+    """The right to drive a run: the worker, and the fencing token that every write must carry (P3)."""
 
     token: bytes
     worker: str
@@ -230,31 +233,31 @@ class Run(NamedTuple):
     status: Status
     token: bytes | None
     worker: str | None
-    """Who has claimed it; of a MOVED run the URL of the store that has it now."""
+    """The worker with the claim; for a MOVED run the URL of the new store."""
     started_at: int | None
     ended_at: int | None
     result: int | None
-    """`Result.VALUE` or `Result.ERROR` once the run has ended by itself."""
+    """`Result.VALUE` or `Result.ERROR` after an end without an abort."""
     value: bytes | None
     crashes: int
-    """Claims in a row that brought no new entry."""
+    """Claims in a row without a new entry."""
     mark: int
     """The journal's length when the run was last claimed, parked or finished."""
     wake_at: int | None
-    """From when on a QUEUED or SLEEPING run is to be driven; `None` for every other."""
+    """The wake time of a QUEUED or SLEEPING run; otherwise `None`."""
 
 
 class Wake(NamedTuple):
-    """A moment at which a run is to be driven (again), on both clocks of the process that names it."""
+    """The moment from which on a run may be driven, on both clocks of the writing process."""
 
     at: int
     """Wall."""
     boot: int
-    """Since this boot; may lie before it."""
+    """Since the current boot; may be negative."""
 
 
 class Park(NamedTuple):
-    """A run leaves memory: SLEEPING, its claim given back, until its wake time."""
+    """A run leaves memory until the wake time: SLEEPING, the claim given back."""
 
     wake: Wake
     mark: int
@@ -266,10 +269,10 @@ class Taken(NamedTuple):
 
     run: Run
     woken: bool
-    """Whether it was SLEEPING, rather than QUEUED."""
+    """Whether the run was SLEEPING rather than QUEUED."""
     known: tuple[list[Segment], list[Action]] | None = None
-    """Of a SLEEPING run with a short journal: all of the journal, and the actions of the root task and those that its
-    body has started."""
+    """For a SLEEPING run with a short journal: the journal, the action of the root task, and the actions under the root
+    task."""
 
 
 class Finish(NamedTuple):
@@ -290,7 +293,7 @@ class CachePut(NamedTuple):
 
 
 class RunWrites(NamedTuple):
-    """What one driver commits for one run: all of it or, if the token is no longer the run's, nothing of it."""
+    """The writes of one driver for one run. All are written, or none if the run has another token."""
 
     run: int
     token: bytes
@@ -301,32 +304,32 @@ class RunWrites(NamedTuple):
     finish: Finish | None = None
     park: Park | None = None
     ends: Sequence[Ended] = ()
-    """Actions that get, or lose, their outcome with these segments."""
+    """Actions that get or lose an outcome with the segments."""
     sources: Sequence[int] = ()
     """Source snapshots that the journal refers to from now on."""
 
 
 class CreateRun(NamedTuple):
-    """Submit a run; with a claim it is RUNNING under that claim at once, else QUEUED."""
+    """Submit a run: RUNNING at once with a claim, otherwise QUEUED."""
 
     new: NewRun
     claim: Claim | None
     due: Wake | None = None
-    """From when on a QUEUED run may be claimed by `take_due`; at once by default."""
+    """The wake time of a QUEUED run; at once by default."""
 
 
 class Created(NamedTuple):
-    """The answer to `CreateRun`: the run under that name, and whether it is the one just submitted."""
+    """The answer to `CreateRun`: the run of the name, and whether the run is the submitted run."""
 
     run: Run
     fresh: bool
 
 
 class WholeRun(NamedTuple):
-    """A run with all that is stored of it, on its way into another store."""
+    """A run with all rows, on the way into another store."""
 
     run: Run
-    """Its number, claim and worker count for nothing there."""
+    """Number, claim and worker are ignored by the other store."""
     segments: Sequence[Segment]
     actions: Sequence[Action]
     due: Wake | None
@@ -338,16 +341,16 @@ class WholeRun(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What a look at a store has found."""
+    """The result of `Store.check`."""
 
     facts: dict[str, str]
-    """For people: what, and what of it."""
+    """For people: name and value."""
     problems: list[str]
-    """A sentence each, with the remedy; empty in a healthy store."""
+    """One sentence for each problem, with the remedy; empty for a healthy store."""
 
 
 class EndedRun(NamedTuple):
-    """What is to be known of a finished run in order to remove it."""
+    """The fields of a finished run that a removal needs."""
 
     id: int
     uid: bytes
@@ -363,7 +366,7 @@ class Source(NamedTuple):
     python: str
     """Major and minor version."""
     modules: dict[str, bytes]
-    """Logical module name to the hash of its code."""
+    """Logical module name to the hash of the code."""
 
 
 class Worker(NamedTuple):
@@ -374,6 +377,5 @@ class Worker(NamedTuple):
     host: str
     boot: str
     lease: int
-    """How long its claims hold from now on (microseconds); as it is read, by the store's clock: zero or less, they have
-    run out."""
+    """For how long the worker's claims hold (microseconds), by the store's clock; zero or less after the end."""
     started_at: int

@@ -1,4 +1,4 @@
-"""A run that begins with another's work (`NewRun.reuse`): what of that is worth copying, as rows of the new run."""
+"""A run that begins with the work of another run (`NewRun.reuse`): which entries and actions the new run copies."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, Run
 
 
 def work_of(journal: Iterable[Entry], started: Sequence[Action], new: Run) -> tuple[list[Entry], list[Action]]:
-    """What succeeded in a run, as rows of a new one: its outcomes, none of which have to be asked for again.
+    """The successful work of a run, as entries and actions of a new run. The copied entries are loose.
 
-    A finished child is its outcome alone; its body is never entered again. One that failed, or was under way, leaves
-    no outcome, but its action and what its body has recorded, under the same numbers: the call that asks for it finds
-    it open and continues it. Failures, cancellations and sleeps that had not ended leave nothing.
+    A finished child is copied as an outcome alone, because the child's body is never entered again. A child that failed
+    or was under way is copied as an action with the entries of the child's body, under the same numbers: the call of
+    the child finds an open action and continues the child. Failures, cancellations and unfinished sleeps are not
+    copied.
     """
     run = new.id
     bodies: dict[int, list[Entry]] = {}
@@ -40,10 +41,10 @@ def work_of(journal: Iterable[Entry], started: Sequence[Action], new: Run) -> tu
             if action.action in ended:
                 actions.append(action._replace(run=run))
             elif action.kind == Kind.TASK:
-                # Of several that one call has started, the last one got farthest.
+                # Of several actions of one call the last action got farthest.
                 open_tasks[action.branch, action.fp, action.occ] = action
         for action in open_tasks.values():
-            # It begins anew: driving makes this attempt number 1.
+            # Attempts are counted from the beginning: the driver makes the next attempt number 1.
             actions.append(
                 action._replace(
                     run=run,
@@ -69,14 +70,14 @@ def work_of(journal: Iterable[Entry], started: Sequence[Action], new: Run) -> tu
 
 
 def _succeeded(body: Iterable[Entry]) -> list[Entry]:
-    """The entries of one body that hold a success, the last one of each call."""
+    """The successful entries of one body, the last entry of each call."""
     kept: dict[int, Entry] = {}
     by_key: dict[tuple[int, bytes, int, int], int] = {}
     alias: dict[int, int] = {}
     for entry in body:
         key = (entry.branch, entry.fp, entry.occ, entry.item)
         if entry.result in (Result.VALUE, Result.ITEM, Result.END, Result.ERROR, Result.CANCELLED):
-            # A call's later row stands in place of its earlier one: recorded, then cancelled before it was delivered.
+            # A call that was recorded and then cancelled before delivery has two entries; the later entry counts.
             kept.pop(by_key.pop(key, 0), None)
             if entry.result not in (Result.ERROR, Result.CANCELLED):
                 kept[entry.n] = entry

@@ -1,23 +1,23 @@
-"""The format of the journal: this module alone writes and reads segments.
+"""The format of the journal: no other module writes or reads segments.
 
-A run's journal is a sequence of segments. Every commit of the run adds a segment, which holds the entries of that
-commit. The bytes of a segment are, in this order:
+A run's journal is a sequence of segments. Every commit of the run adds a segment with the entries of the commit. The
+bytes of a segment are, in this order:
 
 | bytes | content |
 | --- | --- |
 | 1 | version of the format, 1 |
-| 8 | checksum: BLAKE2b, 8 bytes long, over the checksum of the segment before and all bytes after this field |
+| 8 | checksum: BLAKE2b, 8 bytes long, over the checksum of the segment before and all bytes after the checksum |
 | 4 | mark of the claim: the first bytes of the token under which the segment was written |
-| rest | the entries: a MessagePack array; each entry is an array of its fields in the order of `Entry` |
+| rest | the entries: a MessagePack array; each entry is an array of fields in the order of `Entry` |
 
 Invariants:
-- SG1 the checksums form a chain that begins with a checksum of the run's `uid`: a segment that was changed, removed,
-  moved, or copied from another run breaks the chain there. Removal of the last segments breaks no chain; the run's
-  `mark` tells of those that were there when the run was last claimed, parked or ended.
-- SG2 entry numbers have no gaps (W1), and a segment is stored under the number of its last entry.
+- SG1 the checksums form a chain, beginning with a checksum of the run's `uid`: a changed, removed, moved or copied
+  segment breaks the chain at its place. Removal of the last segments breaks no chain; the run's `mark`, the length at
+  the last claim, park or end, shows the removal.
+- SG2 entry numbers have no gaps (W1), and a segment is stored under the number of the last entry.
 - SG3 a segment of an unknown version is never read. The error says so, and no other run is affected.
-- SG4 the mark of the claim makes the segments of two claims differ even where the entries are equal. So a driver that
-  lost the answer to a commit can tell from the stored bytes whether the commit was its own.
+- SG4 the mark of the claim makes the segments of two claims differ even where the entries are equal. So a driver
+  without an answer to a commit can tell from the stored bytes whether the commit was done.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _VERSION: Final = bytes((VERSION,))
 _CHECKSUM: Final = 8
 _MARK: Final = 4
 _TAIL: Final = 1 + _CHECKSUM
-"""Where the bytes begin that a checksum covers."""
+"""Where the bytes under the checksum begin."""
 _encode: Final = Encoder().encode
 _decode: Final = Decoder(list[Entry]).decode
 _LOOSEN: Final = int(Result.LOOSEN)
@@ -58,14 +58,14 @@ class Chain:
     __slots__ = ("_checksum", "n", "name")
 
     def __init__(self, name: str, uid: bytes) -> None:
-        """The beginning of the journal of the run with that name and `uid`."""
+        """The beginning of a run's journal."""
         self.name: Final = name
         self.n = 0
         """Number of the last entry so far."""
         self._checksum = blake2b(uid, digest_size=_CHECKSUM).digest()
 
     def add(self, entries: Sequence[Entry], mark: bytes) -> Segment:
-        """The next segment, written under the claim with that mark (`mark_of`).
+        """The next segment, written under the claim with the mark `mark` (`mark_of`).
 
         Raises:
             UsageError: an entry holds text that is not valid Unicode.
@@ -128,7 +128,7 @@ class Chain:
 
 
 def mark_of(token: bytes) -> bytes:
-    """What tells the segments of a claim from those of another (SG4)."""
+    """The mark of a claim in segments (SG4)."""
     return token[:_MARK].ljust(_MARK, b"\0")
 
 
@@ -192,20 +192,20 @@ class Journal:
         self._chain = Chain(name, uid)
         self._mark = mark_of(token)
         self._bodies: dict[int, list[Entry]] = {}
-        """By action: what was recorded when driving began and is not taken yet."""
+        """By action: entries from before the drive that no body has taken yet."""
         self._places: dict[int, array[int]] = {}
-        """By action: the numbers of the segments that hold its entries, as a body may be entered again."""
+        """By action: numbers of the segments with entries of the action, for a body that is entered again."""
         self._ended: dict[int, tuple[int, int]] = {}
-        """By number of an outcome: the parent and the number of the action that has failed with it."""
+        """By entry number of a failure: parent and number of the failed action."""
         self._sources: set[int] = set()
-        """Source snapshots that the store knows this run to refer to."""
+        """Source snapshots that the store has noted for the run."""
 
     def read(self, segments: Iterable[Segment], keep: Collection[int] | None = None) -> int:
         """Take in the whole journal; the number of its last entry.
 
         Args:
-            keep: the actions whose entries stay in memory; all by default. Entries of others are read again if their
-                body is entered after all.
+            keep: the actions with entries to keep in memory; all by default. Entries of another action are read again
+                if the body is entered after all.
 
         Raises:
             JournalDamagedError, StoreVersionError: as `Chain.read`.
@@ -225,18 +225,18 @@ class Journal:
         return self._chain.n
 
     def take(self, action: int) -> list[Entry] | None:
-        """What a body had recorded when driving began. `None` where that is known no longer: see `places`."""
+        """The entries of a body from before the drive. `None` if the store alone has all entries: see `places`."""
         entries = self._bodies.pop(action, None)
         return [] if entries is None and action not in self._places else entries
 
     def places(self, action: int) -> list[int]:
-        """The numbers of the segments that hold entries of that body."""
+        """The numbers of the segments with entries of the body."""
         places = self._places.get(action)
         return [] if places is None else places.tolist()
 
     def append(self, entries: Sequence[Entry]) -> tuple[tuple[Segment, ...], tuple[Ended, ...], tuple[int, ...]]:
-        """The next segments; the actions that end, or are open again, with these entries; and the source snapshots
-        that the run has not referred to before. All of that is to be stored in one transaction."""
+        """The next segments, the actions that end or open again with the entries, and the source snapshots that are new
+        for the run. The caller stores all in one transaction."""
         if len(entries) == 1:
             # The hot path: a plain outcome of a body that was read before.
             (entry,) = entries
@@ -273,7 +273,7 @@ class Journal:
         for entry in entries:
             self._place(entry.action, segment.number)
             if self._bodies:
-                # From now on, what was read of that body is not all of it.
+                # The entries in memory are no longer all entries of the body.
                 self._bodies.pop(entry.action, None)
         return segment
 
@@ -286,7 +286,7 @@ class Journal:
 
 
 def again(segments: Iterable[Segment], action: int | None) -> list[Entry]:
-    """The entries of one body out of segments that this process has read or written before: their chain is not
-    verified a second time."""
+    """The entries of one body in segments that the process has read or written before. The chain is not verified a
+    second time."""
     found = (entry for _, data in segments for entry in _decode(data[_TAIL + _MARK :]))
     return [entry for entry in found if action is None or entry.action == action]
