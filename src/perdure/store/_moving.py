@@ -1,6 +1,6 @@
-"""Runs that leave for another store, and those that come from one: the same steps in every SQL dialect.
+"""Runs that leave for another store or come from another store: the same steps in every SQL dialect.
 
-Each function works within a transaction that its caller begins and commits. `sql` are the dialect's named statements.
+Each function works within a transaction of the caller. `sql` are the dialect's named statements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHUNK: Final = 1000
 
 
 class Cursor(Protocol):
-    """What the cursors of `sqlite3` and psycopg have in common."""
+    """The common methods of the cursors of `sqlite3` and psycopg."""
 
     def execute(self, sql: str, row: Sequence[Any], /) -> Any: ...
 
@@ -25,7 +25,7 @@ class Cursor(Protocol):
 
 def move(cursor: Cursor, sql: Mapping[str, str], runs: Sequence[int], to: str) -> list[Run | None]:
     """`Store.move`."""
-    # In one order whoever asks, so that two never wait for each other.
+    # Sorted by number: a fixed lock order avoids deadlocks.
     found = {number: _move(cursor, sql, number, to) for number in sorted(set(runs))}
     return [found[number] for number in runs]
 
@@ -45,12 +45,12 @@ def _move(cursor: Cursor, sql: Mapping[str, str], number: int, to: str) -> Run |
 
 def arrived(cursor: Cursor, sql: Mapping[str, str], runs: Sequence[int], store: str) -> None:
     """`Store.arrived`."""
-    # In one order whoever says it, so that two never wait for each other.
+    # Sorted by number: a fixed lock order avoids deadlocks.
     cursor.executemany(sql["arrived"], [(store.encode(), number) for number in sorted(set(runs))])
 
 
 def take_back(cursor: Cursor, sql: Mapping[str, str], number: int, wake: Callable[[int], int]) -> bool:
-    """`Store.take_back`. `wake`: what stands in the index of wake times for a wall time."""
+    """`Store.take_back`. `wake` maps a wall time to a value of the wake-time index."""
     row = cursor.execute(sql["movable"], (number,)).fetchone()
     run = None if row is None else run_of(row)
     if run is None or run.status is not Status.MOVED:
@@ -63,7 +63,7 @@ def take_back(cursor: Cursor, sql: Mapping[str, str], number: int, wake: Callabl
 def adopt(
     cursor: Cursor, sql: Mapping[str, str], runs: Sequence[WholeRun], wake: Callable[[Wake], int]
 ) -> list[Created]:
-    """`Store.adopt`. `wake`: what stands in the index of wake times for a moment."""
+    """`Store.adopt`. `wake` maps a wake time to a value of the wake-time index."""
     return [_adopt(cursor, sql, whole, None if whole.due is None else wake(whole.due)) for whole in runs]
 
 

@@ -1,4 +1,4 @@
-"""What every SQL dialect reads in the same way: questions of `Store` whose statements alone differ in the dialect."""
+"""Reading verbs of `Store` that differ between SQL dialects in the statements alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = tuple[Any, ...]
 PAGE: Final = 2_000
 _CHUNK: Final = 50
 _PAGE_BYTES: Final = 16 << 20
-"""About how much a page holds: the size of its rows decides how many the next page has."""
+"""Approximate size of a page: the size of the rows in a page decides the number of rows in the next page."""
 _NUMBERS: Final = 500
 _ALL: Final = (1 << 63) - 1
 
@@ -34,7 +34,7 @@ class Reading:
         raise NotImplementedError
 
     def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
-        """All rows of the statement of that name."""
+        """All rows of the named statement."""
         return self._read(self._sql[name], row)
 
     def _list(self, values: Collection[int]) -> Any:
@@ -73,7 +73,7 @@ class Reading:
                 arms.append(("runs_rare", (status, *most)))
         if not arms:
             return []
-        # One statement sees one moment; a run that changes its status between two would be missed by both.
+        # One statement reads one snapshot. Between two statements a run could change status and be missed by both.
         statement = " UNION ALL ".join(f"SELECT * FROM ({self._sql[name]}) AS part" for name, _ in arms)
         found = list(map(run_of, self._good(statement, [value for _, row in arms for value in row])))
         found.sort(key=lambda run: run.id, reverse=True)
@@ -95,7 +95,7 @@ class Reading:
 
     def segments(self, run: int, numbers: Collection[int] | None = None) -> Iterator[Segment]:
         if numbers is None:
-            # By pages, so that no read transaction stays open, which would keep SQLite's WAL from being reset.
+            # By pages, because an open read transaction would keep SQLite from resetting the WAL.
             for _, number, data in self._pages("segments_of_run", (run, 0)):
                 yield Segment(number, data)
             return
@@ -135,7 +135,7 @@ class Reading:
             yield value
 
     def _pages(self, name: str, start: Row) -> Iterator[Row]:
-        """A query by pages, each of which begins behind the last one's key, the first columns of its last row."""
+        """A query by pages. The first columns are the key; each page begins behind the key of the last row before."""
         key, size = start, _CHUNK
         while page := self._rows(name, (*key, size)):
             yield from page

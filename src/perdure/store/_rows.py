@@ -1,4 +1,4 @@
-"""How a run's row looks after it was submitted or claimed: rules of the port that every adapter shares."""
+"""The row of a run after a submission, a claim, a park or a move: rules of the port that every adapter shares."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Re
 Row = tuple[Any, ...]
 
 SHORT: Final = 100
-"""Entries of a journal that comes along when its run is taken; longer ones are read when they are needed."""
+"""Journals of at most this many entries are read ahead when a run is taken; a longer journal is read by the driver."""
 
 
 _STATUS: Final = {str(status): status for status in Status}
 
 
 def run_of(row: Sequence[Any]) -> Run:
-    """A run as a database gives it: its columns in the order of `Run`."""
+    """A run from a database row with the columns in the order of `Run`."""
     return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
 
 
 def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:
-    """Rows for the segments, the ends of actions and the sources of what one driver writes."""
+    """The writes of one driver as rows: of segments, of ended actions, of sources."""
     run = write.run
     return (
         [(run, number, data) for number, data in write.segments],
@@ -32,7 +32,7 @@ def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:
 
 
 def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> Run:
-    """A run just submitted; with a claim, as if it had been queued and claimed in the same moment."""
+    """A submitted run. With a claim the run is queued and claimed in the same moment."""
     return Run(
         number,
         *new,
@@ -50,7 +50,7 @@ def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None)
 
 
 def claimed(run: Run, claim: Claim, entries: int, now: int) -> Run:
-    """A run just claimed by somebody who saw `entries` entries in its journal."""
+    """A claimed run. The claimer saw `entries` entries in the journal."""
     return run._replace(
         token=claim.token,
         worker=claim.worker,
@@ -66,11 +66,11 @@ def claimed(run: Run, claim: Claim, entries: int, now: int) -> Run:
 
 
 MOVABLE: Final = frozenset({*WAITING, *FINISHED})
-"""Nobody drives such a run, so it may go to another store."""
+"""No worker drives a run of these statuses, so the run may move to another store."""
 
 
 def unmoved(run: Run) -> Run:
-    """A MOVED run as it was before. What its status was follows from the rest, which has been left as it was."""
+    """A MOVED run before the move. The earlier status follows from the other columns, which a move leaves alone."""
     if run.result is not None:
         status = Status.SUCCEEDED if run.result == Result.VALUE else Status.FAILED
     elif run.ended_at is not None:
@@ -81,17 +81,17 @@ def unmoved(run: Run) -> Run:
 
 
 def adopted(run: Run, due: Wake | None) -> Run:
-    """A run that comes from another store; its number is yet to be given."""
+    """A run of another store; the number is not given yet."""
     return run._replace(token=None, worker=None, wake_at=None if due is None else due.at)
 
 
 def comes_back(run: Run, there: Run) -> bool:
-    """Whether a run that is to be adopted takes the place of what it left behind here when it was moved away."""
+    """Whether an adopted run replaces the MOVED row `there`, because the run had left from here."""
     return there.status is Status.MOVED and there.uid == run.uid
 
 
 def parked(run: Run, park: Park) -> Run:
-    """A run that leaves memory until its wake time."""
+    """A run that leaves memory until the wake time."""
     return run._replace(
         status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=park.mark, wake_at=park.wake.at
     )

@@ -65,12 +65,11 @@ class Result(IntEnum):
     """The kind of an entry.
 
     `VALUE`, `ERROR`, `ITEM` (one item of a generator) and `END` (the generator is exhausted) are delivered to user
-    code. `CANCELLED`: user code cancelled the call; on replay it stays pending until it is cancelled again. `CLOSED`:
-    a generator that its consumer closed early; nothing to deliver. `FIRED`: a `durable.timeout` ran out. The next
-    three are about other entries: `LOOSEN` (from entry number `seq` on, what was recorded before this row is reused
-    where it is asked for, but no longer has to be asked for in that order), `DISCARD` (a tombstone: entry number
-    `seq` no longer counts) and `REUSE` (entry number `seq` was handed out again here). `NOTE` says nothing but its
-    `notes`, where no other entry is about to be written that could carry them along.
+    code. `CANCELLED`: user code cancelled the call; on replay the call stays pending until cancelled again. `CLOSED`:
+    the consumer closed a generator early; nothing to deliver. `FIRED`: a `durable.timeout` ran out. Three results are
+    about other entries. `LOOSEN`: entries from number `seq` up to here are reused where a call asks for them, in any
+    order, and no call has to ask. `DISCARD`: a tombstone, entry number `seq` no longer counts. `REUSE`: entry number
+    `seq` was delivered again here. `NOTE` carries `notes` where no other entry is about to be written.
     """
 
     VALUE = 0

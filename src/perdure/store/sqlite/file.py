@@ -31,17 +31,16 @@ _creating = threading.Lock()
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
-# Files that were open here when this process was forked, see below.
+# Paths that were open in the parent when the process was forked, see below.
 _inherited: set[str] = set()
 
 
 def _after_fork_in_child() -> None:
-    # A connection that a fork copied must not even be closed: SQLite would roll back in the memory that it shares with
-    # the parent, or take itself for the last user and remove the WAL. One reference more to the cursor (which refers to
-    # its connection), never given back, keeps the garbage collector and the interpreter's end from doing so. Nor may
-    # the file be opened again here: SQLite keeps the state of a file's locks per process, and the copy of it says that
-    # the parent's are ours.
-    # https://www.sqlite.org/howtocorrupt.html, 2.6
+    # A connection that a fork copied must not even be closed: SQLite would roll back in memory shared with the parent,
+    # or take the child for the last user and remove the WAL. An extra reference to the cursor (which refers to the
+    # connection) is never given back and prevents the close by garbage collection and interpreter exit. Nor may a
+    # forked child open the file again: SQLite keeps lock state per process, and the copied state claims the parent's
+    # locks. https://www.sqlite.org/howtocorrupt.html, 2.6
     global _creating
     _creating = threading.Lock()
     for link in list(_links):
@@ -57,14 +56,14 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class StoreFile:
-    """Where a store's file is, and how it becomes one."""
+    """The path of a store's file, the creation of the file, and checks that the file is still in place."""
 
     def __init__(self, path: str | os.PathLike[str], busy_timeout: float) -> None:
-        # SQLite follows links too, and names the files beside the database after the real one.
+        # SQLite follows links too, and names -wal and -shm after the real file.
         self.path: Final = os.path.realpath(path)
         self.busy_timeout: Final = busy_timeout
         self.gone: str | None = None
-        """Why the file may not be used for now, if it may not."""
+        """Why the file must not be used for now; `None` if the file may be used."""
         self._inode: tuple[int, int] | None = None
 
     def create(self) -> None:
@@ -76,8 +75,8 @@ class StoreFile:
             )
         parent = os.path.dirname(self.path)
         try:
-            # The lock: a descriptor that is closed drops SQLite's locks on that file in this process, so nobody here
-            # may open the database between these two lines.
+            # The lock: closing a descriptor drops all locks of SQLite on the file in the whole process, so no other
+            # thread may open the database between the check and the close.
             with _creating:
                 if os.path.exists(self.path):
                     return
@@ -93,8 +92,8 @@ class StoreFile:
             raise translate(error, self.path, waited=0) from error
 
     def connect(self) -> sqlite3.Connection:
-        # mode=rw: a file that went away is not silently replaced by an empty one. Other threads use the connection,
-        # one at a time. SQLite's own busy handler backs off to 100 ms and is unfair; `Link` waits in its place.
+        # mode=rw: a file that went away is not silently replaced by an empty file. Several threads use the connection,
+        # one at a time. SQLite's busy handler backs off to 100 ms and is unfair; `Link` waits instead.
         mode = "rw"
         if not self._is_writable():
             # Without a WAL nothing changes the file, and SQLite needs no files beside it to read it.
@@ -149,11 +148,11 @@ class StoreFile:
         return str(row[0])
 
     def look(self) -> None:
-        """See whether the file is still the one that was opened. SQLite does not: it would go on writing to a file that
-        was moved or removed, where nobody finds what it wrote (https://www.sqlite.org/howtocorrupt.html, 4.2).
+        """Check that the path still names the opened file. SQLite does not check: writes to a moved or removed file
+        would be lost (https://www.sqlite.org/howtocorrupt.html, 4.2).
 
         Raises:
-            StoreUnavailableError: it is not, and no connection may be used until it is back.
+            StoreUnavailableError: the file is gone, and no connection may be used until the file is back.
         """
         inode = _inode(self.path)
         gone = None if inode == self._inode else moved(self.path, replaced=inode is not None)
@@ -162,7 +161,7 @@ class StoreFile:
             raise StoreUnavailableError(gone)
 
     def _version(self, cursor: sqlite3.Cursor) -> int:
-        # In one statement, and so of one moment: between two of them another process may make the file a store.
+        # One statement reads one snapshot: between two statements another process may make the file a store.
         application, version, tables = cursor.execute(
             "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
             "FROM pragma_application_id, pragma_user_version"
@@ -212,8 +211,8 @@ def _whose(columns: list[str], cells: Sequence[Any]) -> str:
 class Link:
     """One connection, opened at first use, for one thread at a time.
 
-    Whatever fails is rolled back before the error leaves, so the next call finds the connection usable. While another
-    process or connection holds SQLite's lock, the call is tried again until the busy timeout has passed.
+    A failure is rolled back before the error is raised, so the connection stays usable. While another process or
+    connection holds SQLite's lock, the call is retried until the busy timeout.
     """
 
     def __init__(self, file: StoreFile, *, synchronous: Literal["FULL", "NORMAL"], read_only: bool = False) -> None:
@@ -229,7 +228,7 @@ class Link:
         self.cursor: sqlite3.Cursor | None = None
 
     def change(self, sql: str, row: Sequence[Any]) -> bool:
-        """Run one statement that is a transaction by itself; whether it changed a row."""
+        """Run one statement as a transaction; whether a row was changed."""
         return self.run(lambda cursor: cursor.execute(sql, row).rowcount == 1)
 
     def rows(self, sql: str, row: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -262,7 +261,7 @@ class Link:
         return found
 
     def transaction(self, work: Callable[[sqlite3.Cursor], T]) -> T:
-        """Do the work in one transaction that holds the write lock from its start. It may run more than once."""
+        """Do the work in one transaction with the write lock from the beginning. The work may run more than once."""
 
         def whole(cursor: sqlite3.Cursor) -> T:
             cursor.execute("BEGIN IMMEDIATE")
@@ -273,9 +272,9 @@ class Link:
         return self.run(whole)
 
     def run(self, work: Callable[[sqlite3.Cursor], T]) -> T:
-        """Do the work, all or nothing; it may run more than once."""
+        """Do the work, all or nothing. The work may run more than once."""
         if self._pid != os.getpid():
-            # Before the lock, which a thread of the parent may hold for ever in this copy of it.
+            # Before the lock: a fork may have copied the lock while a thread of the parent held the lock.
             raise StoreUnavailableError(
                 f"the store {self._file.path} was opened by process {self._pid} and cannot be used in its forked child "
                 f"{os.getpid()}: start processes by spawn, or open the store after the fork only"
@@ -323,8 +322,8 @@ class Link:
             cursor.execute("PRAGMA trusted_schema = 0")
             cursor.execute("PRAGMA temp_store = MEMORY")
             cursor.execute("PRAGMA cache_size = -16000")
-            # Checkpoints stay at SQLite's default of 1,000 pages: measured, a longer WAL costs a new store more (every
-            # commit that makes the file grow syncs its metadata too) than rarer checkpoints give back.
+            # Checkpoints stay at SQLite's default of 1,000 pages. Measured: with a longer WAL a new store loses more
+            # (a commit that grows the file syncs metadata too) than rarer checkpoints give back.
             cursor.execute(f"PRAGMA query_only = {int(self._read_only)}")
         except BaseException:
             connection.close()
@@ -344,7 +343,7 @@ class Link:
             connection.close()
 
     def close(self) -> None:
-        """Close the connection, after the call that uses it. Idempotent; other processes cannot make it fail."""
+        """Close the connection after the current call. Idempotent; other processes cannot make the close fail."""
         if self._pid != os.getpid():
             self._closed = True
             return
@@ -352,8 +351,8 @@ class Link:
             self._closed = True
             connection, self.connection, self.cursor = self.connection, None, None
             if connection is not None:
-                # The last connection to go copies the WAL into the database; where that fails, the WAL stays and
-                # whoever opens the store next reads it.
+                # The last connection copies the WAL into the database. Where the copy fails, the WAL stays and the next
+                # process reads the WAL.
                 try:
                     connection.close()
                 except sqlite3.Error:

@@ -1,13 +1,13 @@
 """The default store: one SQLite file, no server.
 
-Guarantees: `commit` and `abort` are fsynced when they return (`synchronous=FULL`; also `fullfsync` on macOS). With
-`durability="process"` they are only handed to the system: they survive the death of every process, and an outage of
-the machine may take back the newest ones, in order. Claims, sources and heartbeats are always written that way, since
-they need only be visible; a commit that follows them takes them to the disk with it.
+Guarantees: writes of `commit` and `abort` are fsynced when the call returns (`synchronous=FULL`; also `fullfsync` on
+macOS). With `durability="process"` writes are handed to the operating system only: the writes survive the death of every
+process, and a power cut may take back the newest writes, in order. Claims, sources and heartbeats need only be visible
+and are always written in the second way; the next commit takes earlier writes to disk.
 
-Three connections, each with a lock of its own: one writes journals, one reads, one is for claims and heartbeats, so
-that neither a long read nor a slow commit keeps a lease from being renewed. WAL mode lets them work side by side;
-between processes, and between the two that write, SQLite's own write lock decides.
+Three connections, each with a lock: for journals, for reading, for claims and heartbeats. So neither a long read nor a
+slow commit delays the renewal of a lease. In WAL mode the connections work side by side; SQLite's write lock orders the
+writers of all processes.
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ _NO_ROW: Final = object()
 _CHUNK: Final = 50
 _ALL: Final = (1 << 63) - 1
 _PURGE_NS: Final = 50_000_000
-"""How long a transaction that purges goes on, so that those who wait for the lock need not wait for long."""
+"""Limit for the duration of a purging transaction, because other writers wait for the lock."""
 _LOOK_NS: Final = 200_000_000
-"""How often those who poll look whether the file is still there."""
+"""How often a poll checks that the file is still there."""
 _STEPS: Final = 3600 * US
-"""By how much the wall clock may step while snapshots are looked for."""
+"""Allowed step of the wall clock during a search for unused snapshots."""
 
 
 class SQLiteStore(Reading):
     """A `Store` in one SQLite file.
 
-    The file is created when it is missing, readable for its owner only; so is a directory `.perdure` around it, and no
-    other. Safe from any thread. A forked child cannot use it, nor open the same file again while it has this copy; both
-    are refused with an error that says so.
+    A missing file is created, readable for the owner only; a missing directory `.perdure` is created too, and no other
+    directory. Safe from any thread. A forked child can neither use the store nor open the same file again; both are
+    refused with an error.
     """
 
     _sql = _SQL
@@ -93,9 +93,9 @@ class SQLiteStore(Reading):
 
         Args:
             path: the database file.
-            durability: `"power"`: what is committed survives an outage; `"process"`: it survives every process.
-            busy_timeout: seconds to wait while another process writes, before `StoreUnavailableError` names it.
-            clock: gives the time at which a run was first claimed.
+            durability: `"power"`: commits survive a power cut; `"process"`: commits survive the death of every process.
+            busy_timeout: seconds to wait while another process writes; then `StoreUnavailableError` names the process.
+            clock: for the time of a run's first claim, and for wake times.
         """
         self._clock = clock or SystemClock()
         self._look_at = 0
@@ -113,7 +113,7 @@ class SQLiteStore(Reading):
             raise
 
     def _rebase(self, cursor: sqlite3.Cursor) -> None:
-        """Wake times are ordered by the time since boot; what an earlier boot has left is counted anew."""
+        """Wake times are ordered by the time since boot; after a reboot the wake times are computed again."""
         boot = self._clock.boot_id
         known = cursor.execute(_SQL["meta"], ("boot",)).fetchone()
         if known is not None and known[0] == boot:
@@ -168,7 +168,7 @@ class SQLiteStore(Reading):
         elif not writes:
             return []
         if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
-            # Visible is enough: each goes to disk with its run's first entry, or with its end.
+            # Visible is enough: the first segment or the end of a run takes the creation to disk.
             return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
         return self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
 
@@ -191,7 +191,7 @@ class SQLiteStore(Reading):
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
         now, limit = self._clock.boot(), len(claims)
-        # Looked for outside the transaction, so that the write lock is taken only for what is to be written.
+        # The search happens outside of the transaction, so that the write lock is held for the writes alone.
         due = sorted(
             (wake, id) for task in set(tasks) for id, wake in self._reader.rows(_SQL["due"], (task, now, limit))
         )[:limit]
@@ -201,7 +201,7 @@ class SQLiteStore(Reading):
         def take(cursor: sqlite3.Cursor) -> list[Taken]:
             taken: list[Taken] = []
             for _, id in due:
-                # Somebody may have been faster, and even have parked it again.
+                # Another claim may have been faster, and the run may have been parked again.
                 try:
                     row = cursor.execute(_SQL["due_run"], (id, now)).fetchone()
                 except sqlite3.OperationalError as error:
@@ -254,7 +254,7 @@ class SQLiteStore(Reading):
         return sorted(map(run_of, rows), key=lambda run: run.id)[:limit]
 
     def version(self) -> int:
-        # Not each time: whoever is busy asks a thousand times a second.
+        # Not each time: a busy caller asks a thousand times a second.
         if (now := perf()) > self._look_at:
             self._look_at = now + _LOOK_NS
             self._file.look()
@@ -262,7 +262,7 @@ class SQLiteStore(Reading):
         return number
 
     def listen(self, bell: Callable[[], None]) -> bool:
-        return False  # another process's commit makes no sound
+        return False  # SQLite does not notify other processes
 
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
@@ -296,7 +296,7 @@ class SQLiteStore(Reading):
         return list(map(self._worker, self._good(_SQL["workers"])))
 
     def _worker(self, row: Row) -> Worker:
-        """What was counted from another boot, this machine's last one or another machine's, has run out."""
+        """A lease that was counted from another boot, of the same or another machine, has run out."""
         left = row[4] - self._clock.boot() if row[3] == self._clock.boot_id else 0
         return Worker._make((*row[:4], left, row[5]))
 
@@ -343,7 +343,7 @@ class SQLiteStore(Reading):
                 row = cursor.execute(_SQL["removed"]).fetchone()
                 if row is None:
                     return False
-                # In small chunks, as values may be large, and each one's pages have to be walked.
+                # In small chunks: values may be large, and SQLite walks all pages of a deleted value.
                 chunk = min(left, _CHUNK)
                 gone = cursor.execute(_SQL["purge_segments"], (row[0], chunk)).rowcount
                 if gone < chunk:
@@ -370,7 +370,7 @@ class SQLiteStore(Reading):
         def drop(cursor: sqlite3.Cursor) -> int:
             if not all(is_dead(row[0]) for row in cursor.execute(_SQL["workers"]).fetchall()):
                 return 0
-            # What was written since the long look above belongs to runs that have not ended, or ended since.
+            # Writes since the long search above belong to runs that have not ended, or ended since.
             left = unused.difference(id for (id,) in cursor.execute(_SQL["recent_sources"], (since, since)))
             return sum(cursor.execute(_SQL["drop_source"], (id,)).rowcount for id in left)
 
@@ -433,7 +433,7 @@ def _plain(finish: Finish) -> Row:
 def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
     new, claim, due = write
     at = None
-    # Plain text and numbers: a driver sends members of an enum down a slower path.
+    # Plain text and numbers: `sqlite3` converts members of an enum on a slower path.
     if claim is None:
         at, boot = (new.created_at, now) if due is None else due
         cursor.execute(_INSERT_RUN, (*new, _QUEUED, None, None, None, 0, at, boot))
@@ -441,7 +441,7 @@ def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
         cursor.execute(_INSERT_RUN, (*new, _RUNNING, claim.token, claim.worker, new.created_at, 1, None, None))
     if cursor.rowcount == 1:
         assert cursor.lastrowid is not None
-        # The fresh row is built rather than read back.
+        # Building the fresh row is cheaper than reading the row back.
         return Created(submitted(cursor.lastrowid, new, claim, at), True)
     return Created(run_of(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
 
@@ -459,7 +459,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     parks: list[Row] = []
     for write in writes:
         if isinstance(write, CreateRun):
-            # The answer shows a run of that name as what comes before in the batch has left it.
+            # The answer shows a run of the same name after all earlier elements of the batch.
             _end(cursor, ends, parks)
             answers.append(_create(cursor, write, now))
             continue
