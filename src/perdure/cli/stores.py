@@ -14,7 +14,7 @@ from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, output
 EPILOG = """Stores are named by URL: sqlite:///path/to.db or a path, postgresql://user@host/database."""
 
 
-@cli.group("store", cls=CommandGroup, epilog=EPILOG, short_help="Check, migrate, dump or move whole stores.")
+@cli.group("store", cls=CommandGroup, epilog=EPILOG, short_help="Check, migrate, back up, dump or move whole stores.")
 def store_group() -> None:
     """Look at a store, bring its schema up to date, or move runs from one store to another."""
 
@@ -73,6 +73,31 @@ def migrate(url: str | None) -> None:
         output.result_json({"url": shown, "schema": schema})
     else:
         output.result(f"{shown} is up to date: schema {schema}")
+
+
+BACKUP_EPILOG = """  perdure store backup /backups/flows.db
+  perdure store check /backups/flows.db"""
+
+
+@store_group.command(cls=CliCommand, epilog=BACKUP_EPILOG, short_help="Copy an SQLite store while workers go on.")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("url", required=False)
+@common
+def backup(file: str, url: str | None) -> None:
+    """Copy the store's database to FILE while workers go on, and check the copy. Stored files are not copied.
+
+    Without URL: the store in use. FILE must not exist.
+    """
+    from .. import runtime
+    from ..upkeep.backups import backup as copied
+
+    log_to_stderr()
+    found = copied(url or runtime.store_url(), file)
+    count = sum(found.counts.values())
+    if output.json:
+        output.result_json({"file": file, "id": found.id, "runs": count})
+    else:
+        output.result(f"{file}: {count:,} runs, checked")
 
 
 DUMP_EPILOG = """  perdure store dump daily

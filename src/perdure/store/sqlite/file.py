@@ -342,6 +342,14 @@ class Link:
             connection, self.connection, self.cursor = self.connection, None, None
             connection.close()
 
+    def checkpoint(self) -> None:
+        """Copy what the WAL holds into the database, as far as other processes allow: a file that is copied later than
+        that, without its -wal, then lacks as little as possible."""
+        if self._pid == os.getpid() and self.connection is not None:
+            with self._lock, suppress(sqlite3.Error):
+                if self.connection is not None:
+                    self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def close(self) -> None:
         """Close the connection after the current call. Idempotent; other processes cannot make the close fail."""
         if self._pid != os.getpid():

@@ -1,9 +1,9 @@
 """The default store: one SQLite file, no server.
 
 Guarantees: writes of `commit` and `abort` are fsynced when the call returns (`synchronous=FULL`; also `fullfsync` on
-macOS). With `durability="process"` writes are handed to the operating system only: the writes survive the death of every
-process, and a power cut may take back the newest writes, in order. Claims, sources and heartbeats need only be visible
-and are always written in the second way; the next commit takes earlier writes to disk.
+macOS). With `durability="process"` writes are handed to the operating system only: the writes survive the death of
+every process, and a power cut may take back the newest writes, in order. Claims, sources and heartbeats need only be
+visible and are always written in the second way; the next commit takes earlier writes to disk.
 
 Three connections, each with a lock: for journals, for reading, for claims and heartbeats. So neither a long read nor a
 slow commit delays the renewal of a lease. In WAL mode the connections work side by side; SQLite's write lock orders the
@@ -41,7 +41,7 @@ from perdure.core.ground.model import (
     WholeRun,
     Worker,
 )
-from perdure.errors import RowDamagedError, StoreError
+from perdure.errors import RowDamagedError, StoreError, UsageError
 
 from .. import _moving
 from .._reading import PAGE, Reading, log
@@ -145,6 +145,7 @@ class SQLiteStore(Reading):
         return self._file.path
 
     def close(self) -> None:
+        self._writer.checkpoint()
         self._aside.close()
         self._reader.close()
         self._writer.close()
@@ -302,6 +303,8 @@ class SQLiteStore(Reading):
 
     def forget(self, id: str) -> None:
         self._aside.change(_SQL["forget"], (id,))
+        # A worker says goodbye with this call at a clean exit, when nothing closes the store any more.
+        self._writer.checkpoint()
 
     # -- removing what is over ---------------------------------------------------------------------------------
 
@@ -409,6 +412,38 @@ class SQLiteStore(Reading):
         remedy = "restore it from a backup, or save what is left with sqlite3's .recover"
         problems += [f"{self.path} is damaged: {fault}; {remedy}" for fault in faults]
         return Checked(facts, problems)
+
+    def backup(self, to: str) -> None:
+        """Copy the database to a new file while other processes write: one moment of it, on disk, private to the owner.
+
+        Raises:
+            UsageError: there is a file already, or the directory cannot be written.
+        """
+        part = f"{to}.part"
+        try:
+            os.close(os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
+        except OSError as error:
+            raise UsageError(f"no backup can be written to {to}: {error.strerror}") from error
+        link = Link(self._file, synchronous="NORMAL", read_only=True)
+        copy = sqlite3.connect(part)
+        try:
+            link.run(lambda cursor: cursor.connection.backup(copy))
+            copy.execute("PRAGMA journal_mode = DELETE")
+            copy.close()
+            os.replace(part, to)
+        except BaseException:
+            copy.close()
+            for made in (part, to):
+                os.unlink(made)
+            raise
+        finally:
+            link.close()
+        folder = os.open(os.path.dirname(os.path.abspath(to)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
