@@ -1,8 +1,8 @@
--- Every statement that the Postgres store runs (its sessions' own apart). Parameters are bound in the order of their
--- marks, which follows the order of the records in `perdure.core.ground.model`. `perdure` stands for the store's schema.
+-- All statements of the Postgres store, without those of its sessions. Parameters are bound in the order of their marks:
+-- the order of the records in `perdure.core.ground.model`. `perdure` stands for the schema of the store.
 
 -- name: schema_there
--- Whether the schema, and in it the table that makes it a store, are there; and whether anything else is.
+-- Whether the schema exists, whether the schema holds a store, and whether the schema holds other tables.
 SELECT to_regclass('perdure.meta') IS NOT NULL,
        EXISTS (SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s);
 
@@ -15,12 +15,12 @@ INSERT INTO perdure.meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDAT
 SELECT key, value FROM perdure.meta;
 
 -- name: now
--- What the clock shows.
+-- The time of the clock.
 SELECT perdure.now_us();
 
 -- name: insert_run
--- Submit a run; no row is inserted when its name is taken. Looked at first, as a conflict would use up a number. The
--- last parameter but one is how long from now it is due, if it is.
+-- Submit a run; no row is inserted when the name is taken. The name is looked up first, since a conflict would use up a
+-- number. The last parameter but one is the time until the run is due, if the run is queued.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker,
                           started_at, crashes, mark, wake_at, due)
 SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
@@ -30,20 +30,20 @@ ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
 -- name: is_created
--- Whether that very row is stored. Its number was given out once, also if the transaction that had it was rolled back;
--- a run of that name and uid may have been put there by who moves the same runs, or be what it left here when it moved.
+-- Whether the run is stored by this very submission. The number was given out once, also if the transaction was rolled
+-- back; another run of the same name and uid may come from a move of the same runs, or be left from an earlier move.
 SELECT 1 FROM perdure.runs WHERE id = %s AND uid = %s;
 
 -- name: insert_segment_fenced
 -- Append one segment, if the claim still holds: fence and row in one statement, the fast path of a sequential body. The
--- row of the run is locked: a claim that comes meanwhile waits, and a claim that came before is seen.
+-- statement locks the row of the run: a later claim waits, and an earlier claim is seen.
 WITH held AS (
     SELECT id FROM perdure.runs WHERE id = %s AND token = %s AND status = 'RUNNING' FOR NO KEY UPDATE
 )
 INSERT INTO perdure.segments (run, number, data) SELECT id, %s, %s FROM held;
 
 -- name: held
--- Lock these runs, in one order whoever asks, so that no claim changes before the commit; their tokens.
+-- Lock these runs, in a fixed order, so that no claim changes before the commit; their tokens.
 SELECT id, token FROM perdure.runs WHERE id = ANY(%s) AND status = 'RUNNING' ORDER BY id FOR NO KEY UPDATE;
 
 -- name: insert_segment
@@ -59,7 +59,7 @@ INSERT INTO perdure.run_sources (run, source) VALUES (%s, %s) ON CONFLICT DO NOT
 UPDATE perdure.actions SET ended = %s WHERE run = %s AND parent = %s AND action = %s;
 
 -- name: is_segment
--- Whether that very segment is stored. The mark of the claim in it makes sure that no other driver has written it.
+-- Whether the very segment is stored. The mark of the claim in the segment excludes other drivers.
 SELECT 1 FROM perdure.segments WHERE run = %s AND number = %s AND data = %s;
 
 -- name: insert_action
@@ -69,7 +69,7 @@ INSERT INTO perdure.actions (run, parent, action, branch, seq, occ, kind, fp, na
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- name: is_action
--- Whether that very action is stored.
+-- Whether the very action is stored.
 SELECT 1 FROM perdure.actions WHERE run = %s AND parent = %s AND action = %s AND at = %s AND fp = %s;
 
 -- name: update_action
@@ -78,22 +78,23 @@ UPDATE perdure.actions SET attempt = %s, failures = %s, wake_at = %s, wake_boot 
 WHERE run = %s AND parent = %s AND action = %s;
 
 -- name: put_cache
--- Keep a cached outcome; the last one wins.
+-- Keep a cached outcome; the last put wins.
 INSERT INTO perdure.cache (key, value, at) VALUES (%s, %s, %s)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
 
 -- name: finish
--- End a run and clear its claim, if the claim still holds. The mark tells later whether the end of the journal is there.
+-- End a run and clear the claim, if the claim still holds. The mark later shows whether the end of the journal is
+-- there.
 UPDATE perdure.runs AS ended SET status = %s, result = %s, value = %s, ended_at = %s, token = NULL, worker = NULL, crashes = 0, mark =
     coalesce((SELECT number FROM perdure.segments WHERE run = ended.id ORDER BY number DESC LIMIT 1), 0)
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: is_finished
--- Whether a run has ended in that very way.
+-- Whether a run has ended with exactly this outcome.
 SELECT 1 FROM perdure.runs WHERE status = %s AND result = %s AND value = %s AND ended_at = %s AND id = %s;
 
 -- name: claimable
--- A run as it is, locked until the transaction ends.
+-- A run, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
@@ -109,19 +110,19 @@ WHERE id = %s;
 SELECT count(*) FROM perdure.runs WHERE id = ANY(%s) AND token = ANY(%s);
 
 -- name: park
--- Let a run sleep until its wake time, that long from now, and clear its claim, if the claim still holds.
+-- Let a run sleep until the wake time, given as a time from now, and clear the claim, if the claim still holds.
 UPDATE perdure.runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashes = 0, mark = %s, wake_at = %s,
                         due = perdure.now_us() + %s::bigint
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: is_parked
--- Whether a run sleeps in that very way, and is not still under that token; no row if it has gone on.
+-- Whether a run sleeps exactly so, and no longer under the token; no row if the run has gone on.
 SELECT token IS NULL FROM perdure.runs
 WHERE id = %s AND (token = %s OR (status = 'SLEEPING' AND token IS NULL AND mark = %s AND wake_at = %s));
 
 -- name: take_due
--- Runs of these tasks that are due, those first that are due longest; locked, and without those that others have
--- locked to do the same.
+-- Due runs of these tasks, the longest due first; locked, and without runs that other workers have locked for the same
+-- purpose.
 SELECT run.*
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
@@ -145,26 +146,26 @@ FROM unnest(%s::text[]) AS wanted (task), LATERAL (
 UPDATE perdure.runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: is_released
--- Whether that run is under another token, or none.
+-- Whether a run is under another token, or under none.
 SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
 
 -- name: abort
--- End a run that has not ended, whoever drives it.
+-- End an unfinished run, also under the claim of a worker.
 UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL
 WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
 
 -- name: is_aborted
--- Whether that run was aborted at that time.
+-- Whether a run was aborted at a time.
 SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED';
 
 -- name: run_by_name
--- The run of that name.
+-- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM perdure.runs WHERE name = %s;
 
 -- name: run_by_id
--- The run of that number.
+-- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
@@ -188,7 +189,7 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare
--- Runs of any other status, newest first; its second condition is what lets the partial index be used.
+-- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
@@ -199,13 +200,13 @@ ORDER BY id DESC LIMIT %s;
 SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY status;
 
 -- name: similar
--- Unfinished runs of this task and these inputs, newest first.
+-- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
--- RUNNING runs of these tasks that none of these workers has claimed.
+-- RUNNING runs of these tasks without a claim of one of these workers.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM perdure.runs
@@ -245,13 +246,13 @@ SELECT run, number, data FROM perdure.segments WHERE run = %s AND number = ANY(%
 SELECT run, number, data FROM perdure.segments WHERE run = ANY(%s) ORDER BY run, number;
 
 -- name: actions_ahead
--- The root tasks of several runs, and the actions that their bodies have started.
+-- The root tasks of several runs, and the actions of their bodies.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM perdure.actions WHERE run = ANY(%s) AND parent IN (-1, 0) ORDER BY run, action;
 
 -- name: actions_of_parent
--- The actions that one body started, in order of their number.
+-- The actions of one body, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM perdure.actions WHERE run = %s AND parent = %s ORDER BY action;
@@ -263,7 +264,7 @@ SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, sou
 FROM perdure.actions WHERE run = %s ORDER BY action;
 
 -- name: open_actions
--- The actions of a run that have no outcome, in order of their number.
+-- The actions of a run without an outcome, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM perdure.actions WHERE run = %s AND ended = 0 ORDER BY action;
@@ -277,7 +278,7 @@ SELECT id FROM perdure.sources WHERE digest = %s;
 INSERT INTO perdure.sources (digest, python, modules) VALUES (%s, %s, %s) ON CONFLICT (digest) DO NOTHING;
 
 -- name: source
--- The snapshot of that number.
+-- The snapshot with the number.
 SELECT digest, python, modules FROM perdure.sources WHERE id = %s;
 
 -- name: cache_get
@@ -285,7 +286,8 @@ SELECT digest, python, modules FROM perdure.sources WHERE id = %s;
 SELECT value FROM perdure.cache WHERE key = %s;
 
 -- name: renew
--- Insert or update a worker's row. Need not be on disk at once: after an outage of the server an older lease runs out.
+-- Insert or update the row of a worker. Need not be on disk at once: after an outage of the server an older lease
+-- expires.
 WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO perdure.workers (id, pid, host, boot, lease_until, started_at, locked)
 SELECT %s, %s, %s, %s, perdure.now_us() + %s::bigint, %s::bigint, %s FROM hurry
@@ -306,7 +308,7 @@ SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at FROM perd
 DELETE FROM perdure.workers WHERE id = %s;
 
 -- name: is_unlocked
--- Whether a worker's advisory lock is free; `false` where its row says that it holds none.
+-- Whether the advisory lock of a worker is free; `false` for a worker without a lock.
 SELECT NOT EXISTS (
            SELECT 1 FROM pg_locks
            WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -315,10 +317,10 @@ SELECT NOT EXISTS (
    AND NOT EXISTS (SELECT 1 FROM perdure.workers WHERE id = %s AND NOT locked);
 
 -- name: end_silent
--- End the sessions that keep something in this store locked, and for whose next words (or readiness to hear the
--- server's) the server has waited for so many seconds, or for so many more if nobody waits for them; a process id and an
--- address for each. A person who looks at the tables, however long, holds no such lock, and who changes them by hand
--- does so under another application's name.
+-- End the sessions that keep a lock in this store and have made the server wait for their next message (or their
+-- readiness to receive) for so many seconds, or for so many more if no other session waits for them; a process id and
+-- an address for each. A person who reads the tables holds no such lock, and a person who changes them by hand has
+-- another application's name.
 SELECT pid, coalesce(host(client_addr), '') FROM (
   SELECT a.pid, a.client_addr FROM pg_stat_activity a
   WHERE a.datname = current_database() AND a.application_name = current_setting('application_name')
@@ -345,16 +347,16 @@ SELECT reuse FROM perdure.runs
 WHERE status = 'QUEUED' AND status NOT IN ('RUNNING', 'SUCCEEDED') AND reuse IS NOT NULL;
 
 -- name: end_of_run
--- What `remove` looks at again, locked.
+-- The facts that `remove` checks again, locked.
 SELECT name, status, ended_at FROM perdure.runs WHERE id = %s FOR UPDATE;
 
 -- name: remove
--- Take a run out of sight at once, however many rows it has. The row stays until they are gone; its name cannot be
+-- Take a run out of sight at once, with any number of rows. The row stays until the others are gone; its name cannot be
 -- given to a run.
 UPDATE perdure.runs SET status = 'REMOVED', name = chr(1) || id, inputs = '', value = NULL, reuse = NULL WHERE id = %s;
 
 -- name: removed
--- A run that was removed and has rows left, which nobody else is removing.
+-- A removed run with rows left, not under removal by another session.
 SELECT id FROM perdure.runs WHERE status = 'REMOVED' AND status NOT IN ('RUNNING', 'SUCCEEDED')
 LIMIT 1 FOR UPDATE SKIP LOCKED;
 
@@ -365,7 +367,7 @@ DELETE FROM perdure.segments WHERE (run, number) IN (
 );
 
 -- name: purge_sources
--- What a removed run refers to.
+-- The source references of a removed run.
 DELETE FROM perdure.run_sources WHERE run = %s;
 
 -- name: purge_actions
@@ -383,27 +385,27 @@ DELETE FROM perdure.runs WHERE id = %s AND status = 'REMOVED';
 SELECT uid FROM perdure.runs WHERE status <> 'REMOVED';
 
 -- name: claimed_since
--- For each worker that holds claims, the first start of a run that it holds.
+-- For each worker with claims, the first start of a claimed run.
 SELECT worker, min(coalesce(started_at, created_at)) FROM perdure.runs
 WHERE status = 'RUNNING' AND token IS NOT NULL GROUP BY worker;
 
 -- name: stored_runs
--- One page of what runs hold.
+-- One page of the values of runs.
 SELECT id, inputs, value FROM perdure.runs WHERE id > %s ORDER BY id LIMIT %s;
 
 -- name: stored_segments
--- One page of segments that are long enough for a reference to a file.
+-- One page of segments, long enough for a reference to a file.
 SELECT run, number, data FROM perdure.segments
 WHERE (run, number) > (%s, %s) AND octet_length(data) >= 32 ORDER BY run, number LIMIT %s;
 
 -- name: stored_actions
--- One page of what actions hold that is long enough for a reference to a file.
+-- One page of values of actions, long enough for a reference to a file.
 SELECT run, parent, action, inputs, state FROM perdure.actions
 WHERE (run, parent, action) > (%s, %s, %s) AND (octet_length(inputs) >= 32 OR octet_length(state) >= 32)
 ORDER BY run, parent, action LIMIT %s;
 
 -- name: stored_cache
--- One page of what the cache holds.
+-- One page of the cached values.
 SELECT key, value FROM perdure.cache WHERE key > %s ORDER BY key LIMIT %s;
 
 -- name: cached
@@ -415,12 +417,12 @@ SELECT key, value, at FROM perdure.cache WHERE at < %s LIMIT %s;
 DELETE FROM perdure.cache WHERE key = %s AND at < %s;
 
 -- name: unused_sources
--- Snapshots that no row refers to. Reads the rows of all actions.
+-- Snapshots without a reference from a row. Reads the rows of all actions.
 SELECT id FROM perdure.sources
 WHERE id NOT IN (SELECT source FROM perdure.run_sources UNION SELECT source FROM perdure.actions);
 
 -- name: recent_sources
--- Snapshots that runs refer to which were written since a time: those that have not ended, or ended after it.
+-- Snapshots that runs refer to, written since a time: of runs that have not ended, or ended after the time.
 SELECT source FROM perdure.run_sources WHERE run IN (SELECT id FROM perdure.runs WHERE ended_at IS NULL OR ended_at >= %s)
 UNION
 SELECT source FROM perdure.actions WHERE run IN (SELECT id FROM perdure.runs WHERE ended_at IS NULL OR ended_at >= %s);
@@ -430,7 +432,7 @@ SELECT source FROM perdure.actions WHERE run IN (SELECT id FROM perdure.runs WHE
 DELETE FROM perdure.sources WHERE id = %s;
 
 -- name: lock_workers
--- Nobody becomes a worker until this transaction ends.
+-- No process becomes a worker until this transaction ends.
 LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
 
 -- name: schedule
@@ -442,7 +444,7 @@ SELECT at FROM perdure.schedules WHERE key = %s;
 INSERT INTO perdure.schedules (key, at) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING;
 
 -- name: advance_schedule
--- Move a schedule on, if it still stands where it was seen.
+-- Move a schedule on from the expected position.
 UPDATE perdure.schedules SET at = %s WHERE key = %s AND at = %s AND at < %s;
 
 -- name: schedules
@@ -456,25 +458,25 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: move
--- Let go of a run that another store takes. Its wake time stays, only the index of those that are due forgets it.
+-- Release a run for another store. The wake time stays; only the index of due runs drops the run.
 UPDATE perdure.runs SET status = 'MOVED', worker = %s, due = NULL WHERE id = %s;
 
 -- name: is_moved
--- Whether that run was moved there.
+-- Whether a run was released for a store.
 SELECT 1 FROM perdure.runs WHERE id = %s AND status = 'MOVED' AND worker = %s;
 
 -- name: arrived
--- Note that a run is in the store that has taken it.
+-- Note that the other store has a run.
 UPDATE perdure.runs SET token = %s WHERE id = %s AND status = 'MOVED';
 
 -- name: take_back
--- Undo that. The wake time is given as how long from now it is.
+-- Undo the release. The wake time is given as a time from now.
 UPDATE perdure.runs SET status = %s, token = NULL, worker = NULL, due = perdure.now_us() + %s::bigint
 WHERE id = %s AND status = 'MOVED';
 
 -- name: adopt_run
--- Store a run that comes from another store; no row is inserted when its name is taken. The last parameter is
--- how long from now it is due, if it is.
+-- Store a run from another store; no row is inserted when the name is taken. The last parameter is the time until the
+-- run is due, if the run waits.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at,
                           result, value, crashes, mark, wake_at, due)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint,
@@ -483,6 +485,6 @@ ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
 -- name: server
--- What matters to the promises about this server: version, and the settings that would break them.
+-- The facts about the server that matter to the promises: version, and settings that would break them.
 SELECT current_setting('server_version'), current_setting('fsync'), current_setting('full_page_writes'),
        current_setting('synchronous_standby_names'), pg_is_in_recovery(), current_setting('max_connections');

@@ -1,8 +1,8 @@
--- Every statement that the SQLite store runs (pragmas and BEGIN/COMMIT apart). Parameters are bound in order of their
--- question marks, which follows the order of the records in `perdure.core.ground.model`.
+-- All statements of the SQLite store, without pragmas and BEGIN/COMMIT. Parameters are bound in the order of their
+-- question marks: the order of the records in `perdure.core.ground.model`.
 
 -- name: insert_run
--- Submit a run; no row is inserted when its name is taken.
+-- Submit a run; no row is inserted when the name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at,
                   crashes, mark, wake_at, wake_boot)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
@@ -13,7 +13,7 @@ ON CONFLICT (name) DO NOTHING;
 INSERT INTO segments (run, number, data) SELECT id, ?, ? FROM runs WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: holder
--- The token under which a run may be written; no row if it has ended or was not started.
+-- The token for writes of a run; no row if the run has ended or was not started.
 SELECT token FROM runs WHERE id = ? AND status = 'RUNNING';
 
 -- name: insert_segment
@@ -40,12 +40,13 @@ UPDATE actions SET attempt = ?, failures = ?, wake_at = ?, wake_boot = ?, boot =
 WHERE run = ? AND parent = ? AND action = ?;
 
 -- name: put_cache
--- Keep a cached outcome; the last one wins.
+-- Keep a cached outcome; the last put wins.
 INSERT INTO cache (key, value, at) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
 
 -- name: finish
--- End a run and clear its claim, if the claim still holds. The mark tells later whether the end of the journal is there.
+-- End a run and clear the claim, if the claim still holds. The mark later shows whether the end of the journal is
+-- there.
 UPDATE runs SET status = ?, result = ?, value = ?, ended_at = ?, token = NULL, worker = NULL, crashes = 0, mark =
     coalesce((SELECT number FROM segments WHERE run = runs.id ORDER BY number DESC LIMIT 1), 0)
 WHERE id = ? AND token = ? AND status = 'RUNNING';
@@ -57,12 +58,12 @@ UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value 
 WHERE id = ?;
 
 -- name: park
--- Let a run sleep until its wake time and clear its claim, if the claim still holds.
+-- Let a run sleep until the wake time and clear the claim, if the claim still holds.
 UPDATE runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashes = 0, mark = ?, wake_at = ?, wake_boot = ?
 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: due
--- Runs of a task that are due, those first that are due longest.
+-- Due runs of a task, the longest due first.
 SELECT id, wake_boot FROM runs INDEXED BY runs_due
 WHERE task = ? AND status IN ('QUEUED', 'SLEEPING') AND wake_boot <= ? ORDER BY wake_boot, id LIMIT ?;
 
@@ -78,7 +79,7 @@ SELECT wake_boot FROM runs INDEXED BY runs_due
 WHERE task = ? AND status IN ('QUEUED', 'SLEEPING') ORDER BY wake_boot LIMIT 1;
 
 -- name: rebase
--- The machine has booted: what was counted from the last boot is counted from this one, by the wall clock.
+-- The machine has booted: convert times since the last boot into times since this boot, by the wall clock.
 UPDATE runs SET wake_boot = ? + (wake_at - ?) WHERE status IN ('QUEUED', 'SLEEPING');
 
 -- name: release
@@ -86,18 +87,18 @@ UPDATE runs SET wake_boot = ? + (wake_at - ?) WHERE status IN ('QUEUED', 'SLEEPI
 UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: abort
--- End a run that has not ended, whoever drives it.
+-- End an unfinished run, also under the claim of a worker.
 UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL
 WHERE id = ? AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
 
 -- name: run_by_name
--- The run of that name.
+-- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE name = ?;
 
 -- name: run_by_id
--- The run of that number.
+-- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE id = ? AND status <> 'REMOVED';
@@ -123,7 +124,7 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
--- Runs of any other status, newest first; its second condition is what lets SQLite use the partial index.
+-- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
@@ -134,13 +135,13 @@ ORDER BY id DESC LIMIT ?;
 SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 
 -- name: similar
--- Unfinished runs of this task and these inputs, newest first.
+-- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
--- RUNNING runs of a task that none of these workers (a JSON array) has claimed.
+-- RUNNING runs of a task without a claim of one of these workers (a JSON array).
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs INDEXED BY runs_running
@@ -179,13 +180,13 @@ SELECT run, number, data FROM segments WHERE run = ? AND number IN (SELECT value
 SELECT run, number, data FROM segments WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, number;
 
 -- name: actions_ahead
--- The root tasks of several runs (a JSON array), and the actions that their bodies have started.
+-- The root tasks of several runs (a JSON array), and the actions of their bodies.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM actions WHERE run IN (SELECT value FROM json_each(?)) AND parent IN (-1, 0) ORDER BY run, action;
 
 -- name: actions_of_parent
--- The actions that one body started, in order of their number.
+-- The actions of one body, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM actions WHERE run = ? AND parent = ? ORDER BY action;
@@ -197,7 +198,7 @@ SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, sou
 FROM actions WHERE run = ? ORDER BY action;
 
 -- name: open_actions
--- The actions of a run that have no outcome, in order of their number.
+-- The actions of a run without an outcome, in order of their number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM actions INDEXED BY actions_open WHERE run = ? AND ended = 0 ORDER BY action;
@@ -211,7 +212,7 @@ SELECT id FROM sources WHERE digest = ?;
 INSERT INTO sources (digest, python, modules) VALUES (?, ?, ?) ON CONFLICT (digest) DO NOTHING;
 
 -- name: source
--- The snapshot of that number.
+-- The snapshot with the number.
 SELECT digest, python, modules FROM sources WHERE id = ?;
 
 -- name: cache_get
@@ -245,7 +246,7 @@ INSERT INTO meta (key, value) VALUES (?, ?);
 SELECT value FROM meta WHERE key = ?;
 
 -- name: ended
--- Finished runs that ended before a time, by number; a status that is not wanted is bound as NULL.
+-- Finished runs that ended before a time, by number; an unwanted status is bound as NULL.
 SELECT id, uid, name, status, ended_at FROM runs
 WHERE id > ? AND status IN (?, ?, ?) AND ended_at < ? ORDER BY id LIMIT ?;
 
@@ -256,16 +257,16 @@ UNION
 SELECT reuse FROM runs WHERE status = 'QUEUED' AND status NOT IN ('RUNNING', 'SUCCEEDED') AND reuse IS NOT NULL;
 
 -- name: end_of_run
--- What `remove` looks at again.
+-- The facts that `remove` checks again.
 SELECT name, status, ended_at FROM runs WHERE id = ?;
 
 -- name: remove
--- Take a run out of sight at once, however many rows it has. The row stays until they are gone, so that its number
+-- Take a run out of sight at once, with any number of rows. The row stays until the others are gone, so that its number
 -- cannot become another run's meanwhile; its name cannot be typed, nor given to a run.
 UPDATE runs SET status = 'REMOVED', name = char(1) || id, inputs = x'', value = NULL, reuse = NULL WHERE id = ?;
 
 -- name: removed
--- A run that was removed and has rows left; the second condition lets SQLite use the partial index.
+-- A removed run with rows left; the second condition enables the partial index.
 SELECT id FROM runs WHERE status = 'REMOVED' AND status NOT IN ('RUNNING', 'SUCCEEDED') LIMIT 1;
 
 -- name: purge_segments
@@ -275,7 +276,7 @@ DELETE FROM segments WHERE (run, number) IN (
 );
 
 -- name: purge_sources
--- What a removed run refers to.
+-- The source references of a removed run.
 DELETE FROM run_sources WHERE run = ?;
 
 -- name: purge_actions
@@ -293,27 +294,27 @@ DELETE FROM runs WHERE id = ? AND status = 'REMOVED';
 SELECT uid FROM runs WHERE status <> 'REMOVED';
 
 -- name: claimed_since
--- For each worker that holds claims, the first start of a run that it holds.
+-- For each worker with claims, the first start of a claimed run.
 SELECT worker, min(coalesce(started_at, created_at)) FROM runs INDEXED BY runs_running
 WHERE status = 'RUNNING' AND token IS NOT NULL GROUP BY worker;
 
 -- name: stored_runs
--- One page of what runs hold.
+-- One page of the values of runs.
 SELECT id, inputs, value FROM runs WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: stored_segments
--- One page of segments that are long enough for a reference to a file.
+-- One page of segments, long enough for a reference to a file.
 SELECT run, number, data FROM segments
 WHERE (run, number) > (?, ?) AND length(data) >= 32 ORDER BY run, number LIMIT ?;
 
 -- name: stored_actions
--- One page of what actions hold that is long enough for a reference to a file.
+-- One page of values of actions, long enough for a reference to a file.
 SELECT run, parent, action, inputs, state FROM actions
 WHERE (run, parent, action) > (?, ?, ?) AND (length(inputs) >= 32 OR length(state) >= 32)
 ORDER BY run, parent, action LIMIT ?;
 
 -- name: stored_cache
--- One page of what the cache holds.
+-- One page of the cached values.
 SELECT key, value FROM cache WHERE key > ? ORDER BY key LIMIT ?;
 
 -- name: cached
@@ -329,12 +330,12 @@ DELETE FROM cache WHERE key = ? AND at < ?;
 SELECT id, pid, host, boot, lease_until_boot, started_at FROM workers;
 
 -- name: unused_sources
--- Snapshots that no row refers to. Reads the rows of all actions.
+-- Snapshots without a reference from a row. Reads the rows of all actions.
 SELECT id FROM sources
 WHERE id NOT IN (SELECT source FROM run_sources UNION SELECT source FROM actions);
 
 -- name: recent_sources
--- Snapshots that runs refer to which were written since a time: those that have not ended, or ended after it.
+-- Snapshots that runs refer to, written since a time: of runs that have not ended, or ended after the time.
 SELECT source FROM run_sources WHERE run IN (SELECT id FROM runs WHERE ended_at IS NULL OR ended_at >= ?)
 UNION
 SELECT source FROM actions WHERE run IN (SELECT id FROM runs WHERE ended_at IS NULL OR ended_at >= ?);
@@ -352,7 +353,7 @@ SELECT at FROM schedules WHERE key = ?;
 INSERT INTO schedules (key, at) VALUES (?, ?) ON CONFLICT (key) DO NOTHING;
 
 -- name: advance_schedule
--- Move a schedule on, if it still stands where the caller saw it.
+-- Move a schedule on from the expected position.
 UPDATE schedules SET at = ? WHERE key = ? AND at = ? AND at < ?;
 
 -- name: schedules
@@ -366,19 +367,19 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: move
--- Let go of a run that another store takes. Its wake time stays, only the index of those that are due forgets it.
+-- Release a run for another store. The wake time stays; only the index of due runs drops the run.
 UPDATE runs SET status = 'MOVED', worker = ?, wake_boot = NULL WHERE id = ?;
 
 -- name: arrived
--- Note that a run is in the store that has taken it.
+-- Note that the other store has a run.
 UPDATE runs SET token = ? WHERE id = ? AND status = 'MOVED';
 
 -- name: take_back
--- Undo that.
+-- Undo the release.
 UPDATE runs SET status = ?, token = NULL, worker = NULL, wake_boot = ? WHERE id = ? AND status = 'MOVED';
 
 -- name: adopt_run
--- Store a run that comes from another store; no row is inserted when its name is taken.
+-- Store a run from another store; no row is inserted when the name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at, result,
                   value, crashes, mark, wake_at, wake_boot)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

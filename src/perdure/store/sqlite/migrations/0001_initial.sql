@@ -1,13 +1,13 @@
--- The first schema. Column names are those of `perdure.core.ground.model`, where each is explained.
+-- The first schema. `perdure.core.ground.model` explains the columns under the same names.
 
--- Facts about the store itself: its random id, and the boot of the machine that times since boot are counted from.
+-- Facts about the store: a random id, and the boot of the machine behind all times since boot.
 CREATE TABLE meta (
     key   TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;
 
--- What every write looks at (token, status) comes first and what may be large comes last: SQLite reads a row up to the
--- last column that it needs, and a large one in front would cost a walk through its overflow pages each time.
+-- The columns for every write (token, status) come first, large columns come last: SQLite reads a row up to the last
+-- needed column, and a large column in front would cost a walk through overflow pages each time.
 CREATE TABLE runs (
     id          INTEGER PRIMARY KEY,
     token       BLOB,
@@ -31,13 +31,13 @@ CREATE TABLE runs (
     value       BLOB
 ) STRICT;
 
--- Runs that were started and have not ended: those that a same call may continue.
+-- Started, unfinished runs: candidates for a call with the same inputs to continue.
 CREATE INDEX runs_running ON runs (task, inputs_hash) WHERE status = 'RUNNING';
 
--- Runs that nobody drives yet, or for now, by the time from which on somebody should.
+-- Runs without a driver, by the time at which they are due.
 CREATE INDEX runs_due ON runs (task, wake_boot) WHERE status IN ('QUEUED', 'SLEEPING');
 
--- Every status that a plain successful run never has, so that listing by it costs such a run nothing.
+-- The rare statuses, so that listing by status costs a plain successful run nothing.
 CREATE INDEX runs_rare ON runs (status) WHERE status NOT IN ('RUNNING', 'SUCCEEDED');
 
 -- The journals: a row for each commit of a run, numbered by its last entry. `perdure.core.journal.segment` has the format.
@@ -48,15 +48,15 @@ CREATE TABLE segments (
     PRIMARY KEY (run, number)
 ) WITHOUT ROWID, STRICT;
 
--- The source snapshots that a journal refers to, so that a snapshot which no journal needs can be removed.
+-- The source snapshots of each journal, so that a snapshot without a journal can be removed.
 CREATE TABLE run_sources (
     run    INTEGER NOT NULL,
     source INTEGER NOT NULL,
     PRIMARY KEY (run, source)
 ) WITHOUT ROWID, STRICT;
 
--- Tasks, containers, sleeps and timeouts that were started. The columns stand in the order of `Action`, whose tuples are
--- bound as they are; `ended`, last, is 1 while the action has an outcome that counts.
+-- Started tasks, containers, sleeps and timeouts. The columns stand in the order of `Action`, so that tuples are bound
+-- unchanged; `ended`, last, is 1 while the action has an outcome that counts.
 CREATE TABLE actions (
     run       INTEGER NOT NULL,
     parent    INTEGER NOT NULL,
@@ -82,7 +82,7 @@ CREATE TABLE actions (
     PRIMARY KEY (run, parent, action)
 ) WITHOUT ROWID, STRICT;
 
--- The actions that have no outcome.
+-- Actions without an outcome.
 CREATE INDEX actions_open ON actions (run) WHERE ended = 0;
 
 -- Snapshots of the code under which entries were written; `modules` is a JSON object, module name to base64 hash.
@@ -100,7 +100,7 @@ CREATE TABLE cache (
     at    INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
--- Processes that drive runs, and until when their claims hold.
+-- Workers, and the ends of their leases.
 CREATE TABLE workers (
     id               TEXT    NOT NULL PRIMARY KEY,
     pid              INTEGER NOT NULL,
@@ -110,7 +110,7 @@ CREATE TABLE workers (
     started_at       INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
--- How far each schedule has been considered: every firing up to `at` has got its run, or was passed over for good.
+-- How far each schedule has been considered: every firing up to `at` has a run, or was skipped for good.
 CREATE TABLE schedules (
     key TEXT    NOT NULL PRIMARY KEY,
     at  INTEGER NOT NULL
