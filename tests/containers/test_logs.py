@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from perdure.containers.engine import LogLine
-from perdure.containers.logs import LogSink
+from perdure.containers._wire import config
+from perdure.containers.engine import ContainerSpec, LogLine
+from perdure.containers.logs import LIMIT, LogSink
 from perdure.containers.program import Secrets
 from perdure.containers.redaction import NO_SECRETS
 
@@ -88,3 +89,9 @@ def test_escape_sequences_of_a_container_do_not_reach_the_terminal(
     sink.close()
     assert capfd.readouterr().err == f"[x] {shown}\n"
     assert (tmp_path / "log").read_bytes() == data + b"\n"
+
+
+def test_dockers_own_log_is_limited_beyond_perdures_own() -> None:
+    host = config(ContainerSpec("image"), podman=False)["HostConfig"]
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "512m", "max-file": "2"}}
+    assert LIMIT < 512 << 20

@@ -28,6 +28,8 @@ STATES: Final = {
     "stopping": "running",
     "stopped": "exited",
 }
+LOG_LIMIT: Final = {"max-size": "512m", "max-file": "2"}
+"""Docker's own copy of a log: more than perdure keeps, so that a program that logs without end fills no disk."""
 ENDED: Final = frozenset({"created", "exited", "dead"})
 """The states of a container without a process."""
 
@@ -42,7 +44,7 @@ def config(spec: ContainerSpec, *, podman: bool) -> dict[str, Any]:
         "RestartPolicy": {"Name": "no"},  # a second run of an attempt would break P9
         "SecurityOpt": ["no-new-privileges"],
         # Not the engine's default driver, whose logs may be unreadable, thrown away or thinned out.
-        "LogConfig": {"Type": "json-file", "Config": {}},
+        "LogConfig": {"Type": "json-file", "Config": {} if podman else LOG_LIMIT},
     }
     for mount in spec.mounts:
         both = mount.source + mount.target
