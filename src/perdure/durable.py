@@ -76,7 +76,7 @@ async def _give(value: T) -> T:
 
 def _wall(branch: Branch) -> int:
     # Never earlier than a time that this branch, or a branch before it in the same line, has seen (P8).
-    floor = max(branch.floor, branch.body.driver.worker.clock.wall())
+    floor: int = max(branch.floor, branch.body.driver.worker.clock.wall())
     branch.floor = floor
     return floor
 

@@ -76,8 +76,25 @@ def test_the_locals_of_a_frame_may_be_a_proxy_and_no_dict() -> None:
     assert one != other
 
 
-def test_arguments_that_cannot_be_encoded_leave_the_function_as_the_name() -> None:
-    one, other = names(Owner().method(1), Owner().method(2))
+def test_an_argument_that_cannot_be_encoded_leaves_the_others_in_the_name() -> None:
+    one, same, other = names(Owner().method(1), Owner().method(1), Owner().method(2))
+    assert one == same != other
+
+
+def test_a_coroutine_as_an_argument_counts_by_its_function_and_arguments() -> None:
+    """A wrapper around pieces of work that a set holds (`asyncio.as_completed`) has no other name."""
+    one, same, other = names(*(plain(plain(n)) for n in (1, 1, 2)))
+    assert one == same != other
+
+
+def test_a_clock_s_reading_in_a_closure_is_no_part_of_a_name() -> None:
+    def named(reading: float) -> Coroutine[Any, Any, float]:
+        async def inner() -> float:
+            return reading
+
+        return inner()
+
+    one, other = names(named(1.5), named(2.5))
     assert one == other
 
 

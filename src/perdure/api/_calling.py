@@ -10,7 +10,7 @@ from ..core.body.body import Body
 from ..core.body.branch import Branch
 from ..core.body.loop import PerdureLoop
 from ..core.body.scope import SCOPE, TraceScope, find_branch, refuse_stray_thread
-from ..core.run.calls import run_async, run_sync
+from ..core.run.effects import run_async, run_sync
 from ..errors import BranchError, PerdureWarning
 
 __all__ = ["caller", "on_loop", "run_async", "run_sync", "shown", "warn_blocking"]

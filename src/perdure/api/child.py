@@ -50,7 +50,7 @@ class ChildProcess:
         """The last news of whether new calls may start, for a driver that does not exist yet."""
         store = InnerStore(self._connection, hello.store_id, hello.store_url)
         self._worker = Worker(store, _NoOtherWorkers(), CountingThreads())  # type: ignore[arg-type]
-        self._worker.writer = InnerWriter(store, self._connection)
+        self._worker.writer = InnerWriter(self._connection)
         runtime.adopt(self._worker, hello.blobs)
 
     def main(self) -> None:

@@ -6,9 +6,9 @@ from types import TracebackType
 
 from msgspec import Struct
 
-from ..core.body.body import Body
 from ..core.body.branch import Branch
-from ..core.body.scope import SCOPE, TraceScope
+from ..core.body.interfaces import BodyPort
+from ..core.body.scope import SCOPE, TraceScope, is_body
 from ..errors import UsageError
 from ._calling import caller
 
@@ -35,9 +35,9 @@ def ctx() -> Context | None:
     scope = SCOPE.get()
     if scope is None:
         return None
-    body: Body = scope.body if isinstance(scope, TraceScope) else scope
+    body: BodyPort = scope.body if isinstance(scope, TraceScope) else scope
     label = body.root.label
-    if isinstance(scope, Body):
+    if is_body(scope):
         where = caller(lambda: "perdure.ctx")
         label = where.label if isinstance(where, Branch) else label
     return Context(

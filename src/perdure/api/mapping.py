@@ -11,8 +11,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from ..core.body.body import Body
 from ..core.body.branch import Branch
+from ..core.body.interfaces import BodyPort
 from ..core.body.scope import THREAD, Slot, TraceScope
 from ..errors import InsideTraceError, RunStopped, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
@@ -175,7 +175,7 @@ def _threads(
             blocked.blocked -= 1
 
 
-def _join(body: Body, future: Future[Any], on_loop_thread: bool) -> Any:
+def _join(body: BodyPort, future: Future[Any], on_loop_thread: bool) -> Any:
     if not on_loop_thread:
         return body.driver.worker.join(future, THREAD.slot, shown=True)
     body.block_loop()

@@ -19,7 +19,7 @@ from ..core.ground.clock import seconds
 from ..core.ground.detached import Detached
 from ..core.ground.model import FINISHED
 from ..core.ground.ports import Store
-from ..core.run.attempts import ENDED
+from ..core.run.attached import ENDED
 from ..errors import EngineUnavailableError, PerdureError, UsageError
 from .logs import LogSink, last_lines, log_path
 from .place import About, key_of

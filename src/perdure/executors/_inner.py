@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -20,16 +20,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from ..core.body.body import Body
+from ..core.body.interfaces import BodyPort
 from ..core.body.scope import THREAD, driving
-from ..core.commit.writer import Item, Mark, Record, Writer, announce, cut, pump, records_in, rows, without_abandoned
+from ..core.commit.interfaces import Sink
+from ..core.commit.records import Item, Mark, Record, cut, records_in, rows, without_abandoned
+from ..core.commit.writer import Leaders, announce, pump
 from ..core.ground.clock import perf
 from ..core.ground.model import Action, ActionState, CachePut, Entry, Result, Source
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import decode_error, encode_error
 from ..core.process.worker import Worker
-from ..core.run.attempts import Execute, Final, escaped, is_final, unreadable
-from ..core.run.calls import Durable
+from ..core.run.attempts import Final, escaped, is_final, unreadable
 from ..core.run.driver import Driver
+from ..core.run.effects import Durable
+from ..core.run.execute import Execute
+from ..core.run.gate import Gate
 from ..errors import RunStopped, UsageError
 from . import _frames as frames
 from ._tracebacks import frames_of, with_frames
@@ -175,18 +180,20 @@ class InnerStore:
         )
 
 
-class InnerWriter(Writer):
+class InnerWriter(Leaders):
     """The same leaders and queues; the outer process writes the rows of a leader."""
 
-    def __init__(self, store: Any, connection: Connection) -> None:
-        super().__init__(store)
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
         self._connection = connection
 
-    def _commit_one(self, driver: Driver) -> bool:
+    def commit_alone(self, driver: Sink) -> bool:
+        """Nothing here is quicker than the general case."""
         return False
 
-    def _drain(self) -> None:
-        for driver in dict.fromkeys(cut(self._ready)):
+    def drain(self) -> None:
+        """See `Leaders`."""
+        for driver in self.cut_ready():
             outbox = cut(driver.outbox)
             if driver.abandoning:
                 outbox = without_abandoned(outbox)
@@ -210,11 +217,11 @@ class InnerWriter(Writer):
                 int,
                 driver.turn,
             )
-            self._measure(perf() - began)
+            self.measure(perf() - began)
             for record in records_in(outbox):
                 if isinstance(record, Record):
                     record.n += before
-        bodies: dict[Body, None] = {}
+        bodies: dict[BodyPort, None] = {}
         announce(driver, outbox, bodies)
         for body in bodies:
             pump(body)
@@ -250,28 +257,66 @@ class CountingThreads(DaemonThreads):
                 self.jobs -= 1
 
 
+class InnerGate(Gate):
+    """Whether anything new may start here: the outer process decides, with the latest report in mind (E4)."""
+
+    def __init__(self, opened: Callable[[], None], tell: Callable[[Any], None], undrained: Collection[int]) -> None:
+        super().__init__(opened)
+        self.free = False
+        self._tell = tell
+        self._reports = 0
+        # What the outer process says counts until the body's journal is loaded: a word from there may come first.
+        self.undrained = set(undrained)
+        self._reported = set(undrained)
+        self._heard: tuple[int, bool] = (-1, False)
+
+    def refresh(self) -> bool:
+        """See `Gate`; reports what has changed."""
+        added, removed = self.undrained - self._reported, self._reported - self.undrained
+        if added or removed:
+            self._reported = set(self.undrained)
+            self._reports += 1
+            self._tell(frames.Undrained(self._reports, sorted(added), sorted(removed)))
+        return super().refresh()
+
+    def is_free(self) -> bool:
+        """See `Gate`."""
+        return self._heard == (self._reports, True) and not self.closed
+
+    def heard(self, report: int, free: bool) -> None:
+        """The outer process has answered a report."""
+        with self.lock:
+            self._heard = (report, free)
+        self.change()
+
+    def forget(self, action: int) -> None:
+        """The outer process carries that action out, and speaks for it."""
+        with self.lock:
+            self.undrained.discard(action)
+            self._reported.discard(action)
+
+
 class InnerDriver(Driver):
     """Drives one body, and all calls of the body in this process, for the outer driver."""
 
     def __init__(
         self, worker: Worker, connection: Connection, work: frames.Assign, spec: TaskSpec, loop: LoopThread
     ) -> None:
-        super().__init__(worker, work.run, spec, loop, fresh=work.fresh)
-        self.outer = Delegating(self, connection)
-        self.free = False
         self.turn = connection.next_turn()
         self._connection = connection
         self._work = work
-        self._reports = 0
-        # Until the journal is loaded, the body counts as replaying: a word of the outer process may come first.
-        self._undrained = set(work.undrained)
-        self._reported = set(work.undrained)
-        self._heard: tuple[int, bool] = (-1, False)
+        self._process = worker
+        super().__init__(worker, work.run, spec, loop, fresh=work.fresh)
+        self.outer = Delegating(self, connection)
         self._watch = threading.Event()
         self.delegated: set[_Delegated] = set()
         """Calls that the outer process carries out, until their caller has gone on."""
 
     # -- the body ----------------------------------------------------------------------------------------------
+
+    def make_gate(self) -> InnerGate:
+        """See `Driver`."""
+        return InnerGate(self._pump_all, self._tell, self._work.undrained)
 
     def entries_of(self, action: int) -> list[Entry]:
         """The entries of an action's body, as the outer process knows them."""
@@ -281,7 +326,7 @@ class InnerDriver(Driver):
     def start(self) -> None:
         """Execute the body, on the loop's thread."""
         driving(1)
-        self.worker.drivers[self.run_id] = self
+        self._process.drivers[self.run_id] = self
         self.loop.loop.create_task(self._execute(), context=self.loop.loop.empty.copy())
         threading.Thread(target=self._watch_bodies, name="perdure-watch", daemon=True).start()
 
@@ -295,7 +340,7 @@ class InnerDriver(Driver):
             log.exception("executing the body of %s failed", self.spec.name)
             self.stop(error)
             return
-        if ended is not None and self._leave():
+        if ended is not None and self.leave():
             self._watch.set()
             flush()
             self._connection.next_turn(ended)
@@ -343,10 +388,8 @@ class InnerDriver(Driver):
 
     def stop(self, reason: BaseException) -> None:
         """The run cannot go on: tell the outer process, which will end this process."""
-        with self._lock:
-            if self._stopping is not None or self._left:
-                return
-            self._stopping = reason
+        if not self.begin_to_stop(reason):
+            return
         self._tell(frames.Stop(encode_error(reason)))
         for body in list(self.bodies.values()):
             body.close()
@@ -354,29 +397,18 @@ class InnerDriver(Driver):
     def next_action(self) -> int:
         return self._connection.ask(frames.NextAction, int)
 
-    def _refresh(self) -> bool:
-        was = self.free
-        added, removed = self._undrained - self._reported, self._reported - self._undrained
-        if added or removed:
-            self._reported = set(self._undrained)
-            self._reports += 1
-            self._tell(frames.Undrained(self._reports, sorted(added), sorted(removed)))
-        self.free = self._heard == (self._reports, True) and not self.stopping
-        return self.free and not was
-
     def heard(self, frame: frames.Free) -> None:
         """The outer process says whether new calls may start (E4)."""
-        with self._lock:
-            self._heard = (frame.report, frame.free)
-            opened = self._refresh()
-        if opened:
-            self._pump_all()
+        self._inner_gate.heard(frame.report, frame.free)
 
     def speaks_for(self, action: int) -> None:
         """Stop reporting the action: from now on the outer process carries out its call."""
-        with self._lock:
-            self._undrained.discard(action)
-            self._reported.discard(action)
+        self._inner_gate.forget(action)
+
+    @property
+    def _inner_gate(self) -> InnerGate:
+        assert isinstance(self.gate, InnerGate)
+        return self.gate
 
     def give_up(self, action: int) -> None:
         """The cancellation that the body of the action waits for will not come."""
@@ -395,7 +427,7 @@ class InnerDriver(Driver):
         waits = False
         reported: Any = None
         repeat = 0
-        while not self._left and not self.stopping:
+        while not self.has_left and not self.stopping:
             self._watch.wait(WATCH_SECONDS)
             self._watch.clear()
             bodies = list(self.bodies.values())
@@ -439,7 +471,7 @@ class Delegating:
         return spec.process or spec.dispose is not None
 
     def attempts(
-        self, spec: TaskSpec, action: Action, inputs: bytes, *, parent: Body, floor: int, recorded: bool
+        self, spec: TaskSpec, action: Action, inputs: bytes, *, parent: Any, floor: int, recorded: bool
     ) -> Generator[Any, Any, Final]:
         """See `Outer`."""
         make = _call(spec, action, inputs, floor, recorded, _within(parent), self._connection.moved)
@@ -529,7 +561,7 @@ def _final(data: msgspec.Raw) -> frames.Final:
     return msgspec.msgpack.decode(data, type=frames.Final)
 
 
-def _within(body: Body) -> list[int]:
+def _within(body: Any) -> list[int]:
     found: list[int] = []
     while body.parent is not None:
         found.append(body.action)

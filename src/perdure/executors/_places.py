@@ -12,7 +12,7 @@ from ._session import BodySession
 
 if TYPE_CHECKING:
     from ..core.ground.model import Action
-    from ..core.run.elsewhere import StandIn
+    from ..core.run.remote_body import StandIn
 
 Find = Callable[[str, str, str], TaskSpec]
 """Gives a task by target, module name and variable name."""
@@ -33,7 +33,7 @@ class Places:
     def execution(
         self, body: StandIn, spec: TaskSpec, action: Action, inputs: bytes, attempt: int, floor: int, *, recorded: bool
     ) -> BodySession:
-        """See `core.elsewhere.Elsewhere`."""
+        """See `core.run.interfaces.Elsewhere`."""
         return BodySession(self, body, spec, action, inputs, attempt, floor, recorded)
 
     def give(self, session: BodySession) -> None:

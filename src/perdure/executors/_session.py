@@ -16,14 +16,16 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from ..core.body.scope import THREAD
-from ..core.commit.writer import Foreign, Mark
+from ..core.commit.records import Foreign, Mark
 from ..core.ground.clock import seconds
 from ..core.ground.model import Action, ActionState, CachePut, Kind, Result
 from ..core.ground.spec import AttemptLost, Backoff, RetryStrategy, TaskSpec
 from ..core.ground.values import decode_error, encode_error
 from ..core.run.attempts import Final, attempts
-from ..core.run.calls import run_async
-from ..core.run.elsewhere import Between, Failure, Report, StandIn, failed_elsewhere
+from ..core.run.driver import Driver, driver_of
+from ..core.run.effects import run_async
+from ..core.run.interfaces import Failure, Report, failed_elsewhere
+from ..core.run.remote_body import Between, StandIn
 from ..errors import BodyDiedError, PerdureError, RunStopped, StoreError, TaskTimeoutError, UsageError
 from . import _frames as frames
 from ._tracebacks import frames_of, with_frames
@@ -80,7 +82,7 @@ class BodySession:
         """The session counts among the bodies at work; kept by the pool."""
         self.over = False
         self._pool = pool
-        self._driver = body.driver
+        self._driver: Driver = driver_of(body)
         self._action = action
         self._inputs = inputs
         self._attempt = attempt
@@ -158,12 +160,12 @@ class BodySession:
                 undrained=sorted(self._undrained),
             )
         )
-        driver.drained_elsewhere((), (), self._listen)
+        driver.gate.change((), (), self._listen)
         return True
 
     def _listen(self) -> None:
-        if not self.over and self._tell not in self._driver.listeners:
-            self._driver.listeners.append(self._tell)
+        if not self.over and self._tell not in self._driver.gate.listeners:
+            self._driver.gate.listeners.append(self._tell)
         self._tell()
 
     def _tell(self) -> None:
@@ -206,12 +208,12 @@ class BodySession:
         self._pool.left(self)
         self.body.sleeper(self, False)
         self.body.report = None
-        self._driver.drained_elsewhere((), self._undrained, self._forget)
+        self._driver.gate.change((), self._undrained, self._forget)
         return True
 
     def _forget(self) -> None:
-        if self._tell in self._driver.listeners:
-            self._driver.listeners.remove(self._tell)
+        if self._tell in self._driver.gate.listeners:
+            self._driver.gate.listeners.remove(self._tell)
 
     # -- how it ends -------------------------------------------------------------------------------------------
 
@@ -322,7 +324,7 @@ class BodySession:
         driver = self._driver
         children = [row.child for row in frame.entries if row.child is not None]
         rows = Foreign(self.body, frame.entries, frame.actions, frame.states, frame.cache)
-        ended = [row for child in children for row in driver.ended(child)]
+        ended = [row for child in children for row in driver.attached.ended(child)]
         with self._lock:
             if self.over:
                 return
@@ -336,10 +338,10 @@ class BodySession:
         self._undrained.update(frame.added)
         self._undrained.difference_update(frame.removed)
         self._report = frame.report
-        self._driver.drained_elsewhere(frame.added, frame.removed, self._tell)
+        self._driver.gate.change(frame.added, frame.removed, self._tell)
         if self.over:
             # The session ended a moment ago, and took its reports back without the present report.
-            self._driver.drained_elsewhere((), frame.added, self._tell)
+            self._driver.gate.change((), frame.added, self._tell)
 
     def _waiting(self, frame: frames.Idle) -> None:
         self._pool.waits(self, frame.waits)

@@ -28,7 +28,7 @@ from .settings import Settings, lease_seconds, process_count
 if TYPE_CHECKING:
     from ..containers.background import Background
     from ..containers.engine import ContainerEngine
-    from ..core.run.elsewhere import Elsewhere
+    from ..core.run.interfaces import Elsewhere
     from ..executors.on_ray import RayPool
     from ..executors.process import ProcessPool
 

@@ -25,7 +25,7 @@ from ..core.ground.clock import US, Clock, Deadline
 from ..core.ground.model import WAITING, Action, Ended, Run, Segment, Status, Wake, WholeRun
 from ..core.ground.ports import Blobs, Store
 from ..core.journal.segment import entries_of, rewritten
-from ..core.run.calls import deadline_of
+from ..core.run.attached import deadline_of
 from ..errors import JournalDamagedError, StoreError, StoreVersionError, UsageError
 from .collecting import FOREVER, reachable
 

@@ -13,14 +13,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..journal.replay import EventKey, EventKind
 from .branch import Branch
+from .interfaces import LoopPort
 from .scope import Slot
-
-if TYPE_CHECKING:
-    from .loop import LoopThread
 
 STARVED_LOOKS = 5
 """How many looks in a row have to find an event waiting in a busy body before the event happens all the same."""
@@ -31,7 +29,7 @@ STARVED_SECONDS = 0.05
 class Activity:
     """See the module text. `Body` adds what may be handed over, and when."""
 
-    loop: LoopThread
+    loop: LoopPort
     root: Branch
     stopped: bool
 
@@ -97,7 +95,8 @@ class Activity:
     def branch_of(self, task: Any) -> Branch:
         """The branch on which `task`, the running asyncio task, acts in this body."""
         branch: Branch | None = getattr(task, "branch", None)
-        return branch if branch is not None and branch.body is self else self.strays
+        owner: Any = self
+        return branch if branch is not None and branch.body is owner else self.strays
 
     def timer_key(self) -> EventKey:
         """The name of a timer that is armed now; on the loop's thread."""

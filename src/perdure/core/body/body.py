@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import BranchError, NonDeterminismError, StoreError
 from ..ground.model import Action, Entry, Kind, Result
@@ -20,12 +20,9 @@ from ..journal.replay import EventKey, EventKind, Replay, Verdict, encode_notes
 from .activity import STARVED_LOOKS, STARVED_SECONDS, Activity
 from .branch import Branch, Call
 from .delivery import CancelVerdict, Delivery, Entrance, Move, Outcome, Step
+from .interfaces import DriverPort, LoopPort, ParentPort
 from .scope import THREAD, unknown_threads
 from .waits import BLOCKING, Interruptible, LoopWaiter, Sleeper, ThreadWaiter, Waiter
-
-if TYPE_CHECKING:
-    from ..run.driver import Driver
-    from .loop import LoopThread
 
 log = logging.getLogger("perdure")
 
@@ -70,10 +67,11 @@ class Body(Activity):
     """See the module text."""
 
     def __init__(
-        self, driver: Driver, action: int, name: str, loop: LoopThread, *, floor: int, label: str | None
+        self, driver: DriverPort, action: int, name: str, loop: LoopPort, *, floor: int, label: str | None
     ) -> None:
         super().__init__()
         self.driver = driver
+        self.gate = driver.gate
         self.action = action
         self.name = name
         self.loop = loop
@@ -81,7 +79,7 @@ class Body(Activity):
         self.abandoned = False
         """Stopped before its time, by a timeout or by the end of the body that called it: what it was about to record
         no longer counts."""
-        self.parent: Body | None = None
+        self.parent: ParentPort | None = None
         self.children: set[Body] = set()
         """The open bodies that calls of this one execute."""
         self.refused = 0
@@ -121,7 +119,7 @@ class Body(Activity):
     @property
     def may_start(self) -> bool:
         """See `Facts`."""
-        return self.driver.free
+        return self.gate.free
 
     @property
     def is_child(self) -> bool:
@@ -157,7 +155,7 @@ class Body(Activity):
         if self.stopped:
             return self._refuse(call, item)
         call.begun = self.delivery.last
-        if self.delivery.replay is None and self.driver.free:
+        if self.delivery.replay is None and self.gate.free:
             return None
         try:
             with self._lock:
@@ -167,7 +165,8 @@ class Body(Activity):
             raise self.driver.stopped_error() from error
         if isinstance(answer, Entry):
             # Outside the lock: a thread commits here, and the leader of a commit may be waiting for this body.
-            return self.driver.reuse(call, item, answer)
+            again: Outcome | Waiter = self.driver.reuse(call, item, answer)
+            return again
         return answer
 
     def _refuse(self, call: Call, item: int) -> Waiter:
@@ -214,7 +213,7 @@ class Body(Activity):
                 self.driver.stop(mismatch(describe(entry), call.describe()))
                 raise self.driver.stopped_error()
             hold = verdict is Verdict.HOLD
-        if (hold or not self.driver.free) and not blocking and not self._was_started(call, hold):
+        if (hold or not self.gate.free) and not blocking and not self._was_started(call, hold):
             waiter = self._waiter(call, item)
             delivery.held.append(waiter)
             self.stirred = True
@@ -475,7 +474,7 @@ class Body(Activity):
             if waiter.handed or self.stopped or not self.active:
                 return
             if waiter in self.delivery.held:
-                if self.driver.free and not self.delivery.replaying:
+                if self.gate.free and not self.delivery.replaying:
                     self.delivery.held.remove(waiter)
                     self._hand(waiter, None)
                 return
@@ -492,7 +491,7 @@ class Body(Activity):
             first = self.blocked == 1
             if first:
                 self._answer_threads()
-        if first and not self.driver.free:
+        if first and not self.gate.free:
             self.driver.loop_blocked(self, True)
 
     def _answer_threads(self) -> None:

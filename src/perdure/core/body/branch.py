@@ -8,13 +8,11 @@ can be encoded, and an occurrence number among siblings of just that name.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..ground.digest import blake2b
 from ..ground.model import Kind
-
-if TYPE_CHECKING:
-    from .body import Body
+from .interfaces import BodyPort
 
 
 class Call:
@@ -52,7 +50,7 @@ class Branch:
 
     __slots__ = ("body", "floor", "forks", "id", "label", "occurrences", "parent", "seq", "timers", "title")
 
-    def __init__(self, body: Body, id: int, title: str, *, parent: Branch | None, floor: int) -> None:
+    def __init__(self, body: BodyPort, id: int, title: str, *, parent: Branch | None, floor: int) -> None:
         self.body = body
         self.id = id
         self.title = title

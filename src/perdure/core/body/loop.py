@@ -23,16 +23,14 @@ from concurrent.futures import Executor
 from contextvars import Context, copy_context
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..ground.clock import perf
 from ..journal.replay import EventKey, EventKind
 from .activity import Activity
 from .branch import Branch, fork_for_coroutine, fork_for_function
+from .interfaces import Flushes
 from .scope import SCOPE, THREAD, Slot, TraceScope, is_body
-
-if TYPE_CHECKING:
-    from ..commit.writer import Writer
 
 log = logging.getLogger("perdure")
 
@@ -182,7 +180,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         """The context of perdure's own callbacks: no scope. One per loop, as two threads cannot be in one at once."""
         self.spin_until = 0
         """Until when this iteration may go on (`perf()`); 0 while it has just begun."""
-        self.flush_due: Writer | None = None
+        self.flush_due: Flushes | None = None
         """Set where something waits to be committed at the end of this iteration."""
         self._fd_bodies: dict[tuple[int, str], Activity] = {}
         # Last, because it already watches the loop's own pipe.
@@ -277,7 +275,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
     ) -> events.TimerHandle:
         if context is None:
             context = copy_context()
-        scope = context.get(SCOPE)
+        scope: Any = context.get(SCOPE)
         if is_body(scope):
             return self._arm(scope, when, callback, args, context)  # type: ignore[return-value]
         return self._schedule(events.TimerHandle(when, callback, args, self, context))
@@ -473,7 +471,7 @@ class LoopThread:
         else:
             self.loop.call_soon_threadsafe(callback, *args, context=self.loop.empty)
 
-    def flush_soon(self, writer: Writer) -> None:
+    def flush_soon(self, writer: Flushes) -> None:
         """Have `writer` commit at the end of this iteration. On the loop's thread only."""
         self.loop.flush_due = writer
 

@@ -11,15 +11,12 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 from weakref import WeakSet
 
 from ...errors import BranchError
-
-if TYPE_CHECKING:
-    from .activity import Activity
-    from .body import Body
-    from .branch import Branch
+from .branch import Branch
+from .interfaces import BodyPort
 
 
 class TraceScope:
@@ -27,7 +24,7 @@ class TraceScope:
 
     __slots__ = ("body", "name")
 
-    def __init__(self, body: Body, name: str) -> None:
+    def __init__(self, body: BodyPort, name: str) -> None:
         self.body = body
         self.name = name
 
@@ -45,7 +42,7 @@ SCOPE: ContextVar[Any] = ContextVar("perdure_scope", default=None)
 """`None`, a `Body` or a `TraceScope`."""
 
 
-def is_body(scope: Any) -> TypeGuard[Activity]:
+def is_body(scope: Any) -> bool:
     """Whether a context with this `SCOPE` belongs to a body's own code."""
     return scope is not None and scope.__class__ is not TraceScope
 
@@ -112,7 +109,7 @@ def know_this_thread() -> None:
         _known_threads[threading.get_ident()] = threading.current_thread()
 
 
-def find_branch(scope: Body, what: Callable[[], str]) -> Branch:
+def find_branch(scope: BodyPort, what: Callable[[], str]) -> Branch:
     """The branch of a durable call made under `scope`.
 
     Raises:

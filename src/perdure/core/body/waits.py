@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from ..ground.clock import US, Deadline
 from ..ground.model import Entry
 from .branch import Call
 from .delivery import Outcome
+from .interfaces import BodyPort
 from .scope import THREAD, Slot
-
-if TYPE_CHECKING:
-    from .body import Body
 
 
 class LoopWaiter(asyncio.Future[Any]):
@@ -125,7 +123,7 @@ REARM = 30.0
 class Sleeper:
     """An effect: wait until a deadline. A thread is woken early only when the body is closed."""
 
-    def __init__(self, body: Body, deadline: Deadline) -> None:
+    def __init__(self, body: BodyPort, deadline: Deadline) -> None:
         self._body = body
         self._deadline = deadline
         self._future: asyncio.Future[None] | None = None

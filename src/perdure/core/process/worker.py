@@ -16,22 +16,23 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from ...errors import LeaseLostError, PerdureError, RunAbortedError, StoreError
+from ..body.interfaces import LoopPort
 from ..body.loop import LoopThread
 from ..body.scope import Slot
-from ..commit.writer import Submission, Writer
+from ..commit.records import Submission
+from ..commit.writer import Leaders, Writer
 from ..ground.clock import US, Clock, Deadline, SystemClock, seconds
 from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake
 from ..ground.model import Worker as WorkerRow
 from ..ground.ports import Liveness, Store
 from ..ground.spec import TaskSpec
 from ..journal import source
+from ..run import calls
 from ..run.driver import Driver
-
-if TYPE_CHECKING:
-    from ..run.elsewhere import Elsewhere
+from ..run.interfaces import Elsewhere
 
 log = logging.getLogger("perdure")
 
@@ -46,16 +47,6 @@ COMPLAIN_SECONDS = 30.0
 """How often the same trouble with the store is told of."""
 
 
-class Threads(Protocol):
-    """Where sync bodies run: an executor whose jobs can say that they wait."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]: ...
-
-    def parked(self) -> None: ...
-
-    def resumed(self) -> None: ...
-
-
 class Worker:
     """See the module text. One per store and process."""
 
@@ -68,7 +59,8 @@ class Worker:
         self.threads = threads
         self.lease = lease
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self.writer = Writer(store)
+        self.writer: Leaders = Writer(store)
+        self.root: Callable[[Any], Any] = calls.root
         self.drivers: dict[int, Driver] = {}
         self._started_at = self.clock.wall()
         self._lock = threading.Lock()
@@ -122,7 +114,7 @@ class Worker:
             self._loops.append(loop)
             return loop
 
-    def call_on_loop(self, loop: LoopThread, make_task: Callable[[], asyncio.Task[Any]]) -> Future[Any]:
+    def call_on_loop(self, loop: LoopPort, make_task: Callable[[], asyncio.Task[Any]]) -> Future[Any]:
         """Make a task on that loop and have its outcome as a thread-safe future."""
         future: Future[Any] = Future()
 

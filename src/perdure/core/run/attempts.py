@@ -8,36 +8,30 @@ reusable but binds nobody: the next attempt may take another path (`Replay`, loo
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import sys
 from collections.abc import Generator
-from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from ...errors import (
     AttemptsLostError,
     NonDeterminismError,
     NonRecoverableError,
-    PerdureError,
     RunStopped,
-    TaskTimeoutError,
     UsageError,
 )
 from ..body.body import Body
-from ..body.loop import DURABLE_CODE, BranchTask
-from ..body.scope import SCOPE, THREAD, Slot
-from ..body.waits import BLOCKING, Sleeper
-from ..commit.writer import Mark
+from ..body.interfaces import ParentPort
+from ..body.waits import Sleeper
+from ..commit.records import Mark
 from ..ground.clock import Deadline
-from ..ground.model import Action, ActionState, CachePut, Result, Run
+from ..ground.model import Action, CachePut, Result
 from ..ground.spec import AttemptLost, TaskSpec
-from ..ground.values import encode_error, held_by, linked, preview, tame, text_of
-
-if TYPE_CHECKING:
-    from .driver import Driver
-    from .elsewhere import Failure
+from ..ground.values import encode_error, held_by, linked, preview, text_of
+from .attached import ENDED, Attached, deadline_of, state_row
+from .driver import Driver
+from .effects import Durable
+from .execute import Execute
+from .interfaces import Failure
 
 log = logging.getLogger("perdure")
 
@@ -45,8 +39,6 @@ LOSSES = 5
 """Attempts in a row whose machine or engine is lost before the next loss is charged as a failure."""
 LATE_SECONDS = 300.0
 """How long it may take to find out whether an attempt that is joined after its deadline has ended before it."""
-ENDED = b""
-"""What the row of a detached attempt holds that has its outcome, or whose caller has: nobody joins it any more."""
 LOSS_PAUSE = 0.1
 """Seconds before the attempt after the first loss; twice as long after each further one."""
 
@@ -60,7 +52,7 @@ def attempts(
     action: Action,
     inputs: bytes,
     *,
-    parent: Body | None,
+    parent: ParentPort | None,
     floor: int,
     recorded: bool,
     stored: bool = True,
@@ -88,13 +80,11 @@ def _attempts(
     action: Action,
     inputs: bytes,
     *,
-    parent: Body | None,
+    parent: ParentPort | None,
     floor: int,
     recorded: bool,
     stored: bool,
 ) -> Generator[Any, Any, Final]:
-    from .calls import Durable, deadline_of
-
     outer = driver.outer
     if outer is not None and outer.takes(spec):
         assert parent is not None
@@ -112,7 +102,7 @@ def _attempts(
         # A crash made this attempt; the row says so as soon as something is committed anyway. A detached one gets a
         # number of its own too: whoever began the last one may not be dead but frozen, or still clear up behind it.
         attempt += 1
-        driver.outbox.append(_state(action, attempt, failures, deadline, stored))
+        driver.outbox.append(state_row(action, attempt, failures, deadline, stored))
         stored = True
     limit = deadline if joined else None
     if joined:
@@ -171,7 +161,7 @@ def _attempts(
                 else:
                     if driver.ended_unasked(body):
                         raise driver.stopped_error()
-                    extra = driver.ended(action.action)
+                    extra = driver.attached.ended(action.action)
                     if attached is not None and attached.cached_under is not None:
                         extra.append(CachePut(attached.cached_under, data, driver.worker.clock.wall()))
                     return Result.VALUE, data, copy, tuple(extra)
@@ -187,8 +177,8 @@ def _attempts(
                 deadline = Deadline.after(LOSS_PAUSE * 2**losses, driver.worker.clock)
                 log.warning("%s: attempt %d was lost (%s); trying again", spec.name, attempt, error)
                 attempt += 1
-                yield Durable(body, _state(action, attempt, failures, deadline, stored))
-                driver.settled(action.action, final=False)
+                yield Durable(body, state_row(action, attempt, failures, deadline, stored))
+                driver.attached.settled(action.action, final=False)
                 stored = recorded = True
                 continue
             error = AttemptsLostError(f"{spec.name}: {losses} attempts were lost, the last one because {error}")
@@ -200,7 +190,11 @@ def _attempts(
         if failures > retries.count or is_final(error):
             # The next attempt, if a `resume` or the parent's own retry makes one, begins with its retries unused.
             ended = ENDED if detached else None
-            marks = (*marks, *driver.ended(action.action), _state(action, attempt - 1, 0, None, stored, ended))
+            marks = (
+                *marks,
+                *driver.attached.ended(action.action),
+                state_row(action, attempt - 1, 0, None, stored, ended),
+            )
             return Result.ERROR, _encoded(error), error, marks
         pause = retries.backoff.seconds(failures) if retries.backoff is not None else 0.0
         deadline = Deadline.after(pause, driver.worker.clock) if pause > 0 else None
@@ -208,8 +202,8 @@ def _attempts(
             "%s failed (attempt %d of %d), %s: %s: %s", spec.name, failures, retries.count + 1,
             f"next in {pause:.3g} s" if pause else "trying again", type(error).__name__, text_of(error),
         )  # fmt: skip
-        yield Durable(body, *marks, _state(action, attempt, failures, deadline, stored))
-        driver.settled(action.action, final=False)
+        yield Durable(body, *marks, state_row(action, attempt, failures, deadline, stored))
+        driver.attached.settled(action.action, final=False)
         stored = True
         recorded = True
 
@@ -240,20 +234,9 @@ def _idle(driver: Driver, effect: Any) -> Generator[Any, Any, Any]:
         driver.busy.append(None)
 
 
-def _state(
-    action: Action, attempt: int, failures: int, deadline: Deadline | None, stored: bool, state: bytes | None = None
-) -> Action | ActionState:
-    wall, boot, boot_id = deadline if deadline is not None else (None, None, None)
-    if not stored:
-        return action._replace(
-            attempt=attempt, failures=failures, wake_at=wall, wake_boot=boot, boot=boot_id, state=state
-        )
-    return ActionState(action.run, action.parent, action.action, attempt, failures, wall, boot, boot_id, state)
-
-
 def _stand_in() -> type[Body]:
     # Not loaded by who has no such task.
-    from .elsewhere import StandIn
+    from .remote_body import StandIn
 
     return StandIn
 
@@ -311,297 +294,3 @@ def escaped(error: BaseException, run: bytes, action: int) -> list[int]:
             found.add(tagged[2])
         stack += linked(current)
     return sorted(found)
-
-
-# -- attempts outside of this process --------------------------------------------------------------------------
-
-
-class Attached:
-    """`detached.Detached`, attached to the body that stands for it here."""
-
-    def __init__(
-        self,
-        body: Body,
-        spec: TaskSpec,
-        action: Action,
-        attempt: int,
-        failures: int,
-        limit: Deadline | None,
-        stored: bool,
-        joined: bool,
-    ) -> None:
-        self.body = body
-        self.spec = spec
-        self.attempt = attempt
-        self.stored = stored
-        self.state = action.state if joined else None
-        self.cached_under: bytes | None = None
-        self._row = action
-        self._failures = failures
-        self._limit = limit
-        self.within = {action.action}
-        """The action and all that it is part of: when one of them has its outcome, this has no purpose any more."""
-        parent = body.parent
-        while parent is not None:
-            self.within.add(parent.action)
-            parent = parent.parent
-        body.driver.attach(self)
-
-    @property
-    def run(self) -> Run:
-        """See `Detached`."""
-        return self.body.driver.run
-
-    @property
-    def action(self) -> int:
-        """See `Detached`."""
-        return self._row.action
-
-    @property
-    def token(self) -> bytes:
-        """See `Detached`."""
-        return self.body.driver.token
-
-    @property
-    def seconds_left(self) -> float | None:
-        """See `Detached`."""
-        if self._limit is None:
-            return None
-        return max(0.0, self._limit.remaining(self.body.driver.worker.clock) / 1_000_000)
-
-    async def keep(self, state: bytes) -> None:
-        """See `Detached`."""
-        from .calls import Durable
-
-        if self.body.stopped:
-            # The attempt has timed out, say, and its row is another's by now.
-            raise self.body.driver.stopped_error()
-        row = _state(self._row, self.attempt, self._failures, self._limit, self.stored, state)
-        self.stored = True
-        await Durable(self.body, row)
-
-    def ended(self) -> Action | ActionState | None:
-        """The row that says that nobody joins this attempt any more; `None`: nobody could."""
-        return _state(self._row, self.attempt, self._failures, None, True, ENDED) if self.stored else None
-
-    def cached(self, key: bytes) -> bytes | None:
-        """See `Detached`."""
-        return self.body.driver.worker.store.cache_get(key)
-
-    def suspend(self, reason: PerdureError) -> NoReturn:
-        """See `Detached`."""
-        self.body.driver.stop(reason)
-        raise self.body.driver.stopped_error()
-
-
-# -- executing a body ------------------------------------------------------------------------------------------
-
-
-class Execute:
-    """An effect: execute a body once. Gives `(Result.VALUE, value)` or `(Result.ERROR, exception)`.
-
-    An async body becomes a task of its own on the body's loop; a sync one runs in a thread of its own, or, called
-    from a sync body without a timeout, in that body's thread.
-    """
-
-    def __init__(
-        self,
-        body: Body,
-        spec: TaskSpec,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        attempt: int,
-        timeout: float | None,
-    ) -> None:
-        self.body = body
-        self.spec = spec
-        self.args = args
-        self.kwargs = kwargs
-        self.attempt = attempt
-        self.timeout = timeout
-        body.attempt = attempt
-        body.limited = timeout is not None
-        if spec.env_vars:
-            # Bodies share this process, and so its environment.
-            os.environ.update(spec.env_vars)
-
-    # -- from an event loop ------------------------------------------------------------------------------------
-
-    def __await__(self) -> Generator[Any, Any, tuple[int, Any]]:
-        return self._run().__await__()
-
-    async def _run(self) -> tuple[int, Any]:
-        body, timeout = self.body, self.timeout
-        future: asyncio.Future[tuple[int, Any]]
-        if self.spec.is_async and body.loop.here():
-            future = self._make_task(copy_context())
-        elif self.spec.is_async:
-            context = copy_context()
-            future = asyncio.wrap_future(body.driver.worker.call_on_loop(body.loop, lambda: self._make_task(context)))
-        else:
-            future = asyncio.wrap_future(self._submit(copy_context()))
-        timer = None
-        if timeout is not None:
-            # On the loop that waits, which need not be the body's, and in a context without a scope.
-            timer = asyncio.get_running_loop().call_later(timeout, self._time_out, future, context=Context())
-        try:
-            outcome = await self._outcome(future)
-        except RunStopped:
-            if not body.timed_out or body.driver.stopping:
-                raise
-            outcome = Result.ERROR, None
-        finally:
-            if timer is not None:
-                timer.cancel()
-        # Whatever came back after the timeout: the body could no longer make a durable call.
-        return (Result.ERROR, self._timeout_error()) if body.timed_out else outcome
-
-    async def _outcome(self, future: asyncio.Future[tuple[int, Any]]) -> tuple[int, Any]:
-        """Wait for the body, and pass a cancellation by the caller on to it."""
-        body = self.body
-        asked = 0
-        while True:
-            try:
-                # Shielded, because a cancellation takes its turn in the body (B7) and does not strike it at once.
-                return await (asyncio.shield(future) if isinstance(future, BranchTask) else future)
-            except asyncio.CancelledError as error:
-                if body.driver.stopping:
-                    raise body.driver.stopped_error() from None
-                current = asyncio.current_task()
-                cancelling = current.cancelling() if current is not None else 0
-                if not cancelling:
-                    return Result.ERROR, error
-                if future.done() or body.stopped or not isinstance(future, BranchTask):
-                    body.close()
-                    raise
-                if cancelling > asked:
-                    asked = cancelling
-                    body.cancel_by_caller(future)
-
-    def _time_out(self, future: asyncio.Future[Any]) -> None:
-        body = self.body
-        body.timed_out = body.abandoned = body.driver.abandoning = True
-        body.close()
-        future.cancel()
-
-    def _timeout_error(self) -> TaskTimeoutError:
-        return TaskTimeoutError(f"task {self.spec.name} took longer than its timeout of {self.spec.timeout:g} s")
-
-    def _make_task(self, context: Context) -> BranchTask:
-        body = self.body
-        context.run(SCOPE.set, body)
-        task = body.loop.loop.create_task(self._main(), context=context)
-        assert isinstance(task, BranchTask)
-        task.branch = body.root
-        body.starting = False
-        return task
-
-    async def _main(self) -> tuple[int, Any]:
-        body = self.body
-        try:
-            value = await self.spec.fn(*self.args, **self.kwargs)
-        except (asyncio.CancelledError, RunStopped):
-            raise
-        except GeneratorExit as error:
-            if getattr(asyncio.current_task(), "branch", None) is not body.root:
-                raise  # the garbage collector closes the coroutine
-            outcome: tuple[int, Any] = (Result.ERROR, tame(error))
-        except BaseException as error:
-            outcome = (Result.ERROR, tame(error))
-        else:
-            outcome = (Result.VALUE, value)
-        body.returned = True
-        await self._reap(body)
-        return outcome
-
-    async def _reap(self, body: Body) -> None:
-        """The body has ended; tasks that it left behind end with it, as with `asyncio.run`."""
-        current = asyncio.current_task()
-        left = [task for task in body.tasks if task is not current and not task.done()]
-        if not left:
-            return
-        # Their calls are not recorded as cancelled: the body's outcome makes an end of them.
-        body.leaving = True
-        body.abandon_children()
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=1.0)
-
-    # -- from a thread -----------------------------------------------------------------------------------------
-
-    def block(self) -> tuple[int, Any]:
-        body = self.body
-        on_loop = asyncio._get_running_loop() is not None
-        if not self.spec.is_async and self.timeout is None and not on_loop and not _deep():
-            return self._inline(copy_context())
-        worker = body.driver.worker
-        if self.spec.is_async:
-            context = copy_context()
-            future = worker.call_on_loop(body.loop, lambda: self._make_task(context))
-        else:
-            future = self._submit(copy_context())
-        try:
-            outcome: tuple[int, Any] = worker.join(
-                future, THREAD.slot if not on_loop else None, self.timeout, shown=True
-            )
-            return outcome
-        except TimeoutError:
-            if future.done():
-                ended: tuple[int, Any] = future.result()
-                return ended
-            body.timed_out = body.abandoned = body.driver.abandoning = True
-            body.close()
-            return Result.ERROR, self._timeout_error()
-        except asyncio.CancelledError as error:
-            if body.driver.stopping:
-                raise body.driver.stopped_error() from None
-            return Result.ERROR, error
-
-    def _inline(self, context: Context) -> tuple[int, Any]:
-        outer = THREAD.slot
-        slot = Slot(self.body.root)
-        self.body.thread_begins(slot)
-        if outer is not None:
-            outer.branch.body.thread_waits(outer)
-        try:
-            return context.run(self._in_thread, slot)
-        finally:
-            if outer is not None:
-                outer.branch.body.thread_runs(outer)
-
-    def _submit(self, context: Context) -> Any:
-        slot = Slot(self.body.root)
-        self.body.thread_begins(slot)
-        return self.body.driver.worker.threads.submit(context.run, self._in_thread, slot)
-
-    def _in_thread(self, slot: Slot) -> tuple[int, Any]:
-        body = self.body
-        SCOPE.set(body)
-        outer, THREAD.slot = THREAD.slot, slot
-        body.starting = False
-        depth, BLOCKING.depth = BLOCKING.depth, 0
-        try:
-            value = self.spec.fn(*self.args, **self.kwargs)
-        except RunStopped:
-            raise
-        except BaseException as error:
-            return Result.ERROR, tame(error)
-        else:
-            return Result.VALUE, value
-        finally:
-            body.returned = True
-            BLOCKING.depth = depth
-            THREAD.slot = outer
-            body.thread_ends(slot)
-
-
-def _deep() -> bool:
-    """Whether much of this thread's stack is used up: the next body then begins a thread, and a stack, of its own."""
-    try:
-        sys._getframe(sys.getrecursionlimit() // 3)
-    except ValueError:
-        return False
-    return True
-
-
-DURABLE_CODE.add(Execute._main.__code__)

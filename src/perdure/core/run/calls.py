@@ -1,196 +1,28 @@
 """The protocol of each durable call, written once.
 
-A protocol is a generator: it yields *effects* (wait for an outcome, invoke a function, sleep until a deadline,
-execute a body, get a record onto disk) and is sent what they give. Two small shells drive it: `run_async` awaits each
-effect, `run_sync` blocks on it. An effect therefore has `__await__` and `block()`, and nothing else differs between
-the two colours.
+A protocol is a generator that yields effects; `effects` has the effects and the two shells that drive a protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from contextvars import copy_context
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from ...errors import RunStopped, StoreError, UsageError
-from ..body.body import Body
 from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
-from ..body.loop import DURABLE_CODE
-from ..body.scope import SCOPE, THREAD, TraceScope
-from ..body.waits import BLOCKING, LoopWaiter, Sleeper, Waiter
-from ..commit.writer import Record, Synced
+from ..body.scope import SCOPE, THREAD
+from ..body.waits import LoopWaiter, Sleeper, Waiter
+from ..commit.records import Record
 from ..ground.clock import Deadline, perf
 from ..ground.model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
 from ..ground.spec import Function, TaskSpec
 from ..ground.values import Codec, decode_error, encode_error, tame
+from .attached import deadline_of
 from .attempts import attempts, unreadable
 from .driver import Driver
-
-Protocol = Generator[Any, Any, Any]
-
-
-# -- the shells ------------------------------------------------------------------------------------------------
-
-
-async def run_async(protocol: Protocol) -> Any:
-    """Drive a protocol in the current asyncio task."""
-    try:
-        effect = protocol.send(None)
-        while True:
-            try:
-                answer = await effect
-            except BaseException as error:
-                effect = protocol.throw(error)
-            else:
-                effect = protocol.send(answer)
-    except StopIteration as stop:
-        return stop.value
-
-
-DURABLE_CODE.add(run_async.__code__)
-
-
-def run_sync(protocol: Protocol) -> Any:
-    """Drive a protocol in the current thread, which blocks. On an event loop's thread, that loop blocks with it."""
-    if asyncio._get_running_loop() is None:
-        return _run_blocking(protocol)
-    BLOCKING.depth += 1
-    scope = SCOPE.get()
-    loop = scope.loop if isinstance(scope, Body) else None
-    if loop is not None:
-        loop.blocked += 1
-    try:
-        if isinstance(scope, Body):
-            scope.block_loop()
-        return _run_blocking(protocol)
-    finally:
-        BLOCKING.depth -= 1
-        if isinstance(scope, Body):
-            scope.unblock_loop()
-        if loop is not None:
-            loop.blocked -= 1
-
-
-def _run_blocking(protocol: Protocol) -> Any:
-    try:
-        effect = protocol.send(None)
-        while True:
-            try:
-                answer = effect.block()
-            except BaseException as error:
-                effect = protocol.throw(error)
-            else:
-                effect = protocol.send(answer)
-    except StopIteration as stop:
-        return stop.value
-
-
-# -- effects ---------------------------------------------------------------------------------------------------
-
-
-class Invoke:
-    """Run a traced function; inside, the trace is the unit. The protocol restores the scope afterwards."""
-
-    __slots__ = ("args", "call", "function", "kwargs")
-
-    def __init__(self, call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.call = call
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
-
-    def __await__(self) -> Any:
-        # The function's own iterator, not a generator around it: this runs once per traced call.
-        function = self.function
-        SCOPE.set(TraceScope(self.call.body, function.name))
-        if function.is_async:
-            return function.fn(*self.args, **self.kwargs).__await__()
-        context = copy_context()
-        work = partial(context.run, function.fn, *self.args, **self.kwargs)
-        return asyncio.get_running_loop().run_in_executor(None, work).__await__()
-
-    def block(self) -> Any:
-        body, function = self.call.body, self.function
-        scope = TraceScope(body, function.name)
-        if not function.is_async:
-            SCOPE.set(scope)
-            return function.fn(*self.args, **self.kwargs)
-        context = copy_context()
-        context.run(SCOPE.set, scope)
-        worker = body.driver.worker
-        loop = worker.loop_for(body.driver)
-        future = worker.call_on_loop(
-            loop, lambda: loop.loop.create_task(function.fn(*self.args, **self.kwargs), context=context)
-        )
-        return worker.join(future, THREAD.slot)
-
-
-def record(
-    call: Call,
-    result: int,
-    value: bytes | None,
-    at: int,
-    took: int,
-    *,
-    item: int = 0,
-    child: int | None = None,
-    extra: tuple[Any, ...] = (),
-) -> LoopWaiter | Record:
-    """Hand an outcome to the writer. The effect gives the `Outcome` once it is on disk and its turn has come."""
-    body = call.body
-    driver = body.driver
-    if body.stopped:
-        raise driver.stopped_error()
-    driver.executed += 1
-    loop = asyncio._get_running_loop()
-    if loop is None or BLOCKING.depth:
-        row = Record(call, result, value, at, took, item, child)
-        if loop is None:
-            row.slot = THREAD.slot
-        elif body.delivery.in_flight or body.idle_replaying:
-            row.after = body.delivery.last
-        driver.outbox.append((*extra, row) if extra else row)
-        return row
-    writer = driver.worker.writer
-    if not extra and body.alone(loop):
-        row = Record(call, result, value, at, took, item, child)
-        row.alone = True
-        if writer.commit_now(driver, row):
-            return row
-    waiter = LoopWaiter(call, item, loop)
-    waiter.child = child
-    body.delivery.in_flight += 1
-    row = Record(call, result, value, at, took, item, child, None, waiter)
-    driver.outbox.append((*extra, row) if extra else row)
-    writer.mark_ready(driver)
-    body.loop.flush_soon(writer)
-    return waiter
-
-
-class Durable:
-    """An effect: rows that somebody is about to act on, on disk (deadlines, failures of attempts)."""
-
-    def __init__(self, body: Body, *rows: Any) -> None:
-        self._body = body
-        self._rows = rows
-
-    def block(self) -> None:
-        synced = Synced(None)
-        driver = self._body.driver
-        driver.outbox.append((*self._rows, synced))
-        driver.worker.writer.through(driver, synced)
-
-    def __await__(self) -> Any:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        driver = self._body.driver
-        driver.outbox.append((*self._rows, Synced(future)))
-        driver.worker.writer.mark_ready(driver)
-        self._body.loop.flush_soon(driver.worker.writer)
-        return future.__await__()
-
+from .effects import Durable, Invoke, Protocol, record, run_async
 
 # -- shared pieces ---------------------------------------------------------------------------------------------
 
@@ -533,13 +365,6 @@ def new_action(call: Call, at: int, *, deadline: Deadline | None = None, inputs:
     )  # fmt: skip
 
 
-def deadline_of(action: Action) -> Deadline | None:
-    """The deadline that an action's row holds."""
-    if action.wake_at is None:
-        return None
-    return Deadline(action.wake_at, action.wake_boot, action.boot)
-
-
 # -- child tasks -----------------------------------------------------------------------------------------------
 
 
@@ -584,7 +409,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                 took = max(0, driver.worker.clock.wall() - at)
                 waiter = record(call, result, data, at, took, child=action.action, extra=extra)
                 outcome = yield waiter
-                driver.settled(action.action)
+                driver.attached.settled(action.action)
                 if result == Result.VALUE:
                     return live
                 failure = live

@@ -1,10 +1,6 @@
 """Driving one run: its claim, its open bodies, what stands between replay and new effects, and its end.
 
 - D1 nothing is written for the run but through `outbox`, under `token` (P3).
-- D2 `free` is false while some body that the last driver had open still replays, and does not become true once
-  driving ends. Nothing new starts meanwhile.
-- D3 once `_stopping` is set, nothing more is recorded, whatever user code does while it unwinds.
-- D4 `done` is resolved exactly once: with the outcome that is on disk, or with the reason why driving ended.
 - D5 a run is parked only while nothing in it can move but by a recorded deadline (`rest`), and its wake time is not
   later than the earliest of them. Its tasks are unwound first: what they do meanwhile is not recorded (D3).
 """
@@ -13,18 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Callable, Collection
-from concurrent.futures import Future
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import (
     CrashLoopError,
-    LeaseLostError,
     Parked,
-    PerdureError,
-    RunAbortedError,
     RunNotFoundError,
     RunStopped,
     StoreError,
@@ -32,10 +22,12 @@ from ...errors import (
 from ..body.body import Body, describe, mismatch
 from ..body.branch import Call
 from ..body.delivery import Outcome
+from ..body.interfaces import BodyPort, ParentPort
+from ..body.loop import LoopThread
 from ..body.scope import THREAD, driving
 from ..body.waits import BLOCKING, LoopWaiter, Waiter
-from ..commit.writer import Mark, Record, Reuse, Synced
-from ..ground.clock import US, perf
+from ..commit.records import Mark, Record, Reuse
+from ..ground.clock import US
 from ..ground.model import (
     NO_PARENT,
     ROOT,
@@ -43,25 +35,21 @@ from ..ground.model import (
     Entry,
     Finish,
     Kind,
-    Park,
     Result,
     Run,
     RunWrites,
     Status,
     Taken,
-    Wake,
 )
 from ..ground.spec import TaskSpec
 from ..ground.values import encode_error
 from ..journal.recovering import work_of
 from ..journal.replay import Replay
 from ..journal.segment import Journal, again, journal_of
-
-if TYPE_CHECKING:
-    from ..body.loop import LoopThread
-    from ..process.worker import Worker
-    from .attempts import Attached
-    from .elsewhere import Outer
+from .attached import Attachments
+from .ending import Ending
+from .gate import Gate
+from .interfaces import Outer, WorkerPort
 
 log = logging.getLogger("perdure")
 
@@ -71,7 +59,7 @@ UNWIND_SECONDS = 1.0
 """How long a stopped run's tasks may take to unwind before the caller is told."""
 
 
-class Driver:
+class Driver(Ending):
     """One run, driven by this process under one claim. See the module text."""
 
     outer: Outer | None = None
@@ -79,7 +67,7 @@ class Driver:
 
     def __init__(
         self,
-        worker: Worker,
+        worker: WorkerPort,
         run: Run,
         spec: TaskSpec,
         loop: LoopThread,
@@ -87,6 +75,7 @@ class Driver:
         fresh: bool,
         taken: Taken | None = None,
     ) -> None:
+        super().__init__()
         assert run.token is not None
         self.worker = worker
         self.run = run
@@ -97,45 +86,37 @@ class Driver:
         self.fresh = fresh
         self.park_after: float | None = None
         """Park the run when it has nothing to do for longer than this (seconds); `None`: never."""
-        self.overdue = False
-        """It was parked, and something in it did not unwind in time."""
         self.busy: list[None] = []
         """As long as the number of tasks that are at work outside of their bodies: between two attempts, say."""
         self._woken = taken is not None and taken.woken
         self._known = taken.known if taken is not None else None
         self._entered: set[int] = set()
         self._considering = False
-        self._draining = False
         self.n = 0
         """Entries written so far; kept by the writer's leader."""
         self.journal = Journal(run.name, run.uid, run.token)
         self.source_id = 0
         self.outbox: list[Any] = []
-        self.free = True
-        self.done: Future[tuple[int, bytes, Any]] = Future()
-        """`(Result, encoded value, the value itself or its error)`, or the exception that ended driving."""
+        self.gate = self.make_gate()
         self.bodies: dict[int, Body] = {}
         self.replayed = 0
         self.executed = 0
-        self.attached: list[Attached] = []
-        """Attempts outside of this process whose outcome is not on disk yet."""
+        self.attached = Attachments()
         self.abandoning = False
         """Some body was abandoned, so that records have to be looked at before they are written."""
-        self.listeners: list[Callable[[], None]] = []
-        """Told whenever `free` has changed, under a lock: they may not block."""
-        self._lock = threading.Lock()
         self._next_action = 1
-        self._undrained: set[int] = set()
-        self._stopping: BaseException | None = None
-        self._told: list[Body] = []
-        """The bodies that were open when driving was told to end."""
-        self._left = False
-        self._outcome: tuple[int, bytes, Any] | None = None
-        self._main: asyncio.Task[Any] | None = None
         self.context: Context | None = None
         """The caller's context variables, for the root body; `None` for a run without a caller in this process."""
         self._changed: dict[int, bool] = {}
-        self._lazy_flush = False
+
+    def make_gate(self) -> Gate:
+        """Whether anything new may start here is decided by this."""
+        return Gate(self._pump_all)
+
+    @property
+    def free(self) -> bool:
+        """See `Gate`."""
+        return self.gate.free
 
     # -- beginning ---------------------------------------------------------------------------------------------
 
@@ -191,13 +172,11 @@ class Driver:
         return True
 
     async def _drive(self) -> None:
-        from .calls import root
-
         try:
             if self.run.crashes > CRASH_LIMIT and not self._was_waiting():
                 result, value, live, extra = self._crash_loop()
             else:
-                result, value, live, extra = await root(self)
+                result, value, live, extra = await self.worker.root(self)
         except RunStopped:
             return
         except asyncio.CancelledError:
@@ -229,143 +208,6 @@ class Driver:
         )
         return Result.ERROR, encode_error(error), error, ()
 
-    def finished(self) -> None:
-        """The outcome is on disk."""
-        outcome = self._outcome
-        assert outcome is not None
-        self._dispose_all()
-        if self._leave():
-            self.done.set_result(outcome)
-
-    # -- ending early ------------------------------------------------------------------------------------------
-
-    def stop(self, reason: BaseException) -> None:
-        """Drive no further: shutdown, lost claim, mismatch, broken store. Nothing more is recorded. Any thread."""
-        with self._lock:
-            if self._stopping is not None or self._left:
-                return
-            self._stopping = reason
-        # Those that unwind faster than this goes on are gone from `bodies` by then, but maybe not all of their code.
-        self._told = list(self.bodies.values())
-        for body in self._told:
-            body.close()
-        self.loop.soon(self._unwind)
-
-    def _unwind(self) -> None:
-        # Bodies on other loops have been told by `Body.close`; a task is touched on its own loop's thread only.
-        bodies = [body for body in list(self.bodies.values()) if body.loop is self.loop]
-        tasks = [task for body in bodies for task in list(body.tasks) if not task.done()]
-        if self._main is not None and not self._main.done():
-            self._main.cancel()
-            tasks.append(self._main)
-        if not tasks:
-            self._give_up()
-            return
-        for task in tasks:
-            task.cancel()
-        waits = self._told if isinstance(self._stopping, Parked) else []
-        waiter = self.loop.loop.create_task(_settle(tasks, waits), context=self.loop.loop.empty.copy())
-        waiter.add_done_callback(self._unwound, context=self.loop.loop.empty)
-
-    def _unwound(self, settled: asyncio.Task[bool]) -> None:
-        self.overdue = not settled.result()
-        if self.overdue:
-            for body in self._told:
-                body.loop.soon(body.loop.keep, body.tasks)
-        self._told = []
-        self._give_up()
-
-    def _give_up(self) -> None:
-        reason = self._stopping
-        assert reason is not None
-        if self._left:
-            return
-        if isinstance(reason, Parked):
-            if self.overdue:
-                log.warning(
-                    "run %s does not unwind: something in it swallows its cancellation. It goes on at its wake time, "
-                    "but what is left of it stays in memory, and it will not be parked again by this process",
-                    self.run.name,
-                )
-            self.outbox.append(Park(Wake(*reason.wake), self.n))
-            self.worker.writer.mark_ready(self)
-            self.loop.flush_soon(self.worker.writer)
-            return
-        if self._outcome is not None and not isinstance(reason, (LeaseLostError, StoreError)):
-            # The end is on its way to disk: wait for what becomes of it rather than guess.
-            synced = Synced(None)
-            self.outbox.append(synced)
-            try:
-                self.worker.writer.through(self, synced)
-            except RunStopped:
-                pass
-        if not isinstance(reason, LeaseLostError):
-            try:
-                self.worker.store.release(self.run_id, self.token)
-            except PerdureError as error:
-                self.worker.doubt = True
-                if not isinstance(reason, StoreError):
-                    log.warning("run %s could not be released: %s", self.run.name, error)
-        if isinstance(reason, RunAbortedError):
-            self._dispose_all()
-        self._resolve_error(reason)
-
-    def parked(self) -> None:
-        """That the run sleeps is in the store."""
-        assert self._stopping is not None
-        self._resolve_error(self._stopping)
-
-    def _resolve_error(self, reason: BaseException) -> None:
-        if self._leave():
-            self.done.set_exception(reason)
-
-    def _leave(self) -> bool:
-        """Driving ends; `False` if it had ended already (D4)."""
-        with self._lock:
-            if self._left:
-                return False
-            self._left = True
-        driving(-1)
-        self.worker.left(self)
-        return True
-
-    def fenced(self) -> None:
-        """The store refused a write: the claim is somebody else's (P3), or the run was ended from outside."""
-        self._fail(self.worker.why_fenced(self))
-
-    def failed(self, error: StoreError) -> None:
-        """The store cannot be written."""
-        self._fail(error)
-
-    def _fail(self, error: PerdureError) -> None:
-        if isinstance(self._stopping, Parked):
-            # Nothing but its row was left to be written.
-            self._resolve_error(error)
-        else:
-            self.stop(error)
-
-    @property
-    def ending(self) -> bool:
-        """Whether the outcome is on its way to disk."""
-        return self._outcome is not None
-
-    @property
-    def stopping(self) -> bool:
-        """Whether driving has been told to end."""
-        return self._stopping is not None
-
-    def why_stopped(self) -> str:
-        """For `RunStopped`."""
-        reason = self._stopping
-        return f"run {self.run.name!r} is no longer driven here" + (f": {reason}" if reason is not None else "")
-
-    def stopped_error(self) -> RunStopped:
-        """What durable calls raise from now on, and callers get whose record was not written."""
-        reason = self._stopping
-        if isinstance(reason, Parked):
-            return Parked(str(reason), reason.wake)
-        return RunStopped(self.why_stopped())
-
     # -- parking and handing over ------------------------------------------------------------------------------
 
     def slept(self, seconds: float) -> None:
@@ -385,7 +227,7 @@ class Driver:
         wall, boot = clock.wall(), clock.boot()  # first, so that the run is never woken later than it asked for
         left = self.rest()
         if left is None:
-            if self._undrained and not self.busy and self.bodies:
+            if self.gate.undrained and not self.busy and self.bodies:
                 # Nobody may ever look whether what is missing can still come, and the run be held here for as long.
                 self._check_stuck()
             return
@@ -400,7 +242,7 @@ class Driver:
         """Microseconds until the earliest recorded deadline, if nothing in the run can move before; else `None`."""
         if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
             return None
-        if self._undrained:
+        if self.gate.undrained:
             return None
         lefts: list[int] = []
         for body in list(self.bodies.values()):
@@ -412,9 +254,7 @@ class Driver:
 
     def drain(self) -> None:
         """Begin nothing new; what is under way may end and be recorded. From any thread."""
-        with self._lock:
-            self._draining = True
-            self._refresh()
+        self.gate.drain()
 
     def hand_over(self, reason: BaseException) -> bool:
         """Stop a run that is being drained, if nothing of it is under way. On the loop's thread."""
@@ -429,7 +269,7 @@ class Driver:
 
     def open_body(
         self,
-        parent: Body | None,
+        parent: ParentPort | None,
         action: int,
         name: str,
         loop: LoopThread,
@@ -495,20 +335,14 @@ class Driver:
                 if action.action not in replay.children
             },
         )
-        with self._lock:
-            if self.fresh:
-                return
-            if not replay.drained:
-                self._undrained.add(body.action)
-            else:
-                self._undrained.discard(body.action)
-            if not replay.loosened:
-                # After a failed attempt the code may rightly not call them again.
-                self._undrained.update(a.action for a in body.delivery.open_actions.values() if a.kind == Kind.TASK)
-            opened = self._refresh()
-        if opened:
-            # This body was the last that had to be opened, and has nothing to replay.
-            self._pump_all()
+        if self.fresh:
+            return
+        waited_for = set() if replay.drained else {body.action}
+        if not replay.loosened:
+            # After a failed attempt the code may rightly not call these actions again.
+            waited_for.update(a.action for a in body.delivery.open_actions.values() if a.kind == Kind.TASK)
+        # Where this body was the last that had to be opened, and has nothing to replay, the others go on now.
+        self.gate.change(waited_for, {body.action} - waited_for)
 
     def close_body(self, body: Body) -> None:
         """That attempt is over."""
@@ -522,33 +356,7 @@ class Driver:
 
     def drained(self, action: int) -> None:
         """That body has been handed all it had recorded."""
-        with self._lock:
-            if action not in self._undrained:
-                return
-            self._undrained.discard(action)
-            opened = self._refresh()
-        if opened:
-            self._pump_all()
-
-    def drained_elsewhere(self, added: Collection[int], removed: Collection[int], tell: Callable[[], None]) -> None:
-        """What bodies in another process have yet to be handed; `tell` is called, under the lock, once it counts."""
-        with self._lock:
-            self._undrained.update(added)
-            self._undrained.difference_update(removed)
-            opened = self._refresh()
-            tell()
-        if opened:
-            self._pump_all()
-
-    def _refresh(self) -> bool:
-        was = self.free
-        # While driving ends one body after the other is closed: what those had yet to be handed must not set the
-        # others going.
-        self.free = not (self._undrained or self._draining or self.stopping)
-        if self.free is not was:
-            for tell in self.listeners:
-                tell()
-        return self.free and not was
+        self.gate.drained(action)
 
     def _pump_all(self) -> None:
         for body in list(self.bodies.values()):
@@ -556,20 +364,12 @@ class Driver:
                 body.loop.soon(body.pump)
 
     def loop_blocked(self, body: Body, blocked: bool) -> None:
-        """A synchronous call blocks that body's loop: what it has yet to be handed cannot be handed meanwhile, and
+        """A synchronous call blocks that body's loop. What the body has yet to be handed cannot be handed meanwhile, so
         what the call does must not wait for it."""
-        with self._lock:
-            if not blocked:
-                if body.idle_replaying and not body.stopped:
-                    self._undrained.add(body.action)
-                self._refresh()
-                return
-            if body.action not in self._undrained:
-                return
-            self._undrained.discard(body.action)
-            opened = self._refresh()
-        if opened:
-            self._pump_all()
+        if blocked:
+            self.gate.drained(body.action)
+        elif body.idle_replaying and not body.stopped:
+            self.gate.change((body.action,))
 
     def check_stuck(self) -> None:
         """A body holds back new calls: make sure that what it waits for can still come."""
@@ -577,7 +377,7 @@ class Driver:
 
     def _check_stuck(self) -> None:
         bodies = list(self.bodies.values())
-        if self.free or not all(body.quiet() for body in bodies):
+        if self.gate.free or not all(body.quiet() for body in bodies):
             return
         replaying = [body for body in bodies if body.idle_replaying]
         if replaying:
@@ -585,8 +385,8 @@ class Driver:
             if all(body.awaits_cancellation() for body in replaying):
                 min(replaying, key=lambda body: body.action).give_up_cancellation()
             return
-        with self._lock:
-            missing = self._undrained.difference(*(body.stands_for() for body in bodies))
+        with self.gate.lock:
+            missing = self.gate.undrained.difference(*(body.stands_for() for body in bodies))
         if not missing:
             return
         for body in bodies:
@@ -611,44 +411,15 @@ class Driver:
             known = self._changed[source_id] = self.worker.source_changed(source_id, self.run.target)
         return known
 
-    # -- what runs outside of this process ---------------------------------------------------------------------
+    # -- what runs outside of this process ----------------------------------------------------------------------
 
-    def attach(self, attached: Attached) -> None:
-        """An attempt begins outside of this process."""
-        with self._lock:
-            self.attached.append(attached)
+    def settled(self, action: int) -> None:
+        """See `Sink`."""
+        self.attached.settled(action)
 
-    def ended(self, action: int) -> list[Any]:
-        """Rows to be committed with the outcome of an action: what runs outside of this process for it, or for
-        something that it called, is not to be joined any more, should it be called again."""
-        if not self.attached:
-            return []
-        with self._lock:
-            rows = [attached.ended() for attached in self.attached if action in attached.within]
-        return [row for row in rows if row is not None]
-
-    def settled(self, action: int, *, final: bool = True) -> None:
-        """The outcome of an action is on disk: what runs outside of this process for it, or for something that it
-        called, has no purpose any more. Or (not `final`) that of one attempt, whose successor may well join what its
-        calls have left running."""
-        if not self.attached:
-            return
-        with self._lock:
-            gone = [
-                attached for attached in self.attached
-                if (action in attached.within if final else action == attached.action)
-            ]  # fmt: skip
-            self.attached = [attached for attached in self.attached if attached not in gone]
-        for attached in gone:
-            assert attached.spec.dispose is not None
-            attached.spec.dispose(attached)
-
-    def _dispose_all(self) -> None:
-        with self._lock:
-            gone, self.attached = self.attached, []
-        for attached in gone:
-            assert attached.spec.dispose is not None
-            attached.spec.dispose(attached)
+    def dispose_all(self) -> None:
+        """See `Ending`."""
+        self.attached.dispose_all()
         if self.worker.on_end is not None:
             self.worker.on_end(self.run, self.fresh)
 
@@ -752,9 +523,9 @@ class Driver:
         # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
         # recorded is there to be reused, but what was cancelled in it is not waited for.
         if child is not None and row.call.kind is Kind.TASK:
-            self.outbox.append((*self.ended(child), Mark(child, Result.LOOSEN, 0), row))
+            self.outbox.append((*self.attached.ended(child), Mark(child, Result.LOOSEN, 0), row))
         elif child is not None:
-            self.outbox.append((*self.ended(child), row))
+            self.outbox.append((*self.attached.ended(child), row))
         else:
             self.outbox.append(row)
         self.worker.writer.mark_ready(self)
@@ -776,12 +547,7 @@ CRASH_LIMIT = 10
 """Attempts in a row that die without a new entry before the run is given up."""
 
 
-async def _settle(tasks: list[asyncio.Task[Any]], bodies: list[Body]) -> bool:
-    """Wait until these tasks, and all that is left in these bodies, have unwound; whether they have in time."""
-    end = perf() + int(UNWIND_SECONDS * 1e9)
-    _, pending = await asyncio.wait(tasks, timeout=UNWIND_SECONDS)
-    pause = 0.001
-    while any(not body.unwound() for body in bodies) and perf() < end:
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, 0.05)
-    return not pending and all(body.unwound() for body in bodies)
+def driver_of(body: BodyPort) -> Driver:
+    """The driver of a body, as this room knows it."""
+    driver: Driver = body.driver
+    return driver

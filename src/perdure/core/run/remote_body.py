@@ -23,45 +23,14 @@ the cancellation. (Within one process D2 holds.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable
 
 from ..body.body import Body
 from ..body.delivery import Delivery
+from ..body.interfaces import ParentPort
 from ..ground.model import Action, Kind
-
-if TYPE_CHECKING:
-    from ..ground.spec import TaskSpec
-
-
-class Failure(NamedTuple):
-    """How an attempt failed elsewhere; carried by the exception that stands for it here."""
-
-    data: bytes
-    """The encoded exception, with the traceback of the process in which it was raised."""
-    final: bool
-    """Whether retrying is pointless."""
-    discards: list[int]
-    """The entries of that body whose exceptions are in its tree."""
-
-
-def failed_elsewhere(error: BaseException, failure: Failure) -> BaseException:
-    """`error`, with what is known of it from where it was raised (read by `attempts`)."""
-    error.__dict__["__perdure_failure__"] = failure
-    return error
-
-
-class Report(NamedTuple):
-    """What an inner process says of its bodies while none of them can move by itself."""
-
-    open: list[int]
-    """Their actions."""
-    replaying: int
-    """How many of them still have something to be handed."""
-    awaiting: list[int]
-    """Those of them that wait for a cancellation that user code of another body must bring about."""
-    uncalled: list[Action]
-    """What was under way when the last driver ended, and has not been called again."""
+from .driver import driver_of
+from .interfaces import Report
 
 
 class StandIn(Body):
@@ -79,9 +48,9 @@ class StandIn(Body):
         delivery = self.delivery
         replay = delivery.replay
         # As `Driver._load` has it.
-        if not self.driver.fresh and replay is not None and not replay.drained:
+        if not driver_of(self).fresh and replay is not None and not replay.drained:
             self.undrained = frozenset({self.action})
-        if not self.driver.fresh and delivery.unasked_actions:
+        if not driver_of(self).fresh and delivery.unasked_actions:
             self.undrained |= {action.action for action in delivery.open_actions.values() if action.kind == Kind.TASK}
         self.delivery = Delivery()
 
@@ -115,7 +84,7 @@ class StandIn(Body):
 class Between:
     """An action whose body executes in an inner process, as the parent of a body that executes in the outer one."""
 
-    def __init__(self, action: int, parent: Body) -> None:
+    def __init__(self, action: int, parent: ParentPort) -> None:
         self.action = action
         self.parent = parent
         self.children = parent.children
@@ -124,26 +93,3 @@ class Between:
     def stopped(self) -> bool:
         """See `Body`."""
         return self.parent.stopped
-
-
-class Elsewhere(Protocol):
-    """The port behind which bodies execute in other processes."""
-
-    def execution(
-        self, body: StandIn, spec: TaskSpec, action: Action, inputs: bytes, attempt: int, floor: int, *, recorded: bool
-    ) -> Any:
-        """An effect: execute the body of `action` once. Gives `(Result.VALUE, encoded value)` or `(Result.ERROR,
-        exception)`, the latter with its `Failure` if the body itself raised it. Ends at once, with nothing written any
-        more, when `body` is closed (E3)."""
-
-
-class Outer(Protocol):
-    """The outer process, as a driver in an inner one sees it."""
-
-    def takes(self, spec: TaskSpec) -> bool:
-        """Whether such a task is carried out there."""
-
-    def attempts(
-        self, spec: TaskSpec, action: Action, inputs: bytes, *, parent: Body, floor: int, recorded: bool
-    ) -> Generator[Any, Any, Any]:
-        """As `attempts.attempts`."""

@@ -1,0 +1,323 @@
+"""Records on their way into the journal, and the pure turning of records into rows.
+
+An *item* is what an outbox holds: a record, a row, or a tuple of both that must not be parted (W4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from ...errors import StoreError
+from ..body.branch import Call
+from ..body.delivery import Outcome
+from ..body.interfaces import BodyPort
+from ..body.scope import Slot
+from ..body.waits import LoopWaiter, ThreadWaiter, Waiter
+from ..ground.model import Action, ActionState, CachePut, Created, CreateRun, Entry, Finish, Park, Result, RunWrites
+from .interfaces import Sink
+
+
+class Record:
+    """An outcome on its way into the journal."""
+
+    __slots__ = (
+        "after",
+        "alone",
+        "at",
+        "call",
+        "child",
+        "done",
+        "error",
+        "item",
+        "n",
+        "result",
+        "slot",
+        "took",
+        "value",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        call: Call,
+        result: int,
+        value: bytes | None,
+        at: int,
+        took: int,
+        item: int = 0,
+        child: int | None = None,
+        after: int | None = None,
+        waiter: Waiter | None = None,
+    ) -> None:
+        self.call = call
+        self.alone = False
+        """Set where the task that records goes on with its outcome at once (`Body.alone`)."""
+        self.slot: Slot | None = None
+        """Set where a thread records, which waits for its turn (B2)."""
+        self.result = result
+        self.value = value
+        self.at = at
+        self.took = took
+        self.item = item
+        self.child = child
+        self.after = after
+        self.waiter = waiter
+        self.n = 0
+        self.done = False
+        self.error: BaseException | None = None
+
+    def __await__(self) -> Any:
+        # Already on disk (`Writer.commit_now`): nothing to suspend for.
+        yield from ()
+        if self.error is not None:
+            raise self.error
+        return Outcome(self.n, self.result, self.value)
+
+    def block(self) -> Outcome:
+        """As an effect: get it onto disk from a thread, or from a loop that may block. No hop, the caller commits."""
+        body = self.call.body
+        body.driver.worker.writer.through(body.driver, self)
+        if self.waiter is not None:
+            # Others have come before, and this takes its turn behind them.
+            outcome = self.waiter.block()
+            assert isinstance(outcome, Outcome)
+            return outcome
+        if self.slot is None and self.n > body.delivery.last:
+            body.passed(self.n)
+        return Outcome(self.n, self.result, self.value)
+
+    def announce(self) -> BodyPort | None:
+        """The outcome is on disk: it takes its turn (W2). The body that is to be pumped, if any."""
+        waiter, body = self.waiter, self.call.body
+        if self.slot is not None and self.result != Result.CANCELLED:
+            if body.thread_committed(self.n):
+                self.done = True
+                return None
+            waiter = self.waiter = ThreadWaiter(self.call, self.item, self.slot)
+            body.delivery.in_flight += 1
+        self.done = True
+        if waiter is None:
+            if self.alone:
+                # Here, in the order of commits, and not when the task goes on: a thread may be faster.
+                body.passed(self.n)
+            return None
+        body.committed(waiter, Outcome(self.n, self.result, self.value))
+        return body
+
+
+class Mark:
+    """A row about other entries (`LOOSEN`, `DISCARD`, `NOTE`)."""
+
+    __slots__ = ("action", "notes", "result", "seq")
+
+    def __init__(self, action: int, result: Result, seq: int, notes: bytes | None = None) -> None:
+        self.action = action
+        self.result = result
+        self.seq = seq
+        self.notes = notes
+
+
+class Reuse(Record):
+    """A loose entry handed out again; `original` is the entry's number."""
+
+    __slots__ = ("original",)
+
+    def __init__(self, call: Call, entry: Entry, item: int, *, after: int | None, waiter: LoopWaiter | None) -> None:
+        super().__init__(call, entry.result, entry.value, entry.at, entry.took, item, None, after, waiter)
+        self.original = entry.n
+
+
+class Foreign:
+    """Rows of a body in another process, to be numbered and written in one transaction (`elsewhere`)."""
+
+    __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "states")
+
+    def __init__(
+        self,
+        body: BodyPort,
+        entries: list[Entry],
+        actions: list[Action],
+        states: list[ActionState],
+        cache: list[CachePut],
+    ) -> None:
+        self.body = body
+        """What stands here for that body."""
+        self.entries = entries
+        self.actions = actions
+        self.states = states
+        self.cache = cache
+        self.n = 0
+        """The number before that of the first entry."""
+        self.done = False
+        self.error: BaseException | None = None
+
+
+class Synced:
+    """Not a row: tells a caller that everything before it in the outbox is on disk."""
+
+    __slots__ = ("done", "error", "future")
+
+    def __init__(self, future: asyncio.Future[None] | None) -> None:
+        self.future = future
+        self.done = False
+        self.error: BaseException | None = None
+
+    def announce(self) -> None:
+        self.done = True
+        if self.future is not None:
+            self.future.get_loop().call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        assert self.future is not None
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Submission:
+    """A run on its way into the store."""
+
+    __slots__ = ("create", "outcome", "tell")
+
+    def __init__(self, create: CreateRun, tell: Callable[[Created | StoreError], None] | None = None) -> None:
+        self.create = create
+        self.tell = tell
+        self.outcome: Created | StoreError | None = None
+
+    def answer(self, outcome: Created | StoreError) -> None:
+        self.outcome = outcome
+        if self.tell is not None:
+            self.tell(outcome)
+
+
+Item = Any
+"""A Record, Mark, Action, ActionState, CachePut, Foreign, Finish, Park, or a tuple of them that must not be parted."""
+
+_MARK_FP = bytes(16)
+
+
+def without_abandoned(outbox: list[Item]) -> list[Item]:
+    """What bodies were about to record whose attempt is over: refused here, at the last moment."""
+    kept = []
+    for item in outbox:
+        parts = item if item.__class__ is tuple else (item,)
+        records = [part for part in parts if isinstance(part, (Record, Foreign))]
+        dead = [record for record in records if _recorder(record).abandoned]
+        if not dead:
+            kept.append(item)
+        for record in dead:
+            record.done = True
+            record.error = _recorder(record).driver.stopped_error()
+    return kept
+
+
+def _recorder(record: Record | Foreign) -> BodyPort:
+    return record.body if isinstance(record, Foreign) else record.call.body
+
+
+def cut(queue: list[Any]) -> list[Any]:
+    taken = queue[:]
+    del queue[: len(taken)]
+    return taken
+
+
+class Rows(NamedTuple):
+    """What one driver writes in one transaction, its entries numbered but not encoded yet."""
+
+    entries: list[Entry]
+    actions: list[Action]
+    states: list[ActionState]
+    cache: list[CachePut]
+    finish: Finish | None
+    park: Park | None
+
+    def sealed(self, driver: Sink) -> RunWrites:
+        """With the entries as the next segments of the run's journal."""
+        entries, actions, states, cache, finish, park = self
+        segments, ends, sources = driver.journal.append(entries)
+        return RunWrites(driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources)
+
+
+def rows(driver: Sink, outbox: list[Item]) -> Rows:
+    """Number the records of one driver and turn them into rows."""
+    n, source = driver.n, driver.source_id
+    entries: list[Entry] = []
+    actions: list[Action] = []
+    states: list[ActionState] = []
+    cache: list[CachePut] = []
+    finish: Finish | None = None
+    park: Park | None = None
+    stack = outbox
+    if any(item.__class__ is tuple for item in outbox):
+        stack = []
+        for item in outbox:
+            if item.__class__ is tuple:
+                stack.extend(item)
+            else:
+                stack.append(item)
+    for item in stack:
+        kind = item.__class__
+        if kind is Record:
+            n += 1
+            item.n = n
+            entries.append(entry_row(item, n, source))
+        elif kind is Mark:
+            n += 1
+            entries.append(replace(_mark(item.action, n, item.seq, item.result, source), notes=item.notes))
+        elif kind is Reuse:
+            n += 1
+            item.n = n
+            call = item.call
+            row = _mark(call.body.action, n, item.original, Result.REUSE, source)
+            # `seq` names the entry; where the call stands now, and when it was made, go along for the next replay.
+            entries.append(replace(row, item=item.item, after=item.after, occ=call.seq, begun=call.begun))
+        elif kind is Action:
+            actions.append(item)
+        elif kind is ActionState:
+            states.append(item)
+        elif kind is CachePut:
+            cache.append(item)
+        elif kind is Foreign:
+            item.n = n
+            for row in item.entries:
+                n += 1
+                entries.append(replace(row, n=n))
+            actions.extend(item.actions)
+            states.extend(item.states)
+            cache.extend(item.cache)
+        elif kind is Synced:
+            pass
+        elif kind is Finish:
+            finish = item
+        else:
+            assert kind is Park, kind
+            park = item._replace(mark=n)
+    driver.n = n
+    return Rows(entries, actions, states, cache, finish, park)
+
+
+def _mark(action: int, n: int, seq: int, result: Result, source: int) -> Entry:
+    return Entry(action, n, 0, seq, 0, 0, 0, int(result), _MARK_FP, "", None, None, None, source, None, None, 0, 0)
+
+
+def entry_row(record: Record, n: int, source: int) -> Entry:
+    # Positional, because that is the fastest way to build a struct, and this runs for every recorded call.
+    call = record.call
+    return Entry(
+        call.body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
+        call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after,
+        record.at, record.took, call.begun, call.body.take_notes(),
+    )  # fmt: skip
+
+
+def records_in(outbox: list[Item]) -> list[Record | Foreign | Synced]:
+    """Those parts that somebody waits for."""
+    found: list[Record | Foreign | Synced] = []
+    for item in outbox:
+        for part in item if item.__class__ is tuple else (item,):
+            if isinstance(part, (Record, Foreign, Synced)):
+                found.append(part)
+    return found

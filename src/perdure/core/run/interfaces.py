@@ -1,0 +1,113 @@
+"""What a driver asks of its process, and the ports behind which bodies execute in other processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol
+
+from ...errors import PerdureError
+from ..body.interfaces import LoopPort
+from ..body.loop import LoopThread
+from ..body.scope import Slot
+from ..commit.writer import Leaders
+from ..ground.clock import Clock
+from ..ground.model import Action, Run
+from ..ground.ports import Store
+from ..ground.spec import TaskSpec
+
+
+class WorkerPort(Protocol):
+    """The process that drives a run, as the run's driver sees it. From any thread."""
+
+    store: Store
+    clock: Clock
+    writer: Leaders
+    threads: Any
+    """`body.interfaces.Threads`."""
+    doubt: bool
+    """Set when the store has failed, so that a run may be claimed here and driven by no thread."""
+    elsewhere: Callable[[str], Elsewhere] | None
+    """What executes bodies in other processes, by the name of the executor."""
+    on_end: Callable[[Run, bool], None] | None
+    """Told when a run has ended or was aborted here, and whether this process began it."""
+    root: Callable[[Any], Any]
+    """The run's own task, as a coroutine (`calls.root`)."""
+
+    def loop_for(self, driver: Any) -> LoopThread:
+        """A loop whose thread is not blocked by a synchronous durable call: the driver's own if possible."""
+
+    def call_on_loop(self, loop: LoopPort, make_task: Callable[[], asyncio.Task[Any]]) -> Future[Any]:
+        """Make a task on that loop and have its outcome as a thread-safe future."""
+
+    def join(self, future: Future[Any], slot: Slot | None, timeout: float | None = None, *, shown: bool = False) -> Any:
+        """Wait in a body's thread for something that the body itself does elsewhere."""
+
+    def source_id(self, target: str) -> int:
+        """The number of today's snapshot of the code that `target` belongs to."""
+
+    def source_changed(self, source_id: int, target: str) -> bool:
+        """Whether the code of that snapshot differs from today's."""
+
+    def flush_lazily(self, driver: Any) -> None:
+        """Commit that driver's outbox soon, unless something else does first."""
+
+    def left(self, driver: Any) -> None:
+        """That run is no longer driven here."""
+
+    def why_fenced(self, driver: Any) -> PerdureError:
+        """The store refused a write of `driver`: why."""
+
+
+class Failure(NamedTuple):
+    """How an attempt failed elsewhere; carried by the exception that stands for it here."""
+
+    data: bytes
+    """The encoded exception, with the traceback of the process in which it was raised."""
+    final: bool
+    """Whether retrying is pointless."""
+    discards: list[int]
+    """The entries of that body whose exceptions are in its tree."""
+
+
+def failed_elsewhere(error: BaseException, failure: Failure) -> BaseException:
+    """`error`, with what is known of it from where it was raised (read by `attempts`)."""
+    error.__dict__["__perdure_failure__"] = failure
+    return error
+
+
+class Report(NamedTuple):
+    """What an inner process says of its bodies while none of them can move by itself."""
+
+    open: list[int]
+    """Their actions."""
+    replaying: int
+    """How many of them still have something to be handed."""
+    awaiting: list[int]
+    """Those of them that wait for a cancellation that user code of another body must bring about."""
+    uncalled: list[Action]
+    """What was under way when the last driver ended, and has not been called again."""
+
+
+class Elsewhere(Protocol):
+    """The port behind which bodies execute in other processes."""
+
+    def execution(
+        self, body: Any, spec: TaskSpec, action: Action, inputs: bytes, attempt: int, floor: int, *, recorded: bool
+    ) -> Any:
+        """An effect: execute the body of `action` once. Gives `(Result.VALUE, encoded value)` or `(Result.ERROR,
+        exception)`, the latter with its `Failure` if the body itself raised it. Ends at once, with nothing written any
+        more, when `body` is closed (E3)."""
+
+
+class Outer(Protocol):
+    """The outer process, as a driver in an inner one sees it."""
+
+    def takes(self, spec: TaskSpec) -> bool:
+        """Whether such a task is carried out there."""
+
+    def attempts(
+        self, spec: TaskSpec, action: Action, inputs: bytes, *, parent: Any, floor: int, recorded: bool
+    ) -> Generator[Any, Any, Any]:
+        """As `attempts.attempts`."""
