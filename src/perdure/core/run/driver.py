@@ -24,7 +24,7 @@ from ..body.branch import Call
 from ..body.delivery import Outcome
 from ..body.interfaces import BodyPort, ParentPort
 from ..body.loop import LoopThread
-from ..body.scope import THREAD, driving
+from ..body.scope import SCOPE, THREAD, driving
 from ..body.waits import BLOCKING, LoopWaiter, Waiter
 from ..commit.records import Mark, Record, Reuse
 from ..ground.clock import US
@@ -132,6 +132,8 @@ class Driver(Ending):
             return
         if self._stopping is None:
             context = self.loop.loop.empty.copy() if self.context is None else self.context
+            # Where the caller is itself a body, this run is no part of that body.
+            context.run(SCOPE.set, None)
             self._main = self.loop.loop.create_task(self._drive(), context=context)
 
     def _prepare(self) -> None:
