@@ -383,6 +383,9 @@ class Body(Activity):
                 move = step.move
                 if move is Move.NOTHING:
                     return
+                # At once, and not when the body is quiet again: what is handed over now may wait for others.
+                if self.delivery.drains():
+                    self._drained()
                 if move is not Move.HAPPEN:
                     if not self._carry_out(step):
                         return

@@ -63,7 +63,7 @@ def attempts(
     gets one only when there is something to say).
     """
     # The driver cannot tell from the bodies alone that something is going on between two attempts.
-    driver.busy.append(None)
+    driver.works(1)
     try:
         return (
             yield from _attempts(
@@ -71,7 +71,7 @@ def attempts(
             )
         )
     finally:
-        driver.busy.pop()
+        driver.works(-1)
 
 
 def _attempts(
@@ -227,11 +227,11 @@ def unreadable(driver: Driver, name: str, recorded: bytes, misfit: UsageError) -
 
 def _idle(driver: Driver, effect: Any) -> Generator[Any, Any, Any]:
     """An effect during which the body shows what is going on."""
-    driver.busy.pop()
+    driver.works(-1)
     try:
         return (yield effect)
     finally:
-        driver.busy.append(None)
+        driver.works(1)
 
 
 def _stand_in() -> type[Body]:

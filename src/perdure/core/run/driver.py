@@ -86,8 +86,8 @@ class Driver(Ending):
         self.fresh = fresh
         self.park_after: float | None = None
         """Park the run when it has nothing to do for longer than this (seconds); `None`: never."""
-        self.busy: list[None] = []
-        """As long as the number of tasks that are at work outside of their bodies: between two attempts, say."""
+        self.busy = 0
+        """Tasks that are at work outside of their bodies: between two attempts, say."""
         self._woken = taken is not None and taken.woken
         self._known = taken.known if taken is not None else None
         self._entered: set[int] = set()
@@ -253,6 +253,11 @@ class Driver(Ending):
                 return None
             lefts += left
         return min(lefts, default=None)
+
+    def works(self, change: int) -> None:
+        """A task begins (1) or ends (-1) to be at work outside of its body. From any thread."""
+        with self._lock:
+            self.busy += change
 
     def drain(self) -> None:
         """Begin nothing new; what is under way may end and be recorded. From any thread."""
