@@ -22,8 +22,7 @@ from typing import Any
 import pytest
 
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
-from perdure.store.blobs import directory as module
-from perdure.store.blobs import user_files
+from perdure.store.blobs import copying, user_files
 from perdure.store.blobs.directory import LocalBlobs
 from perdure.store.blobs.user_files import settled
 
@@ -133,7 +132,7 @@ def mutate_while_copying(monkeypatch: pytest.MonkeyPatch, change: Callable[[int]
             return count
         return real(fd, buffers)
 
-    monkeypatch.setattr(module, "clone", lambda source, out: False)
+    monkeypatch.setattr(copying, "clone", lambda source, out: False)
     monkeypatch.setattr(os, "readv", readv)
 
 
@@ -239,7 +238,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     def full(fd: int, data: object) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(module, "clone", lambda source, out: False)
+    monkeypatch.setattr(copying, "clone", lambda source, out: False)
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(StoreUnavailableError, match=f"the disk of the blob store {blobs.root} is full: free some"):
         blobs.put([source])
@@ -272,7 +271,7 @@ def test_blocks_are_shared_where_the_file_system_can(
     data = os.urandom(3_000_000)
     source = write(tmp_path / "x", data)
     with open(source, "rb") as given, open(tmp_path / "probe", "w+b") as probe:
-        able = module.clone(given.fileno(), probe.fileno())
+        able = copying.clone(given.fileno(), probe.fileno())
     real = fcntl.ioctl
     answers: list[int] = []
 
@@ -308,7 +307,7 @@ def test_without_shared_blocks_the_bytes_are_copied(
 
 
 def test_holes_stay_holes(blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "clone", lambda source, out: False)
+    monkeypatch.setattr(copying, "clone", lambda source, out: False)
     source = tmp_path / "sparse"
     with open(source, "wb") as file:
         file.truncate(50_000_000)
@@ -324,8 +323,8 @@ def test_holes_stay_holes(blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest
 
 _MEMORY = """
 import sys, tracemalloc
-from perdure.store.blobs import directory as module
-module.clone = lambda source, out: False
+from perdure.store.blobs import copying, directory as module
+copying.clone = lambda source, out: False
 blobs = module.LocalBlobs(sys.argv[1])
 small, large, copy = sys.argv[2:5]
 [(hash, size)] = blobs.put([small])
@@ -463,7 +462,7 @@ def test_a_damaged_blob_is_told_and_healed_by_storing_it_again(blobs: LocalBlobs
 def test_a_copy_is_checked_and_whole_or_not_there(
     blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "clone", lambda source, out: False)
+    monkeypatch.setattr(copying, "clone", lambda source, out: False)
     [(hash, size)] = blobs.put([write(tmp_path / "x", b"data" * 1000)])
     [kept] = blob_files(blobs)
     kept.chmod(0o644)

@@ -60,7 +60,7 @@ PAUSE: Final = 0.01
 MARGIN: Final = 24 * 3600 * US
 """How long a blob without a reference stays (G7)."""
 SLACK: Final = 120 * US
-"""The time of a blob may be so much earlier than the put (`store.blobs.directory.REFRESH`, and a reserve)."""
+"""The time of a blob may be so much earlier than the put (`store.blobs.copying.REFRESH`, and a reserve)."""
 FOREVER: Final = 1 << 52
 
 _LOGS: Final = re.compile(r"[0-9a-f]{32}")

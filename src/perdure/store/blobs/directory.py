@@ -24,19 +24,16 @@ import hashlib
 import os
 import re
 import secrets
-import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import BinaryIO, Final
 
-from perdure.core.ground.clock import wall
 from perdure.core.ground.private import make_private
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
+from .copying import copy, create, is_file, listed, refreshed, remove, sync, sync_folder, write
 from .user_files import (
-    CHUNK,
     TRIES,
     Translated,
     check_name,
@@ -49,13 +46,7 @@ from .user_files import (
     writing,
 )
 
-REFRESH: Final = 60_000_000
-"""Microseconds for which the recorded time of a put need not be renewed: files of a user look changed when their times
-change, and blobs can be hard links to such files."""
-
-_ZEROS: Final = bytes(CHUNK)
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_FICLONE: Final[int] = getattr(fcntl, "FICLONE", 0x40049409)
 _NO_LINK: Final = {errno.EMLINK, errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
 
@@ -83,9 +74,9 @@ class LocalBlobs:
     def put_bytes(self, data: bytes) -> str:
         hash = hashlib.sha256(data).hexdigest()
         with self._staging() as staging, self._storing():
-            fd, temp = _create(staging)
+            fd, temp = create(staging)
             try:
-                _write(fd, memoryview(data))
+                write(fd, memoryview(data))
                 self._publish(fd, temp, hash, len(data))
             finally:
                 os.close(fd)
@@ -105,9 +96,9 @@ class LocalBlobs:
                 fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 with self._storing():
-                    out, temp = _create(staging)
+                    out, temp = create(staging)
                 try:
-                    hash, size = _copy(fd, out, before.st_size, lambda: reading(source), self._storing)
+                    hash, size = copy(fd, out, before.st_size, lambda: reading(source), self._storing)
                     with reading(source):
                         # Under /proc and /sys sizes mean nothing.
                         whole = size == before.st_size or not before.st_size
@@ -131,11 +122,11 @@ class LocalBlobs:
         final = self._blob(hash, executable)
         os.makedirs(os.path.dirname(final), 0o755, exist_ok=True)
         with self._locked(hash, fcntl.LOCK_SH):
-            if _is_file(final, size) and _refreshed(final):
+            if is_file(final, size) and refreshed(final):
                 os.unlink(temp)
                 return
         os.fchmod(fd, 0o555 if executable else 0o444)
-        _sync(fd)
+        sync(fd)
         with self._locked(hash, fcntl.LOCK_SH):
             os.utime(fd)  # a large file was written some time ago
             os.rename(temp, final)
@@ -166,11 +157,11 @@ class LocalBlobs:
         if os.path.basename(base) == ".perdure":
             above.append(os.path.dirname(base))
         with self._storing():
-            each(_sync_folder, shards)
+            each(sync_folder, shards)
             if not self._anchored.issuperset(shards):
                 for folder in above:
                     with suppress(PermissionError):  # not readable for this user, so made by another
-                        _sync_folder(folder)
+                        sync_folder(folder)
                 self._anchored.update(shards)
 
     def take(self, hash: str, size: int, url: str) -> bool:
@@ -201,7 +192,7 @@ class LocalBlobs:
                 out = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             try:
                 try:
-                    found, length = _copy(source, out, size, self._storing, lambda: writing(to), hashed=False)
+                    found, length = copy(source, out, size, self._storing, lambda: writing(to), hashed=False)
                 finally:
                     os.close(out)
                 if length != size or found not in (hash, ""):
@@ -230,7 +221,7 @@ class LocalBlobs:
 
     def path(self, hash: str, size: int, name: str) -> str:
         target = self._named("files", hash, name)
-        if not _is_file(target, size):
+        if not is_file(target, size):
             self._checked(hash, size)
             with self._staging() as staging, self._storing():
                 temp = os.path.join(staging, secrets.token_hex(8))
@@ -248,7 +239,7 @@ class LocalBlobs:
                 os.mkdir(temp)
                 fill(temp)
                 # As for a blob: a file with the final name is whole.
-                each(_sync_folder, [folder for folder, _, _ in os.walk(temp)])
+                each(sync_folder, [folder for folder, _, _ in os.walk(temp)])
                 os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
                 try:
                     os.rename(temp, target)
@@ -260,13 +251,13 @@ class LocalBlobs:
     def _executable(self, hash: str, size: int) -> str:
         """The executable twin of the blob: links share one mode, so the twin is a file of its own."""
         target = self._blob(hash, executable=True)
-        if not _is_file(target, size):
+        if not is_file(target, size):
             source = self._open(hash, size)
             try:
                 with self._staging() as staging, self._storing():
-                    out, temp = _create(staging)
+                    out, temp = create(staging)
                     try:
-                        _copy(source, out, size, self._storing, self._storing, hashed=False)
+                        copy(source, out, size, self._storing, self._storing, hashed=False)
                         self._publish(out, temp, hash, size, executable=True)
                     finally:
                         os.close(out)
@@ -293,7 +284,7 @@ class LocalBlobs:
 
     def _checked(self, hash: str, size: int) -> str:
         path = self._blob(hash)
-        if not _is_file(path, size):
+        if not is_file(path, size):
             os.close(self._open(hash, size))  # reports the fault
         return path
 
@@ -399,8 +390,8 @@ class LocalBlobs:
 
     def older(self, before: int) -> Iterator[tuple[str, int]]:
         top = os.path.join(self.root, "sha256")
-        for shard in sorted(_listed(top)):
-            for name in _listed(os.path.join(top, shard)):
+        for shard in sorted(listed(top)):
+            for name in listed(os.path.join(top, shard)):
                 if _HASH.fullmatch(name):
                     try:
                         found = os.lstat(os.path.join(top, shard, name))
@@ -412,7 +403,7 @@ class LocalBlobs:
     def refresh(self, hashes: Iterable[str]) -> None:
         for hash in hashes:
             with self._storing(), suppress(FileNotFoundError), self._locked(hash, fcntl.LOCK_SH):
-                _refreshed(self._blob(hash))
+                refreshed(self._blob(hash))
 
     def remove(self, hashes: Sequence[str], before: int) -> list[bool]:
         # Slow removals are renamed aside, and done without the lock.
@@ -423,7 +414,7 @@ class LocalBlobs:
 
     def _forget(self) -> None:
         """Remove the notes on fetched content without its blob."""
-        for key in _listed(folder := os.path.join(self.root, "fetched")):
+        for key in listed(folder := os.path.join(self.root, "fetched")):
             note = os.path.join(folder, key)
             with self._storing(), suppress(FileNotFoundError):
                 with open(note) as file:
@@ -488,7 +479,7 @@ class LocalBlobs:
                 os.mkdir(place, 0o700)
             yield place
         finally:
-            _remove(place)
+            remove(place)
             os.close(lock)
 
     def _sweep(self, folder: str) -> None:
@@ -500,7 +491,7 @@ class LocalBlobs:
                 lock = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CLOEXEC)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(os.path.join(folder, place))
+                    remove(os.path.join(folder, place))
                 finally:
                     os.close(lock)
 
@@ -525,117 +516,3 @@ class LocalBlobs:
             case _:
                 text = f"the blob store {self.root} cannot be used ({error.strerror}): check its disk"
         return StoreUnavailableError(text)
-
-
-# -- files -----------------------------------------------------------------------------------------------------------
-
-
-def _create(folder: str) -> tuple[int, str]:
-    path = os.path.join(folder, secrets.token_hex(8))
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
-
-
-def _copy(
-    source: int,
-    out: int,
-    size: int,
-    from_there: Callable[[], AbstractContextManager[None]],
-    to_here: Callable[[], AbstractContextManager[None]],
-    *,
-    hashed: bool = True,
-) -> tuple[str, int]:
-    """Copy an open file into an empty file; the hash and size of the copy.
-
-    Shares the blocks where the file system can: the content of the copy is fixed from then on, and is read for the hash
-    (not where `hashed` is false: then the hash is empty). Elsewhere the bytes pass through here once.
-    """
-    if clone(source, out):
-        if not hashed:
-            return "", os.fstat(out).st_size
-        with to_here():
-            return digest(out)
-    hasher = hashlib.sha256()
-    total = 0
-    buffer = bytearray(min(CHUNK, max(size, 4095) + 1))
-    view = memoryview(buffer)
-    while True:
-        with from_there():
-            count = os.readv(source, [view])
-        if not count:
-            break
-        hasher.update(view[:count])
-        total += count
-        with to_here():
-            if count == CHUNK and buffer == _ZEROS:
-                os.lseek(out, count, os.SEEK_CUR)  # holes stay holes
-            else:
-                _write(out, view[:count])
-    with to_here():
-        os.ftruncate(out, total)
-    return hasher.hexdigest(), total
-
-
-def clone(source: int, out: int) -> bool:
-    """Let an empty file share the blocks of another file, where the file system can (Btrfs, XFS and the like)."""
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(out, _FICLONE, source)
-    except OSError:
-        return False
-    return True
-
-
-def _write(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _is_file(path: str, size: int) -> bool:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
-
-
-def _refreshed(path: str) -> bool:
-    """Let a file count as put just now; `False`: the file belongs to another user and cannot be refreshed."""
-    if wall() - os.stat(path).st_mtime_ns // 1000 in range(REFRESH):
-        return True
-    try:
-        os.utime(path)
-    except PermissionError:
-        return False
-    return True
-
-
-def _listed(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _sync(fd: int) -> None:
-    if sys.platform == "darwin":
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync there stops at the disk's own cache
-    else:
-        os.fsync(fd)
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system with another way to keep directories
-            raise
-    finally:
-        os.close(fd)
-
-
-def _remove(place: str) -> None:
-    shutil.rmtree(place, ignore_errors=True)
-    with suppress(OSError):
-        os.unlink(f"{place}.lock")

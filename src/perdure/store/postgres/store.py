@@ -27,17 +27,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from perdure.core.ground.clock import US, Clock, perf, seconds
+from perdure.core.ground.clock import US, Clock, seconds
 from perdure.core.ground.model import (
-    FINISHED,
     Action,
     ActionState,
     CachePut,
-    Checked,
     Claim,
     Created,
     CreateRun,
-    EndedRun,
     NewRun,
     Run,
     RunWrites,
@@ -45,19 +42,16 @@ from perdure.core.ground.model import (
     Source,
     Status,
     Taken,
-    Wake,
-    WholeRun,
     Worker,
 )
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 
-from .. import _moving
-from .._reading import PAGE, Reading
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
 from .link import Address, Cursor, Link, Row, ServerClock, text_bytes
 from .session import GRACE, PostgresLiveness, Session
+from .upkeep import Upkeep
 from .watch import LONG_SILENCE, SILENCE, Watch
 
 MIGRATIONS: Final = ("0001_initial.sql",)
@@ -87,7 +81,7 @@ class Submission(NamedTuple):
     left: int | None
 
 
-class PostgresStore(Reading):
+class PostgresStore(Upkeep):
     """A `Store` in one schema of a Postgres database, made when it is missing. Safe from any thread; not across a
     fork, after which a process opens its own."""
 
@@ -104,6 +98,8 @@ class PostgresStore(Reading):
         self._server_clock = ServerClock()
         self._clock: Clock = clock or self._server_clock
         self._address = address = Address(url)
+        self._schema = address.schema
+        self._version = VERSION
         self._sql = {name: address.sql(text) for name, text in queries("postgres").items()}
         self._insert_segment = Statement(
             self._sql["insert_segment_fenced"], ("bigint", "bytea", "bigint", "bytea"), text_bytes
@@ -538,142 +534,6 @@ class PostgresStore(Reading):
 
     def forget(self, id: str) -> None:
         self._aside.change(self._sql["forget"], (id,), patience=_BRIEF)
-
-    # -- removing what is over ---------------------------------------------------------------------------------
-
-    def ended(self, before: int, statuses: Collection[Status], *, above: int = 0, limit: int) -> list[EndedRun]:
-        wanted = [str(status) for status in FINISHED.intersection(statuses)]
-        reused = {name for (name,) in self._rows("reused")}
-        found: list[EndedRun] = []
-        while len(found) < limit:
-            page = self._rows("ended", (above, wanted, before, PAGE))
-            for id, uid, name, status, at in page:
-                if name not in reused:
-                    found.append(EndedRun(id, uid, name, _STATUS[status], at))
-            if len(page) < PAGE:
-                break
-            above = page[-1][0]
-        return found[:limit]
-
-    def remove(self, runs: Sequence[int], before: int, statuses: Collection[Status]) -> list[bool]:
-        wanted = FINISHED.intersection(statuses)
-
-        def take(cursor: Cursor) -> list[bool]:
-            answers = []
-            rows = {run: cursor.execute(self._sql["end_of_run"], (run,)).fetchone() for run in sorted(set(runs))}
-            reused = {name for (name,) in cursor.execute(self._sql["reused"])}
-            for run in runs:
-                row = rows[run]
-                over = row is not None and row[0] not in reused and row[1] in wanted and row[2] < before
-                if over:
-                    cursor.execute(self._sql["remove"], (run,))
-                    rows[run] = None
-                answers.append(over)
-            return answers
-
-        def is_done(cursor: Cursor, answers: list[bool]) -> bool:
-            gone = [run for run, over in zip(runs, answers, strict=True) if over]
-            # All of them: others may have removed some.
-            return bool(gone) and not any(cursor.execute(self._sql["run_by_id"], (run,)).fetchone() for run in gone)
-
-        return self._writer.transaction(take, is_done)
-
-    def purge(self, limit: int) -> bool:
-        def delete(cursor: Cursor) -> bool:
-            since = perf()
-            left = limit
-            while left > 0 and perf() - since < _PURGE_NS:
-                row = cursor.execute(self._sql["removed"]).fetchone()
-                if row is None:
-                    return False
-                chunk = min(left, 20 * _CHUNK)
-                gone = cursor.execute(self._sql["purge_segments"], (row[0], chunk)).rowcount
-                if gone < chunk:
-                    gone += cursor.execute(self._sql["purge_actions"], (row[0], chunk - gone)).rowcount
-                if gone < chunk:
-                    cursor.execute(self._sql["purge_sources"], row)
-                    cursor.execute(self._sql["purge_run"], row)
-                    gone += 1
-                left -= gone
-            return True
-
-        return self._writer.transaction(delete)
-
-    def uncache(self, keys: Sequence[bytes], before: int) -> int:
-        def delete(cursor: Cursor) -> int:
-            return sum(cursor.execute(self._sql["uncache"], (key, before)).rowcount for key in sorted(keys))
-
-        return self._writer.transaction(delete)
-
-    def drop_sources(self, is_dead: Callable[[str], bool]) -> int:
-        since = self._clock.wall() - _STEPS
-        unused = {id for (id,) in self._rows("unused_sources")}
-
-        def drop(cursor: Cursor) -> int:
-            cursor.execute(self._sql["lock_workers"])
-            if not all(is_dead(row[0]) for row in cursor.execute(self._sql["workers"]).fetchall()):
-                return 0
-            # What was written since the long look above belongs to runs that have not ended, or ended since.
-            left = unused.difference(id for (id,) in cursor.execute(self._sql["recent_sources"], (since, since)))
-            return sum(cursor.execute(self._sql["drop_source"], (id,)).rowcount for id in left)
-
-        return self._writer.transaction(drop) if unused else 0
-
-    # -- moving runs to another store --------------------------------------------------------------------------
-
-    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
-        return self._writer.transaction(lambda cursor: _moving.move(cursor, self._sql, runs, to))
-
-    def arrived(self, runs: Sequence[int], store: str) -> None:
-        self._writer.transaction(lambda cursor: _moving.arrived(cursor, self._sql, runs, store))
-
-    def take_back(self, run: int) -> bool:
-        def left(at: int) -> int:
-            return at - self._clock.wall()
-
-        def is_done(cursor: Cursor, taken: bool) -> bool:
-            row = cursor.execute(self._sql["run_by_id"], (run,)).fetchone()
-            return taken and row is not None and run_of(row).status is not Status.MOVED
-
-        taken = self._writer.transaction(lambda cursor: _moving.take_back(cursor, self._sql, run, left), is_done)
-        self._tell()
-        return taken
-
-    def adopt(self, runs: Sequence[WholeRun]) -> list[Created]:
-        def is_done(cursor: Cursor, answers: list[Created]) -> bool:
-            fresh = next((answer.run for answer in answers if answer.fresh), None)
-            mine = None if fresh is None else (fresh.id, fresh.uid)
-            return mine is not None and cursor.execute(self._sql["is_created"], mine).fetchone() is not None
-
-        def left(due: Wake) -> int:
-            return due.boot - self._clock.boot()
-
-        adopted = self._writer.transaction(lambda cursor: _moving.adopt(cursor, self._sql, runs, left), is_done)
-        self._tell()
-        return adopted
-
-    def check(self) -> Checked:
-        [[version, fsync, pages, standbys, standby, connections]] = self._rows("server")
-        session = self._session
-        assert session is not None
-        session.start()
-        facts = {
-            "kind": f"PostgreSQL {version}, its schema {self._address.schema!r}",
-            "schema": str(VERSION),
-            "connections": f"at most {connections}; a worker takes up to 4",
-            "notifications": "heard" if session.hears else "not heard: changes are looked for twice a second",
-            "failover": "loses nothing that a synchronous standby has"
-            if standbys
-            else "may lose the last moments: no synchronous standby is named",
-        }
-        problems = []
-        if "off" in (fsync, pages):
-            problems.append(
-                f"{self.url} runs with fsync or full_page_writes off: a power cut may destroy it; turn them on"
-            )
-        if standby:
-            problems.append(f"{self.url} is a standby, which cannot be written: name the primary server")
-        return Checked(facts, problems)
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
