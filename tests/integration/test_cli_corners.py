@@ -339,3 +339,37 @@ def test_the_gap_is_computed_for_the_local_zone_of_the_process() -> None:
 
     now = datetime(2027, 6, 1, 12, tzinfo=UTC)
     assert next_local(clock_time(0, 0), now) > now
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Path("a/b"), "a/b"),
+        (datetime(2027, 1, 2, 3, 4), "2027-01-02T03:04:00"),
+        (clock_time(9, 30), "09:30:00"),
+        ({"a": 1}, "{'a': 1}"),
+        (3, "3"),
+        (None, "None"),
+    ],
+)
+def test_a_result_is_shown_as_people_write_it(value: Any, shown: str) -> None:
+    from perdure.cli.output import readable
+
+    assert readable(value) == shown
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "ABORTED", "SLEEPING"])
+def test_a_worker_tells_the_end_of_a_run_in_plain_words(status: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from perdure.cli.base import output
+    from perdure.cli.serving import _tell
+    from perdure.core.ground.model import Status
+    from perdure.core.process.serving import Outcome
+
+    output.verbose = 1
+    try:
+        _tell(Outcome(run="one", task="etl.main", status=Status(status), error=None, again=None))
+    finally:
+        output.verbose = 0
+    said = capsys.readouterr().err
+    assert "is succeeded" not in said
+    assert said.startswith("run one (etl.main) ")

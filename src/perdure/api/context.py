@@ -23,7 +23,7 @@ class Context(Struct, frozen=True):
     action: int
     """The action's number in the run; 0 is the root task."""
     attempt: int
-    """The number of the current attempt, from 1; attempts after a crash count, too."""
+    """The number of the current attempt, from 1. A crashed attempt counts once something was recorded in it."""
     group: str | None
     """The innermost `perdure.group`, if any."""
     trace: str | None

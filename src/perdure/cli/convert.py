@@ -20,7 +20,7 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 from inspect import Parameter
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from ..core.ground.values._names import type_text
@@ -161,7 +161,14 @@ def _timedelta(text: str) -> timedelta:
     return msgspec.convert(text, timedelta)  # ISO 8601: PT1H30M
 
 
-_SIMPLE: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
+class _Simple(NamedTuple):
+    """A type whose values are typed as plain text."""
+
+    read: Callable[[str], Any]
+    expected: str
+
+
+_READERS: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
     str: (str, "text"),
     int: (int, "int"),
     float: (float, "float"),
@@ -177,6 +184,7 @@ _SIMPLE: Final[dict[Any, tuple[Callable[[str], Any], str]]] = {
     Decimal: (Decimal, "Decimal"),
     UUID: (UUID, "UUID"),
 }
+_SIMPLE: Final = {tp: _Simple(read, expected) for tp, (read, expected) in _READERS.items()}
 
 
 def _is_path(tp: Any) -> bool:
@@ -260,11 +268,11 @@ def _reference(data: object, tp: Any, path: str = "") -> Any:
 def _simple(text: str, tp: Any, path: str = "") -> Any:
     if _is_path(tp):
         return tp(text)
-    read, expected = _SIMPLE[tp]
+    simple = _SIMPLE[tp]
     try:
-        return read(text)
+        return simple.read(text)
     except (ValueError, InvalidOperation, OverflowError, binascii.Error):
-        raise Unfit(expected, text, path) from None
+        raise Unfit(simple.expected, text, path) from None
 
 
 def _union_from_text(text: str, tp: Any, union: tuple[Any, ...]) -> Any:
@@ -367,7 +375,7 @@ def _plain(data: Any) -> Any:
 
 
 def _simple_from_json(data: Any, tp: Any, path: str) -> Any:
-    expected = _SIMPLE[tp][1] if tp in _SIMPLE else label(tp)
+    expected = _SIMPLE[tp].expected if tp in _SIMPLE else label(tp)
     kind = type(data)
     if tp is float and kind in (int, _Float):
         return float(data)

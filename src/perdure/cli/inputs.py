@@ -176,10 +176,10 @@ def read(task: Task[..., Any], file: str, words: Sequence[str], own: Own) -> tup
     Raises:
         InputError: an input is missing, unknown, given twice, or does not fit the type.
     """
-    return _Reader(task, file, own).read(words)
+    return _WordReader(task, file, own).read(words)
 
 
-class _Reader:
+class _WordReader:
     def __init__(self, task: Task[..., Any], file: str, own: Own) -> None:
         self.task = task
         self.file = file

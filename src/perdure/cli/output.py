@@ -176,12 +176,15 @@ def _key(key: Any) -> str:
 
 
 def readable(value: Any) -> str:
-    """A result for people: text unchanged, a file by its path, other values as Python writes them, long structures over
-    several lines."""
+    """A result for people: text unchanged, a file by its path, times and paths as users type them, other values as
+    Python writes them, long structures over several lines."""
     if isinstance(value, str):
         return value
     if _is_reference(value):
         return value.url or _local_path(value) or repr(value)
+    plain = plain_repr(value)
+    if plain != repr(value):
+        return plain
     import pprint
 
     return pprint.pformat(value, width=100, sort_dicts=False)
