@@ -91,7 +91,7 @@ def comes_back(run: Run, there: Run) -> bool:
 
 
 def parked(run: Run, park: Park) -> Run:
-    """A run that leaves memory until the wake time."""
+    """A run that is parked until its wake time."""
     return run._replace(
         status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=park.mark, wake_at=park.wake.at
     )

@@ -1,4 +1,4 @@
-"""Postgres's failures in one sentence each: which server, what happened, what to do; and which of them pass."""
+"""Postgres's failures in one sentence each: the server, the event, the remedy; and the failures that pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PASSING: Final = frozenset({"53300", "57P01", "57P02", "57P03", "57P05", "25006
 """Too many connections; the server is shutting down, has crashed, is starting; idle session ended; read-only: a
 standby before it is promoted."""
 _UNPREPARED: Final = frozenset({"26000", "42P05", "08P01"})
-"""A pooler has given the session another connection, which does not know (or knows other) prepared statements."""
+"""A pooler has given the session another connection, with other prepared statements or none."""
 
 
 def is_again(error: BaseException) -> bool:
@@ -36,7 +36,7 @@ def is_away(error: BaseException) -> bool:
     state = error.sqlstate
     if state is not None:
         return state in _PASSING or state.startswith("08")
-    # Without a code it is libpq that speaks: a connection that broke, or could not be made.
+    # An error without a code comes from libpq: a connection that broke, or could not be made.
     return not _is_final(str(error))
 
 
@@ -52,7 +52,7 @@ def _is_final(text: str) -> bool:
 
 
 def translate(error: Exception, where: str) -> Exception:
-    """The error to raise in place of `error`, or `error` itself where it is no failure of the database."""
+    """The error to raise in place of `error`, or `error` itself if not a failure of the database."""
     if isinstance(error, UnicodeEncodeError):
         return UsageError(f"text that is not valid Unicode cannot be stored: {error.object!r}")
     if not isinstance(error, psycopg.Error):
@@ -117,5 +117,5 @@ def _refused(where: str, text: str) -> str:
 def _one_line(error: psycopg.Error) -> str:
     primary = error.diag.message_primary
     text = primary or str(error) or type(error).__name__
-    # A URL may stand in what libpq says about it.
+    # libpq's message may contain a URL.
     return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", " ".join(text.split()))

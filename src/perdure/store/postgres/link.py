@@ -32,7 +32,7 @@ Connection = psycopg.Connection[Row]
 log = logging.getLogger("perdure")
 
 PATIENCE: Final = 60.0
-"""Seconds for which a server that was there before is waited for."""
+"""Seconds to wait for a server that has answered before."""
 OLDEST: Final = 150_000
 SCHEMA: Final = "perdure"
 
@@ -43,15 +43,15 @@ _CLOCK_AGE: Final = 30 * US
 BACKEND: Final = (
     "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid())"
 )
-"""What names a session, as `END` wants it."""
+"""The identity of a session, for `END`."""
 _FACTS: Final = f"""
 {BACKEND},
        current_setting('server_version_num')::int, current_setting('server_encoding'),
        current_setting('synchronous_commit'), current_setting('server_version')
 """
 _BARRIER: Final = "SELECT pg_logical_emit_message(true, 'perdure', '')"
-"""A commit that waits for all that a synchronous standby still has to write. A session that was ended no longer waits
-for its own, which shows at once. (Only what writes to the log waits.)"""
+"""A commit that waits for the whole backlog of a synchronous standby. A session that was ended waits no longer for its
+own commit, which becomes visible at once. (Only a transaction that writes to the log waits.)"""
 END: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
 
 
@@ -68,7 +68,7 @@ class Address:
         try:
             known = {key: value for key, value in conninfo_to_dict(plain).items() if value is not None}
         except psycopg.Error:
-            # What libpq says of it may show the password.
+            # libpq's message may show the password.
             raise UsageError(
                 "the store's URL is not understood: it is written postgresql://user:password@host:port/database, with "
                 "%XX for characters of the user or password such as @, : and /"
@@ -89,27 +89,27 @@ class Address:
         defaults: dict[str, Any] = {
             "application_name": "perdure",
             "connect_timeout": 10,
-            # Of several hosts: a standby shows what was, and none of the locks.
+            # Of several hosts the primary: a standby shows the past, and no locks.
             "target_session_attrs": "primary",
-            # A server that vanished without a word is noticed while an answer is waited for.
+            # Keepalives notice a server that vanished silently while an answer is awaited.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
         }
         self.reached = False
-        """Whether the server has been there: from then on it is waited for."""
+        """The server has answered before: from then on an unreachable server is waited for."""
         self.conninfo: Final = make_conninfo(**{**defaults, **known, "client_encoding": "UTF8"})
 
     def sql(self, text: str) -> str:
-        """A statement in this store's schema."""
+        """The statement, in the schema of this store."""
         return text if self.schema == SCHEMA else text.replace("perdure.", f"{self.schema}.")
 
     def connect(self) -> Connection:
         connection = psycopg.connect(self.conninfo, autocommit=True)
         connection.prepare_threshold = 1
-        # psycopg counts its statements' names from 0. Behind a pooler, others' connections come to be ours, and their
-        # statements of the same name would be run in place of ours.
+        # psycopg counts the names of statements from 0. Behind a pooler, connections of other clients arrive here,
+        # whose statements of the same name would run in place of the intended ones.
         connection._prepared._prepared_idx = randbits(62)
         adapters = connection.adapters
         # One type for every int: statements are prepared for the types of their parameters.
@@ -120,7 +120,7 @@ class Address:
         return connection
 
 
-# Postgres's text holds everything but NUL. It is written as two characters, the first of them as good as never used.
+# Postgres text cannot hold NUL. NUL is written as two characters, the first of which is practically unused.
 _MARK: Final = "\x01"
 
 
@@ -159,10 +159,11 @@ def _plain(error: BaseException) -> Exception:
 
 
 class ServerClock:
-    """The server's wall clock, as it is read from here; the boot clock is this machine's.
+    """The server's wall clock, read from here; the boot clock is this machine's.
 
-    Deadlines that are recorded on one machine and reached on another are wall times, and the machines' own clocks need
-    not agree. Between two readings of the server's, this machine's boot clock carries on, so it never steps by itself.
+    Deadlines recorded on one machine and reached on another are wall times, and the clocks of the machines need not
+    agree. Between two readings of the server's clock the boot clock of this machine carries on, so this clock never
+    steps by itself.
     """
 
     def __init__(self) -> None:
@@ -184,7 +185,7 @@ class ServerClock:
         return self._error is None or self._here.boot() - self._read_at > _CLOCK_AGE
 
     def read(self, ask: Callable[[], int]) -> None:
-        """Take over what the server shows now, unless what is known of it may be as right."""
+        """Take over the server's time, unless the known time may be as right."""
         for _ in range(3):
             before = self._here.boot()
             server = ask()
@@ -199,9 +200,8 @@ class ServerClock:
 class Link:
     """One connection, opened at first use, for one thread at a time.
 
-    Where the connection breaks, a new one is made and the work is done again, unless it turns out to have been done:
-    before anybody looks, the session that was lost is brought to its end, so that what it does not show then never
-    comes. A server that is away is waited for, once it has been there.
+    A broken connection is replaced and the work is repeated, unless the work proves done: before the look for traces,
+    the lost session is ended, so that nothing of it can appear later. A server that has answered before is waited for.
     """
 
     def __init__(self, address: Address) -> None:
@@ -225,8 +225,8 @@ class Link:
         self, sql: str, row: Sequence[Any], is_done: tuple[str, Sequence[Any]] | None = None, *,
         patience: float = PATIENCE,
     ) -> bool:  # fmt: skip
-        """Run one statement that is a transaction by itself; whether it changed a row. `is_done` finds a row if it was
-        done; without it, doing it twice must be the same as once."""
+        """Run one statement as a transaction; whether a row changed. `is_done` finds a row if the work was done;
+        without `is_done`, the statement must be idempotent."""
 
         def look(cursor: Cursor) -> list[bool]:
             return [True] if is_done is not None and cursor.execute(*is_done).fetchone() is not None else []
@@ -236,7 +236,7 @@ class Link:
     def change_directly(
         self, statement: Statement, row: Sequence[Any], is_done: Callable[[], tuple[str, Sequence[Any]]]
     ) -> bool:
-        """The same, by a shorter way through the driver. `is_done` finds a true value if it was done."""
+        """The same, by a shorter way through the driver. `is_done` finds a true value if the work was done."""
 
         def change(connection: Connection) -> bool:
             if not self._prepare:
@@ -256,10 +256,10 @@ class Link:
         self, work: Callable[[Cursor], T], is_done: Callable[[Cursor, T], bool] | None = None, *,
         patience: float = PATIENCE, pipelined: bool = False,
     ) -> T:  # fmt: skip
-        """Do the work in one transaction. It may run more than once. `is_done` looks whether the work that gave this
-        answer is there, where the answer to COMMIT was lost; without it, doing it twice must be the same as once.
-        `pipelined`: statements are sent without waiting for the answer of the one before, unless it is asked for; the
-        work must not look at how many rows one has changed."""
+        """Do the work in one transaction, perhaps more than once. If the answer to COMMIT was lost, `is_done` looks
+        whether the work with this answer was done; without `is_done`, the work must be idempotent. `pipelined`:
+        statements are sent without waiting for earlier answers, unless the work asks for an answer; the work must not
+        look at the number of changed rows."""
         sent: list[T] = []
 
         def whole(cursor: Cursor) -> T:
@@ -283,12 +283,12 @@ class Link:
         *,
         patience: float = PATIENCE,
     ) -> T:
-        """Do the work, which may run more than once; `look` finds its answer if it was done by a session that broke."""
+        """Do the work, perhaps more than once; `look` finds the answer of a session that broke after the work."""
         return self._run(lambda connection: work(connection.cursor(binary=True)), look, patience)
 
     def _run(self, work: Callable[[Connection], T], look: Callable[[Cursor], list[T]] | None, patience: float) -> T:
         if self._pid != os.getpid():
-            # Before the lock, which a thread of the parent may hold for ever in this copy of it.
+            # Before the lock: in this forked copy a thread of the parent may hold the lock for ever.
             raise StoreUnavailableError(
                 f"the store {self._address.url} was opened by process {self._pid} and cannot be used in its forked "
                 f"child {os.getpid()}: start processes by spawn, or open the store after the fork only"
@@ -304,7 +304,7 @@ class Link:
             return self._run_when_back(work, look, patience)
 
     def busy_for(self, now: float) -> float:
-        """For how long (seconds) it has been at the same work; 0 if at none. Safe from any thread."""
+        """Seconds since the present work began; 0 without work. Safe from any thread."""
         return now - self._since if self._lock.locked() else 0.0
 
     def _run_when_back(
@@ -332,12 +332,12 @@ class Link:
                 return work(connection)
             except BaseException as error:
                 if missed and isinstance(error, psycopg.errors.UniqueViolation):
-                    # Behind a pooler, where that session is another one, it was done after the look for it.
+                    # Behind a pooler, with another session, the work was done after the look.
                     self._may_go_on(error)
                     lost, missed = missed, []
                     continue
                 waited = seconds() - since
-                # Who asks for the first time learns at once what is wrong.
+                # The first request reports a fault at once.
                 if not self._may_go_on(error) or not self._address.reached or waited > patience:
                     self._raise(error)
                 if not said and self.connection is None and waited > 1.0:
@@ -368,14 +368,14 @@ class Link:
                     f"the database of {self._address.url} is encoded in {encoding}: make one with UTF8"
                 )
             if synchronous == "off":
-                # Whatever the role's or the database's settings say: what is recorded is on disk (P1).
+                # Against all settings of the role or the database: recorded data is on disk (P1).
                 connection.execute("SET synchronous_commit = on")
             if not self._prepare:
                 connection.prepare_threshold = None
         except BaseException:
             connection.close()
             raise
-        # Whatever is opened next, this is what may have been lost.
+        # This session is the one that may have been lost, whichever is opened next.
         self._session = (pid, since)
         self._address.reached = True
         self._known.clear()
@@ -383,7 +383,7 @@ class Link:
         return connection
 
     def _end(self, connection: Connection, session: tuple[int, str | None]) -> None:
-        """Bring a session that was lost to its end: it may be in the middle of a COMMIT, or hold locks."""
+        """End a lost session: the session may be in the middle of a COMMIT, or hold locks."""
         end = seconds() + PATIENCE
         while connection.execute(END, session).fetchone() is not None:
             if seconds() > end:
@@ -429,7 +429,7 @@ class Link:
         raise error
 
     def close(self) -> None:
-        """Close the connection, after the call that uses it. Idempotent."""
+        """Close the connection, after the present call. Idempotent."""
         self._closed = True
         if self._pid == os.getpid():
             with self._lock:

@@ -1,14 +1,15 @@
-"""A worker process's standing session: it hears what others commit, and holds the locks that tell of its death.
+"""The standing session of a worker process: hears of the commits of other processes, and holds the locks that report
+its death.
 
-A session-level advisory lock goes when its session does: at once when the process dies (its socket is closed), after
-the server's keepalives when the host vanishes. The session can be lost while the process lives; then the thread here
-takes the locks again within moments, so a lock counts as free only when it stays free for `GRACE` seconds. Whoever is
-taken for dead by mistake is fenced by the claim's token (P3).
+A session-level advisory lock is released with its session: at once when the process dies (the socket is closed), after
+the server's keepalives when the host vanishes. A living process can lose its session; then the thread here takes the
+locks again within moments, so a lock counts as free only after `GRACE` seconds. The claim's token fences a worker that
+was taken for dead by mistake (P3).
 
 Behind a pooler that gives each transaction another connection neither works: notifications do not arrive, and a lock
-would stay with a connection that is somebody else's. So the session first has a notification sent to itself, over
-another connection: the pooler might give its own words and its own ears the same one just then. Where that does not
-arrive, nothing is locked (the worker's row says so, and only its lease counts), and changes are polled for.
+would stay with a connection of another client. So the session first has a notification sent to itself, over another
+connection, since the pooler might give sender and listener the same connection. If the notification does not arrive, no
+lock is taken (the row of the worker says so, and only the lease counts), and changes are polled for.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .link import BACKEND, END, Address, Connection, Link, Row
 log = logging.getLogger("perdure")
 
 GRACE: Final = 1.0
-"""For how long a lock must be free (seconds) before its worker counts as dead."""
+"""Seconds for which a lock must be free before its worker counts as dead."""
 _ECHO_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.25
 
@@ -57,15 +58,15 @@ class Session:
         self._echo: str | None = None
         self._held: set[str] = set()
         self._locked: set[str] = set()
-        """Those of them whose locks this very session has."""
+        """The held workers whose locks this very session has."""
         self._backend: Row | None = None
-        """The session that had them last."""
+        """The last session with these locks."""
         self._bells: list[Callable[[], None]] = []
         self._wake, self._waker = socket.socketpair()
         self.count = 0
-        """Changes that were heard of."""
+        """The number of notifications."""
         self.tell: Final = f"SET LOCAL synchronous_commit = off; NOTIFY {self._channel}"
-        """Says that something has changed; never inside a transaction that writes, as commits would then queue."""
+        """Notifies of a change; never inside a writing transaction, as commits would then queue."""
 
     @property
     def hears(self) -> bool:
@@ -73,7 +74,7 @@ class Session:
         return self._hears
 
     def start(self) -> None:
-        """Begin to listen; returns when it is known whether that works."""
+        """Begin to listen; returns when success or failure is known."""
         with self._mutex:
             if self._thread is not None or self._closed or self._pid != os.getpid():
                 return
@@ -102,11 +103,11 @@ class Session:
         return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
 
     def holds(self, worker: str) -> bool:
-        """Whether the lock of that worker is held here, and means something."""
+        """Whether this session holds the worker's lock, and locks work here."""
         return self._hears and worker in self._locked
 
     def held(self, worker: str) -> bool:
-        """Whether that worker is of this process."""
+        """Whether this process holds the worker."""
         return worker in self._held
 
     def hold(self, worker: str) -> None:
@@ -122,7 +123,7 @@ class Session:
                     if not self._lock(connection, worker):
                         raise UsageError(f"worker {worker} is already held by another process")
                 except psycopg.Error as error:
-                    # Away for a moment: the thread takes it as soon as there is a session again.
+                    # Unreachable for a moment: the thread takes the lock with the next session.
                     if not is_away(error):
                         raise translate(error, self._address.url) from error
             self._held.add(worker)
@@ -137,7 +138,7 @@ class Session:
                 try:
                     self._connection.execute("SELECT pg_advisory_unlock(%s)", (_signed(self.key(worker)),))
                 except psycopg.Error:
-                    pass  # it went with its session
+                    pass  # released with its session
 
     def _lock(self, connection: Connection, worker: str) -> bool:
         row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_signed(self.key(worker)),)).fetchone()
@@ -165,7 +166,7 @@ class Session:
             self._locked.clear()
             if heard:
                 if self._backend is not None:
-                    # The server may not know yet that it is lost, and keeps its locks for it.
+                    # The server may not know of the loss yet, and still keep the locks.
                     connection.execute(END, self._backend)
                 self._backend = connection.execute(BACKEND).fetchone()
                 self._lock_all(connection)
@@ -178,7 +179,7 @@ class Session:
         self._hears = heard
 
     def _lock_all(self, connection: Connection) -> None:
-        """Take the locks that are missing, as far as they are free."""
+        """Take the missing locks, as far as they are free."""
         for worker in self._held - self._locked:
             self._lock(connection, worker)
 
@@ -203,7 +204,7 @@ class Session:
                     try:
                         if not self._closed:
                             self._connect()
-                            self.changed()  # what happened meanwhile was not heard
+                            self.changed()  # notifications were missed meanwhile
                     except (psycopg.Error, StoreError, OSError) as error:
                         log.debug("no notifications for now: %s", error)
                 continue
@@ -268,7 +269,7 @@ class PostgresLiveness:
         return (free := self._free_for(worker)) is not None and free < self._grace
 
     def _free_for(self, worker: str) -> float | None:
-        """For how long a worker's lock has been seen to be free; `None` if it is held, or nothing can be said."""
+        """How long the worker's lock has been free; `None`: held, or not known."""
         if self._session.held(worker):
             return None
         try:

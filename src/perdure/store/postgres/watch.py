@@ -1,10 +1,10 @@
 """Ends the sessions of processes that stand still in the middle of a transaction.
 
-A process may be frozen (SIGSTOP, a paused machine) or vanish with its host between any two bytes that it sends, and
-what its transaction has locked stays locked: others wait for it, or skip it, for as long as its session lives. No
-timeout of the server's covers that: `idle_in_transaction_session_timeout` does not run in the middle of a pipeline or
-of a message. So whoever uses the store looks for such sessions now and then, and soon when it is kept waiting itself.
-The process, awake again, finds its connection lost and is fenced like anybody else who was away (P3).
+A process may be frozen (SIGSTOP, a paused machine), or vanish with its host, between any two bytes of a message. Locks
+of its transaction stay: other sessions wait for them, or skip the rows, for the life of the session. No timeout of the
+server covers the case: `idle_in_transaction_session_timeout` does not run in the middle of a pipeline or of a message.
+So every process looks for such sessions now and then, and soon when it has to wait. The frozen process, awake again,
+finds its connection lost and is fenced like any late worker (P3).
 """
 
 from __future__ import annotations
@@ -22,25 +22,24 @@ from .link import Link, Row
 log = logging.getLogger("perdure")
 
 SILENCE: Final = 5.0
-"""For how long (seconds) the server has waited for the client when its session is ended, where somebody waits for what
-it has locked."""
+"""Seconds of the server's waiting for a client before the session is ended, if another session waits for its locks."""
 LONG_SILENCE: Final = 30.0
-"""The same where nobody does: what it has locked may be passed over (`take_due`), or of no interest to anybody while a
-large value is on its way over a slow line."""
+"""The same without a waiting session: the locked rows may be skipped (`take_due`), or of no interest while a large
+value is on its way over a slow line."""
 _TICK: Final = 1.0
 _ROUND: Final = 10.0
-"""How often (seconds) to look when nothing keeps this process waiting."""
+"""Seconds between looks while this process waits for nothing."""
 
 
 class Watch:
-    """A thread that looks, from now until it is closed."""
+    """A thread that looks until closed."""
 
     def __init__(self, links: Sequence[Link], end_silent: Callable[[], list[Row]]) -> None:
         """Begin.
 
         Args:
-            links: through which this process uses the store.
-            end_silent: ends the sessions in question, and answers the process id and client of each.
+            links: the connections of this process.
+            end_silent: ends the sessions in question, and gives the process id and client of each.
         """
         self._links = links
         self._end_silent = end_silent
