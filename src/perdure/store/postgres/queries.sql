@@ -73,7 +73,7 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 
 SELECT 1 FROM perdure.actions WHERE run = %s AND parent = %s AND action = %s AND at = %s AND fp = %s;
 
 -- name: update_action
--- Change the changing half of an action.
+-- Set the changing fields of an action.
 UPDATE perdure.actions SET attempt = %s, failures = %s, wake_at = %s, wake_boot = %s, boot = %s, state = %s
 WHERE run = %s AND parent = %s AND action = %s;
 
@@ -100,13 +100,13 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: claim
--- Take a run; the caller has compared its token and status under its lock.
+-- Claim a run; the caller has compared token and status under the row's lock.
 UPDATE perdure.runs SET token = %s, worker = %s, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
                         started_at = %s, crashes = %s, mark = %s, wake_at = NULL, due = NULL
 WHERE id = %s;
 
 -- name: claimed_with
--- How many runs are held under one of these tokens.
+-- The number of runs under one of several tokens.
 SELECT count(*) FROM perdure.runs WHERE id = ANY(%s) AND token = ANY(%s);
 
 -- name: park
@@ -183,7 +183,7 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM perdure.runs WHERE status = 'RUNNING' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded
--- Runs that SUCCEEDED, newest first; most runs did, so this reads the table from its end.
+-- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
@@ -196,7 +196,7 @@ FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') A
 ORDER BY id DESC LIMIT %s;
 
 -- name: counts
--- How many runs there are of each status.
+-- The number of runs of each status.
 SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY status;
 
 -- name: similar
@@ -221,7 +221,7 @@ SELECT hashtextextended(pg_current_snapshot()::text, 0);
 SELECT coalesce((SELECT number FROM perdure.segments WHERE run = %s ORDER BY number DESC LIMIT 1), 0);
 
 -- name: last_action
--- The highest action number of a run: leaps from parent to parent in the primary key, and takes the last of each.
+-- The highest action number of a run: leaps from parent to parent in the primary key to the last action of each.
 WITH RECURSIVE family (run, parent) AS (
     (SELECT run, parent FROM perdure.actions WHERE run = %s ORDER BY parent LIMIT 1)
     UNION ALL
@@ -238,7 +238,7 @@ FROM family WHERE parent IS NOT NULL;
 SELECT run, number, data FROM perdure.segments WHERE run = %s AND number > %s ORDER BY number LIMIT %s;
 
 -- name: segments_numbered
--- Segments of a run by their numbers, in order.
+-- Segments of a run by number, in order.
 SELECT run, number, data FROM perdure.segments WHERE run = %s AND number = ANY(%s) ORDER BY number;
 
 -- name: segments_ahead
@@ -258,7 +258,7 @@ SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, sou
 FROM perdure.actions WHERE run = %s AND parent = %s ORDER BY action;
 
 -- name: actions_of_run
--- All started actions of a run, in order of their number.
+-- All actions of a run, in order of number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM perdure.actions WHERE run = %s ORDER BY action;
@@ -340,7 +340,7 @@ SELECT id, uid, name, status, ended_at FROM perdure.runs
 WHERE id > %s AND status = ANY(%s) AND ended_at < %s ORDER BY id LIMIT %s;
 
 -- name: reused
--- The runs whose work an unfinished run is to begin with. Two queries, each with an index of its own.
+-- The runs that an unfinished run is to reuse. Two queries, each with its index.
 SELECT reuse FROM perdure.runs WHERE status = 'RUNNING' AND reuse IS NOT NULL
 UNION
 SELECT reuse FROM perdure.runs
@@ -381,7 +381,7 @@ DELETE FROM perdure.actions WHERE (run, parent, action) IN (
 DELETE FROM perdure.runs WHERE id = %s AND status = 'REMOVED';
 
 -- name: uids
--- The own ids of all runs.
+-- The uids of all runs.
 SELECT uid FROM perdure.runs WHERE status <> 'REMOVED';
 
 -- name: claimed_since
@@ -413,7 +413,7 @@ SELECT key, value FROM perdure.cache WHERE key > %s ORDER BY key LIMIT %s;
 SELECT key, value, at FROM perdure.cache WHERE at < %s LIMIT %s;
 
 -- name: uncache
--- Remove a cached outcome, unless it was put again.
+-- Remove a cached outcome, unless put again.
 DELETE FROM perdure.cache WHERE key = %s AND at < %s;
 
 -- name: unused_sources

@@ -35,7 +35,7 @@ INSERT INTO actions (run, parent, action, branch, seq, occ, kind, fp, name, labe
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_action
--- Change the changing half of an action.
+-- Set the changing fields of an action.
 UPDATE actions SET attempt = ?, failures = ?, wake_at = ?, wake_boot = ?, boot = ?, state = ?
 WHERE run = ? AND parent = ? AND action = ?;
 
@@ -52,7 +52,7 @@ UPDATE runs SET status = ?, result = ?, value = ?, ended_at = ?, token = NULL, w
 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: claim
--- Take a run; the caller has compared its token and status in the same transaction.
+-- Claim a run; the caller has compared token and status in the same transaction.
 UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
                 started_at = coalesce(started_at, ?), crashes = ?, mark = ?, wake_at = NULL, wake_boot = NULL
 WHERE id = ?;
@@ -68,7 +68,7 @@ SELECT id, wake_boot FROM runs INDEXED BY runs_due
 WHERE task = ? AND status IN ('QUEUED', 'SLEEPING') AND wake_boot <= ? ORDER BY wake_boot, id LIMIT ?;
 
 -- name: due_run
--- A run, if it is due.
+-- A run, if due.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING') AND wake_boot <= ?;
@@ -110,7 +110,7 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM runs WHERE status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
--- Runs that are RUNNING, newest first. Left alone, SQLite would read the whole table to save the sorting.
+-- RUNNING runs, newest first. Without the hint SQLite would read the whole table to avoid a sort.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE id IN (
@@ -118,7 +118,7 @@ FROM runs WHERE id IN (
 ) ORDER BY id DESC;
 
 -- name: runs_succeeded
--- Runs that SUCCEEDED, newest first; most runs did, so this reads the table from its end.
+-- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
 FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
@@ -131,7 +131,7 @@ FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
 ORDER BY id DESC LIMIT ?;
 
 -- name: counts
--- How many runs there are of each status.
+-- The number of runs of each status.
 SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 
 -- name: similar
@@ -157,7 +157,7 @@ PRAGMA data_version;
 SELECT coalesce((SELECT number FROM segments WHERE run = ? ORDER BY number DESC LIMIT 1), 0);
 
 -- name: last_action
--- The highest action number of a run: leaps from parent to parent in the primary key, and takes the last of each.
+-- The highest action number of a run: leaps from parent to parent in the primary key to the last action of each.
 WITH RECURSIVE family (run, parent) AS (
     SELECT run, parent FROM (SELECT run, parent FROM actions WHERE run = ? ORDER BY parent LIMIT 1)
     UNION ALL
@@ -172,7 +172,7 @@ FROM family WHERE parent IS NOT NULL;
 SELECT run, number, data FROM segments WHERE run = ? AND number > ? ORDER BY number LIMIT ?;
 
 -- name: segments_numbered
--- Segments of a run by their numbers (a JSON array), in order.
+-- Segments of a run by number (a JSON array), in order.
 SELECT run, number, data FROM segments WHERE run = ? AND number IN (SELECT value FROM json_each(?)) ORDER BY number;
 
 -- name: segments_ahead
@@ -192,7 +192,7 @@ SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, sou
 FROM actions WHERE run = ? AND parent = ? ORDER BY action;
 
 -- name: actions_of_run
--- All started actions of a run, in order of their number.
+-- All actions of a run, in order of number.
 SELECT run, parent, action, branch, seq, occ, kind, fp, name, label, inputs, source, at, attempt, failures, wake_at,
        wake_boot, boot, begun, state
 FROM actions WHERE run = ? ORDER BY action;
@@ -251,7 +251,7 @@ SELECT id, uid, name, status, ended_at FROM runs
 WHERE id > ? AND status IN (?, ?, ?) AND ended_at < ? ORDER BY id LIMIT ?;
 
 -- name: reused
--- The runs whose work an unfinished run is to begin with. Two queries, each with an index of its own.
+-- The runs that an unfinished run is to reuse. Two queries, each with its index.
 SELECT reuse FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND reuse IS NOT NULL
 UNION
 SELECT reuse FROM runs WHERE status = 'QUEUED' AND status NOT IN ('RUNNING', 'SUCCEEDED') AND reuse IS NOT NULL;
@@ -290,7 +290,7 @@ DELETE FROM actions WHERE (run, parent, action) IN (
 DELETE FROM runs WHERE id = ? AND status = 'REMOVED';
 
 -- name: uids
--- The own ids of all runs.
+-- The uids of all runs.
 SELECT uid FROM runs WHERE status <> 'REMOVED';
 
 -- name: claimed_since
@@ -322,7 +322,7 @@ SELECT key, value FROM cache WHERE key > ? ORDER BY key LIMIT ?;
 SELECT key, value, at FROM cache WHERE at < ? LIMIT ?;
 
 -- name: uncache
--- Remove a cached outcome, unless it was put again.
+-- Remove a cached outcome, unless put again.
 DELETE FROM cache WHERE key = ? AND at < ?;
 
 -- name: workers
@@ -349,7 +349,7 @@ DELETE FROM sources WHERE id = ?;
 SELECT at FROM schedules WHERE key = ?;
 
 -- name: begin_schedule
--- A schedule that was never seen; no row is inserted when another process was faster.
+-- Begin an unknown schedule; no row is inserted when another process was faster.
 INSERT INTO schedules (key, at) VALUES (?, ?) ON CONFLICT (key) DO NOTHING;
 
 -- name: advance_schedule
@@ -387,5 +387,5 @@ ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
 -- name: quick_check
--- Whether the file's pages hang together; a row `ok`, or one for each fault.
+-- Whether the pages of the file are consistent: a row `ok`, or a row for each fault.
 PRAGMA quick_check(20);
