@@ -1,4 +1,4 @@
-"""The store and the liveness of workers, in memory: what the contract suite holds every other adapter to.
+"""The store and the liveness of workers, in memory: the reference for every other adapter in the contract suite.
 
 Nothing survives the process. One lock, plain dicts, every verb as its port words it.
 """
@@ -41,7 +41,7 @@ from ._rows import MOVABLE, SHORT, adopted, claimed, comes_back, parked, submitt
 
 
 class MemoryStore:
-    """A `Store` in this process's memory."""
+    """A `Store` in the memory of one process."""
 
     id: Final[str]
     url: Final = "memory://"

@@ -1,15 +1,15 @@
 """The store for many machines: a Postgres database (15 or later), through psycopg 3.
 
-Guarantees: everything but heartbeats is on disk when the call returns (`synchronous_commit`), claims and submissions
-included: unlike SQLite's, this server can crash and come back while workers live on, and would have forgotten them.
-Time is the server's (`clock_timestamp()`): leases run out, and runs become due, when it says so, whatever the clocks of
-the workers' machines show.
+Guarantees: all writes except heartbeats are on disk when the call returns (`synchronous_commit`), claims and
+submissions included, because a Postgres server can crash and come back while workers live on. Time is the server's
+(`clock_timestamp()`): leases run out and runs become due by the server's clock, independent of the workers' clocks.
 
-A run's row is the fence: whoever writes for a run, claims it or ends it locks that row first, in an order that all
-share. Who finds another token there writes nothing. Claims of due runs skip the rows that others have locked.
+A run's row is the fence: every write, claim or end of a run locks the row first, in one lock order. A writer that finds
+another token in the row writes nothing. Claims of due runs skip locked rows.
 
-A connection that breaks is made anew and the work is done again, unless it was done: the lost session is ended first,
-then what it would have left is looked for. A server that is away is waited for (`_postgres_link.PATIENCE`).
+After a broken connection the operation is repeated on a new connection, unless the operation was done: the lost session
+is ended first, then the store looks for the rows of the operation. A server that is away is waited for
+(`_postgres_link.PATIENCE`).
 
 Three connections as in the SQLite store (journals, reading, claims and heartbeats), and a standing one that listens and
 holds locks (`_postgres_session`), opened when a worker or somebody who waits for changes needs it.
@@ -61,29 +61,29 @@ _STATUS: Final = {str(status): status for status in Status}
 _CHUNK: Final = 50
 _PURGE_NS: Final = 50_000_000
 _STEPS: Final = 3600 * US
-"""By how much a wall clock may be off while snapshots are looked for."""
+"""Allowed difference of a wall clock during a search for unused snapshots."""
 _LOOK_SECONDS: Final = 0.5
-"""How often to look for changes of which no notification came: whoever made them died before it was sent."""
+"""How often to look for changes without a notification: a process may die between commit and notification."""
 _BRIEF: Final = 2.0
-"""Seconds to wait for a server that is away, where the call is of little use later."""
+"""Seconds to wait for an unreachable server, for calls that are of little use later."""
 _MIGRATING: Final = 0x70657264
-"""The advisory lock under which a schema is made or changed ("perd")."""
+"""Key of the advisory lock for the creation or migration of a schema ("perd")."""
 
 
 Trace = tuple[str, Sequence[Any]]
-"""A query that finds a row where something was done."""
+"""A query that finds a row if an operation was done."""
 
 
 class Submission(NamedTuple):
-    """A run as it is submitted, and how long from now it is due (microseconds); `None` where it is claimed at once."""
+    """A submitted run and the delay until the run is due (microseconds); `None` for a run that is claimed at once."""
 
     run: Run
     left: int | None
 
 
 class PostgresStore(Upkeep):
-    """A `Store` in one schema of a Postgres database, made when it is missing. Safe from any thread; not across a
-    fork, after which a process opens its own."""
+    """A `Store` in one schema of a Postgres database; a missing schema is created. Safe from any thread, not across a
+    fork: a forked process opens its own store."""
 
     def __init__(self, url: str, *, clock: Clock | None = None, create: bool = True) -> None:
         """Open or create the store.
@@ -91,9 +91,8 @@ class PostgresStore(Upkeep):
         Args:
             url: as libpq understands it (`postgresql://user@host/database`); `schema=name` in its query names the
                 schema, `perdure` by default.
-            create: make the schema, or bring it up to date, where that is needed.
-            clock: what the caller's wake times are counted on, and the time at which a run was first claimed; by
-                default the server's, as it is read from here.
+            create: create the schema, or bring the schema up to date.
+            clock: for the caller's wake times and the time of a run's first claim; by default the server's clock.
         """
         self._server_clock = ServerClock()
         self._clock: Clock = clock or self._server_clock
@@ -138,7 +137,7 @@ class PostgresStore(Upkeep):
         return found["store_id"]
 
     def _facts(self) -> dict[str, str] | None:
-        """What `meta` holds; `None` where there is no store yet."""
+        """The rows of `meta`; `None` without a store."""
         [[there, other]] = self._writer.rows(self._sql["schema_there"], (self._address.schema,))
         if there:
             return dict(self._writer.rows(self._sql["meta"]))
@@ -150,7 +149,7 @@ class PostgresStore(Upkeep):
         return None
 
     def _migrate(self, cursor: Cursor) -> None:
-        # Whoever comes second waits here and then finds it done: a schema changes in one transaction, whole or not.
+        # A second migration waits here and then finds the work done: a schema changes in one transaction.
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
         [[there, _]] = cursor.execute(self._sql["schema_there"], (self._address.schema,)).fetchall()
         version = 0
@@ -158,7 +157,7 @@ class PostgresStore(Upkeep):
             known: dict[str, str] = dict(cursor.execute(self._sql["meta"]).fetchall())
             version = int(known["version"])
         else:
-            # Not IF NOT EXISTS alone, which asks for the right to create one even where it is there.
+            # IF NOT EXISTS alone would ask for the right to create a schema even for an existing schema.
             [[made]] = cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", (self._address.schema,)).fetchall()
             if not made:
                 cursor.execute(f"CREATE SCHEMA {self._address.schema}".encode())
@@ -194,7 +193,7 @@ class PostgresStore(Upkeep):
         return PostgresLiveness(self._session, self._reader, self._sql["is_unlocked"], grace=grace)
 
     def _end_silent(self) -> list[Row]:
-        # Reading waits for no lock, so this link is free soon whatever the others wait for.
+        # Reading waits for no lock, so the link for reading is free soon.
         return self._reader.rows(self._sql["end_silent"], (SILENCE, self._address.schema, LONG_SILENCE), patience=0)
 
     def close(self) -> None:
@@ -212,7 +211,7 @@ class PostgresStore(Upkeep):
         if not writes:
             return []
         if len(writes) == 1:
-            # One statement is a transaction by itself: one round trip.
+            # A single statement is a transaction: one round trip.
             write = writes[0]
             if isinstance(write, CreateRun):
                 return [self._submit(write)]
@@ -243,7 +242,7 @@ class PostgresStore(Upkeep):
 
         def look(cursor: Cursor) -> list[Created]:
             row = cursor.execute(self._sql["run_by_name"], mine[:1]).fetchone()
-            # As it was submitted: should another worker have taken it since, its token is not ours.
+            # The run as submitted: if another worker has taken the run since, the stored token is another.
             return [Created(submission.run._replace(id=row[0]), True)] if row is not None and row[1] == mine[1] else []
 
         created = self._writer.run(lambda cursor: self._create(cursor, write), look)
@@ -261,11 +260,11 @@ class PostgresStore(Upkeep):
         return written
 
     def _traces(self, writes: Sequence[RunWrites | CreateRun], answers: Sequence[Created | bool]) -> list[Trace]:
-        """Queries each of which finds out whether that batch, answered like that, was committed, all of which was or
-        nothing; no row where it cannot tell. What others may have done in the same way counts only where there is
-        nothing better, and only if nothing speaks against it.
+        """Queries that find out whether a batch with the given answers was committed, whole or not at all; no row if a
+        query cannot tell. A row that another process could have written counts only without a better proof, and only if
+        no query contradicts.
 
-        Where no query can tell, the runs are under other tokens since, and doing it again does nothing."""
+        If no query can tell, the runs have other tokens since, and a repetition writes nothing."""
         weak: list[Trace] = []
         for write, answer in zip(writes, answers, strict=True):
             if isinstance(answer, Created):
@@ -285,7 +284,7 @@ class PostgresStore(Upkeep):
         return weak
 
     def _segment_trace(self, run: int, segment: Segment) -> Trace:
-        """A query that finds out whether that segment was stored: no other driver writes the same bytes (SG4)."""
+        """A query that finds out whether a segment was stored: no other driver writes the same bytes (SG4)."""
         return self._sql["is_segment"], (run, *segment)
 
     def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
@@ -305,7 +304,7 @@ class PostgresStore(Upkeep):
         parks: list[Row] = []
         for write in writes:
             if isinstance(write, CreateRun):
-                # The answer shows a run of that name as what comes before in the batch has left it.
+                # The answer shows a run of the same name after all earlier elements of the batch.
                 self._finish(cursor, ends, parks)
                 answers.append(self._create(cursor, write))
                 continue
@@ -334,7 +333,7 @@ class PostgresStore(Upkeep):
         _many(cursor, self._sql["end_action"], ended)
         _many(cursor, self._sql["insert_segment"], segments)
         _many(cursor, self._sql["note_source"], sources)
-        # In one order whoever puts, so that two that put the same never wait for each other.
+        # Sorted by key: a fixed lock order avoids deadlocks.
         cache.sort(key=_key)
         _many(cursor, self._sql["put_cache"], cache)
         self._finish(cursor, ends, parks)
@@ -364,7 +363,7 @@ class PostgresStore(Upkeep):
             if row is not None:
                 return Created(run._replace(id=row[0]), True)
             row = cursor.execute(self._sql["run_by_name"], (new.name,)).fetchone()
-            if row is not None:  # else it was removed in this very moment, and the name is free
+            if row is not None:  # otherwise the run was removed in the meantime, and the name is free
                 return Created(run_of(row), False)
 
     def claim(
@@ -486,7 +485,7 @@ class PostgresStore(Upkeep):
             self._session.count += 1
 
     def _tell(self) -> None:
-        """Others may want to know: in a transaction of its own, behind the one that is told of."""
+        """Notify other processes, in a separate transaction after the transaction with the change."""
         session = self._session
         if session is None:
             return
@@ -494,7 +493,7 @@ class PostgresStore(Upkeep):
         try:
             self._say(session.tell)
         except StoreError:
-            pass  # they look for themselves now and then
+            pass  # other processes look for changes twice a second
 
     def _say(self, words: str) -> None:
         self._aside.run(lambda cursor: cursor.connection.execute(words.encode()), patience=0)
@@ -502,7 +501,7 @@ class PostgresStore(Upkeep):
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
     def source_id(self, source: Source) -> int:
-        # On disk as well: were it forgotten by a server that crashed, its number would come to stand for another.
+        # On disk: if a crashed server forgot the row, the number would later stand for another snapshot.
         if not (rows := self._rows("source_id", (source.digest,))):
             modules = msgspec.json.encode(source.modules).decode()
             self._aside.change(self._sql["insert_source"], (source.digest, source.python, modules))
@@ -552,7 +551,7 @@ class PostgresStore(Upkeep):
                 if answer.fresh:
                     mine = (answer.run.id, answer.run.uid)
                     return cursor.execute(self._sql["is_created"], mine).fetchone() is not None
-            # Without a run of its own it does not matter who has moved it.
+            # Without a created run the mover of the schedule does not matter.
             row = cursor.execute(self._sql["schedule"], (key,)).fetchone()
             return answers is not None and row is not None and row[0] == at
 
@@ -570,7 +569,7 @@ def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
 
 
 def _is_news(write: RunWrites | CreateRun) -> bool:
-    """Whether somebody elsewhere may wait for it: a run to take, or the end of one."""
+    """Whether another process may wait for the write: a run to claim, or the end of a run."""
     if isinstance(write, CreateRun):
         return write.claim is None
     return write.finish is not None or write.park is not None

@@ -20,7 +20,7 @@ _FILE_WRITE: Final = (0x40000000, 2)
 
 
 def is_busy(error: BaseException) -> bool:
-    """Somebody else holds a lock: trying again may help."""
+    """Another process or connection holds a lock: a retry may help."""
     return isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in (
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
