@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure.api.loading import load_file, spec_of_loaded
 from perdure.errors import UnsupportedTypeError, UsageError
 from perdure.extras import ContainerTask
 
@@ -177,3 +178,45 @@ def test_a_single_secret_needs_no_list(secrets: Any, monkeypatch: pytest.MonkeyP
 def test_a_file_is_not_taken_for_a_group(group: Any) -> None:
     with pytest.raises(UsageError, match="group"):
         perdure.Secret("key", group)
+
+
+TWINS = """
+import perdure
+from perdure.extras import ContainerTask
+
+one = ContainerTask("fetch", "image:1", ["one"])
+two = ContainerTask("fetch", "image:2", ["two"])
+"""
+
+
+def loaded(tmp_path: Path, text: str) -> Any:
+    (tmp_path / "flows.py").write_text(text)
+    return load_file(str(tmp_path / "flows.py"))
+
+
+def test_two_container_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The identity in the journal is the full declared name: a replay would give the outcome of the other program."""
+    with pytest.raises(UsageError, match=r"two tasks are called env\.fetch"):
+        loaded(tmp_path, TWINS + "perdure.TaskEnvironment.from_task('env', one, two)")
+
+
+def test_equal_names_in_two_environments_are_two_identities(tmp_path: Path) -> None:
+    module = loaded(
+        tmp_path,
+        TWINS + "perdure.TaskEnvironment.from_task('a', one)\nperdure.TaskEnvironment.from_task('b', two)\n"
+        "slower = one.override(timeout=9)\n",
+    )
+    assert [module.one.spec.qualified(), module.two.spec.qualified()] == ["a.fetch", "b.fetch"]
+    assert module.slower.spec.qualified() == "a.fetch"
+    assert module.one.spec.target() == f"{tmp_path}/flows.py::flows::a.fetch"
+    assert spec_of_loaded(module.two.spec.target()) is module.two.spec
+
+
+def test_a_container_task_and_a_function_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"two tasks are called env\.fetch"):
+        loaded(
+            tmp_path,
+            "import perdure\nfrom perdure.extras import ContainerTask\nenv = perdure.TaskEnvironment('env')\n"
+            "@env.task\ndef fetch() -> int: return 1\n"
+            "perdure.TaskEnvironment.from_task('env', ContainerTask('fetch', 'image'))\n",
+        )

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Unpack, cast
 
+from ..core.body.branch import Branch
 from ..core.ground.detached import Detached
 from ..core.ground.model import Kind
 from ..core.ground.spec import TaskSpec
@@ -19,7 +20,7 @@ from ..errors import UsageError
 from ._container_settings import Folders, Options, Types, cache_version, declared_name, one_of, option_names
 from ._container_settings import settings_of as _settings_of
 from ._container_settings import texts as _texts
-from ._names import qualified, target
+from .declaring import Home, home_of, register
 from .resources import Image, check_reference, read_secrets, secrets_of
 from .settings import retry_strategy, timeout_seconds
 from .task import Task
@@ -77,6 +78,9 @@ class ContainerTask(Task[..., Any]):
         UsageError: the declaration makes no sense; the message names the setting and the remedy.
     """
 
+    _identified = False
+    """Whether the identity is taken already: by the task that this one overrides, or at the first call."""
+
     def __init__(
         self,
         name: str,
@@ -102,6 +106,7 @@ class ContainerTask(Task[..., Any]):
         if unknown := options.keys() - option_names():
             raise UsageError(f"{where}: there is no setting {', '.join(sorted(unknown))}")
         types = Types.declared(inputs, outputs, where)
+        self.declared = name
         self._result = _result_type(name, types.outputs)
         self.spec = self._spec_of(name, where, types, options)
         self.program = self._program(where, types)
@@ -110,7 +115,9 @@ class ContainerTask(Task[..., Any]):
         self.__name__ = self.__qualname__ = name
         self.__doc__ = f"Container task {name}."
         self._cache_signature = None
-        self._live_in(_calling_module())
+        module = _calling_module()
+        self.spec.fn.__module__ = module
+        self._live_at(module, home_of(self.spec.fn))
 
     def __repr__(self) -> str:
         return f"<perdure.ContainerTask {self.name}>"
@@ -121,6 +128,9 @@ class ContainerTask(Task[..., Any]):
             raise UsageError(f"{self.name} is a task of environment {self.environment.name} already")
         self.environment = cast(Any, environment)
         self.name = self.spec.name = f"{environment.name}.{self.__name__}"
+        if not self._identified:
+            self.declared = self.name
+            self._identify()
         settings = self.program.settings
         # The task's own variables go before the environment's.
         settings = replace(settings, env={**environment.env_vars, **(self._declared.get("env_vars") or {})})
@@ -134,7 +144,9 @@ class ContainerTask(Task[..., Any]):
         if unknown:
             raise UsageError(f"container task {self.name}: override has no setting {', '.join(sorted(unknown))}")
         other = ContainerTask(**(self._declared | settings))
-        other._live_in(self.__module__)
+        other._identified = True
+        other.declared = self.declared
+        other._live_at(self.__module__, self.home)
         if self.environment is not None:
             other.within(self.environment)
         return other
@@ -149,10 +161,10 @@ class ContainerTask(Task[..., Any]):
             name=name,
             is_async=True,
             signature=Signature.of(fn),
-            qualified=lambda: qualified(fn),
+            qualified=lambda: self.declared,
             retries=retry_strategy(options.get("retries", 0), where),
             timeout=timeout_seconds(options.get("timeout"), where),
-            target=lambda: target(fn),
+            target=lambda: self.home.target(self.declared),
             dispose=_dispose,
         )
 
@@ -218,10 +230,30 @@ class ContainerTask(Task[..., Any]):
         container.__doc__ = f"The container task {name}."
         return container
 
-    def _live_in(self, module: str) -> None:
-        """Set the module that declares the task."""
+    def protocol(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call from `branch`, as a protocol for a shell to drive."""
+        self._identify()
+        return super().protocol(branch, args, kwargs)
+
+    def _identify(self) -> None:
+        """Take the declared name as the identity, once: in an environment, or at the first call without one."""
+        if self._identified:
+            return
+        self._identified = True
+        try:
+            register(self, self.home)
+        except UsageError:
+            raise UsageError(
+                f"two tasks are called {self.name}. A task's name is its identity in the journal and in other "
+                "processes: give one of them another name"
+            ) from None
+
+    def _live_at(self, module: str, home: Home) -> None:
+        """Set the module of the stand-in, and the module that declares the task."""
         fn = self.spec.fn
         fn.__module__ = self.__module__ = module
+        self.home = home
+        self.spec.module = home.module
 
         def refused(*args: Any, **kwargs: Any) -> Any:
             raise UsageError(
