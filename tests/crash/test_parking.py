@@ -29,7 +29,6 @@ import perdure
 from perdure import runtime
 from perdure.core.process.serving import Server
 from perdure.extras import durable_sleep
-from tests.journals import recorded
 
 env = perdure.TaskEnvironment("wf")
 log = os.open(os.environ["LAB_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
