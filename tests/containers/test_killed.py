@@ -77,7 +77,7 @@ def test_a_timeout_runs_on_while_no_process_lives(engine: Engine, tmp_path: Path
 
 
 def test_a_container_stopped_at_its_timeout_has_not_succeeded(engine: Engine, tmp_path: Path) -> None:
-    """The process dies between the stop and the outcome; the program has ended with 0, as it was told to."""
+    """L6: The process dies between the stop and the outcome; the program has ended with 0, as it was told to."""
     victims = Victims(engine, tmp_path, "hasty")
     code, _, err = victims.run("after late stop")
     assert code == -signal.SIGKILL, err

@@ -363,7 +363,7 @@ print(f"perdure-memory-{{os.getpid()}}")
 
 @pytest.mark.parametrize("attempts", [2, 3])
 def test_a_timed_out_container_ends_before_the_next_attempt_begins(here: Path, attempts: int) -> None:
-    """Attempts never overlap, however long a program takes to end; its last lines are in its own log."""
+    """L6: Attempts never overlap, however long a program takes to end; its last lines are in its own log."""
     task = shell(
         'trap \'sleep 2; echo "end $(date +%s)"; exit 1\' TERM; echo "begin $(date +%s)"; '
         "while true; do sleep 0.1; done",

@@ -23,7 +23,7 @@ from perdure.core.ground.model import (
     RunWrites,
     Segment,
     Status,
-    Worker,
+    WorkerRow,
 )
 from perdure.core.ground.ports import Store
 from perdure.core.journal.segment import Chain, again, mark_of
@@ -85,5 +85,5 @@ def writes(run: int, *entries: Entry, token: bytes = TOKEN, finish: Finish | Non
     return RunWrites(run, token, [segment(*entries, token=token)] if entries else (), finish=finish)
 
 
-def worker(name: str = "worker-1", lease: int = 10) -> Worker:
-    return Worker(name, 123, "host", "boot-1", lease, 5)
+def worker(name: str = "worker-1", lease: int = 10) -> WorkerRow:
+    return WorkerRow(name, 123, "host", "boot-1", lease, 5)

@@ -87,8 +87,8 @@ def _arm_sqlite(inside: threading.local) -> Any:
     from perdure.store.sqlite import file as _sqlite_file
     from perdure.store.sqlite import store as sqlite
 
-    plain_transaction = _sqlite_file.Link.transaction
-    plain_change = _sqlite_file.Link.change
+    plain_transaction = _sqlite_file.SQLiteLink.transaction
+    plain_change = _sqlite_file.SQLiteLink.change
 
     def transaction(self: Any, work: Any) -> Any:
         def whole(cursor: Any) -> Any:
@@ -105,8 +105,8 @@ def _arm_sqlite(inside: threading.local) -> Any:
             return transaction(self, lambda cursor: cursor.execute(sql, row).rowcount == 1)
         return plain_change(self, sql, row)
 
-    _sqlite_file.Link.transaction = transaction  # type: ignore[method-assign]
-    _sqlite_file.Link.change = change  # type: ignore[method-assign]
+    _sqlite_file.SQLiteLink.transaction = transaction  # type: ignore[method-assign]
+    _sqlite_file.SQLiteLink.change = change  # type: ignore[method-assign]
     return sqlite.SQLiteStore
 
 
@@ -133,7 +133,7 @@ def _arm_postgres(inside: threading.local) -> Any:
     from perdure.store.postgres import link as _postgres_link
     from perdure.store.postgres import store as postgres
 
-    plain_run = _postgres_link.Link.run
+    plain_run = _postgres_link.PostgresLink.run
     plain_liveness = postgres.PostgresStore.liveness
 
     def run(self: Any, work: Any, *args: Any, **kwargs: Any) -> Any:
@@ -143,7 +143,7 @@ def _arm_postgres(inside: threading.local) -> Any:
 
         return plain_run(self, doomed if getattr(inside, "now", False) else work, *args, **kwargs)
 
-    _postgres_link.Link.run = run  # type: ignore[method-assign]
+    _postgres_link.PostgresLink.run = run  # type: ignore[method-assign]
     # A free lock is believed at once: a second for each of thousands of kills would take too long.
     postgres.PostgresStore.liveness = lambda self: plain_liveness(self, grace=0.05)  # type: ignore[method-assign]
     return postgres.PostgresStore

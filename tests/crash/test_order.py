@@ -47,6 +47,7 @@ LIVES = int(os.environ.get("PERDURE_TEST_LIVES", "1"))
 
 @pytest.mark.parametrize("case", [*THREADS, *CANCELLATIONS, *TIMERS])
 def test_replay_goes_the_way_of_the_first_life(hosts: Hosts, place: Path, case: str) -> None:
+    """B7, B11."""
     explorer = Explorer(hosts, place, WORKFLOWS / "named_order.py", case, lambda value: value == 12)
     explorer.leftovers = True
     commits = explorer.undisturbed()

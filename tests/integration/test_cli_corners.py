@@ -363,11 +363,11 @@ def test_a_worker_tells_the_end_of_a_run_in_plain_words(status: str, capsys: pyt
     from perdure.cli.base import output
     from perdure.cli.serving import _tell
     from perdure.core.ground.model import Status
-    from perdure.core.process.serving import Outcome
+    from perdure.core.process.serving import ServedRun
 
     output.verbose = 1
     try:
-        _tell(Outcome(run="one", task="etl.main", status=Status(status), error=None, again=None))
+        _tell(ServedRun(run="one", task="etl.main", status=Status(status), error=None, again=None))
     finally:
         output.verbose = 0
     said = capsys.readouterr().err

@@ -32,7 +32,7 @@ from perdure.core.ground.model import (
 from perdure.errors import StoreUnavailableError
 from perdure.store.memory import MemoryStore
 from perdure.store.postgres import PostgresStore
-from perdure.store.postgres.link import Link
+from perdure.store.postgres.link import PostgresLink
 
 
 @pytest.fixture
@@ -43,21 +43,21 @@ def url(postgres: Server) -> str:
 @contextmanager
 def at_reopening(work: Callable[[], None]) -> Iterator[None]:
     """Others do that before a connection that was cut is there again."""
-    plain = Link._open
+    plain = PostgresLink._open
     done: list[bool] = []
 
-    def opened(self: Link) -> Any:
+    def opened(self: PostgresLink) -> Any:
         if Cut.count > Cut.turn >= 0 and not done:
             Cut.turn = -1
             done.append(True)
             work()
         return plain(self)
 
-    Link._open = opened  # type: ignore[method-assign]
+    PostgresLink._open = opened  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Link._open = plain  # type: ignore[method-assign]
+        PostgresLink._open = plain  # type: ignore[method-assign]
 
 
 def parked_beside(

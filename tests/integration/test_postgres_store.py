@@ -19,12 +19,12 @@ from tests.postgres_server import PASSWORD, Server, server
 from tests.waiting import stays_true, wait_for
 
 from perdure.core.ground.clock import US, SystemClock
-from perdure.core.ground.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, Worker
+from perdure.core.ground.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, WorkerRow
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 from perdure.store import files_base, open_store, public_url
 from perdure.store.postgres import PostgresStore
 from perdure.store.postgres.direct import Statement
-from perdure.store.postgres.link import Link
+from perdure.store.postgres.link import PostgresLink
 from perdure.store.postgres.session import Session
 
 
@@ -80,9 +80,9 @@ class Cut(psycopg.Cursor[Any]):
 
 @contextmanager
 def cutting(turn: int, after: bool) -> Iterator[None]:
-    plain = Link._open
+    plain = PostgresLink._open
 
-    def opened(self: Link) -> Any:
+    def opened(self: PostgresLink) -> Any:
         connection = plain(self)
         connection.cursor_factory = Cut
         return connection
@@ -92,13 +92,13 @@ def cutting(turn: int, after: bool) -> Iterator[None]:
     def change(self: Statement, connection: Any, row: Any) -> int:
         return int(Cut.at_its_turn(connection, lambda: directly(self, connection, row)))
 
-    Link._open = opened  # type: ignore[method-assign]
+    PostgresLink._open = opened  # type: ignore[method-assign]
     Statement.change = change  # type: ignore[method-assign]
     Cut.turn, Cut.after, Cut.count = turn, after, 0
     try:
         yield
     finally:
-        Link._open = plain  # type: ignore[method-assign]
+        PostgresLink._open = plain  # type: ignore[method-assign]
         Statement.change = directly  # type: ignore[method-assign]
         Cut.turn = -1
 
@@ -282,7 +282,7 @@ def test_what_is_due_is_decided_by_the_servers_clock(url: str, store: PostgresSt
 
 def test_a_lease_runs_out_on_the_servers_clock(url: str, store: PostgresStore) -> None:
     wrong = PostgresStore(url, clock=Wrong())
-    wrong.renew(Worker("w", 1, "host", "boot-9", US, 5))
+    wrong.renew(WorkerRow("w", 1, "host", "boot-9", US, 5))
     row = store.worker("w")
     assert row is not None
     assert 0 < row.lease <= US
@@ -369,7 +369,7 @@ def test_without_notifications_changes_are_polled_for(
     assert deaf.version() != version
     live = deaf.liveness()
     live.hold("w1")
-    deaf.renew(Worker("w1", 1, "host", "b", US, 5))
+    deaf.renew(WorkerRow("w1", 1, "host", "b", US, 5))
     assert not store.liveness(grace=0).is_dead("w1")
     deaf.close()
 

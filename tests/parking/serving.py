@@ -21,7 +21,7 @@ import perdure
 from perdure import runtime
 from perdure.core.ground.clock import US
 from perdure.core.ground.model import Kind, RunWrites, Status
-from perdure.core.process.serving import Outcome, Server
+from perdure.core.process.serving import ServedRun, Server
 from perdure.extras import durable_sleep
 
 NAP = 60.0
@@ -71,7 +71,7 @@ class Serving:
         self, tasks: Collection[Any], clock: VirtualClock, park_after: float = PARK_AFTER, **more: Any
     ) -> None:
         self.clock = clock
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[ServedRun] = []
         self.specs = {task.name: task.spec for task in tasks}
         self.server = Server(runtime.worker(), self.specs, park_after=park_after, tell=self.outcomes.append, **more)
         self._sweeps = 0

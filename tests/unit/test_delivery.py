@@ -97,6 +97,7 @@ def moves(delivery: Delivery, **facts: Any) -> list[Move]:
 
 
 def test_b2_live_outcomes_are_handed_over_one_by_one_in_commit_order() -> None:
+    """B2."""
     delivery, one, thread = Delivery(), Waiter(), Waiter(on_loop=False)
     delivery.in_flight = 2
     delivery.committed(one, live(1))
@@ -108,7 +109,7 @@ def test_b2_live_outcomes_are_handed_over_one_by_one_in_commit_order() -> None:
 
 
 def test_b2_a_thread_that_took_its_outcome_out_of_turn_keeps_its_place_in_the_order() -> None:
-    """B7: what happens behind the outcome is noted as behind it."""
+    """B7, B2: what happens behind the outcome is noted as behind it."""
     delivery, one, thread, job = Delivery(), Waiter(), Waiter(on_loop=False), Source(JOB, 7)
     delivery.in_flight = 2
     delivery.committed(one, live(1))
@@ -122,6 +123,7 @@ def test_b2_a_thread_that_took_its_outcome_out_of_turn_keeps_its_place_in_the_or
 
 
 def test_b3_an_outcome_waits_for_its_call_and_a_missing_call_is_a_mismatch() -> None:
+    """B3."""
     delivery = loaded(entry(1, "a"), replace(entry(2, "b"), begun=1))
     assert moves(delivery, unrecorded=True) == [Move.AWAIT]
     assert moves(delivery, timers=1) == [Move.AWAIT]
@@ -132,6 +134,7 @@ def test_b3_an_outcome_waits_for_its_call_and_a_missing_call_is_a_mismatch() -> 
 
 
 def test_b4_calls_without_an_entry_start_when_all_is_handed_over_and_the_run_allows_it() -> None:
+    """B4."""
     delivery, fresh = loaded(entry(1, "a")), Waiter()
     delivery.held.append(fresh)
     assert moves(delivery, unrecorded=True) == [Move.AWAIT]
@@ -141,6 +144,7 @@ def test_b4_calls_without_an_entry_start_when_all_is_handed_over_and_the_run_all
 
 
 def test_b5_nothing_is_handed_to_a_blocked_loop() -> None:
+    """B5."""
     delivery, thread = Delivery(), Waiter(on_loop=False)
     delivery.committed(Waiter(), live(1))
     delivery.held += [thread, Waiter()]
@@ -151,6 +155,7 @@ def test_b5_nothing_is_handed_to_a_blocked_loop() -> None:
 
 
 def test_b6_an_outcome_waits_for_calls_that_came_before_while_something_unrecorded_may_lead_to_them() -> None:
+    """B6."""
     delivery = loaded(entry(1, "a", branch=1, seq=0), replace(entry(2, "b", branch=2, seq=0), begun=0))
     waiter = ask(delivery, "a", 0, branch=1)
     assert moves(delivery, unrecorded=True) == []
@@ -158,6 +163,7 @@ def test_b6_an_outcome_waits_for_calls_that_came_before_while_something_unrecord
 
 
 def test_b7_events_are_handed_over_like_outcomes_and_noted_with_the_entry_before() -> None:
+    """B7."""
     delivery, one, timer, job = Delivery(), Waiter(), Source(TIMER, 3), Source(JOB, 4)
     for source in (timer, job):
         delivery.began(source)
@@ -191,6 +197,7 @@ def test_b7_an_event_that_nothing_can_bring_about_is_passed_over() -> None:
 
 
 def test_b8_a_noted_timer_goes_off_at_once_and_one_that_is_not_noted_stands_back() -> None:
+    """B8."""
     delivery = loaded(entry(1, "a"), noted(entry(2, "b"), Event(1, TIMER, 3, 0)))
     noted_one, other = Source(TIMER, 3), Source(TIMER, 3, 1)
     a, b = ask(delivery, "a", 0), ask(delivery, "b", 1)
@@ -203,6 +210,7 @@ def test_b8_a_noted_timer_goes_off_at_once_and_one_that_is_not_noted_stands_back
 
 
 def test_b8_before_a_mismatch_is_declared_an_event_that_has_come_goes_first() -> None:
+    """B8."""
     delivery, timer = loaded(entry(1, "a")), Source(TIMER, 3)
     delivery.began(timer)
     delivery.arrived(timer)
@@ -217,6 +225,7 @@ def test_a_timeout_counts_as_late_when_it_was_late_first() -> None:
 
 
 def test_b9_a_live_outcome_waits_while_what_was_under_way_has_not_been_called_again() -> None:
+    """B9."""
     delivery = Delivery()
     action: Any = SimpleNamespace(begun=0)
     delivery.load(Replay([], same), {(0, b"x", 0): action}, same_source=True)
@@ -230,6 +239,7 @@ def test_b9_a_live_outcome_waits_while_what_was_under_way_has_not_been_called_ag
 
 
 def test_b10_a_block_is_entered_before_all_else_and_when_it_is_open() -> None:
+    """B10."""
     delivery, waiter = Delivery(), Waiter()
     future: Any = SimpleNamespace(done=lambda: False)
     entrance = Entrance(future)
@@ -241,6 +251,7 @@ def test_b10_a_block_is_entered_before_all_else_and_when_it_is_open() -> None:
 
 
 def test_b11_a_cancellation_takes_its_turn() -> None:
+    """B11."""
     delivery, slow, other = Delivery(), Waiter("slow"), Waiter("other")
     assert delivery.cancel(slow) is CancelVerdict.RECORD
     assert delivery.cancel(slow) is CancelVerdict.IGNORE
@@ -253,6 +264,7 @@ def test_b11_a_cancellation_takes_its_turn() -> None:
 
 
 def test_b11_on_replay_the_entry_decides_whether_a_call_is_cancelled() -> None:
+    """B11."""
     delivery = loaded(entry(1, "a"), replace(entry(2, "b"), result=Result.CANCELLED), entry(3, "c"))
     a, b, c = ask(delivery, "a", 0), ask(delivery, "b", 1), ask(delivery, "c", 2)
     assert delivery.cancel(a) is CancelVerdict.IGNORE

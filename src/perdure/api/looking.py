@@ -75,7 +75,7 @@ class RunInfo(NamedTuple):
     ended_at: int | None
     inputs: bytes
     reuse: str | None
-    holder: model.Worker | None
+    holder: model.WorkerRow | None
     """The worker that drives the run right now."""
     wake_at: int | None = None
     """The earliest time to drive the run (again), for a run that is QUEUED or parked."""

@@ -349,7 +349,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
     raise attach(RunAlreadyActive(f"run {row.name!r} is claimed by other processes again and again"), Run(row, spec))
 
 
-def describe_holder(worker: Worker, row: model.Run, holder: model.Worker) -> str:
+def describe_holder(worker: Worker, row: model.Run, holder: model.WorkerRow) -> str:
     where = "in this process" if holder.id == worker.id else f"by process {holder.pid} on {holder.host}"
     return f"run {row.name!r} is being driven {where}; wait for it, or end that process first"
 

@@ -20,7 +20,7 @@ from .signals import INTERRUPTED, REPEATED_NS
 if TYPE_CHECKING:
     from ..api.run import Run
     from ..api.task import Task
-    from ..core.process.serving import Outcome, Server
+    from ..core.process.serving import ServedRun, Server
 
 SWITCH_SECONDS = 0.0005
 """Python's own 5 ms make wake-ups late by a multiple of 5 ms while a worker is busy."""
@@ -207,7 +207,7 @@ def _stop_on_signals(server: Server) -> list[str]:
     return received
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: ServedRun) -> None:
     from ..core.ground.model import Status
 
     what = f"run {outcome.run} ({outcome.task})"

@@ -33,7 +33,7 @@ from perdure.core.ground.model import (
     Taken,
     Wake,
     WholeRun,
-    Worker,
+    WorkerRow,
 )
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
@@ -61,7 +61,7 @@ class MemoryStore:
         self._used: dict[int, set[int]] = {}
         self._sources: dict[int, Source] = {}
         self._cache: dict[bytes, CachePut] = {}
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, WorkerRow] = {}
         self._leases: dict[str, int] = {}
         self._schedules: dict[str, int] = {}
 
@@ -280,17 +280,17 @@ class MemoryStore:
             put = self._cache.get(key)
             return None if put is None else put.value
 
-    def renew(self, worker: Worker) -> None:
+    def renew(self, worker: WorkerRow) -> None:
         with self._lock:
             self._workers[worker.id] = worker
             self._leases[worker.id] = self._clock.boot() + worker.lease
 
-    def worker(self, id: str) -> Worker | None:
+    def worker(self, id: str) -> WorkerRow | None:
         with self._lock:
             row = self._workers.get(id)
             return None if row is None else row._replace(lease=self._leases[id] - self._clock.boot())
 
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerRow]:
         with self._lock:
             now = self._clock.boot()
             return [row._replace(lease=self._leases[row.id] - now) for row in self._workers.values()]

@@ -194,7 +194,7 @@ def fill_tree(
         symlink(target, os.fsencode(place))
 
 
-def _entries(folder: Dir, blobs: Blobs) -> list[manifest.Entry]:
+def _entries(folder: Dir, blobs: Blobs) -> list[manifest.Listed]:
     """The entries of a Dir's manifest, checked."""
     data = blobs.read(folder.hash)
     try:
@@ -210,7 +210,7 @@ def _entries(folder: Dir, blobs: Blobs) -> list[manifest.Entry]:
     return entries
 
 
-def _file(entry: manifest.Entry) -> File:
+def _file(entry: manifest.Listed) -> File:
     url, etag, content = entry.content
     return File(name=os.path.basename(entry.text), hash=content.hex(), size=entry.size, url=url, etag=etag)
 
@@ -268,18 +268,20 @@ def _given(path: StrPath) -> _Given:
     return _Given(text, name)
 
 
-def _made(name: str, entries: list[manifest.Entry], url: str = "") -> Dir:
+def _made(name: str, entries: list[manifest.Listed], url: str = "") -> Dir:
     hash = runtime.blobs().put_bytes(manifest.encode(entries, remote=bool(url)))
     return Dir(name=name, hash=hash, size=sum(entry.size for entry in entries), url=url)
 
 
-def put_files(files: list[manifest.Entry], top: str, blobs: Blobs, known: Known | None = None) -> list[manifest.Entry]:
+def put_files(
+    files: list[manifest.Listed], top: str, blobs: Blobs, known: Known | None = None
+) -> list[manifest.Listed]:
     """Store the files of a directory, and return their entries with hashes and sizes."""
     places = [os.path.join(top, entry.text) for entry in files]
     found = each(known, places) if known is not None else [None] * len(files)
     stored = iter(blobs.put([place for place, blob in zip(places, found, strict=True) if blob is None]))
     return [
-        manifest.Entry(entry.path, entry.kind, bytes.fromhex(hash), size)
+        manifest.Listed(entry.path, entry.kind, bytes.fromhex(hash), size)
         for entry, (hash, size) in zip(files, (blob or next(stored) for blob in found), strict=True)
     ]
 
@@ -287,7 +289,7 @@ def put_files(files: list[manifest.Entry], top: str, blobs: Blobs, known: Known 
 def _send(path: StrPath, remote_destination: str) -> Dir:
     top = _given(path).path
 
-    def send(entry: manifest.Entry) -> manifest.Entry:
+    def send(entry: manifest.Listed) -> manifest.Listed:
         there = sent(os.path.join(top, entry.text), f"{remote_destination}/{entry.text}")
         return manifest.remote_entry(entry.path, entry.executable, there.found, there.hash)
 
@@ -299,7 +301,7 @@ _send.__qualname__ = "Dir.from_local"
 _traced_send: Final = trace(ignore=("path",))(_send)
 
 
-def _listed(url: str) -> list[manifest.Entry]:
+def _listed(url: str) -> list[manifest.Listed]:
     """The manifest of the objects below a URL."""
     objects = {os.fsencode(found.path): found for found in remote_objects().listed(url)}
     folders = set()
@@ -311,7 +313,7 @@ def _listed(url: str) -> list[manifest.Entry]:
     are_files = each(lambda path: remote_objects().is_object(objects[path]), empty)
     folders.update(path for path, is_file in zip(empty, are_files, strict=True) if not is_file)
     files = {path: found for path, found in objects.items() if found.size or path not in folders}
-    entries = [manifest.Entry(path, "dir") for path in folders]
+    entries = [manifest.Listed(path, "dir") for path in folders]
     entries += (manifest.remote_entry(path, False, found, "") for path, found in files.items())
     entries.sort(key=lambda entry: entry.path)
     manifest.check(entries, url)

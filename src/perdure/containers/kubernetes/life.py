@@ -49,7 +49,7 @@ from . import tree
 from .cluster import Cluster, ClusterRefused, Expired
 from .service import ABOUT_KEY, Pods
 from .spec import ABOUT, ATTEMPT, CLAIM, RUN, SPEC, STORE, PodRequest, pod, secret
-from .status import OOM_KILLED, PodState, Step, look
+from .status import OOM_KILLED, Phase, PodState, look
 from .template import MAIN
 
 log = logging.getLogger("perdure")
@@ -258,7 +258,7 @@ class PodLife:
     async def _forget(self, cluster: Cluster, uid: str) -> None:
         with suppress(PerdureError):
             found = await cluster.get("pods", self.name)
-            if found is not None and found["metadata"]["uid"] == uid and look(found).step is Step.GATED:
+            if found is not None and found["metadata"]["uid"] == uid and look(found).step is Phase.GATED:
                 await cluster.delete("pods", self.name, uid=uid, grace=0)
 
     # -- until it has ended ------------------------------------------------------------------------------------
@@ -322,14 +322,14 @@ class PodLife:
                 if found.get("gone"):
                     raise AttemptLost("its pod was removed")
                 seen = look(found, wall() / US, uploading=ended.is_set())
-                if self.attempt.seconds_left == 0 and seen.step not in (Step.UPLOADING, Step.ENDED):
+                if self.attempt.seconds_left == 0 and seen.step not in (Phase.UPLOADING, Phase.ENDED):
                     # The time was up before this process joined the pod.
                     raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
-                if self.following is None and seen.step in (Step.RUNNING, Step.UPLOADING, Step.ENDED):
+                if self.following is None and seen.step in (Phase.RUNNING, Phase.UPLOADING, Phase.ENDED):
                     self.following = self.pods.call(_follow(cluster, started.name, sink, ended))
-                if seen.step in (Step.UPLOADING, Step.ENDED):
+                if seen.step in (Phase.UPLOADING, Phase.ENDED):
                     ended.set()
-                if seen.step is Step.REFUSED and not waiting.refused_for_long(seen):
+                if seen.step is Phase.REFUSED and not waiting.refused_for_long(seen):
                     continue
                 if self._is_over(seen):
                     if self.following is not None:
@@ -374,17 +374,17 @@ class PodLife:
         """Whether the pod has ended by itself; any other end raises."""
         name = self.program.name
         match seen.step:
-            case Step.LOST:
+            case Phase.LOST:
                 raise AttemptLost(seen.reason)
-            case Step.TIMED_OUT:
+            case Phase.TIMED_OUT:
                 raise TaskTimeoutError(f"task {name} took longer than its timeout: {seen.reason}")
-            case Step.NO_IMAGE:
+            case Phase.NO_IMAGE:
                 raise ImageNotFoundError(f"{name}: the cluster cannot get an image: {seen.reason}")
-            case Step.REFUSED:
+            case Phase.REFUSED:
                 raise UsageError(f"{name}: the cluster cannot start it: {seen.reason}")
-            case Step.UNPREPARED:
+            case Phase.UNPREPARED:
                 raise ContainerError(f"{name}: its container never began: {seen.reason}", exit_code=seen.exit_code)
-            case Step.ENDED:
+            case Phase.ENDED:
                 return True
         return False
 
@@ -470,7 +470,7 @@ class _Waiting:
             ContainerError: the pod could not start for too long.
         """
         self._refused_since = None
-        if seen.step not in (Step.PENDING, Step.GATED):
+        if seen.step not in (Phase.PENDING, Phase.GATED):
             self._since = None
             return
         self._since = self._since or seconds()

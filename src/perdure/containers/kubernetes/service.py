@@ -26,7 +26,7 @@ from ..place import About, key_of
 from ..program import Program
 from .cluster import Cluster
 from .spec import ABOUT, ATTEMPT, MANAGED, RUN, STORE
-from .status import Step, look, newest
+from .status import Phase, look, newest
 from .tree import Objects
 from .where import Where
 
@@ -129,7 +129,7 @@ class Pods(Background):
             for pod in pods:
                 meta = pod["metadata"]
                 if meta.get("deletionTimestamp") is None:
-                    over = look(pod).step in (Step.ENDED, Step.GATED)
+                    over = look(pod).step in (Phase.ENDED, Phase.GATED)
                     await cluster.delete("pods", meta["name"], uid=meta["uid"], grace=0 if over else GRACE)
             await asyncio.sleep(0.2)
         await self.last_output(key)
@@ -217,7 +217,7 @@ class Pods(Background):
 
     def _is_stale(self, pod: dict[str, Any], about: About) -> bool:
         """Whether the pod ended longer ago than `ttl`."""
-        if about.uid in self._driven or look(pod).step in (Step.RUNNING, Step.UPLOADING):
+        if about.uid in self._driven or look(pod).step in (Phase.RUNNING, Phase.UPLOADING):
             return False
         then = newest(pod)
         return then > 0 and wall() / US - then > self.where.ttl

@@ -11,7 +11,7 @@ from .spec import DOWNLOAD, GATE, UPLOAD
 from .template import MAIN
 
 
-class Step(Enum):
+class Phase(Enum):
     """The progress of a pod."""
 
     GATED = auto()
@@ -39,7 +39,7 @@ class Step(Enum):
 class PodState(NamedTuple):
     """A pod at one moment."""
 
-    step: Step
+    step: Phase
     reason: str = ""
     """In the cluster's words, where something is wrong."""
     exit_code: int = 0
@@ -81,30 +81,30 @@ def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -
     over = phase in ("Succeeded", "Failed")
     late = over and status.get("reason") == "DeadlineExceeded"
     if ended is not None and ended.get("reason") in _FORGOTTEN:
-        return PodState(Step.LOST, _of_state("main", ended))
+        return PodState(Phase.LOST, _of_state("main", ended))
     # Many programs end with 0 on SIGTERM, with half of their work done.
     if ended is not None and (not (lost or late) or uploading or _ended_before(ended, pod)):
         seen = _main_ended(ended, status, over)
-        if seen.step is Step.UPLOADING and now > _deleted_at(pod) + _UNCONFIRMED:
-            return PodState(Step.LOST, "its outputs were on their way, and its node does not say what became of them")
+        if seen.step is Phase.UPLOADING and now > _deleted_at(pod) + _UNCONFIRMED:
+            return PodState(Phase.LOST, "its outputs were on their way, and its node does not say what became of them")
         return seen
     if late:
-        return PodState(Step.TIMED_OUT, _told(status))
+        return PodState(Phase.TIMED_OUT, _told(status))
     if lost and (over or ended is not None):
-        return PodState(Step.LOST, lost)
+        return PodState(Phase.LOST, lost)
     if now > _deleted_at(pod) + _UNCONFIRMED:
-        return PodState(Step.LOST, "the pod was deleted, and its node does not say that it has ended")
+        return PodState(Phase.LOST, "the pod was deleted, and its node does not say that it has ended")
     failed = next(_failed_before(status), None)
     if failed is not None and ended is None:
         return failed
     if over:
-        return PodState(Step.LOST, _told(status) or f"it is {phase}, and the end of its container is unknown")
+        return PodState(Phase.LOST, _told(status) or f"it is {phase}, and the end of its container is unknown")
     if any(gate.get("name") == GATE for gate in pod["spec"].get("schedulingGates") or ()):
-        return PodState(Step.GATED)
+        return PodState(Phase.GATED)
     if _runs(_container(status, "containerStatuses", MAIN)):
-        return PodState(Step.RUNNING)
+        return PodState(Phase.RUNNING)
     if any(_runs(one) for one in status.get("initContainerStatuses") or () if one["name"] != UPLOAD):
-        return PodState(Step.PREPARING)
+        return PodState(Phase.PREPARING)
     return _pending(status)
 
 
@@ -158,14 +158,14 @@ def _main_ended(ended: Mapping[str, Any], status: Mapping[str, Any], over: bool)
     code = int(ended.get("exitCode", 0))
     reason = str(ended.get("reason", ""))
     if reason in _START_FAILED:
-        return PodState(Step.REFUSED, _of_state("main", ended))
+        return PodState(Phase.REFUSED, _of_state("main", ended))
     upload = _terminated(_container(status, "initContainerStatuses", UPLOAD))
     done = over or upload is not None
     said = ""
     if upload is not None and upload.get("exitCode"):
         said = str(upload.get("message", "")).strip() or str(upload.get("reason", ""))
     return PodState(
-        Step.ENDED if done else Step.UPLOADING,
+        Phase.ENDED if done else Phase.UPLOADING,
         said,
         code,
         reason == OOM_KILLED,
@@ -190,7 +190,7 @@ def _failed_before(status: Mapping[str, Any]) -> Iterator[PodState]:
         ended = _terminated(container)
         if container["name"] != UPLOAD and ended is not None and ended.get("exitCode"):
             who = "the copilot could not bring its inputs" if container["name"] == DOWNLOAD else container["name"]
-            yield PodState(Step.UNPREPARED, _of_state(who, ended), int(ended["exitCode"]))
+            yield PodState(Phase.UNPREPARED, _of_state(who, ended), int(ended["exitCode"]))
 
 
 def _pending(status: Mapping[str, Any]) -> PodState:
@@ -200,18 +200,18 @@ def _pending(status: Mapping[str, Any]) -> PodState:
         before = (container.get("lastState") or {}).get("terminated")
         if container["name"] == UPLOAD and before is not None and container.get("restartCount", 0) >= _RESTARTS:
             what = _of_state("the copilot cannot stand by for its outputs", before)
-            return PodState(Step.UNPREPARED, what, int(before.get("exitCode", 0)))
+            return PodState(Phase.UNPREPARED, what, int(before.get("exitCode", 0)))
         told = _of_state(f"container {container['name']}", waiting)
         if reason in _NO_IMAGE:
-            return PodState(Step.NO_IMAGE, told)
+            return PodState(Phase.NO_IMAGE, told)
         if reason in _REFUSED:
-            return PodState(Step.REFUSED, told, passing=True)
+            return PodState(Phase.REFUSED, told, passing=True)
         if reason not in ("", "PodInitializing", "ContainerCreating"):
-            return PodState(Step.PENDING, told)
+            return PodState(Phase.PENDING, told)
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return PodState(Step.PENDING, f"{condition.get('reason', '')}: {condition.get('message', '')}")
-    return PodState(Step.PENDING)
+            return PodState(Phase.PENDING, f"{condition.get('reason', '')}: {condition.get('message', '')}")
+    return PodState(Phase.PENDING)
 
 
 def _container(status: Mapping[str, Any], kind: str, name: str) -> Mapping[str, Any]:

@@ -64,7 +64,7 @@ class Waiting(Protocol):
     """A thread that has taken its outcome by itself."""
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """An origin of an event: a plain timer that is armed, or a job that an executor carries out."""
 
     key: EventKey
@@ -186,7 +186,7 @@ class Delivery:
         self.held: list[Any] = []
         """Calls that wait to start (B4)."""
         self.due: deque[Any] = deque()
-        """What has come and waits for its turn: `(waiting call, Outcome)`, or a `Source`."""
+        """What has come and waits for its turn: `(waiting call, Outcome)`, or a `EventSource`."""
         self.entrances: deque[Entrance] = deque()
         self.sources: dict[EventKey, Any] = {}
         """Armed timers and running jobs, by key."""

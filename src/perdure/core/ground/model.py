@@ -368,7 +368,7 @@ class Source(NamedTuple):
     """Logical module name to the hash of the code."""
 
 
-class Worker(NamedTuple):
+class WorkerRow(NamedTuple):
     """A process that drives runs."""
 
     id: str

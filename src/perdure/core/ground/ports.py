@@ -29,7 +29,7 @@ from .model import (
     Status,
     Taken,
     WholeRun,
-    Worker,
+    WorkerRow,
 )
 
 
@@ -99,15 +99,15 @@ class Queue(Protocol):
         `False` where the database does not notify: the caller polls `version`.
         """
 
-    def renew(self, worker: Worker) -> None:
+    def renew(self, worker: WorkerRow) -> None:
         """Insert or update the worker's row: the worker's claims hold for `worker.lease` from now on, by the store's
         clock. Visible is enough. Has a connection of its own, so a `commit` of the same process never delays a
         renewal."""
 
-    def worker(self, id: str) -> Worker | None:
+    def worker(self, id: str) -> WorkerRow | None:
         """The worker's row."""
 
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerRow]:
         """The rows of all workers, dead workers included."""
 
     def forget(self, id: str) -> None:

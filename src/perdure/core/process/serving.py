@@ -65,7 +65,7 @@ STOP_SECONDS = 2.0
 """How long what has not been handed over when a drain ends may take to unwind."""
 
 
-class Outcome(NamedTuple):
+class ServedRun(NamedTuple):
     """What became of a run that was driven here."""
 
     run: str
@@ -94,7 +94,7 @@ class Server:
         concurrency: int = 100,
         park_after: float = 60.0,
         schedule: Schedule | None = None,
-        tell: Callable[[Outcome], None] = lambda outcome: None,
+        tell: Callable[[ServedRun], None] = lambda outcome: None,
     ) -> None:
         """
         Args:
@@ -364,9 +364,9 @@ class Server:
             self._stubborn.discard(run.id)
             result, _, live = driver.done.result()
             if result == Result.VALUE:
-                self._tell(Outcome(run.name, run.task, Status.SUCCEEDED, None, None))
+                self._tell(ServedRun(run.name, run.task, Status.SUCCEEDED, None, None))
             else:
-                self._tell(Outcome(run.name, run.task, Status.FAILED, live, None))
+                self._tell(ServedRun(run.name, run.task, Status.FAILED, live, None))
         elif isinstance(error, Parked):
             self._later.pop(run.id, None)
             if driver.overdue:
@@ -374,13 +374,13 @@ class Server:
                 for again in self._driven:
                     if again.run_id == run.id:
                         again.park_after = None
-            self._tell(Outcome(run.name, run.task, Status.SLEEPING, None, None))
+            self._tell(ServedRun(run.name, run.task, Status.SLEEPING, None, None))
         elif isinstance(error, RunAbortedError):
             self._later.pop(run.id, None)
             self._stubborn.discard(run.id)
-            self._tell(Outcome(run.name, run.task, Status.ABORTED, None, None))
+            self._tell(ServedRun(run.name, run.task, Status.ABORTED, None, None))
         elif isinstance(error, LeaseLostError) or error is self._letting_go:
-            self._tell(Outcome(run.name, run.task, Status.INTERRUPTED, error, None))
+            self._tell(ServedRun(run.name, run.task, Status.INTERRUPTED, error, None))
         else:
             if isinstance(error, StoreError):
                 self.worker.doubt = True
@@ -393,7 +393,7 @@ class Server:
         before = self._later.get(run)
         pause = FIRST_RETRY if before is None else min(2 * before.pause, LAST_RETRY)
         self._later[run] = _Later(seconds() + pause, pause)
-        self._tell(Outcome(name, task, Status.INTERRUPTED, error, None if self._draining else pause))
+        self._tell(ServedRun(name, task, Status.INTERRUPTED, error, None if self._draining else pause))
 
     # -- the end -----------------------------------------------------------------------------------------------
 

@@ -25,8 +25,7 @@ from ..body.scope import Slot
 from ..commit.records import Submission
 from ..commit.writer import Leaders, Writer
 from ..ground.clock import US, Clock, Deadline, SystemClock, seconds
-from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake
-from ..ground.model import Worker as WorkerRow
+from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake, WorkerRow
 from ..ground.ports import Liveness, Store
 from ..ground.spec import TaskSpec
 from ..journal import source

@@ -21,7 +21,7 @@ from .user_files import TRIES, check_name, reading, refuse_special, settled, sig
 _MAX_LINKS: Final = 40  # as many as Linux follows
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True):
+class Listed(msgspec.Struct, array_like=True, frozen=True):
     """One name in the manifest of a directory.
 
     Attributes:
@@ -65,7 +65,7 @@ class _Manifest(msgspec.Struct, array_like=True, frozen=True):
 
     kind: str
     version: int
-    entries: list[Entry]
+    entries: list[Listed]
 
 
 _KIND: Final = "perdure.Dir"
@@ -81,17 +81,17 @@ _read_manifest = msgspec.msgpack.Decoder(_Manifest).decode
 # -- made --------------------------------------------------------------------------------------------------------------
 
 
-def encode(entries: list[Entry], *, remote: bool) -> bytes:
+def encode(entries: list[Listed], *, remote: bool) -> bytes:
     """The manifest of these entries; `remote`: of files at URLs."""
     return msgspec.msgpack.encode(_Manifest(_KIND, _VERSIONS[remote], entries))
 
 
-def remote_entry(path: bytes, executable: bool, found: Any, hash: str) -> Entry:
+def remote_entry(path: bytes, executable: bool, found: Any, hash: str) -> Listed:
     data = msgspec.msgpack.encode((found.url, found.etag, bytes.fromhex(hash)))
-    return Entry(path, "remote exec" if executable else "remote", data, found.size)
+    return Listed(path, "remote exec" if executable else "remote", data, found.size)
 
 
-def taken(top: str, put: Callable[[list[Entry]], list[Entry]]) -> list[Entry]:
+def taken(top: str, put: Callable[[list[Listed]], list[Listed]]) -> list[Listed]:
     """The manifest of a directory with the files stored by `put`, all as of one moment."""
     changed = None
     for attempt in range(TRIES):
@@ -119,10 +119,10 @@ def taken(top: str, put: Callable[[list[Entry]], list[Entry]]) -> list[Entry]:
 States = list[tuple[bytes, tuple[int, ...]]]
 
 
-def _scanned(top: str) -> tuple[list[Entry], States] | None:
+def _scanned(top: str) -> tuple[list[Listed], States] | None:
     """All names below a directory, sorted, and the marks of their state; `None` while a directory changes."""
     root = os.fsencode(top)
-    entries: list[Entry] = []
+    entries: list[Listed] = []
     states: States = []
     folders = [b""]
     while folders:
@@ -150,13 +150,13 @@ def _scanned(top: str) -> tuple[list[Entry], States] | None:
     return entries, states
 
 
-def _entry_of(path: bytes, place: bytes, found: os.stat_result) -> Entry:
+def _entry_of(path: bytes, place: bytes, found: os.stat_result) -> Listed:
     if stat.S_ISDIR(found.st_mode):
-        return Entry(path, "dir")
+        return Listed(path, "dir")
     if stat.S_ISLNK(found.st_mode):
-        return Entry(path, "link", os.readlink(place))
+        return Listed(path, "link", os.readlink(place))
     refuse_special(os.fsdecode(place), found)
-    return Entry(path, "exec" if found.st_mode & 0o100 else "file")
+    return Listed(path, "exec" if found.st_mode & 0o100 else "file")
 
 
 def _changed(states: States) -> str | None:
@@ -175,7 +175,7 @@ def _changed(states: States) -> str | None:
 # -- read --------------------------------------------------------------------------------------------------------------
 
 
-def decode(data: bytes, top: str) -> list[Entry]:
+def decode(data: bytes, top: str) -> list[Listed]:
     """The checked entries of a manifest; `top`: the name of the directory in errors.
 
     Raises:
@@ -194,7 +194,7 @@ def decode(data: bytes, top: str) -> list[Entry]:
     return manifest.entries
 
 
-def check(entries: list[Entry], top: str) -> None:
+def check(entries: list[Listed], top: str) -> None:
     """Refuse names and links that lead out of the directory, and entries that form no tree."""
     known = {entry.path: entry for entry in entries}
     before = b""
@@ -218,7 +218,7 @@ def check(entries: list[Entry], top: str) -> None:
             )
 
 
-def _leaves(link: Entry, known: dict[bytes, Entry]) -> bool:
+def _leaves(link: Listed, known: dict[bytes, Listed]) -> bool:
     """Whether following a link could lead out of the directory, other links on the way included.
 
     Text alone does not tell: beside `here -> .`, the link `up -> here/../x` names a place above the top.

@@ -197,7 +197,7 @@ class ServerClock:
         self._read_at = self._here.boot()
 
 
-class Link:
+class PostgresLink:
     """One connection, opened at first use, for one thread at a time.
 
     A broken connection is replaced and the work is repeated, unless the work proves done: before the look for traces,

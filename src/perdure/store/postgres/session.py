@@ -30,7 +30,7 @@ from perdure.core.ground.clock import seconds
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from .errors import is_away, translate
-from .link import BACKEND, END, Address, Connection, Link, Row
+from .link import BACKEND, END, Address, Connection, PostgresLink, Row
 
 log = logging.getLogger("perdure")
 
@@ -249,7 +249,7 @@ class Session:
 class PostgresLiveness:
     """A `Liveness` through advisory locks of the sessions of workers."""
 
-    def __init__(self, session: Session, link: Link, is_unlocked: str, *, grace: float = GRACE) -> None:
+    def __init__(self, session: Session, link: PostgresLink, is_unlocked: str, *, grace: float = GRACE) -> None:
         self._session = session
         self._link = link
         self._is_unlocked = is_unlocked

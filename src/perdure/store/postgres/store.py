@@ -42,16 +42,16 @@ from perdure.core.ground.model import (
     Source,
     Status,
     Taken,
-    Worker,
+    WorkerRow,
 )
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
-from .link import Address, Cursor, Link, Row, ServerClock, text_bytes
+from .link import Address, Cursor, PostgresLink, Row, ServerClock, text_bytes
 from .session import GRACE, PostgresLiveness, Session
-from .upkeep import Upkeep
+from .upkeep import UpkeepVerbs
 from .watch import LONG_SILENCE, SILENCE, Watch
 
 MIGRATIONS: Final = ("0001_initial.sql",)
@@ -74,14 +74,14 @@ Trace = tuple[str, Sequence[Any]]
 """A query that finds a row if an operation was done."""
 
 
-class Submission(NamedTuple):
+class Submitted(NamedTuple):
     """A submitted run and the delay until the run is due (microseconds); `None` for a run that is claimed at once."""
 
     run: Run
     left: int | None
 
 
-class PostgresStore(Upkeep):
+class PostgresStore(UpkeepVerbs):
     """A `Store` in one schema of a Postgres database; a missing schema is created. Safe from any thread, not across a
     fork: a forked process opens its own store."""
 
@@ -103,9 +103,9 @@ class PostgresStore(Upkeep):
         self._insert_segment = Statement(
             self._sql["insert_segment_fenced"], ("bigint", "bytea", "bigint", "bytea"), text_bytes
         )
-        self._writer = Link(address)
-        self._reader = Link(address)
-        self._aside = Link(address)
+        self._writer = PostgresLink(address)
+        self._reader = PostgresLink(address)
+        self._aside = PostgresLink(address)
         self._session: Session | None = None
         self._watch: Watch | None = None
         self._looked_at = 0.0
@@ -345,12 +345,12 @@ class PostgresStore(Upkeep):
         _many(cursor, self._sql["park"], parks)
         parks.clear()
 
-    def _submission(self, write: CreateRun) -> Submission:
+    def _submission(self, write: CreateRun) -> Submitted:
         new, claim, due = write
         if claim is not None:
-            return Submission(submitted(0, new, claim, None), None)
+            return Submitted(submitted(0, new, claim, None), None)
         at, left = (new.created_at, 0) if due is None else (due.at, due.boot - self._clock.boot())
-        return Submission(submitted(0, new, None, at), left)
+        return Submitted(submitted(0, new, None, at), left)
 
     def _create(self, cursor: Cursor, write: CreateRun) -> Created:
         run, left = self._submission(write)
@@ -518,18 +518,18 @@ class PostgresStore(Upkeep):
         except msgspec.MsgspecError as error:
             raise StoreError(f"{self.url}: the source snapshot {id} cannot be read: {error}") from error
 
-    def renew(self, worker: Worker) -> None:
+    def renew(self, worker: WorkerRow) -> None:
         locked = self._session is not None and self._session.holds(worker.id)
         self._aside.change(self._sql["renew"], (*worker, locked), patience=_BRIEF)
         if self._server_clock.is_old:
             self._read_clock()
 
-    def worker(self, id: str) -> Worker | None:
+    def worker(self, id: str) -> WorkerRow | None:
         rows = self._rows("worker", (id,))
-        return Worker._make(rows[0]) if rows else None
+        return WorkerRow._make(rows[0]) if rows else None
 
-    def workers(self) -> list[Worker]:
-        return list(map(Worker._make, self._rows("workers")))
+    def workers(self) -> list[WorkerRow]:
+        return list(map(WorkerRow._make, self._rows("workers")))
 
     def forget(self, id: str) -> None:
         self._aside.change(self._sql["forget"], (id,), patience=_BRIEF)

@@ -11,7 +11,7 @@ from perdure.core.ground.model import FINISHED, Checked, Created, EndedRun, Run,
 from .. import _moving
 from .._reading import PAGE, Reading
 from .._rows import run_of
-from .link import Cursor, Link
+from .link import Cursor, PostgresLink
 from .session import Session
 
 _STATUS: Final = {str(status): status for status in Status}
@@ -21,13 +21,13 @@ _STEPS: Final = 3600 * US
 """Allowed difference of a wall clock during a search for unused snapshots."""
 
 
-class Upkeep(Reading):
+class UpkeepVerbs(Reading):
     """The verbs of the ports `Upkeep` and `Moving`."""
 
     _clock: Clock
     _session: Session | None
     _sql: dict[str, str]
-    _writer: Link
+    _writer: PostgresLink
     _version: int
     """The version of the schema."""
     _schema: str

@@ -17,7 +17,7 @@ from typing import Final
 from perdure.core.ground.clock import seconds
 from perdure.errors import StoreError
 
-from .link import Link, Row
+from .link import PostgresLink, Row
 
 log = logging.getLogger("perdure")
 
@@ -34,7 +34,7 @@ _ROUND: Final = 10.0
 class Watch:
     """A thread that looks until closed."""
 
-    def __init__(self, links: Sequence[Link], end_silent: Callable[[], list[Row]]) -> None:
+    def __init__(self, links: Sequence[PostgresLink], end_silent: Callable[[], list[Row]]) -> None:
         """Begin.
 
         Args:

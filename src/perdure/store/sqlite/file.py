@@ -28,7 +28,7 @@ _FIRST_PAUSE: Final = 0.0002
 _LONGEST_PAUSE: Final = 0.005
 
 _creating = threading.Lock()
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
+_links: weakref.WeakSet[SQLiteLink] = weakref.WeakSet()
 
 
 # Paths that were open in the parent when the process was forked, see below.
@@ -93,7 +93,7 @@ class StoreFile:
 
     def connect(self) -> sqlite3.Connection:
         # mode=rw: a file that went away is not silently replaced by an empty file. Several threads use the connection,
-        # one at a time. SQLite's busy handler backs off to 100 ms and is unfair; `Link` waits instead.
+        # one at a time. SQLite's busy handler backs off to 100 ms and is unfair; `SQLiteLink` waits instead.
         mode = "rw"
         if not self._is_writable():
             # Without a WAL nothing changes the file, and SQLite needs no files beside it to read it.
@@ -208,7 +208,7 @@ def _whose(columns: list[str], cells: Sequence[Any]) -> str:
     return f"the row with {columns[0]} {cells[0]!r}"
 
 
-class Link:
+class SQLiteLink:
     """One connection, opened at first use, for one thread at a time.
 
     A failure is rolled back before the error is raised, so the connection stays usable. While another process or

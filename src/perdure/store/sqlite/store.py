@@ -39,7 +39,7 @@ from perdure.core.ground.model import (
     Status,
     Taken,
     WholeRun,
-    Worker,
+    WorkerRow,
 )
 from perdure.errors import RowDamagedError, StoreError, UsageError
 
@@ -48,7 +48,7 @@ from .._reading import PAGE, Reading, log
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import queries
 from .errors import REPAIR, is_undecodable
-from .file import VERSION, Link, StoreFile
+from .file import VERSION, SQLiteLink, StoreFile
 
 Durability = Literal["power", "process"]
 Row = tuple[Any, ...]
@@ -102,9 +102,9 @@ class SQLiteStore(Reading):
         file = StoreFile(path, busy_timeout)
         file.create()
         self._file = file
-        self._writer = Link(file, synchronous="FULL" if durability == "power" else "NORMAL")
-        self._reader = Link(file, synchronous="NORMAL", read_only=True)
-        self._aside = Link(file, synchronous="NORMAL")
+        self._writer = SQLiteLink(file, synchronous="FULL" if durability == "power" else "NORMAL")
+        self._reader = SQLiteLink(file, synchronous="NORMAL", read_only=True)
+        self._aside = SQLiteLink(file, synchronous="NORMAL")
         try:
             self._id = self._writer.run(file.prepare)
             self._aside.run(self._rebase)
@@ -284,22 +284,22 @@ class SQLiteStore(Reading):
         except msgspec.MsgspecError as error:
             raise StoreError(f"{self.path}: the source snapshot {id} cannot be read: {error}") from error
 
-    def renew(self, worker: Worker) -> None:
+    def renew(self, worker: WorkerRow) -> None:
         self._file.look()
         until = self._clock.boot() + worker.lease
         self._aside.change(_SQL["renew"], (*worker[:4], until, worker.started_at))
 
-    def worker(self, id: str) -> Worker | None:
+    def worker(self, id: str) -> WorkerRow | None:
         rows = self._reader.rows(_SQL["worker"], (id,))
         return self._worker(rows[0]) if rows else None
 
-    def workers(self) -> list[Worker]:
+    def workers(self) -> list[WorkerRow]:
         return list(map(self._worker, self._good(_SQL["workers"])))
 
-    def _worker(self, row: Row) -> Worker:
+    def _worker(self, row: Row) -> WorkerRow:
         """A lease that was counted from another boot, of the same or another machine, has run out."""
         left = row[4] - self._clock.boot() if row[3] == self._clock.boot_id else 0
-        return Worker._make((*row[:4], left, row[5]))
+        return WorkerRow._make((*row[:4], left, row[5]))
 
     def forget(self, id: str) -> None:
         self._aside.change(_SQL["forget"], (id,))
@@ -425,7 +425,7 @@ class SQLiteStore(Reading):
             os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
         except OSError as error:
             raise UsageError(f"no backup can be written to {to}: {error.strerror}") from error
-        link = Link(self._file, synchronous="NORMAL", read_only=True)
+        link = SQLiteLink(self._file, synchronous="NORMAL", read_only=True)
         copy = sqlite3.connect(part)
         try:
             link.run(lambda cursor: cursor.connection.backup(copy))
