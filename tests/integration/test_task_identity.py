@@ -170,6 +170,7 @@ _SAME_NAME = {
 
 @pytest.mark.parametrize("case", _SAME_NAME)
 def test_two_tasks_of_one_name_are_refused_at_the_declaration(tmp_path: Path, case: str) -> None:
+    """TN1 and TN2, the second with two modules of one project."""
     for name in ("module_a", "module_b"):
         (tmp_path / f"{name}.py").write_text(
             f"import perdure\nenv = perdure.TaskEnvironment('pay')\n@env.task\ndef step() -> str: return '{name}'\n"

@@ -1,4 +1,4 @@
-"""From a public call to a protocol: who calls, from which branch, and in which colour."""
+"""From a public call to a protocol: the caller, the branch, and the colour."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INPUTS_SHOWN = 4096
 
 
 def caller(what: Callable[[], str]) -> Branch | TraceScope | None:
-    """The branch that calls; a `TraceScope` inside a trace; `None` outside any run.
+    """The calling branch; a `TraceScope` inside a trace; `None` outside any run.
 
     Raises:
         BranchError: there is a run, but the calling place has no branch of its own.
@@ -55,5 +55,5 @@ def warn_blocking(name: str, depth: int = 3) -> None:
 
 
 def shown(identity: bytes) -> bytes | None:
-    """The arguments that an entry keeps for people."""
+    """The arguments kept in an entry for people."""
     return identity if 1 < len(identity) <= INPUTS_SHOWN else None

@@ -1,12 +1,12 @@
 """The places where tasks are declared, and the names by which other processes find the tasks.
 
-A task is declared by a module: the module whose top level executes at that moment, which need not be the module of the
-function (a factory, a function of a library). Importing that module again declares the task again, so `file`, module
+A task is declared by the module whose top level executes at the moment, which need not be the module of the
+function (a factory, a function of a library). Importing the module again declares the task again, so `file`, module
 and full name together are the address of a task. A task declared later, inside a function call, has no such address.
 
 Invariants:
-    N1. Within one execution of a module, a full name is declared once.
-    N2. Two modules below one code root never declare the same full name.
+    TN1. Within one execution of a module, a full name is declared at most once.
+    TN2. Two modules below the same code root never declare the same full name.
     Redefinition stays possible: a notebook's cell that runs again, a reloaded module.
 """
 
@@ -24,13 +24,13 @@ from ..errors import UsageError
 from ._names import place_of
 
 LOCAL = "<locals>."
-"""In a target, in front of the name of a task that importing its module does not declare."""
+"""In a target, in front of the name of a task that an import of the module does not declare."""
 
 _OURS = __name__.partition(".")[0]
 
 
 class Home(Struct, frozen=True):
-    """The module that declares a task."""
+    """The module of a declaration."""
 
     module: str
     """The name under which this process has the module, possibly `__main__`."""
@@ -38,7 +38,7 @@ class Home(Struct, frozen=True):
     """The module's top level in execution; `None`: the declaration stands inside a function that is called later."""
 
     def target(self, name: str) -> str:
-        """`file::logical.module::NAME`, by which another process finds the task of that full name."""
+        """`file::logical.module::NAME`, by which another process finds the task."""
         place = place_of(self.module)
         return f"{place.file}::{place.module}::{name if self.code is not None else LOCAL + name}"
 
@@ -67,7 +67,7 @@ def home_of(fn: Callable[..., Any]) -> Home:
         name = frame.f_globals.get("__name__", "")
         loaded = sys.modules.get(name)
         if frame.f_code.co_name == "<module>" and loaded is not None and vars(loaded) is frame.f_globals:
-            # A program such as a test runner is `__main__`, too, and declares none of the tasks of its plugins.
+            # A test runner is `__main__`, too, and does not declare the tasks of its plugins.
             if name != "__main__" or between <= {fn.__module__, "__main__"}:
                 return Home(name, frame.f_code)
             break
@@ -78,7 +78,7 @@ def home_of(fn: Callable[..., Any]) -> Home:
 
 
 def register(task: Declarable, home: Home) -> None:
-    """Note a declaration, so that `tasks_of` finds the task.
+    """Note a declaration for `tasks_of`.
 
     Raises:
         UsageError: another task has the full name.
@@ -113,5 +113,5 @@ def _shown(fn: Callable[..., Any]) -> str:
 
 
 def tasks_of(module: str) -> list[Any]:
-    """The tasks that the top level of a loaded module has declared, with those that no variable holds."""
+    """The tasks declared by the top level of a loaded module, including tasks that no variable holds."""
     return [declared.task for declared in _declared.get(module, {}).values()]

@@ -25,7 +25,7 @@ from .signals import INTERRUPTED, Interrupted, Signals
 UNWIND_SECONDS = 1.5
 """Timeout for releasing the claims of interrupted runs."""
 RETIRE_SECONDS = 0.5
-"""Timeout for retiring the worker itself; after it, the free lock tells other processes the same."""
+"""Timeout for retiring the worker; afterwards, the free lock tells other processes the same."""
 
 
 class Wanted(NamedTuple):
@@ -46,7 +46,7 @@ def drive(output: Output, signals: Signals, wanted: Sequence[Wanted], *, one: bo
     """Drive runs to their ends, all at once, and print the results. Returns the exit code.
 
     Args:
-        one: the caller asked for a single run, so that the result is printed without the name.
+        one: the caller asked for a single run, so the result is printed without the name.
     """
     handles: list[Handle] = []
     told: dict[str, Told] = {}
@@ -89,7 +89,7 @@ def _worst(codes: list[int]) -> int:
     return max(codes, default=0)
 
 
-# -- how it ended ----------------------------------------------------------------------------------------------
+# -- the end of a run -------------------------------------------------------------------------------------------
 
 
 def _ended(output: Output, reporter: Reporter, handle: Handle, *, one: bool) -> Told:
@@ -112,7 +112,7 @@ def _ended(output: Output, reporter: Reporter, handle: Handle, *, one: bool) -> 
 
 
 def told(output: Output, run: Run, *, one: bool) -> Told:
-    """The present state of a run that another process drives or has driven."""
+    """The present state of a run of another driver's."""
     status = run.status
     if status not in FINISHED:
         return Told(unfinished_data(run.name, run.task, str(status), f"it is {status}"), 1)
@@ -161,7 +161,7 @@ def exit_code(error: PerdureError) -> int:
 
 
 def tell(output: Output, error: PerdureError) -> None:
-    """Print an error of perdure's as one message; with the traceback of a cause in the user's own code."""
+    """Print an error of perdure's as one message, with the traceback of a cause in the user's own code."""
     if isinstance(error, CodeNotLoadedError) and error.__cause__ is not None:
         output.say(of_exception(error.__cause__))
     output.say(f"Error: {error}")

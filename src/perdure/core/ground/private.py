@@ -1,4 +1,4 @@
-"""The one place that makes directories of perdure's, and that tells whose files may be trusted.
+"""The place for making directories of perdure's, and for telling whose files may be trusted.
 
 `os.makedirs(path, mode)` gives `mode` to the last directory only; the directories on the way there stay open to all.
 """
