@@ -130,7 +130,8 @@ def test_an_interrupted_run_leaves_its_container_running(engine: Engine, tmp_pat
     process = victims.begin()
     victims.wait_for(1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    _, said = process.communicate(timeout=20)
+    assert "was destroyed" not in said
     _, answer, err = victims.run()
     assert answer == {"value": ["before", "x and 3", "after"]}, err
     assert victims.ran() == ["started", "ended"]

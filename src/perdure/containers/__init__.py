@@ -1,2 +1,2 @@
 """Programs in images as typed functions: engines that run programs, the copilot that stages inputs and collects
-outputs, and the life of one attempt."""
+outputs, and the life of an attempt."""

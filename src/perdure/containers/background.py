@@ -178,7 +178,7 @@ class Background:
         if not at_once:
             await last_lines(asyncio.wrap_future(left.following), key)
         left.following.cancel()
-        with suppress(BaseException):
+        with suppress(Exception, asyncio.CancelledError):
             await asyncio.wrap_future(left.following)
         left.sink.close()
 
@@ -319,6 +319,9 @@ class Background:
         self._closing = True
         self._abandon()
         self.drain()
+        for key in list(self._lingering):
+            with suppress(TimeoutError):
+                self.call(self.last_output(key, at_once=True)).result(5)
         with suppress(PerdureError, TimeoutError, Exception):
             self.call(self._disconnect()).result(5)
         self._closing = False
