@@ -158,14 +158,19 @@ class Stall:
         """Seconds by which the latest of the short sleeps came late."""
         self.crowd = 1.0
         """The most runnable threads per processor, 1 at least."""
+        self.took = 0.0
+        """Seconds from its beginning to its end."""
+        self._began = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._measure, name="stall", daemon=True)
 
     def __enter__(self) -> Stall:
         self._thread.start()
+        self._began = time.monotonic()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.took = time.monotonic() - self._began
         self._ended.set()
         self._thread.join()
 

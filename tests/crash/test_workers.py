@@ -99,11 +99,12 @@ def go_on_within_a_second(place: Path) -> None:
         mine = {name.partition(".")[0] for name in fleet.steps(victim.pid)}
         victim.kill()
         killed = time.clock_gettime(time.CLOCK_BOOTTIME)
-        wait_for(lambda: mine <= {name.partition(".")[0] for name in fleet.steps(other.pid)}, story=fleet.story)
+        with Stall() as stall:
+            wait_for(lambda: mine <= {name.partition(".")[0] for name in fleet.steps(other.pid)}, story=fleet.story)
         theirs = [line for line in fleet.log() if line.pid == other.pid]
         took = max(min(line.boot for line in theirs if line.fields[0].startswith(f"{run}.")) for run in mine) - killed
         print(f"{len(mine)} runs went on {took:.2f} s after the kill")
-        if took > (2.5 if ON_POSTGRES else 1.0):
+        if took > stall.bound(2.5 if ON_POSTGRES else 1.0, work=0.1):
             raise Late(f"{took:.2f} s\n{fleet.story()}")
     finally:
         fleet.close()
@@ -119,10 +120,10 @@ def test_a_frozen_worker_is_fenced(fleet: Fleet) -> None:
     fleet.submit(fleet.new("sync_waking", "nap", tag="nap", seconds=4.0))
     wait_for(lambda: len(fleet.steps()) > 15, story=fleet.story)
     with frozen.frozen():
-        began = time.monotonic()
-        other = fleet.serve(env=env)
-        wait_for(lambda: len({name.partition(".")[0] for name in fleet.steps(other.pid)}) == 5, story=fleet.story)
-        assert time.monotonic() - began < 6
+        with Stall() as stall:
+            other = fleet.serve(env=env)
+            wait_for(lambda: len({name.partition(".")[0] for name in fleet.steps(other.pid)}) == 5, story=fleet.story)
+        assert stall.took < stall.bound(6.0, work=1.0)
         taken = time.clock_gettime(time.CLOCK_BOOTTIME)
     fleet.wait()
     after = [line for line in fleet.log() if line.pid == frozen.pid and line.boot > taken]
@@ -405,13 +406,14 @@ def test_a_step_of_the_clock_moves_no_wake_time(fleet: Fleet) -> None:
     fleet.wait("waking", "sync_waking", status=Status.SLEEPING)
     step(3600)
     # The worker reads the clock many times meanwhile.
-    stays_true(lambda: not fleet.log(), 0.3)
+    stays_true(lambda: worker.process.poll() is None, 0.3)
     worker.kill()
     step(-7200)
-    fleet.serve("--park-after", "1s", env=env)
-    fleet.wait()
+    with Stall() as stall:
+        fleet.serve("--park-after", "1s", env=env)
+        fleet.wait()
     for line in fleet.log():
-        assert 2.9 < line.boot - began < 5.5, (line, began)
+        assert 2.9 < line.boot - began < stall.bound(5.5, work=1.0), (line, began)
     ended = fleet.run("queued").ended_at
     assert ended is not None
     assert ended < CLOCK.wall() - 7000 * US, "the clock did not step"
@@ -423,13 +425,13 @@ def test_a_step_of_the_clock_moves_no_wake_time(fleet: Fleet) -> None:
 def test_runs_that_sleep_give_their_places_to_others(fleet: Fleet) -> None:
     """A thousand runs on four places: those that sleep make room at once, so that all can begin, and none is lost."""
     fleet.submit(*(fleet.new("stepwise", f"r{n}", tag=f"r{n}", count=1, seconds=3.0) for n in range(1000)))
-    began = time.monotonic()
-    fleet.serve("--concurrency", 4)
-    fleet.wait(seconds=100)
-    took = time.monotonic() - began
-    print(f"1000 runs that sleep for 3 s each, on 4 places: {took:.1f} s")
+    with Stall() as stall:
+        fleet.serve("--concurrency", 4)
+        fleet.wait(seconds=3 * PATIENCE)
+    print(f"1000 runs that sleep for 3 s each, on 4 places: {stall.took:.1f} s")
     assert Counter(Counter(fleet.steps()).values()) == {1: 1000}
-    assert took < 60
+    # One after the other on each place they would take 750 s.
+    assert stall.took < stall.bound(60.0, work=10.0)
 
 
 def test_tasks_nest_deeper_than_there_are_threads(fleet: Fleet) -> None:
@@ -460,10 +462,10 @@ def test_a_hundred_thousand_queued_runs_cost_neither_memory_nor_the_lease(fleet:
     )
     assert before < 100 << 20
     assert grown < 8 << 20
-    asked = time.monotonic()
-    worker.terminate()
-    assert worker.code() == 0
-    assert time.monotonic() - asked < 3
+    with Stall() as stall:
+        worker.terminate()
+        assert worker.code() == 0
+    assert stall.took < stall.bound(3.0, work=0.5)
     assert fleet.counts()[Status.RUNNING] <= 16
 
 
@@ -537,10 +539,9 @@ def test_a_drain_ends_although_a_body_never_returns(fleet: Fleet, task: str) -> 
     second = fleet.serve("--drain", "1s", wait=False)
     second.ready()
     with Stall() as stall:
-        asked = time.monotonic()
         first.terminate()
         assert first.code() == 0
-    assert time.monotonic() - asked < stall.bound(6.0, work=0.5)
+    assert stall.took < stall.bound(6.0, work=0.5)
     assert " came to no point to be let go at; what they were doing is done again elsewhere" in first.errors()
     run = fleet.run("endless")
     wait_for(lambda: fleet.run("endless").worker not in (run.worker, None) or run.worker == second.row().id)
@@ -557,11 +558,9 @@ def test_a_second_signal_ends_the_worker_at_once(fleet: Fleet) -> None:
     worker.says("SIGTERM: 1 run is let go, for at most 30 s")
     stays_true(lambda: worker.process.poll() is None, 0.7)
     with Stall() as stall:
-        asked = time.monotonic()
         worker.signal(signal.SIGINT)
         assert worker.code() == 130
-        took = time.monotonic() - asked
-    assert took < stall.bound(1.0, work=0.1)
+    assert stall.took < stall.bound(1.0, work=0.1)
 
 
 # -- a store that fails ----------------------------------------------------------------------------------------
@@ -582,12 +581,13 @@ def test_a_worker_waits_for_a_store_that_was_moved_away(fleet: Fleet) -> None:
     assert len(fleet.steps()) <= steps + 1
     asked = fleet.perdure("ls", "--json")
     assert asked.returncode == 0, asked.stderr
-    shutil.rmtree(folder)
+    folder.rename(fleet.directory / "copy")
     away.rename(folder)
     worker.says("the store can be used again")
     fleet.submit(fleet.new("ticking", "after", tag="after", count=2))
     fleet.wait()
-    assert worker.errors().count("moved or deleted") == 1
+    # Twice where the worker looks just between those two renames.
+    assert worker.errors().count("moved or deleted") in (1, 2)
     assert sum(count - 1 for count in Counter(fleet.steps()).values()) <= 1
     assert gapless(fleet)
 

@@ -6,10 +6,9 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 EXAMPLE = """\
 import perdure as flyte
@@ -57,6 +56,4 @@ def test_the_seeds_example_sleeps_an_hour_in_aggregate(tmp_path: Path) -> None:
     # No test waits an hour: the recorded deadline is set back to one that has just passed, as an hour would do.
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE actions SET wake_boot = wake_boot - 3600000000, wake_at = wake_at - 3600000000")
-    began = time.monotonic()
-    subprocess.run(COMMAND, cwd=tmp_path, env=environment, check=True, timeout=60)
-    assert time.monotonic() - began < 30
+    subprocess.run(COMMAND, cwd=tmp_path, env=environment, check=True, timeout=PATIENCE)

@@ -206,11 +206,18 @@ def hangs(path: str) -> None:
     threading.Event().wait()
 
 
+async def until_marked(path: str) -> None:
+    while not marks(path):
+        await asyncio.sleep(0.02)  # no event tells of another process's mark
+
+
 @near.task
 async def cancelled_by_timeout(path: str) -> str:
+    hanging = asyncio.create_task(hangs.aio(path))
+    await until_marked(path)
     try:
-        async with asyncio.timeout(2.5):
-            await hangs.aio(path)
+        async with asyncio.timeout(0.2):
+            await hanging
     except TimeoutError:
         return "late"
     return "never"
@@ -218,9 +225,11 @@ async def cancelled_by_timeout(path: str) -> str:
 
 @far.task
 async def far_cancelled_by_timeout(path: str) -> str:
+    hanging = asyncio.create_task(hangs.aio(path))
+    await until_marked(path)
     try:
-        async with durable.timeout(2.5):
-            await hangs.aio(path)
+        async with durable.timeout(0.2):
+            await hanging
     except TimeoutError:
         return "late"
     return "never"
@@ -229,8 +238,7 @@ async def far_cancelled_by_timeout(path: str) -> str:
 @near.task
 async def cancelled_by_group(path: str) -> str:
     async def fails() -> None:
-        while not marks(path):
-            await asyncio.sleep(0.02)
+        await until_marked(path)
         raise ValueError("enough")
 
     try:
