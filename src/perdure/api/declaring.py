@@ -5,9 +5,10 @@ function (a factory, a function of a library). Importing the module again declar
 and full name together are the address of a task. A task declared later, inside a function call, has no such address.
 
 Invariants:
-    TN1. Within one execution of a module, a full name is declared at most once.
-    TN2. Two modules below the same code root never declare the same full name.
-    Redefinition stays possible: a notebook's cell that runs again, a reloaded module.
+- TN1 within one execution of a module, a full name is declared at most once.
+- TN2 two modules below the same code root never declare the same full name.
+
+Redefinition stays possible: a notebook's cell that runs again, a reloaded module.
 """
 
 from __future__ import annotations
