@@ -10,7 +10,8 @@ import msgspec
 
 from perdure.core.ground.values import _wire
 from perdure.core.ground.values._compile import UnresolvedNameError, is_native, is_scalar, node_of
-from perdure.core.ground.values._names import annotation_for, type_text
+from perdure.core.ground.values._hints import annotation_for
+from perdure.core.ground.values._names import type_text
 from perdure.core.ground.values._nodes import AnyNode, Misfit, Node, multiplies
 from perdure.core.ground.values._records import DataclassNode
 from perdure.core.ground.values._wire import INLINE_LIMIT, Mode, TooLarge
