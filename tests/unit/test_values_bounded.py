@@ -128,11 +128,11 @@ class Named:
 # Each makes `value` (of some megabytes at most) whose bytes would be many gigabytes, and says what it is declared as.
 SHARING = {
     "lists": ("value = []\nfor _ in range(40): value = [value, value]", "Any"),
-    "tuples": ("value = ()\nfor _ in range(40): value = (value, value)", "Any"),
-    "dicts": ("value = {}\nfor _ in range(40): value = {'a': value, 'b': value}", "Any"),
     "dicts by number": ("value = {}\nfor _ in range(40): value = {1: value, 2: value}", "Any"),
     "frozensets": ("value = ()\nfor n in range(40): value = frozenset([(1, value), (2, value)])", "Any"),
     "text": ("value = ['x' * 2**20] * 2**16", "Any"),
+    "text beside decimals": ("value = ['x' * 2**20] * 2**16", "list[str | Decimal]"),
+    "sets of text": ("value = [{'x' * 2**20}] * 2**16", "list[set[str]]"),
     "declared text": ("value = ['x' * 2**20] * 2**16", "list[str]"),
     "declared bytes": (
         "value = {n: b'x' * 2**20 for n in range(3)}; value = [value] * 2**16",

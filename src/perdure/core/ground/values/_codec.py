@@ -10,11 +10,12 @@ import msgspec
 
 from perdure.core.ground.values import _wire
 from perdure.core.ground.values._compile import UnresolvedNameError, is_native, is_scalar, node_of
+from perdure.core.ground.values._containers import DictNode
 from perdure.core.ground.values._hints import annotation_for
 from perdure.core.ground.values._names import type_text
-from perdure.core.ground.values._nodes import AnyNode, Misfit, Node, multiplies
+from perdure.core.ground.values._nodes import AnyNode, IntNode, Misfit, Node, multiplies, walk
 from perdure.core.ground.values._records import DataclassNode
-from perdure.core.ground.values._wire import INLINE_LIMIT, Mode, TooLarge
+from perdure.core.ground.values._wire import IDENTITY_LIMIT, INLINE_LIMIT, Mode, TooLarge
 from perdure.errors import UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
 
 T = TypeVar("T")
@@ -82,11 +83,14 @@ class Codec(Generic[T]):
     def _dump(self, value: object, canonical: bool) -> bytes:
         mode = Mode(canonical)
         try:
-            return _encode(self._node.dump(value, mode))
+            wire = self._node.dump(value, mode)
+            if mode.room < 0:
+                self._refuse_size(mode.limit)
+            return _encode(wire)
         except Misfit as misfit:
             self._refuse(misfit)
         except TooLarge:
-            self._refuse_size(mode)
+            self._refuse_size(mode.limit)
         except RecursionError:
             raise ValueMismatchError(f"{self.where}: the value contains itself, or is nested too deeply") from None
 
@@ -110,8 +114,8 @@ class Codec(Generic[T]):
             raise ValueTooLargeError(too_large(self.where, f"{len(data):,}", INLINE_LIMIT))
         return data
 
-    def _refuse_size(self, mode: Mode) -> NoReturn:
-        raise ValueTooLargeError(too_large(self.where, f"more than {mode.limit:,}", mode.limit)) from None
+    def _refuse_size(self, limit: int) -> NoReturn:
+        raise ValueTooLargeError(too_large(self.where, f"more than {limit:,}", limit)) from None
 
     def _refuse(self, misfit: Misfit) -> NoReturn:
         place = "".join(reversed(misfit.path))
@@ -194,24 +198,28 @@ class _NativeCodec(Codec[T]):
     the copy, as NaN does, is judged by the nodes.
     """
 
-    __slots__ = ("_decode", "_multiplies")
+    __slots__ = ("_checks_keys", "_decode", "_multiplies")
 
     def __init__(self, annotation: object, where: str, node: Node, decoder: msgspec.msgpack.Decoder[T]) -> None:
         super().__init__(annotation, where, node)
         self._decode = decoder.decode
         self._multiplies = multiplies(node)
+        self._checks_keys = any(isinstance(part, DictNode) and isinstance(part.key, IntNode) for part in walk(node))
 
-    def _weigh(self, value: object, mode: Mode) -> None:
+    def _weigh(self, value: object, limit: int) -> None:
         try:
-            self._node.weigh(value, mode)
+            if self._node.weigh(value, limit) > limit:
+                self._refuse_size(limit)
         except TooLarge:
-            self._refuse_size(mode)
+            self._refuse_size(limit)
 
     def encode(self, value: T) -> bytes:
         return self.roundtrip(value)[0]
 
     def decode(self, data: bytes) -> T:
         try:
+            if self._checks_keys:
+                _wire.check_keys(data)
             return self._decode(data)
         except Exception:
             return self._load(data)
@@ -219,7 +227,7 @@ class _NativeCodec(Codec[T]):
     def roundtrip(self, value: object) -> tuple[bytes, T]:
         try:
             if self._multiplies:
-                self._weigh(value, Mode())
+                self._weigh(value, INLINE_LIMIT)
             data = _encode(value)
             copy = self._decode(data)
             same = copy == value
@@ -235,7 +243,7 @@ class _NativeCodec(Codec[T]):
     def canonical(self, value: object) -> bytes:
         try:
             if self._multiplies:
-                self._weigh(value, Mode(canonical=True))
+                self._weigh(value, IDENTITY_LIMIT)
             data = _encode_sorted(value)
             if (self._decode(data) == value) is True:
                 return data
@@ -259,7 +267,7 @@ class _DataclassCodec(_NativeCodec[T]):
         if type(value) is self._cls:
             try:
                 if self._multiplies:
-                    self._weigh(value, Mode())
+                    self._weigh(value, INLINE_LIMIT)
                 data = _encode(value)
                 copy = self._decode(data)
                 if copy.__dict__ == value.__dict__:

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from perdure.core.ground.values import _wire
 from perdure.core.ground.values._hashed import dict_of, set_of
-from perdure.core.ground.values._nodes import BytesNode, Kind, Misfit, Node, StrNode
-from perdure.core.ground.values._wire import Mode
+from perdure.core.ground.values._nodes import BytesNode, IntNode, Kind, Misfit, Node, StrNode
+from perdure.core.ground.values._wire import Mode, TooLarge
 
 _WIRE_KINDS: dict[type, Kind] = {
     bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", list: "array", dict: "map",
@@ -56,9 +56,8 @@ class ArrayNode(Node):
     def gathers(self) -> bool:
         return not self.item.fixed
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        mode.take(1 + len(value))
-        _weigh_all(self.item, value, mode)
+    def weigh(self, value: Any, limit: int) -> int:
+        return _weigh_all(self.item, value, limit)
 
 
 class TupleNode(Node):
@@ -93,16 +92,14 @@ class TupleNode(Node):
             raise Misfit(self.label, wire)
         return tuple(node.load(item) for node, item in zip(self.items, wire, strict=True))
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        mode.take(1)
-        for node, item in zip(self.items, value, strict=True):
-            node.weigh(item, mode)
+    def weigh(self, value: Any, limit: int) -> int:
+        return 1 + sum(node.weigh(item, limit) for node, item in zip(self.items, value, strict=True))
 
 
 class DictNode(Node):
     """Mappings, loaded as dicts in the same order.
 
-    Written as a map if MessagePack can hold all keys as text, else as a list of `[key, value]`.
+    Written as a map if MessagePack can hold all keys as text or integers, else as a list of `[key, value]`.
     """
 
     types, kind = (dict,), "map"
@@ -112,7 +109,7 @@ class DictNode(Node):
         self.key = key
         self.item = item
         self.accepts = accepts
-        self.plain_keys = isinstance(key, StrNode)
+        self.plain_keys = isinstance(key, (StrNode, IntNode))
         self.native = self.plain_keys and accepts is dict
 
     def children(self) -> Iterable[Node]:
@@ -129,7 +126,7 @@ class DictNode(Node):
         for key, item in cast("Mapping[Any, Any]", value).items():
             try:
                 wire = self.key.dump(key, mode)
-                plain = plain and type(wire) is str
+                plain = plain and type(wire) in (str, int)
                 pairs.append([wire, self.item.dump(item, mode)])
             except Misfit as misfit:
                 misfit.path.append(f"[{_wire.short(key)}]")
@@ -150,17 +147,23 @@ class DictNode(Node):
     def gathers(self) -> bool:
         return not self.item.fixed
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        mode.take(1 + len(value))
-        _weigh_all(self.item, value.values(), mode)
+    def weigh(self, value: Any, limit: int) -> int:
+        return len(value) + _weigh_all(self.item, value.values(), limit)
 
 
-def _weigh_all(node: Node, values: Collection[Any], mode: Mode) -> None:
+def _weigh_all(node: Node, values: Collection[Any], limit: int) -> int:
+    total = 1 + len(values)
     if type(node) is StrNode or type(node) is BytesNode:
-        mode.take(sum(map(len, values)))
+        total += sum(map(len, values))
     elif not node.fixed:
+        weigh = node.weigh
         for value in values:
-            node.weigh(value, mode)
+            total += weigh(value, limit)
+            if total > limit:
+                raise TooLarge
+    if total > limit:
+        raise TooLarge
+    return total
 
 
 def dict_of_pairs(node: DictNode, wire: list[Any]) -> dict[Any, Any]:
@@ -197,11 +200,8 @@ class OptionalNode(Node):
     def load(self, wire: Any) -> object:
         return None if wire is None else self.inner.load(wire)
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        if value is None:
-            mode.take(1)
-        else:
-            self.inner.weigh(value, mode)
+    def weigh(self, value: Any, limit: int) -> int:
+        return 1 if value is None else self.inner.weigh(value, limit)
 
 
 class UnionNode(Node):
@@ -267,12 +267,11 @@ class UnionNode(Node):
                 return self.members[kinds.index(kind)].load(wire)
         raise Misfit(self.label, wire)
 
-    def weigh(self, value: Any, mode: Mode) -> None:
+    def weigh(self, value: Any, limit: int) -> int:
         cls = type(value)
         for member in self.members:
             if cls in member.types or (cls is dict and member.kind == "map"):
-                member.weigh(value, mode)
-                return
+                return member.weigh(value, limit)
         raise Misfit(self.label, value)
 
 
@@ -297,5 +296,5 @@ class RefNode(Node):
     def load(self, wire: Any) -> object:
         return self.target.load(wire)
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        self.target.weigh(value, mode)
+    def weigh(self, value: Any, limit: int) -> int:
+        return self.target.weigh(value, limit)

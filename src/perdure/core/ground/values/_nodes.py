@@ -59,12 +59,12 @@ class Node:
     def load(self, wire: Any) -> object:
         raise NotImplementedError
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        """Take from the mode's room as `dump` does, for values that msgspec writes.
+    def weigh(self, value: Any, limit: int) -> int:
+        """A lower bound of the bytes that msgspec writes for a value.
 
-        Raises `TooLarge`. Any other exception means: the value does not fit the node.
+        Raises `TooLarge` as soon as the bound is over the limit. Any other exception means: the value does not fit.
         """
-        mode.take(1)
+        return 1
 
 
 def walk(root: Node) -> Iterator[Node]:
@@ -152,6 +152,9 @@ class IntNode(Node):
     fixed = True
 
     def dump(self, value: Any, mode: Mode) -> object:
+        if type(value) is int and _wire.INT_MIN <= value <= _wire.INT_MAX:
+            mode.room -= 1  # looked at when the next list or dict begins
+            return value
         if not isinstance(value, int):
             item = _wire.numpy_item(value)
             if type(item) is not int:
@@ -202,6 +205,9 @@ class StrNode(Node):
     label, types, native, kind = "str", (str,), True, "str"
 
     def dump(self, value: Any, mode: Mode) -> object:
+        if type(value) is str and value.isascii():
+            mode.room -= 1 + len(value)  # as above
+            return value
         if not isinstance(value, str):
             raise Misfit("str", value)
         if type(value) is not str:
@@ -214,8 +220,8 @@ class StrNode(Node):
             raise Misfit("str", wire)
         return wire
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        mode.take(1 + len(value))
+    def weigh(self, value: Any, limit: int) -> int:
+        return 1 + len(value)
 
 
 class BytesNode(Node):
@@ -234,8 +240,8 @@ class BytesNode(Node):
             raise Misfit("bytes", wire)
         return wire
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        mode.take(1 + len(value))
+    def weigh(self, value: Any, limit: int) -> int:
+        return 1 + len(value)
 
 
 class LeafNode(Node):

@@ -66,6 +66,11 @@ class RecordNode(Node):
         return [field.node for field in self.fields]
 
     @cached_property
+    def weighed(self) -> list[tuple[str, Callable[[Any, int], int]]]:
+        """The fields with values that may be large, and the weighing of each."""
+        return [(field.name, field.node.weigh) for field in self.fields if not field.node.fixed]
+
+    @cached_property
     def names(self) -> int:
         """The least number of bytes that the names of the fields take."""
         return 1 + sum(1 + len(field.name) for field in self.fields)
@@ -116,11 +121,11 @@ class RecordNode(Node):
     def build(self, values: dict[str, object], wire: dict[str, Any]) -> object:
         raise NotImplementedError
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        mode.take(self.names)
-        for field in self.fields:
-            if not field.node.fixed:
-                field.node.weigh(getattr(value, field.name), mode)
+    def weigh(self, value: Any, limit: int) -> int:
+        total = self.names
+        for name, weigh in self.weighed:
+            total += weigh(getattr(value, name), limit)
+        return total
 
 
 class DataclassNode(RecordNode):
@@ -201,11 +206,8 @@ class TypedDictNode(RecordNode):
     def build(self, values: dict[str, object], wire: dict[str, Any]) -> object:
         return {name: values[name] for name in wire if name in values}
 
-    def weigh(self, value: Any, mode: Mode) -> None:
-        mode.take(1)
-        for field in self.fields:
-            if field.name in value and not field.node.fixed:
-                field.node.weigh(value[field.name], mode)
+    def weigh(self, value: Any, limit: int) -> int:
+        return 1 + sum(weigh(value[name], limit) for name, weigh in self.weighed if name in value)
 
 
 class PydanticNode(RecordNode):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
 
 Token = Literal["value", "str", "bin", "array", "map", "ext"]
 
+_NO_INTEGERS: Final = frozenset({0xC0, 0xC2, 0xC3, 0xCA, 0xCB})
+"""First bytes of nil, booleans and floats."""
+_decode: Final = msgspec.msgpack.Decoder().decode
 _LARGE_MAP: Final = re.compile(rb"\xde[\x01-\xff]|\xdf")
 
 
@@ -66,23 +72,31 @@ def may_have_large_map(data: bytes | memoryview) -> bool:
     return _LARGE_MAP.search(data) is not None
 
 
-def check_keys(data: bytes | memoryview) -> None:
-    """Raise `ValueError` where a map has a key that is no text. The contents of extensions are left out."""
+def integer_keys(data: bytes | memoryview) -> Iterator[list[Any]]:
+    """The integers among the keys of each map. Raises `ValueError` where a key is neither text nor an integer.
+
+    The contents of extensions are left out.
+    """
     at, end = 0, len(data)
-    # For each open array or map: the number of values to come, and whether it is a map (an even number: a key is next).
-    lefts, maps = [1], [False]
+    # For each open array or map: the number of values to come, and the keys of a map (an even number: a key is next).
+    lefts: list[int] = [1]
+    open_keys: list[list[Any] | None] = [None]
     while at < end and lefts:
-        if not lefts[-1]:
+        left, keys = lefts[-1], open_keys[-1]
+        if not left:
             lefts.pop()
-            maps.pop()
+            if open_keys.pop():
+                yield keys  # type: ignore[misc]
             continue
         found = head(data, at)
-        if maps[-1] and lefts[-1] % 2 == 0 and found.kind != "str":
-            raise ValueError("a key of a map is no text")
+        if keys is not None and left % 2 == 0 and found.kind != "str":
+            if found.kind != "value" or data[at] in _NO_INTEGERS:
+                raise ValueError("a key of a map is neither text nor an integer")
+            keys.append(_decode(memoryview(data)[at : found.start + found.size]))
         lefts[-1] -= 1
         at = found.start
         if found.kind == "array" or found.kind == "map":
             lefts.append(found.size * (1 + (found.kind == "map")))
-            maps.append(found.kind == "map")
+            open_keys.append([] if found.kind == "map" else None)
         else:
             at += found.size

@@ -109,7 +109,9 @@ def dump_any(value: object, mode: Mode) -> object:
     dump = _DUMP.get(cls) or _late(cls)
     if dump is None:
         raise NotStorable(value)
-    mode.take(1)
+    mode.room -= 1
+    if mode.room < 0:
+        raise TooLarge
     return dump(value, mode)
 
 
@@ -183,12 +185,17 @@ def dump_str(value: str) -> object:
     return value if is_plain_text(value) else Ext(STR, value.encode("utf-8", "surrogatepass"))
 
 
+_SHORT: Final = 64
+"""Text up to this length is not counted: each value takes something, and so the room is still a bound."""
+
+
 def _dump_same(value: object, mode: Mode) -> object:
     return value
 
 
 def _dump_bytes(value: bytes, mode: Mode) -> object:
-    mode.take(len(value))
+    if len(value) > _SHORT:
+        mode.take(len(value))
     return value
 
 
@@ -199,7 +206,8 @@ def _dump_integer(value: int, mode: Mode) -> object:
 
 
 def _dump_text(value: str, mode: Mode) -> object:
-    mode.take(len(value))
+    if len(value) > _SHORT:
+        mode.take(len(value))
     return dump_str(value)
 
 
@@ -451,14 +459,20 @@ _SMALL: Final = 4096
 
 
 def decode_any(data: bytes | memoryview) -> Any:
-    """Bytes to values, as under `Any`. Corrupt bytes raise exceptions of many types: callers catch `Exception`.
+    """Bytes to values, as under `Any`. Corrupt bytes raise exceptions of many types: callers catch `Exception`."""
+    check_keys(data)
+    return _decode(data)
 
-    A MessagePack map may have any keys, and msgspec fills dicts without a limit of time. Maps of perdure's have only
-    text for keys (Python salts the hashes of text), so large maps with other keys are refused beforehand.
+
+def check_keys(data: bytes | memoryview) -> None:
+    """Raise `ValueError` where a large map has keys that would fill a dict slowly.
+
+    A MessagePack map may have any keys, and msgspec fills dicts without a limit of time. Maps of perdure's have text or
+    integers for keys. Python salts the hashes of text; integers must not collide.
     """
     if len(data) > _SMALL and _tokens.may_have_large_map(data):
-        _tokens.check_keys(data)
-    return _decode(data)
+        for keys in _tokens.integer_keys(data):
+            set_of(keys)
 
 
 def short(value: object, limit: int = 60) -> str:
