@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from perdure import runtime
 from perdure.api.container_files import ContainerFiles
 from perdure.containers._wire import Lines
 from perdure.containers.copilot import Interface, check_error_file
+from perdure.containers.discovery import open_engine
 from perdure.containers.engine import LineCutter
 from perdure.containers.logs import LogSink
 from perdure.containers.program import Secrets
-from perdure.containers.redaction import Redactor, bare_url
-from perdure.errors import ContainerError, OutputMissingError, OutputParseError
+from perdure.containers.redaction import Redactor, bare_url, credentials_of
+from perdure.errors import ContainerError, EngineUnavailableError, OutputMissingError, OutputParseError
 from perdure.io import File
 
 SECRET = "s3cr3t-'k\"ey\\π/with+signs"
@@ -174,6 +176,29 @@ def test_without_secrets_nothing_changes() -> None:
 )
 def test_a_url_is_shown_without_credentials(url: str, shown: str) -> None:
     assert bare_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("tcp://user:pa%20ss@host", ["user:pa%20ss", "user:pa ss", "pa%20ss", "pa ss"]),
+        ("tcp:user:p@w@host", ["tcp:user:p@w", "tcp:user:p@w", "user:p@w", "user:p@w"]),
+        ("unix:///a@b", []),
+        ("https://host/x@y", ["host/x", "host/x"]),
+        ("http://host:2375", []),
+    ],
+)
+def test_the_credentials_of_a_url(url: str, found: list[str]) -> None:
+    assert credentials_of(url) == found
+
+
+@pytest.mark.parametrize("url", ["http://user:sekret-pw@127.0.0.1:9", "https://user:sekret-pw@127.0.0.1:9"])
+def test_a_silent_engine_is_named_without_its_password(url: str) -> None:
+    """The client's own message quotes the whole URL."""
+    with pytest.raises(EngineUnavailableError) as caught:
+        asyncio.run(open_engine(url, {}))
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "sekret" not in f"{caught.value} {caught.value.__cause__} {caught.value.__context__}"
 
 
 def test_log_files_are_for_their_owner(tmp_path: Path) -> None:

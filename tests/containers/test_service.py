@@ -137,3 +137,11 @@ def test_a_removal_waits_for_every_creation_under_way(setup: Setup) -> None:
 
     containers.call(both()).result(10)
     assert order == ["first", "second", "removed"]
+
+
+def test_no_engine_is_asked_for_an_attempt_that_never_began(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a directory there is no container: nothing is left behind, and no warning says so."""
+    setup.engine.outage()
+    setup.containers.remove("0" * 24).result(20)
+    assert setup.connections == 0
+    assert caplog.text == ""

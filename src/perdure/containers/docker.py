@@ -23,9 +23,9 @@ from aiodocker.containers import DockerContainer
 
 from perdure.containers import _archive, _build, _connection, _identity, _processes, _wire
 from perdure.containers.engine import ContainerSpec, EngineImage, EngineInfo, LogLine, Pull, Seen
-from perdure.containers.redaction import bare_url
+from perdure.containers.redaction import Redactor, bare_url, credentials_of
 from perdure.core.ground import clock
-from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, UsageError
+from perdure.errors import ContainerError, EngineUnavailableError, ImageNotFoundError, PerdureError, UsageError
 
 QUICK: Final = 60.0
 """Seconds for a call that only looks."""
@@ -53,6 +53,7 @@ class DockerEngine:
     ) -> None:
         self.url = bare_url(url)
         self._address = url
+        self._redactor = Redactor(credentials_of(url))
         self._environ = environ or {}
         self._on_close = on_close
         self._docker: aiodocker.Docker | None = None
@@ -457,7 +458,16 @@ class DockerEngine:
 
     @asynccontextmanager
     async def _asking(self, seconds: float | None) -> AsyncIterator[None]:
-        """Translates faults of the connection or the engine."""
+        """Translates faults of the connection or the engine, and strikes the URL's credentials out of messages."""
+        try:
+            async with self._translated(seconds):
+                yield
+        except PerdureError as error:
+            self._redactor.clean(error)
+            raise
+
+    @asynccontextmanager
+    async def _translated(self, seconds: float | None) -> AsyncIterator[None]:
         try:
             if seconds is None:
                 yield  # also from a generator, where a timeout may not stand

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 STRUCK: Final = "***"
 SHORTEST: Final = 4
@@ -106,6 +106,16 @@ def _forms(secret: str) -> set[str]:
     quoted = quote(secret.encode("utf-8", "surrogateescape"), safe="")
     return {secret, repr(secret)[1:-1], ascii(secret)[1:-1], repr(secret.encode("utf-8", "surrogateescape"))[2:-1],
             quoted, *dumped}  # fmt: skip
+
+
+def credentials_of(url: str) -> list[str]:
+    """The user and password of a URL, together and alone, also where the URL is malformed."""
+    if url.startswith("unix:"):
+        return []
+    before = url.partition("?")[0].rpartition("@")[0]
+    both = before.removeprefix(before.partition("://")[0] + "://") if "://" in before else before
+    password = both.partition(":")[2]
+    return [each for found in (both, password) for each in (found, unquote(found)) if found]
 
 
 def bare_url(url: str) -> str:

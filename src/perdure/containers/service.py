@@ -93,6 +93,10 @@ class Containers(Background):
 
     async def _remove_all(self, key: str) -> None:
         place = self._place(key)
+        if not await self.in_thread(lambda: self.may_be_left(key)):
+            # The directory is made before the container: without a directory there is no container.
+            await self.last_output(key)
+            return
         engine = await self.engine()
         try:
             await self._remove_containers(engine, place)

@@ -18,6 +18,7 @@ from kubernetes_asyncio import client, config
 
 from ...errors import EngineUnavailableError, UsageError
 from ..engine import LineCutter, LogLine
+from ..redaction import bare_url
 from .spec import GATE
 from .where import Where
 
@@ -43,7 +44,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self.namespace: Final = namespace
-        self.host: Final = str(api.configuration.host)
+        self.host: Final = bare_url(str(api.configuration.host))
         self.expired = False
         """The credentials have expired: open another connection."""
         self._api = api
