@@ -124,8 +124,8 @@ def dump(run: str) -> None:
 COPY_HELP = """Move the finished, queued and sleeping runs of one store to another, with the files that they refer to.
 
 At the source they are MOVED from then on, and their names say where they went. Runs that are driven or were interrupted
-stay: let them end, or abort them, and call this again. So does whoever was killed in between; nothing is lost or
-doubled. Stop the workers of the source first, or its schedules go on there.
+stay: let them end, or abort them, and call this again. A killed command is called again in the same way; no run is lost
+or doubled. Stop the workers of the source first, or its schedules go on there.
 
 Cached outcomes and what containers have written stay behind."""
 

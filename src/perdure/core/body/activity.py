@@ -1,11 +1,11 @@
-"""What a body still has to do: counters that the event loop keeps, the threads that execute the body's code, and the
-sources of events (plain timers, jobs in executors).
+"""The activity of a body: counters of the event loop, the threads that execute the body's code, and the sources of
+events (plain timers, jobs in executors).
 
 Futures alone cannot tell whether a body is quiet: a plain timer, a socket and a durable wait all look like a pending
-future. So the event loop counts for each body. This module is what the loop knows of a body.
+future. So the event loop counts for each body. The loop knows a body through this module alone.
 
-Owners: `active`, `descriptors`, `subprocesses` and `tasks` belong to the thread of the body's loop. `timers` does, too.
-The sets of threads are guarded by `_lock`, which is held briefly by any thread.
+Owners: `active`, `timers`, `descriptors`, `subprocesses` and `tasks` belong to the thread of the body's loop. `_lock`
+guards the sets of threads; any thread holds the lock briefly.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Activity:
         self.inside: set[Slot] = set()
         """The threads that execute code of the body, or will."""
         self.running: set[Slot] = set()
-        """Those of them that do not wait for anything durable."""
+        """The threads of `inside` that compute."""
         self.jobs = 0
         """Jobs in executors that perdure cannot look into."""
         self._joins: dict[Future[Any], Slot] = {}
@@ -87,7 +87,7 @@ class Activity:
 
     @property
     def strays(self) -> Branch:
-        """The branch of whatever plain callbacks spawn."""
+        """The branch for tasks spawned by plain callbacks."""
         if self._strays is None:
             self._strays = self.root.fork("callbacks")
         return self._strays

@@ -43,7 +43,7 @@ MENTION_SECONDS = 15.0
 """How often replay says what it waits for."""
 
 NOTES_AT_ONCE = 500
-"""Events that are noted before a row of their own takes them to the journal, if no entry has come along by then."""
+"""Noted events before a row of their own takes them to the journal, without an entry to carry them."""
 
 
 class CallerCancels:
@@ -77,24 +77,23 @@ class Body(Activity):
         self.loop = loop
         self.stopped = False
         self.abandoned = False
-        """Stopped before its time, by a timeout or by the end of the body that called it: what it was about to record
-        no longer counts."""
+        """Stopped early, by a timeout or by the end of the calling body: unrecorded outcomes no longer count."""
         self.parent: ParentPort | None = None
         self.children: set[Body] = set()
-        """The open bodies that calls of this one execute."""
+        """The open bodies of calls of this body."""
         self.refused = 0
         self.timed_out = False
         self.returned = False
-        """Its code has returned or raised; what it has not asked for by now, it never will."""
+        """The code has returned or raised and will ask for nothing more."""
         self.leaving = False
-        """Its code has ended; what its remaining tasks do while they are cancelled is not recorded."""
+        """The code has ended; cancelled leftover tasks record nothing."""
         self.attempt = 1
         self.starting = True
         """Its code has not begun yet."""
         self.pausing = False
-        """It has not begun because the pause before its attempt is not over."""
+        """The code has not begun: the pause before the attempt is not over."""
         self.limited = False
-        """Its attempt has a timeout, which counts on in memory only."""
+        """The attempt has a timeout, counted in memory only."""
         self.executing = 0
         """Traces that are being executed, and deadlines on their way to disk. Under `_lock` (`executes`)."""
         self._cancelled_by_caller = 0
@@ -104,7 +103,7 @@ class Body(Activity):
         self._patience = 0
         self._mentioned = 0
         self._restless: tuple[int, float] | None = (-1, 0.0)
-        """What had been handed over when an outcome was last seen to wait, and since when; `None`: that was said."""
+        """The last delivery when an outcome was last seen to wait, and since when; `None`: the warning was given."""
         self._starved = -1
         """Looks in a row that have found an event waiting in a busy body; -1: no look is due. On the loop's thread."""
         self._sleepers: set[Interruptible] = set()
@@ -170,8 +169,8 @@ class Body(Activity):
         return answer
 
     def _refuse(self, call: Call, item: int) -> Waiter:
-        """The body is over. Code that takes even `RunStopped` for an error to try again must not spin for ever: after
-        a while it simply never hears again."""
+        """The body is over. Code that retries even on `RunStopped` must not spin for ever: after a while its calls
+        hang."""
         self.refused += 1
         if self.refused < REFUSALS:
             raise self.driver.stopped_error()
@@ -183,7 +182,7 @@ class Body(Activity):
         return waiter
 
     def _begin(self, call: Call, item: int) -> Outcome | Waiter | Entry | None:
-        """As `begin`; a loose entry that is to be handed out again comes back as itself."""
+        """As `begin`; a loose entry to deliver again is returned as an `Entry`."""
         on_loop = asyncio._get_running_loop() is not None
         # Out of turn (B5): the call that blocks the loop, and those of threads that it waits for.
         blocking = BLOCKING.depth > 0 if on_loop else self.blocked > 0
@@ -223,7 +222,7 @@ class Body(Activity):
     def _replayed(self, call: Call, item: int, entry: Entry, on_loop: bool, blocking: bool) -> Outcome | Waiter | None:
         delivery = self.delivery
         if entry.result == Result.CANCELLED and blocking:
-            # Recorded by an async call, asked for by a sync one, which nothing can cancel: run it.
+            # Recorded by an async call, asked for by a sync call, which nothing can cancel: execute the call.
             delivery.take(entry)
             return None
         quiet = not on_loop or self.active <= 1
@@ -232,7 +231,7 @@ class Body(Activity):
             self._patience = 0
             if delivery.drains():
                 self._drained()
-            # Should the body now wait for something that never comes, that has to be noticed.
+            # The body may now wait for something that never comes, and a later look has to notice.
             self.stirred = True
             return outcome
         waiter = self._waiter(call, item)
@@ -241,8 +240,8 @@ class Body(Activity):
         return waiter
 
     def _was_started(self, call: Call, hold: bool) -> bool:
-        """Something that was under way when the last driver died and may go on at once: a child task, whose body
-        replays, which has no effect; a sleep or a container, once this body's own outcomes have been delivered."""
+        """Whether the call was under way when the last driver died, and may go on at once: a child task, since replay
+        of its body has no effect; a sleep or a container, once the outcomes of this body have been delivered."""
         if (call.branch.id, call.fp, call.occ) not in self.delivery.open_actions:
             return False
         return call.kind is Kind.TASK or (call.kind in (Kind.SLEEP, Kind.CONTAINER) and not hold)
@@ -332,7 +331,7 @@ class Body(Activity):
             self._look_later()
 
     def cancel_by_caller(self, task: asyncio.Task[Any]) -> None:
-        """The code that called this body cancels it; on the loop's thread. `task` is the body's own."""
+        """The calling code cancels this body; on the loop's thread. `task` is the body's own."""
         source = CallerCancels(self._cancelled_by_caller, task)
         self._cancelled_by_caller += 1
         self.source_begins(source)
@@ -422,7 +421,7 @@ class Body(Activity):
         return True
 
     def _carry_on(self, move: Move, head: Any) -> bool:
-        """One of the steps that hand nothing over; whether to go on."""
+        """A step without a delivery; whether to go on."""
         if move is Move.HELD_BACK:
             # Another body is still replaying: `Driver` pumps then, or finds that nothing moves any more.
             self.driver.check_stuck()
@@ -537,7 +536,7 @@ class Body(Activity):
             )
 
     def _mention(self, head: Entry) -> None:
-        """Say after a while what replay waits for, as nothing else would show it."""
+        """Log after a while what replay waits for, invisible otherwise."""
         if self._mentioned != head.n:
             self._mentioned = head.n
             self.loop.later(MENTION_SECONDS, self._still_waiting, head)
@@ -610,7 +609,7 @@ class Body(Activity):
         return self.parent is not None and self.delivery.awaits_cancellation()
 
     def give_up_cancellation(self) -> None:
-        """Nothing in the run moves any more, so nothing will cancel it: its call is made anew."""
+        """Nothing in the run moves any more, so nothing will cancel the call: the call is executed again."""
         with self._lock:
             if self.delivery.replay is not None and self.awaits_cancellation():
                 self._loosen("a cancelled call is not cancelled again")
@@ -644,7 +643,7 @@ class Body(Activity):
         return True
 
     def forget(self, waiter: Any) -> None:
-        """A call that waits was cancelled, and nobody is to hear of it: it makes no part of the order."""
+        """A waiting call was cancelled without a listener: the cancellation has no part in the order."""
         with self._lock:
             delivery = self.delivery
             if waiter in delivery.held:
@@ -666,9 +665,9 @@ class Body(Activity):
     # -- whether it moves --------------------------------------------------------------------------------------------
 
     def rest(self) -> list[int] | None:
-        """Microseconds that are left of each recorded deadline that something in this body waits for; `None` if
-        something in it can move by anything else, but for a body that it called."""
-        # In one go: a deadline that passed in between would be missing from a body that seemed to rest.
+        """Microseconds left of each recorded deadline with a waiting call in this body; `None`: something else could
+        move the body, apart from bodies that it called."""
+        # In one go: otherwise a deadline that passed in between would be missing, and the body would seem to rest.
         with self._lock:
             delivery = self.delivery
             if (
@@ -710,14 +709,14 @@ class Body(Activity):
         return bool(self._sleepers or self.delivery.waiting or self.delivery.held)
 
     def quiet(self) -> bool:
-        """Nothing in this body can move by itself."""
+        """Whether no part of this body can move by itself."""
         delivery = self.delivery
         return not (self.active or self.starting or self.outside_pending() or delivery.due or delivery.entrances)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def abandon_children(self) -> None:
-        """Close the bodies that calls of this one execute, and theirs: it has ended before them."""
+        """Close the bodies of calls of this body, and theirs: this body has ended before them."""
         for child in list(self.children):
             child.abandoned = True
             self.driver.abandoning = True
@@ -755,7 +754,7 @@ class Body(Activity):
 
     def _end_tasks(self, sources: list[Any]) -> None:
         for source in sources:
-            # What waited for its turn has none any more.
+            # Waiting outcomes have lost their turn.
             if not source.over:
                 self.source_gone(source)
                 source.happen()

@@ -1,8 +1,8 @@
 """Branches: lines of sequential control flow inside a body, and the calls that they count.
 
-A branch's name must come out the same on replay whatever else is spawned meanwhile, and in whatever order a set of
-coroutines is turned into tasks. So it is made of the coroutine's qualified name, a hash of its arguments where they
-can be encoded, and an occurrence number among siblings of just that name.
+A branch's name must be the same on replay, with other tasks spawned meanwhile, and for every order in which a set of
+coroutines becomes tasks. So the name consists of the coroutine's qualified name, a hash of its arguments where they can
+be encoded, and an occurrence number among siblings of the same name.
 """
 
 from __future__ import annotations

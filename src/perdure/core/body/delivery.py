@@ -258,7 +258,7 @@ class Delivery:
         self.due.append((waiter, outcome))
 
     def take_out_of_turn(self, waiter: Any) -> Outcome | None:
-        """The outcome that a thread waits for, if it is there, whatever comes before it."""
+        """The outcome for a waiting thread, if there, ahead of all earlier outcomes."""
         if waiter.entry is not None:
             return self.take(waiter.entry)
         for item in self.due:

@@ -484,7 +484,7 @@ class LoopThread:
 
     def keep(self, tasks: list[asyncio.Task[Any]]) -> None:
         """Tasks that were cancelled and have not ended stay as they are: were they collected, they would be made to
-        end once more, and code that swallows that, too, would go on in whatever thread collects garbage, for ever."""
+        end once more, and code that swallows that, too, would go on for ever in the thread that collects garbage."""
         self._left_behind.update(task for task in tasks if not task.done())
 
     def stop(self) -> None:

@@ -110,7 +110,7 @@ Waiter = LoopWaiter | ThreadWaiter
 
 
 class Interruptible(Protocol):
-    """Whatever is told when the body that waits for it is closed."""
+    """A wait that is interrupted when its body is closed."""
 
     def interrupt(self) -> None:
         """From any thread."""

@@ -25,7 +25,7 @@ class Sink(Protocol):
     """Some body was abandoned: records have to be looked at before they are written."""
 
     def stopped_error(self) -> RunStopped:
-        """What the callers get whose record was not written."""
+        """The error for callers whose record was not written."""
 
     def fenced(self) -> None:
         """The store refused a write: the claim is another worker's (P3), or the run was ended from outside."""

@@ -1,6 +1,6 @@
 """Records on their way into the journal, and the pure turning of records into rows.
 
-An *item* is what an outbox holds: a record, a row, or a tuple of both that must not be parted (W4).
+An *item* of an outbox is a record, a row, or a tuple of both that must not be parted (W4).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Record:
     ) -> None:
         self.call = call
         self.alone = False
-        """Set where the task that records goes on with its outcome at once (`Body.alone`)."""
+        """Set if the recording task goes on with its outcome at once (`Body.alone`)."""
         self.slot: Slot | None = None
-        """Set where a thread records, which waits for its turn (B2)."""
+        """Set if a thread records and waits for its turn (B2)."""
         self.result = result
         self.value = value
         self.at = at
@@ -78,11 +78,11 @@ class Record:
         return Outcome(self.n, self.result, self.value)
 
     def block(self) -> Outcome:
-        """As an effect: get it onto disk from a thread, or from a loop that may block. No hop, the caller commits."""
+        """As an effect: commit from a thread, or from a loop that may block. No hop, the caller commits."""
         body = self.call.body
         body.driver.worker.writer.through(body.driver, self)
         if self.waiter is not None:
-            # Others have come before, and this takes its turn behind them.
+            # Other outcomes came before, and this outcome takes its turn behind them.
             outcome = self.waiter.block()
             assert isinstance(outcome, Outcome)
             return outcome
@@ -145,7 +145,7 @@ class Foreign:
         cache: list[CachePut],
     ) -> None:
         self.body = body
-        """What stands here for that body."""
+        """The stand-in of the body."""
         self.entries = entries
         self.actions = actions
         self.states = states
@@ -157,7 +157,7 @@ class Foreign:
 
 
 class Synced:
-    """Not a row: tells a caller that everything before it in the outbox is on disk."""
+    """Not a row: reports to a caller that the outbox before this item is on disk."""
 
     __slots__ = ("done", "error", "future")
 
@@ -200,7 +200,7 @@ _MARK_FP = bytes(16)
 
 
 def without_abandoned(outbox: list[Item]) -> list[Item]:
-    """What bodies were about to record whose attempt is over: refused here, at the last moment."""
+    """Refuse, at the last moment, records of bodies whose attempt is over."""
     kept = []
     for item in outbox:
         parts = item if item.__class__ is tuple else (item,)
@@ -225,7 +225,7 @@ def cut(queue: list[Any]) -> list[Any]:
 
 
 class Rows(NamedTuple):
-    """What one driver writes in one transaction, its entries numbered but not encoded yet."""
+    """The writes of one driver in one transaction, its entries numbered but not encoded yet."""
 
     entries: list[Entry]
     actions: list[Action]
@@ -314,7 +314,7 @@ def entry_row(record: Record, n: int, source: int) -> Entry:
 
 
 def records_in(outbox: list[Item]) -> list[Record | Foreign | Synced]:
-    """Those parts that somebody waits for."""
+    """The parts with a waiting caller."""
     found: list[Record | Foreign | Synced] = []
     for item in outbox:
         for part in item if item.__class__ is tuple else (item,):

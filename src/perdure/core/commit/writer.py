@@ -1,17 +1,17 @@
-"""The commit path: what many callers record at one time shares one transaction, and nobody waits for a thread hop.
+"""The commit path: concurrent records share one transaction, without a hop to another thread.
 
-Every driver has an *outbox* of records. Whoever wants them on disk becomes the leader if there is none: it empties
-all outboxes into one transaction, commits, and tells everybody. Threads queue up behind the leader and mostly find
-their record already committed when their turn comes. The event loop never queues: if there is a leader, that leader
-looks again before it lets go (W3).
+Every driver has an *outbox* of records. A caller that wants its records on disk becomes the leader if there is none:
+the leader empties all outboxes into one transaction, commits, and tells all callers. Threads queue up behind the leader
+and mostly find their record already committed. The event loop never queues: the present leader looks again before
+releasing the lock (W3).
 
-- W1 entry numbers are given by the leader, in the order in which records entered the outbox; they have no gaps.
-- W2 a record's outcome is announced only after the transaction that holds it is on disk.
+- W1 the leader gives entry numbers, in the order in which records entered the outbox, without gaps.
+- W2 the outcome of a record is announced only after the transaction of the record is on disk.
 - W3 no record is left behind: a leader that has released the lock looks at `_ready` once more.
-- W4 what stands in one outbox item is written in one transaction, whoever flushes when.
+- W4 the parts of one outbox item are written in one transaction, by every way of flushing.
 
-Where the disk is slow, committing on the loop's thread would stall every body, so a writer thread takes over. That is
-decided by what commits really took.
+On a slow disk, commits on the loop's thread would stall every body, so a writer thread takes over. The measured
+duration of commits decides.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ log = logging.getLogger("perdure")
 _signal: Any = importlib.import_module("_signal")
 
 SLOW_NS = 5_000_000
-"""A commit that takes longer than this (nanoseconds, smoothed) moves to the writer thread."""
+"""A commit slower than this (nanoseconds, smoothed) moves to the writer thread."""
 FAST_NS = 2_000_000
 """Below this it comes back."""
 
@@ -98,7 +98,7 @@ class Leaders:
         return cut(self._submissions) if self._submissions else []
 
     def is_only(self, submission: Submission) -> bool:
-        """Whether nothing but that submission waits, which is then taken. Called by the leader."""
+        """Whether the submission waits alone; then take it. Called by the leader."""
         if self._ready or len(self._submissions) != 1 or self._submissions[0] is not submission:
             return False
         del self._submissions[:1]
@@ -107,10 +107,10 @@ class Leaders:
     # -- three ways in -----------------------------------------------------------------------------------------
 
     def through(self, driver: Sink, record: Record | Foreign | Synced) -> None:
-        """Commit `record` (already in the outbox) and whatever else waits; the calling thread blocks."""
+        """Commit `record` (already in the outbox) and all other waiting records; the calling thread blocks."""
         lock = self._lock
         if not lock.acquire(blocking=False):
-            # So that the leader after the present one takes it along, whoever that is.
+            # So that the next leader takes the records along, be it this thread or another.
             self._ready.append(driver)
             lock.acquire()
         try:
@@ -126,8 +126,8 @@ class Leaders:
             raise record.error
 
     def commit_now(self, driver: Sink, record: Record) -> bool:
-        """Commit one record on the event loop's thread, in the middle of its iteration: for the only thing that the
-        loop has to do. `False`, and nothing done, if others wait or commits are slow."""
+        """Commit one record on the event loop's thread, in the middle of its iteration: for the only work of the loop.
+        `False`, and nothing done, if others wait or commits are slow."""
         if self._slow or driver.outbox or self._ready or self._submissions or not self._lock.acquire(blocking=False):
             return False
         try:
@@ -150,7 +150,7 @@ class Leaders:
         self._submissions.append(submission)
 
     def submit_through(self, create: CreateRun) -> Created:
-        """Commit a new run, and whatever else waits; the calling thread blocks."""
+        """Commit a new run, and all waiting records; the calling thread blocks."""
         submission = Submission(create)
         with _Uninterrupted():
             self._submissions.append(submission)
@@ -218,9 +218,11 @@ class Writer(Leaders):
         self._store = store
 
     def commit_alone(self, driver: Sink) -> bool:
-        """The usual case of a sequential body, without the general one's bookkeeping: one plain outcome of one driver.
+        """The usual case of a sequential body, without the bookkeeping of the general case: one plain outcome of one
+        driver.
 
-        Called with the lock held; `False` if it is not that case, and then nothing was done."""
+        Called with the lock held; `False` in any other case, and nothing was done.
+        """
         record = driver.outbox[0]
         if driver.abandoning:
             return False
@@ -269,7 +271,7 @@ class Writer(Leaders):
         return True
 
     def create_alone(self, submission: Submission) -> bool:
-        """The same for a submission of which nobody else's commit can be part. `False`: others wait as well."""
+        """The same for a lone submission. `False`: others wait as well."""
         if not self.is_only(submission):
             return False
         began = perf()
@@ -284,7 +286,7 @@ class Writer(Leaders):
         return True
 
     def drain(self) -> None:
-        """Commit everything that waits now, as one transaction. Called with the lock held."""
+        """Commit all waiting records as one transaction. Called with the lock held."""
         # Lists are cut, never replaced: a thread may hold a reference to one and be about to append to it, and what
         # it appends must either be in the cut or stay for the next leader.
         ready = self.cut_ready()
@@ -299,7 +301,7 @@ class Writer(Leaders):
                 try:
                     writes.append(rows(driver, outbox).sealed(driver))
                 except Exception as error:
-                    # Entries that cannot be encoded end the driving of their run and of no other.
+                    # Entries without an encoding end the driving of their run alone.
                     self._failed([(driver, outbox)], [], _store_error(error))
                     continue
                 taken.append((driver, outbox))
@@ -344,7 +346,7 @@ _SIGINT = int(signal.SIGINT)
 
 
 class _Uninterrupted:
-    """Ctrl-C strikes the main thread between any two lines; while that thread commits for everybody, it has to wait."""
+    """Ctrl-C strikes the main thread between any two lines; a commit for all callers must finish first."""
 
     def __enter__(self) -> None:
         self._before: Any = None
@@ -396,7 +398,7 @@ def _refuse(driver: Sink, outbox: list[Item]) -> None:
 def _store_error(error: BaseException) -> StoreError:
     if isinstance(error, StoreError):
         return error
-    # Not a condition of the database but a fault of ours: nobody may wait for ever because of it.
+    # A fault of perdure, not a condition of the database: no caller may wait for ever because of the fault.
     failure = StoreError(f"the journal could not be written: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure

@@ -1,13 +1,12 @@
-"""A process that drives whatever runs there are for its tasks: queued ones, those whose time has come, and those whose
-driver is gone.
+"""A process that drives runs of its tasks: queued runs, runs that are due, and runs without a living driver.
 
-- SV1 a run is driven here only under a claim that the store has given; what a living worker holds is left alone.
-- SV2 in memory is what is being driven, at most `concurrency` runs, and when to try again what could not be driven;
-  never the queue, nor what sleeps.
-- SV3 nothing is missed: due runs are looked for when the earliest due time has come and whenever the store has changed,
-  abandoned ones whenever the store or the set of living workers has changed.
-- SV4 a run that cannot be driven (its code does not fit, its engine is away) is tried again after growing pauses, and
-  keeps no other from being driven.
+- SV1 a worker drives a run only under a claim from the store; runs of a living worker are left alone.
+- SV2 a worker keeps in memory the driven runs, at most `concurrency`, and the next retry of runs that could not be
+  driven; never the queue, nor sleeping runs.
+- SV3 no run is missed: the worker looks for due runs at the earliest due time and after every change of the store, and
+  for abandoned runs after every change of the store or of the set of living workers.
+- SV4 a run that cannot be driven (its code does not fit, its engine is away) is retried after growing pauses, and keeps
+  no other run from being driven.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("perdure")
 
 FIRST_POLL = 0.005
-"""Seconds after which the store is asked whether it has changed, while it changes."""
+"""Seconds between questions to a changing store for changes."""
 LAST_POLL = 0.25
 """The same, once it has not changed for long."""
 LOOK_SECONDS = 0.4
 """How often to look whether a worker has died."""
 DOUBT_SECONDS = 30.0
-"""How often to look for claims that are stored although the store has not said so, as behind a pooler that forgot whose
-COMMIT it was."""
+"""How often to look for stored claims without an answer from the store, as behind a pooler that lost the answer to a
+COMMIT."""
 SWEEP_SECONDS = 0.5
-"""How often to look whether a run can be parked that could not be when it began to sleep."""
+"""How often to look again at a run that could not be parked when its sleep began."""
 PRESSED_SECONDS = 1.0
-"""While others wait for a place, whoever sleeps longer than this is parked, whatever `park_after` says."""
+"""While other runs wait for a place, runs with longer sleeps than this are parked, even with a longer `park_after`."""
 TICK = 0.004
 """Seconds between two rounds at least."""
 BATCH = 200
@@ -58,15 +57,15 @@ FIRST_RETRY = 1.0
 LAST_RETRY = 300.0
 """Seconds before a run that could not be driven is tried again: at first, and at most."""
 AWAY_SECONDS = 0.5
-"""How long to leave a store alone that could not be used; up to twenty times as long when that goes on."""
+"""How long to leave an unusable store alone; up to twenty times as long when the failure lasts."""
 BLOCKED_SECONDS = 1.0
-"""For how long a loop may not answer before the task that blocks it is named."""
+"""How long a loop may be silent before the blocking task is named."""
 STOP_SECONDS = 2.0
 """How long what has not been handed over when a drain ends may take to unwind."""
 
 
 class ServedRun(NamedTuple):
-    """What became of a run that was driven here."""
+    """The end of driving a run here."""
 
     run: str
     task: str
@@ -75,7 +74,7 @@ class ServedRun(NamedTuple):
     error: BaseException | None
     """A failed run's error, or why it could not be driven."""
     again: float | None
-    """In how many seconds it is tried again here, if it could not be driven."""
+    """Seconds until the next try here, if the run could not be driven."""
 
 
 class _Later(NamedTuple):
@@ -114,7 +113,7 @@ class Server:
         self._fire_at: int | None = None if schedule is None else 0
         """When the next trigger fires (wall, microseconds)."""
         self._driven: set[Driver] = set()
-        """Not by run: one that another worker took over may come back before its old driver here has left."""
+        """Not by run: a run that another worker took over may come back before its old driver here has left."""
         self._ended: deque[Driver] = deque()
         self._bell = threading.Event()
         self._stopping = False
@@ -149,8 +148,8 @@ class Server:
     # -- serving -----------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Drive runs until `stop` is called; what is then under way is left to `drain`. Where the store cannot be used
-        for a while, that is logged and waited for.
+        """Drive runs until `stop` is called; runs under way are left to `drain`. A store that cannot be used for a
+        while is logged and waited for.
 
         Raises:
             StoreError: the store cannot be used from the start.
@@ -177,7 +176,7 @@ class Server:
                     self._bell.wait(LAST_POLL)
                     self._bell.clear()
                 continue
-            # A look for all that ends, or becomes due, within a tick; and some time for the threads that drive.
+            # One look for all ends and due runs within a tick; and some time for the driving threads.
             sleep(TICK)
             self._bell.wait(max(0.0, min(pause, self._wait())))
         self._reap()
@@ -211,7 +210,7 @@ class Server:
             self._recover(version)
             self._watch_loops(now)
         elif self._more and len(self._driven) < self.concurrency:
-            # Before anything that is queued, which may be more than there will ever be places for.
+            # Before the queue, which may always be longer than there are places.
             self._recover(version)
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
@@ -219,7 +218,7 @@ class Server:
         return self._take(now) or changed
 
     def _fire(self) -> None:
-        """Submit what triggers ask for. The wall clock may step, so it is looked at in every round."""
+        """Submit the runs of triggers. The wall clock may step, so every round looks."""
         now = self.worker.clock.wall()
         if self._schedule is None or self._fire_at is None or now < self._fire_at:
             return
@@ -239,7 +238,8 @@ class Server:
         # Whether more are due, the next round finds out; it comes at once.
         self._next_due = None
         if len(drivers) == self.concurrency - len(self._driven):
-            # They have to know from their beginning: looked at by and by only, each would keep its place for as long.
+            # The drivers have to know from their beginning: found by later looks alone, each would keep its place as
+            # long.
             left = self.worker.store.next_due(self.specs)
             self._next_due = now + left if left is not None else float("inf")
             self._pressed = self._next_due <= now
@@ -257,7 +257,7 @@ class Server:
         driver.loop.soon(driver.start)
 
     def _left(self, driver: Driver) -> None:
-        # On whatever thread driving has ended.
+        # On the thread where driving has ended.
         self._ended.append(driver)
         self._bell.set()
 
@@ -303,8 +303,7 @@ class Server:
             self._forget_later({run.id for run in found}, now)
 
     def _give_back(self, alive: set[str]) -> None:
-        """Let go of claims of this worker that stand for nothing, because the store failed when they were made or were
-        to be given back."""
+        """Release claims of this worker without a driver: the store failed when they were made or given back."""
         worker = self.worker
         own = worker.store.abandoned(self.specs, alive - {worker.id}, limit=len(self._driven) + self.concurrency)
         for run in own:
@@ -313,15 +312,15 @@ class Server:
         worker.doubt = len(own) >= len(self._driven) + self.concurrency
 
     def _forget_later(self, found: set[int], now: float) -> None:
-        """Forget pauses of runs that are no longer to be found: they have ended, or somebody else drives them (SV2)."""
+        """Forget pauses of runs that are gone: ended, or driven by another worker (SV2)."""
         driven = {driver.run_id for driver in self._driven}
         gone = [run for run, later in self._later.items() if later.at <= now and run not in found and run not in driven]
         for run in gone:
             del self._later[run]
 
     def _fits(self, run: Run) -> bool:
-        """Whether a run of a task's name is of that very task, rather than of one that is called alike in another
-        module. If not, it is left alone for long."""
+        """Whether a run belongs to the very task, not to a task of the same name in another module. A run of another
+        task is left alone for long."""
         theirs, ours = run.target.partition("::")[2], self.specs[run.task].target().partition("::")[2]
         if theirs == ours:
             return True
@@ -398,8 +397,8 @@ class Server:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def drain(self, patience: float) -> int:
-        """Park what sleeps, hand the rest over to other workers as soon as nothing of it is under way, and stop what is
-        left after `patience` seconds. Gives the number of runs that had to be stopped."""
+        """Park sleeping runs, hand the others over to other workers as soon as nothing of them is under way, and stop
+        the rest after `patience` seconds. Gives the number of stopped runs."""
         self._draining = True
         end = seconds() + patience
         for driver in list(self._driven):
@@ -459,11 +458,11 @@ _NOT_THE_USERS = tuple(
         *(os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))),
     }
 )
-"""What the names of files begin with that are perdure's, Python's or of installed packages."""
+"""The beginnings of file names of perdure, Python and installed packages."""
 
 
 def _who_blocks(loop: LoopThread, since: float) -> str:
-    """The task that keeps a loop's thread, and the line of it that does, for people."""
+    """The task that blocks a loop's thread, and its current line, for people."""
     task: Any = asyncio.tasks._current_tasks.get(loop.loop)  # type: ignore[attr-defined]
     branch = getattr(task, "branch", None)
     who = f"task {branch.body.name} of run {branch.body.driver.run.name}" if branch is not None else "a callback"

@@ -1,8 +1,8 @@
-"""A process that drives runs: its store and writer, its loops and threads, its lease, and the runs it holds.
+"""A process that drives runs: its store and writer, its loops and threads, its lease, and its runs.
 
-A worker's claims hold as long as its row in the store is renewed (every third of the lease; the store's clock counts)
-and nothing tells that its process is dead: it holds a lock, which is free when it died. A run's own token, not the
-lease, decides whether a write counts: a worker that comes back too late is refused by the store (P3).
+A worker's claims hold while its row in the store is renewed (every third of the lease, on the store's clock) and while
+its process counts as alive: the process holds a lock, which is free after its death. The token of a run, not the lease,
+decides whether a write counts: the store refuses a worker that comes back too late (P3).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from ..run.interfaces import Elsewhere
 log = logging.getLogger("perdure")
 
 LAZY_SECONDS = 0.05
-"""How long a row that nobody waits for may stay in memory."""
+"""How long a row without a waiting caller may stay in memory."""
 WATCH_SECONDS = 1.0
 """How often the claims of a few driven runs are looked at, so that an abort is noticed while nothing is written."""
 WATCHED = 50
 DOUBT_SECONDS = 0.05
-"""How often a worker that looks dead is looked at until it is known to be."""
+"""Seconds between looks at a worker that looks dead."""
 COMPLAIN_SECONDS = 30.0
 """How often the same trouble with the store is told of."""
 
@@ -66,7 +66,7 @@ class Worker:
         self._loops: list[LoopThread] = []
         self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
         self._claiming: set[bytes] = set()
-        """Tokens on their way into the store, whose driver does not exist yet."""
+        """Tokens on their way into the store, without a driver yet."""
         self._submitting = False
         """A loop is about to commit what was submitted."""
         self._lazy: set[Driver] = set()
@@ -76,11 +76,11 @@ class Worker:
         self.elsewhere: Callable[[str], Elsewhere] | None = None
         """What executes bodies in other processes, by the name of the executor; made on first use."""
         self.doubt = False
-        """The store has failed, so a run may be claimed by this worker and yet be driven by nobody."""
+        """The store has failed, so this worker may have claimed a run without driving the run."""
         self._complaint = ""
         self._complain_at = 0.0
         self.on_end: Callable[[Run, bool], None] | None = None
-        """Told when a run has ended or was aborted here, and whether this process began it."""
+        """Called when a run has ended or was aborted here, with whether this process began the run."""
 
     # -- loops -------------------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class Worker:
         return self._loops[0]
 
     def loops(self) -> list[LoopThread]:
-        """Those that there are."""
+        """The existing loops."""
         return list(self._loops)
 
     def loop_for(self, driver: Driver) -> LoopThread:
@@ -135,9 +135,9 @@ class Worker:
         return future
 
     def join(self, future: Future[Any], slot: Slot | None, timeout: float | None = None, *, shown: bool = False) -> Any:
-        """Wait in a body's thread for something that the body itself does elsewhere. The thread counts as waiting
-        until the very moment at which the future is done, not until it has woken up. `shown`: bodies or threads that
-        the run knows of show what is being done.
+        """Wait in a body's thread for work of the body elsewhere. The thread counts as waiting until the very moment at
+        which the future is done, not until the thread has woken up. `shown`: known bodies or threads of the run show
+        the work.
 
         Raises:
             TimeoutError: `timeout` seconds have passed.
@@ -202,8 +202,8 @@ class Worker:
     def _submit_soon(self, submission: Submission) -> None:
         self.writer.submit(submission)
         if not self._submitting:
-            # One wake-up for all that are submitted until the loop has come to it: at each the submitting thread
-            # would give up the interpreter's lock.
+            # One wake-up for all submissions until the loop runs: each wake-up would cost the submitting thread the
+            # interpreter's lock.
             self._submitting = True
             loop = self.free_loop()
             loop.soon(self._flush_submissions, loop)
@@ -214,7 +214,7 @@ class Worker:
         loop.flush_soon(self.writer)
 
     def enqueue(self, new: NewRun, due: Wake | None) -> Created:
-        """Store a run that any worker may drive from `due` on; nobody drives it for now. Blocks on the store."""
+        """Store a run without a driver; any worker may drive the run from `due` on. Blocks on the store."""
         return self.writer.submit_through(CreateRun(new, None, due))
 
     def enqueue_soon(self, new: NewRun, due: Wake | None) -> Future[Created]:
@@ -236,12 +236,12 @@ class Worker:
         return Claim(token, self.id)
 
     def take(self, run: Run, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True) -> Driver | None:
-        """Claim a stored run and drive it (or leave `start` to the caller); `None` if somebody was faster. Blocks on
-        the store."""
+        """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
+        on the store."""
         self.attend()
         woken = run.status is Status.SLEEPING
         if woken:
-            # Whatever else has become of it since is no waking.
+            # Every other change of the run since is no waking.
             statuses = {Status.SLEEPING}.intersection(statuses)
         length = self.store.journal_length(run.id)
         claim = self._claim()
@@ -280,8 +280,8 @@ class Worker:
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
         if before is not None and not before.stopping:
-            # It has lost its claim, while this process was frozen, to a worker that has lost it since. Nobody else
-            # would tell it: only those in `drivers` are looked after.
+            # The old driver has lost its claim, while this process was frozen, to a worker that has lost the claim
+            # since. No other code would tell the old driver: only drivers in `drivers` are looked after.
             before.fenced()
         return driver
 
@@ -291,23 +291,23 @@ class Worker:
             del self.drivers[driver.run_id]
 
     def sure_holder(self, run: Run) -> WorkerRow | None:
-        """As `holder`; where a holder that looks dead will be known to be in a moment, that is waited for."""
+        """As `holder`, after waiting for certainty about a holder that looks dead."""
         while run.worker is not None and run.worker != self.id and self.liveness.doubts(run.worker):
             time.sleep(DOUBT_SECONDS)
         return self.holder(run)
 
     def doubt_holders(self, runs: Collection[Run]) -> None:
-        """Begin to doubt at once whoever of their holders looks dead, so that `sure_holder` of all takes a moment, not
-        one for each."""
+        """Begin to doubt all holders that look dead at once, so that `sure_holder` of all takes a moment, not one for
+        each."""
         for worker in {run.worker for run in runs if run.worker is not None and run.status is Status.RUNNING}:
             self.liveness.doubts(worker)
 
     def holder(self, run: Run) -> WorkerRow | None:
-        """Who drives that run right now; `None` if nobody does, so that it may be claimed."""
+        """The worker that drives the run right now; `None`: the run may be claimed."""
         if run.token is None or run.worker is None:
             return None
         if run.worker == self.id:
-            # A claim of ours counts from the moment at which it may be in the store.
+            # A claim of this worker counts from the moment at which the store may have it.
             return self._row() if run.token in self._claiming or run.id in self.drivers else None
         if self.liveness.is_dead(run.worker):
             return None
@@ -368,7 +368,7 @@ class Worker:
         then = self.store.source(source_id)
         return then is None or source.changed(then, sources.snapshot())
 
-    # -- what is committed when nobody waits -------------------------------------------------------------------
+    # -- rows without a waiting caller --------------------------------------------------------------------------
 
     def flush_lazily(self, driver: Driver) -> None:
         """Commit that driver's outbox soon, unless something else does first."""
@@ -423,13 +423,13 @@ class Worker:
                 self.complain("the lease could not be renewed", error)
 
     def _look_for_rest(self, now: float) -> None:
-        # A function, so that no run is held by what it was called here until the next look.
+        # A function, so that no local variable keeps a run alive until the next look.
         for driver in list(self.drivers.values())[:WATCHED]:
             for body in list(driver.bodies.values()):
                 body.look_for_rest(now)
 
     def complain(self, what: str, error: StoreError) -> None:
-        """Warn that the store fails. It fails for everybody at once, so the same cause is told now and then only."""
+        """Warn that the store fails. A failure hits all runs at once, so the same cause is logged now and then only."""
         now, text = seconds(), str(error)
         if text != self._complaint or now > self._complain_at:
             self._complaint, self._complain_at = text, now + COMPLAIN_SECONDS
@@ -439,7 +439,7 @@ class Worker:
         for driver in list(self.drivers.values()):
             now = self.store.run_by_id(driver.run_id)
             if now is not None and now.token != driver.token and not driver.stopping and not driver.ending:
-                # One that stops will notice by itself, and one that parks has just given its claim back.
+                # A stopping driver notices by itself, and a parking driver has just given its claim back.
                 driver.fenced()
 
     def retire(self) -> None:

@@ -63,7 +63,7 @@ class Attached:
         self._failures = failures
         self._limit = limit
         self.within = {action.action}
-        """The action and all that it is part of: when one of them has its outcome, this has no purpose any more."""
+        """The action and its ancestors: the outcome of any of them ends the purpose of this attempt."""
         parent = body.parent
         while parent is not None:
             self.within.add(parent.action)
@@ -104,7 +104,7 @@ class Attached:
         await Durable(self.body, row)
 
     def ended(self) -> Action | ActionState | None:
-        """The row that says that nobody joins this attempt any more; `None`: nobody could."""
+        """The row that forbids joining this attempt from now on; `None`: no process could join it."""
         return state_row(self._row, self.attempt, self._failures, None, True, ENDED) if self.stored else None
 
     def cached(self, key: bytes) -> bytes | None:
@@ -134,8 +134,8 @@ class Attachments:
             self._attempts.append(attached)
 
     def ended(self, action: int) -> list[Any]:
-        """Rows to be committed with the outcome of an action: what runs outside of this process for that action, or for
-        an action that it called, is not to be joined any more, should it be called again."""
+        """Rows to commit with the outcome of an action: attempts outside of this process for the action, or for an
+        action that it called, must not be joined by a later call."""
         if not self._attempts:
             return []
         with self._lock:
@@ -143,9 +143,9 @@ class Attachments:
         return [row for row in rows if row is not None]
 
     def settled(self, action: int, *, final: bool = True) -> None:
-        """The outcome of an action is on disk: dispose of what runs outside of this process for that action, or for an
-        action that it called. Or (not `final`) the outcome of one attempt is on disk, whose successor may well join
-        what the calls of that attempt have left running."""
+        """The outcome of an action is on disk: dispose of the attempts outside of this process for the action, and for
+        actions that it called. Or (not `final`) the outcome of one attempt is on disk, and the next attempt may join
+        the attempts that its calls have left running."""
         if self._attempts:
             self._dispose(lambda attached: action in attached.within if final else action == attached.action)
 

@@ -1,9 +1,9 @@
-"""Attempts: executing a task's body until it succeeds, fails for good, or the run is no longer driven here.
+"""Attempts: executing a task's body until the body succeeds, fails for good, or the run is no longer driven here.
 
-A crash makes a new attempt by itself: the body is simply executed again against its journal. A failure is charged to
-the task's `retries`; what it discards (the entries whose exceptions escaped), the attempt's number and the deadline
-of the backoff go to disk in one transaction before anybody acts on them. After a failure, what was recorded stays
-reusable but binds nobody: the next attempt may take another path (`Replay`, loose entries).
+A crash makes a new attempt by itself: the body is executed again against its journal. A failure is charged to the
+task's `retries`. The discarded entries (whose exceptions escaped), the number of the attempt and the deadline of the
+backoff go to disk in one transaction before any code acts on them. After a failure, recorded entries stay reusable but
+bind no longer: the next attempt may take another path (`Replay`, loose entries).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger("perdure")
 LOSSES = 5
 """Attempts in a row whose machine or engine is lost before the next loss is charged as a failure."""
 LATE_SECONDS = 300.0
-"""How long it may take to find out whether an attempt that is joined after its deadline has ended before it."""
+"""Time to find out whether an attempt joined after its deadline had ended before the deadline."""
 LOSS_PAUSE = 0.1
 """Seconds before the attempt after the first loss; twice as long after each further one."""
 
@@ -59,8 +59,8 @@ def attempts(
 ) -> Generator[Any, Any, Final]:
     """The protocol of a task: see the module text.
 
-    `recorded`: the store may hold something of this action already. `stored`: the action has a row (the root task
-    gets one only when there is something to say).
+    `recorded`: the store may hold rows of this action already. `stored`: the action has a row (the root task gets a row
+    only when there is something to note).
     """
     # The driver cannot tell from the bodies alone that something is going on between two attempts.
     driver.works(1)
@@ -99,8 +99,8 @@ def _attempts(
     joined = bool(action.state)
     continues = driver.continues(action.action) and not detached
     if recorded and begun and not joined and not continues:
-        # A crash made this attempt; the row says so as soon as something is committed anyway. A detached one gets a
-        # number of its own too: whoever began the last one may not be dead but frozen, or still clear up behind it.
+        # A crash made this attempt; the row is updated with the next commit. A detached attempt gets a new number too:
+        # the process behind the last attempt may be frozen rather than dead, or still be clearing up.
         attempt += 1
         driver.outbox.append(state_row(action, attempt, failures, deadline, stored))
         stored = True
@@ -117,7 +117,7 @@ def _attempts(
             body.resume()
         try:
             if deadline is not None:
-                # Nothing of this body can be asked for before that is over, and nobody else has to wait for it.
+                # No call of this body can come before the pause is over, and no other body has to wait for this one.
                 driver.loop_blocked(body, True)
                 body.pausing = True
                 yield from _idle(driver, Sleeper(body, deadline))
@@ -138,13 +138,13 @@ def _attempts(
                     if not joined and timeout is not None:
                         limit = Deadline.after(timeout, driver.worker.clock)
                     if not joined:
-                        # From here on, what carries this number outside of this process is ours.
+                        # From here on, containers and pods with this number belong to this process.
                         yield Durable(body)
                     attached = Attached(body, spec, action, attempt, failures, limit, stored, joined)
                     args = (attached, *args)
                     timeout = attached.seconds_left
                     if joined and timeout == 0:
-                        # It may have ended in time; it will not run on.
+                        # The attempt may have ended in time; it will not run on.
                         timeout = LATE_SECONDS
                     joined = False
                 execution = Execute(body, spec, args, kwargs, attempt, timeout)
@@ -209,7 +209,7 @@ def _attempts(
 
 
 def unreadable(driver: Driver, name: str, recorded: bytes, misfit: UsageError) -> RunStopped:
-    """Stop the run because today's declarations cannot read what is recorded (P5), and give what user code gets."""
+    """Stop the run because today's declarations cannot read a recorded value (P5), and give the error for user code."""
     expected = f"{name}: {preview(recorded)}"
     driver.stop(
         NonDeterminismError(
@@ -253,7 +253,7 @@ def _failure_of(error: BaseException) -> Failure | None:
 
 
 def _returned(spec: TaskSpec, value: Any) -> tuple[bytes, Any]:
-    """What a body returned, as bytes and as its caller gets it."""
+    """The returned value of a body, as bytes and as the caller gets it."""
     returns = spec.signature.returns
     return (value, returns.decode(value)) if spec.process else returns.roundtrip(value)
 

@@ -42,17 +42,18 @@ def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any]) -> Any:
 
 
 def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
-    """Mark an exception that is about to be raised with its entry, so that an attempt that it ends can discard it."""
+    """Mark an exception with its entry before raising, so that an attempt that ends by it can discard the entry."""
     # Past the class's own `__setattr__`, which may refuse (a frozen dataclass does).
     error.__dict__["__perdure_entry__"] = (call.body.driver.run.uid, call.body.action, outcome.n)
     return error
 
 
 def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int, child: int | None = None) -> Protocol:
-    """`asyncio.CancelledError` has reached a durable call, which may have started action `child`.
+    """`asyncio.CancelledError` has reached a durable call, perhaps with a started action `child`.
 
-    Where the call was waiting for its outcome, that is recorded and its turn has come. Where the call's work was going
-    on, it is recorded now, and the protocol goes on when its turn has come (B11)."""
+    If the call was waiting for its outcome, the cancellation is recorded already and its turn has come. If the work of
+    the call was going on, the cancellation is recorded now, and the protocol goes on in its turn (B11).
+    """
     body = call.body
     if body.stopped or body.leaving:
         return
@@ -99,7 +100,7 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
             at = body.driver.worker.clock.wall()
             began = perf()
             body.executes(1)
-            # Until the outcome is with the writer: the step that hands it over is not counted as the body's.
+            # Until the outcome is with the writer: the step of the hand-over does not count as the body's.
             try:
                 try:
                     try:
@@ -208,7 +209,7 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
 
 
 def close_generator(call: Call, item: int) -> None:
-    """The consumer closed a generator before asking for `item`; nobody waits for that row."""
+    """The consumer closed a generator before asking for `item`; no caller waits for the row."""
     body = call.body
     if body.stopped:
         return
@@ -227,7 +228,7 @@ def close_generator(call: Call, item: int) -> None:
 def reading(
     call: Call, read: Callable[[Branch], Any], codec: Codec[Any], seen: Callable[[Branch, Any], None] | None = None
 ) -> Protocol:
-    """A value that is read once and then stays: time, a UUID, a random number. `seen` hears of a replayed one."""
+    """A value read once and then fixed: time, a UUID, a random number. `seen` gets a replayed value."""
     waiter: Any = None
     try:
         outcome = call.body.begin(call)
@@ -315,7 +316,7 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
     except asyncio.CancelledError:
         if waiter is not None:
             body.forget(waiter)
-        # Where code cancels every task that it finds: nobody waits at a door that nobody opens.
+        # For code that cancels every task in sight: no block may wait for an entrance that will never open.
         begun.cancel()
         raise
     except RunStopped as error:
@@ -341,7 +342,7 @@ def _deadline(call: Call, seconds: float) -> Protocol:
     action = body.delivery.open_actions.pop((call.branch.id, call.fp, call.occ), None)
     if action is None:
         clock = body.driver.worker.clock
-        at = clock.wall()  # first, so that nobody is ever seen to have slept for less
+        at = clock.wall()  # first, so that no sleep ever looks too short
         action = new_action(call, at, deadline=Deadline.after(seconds, clock))
         body.executes(1)
         try:
@@ -387,7 +388,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
             began = perf()
             action = body.delivery.open_actions.pop((call.branch.id, call.fp, call.occ), None)
             key = spec.cache_key(identity) if spec.cache_key is not None else None
-            # An action that is under way is carried to its own end, whatever others have cached meanwhile.
+            # An action under way is carried to its own end, even if other runs have cached an outcome meanwhile.
             hit = driver.worker.store.cache_get(key) if key is not None and action is None else None
             if hit is not None and not spec.signature.returns.reads(hit):
                 hit = None  # cached under another declaration of the result
@@ -414,7 +415,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                     return live
                 failure = live
     except StoreError as error:
-        # Ours, not the body's: it must not be caught there, nor charged to anybody's retries.
+        # An error of perdure, not of the body: user code must not catch it, and no retry is charged.
         driver.stop(error)
         raise driver.stopped_error() from error
     except asyncio.CancelledError:

@@ -54,7 +54,7 @@ from .interfaces import Outer, WorkerPort
 log = logging.getLogger("perdure")
 
 MARGIN = 20_000
-"""Microseconds: a run with a deadline nearer than that is not parked, whoever asks, lest it move meanwhile."""
+"""Microseconds: a run with a nearer deadline is never parked, since the run could move meanwhile."""
 UNWIND_SECONDS = 1.0
 """How long a stopped run's tasks may take to unwind before the caller is told."""
 
@@ -63,7 +63,7 @@ class Driver(Ending):
     """One run, driven by this process under one claim. See the module text."""
 
     outer: Outer | None = None
-    """Set where this process executes only one body of the run, for another process that holds the claim."""
+    """Set in an inner process: this process executes one body for the process that holds the claim."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Driver(Ending):
         self.loop = loop
         self.fresh = fresh
         self.park_after: float | None = None
-        """Park the run when it has nothing to do for longer than this (seconds); `None`: never."""
+        """Park the run if idle for longer than this (seconds); `None`: never."""
         self.busy = 0
         """Tasks that are at work outside of their bodies: between two attempts, say."""
         self._woken = taken is not None and taken.woken
@@ -103,7 +103,7 @@ class Driver(Ending):
         self.executed = 0
         self.attached = Attachments()
         self.abandoning = False
-        """Some body was abandoned, so that records have to be looked at before they are written."""
+        """A body was abandoned, so records are checked before they are written."""
         self._next_action = 1
         self.context: Context | None = None
         """The caller's context variables, for the root body; `None` for a run without a caller in this process."""
@@ -126,7 +126,7 @@ class Driver(Ending):
         try:
             self._prepare()
         except BaseException as error:
-            # Whatever it is: nobody may wait for ever, and nobody else be kept from the run (D4).
+            # For every kind of error: no caller may wait for ever, and no other worker be kept from the run (D4).
             self._stopping = error
             self._give_up()
             return
@@ -151,8 +151,8 @@ class Driver(Ending):
         self._next_action = 0
 
     def _recover(self, name: str) -> None:
-        """Begin with the work of the run of that name, unless that is done already. One transaction writes all of it,
-        so a crash leaves the run with everything or with nothing, and whoever continues it comes by here again."""
+        """Begin with the work of the named run, unless done already. One transaction writes all of the work, so a crash
+        leaves the run with everything or with nothing, and every later driver of the run passes here again."""
         store = self.worker.store
         if not self.fresh and (store.journal_length(self.run_id) or store.actions(self.run_id, NO_PARENT)):
             return
@@ -167,7 +167,7 @@ class Driver(Ending):
         self.fresh = False
 
     def continues(self, action: int) -> bool:
-        """Whether the attempt that an action was in goes on: it has slept, and is entered for the first time since."""
+        """Whether the action's attempt goes on: the attempt has slept, and is entered for the first time since."""
         if not self._woken or action in self._entered:
             return False
         self._entered.add(action)
@@ -230,7 +230,8 @@ class Driver(Ending):
         left = self.rest()
         if left is None:
             if self.gate.undrained and not self.busy and self.bodies:
-                # Nobody may ever look whether what is missing can still come, and the run be held here for as long.
+                # No other event may trigger the look whether missing calls can still come, and the run would be held
+                # here.
                 self._check_stuck()
             return
         if left <= max(least * US, MARGIN):
@@ -348,7 +349,7 @@ class Driver(Ending):
         if not replay.loosened:
             # After a failed attempt the code may rightly not call these actions again.
             waited_for.update(a.action for a in body.delivery.open_actions.values() if a.kind == Kind.TASK)
-        # Where this body was the last that had to be opened, and has nothing to replay, the others go on now.
+        # If this body was the last to be opened, and has nothing to replay, the others go on now.
         self.gate.change(waited_for, {body.action} - waited_for)
 
     def close_body(self, body: Body) -> None:
@@ -371,8 +372,8 @@ class Driver(Ending):
                 body.loop.soon(body.pump)
 
     def loop_blocked(self, body: Body, blocked: bool) -> None:
-        """A synchronous call blocks that body's loop. What the body has yet to be handed cannot be handed meanwhile, so
-        what the call does must not wait for it."""
+        """A synchronous call blocks the body's loop. Recorded outcomes cannot be delivered to the body meanwhile, so
+        the work of the call must not wait for them."""
         if blocked:
             self.gate.drained(body.action)
         elif body.idle_replaying and not body.stopped:
@@ -451,13 +452,13 @@ class Driver(Ending):
         raise RunStopped(f"run {self.run.name!r} is no longer driven here: {reason}")
 
     def started(self, body: Body, action: Action) -> None:
-        """A child task of `body` begins. Nobody acts on that row, so it goes along with whatever is committed next."""
+        """A child task of `body` begins. No code acts on the row, so the row goes along with the next commit."""
         self.outbox.append((*self.notes(body), action))
         self.worker.flush_lazily(self)
 
     def notes(self, body: Body) -> tuple[Mark, ...]:
-        """What has moved that body since its last entry (B7), as a row: for a caller that is about to write something
-        that depends on it and is no entry."""
+        """The events of the body since its last entry (B7), as a row: for a caller that is about to write a dependent
+        row that is no entry."""
         notes = body.take_notes()
         return () if notes is None else (Mark(body.action, Result.NOTE, 0, notes),)
 
@@ -555,6 +556,6 @@ CRASH_LIMIT = 10
 
 
 def driver_of(body: BodyPort) -> Driver:
-    """The driver of a body, as this room knows it."""
+    """The driver of a body, with this room's type."""
     driver: Driver = body.driver
     return driver

@@ -165,7 +165,7 @@ def record(
 
 
 class Durable:
-    """An effect: rows that somebody is about to act on, on disk (deadlines, failures of attempts)."""
+    """An effect: rows on disk before any code acts on them (deadlines, failures of attempts)."""
 
     def __init__(self, body: BodyPort, *rows: Any) -> None:
         self._body = body

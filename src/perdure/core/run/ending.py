@@ -1,7 +1,7 @@
 """How driving a run ends: with its outcome, with a reason, or parked.
 
-- D3 once driving has been told to end (`stop`), nothing more is recorded, whatever user code does while it unwinds.
-- D4 `done` is resolved exactly once: with the outcome that is on disk, or with the reason why driving ended.
+- D3 once driving has been told to end (`stop`), nothing more is recorded, for all that user code does while unwinding.
+- D4 `done` is resolved exactly once: with the outcome on disk, or with the reason for the end of driving.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Ending:
         self._main: asyncio.Task[Any] | None = None
 
     def dispose_all(self) -> None:
-        """The run has ended: dispose of what runs outside of this process."""
+        """The run has ended: dispose of all attempts outside of this process."""
         raise NotImplementedError
 
     def settled(self, action: int) -> None:
@@ -80,7 +80,7 @@ class Ending:
         """Drive no further: shutdown, lost claim, mismatch, broken store. Nothing more is recorded. Any thread."""
         if not self.begin_to_stop(reason):
             return
-        # Those that unwind faster than this goes on are gone from `bodies` by then, but maybe not all of their code.
+        # Bodies that unwind quickly leave `bodies` by then, perhaps with some of their code still running.
         self._told = list(self.bodies.values())
         for body in self._told:
             body.close()
@@ -136,7 +136,7 @@ class Ending:
             self.loop.flush_soon(self.worker.writer)
             return
         if self._outcome is not None and not isinstance(reason, (LeaseLostError, StoreError)):
-            # The end is on its way to disk: wait for what becomes of it rather than guess.
+            # The end is on its way to disk: wait for the result rather than guess.
             synced = Synced(None)
             self.outbox.append(synced)
             try:
@@ -174,7 +174,7 @@ class Ending:
         return True
 
     def fenced(self) -> None:
-        """The store refused a write: the claim is somebody else's (P3), or the run was ended from outside."""
+        """The store refused a write: another worker has the claim (P3), or the run was ended from outside."""
         self._fail(self.worker.why_fenced(self))
 
     def failed(self, error: StoreError) -> None:
@@ -209,7 +209,7 @@ class Ending:
         return f"run {self.run.name!r} is no longer driven here" + (f": {reason}" if reason is not None else "")
 
     def stopped_error(self) -> RunStopped:
-        """What durable calls raise from now on, and callers get whose record was not written."""
+        """The error of all durable calls from now on, and of callers whose record was not written."""
         reason = self._stopping
         if isinstance(reason, Parked):
             return Parked(str(reason), reason.wake)
@@ -217,7 +217,7 @@ class Ending:
 
 
 async def _settle(tasks: list[asyncio.Task[Any]], bodies: list[Body]) -> bool:
-    """Wait until these tasks, and all that is left in these bodies, have unwound; whether they have in time."""
+    """Wait until these tasks, and all code of these bodies, have unwound; whether they have in time."""
     end = perf() + int(UNWIND_SECONDS * 1e9)
     _, pending = await asyncio.wait(tasks, timeout=UNWIND_SECONDS)
     pause = 0.001

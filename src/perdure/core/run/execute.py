@@ -1,4 +1,4 @@
-"""Executing a body once: as a task of its loop or in a thread, under a timeout or without one."""
+"""Executing a body once: as a task of its loop or in a thread, with or without a timeout."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Execute:
         finally:
             if timer is not None:
                 timer.cancel()
-        # Whatever came back after the timeout: the body could no longer make a durable call.
+        # For every result after the timeout: the body could no longer make a durable call.
         return (Result.ERROR, self._timeout_error()) if body.timed_out else outcome
 
     async def _outcome(self, future: asyncio.Future[tuple[int, Any]]) -> tuple[int, Any]:
@@ -139,7 +139,7 @@ class Execute:
         return outcome
 
     async def _reap(self, body: Body) -> None:
-        """The body has ended; tasks that it left behind end with it, as with `asyncio.run`."""
+        """The body has ended; leftover tasks end with the body, as with `asyncio.run`."""
         current = asyncio.current_task()
         left = [task for task in body.tasks if task is not current and not task.done()]
         if not left:

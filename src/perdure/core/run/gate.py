@@ -19,7 +19,7 @@ class Gate:
         self.listeners: list[Callable[[], None]] = []
         """Told whenever `free` has changed, under the lock: a listener may not block."""
         self.undrained: set[int] = set()
-        """Actions whose bodies have yet to be handed, or to call again, what is recorded."""
+        """Actions with recorded outcomes still to be delivered, or still to be called again."""
         self.lock = threading.Lock()
         self._opened = opened
         self._draining = False
@@ -41,7 +41,7 @@ class Gate:
             self._opened()
 
     def drained(self, action: int) -> None:
-        """That body has been handed all that it had recorded."""
+        """The body has been given everything recorded."""
         if action in self.undrained:
             self.change(removed=(action,))
 
@@ -52,7 +52,7 @@ class Gate:
             self.refresh()
 
     def close(self) -> None:
-        """Driving ends. One body after the other is closed then: what those had yet to be handed must not set the
+        """Driving ends. One body after the other is closed then: undelivered outcomes of a closed body must not set the
         others going."""
         self.closed = True
 

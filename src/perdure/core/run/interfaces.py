@@ -31,7 +31,7 @@ class WorkerPort(Protocol):
     elsewhere: Callable[[str], Elsewhere] | None
     """What executes bodies in other processes, by the name of the executor."""
     on_end: Callable[[Run, bool], None] | None
-    """Told when a run has ended or was aborted here, and whether this process began it."""
+    """Called when a run has ended or was aborted here, with whether this process began the run."""
     root: Callable[[Any], Any]
     """The run's own task, as a coroutine (`calls.root`)."""
 
@@ -42,7 +42,7 @@ class WorkerPort(Protocol):
         """Make a task on that loop and have its outcome as a thread-safe future."""
 
     def join(self, future: Future[Any], slot: Slot | None, timeout: float | None = None, *, shown: bool = False) -> Any:
-        """Wait in a body's thread for something that the body itself does elsewhere."""
+        """Wait in a body's thread for work of the body elsewhere."""
 
     def source_id(self, target: str) -> int:
         """The number of today's snapshot of the code that `target` belongs to."""
@@ -61,7 +61,7 @@ class WorkerPort(Protocol):
 
 
 class Failure(NamedTuple):
-    """How an attempt failed elsewhere; carried by the exception that stands for it here."""
+    """The failure of an attempt in another process; carried by the exception here."""
 
     data: bytes
     """The encoded exception, with the traceback of the process in which it was raised."""
@@ -72,20 +72,20 @@ class Failure(NamedTuple):
 
 
 def failed_elsewhere(error: BaseException, failure: Failure) -> BaseException:
-    """`error`, with what is known of it from where it was raised (read by `attempts`)."""
+    """`error`, with the facts from the process of its origin (read by `attempts`)."""
     error.__dict__["__perdure_failure__"] = failure
     return error
 
 
 class Report(NamedTuple):
-    """What an inner process says of its bodies while none of them can move by itself."""
+    """The report of an inner process on its bodies, sent while none of them can move by itself."""
 
     open: list[int]
     """Their actions."""
     replaying: int
     """How many of them still have something to be handed."""
     awaiting: list[int]
-    """Those of them that wait for a cancellation that user code of another body must bring about."""
+    """Bodies that wait for a cancellation by user code of another body."""
     uncalled: list[Action]
     """What was under way when the last driver ended, and has not been called again."""
 

@@ -1,24 +1,23 @@
-"""Bodies that execute in another process: what stands for them here, and the two ports between the processes.
+"""Bodies that execute in another process: their stand-ins here.
 
-The process that holds a run's claim, the *outer* one, drives it; an *inner* process executes the body of one action,
-with the same `Body`, `Replay` and protocols as anywhere, and with a driver of its own for just that body and what it
-calls. The inner process has no store: what it reads and records goes through the outer one. So identity, replay and
-quietness are decided where the code runs, and everything that concerns the whole run where its claim is held:
+The *outer* process holds the claim and drives the run. An *inner* process executes the body of one action, with the
+same `Body`, `Replay` and protocols as everywhere, and with a driver of its own for the body and its calls. The inner
+process has no store: all reads and records go through the outer process. So identity, replay and quietness are decided
+in the process of the code, and everything about the whole run in the process of the claim:
 
-- E1 entry numbers and action numbers are given by the outer process, in the order in which it writes.
-- E2 an inner process is told that a row is written when it is on disk, and waits for that before it writes another.
-- E3 nothing of a body is written once its stand-in is closed, whatever is still on its way.
-- E4 what the run has yet to be handed (`Driver._undrained`) is known to the outer process alone. Whatever an inner one
-  finds or has handed over it reports with a number, and it takes itself for held back until the answer to its latest
-  report says otherwise. So between two processes there is no moment at which neither holds new calls back.
+- E1 the outer process gives entry numbers and action numbers, in the order of its writes.
+- E2 an inner process hears of a written row when the row is on disk, and waits for that word before the next write.
+- E3 no row of a body is written once the stand-in of the body is closed, including rows on their way.
+- E4 only the outer process knows all recorded outcomes of the run that are still to be delivered (`Gate`). An inner
+  process reports its own, with a number, and holds new calls back until the answer to its latest report. So between two
+  processes there is no moment at which neither holds new calls back.
 - E5 a stand-in is quiet only while the inner process has said so and no message has passed since, in either direction:
-  the inner one says how many it had acted on, and the outer one knows how many it has sent.
-- E6 tasks that cannot execute in the inner process (`Outer.takes`) are carried out by the outer one, as calls of the
-  stand-in; their outcomes are recorded by the inner body that called them.
+  the inner process reports how many messages it had acted on, and the outer process counts its messages.
+- E6 tasks that cannot execute in the inner process (`Outer.takes`) are carried out by the outer process, as calls of
+  the stand-in; the calling inner body records their outcomes.
 
-Nothing holds back the outer process for a cancellation that an inner one has yet to write, nor the other way round:
-two bodies in different processes share no memory, and whatever one tells the other passes through the journal, after
-the cancellation. (Within one process D2 holds.)
+A cancellation still to be written in one process does not hold back the other process: two bodies in different
+processes share no memory, and every message between them passes through the journal, after the cancellation.
 """
 
 from __future__ import annotations
@@ -34,17 +33,17 @@ from .interfaces import Report
 
 
 class StandIn(Body):
-    """Stands for a body that executes elsewhere, with all bodies that it calls there. Has no journal of its own."""
+    """Stands for a body in an inner process, with all bodies that it calls there. Has no journal of its own."""
 
     report: Report | None = None
     """Set while all those bodies are quiet (E5)."""
     undrained: frozenset[int] = frozenset()
-    """What those bodies had yet to be handed, or to call again, when this one was opened."""
+    """The undelivered outcomes of these bodies, and actions to be called again, when this stand-in was opened."""
     give_up: Callable[[], None] = staticmethod(lambda: None)
-    """Tells the inner process that the cancellation that its bodies wait for cannot come any more."""
+    """Tells the inner process that the awaited cancellation will not come."""
 
     def hand_over(self) -> None:
-        """The journal that was loaded into this body is replayed elsewhere."""
+        """The loaded journal is replayed in the inner process."""
         delivery = self.delivery
         replay = delivery.replay
         # As `Driver._load` has it.
@@ -58,7 +57,7 @@ class StandIn(Body):
         return self.report is not None
 
     def rest(self) -> list[int] | None:
-        # It keeps its process, whatever it waits for there.
+        # The body keeps its process during every wait.
         return None
 
     def between_calls(self) -> bool:
@@ -82,7 +81,7 @@ class StandIn(Body):
 
 
 class Between:
-    """An action whose body executes in an inner process, as the parent of a body that executes in the outer one."""
+    """An action in an inner process, as the parent of a body in the outer process."""
 
     def __init__(self, action: int, parent: ParentPort) -> None:
         self.action = action

@@ -1,7 +1,7 @@
 """A statement on a shorter way through the driver: prepared once per connection, its parameters packed here, its answer
 awaited inside libpq.
 
-A cursor of psycopg's chooses anew how to write each parameter and goes through Python for each wait. With the 23
+For each parameter a cursor of psycopg chooses the encoding again, and each wait goes through Python. With the 23
 parameters of an entry that takes as long as a fast server's commit.
 """
 

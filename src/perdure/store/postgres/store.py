@@ -9,12 +9,12 @@ another token in the row writes nothing. Claims of due runs skip locked rows.
 
 After a broken connection the operation is repeated on a new connection, unless the operation was done: the lost session
 is ended first, then the store looks for the rows of the operation. A server that is away is waited for
-(`_postgres_link.PATIENCE`).
+(`link.PATIENCE`).
 
 Three connections as in the SQLite store (journals, reading, claims and heartbeats), and a standing one that listens and
-holds locks (`_postgres_session`), opened when a worker or somebody who waits for changes needs it.
+holds locks (`session`), opened for the first worker or the first watcher of changes.
 
-psycopg rather than asyncpg: the port is synchronous and is called from threads, and a commit made by whoever leads
+psycopg rather than asyncpg: the port is synchronous and is called from threads, and a commit by the leader
 needs no event loop; asyncpg would need one in a thread, and a hop for each commit. It also speaks libpq's language:
 URLs, service and password files, TLS settings mean what they mean everywhere else.
 """

@@ -134,7 +134,7 @@ def _locked(path: str, waited: float) -> str:
     what = f"{path} has been locked by another writer for more than {waited:g} s"
     pid = _writer(path)
     if pid is None:
-        return f"{what}: end whatever else has it open, or try again later"
+        return f"{what}: end the other programs that have it open, or try again later"
     if pid == UNSEEN:
         return f"{what}, a process in another container or pid namespace: end or continue it there"
     if _is_stopped(pid):
