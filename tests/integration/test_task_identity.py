@@ -139,6 +139,82 @@ def test_resume_finds_the_task_of_a_run_by_its_declared_name(tmp_path: Path, twi
     assert '"refund"' in resumed.stdout, resumed.stderr
 
 
+_TRACED_TWINS = {
+    "lambdas": """
+        charge = perdure.trace(lambda amount: ("charge", amount))
+        refund = perdure.trace(lambda amount: ("refund", amount))
+    """,
+    "redefinitions": """
+        @perdure.trace
+        def step(amount: int) -> tuple[str, int]:
+            return "charge", amount
+        charge = step
+        @perdure.trace
+        def step(amount: int) -> tuple[str, int]:
+            return "refund", amount
+        refund = step
+    """,
+    "closures of a factory": """
+        def make(word):
+            @perdure.trace
+            def step(amount: int) -> tuple[str, int]:
+                return word, amount
+            return step
+        charge, refund = make("charge"), make("refund")
+    """,
+}
+
+
+@pytest.mark.parametrize("twins", _TRACED_TWINS)
+def test_the_outcome_of_a_trace_never_answers_the_call_of_its_twin(tmp_path: Path, twins: str) -> None:
+    script = _script(
+        _TRACED_TWINS[twins],
+        """
+        @env.task
+        def main() -> str:
+            word = (charge if os.environ["CALL"] == "charge" else refund)(5)
+            if not os.path.exists("go"):
+                os._exit(9)
+            return str([word, charge(1), refund(1)])
+
+        if __name__ == "__main__":
+            print(perdure.with_runcontext(name="one").run(main).result)
+        """,
+    )
+    assert _python(tmp_path, script, CALL="charge").returncode == 9
+    second = _python(tmp_path, script, CALL="refund")
+    assert "NonDeterminismError" in second.stderr, second.stdout
+    assert "#2" in second.stderr
+    (tmp_path / "go").touch()
+    done = _python(tmp_path, script, CALL="charge")
+    assert done.stdout == "[('charge', 5), ('charge', 1), ('refund', 1)]\n", done.stderr
+
+
+def test_a_trace_that_each_call_of_a_body_declares_again_replays(tmp_path: Path) -> None:
+    """Its order in the process means nothing, so it is not numbered."""
+    script = _script(
+        """
+        @env.task
+        def main() -> list:
+            found = []
+            for number in range(3):
+                @perdure.trace
+                def step(n: int) -> int:
+                    return n * number
+                found.append(step(10))
+            if not os.path.exists("go"):
+                open("go", "w").close()
+                os._exit(9)
+            return found
+
+        if __name__ == "__main__":
+            print(perdure.with_runcontext(name="one").run(main).result)
+        """,
+    )
+    assert _python(tmp_path, script).returncode == 9
+    assert _python(tmp_path, script).stdout == "[0, 10, 20]\n"
+
+
 _SAME_NAME = {
     "two functions": """
         @env.task

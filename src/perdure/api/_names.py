@@ -76,9 +76,9 @@ def place_of(name: str) -> ModulePlace:
     return known
 
 
-def qualified(fn: Callable[..., Any]) -> str:
-    """`logical.module:QualName`."""
-    return f"{place_of(fn.__module__).module}:{fn.__qualname__}"
+def qualified(fn: Callable[..., Any], name: str | None = None) -> str:
+    """`logical.module:QualName`; `name`: in place of the qualified name."""
+    return f"{place_of(fn.__module__).module}:{name or fn.__qualname__}"
 
 
 def target(fn: Callable[..., Any]) -> str:

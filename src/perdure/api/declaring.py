@@ -113,6 +113,34 @@ def _shown(fn: Callable[..., Any]) -> str:
     return fn.__qualname__ if code is None else f"{fn.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
 
 
+class _Counted(Struct):
+    """The functions of one qualified name that an execution of a module has declared as traces."""
+
+    code: CodeType
+    count: int = 0
+
+
+_counted: dict[tuple[str, str], _Counted] = {}
+"""By module and qualified name."""
+
+
+def distinct_name(fn: Callable[..., Any]) -> str:
+    """The qualified name of a traced function, numbered from the second function of the name on.
+
+    Lambdas, redefinitions and closures of a factory share a qualified name. Their order in the module tells them apart,
+    in every process alike. A trace that is declared inside a later call keeps the plain name.
+    """
+    home = home_of(fn)
+    if home.code is None:
+        return fn.__qualname__
+    key = (home.module, fn.__qualname__)
+    counted = _counted.get(key)
+    if counted is None or counted.code is not home.code:
+        counted = _counted[key] = _Counted(home.code)
+    counted.count += 1
+    return fn.__qualname__ if counted.count == 1 else f"{fn.__qualname__}#{counted.count}"
+
+
 def tasks_of(module: str) -> list[Any]:
     """The tasks declared by the top level of a loaded module, including tasks that no variable holds."""
     return [declared.task for declared in _declared.get(module, {}).values()]

@@ -18,6 +18,7 @@ from ..core.run import calls
 from ..errors import UsageError
 from ._calling import caller, on_loop, run_async, run_sync, shown, warn_blocking
 from ._names import qualified
+from .declaring import distinct_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,13 +31,14 @@ class Trace(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], ignore: Sequence[str] = ()) -> None:
         update_wrapper(self, fn)
         self.fn = fn
+        name = distinct_name(fn)
         self._function = Function(
             kind=Kind.TRACE,
             fn=fn,
-            name=fn.__qualname__,
+            name=name,
             is_async=inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn),
             signature=Signature.of(fn, ignore=ignore),
-            qualified=lambda: qualified(fn),
+            qualified=lambda: qualified(fn, name),
         )
         self._declared = _declared_types(fn, ignore)
         self._generator = inspect.isgeneratorfunction(fn)
