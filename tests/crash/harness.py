@@ -635,10 +635,12 @@ def run_parallel(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
 
 
 def explore(explorer: Explorer, *, inside: bool = False) -> int:
-    """Everything that every workflow goes through; the number of kills at writes."""
-    commits = max(run_parallel([explorer.undisturbed] * 2))
+    """Everything that every workflow goes through; the number of kills at writes. In a sample, one undisturbed run has
+    to do, and one workflow in three has all its processes killed."""
+    commits = max(run_parallel([explorer.undisturbed] * (2 if SAMPLE == 1 else 1)))
     kills = explorer.every_write(("before", "inside", "after") if inside else ("before", "after"), commits)
-    explorer.chain("2:after", "3:before", "4:after")
+    if SAMPLE == 1 or zlib.crc32(explorer.workflow.encode()) % 3 == 0:
+        explorer.chain("2:after", "3:before", "4:after")
     return kills
 
 
