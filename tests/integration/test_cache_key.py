@@ -224,3 +224,17 @@ def test_the_name_of_a_file_is_not_content(tmp_path: Path) -> None:
         done = _run(tmp_path, script)
         assert done.stdout == "['content', 1, 1, 1]\n", done.stderr
     assert (tmp_path / "marks").read_text() == "xxxx"
+
+
+@pytest.mark.parametrize("layout", ["DIRECT", "NAMED_DIR"])
+def test_a_containers_outcome_depends_on_a_files_name_only_where_the_program_sees_the_name(layout: str) -> None:
+    from perdure.extras import ContainerTask
+    from perdure.io import File
+
+    task = ContainerTask(
+        name=f"count-{layout.lower().replace('_', '-')}", image="alpine:3.20", command=["wc", "{{.inputs.text}}"],
+        inputs={"text": File}, outputs={"n": int}, file_input_layout=layout, cache="auto",  # type: ignore[arg-type]
+    )  # fmt: skip
+    one, other, third = (File(name=name, hash=char * 64, size=3) for name, char in (("a", "0"), ("b", "0"), ("a", "1")))
+    assert (task.cache_identity({"text": one}) == task.cache_identity({"text": other})) == (layout == "DIRECT")
+    assert task.cache_identity({"text": one}) != task.cache_identity({"text": third})

@@ -7,7 +7,7 @@ import os
 import sys
 import typing
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Unpack, cast
 
@@ -15,7 +15,7 @@ from ..core.body.branch import Branch
 from ..core.ground.detached import Detached
 from ..core.ground.model import Kind
 from ..core.ground.spec import TaskSpec
-from ..core.ground.values import Signature
+from ..core.ground.values import Signature, by_content
 from ..errors import UsageError
 from ._container_settings import Folders, Options, Types, cache_version, declared_name, one_of, option_names
 from ._container_settings import settings_of as _settings_of
@@ -208,6 +208,12 @@ class ContainerTask(Task[..., Any]):
             references=ReferenceFiles,
         )
 
+    def cache_identity(self, values: Mapping[str, Any]) -> bytes:
+        """Canonical bytes of the inputs, for the cache. The name of a file counts where the program sees the name."""
+        named = self._declared.get("file_input_layout") == "NAMED_DIR"
+        with nullcontext() if named else by_content():
+            return self.spec.signature.identity((), values)
+
     def _function(self, name: str, types: Types) -> Any:
         """The program's stand-in among Python's functions, with its name, parameters and result."""
 
@@ -215,8 +221,7 @@ class ContainerTask(Task[..., Any]):
             from .. import runtime
 
             values = dict(zip(types.inputs, args, strict=False)) | kwargs
-            identity = self.spec.signature.identity((), values)
-            return await runtime.containers().run(self.program, attempt, values, identity)
+            return await runtime.containers().run(self.program, attempt, values, self.cache_identity(values))
 
         parameters = [
             inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
