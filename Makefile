@@ -62,11 +62,14 @@ test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes sam
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
 		--timeout 900
 
-check: $(STAMP) ## lint, format, types and layers, without running tests
+check: $(STAMP) ## lint, format, types, layers, imports, references and language, without running tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_imports.py
+	$(BIN)/python scripts/check_references.py
+	$(BIN)/python scripts/check_prose.py --quiet
 
 format: $(STAMP) ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix .

@@ -137,15 +137,16 @@ def files_under(project: Path, places: Iterable[str]) -> list[Path]:
     return found
 
 
-def check(project: Path, files: list[Path] | None = None) -> list[str]:
-    """Print the figures; return the faults, a line each."""
+def check(project: Path, files: list[Path] | None = None, *, quiet: bool = False) -> list[str]:
+    """Print the figures (`quiet`: the total alone); return the faults, a line each."""
     measured = files_under(project, MEASURED if files is None else map(str, files))
     total = Figures()
     for path in measured:
         proses = list(prose_of(path))
         sums = sum(map(figures, proses), Figures())
         total += sums
-        print(f"{sums.rate:6.1f}  {sums.pointing:5}/{sums.words:<6} {_shown(path, project)}")
+        if not quiet:
+            print(f"{sums.rate:6.1f}  {sums.pointing:5}/{sums.words:<6} {_shown(path, project)}")
         if files is not None:
             _print_worst(proses)
     print(f"{total.rate:6.1f}  {total.pointing:5}/{total.words:<6} in total; the limit is {LIMIT:g} of 1,000 words")
@@ -179,9 +180,11 @@ def _shown(path: Path, project: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Check the language of the project.")
     parser.add_argument("files", nargs="*", type=Path, help="check these files alone")
+    parser.add_argument("--quiet", action="store_true", help="print the total alone")
     parser.add_argument("--project", type=Path, default=PROJECT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    faults = check(options.project.resolve(), [file.resolve() for file in options.files] or None)
+    files = [file.resolve() for file in options.files] or None
+    faults = check(options.project.resolve(), files, quiet=options.quiet)
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -183,12 +184,10 @@ def _directory() -> str:
 
 
 def _other_user() -> str:
-    for name in ("postgres", "nobody"):
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return name
+    with suppress(KeyError):
+        return pwd.getpwnam("postgres").pw_name
+    with suppress(KeyError):
+        return pwd.getpwuid(65534).pw_name  # the account without any rights
     raise AssertionError("no user to run Postgres as")
 
 

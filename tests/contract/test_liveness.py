@@ -105,7 +105,7 @@ class TestEveryImplementation:
         assert liveness.is_dead("w1")
         assert not liveness.is_dead("w2")
 
-    def test_a_worker_that_nobody_holds_is_dead(self, liveness: Liveness) -> None:
+    def test_a_worker_without_a_holder_is_dead(self, liveness: Liveness) -> None:
         liveness.hold("w1")
         assert liveness.is_dead("w9")
 

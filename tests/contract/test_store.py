@@ -353,7 +353,7 @@ class TestClaiming:
         assert store.run("run") == run._replace(token=None, worker=None, crashes=0)
         assert store.claim(run.id, Claim(OTHER, "w2"), expect=None, entries=0, statuses=RUNNING) is not None
 
-    def test_abort_ends_a_run_whoever_drives_it(self, store: Store) -> None:
+    def test_abort_ends_a_run_under_any_driver(self, store: Store) -> None:
         running, queued = created(store, "a"), created(store, "b", token=None)
         assert store.abort(running.id, 60)
         assert store.abort(queued.id, 61)
@@ -419,7 +419,7 @@ class TestReading:
         assert store.runs(statuses=()) == []
         assert store.runs(statuses=[Status.SLEEPING, Status.INTERRUPTED]) == []
 
-    def test_a_run_is_listed_once_whatever_becomes_of_it_meanwhile(self, store: Store) -> None:
+    def test_a_run_that_changes_during_the_listing_is_listed_once(self, store: Store) -> None:
         run = created(store, token=None).id
         statuses = {Status.QUEUED, Status.RUNNING, Status.SLEEPING}
         over = threading.Event()
@@ -449,7 +449,7 @@ class TestReading:
         store.release(released.id, TOKEN)
         assert store.similar(a.task, a.inputs_hash) == [store.run("g"), e, a]
 
-    def test_segments_come_in_order_of_their_number_whatever_order_they_were_given_in(self, store: Store) -> None:
+    def test_segments_come_in_order_of_their_number_for_every_order_of_writing(self, store: Store) -> None:
         run, other = created(store, "a").id, created(store, "b").id
         kept = [segment(entry(n)) for n in range(1, 31)]
         store.commit([RunWrites(run, TOKEN, kept[:10][::-1]), writes(other, entry(1))])
@@ -458,7 +458,7 @@ class TestReading:
         assert list(store.segments(run, [7, 2, 99, 30])) == [kept[1], kept[6], kept[29]]
         assert list(store.segments(run, [])) == list(store.segments(77, [1])) == []
 
-    def test_a_segment_keeps_its_bytes_whatever_they_are(self, store: Store) -> None:
+    def test_a_segment_keeps_any_bytes(self, store: Store) -> None:
         run = created(store).id
         kept = [Segment(3, bytes(range(256)) * 9), Segment(4, b"")]
         assert store.commit([RunWrites(run, TOKEN, kept)]) == [True]

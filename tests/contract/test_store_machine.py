@@ -1,4 +1,4 @@
-"""A differential law: whatever sequence of calls is made, SQLite and Postgres answer as their in-memory twin does."""
+"""A differential law: for every sequence of calls, SQLite and Postgres answer like their in-memory twin."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Stores(RuleBasedStateMachine):
         return CreateRun(new, claim, data.draw(st.none() | WAKES))
 
     def _writes(self, data: st.DataObject) -> RunWrites:
-        # Nobody knows a run's number before the batch that creates it is answered. Rows' numbers are never reused: a
+        # No caller knows a run's number before the batch that creates it is answered. Rows' numbers are never reused: a
         # driver counts them, fenced or not.
         run = data.draw(st.integers(0, len(self.memory.runs())))
         segments = [

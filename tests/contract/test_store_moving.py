@@ -38,7 +38,7 @@ def one_of_each(store: Store, clock: Hands) -> dict[str, Run]:
     return {run.name: run for run in store.runs()}
 
 
-def test_a_run_that_moved_is_nobodys_here_and_can_be_taken_back(store: Store, clock: Hands) -> None:
+def test_a_run_that_moved_cannot_be_driven_here_and_can_be_taken_back(store: Store, clock: Hands) -> None:
     before = one_of_each(store, clock)
     numbers = [run.id for run in before.values()]
     assert store.move(numbers, TO) == list(before.values())
@@ -53,7 +53,7 @@ def test_a_run_that_moved_is_nobodys_here_and_can_be_taken_back(store: Store, cl
     assert store.remove(numbers, 1 << 50, set(Status)) == [False] * len(numbers)
     assert store.ended(1 << 50, set(Status), limit=10) == []
     assert store.counts() == {Status.MOVED: len(numbers)}
-    # Whoever was killed behind it hears the same again; to another store they do not go.
+    # A move that was killed after it gets the same answer again; to another store they do not go.
     assert store.move(numbers, TO) == list(before.values())
     assert store.move(numbers, "elsewhere") == [None] * len(numbers)
     for run in before.values():

@@ -65,7 +65,7 @@ def test_what_has_ended_before_is_listed_by_number(store: Store) -> None:
     assert store.ended(51, FINISHED, above=first.id, limit=1) == shown[1:2]
 
 
-def test_a_removed_run_is_found_by_nobody_and_its_name_is_free(store: Store) -> None:
+def test_a_removed_run_is_not_found_and_its_name_is_free(store: Store) -> None:
     run, other = ended(store, "old"), ended(store, "other")
     assert store.remove([run.id], 100, FINISHED) == [True]
     assert store.run("old") is None
@@ -107,7 +107,7 @@ def test_a_run_that_is_not_meant_stays_whole(store: Store, before: int, statuses
 
 
 @pytest.mark.parametrize("token", [TOKEN, None])
-def test_a_live_run_stays_whatever_is_asked_for(store: Store, token: bytes | None) -> None:
+def test_a_live_run_stays_under_every_request(store: Store, token: bytes | None) -> None:
     run = created(store, "live", token=token)
     assert store.remove([run.id, 77], 10**18, frozenset(Status)) == [False, False]
     assert store.run("live") == run

@@ -138,7 +138,7 @@ def test_only_runs_of_these_tasks_are_taken(store: Store) -> None:
     assert taken(store, tasks=set()) == []
 
 
-def test_a_parked_run_belongs_to_nobody_until_its_time(store: Store, clock: Hands) -> None:
+def test_a_parked_run_has_no_driver_until_its_time(store: Store, clock: Hands) -> None:
     run = created(store)
     wake = clock.after(60)
     assert store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], park=Park(wake, 1))]) == [True]
@@ -248,7 +248,7 @@ def test_what_was_leased_in_another_boot_has_run_out(tmp_path: Path, clock: Hand
     store.close()
 
 
-def test_the_version_changes_with_whatever_is_committed(store: Store, clock: Hands) -> None:
+def test_the_version_changes_with_every_commit(store: Store, clock: Hands) -> None:
     seen = {store.version()}
     assert store.version() in seen
     run = queued(store, "a")
@@ -276,7 +276,7 @@ def test_after_a_boot_the_wall_clock_says_what_is_due(tmp_path: Path, clock: Han
     clock.now += 20 * US
     store = SQLiteStore(tmp_path / "store.db", clock=clock)
     assert store.next_due(MINE) == 10
-    # Within the boot a step of the wall clock moves nothing, whoever opens the store meanwhile (P7).
+    # Within the boot a step of the wall clock moves nothing, even if a process opens the store meanwhile (P7).
     clock.now += 1_000 * US
     store.close()
     store = SQLiteStore(tmp_path / "store.db", clock=clock)

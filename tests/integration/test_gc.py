@@ -1,4 +1,4 @@
-"""`perdure gc`: finished runs and what only they needed go; nothing that a live run needs does, whoever is killed."""
+"""`perdure gc`: finished runs and what only they needed go; data of live runs stays, over kills at every moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`perdure store`: runs move from one store to another, whoever is killed; stores are checked and made."""
+"""`perdure store`: runs move from one store to another, over kills at every moment; stores are checked and made."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def prepared(shell: Shell) -> Callable[[str], str]:
 
 
 def test_killed_between_any_two_changes(prepared: Callable[[str], str], tmp_path: Path) -> None:
-    """M1, M2, M3: nobody has it twice, nobody loses it."""
+    """M1, M2, M3: no store has the run twice, and the run is never lost."""
     for point in range(1, 1000):
         source_url, target_url = prepared(f"source-{point}"), str(tmp_path / f"target-{point}.db")
         countdown = [point]

@@ -1,4 +1,4 @@
-"""P3 on Postgres: a process that stands still between any two bytes of a transaction holds nobody up, and is fenced."""
+"""P3 on Postgres: a process frozen between any two bytes of a transaction holds up no other, and is fenced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME = ".s.PGSQL.5432"
 
 
 class Ice:
-    """A socket in front of the server's. Once it is told to, it lets some more bytes of whatever is sent pass, and then
+    """A socket in front of the server's. Once it is told to, it lets some more bytes of each message pass, and then
     nothing in either direction until it melts: to the server, its client is frozen. It counts what is sent."""
 
     def __init__(self, directory: str, root: str) -> None:
@@ -128,7 +128,7 @@ def _claim(store: PostgresStore, run: int) -> Any:
 
 
 @pytest.mark.parametrize("work", [_batch, _small_batch, _one, _claim])
-def test_a_process_that_is_frozen_between_any_two_bytes_holds_nobody_up(
+def test_a_process_that_is_frozen_between_any_two_bytes_holds_up_no_other(
     postgres: Server, ice: Ice, monkeypatch: pytest.MonkeyPatch, work: Callable[[PostgresStore, int], Any]
 ) -> None:
     monkeypatch.setattr(postgres_store, "SILENCE", SILENCE)
@@ -167,7 +167,7 @@ def test_a_process_that_is_frozen_between_any_two_bytes_holds_nobody_up(
         elif taken is not None and answers == [[False]]:
             assert others.journal_length(run) == 0
         else:
-            # All of it was sent before the ice; it counts, and whoever came next has it before it.
+            # All of it was sent before the ice; it counts, and the next writer comes after it.
             assert answers == [[True]]
             assert others.journal_length(run) == (1 if work is _one else 2)
             kept += 1
@@ -193,7 +193,7 @@ def test_who_looks_at_the_tables_or_works_by_hand_is_left_alone(
         looks.execute(f"SELECT * FROM {schema}.runs")
         changes.execute(f"UPDATE {schema}.runs SET task = task")
         holds.execute(f"LOCK TABLE {schema}.cache IN ROW SHARE MODE")
-        assert store._end_silent() == []  # nobody waits for it
+        assert store._end_silent() == []  # no session waits for it
         assert wait_for(lambda: [pid for pid, _ in store._end_silent()]) == [holds.info.backend_pid]
         looks.execute("SELECT 1")
         changes.execute("SELECT 1")

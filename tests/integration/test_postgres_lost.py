@@ -90,7 +90,7 @@ def parked_beside(
 
 
 def untimed() -> Entry:
-    """An entry that anybody would write in the same words."""
+    """An entry that every writer would write in the same bytes."""
     return entry(1, result=Result.DISCARD, at=0, took=0, fp=bytes(16))
 
 
@@ -265,14 +265,14 @@ def test_a_lock_that_a_lost_session_still_has_is_taken_from_it(url: str) -> None
 
 
 def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
-    """The session that waited for it is ended, and its row shows; whoever finds it waits in its place."""
+    """The session that waited for it is ended, and its row shows; the session that finds it waits in its place."""
     store = PostgresStore(url)
     run = created(store).id
     assert store.commit([writes(run, entry(1))]) == [True]
     connection = store._writer.connection
     assert connection is not None
     answers: list[Any] = []
-    postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
     postgres.execute("SELECT pg_reload_conf()")
     try:
         thread = threading.Thread(target=lambda: answers.extend(store.commit([writes(run, entry(2))])))

@@ -401,7 +401,7 @@ def test_the_password_is_shown_nowhere(store: PostgresStore, postgres: Server) -
     assert store.url.startswith("postgresql://tester@/perdure?")
     for bad in (
         f"postgresql://tester:{PASSWORD}@/nowhere?host={postgres.root}",
-        f"postgresql://nobody-such:{PASSWORD}@/perdure?host={postgres.root}",
+        f"postgresql://no-such-user:{PASSWORD}@/perdure?host={postgres.root}",
         f"postgresql://tester:{PASSWORD}@127.0.0.1:1/perdure",
         f"postgresql://tester:{PASSWORD}@host.invalid/perdure",
         f"postgresql://tester:{PASSWORD}@a:b:c/perdure",

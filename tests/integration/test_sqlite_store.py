@@ -673,7 +673,7 @@ def test_a_claim_is_durable_once_a_commit_follows_it(path: Path) -> None:
         run = created(store).id
         assert store.claim(run, Claim(OTHER, "w2"), expect=TOKEN, entries=0, statuses={Status.RUNNING})
         assert store.commit([RunWrites(run, OTHER, [segment(entry(1))], [action(run, 1)], (state(run, 1),))]) == [True]
-        # Whoever reads the files as they lie on the disk sees both.
+        # A reader of the files on the disk sees both.
         for name in ("store.db", "store.db-wal"):
             shutil.copy(path.parent / name, path.parent / f"copy-{name}")
     os.rename(path.parent / "copy-store.db-wal", path.parent / "copy.db-wal")

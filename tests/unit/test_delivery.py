@@ -344,7 +344,7 @@ HISTORIES = st.lists(
 
 
 @given(history=HISTORIES, shuffle=st.randoms(use_true_random=False), data=st.data())
-def test_replay_hands_over_in_the_order_of_the_first_life_whatever_comes_when(
+def test_replay_hands_over_in_the_order_of_the_first_life_for_every_order_of_arrival(
     history: list[tuple[str, int]], shuffle: Any, data: st.DataObject
 ) -> None:
     """B2, B7, B8: killed behind any entry, replay gives the same order as far as the journal reaches."""

@@ -30,7 +30,7 @@ def read(segments: list[Segment]) -> list[Entry]:
 
 
 @given(st.lists(st.integers(1, 40), max_size=8), st.integers(1, 5))
-def test_entries_come_back_whatever_the_sizes_of_segments_and_pages(sizes: list[int], page: int) -> None:
+def test_entries_come_back_for_all_sizes_of_segments_and_pages(sizes: list[int], page: int) -> None:
     chain, rows, segments = Chain("run", UID), [entry(n) for n in range(1, sum(sizes) + 1)], []
     left = list(rows)
     for size in sizes:
@@ -95,7 +95,7 @@ DAMAGE: dict[str, Callable[[list[Segment]], None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_found_at_its_entry_and_names_the_run(damage: str) -> None:
-    """SG1, SG2: whatever was done to one segment, the reader stops there."""
+    """SG1, SG2: after any change to one segment, the reader stops there."""
     segments = journal()
     DAMAGE[damage](segments)
     with pytest.raises(
