@@ -14,11 +14,11 @@ from typing import Final
 
 FIRST_FRAMES: Final = 10
 LAST_FRAMES: Final = 40
-"""Frames of one exception that are formatted: from the outermost one on, and up to the innermost one."""
+"""The number of formatted frames of an exception: behind the outermost frame, and before the innermost frame."""
 MAX_LINKS: Final = 10
-"""Causes and contexts of the exception that are formatted in front of it."""
+"""The number of causes and contexts that are formatted before the exception."""
 MAX_MEMBERS: Final = 15
-"""Members of groups that are formatted, all groups of the tree together."""
+"""The number of formatted members, for all groups of the tree together."""
 
 _CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
@@ -28,7 +28,7 @@ context_of = BaseException.__dict__["__context__"].__get__
 suppresses = BaseException.__dict__["__suppress_context__"].__get__
 traceback_of = BaseException.__dict__["__traceback__"].__get__
 members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
-"""The attributes themselves: a class may define properties of these names that raise or lie."""
+"""Descriptors of the base classes: a class may define properties with the same names that raise or lie."""
 
 
 def linked(exc: BaseException) -> list[BaseException]:
@@ -40,7 +40,7 @@ def linked(exc: BaseException) -> list[BaseException]:
 
 
 def format_chain(exc: BaseException) -> str:
-    """The traceback of an exception, behind the tracebacks of its causes or contexts."""
+    """The traceback of an exception, behind the tracebacks of the causes or contexts."""
     parts = [format_one(exc)]
     seen = {id(exc)}
     for _ in range(MAX_LINKS):
@@ -104,7 +104,7 @@ def _last_lines(exc: BaseException) -> list[str]:
     try:
         if isinstance(exc, SyntaxError):
             return traceback.format_exception_only(exc)
-    except BaseException:  # the text and the attributes are code of the user's
+    except BaseException:  # text and attributes may be code of the user's
         pass
     cls = type(exc)
     name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
@@ -118,7 +118,7 @@ def text_of(exc: BaseException) -> str:
     """The message of an exception; where `__str__` of its class raises, a text that says so."""
     try:
         return str.__str__(str(exc))
-    except BaseException as error:  # `SystemExit` too: this is code of the user's that runs at the wrong time
+    except BaseException as error:  # any exception, `SystemExit` too, from code of the user's
         return f"<{type(exc).__qualname__} whose str() raises {type(error).__qualname__}>"
 
 
