@@ -53,6 +53,8 @@ class Activity:
         """The threads of `inside` that compute."""
         self.jobs = 0
         """Jobs in executors that perdure cannot look into."""
+        self.joining = 0
+        """Threads that wait for something that the body does elsewhere and that nothing else shows."""
         self._joins: dict[Future[Any], Slot] = {}
         """Threads that wait for a future of the body's own."""
         self._lock = threading.RLock()
@@ -141,6 +143,11 @@ class Activity:
             if joined is not None:
                 self._joins.pop(joined, None)
             self.running.add(slot)
+
+    def joins_unseen(self, change: int) -> None:
+        """A thread begins (1) or ends (-1) to wait for something that nothing else shows."""
+        with self._lock:
+            self.joining += change
 
     def thread_joins(self, future: Future[Any], slot: Slot) -> None:
         """That thread is about to wait for `future`, something that the body itself does."""

@@ -95,7 +95,7 @@ class Body(Activity):
         self.limited = False
         """The attempt has a timeout, counted in memory only."""
         self.executing = 0
-        """Traces that are being executed, and deadlines on their way to disk. Under `_lock` (`executes`)."""
+        """Traces that are being executed, and deadlines on their way to disk; on the loop's thread (`executes`)."""
         self._cancelled_by_caller = 0
         self.delivery = Delivery()
         self.root = Branch(self, 0, name, parent=None, floor=floor)
@@ -133,8 +133,9 @@ class Body(Activity):
             raise self.driver.stopped_error()
 
     def executes(self, change: int) -> None:
-        """A trace begins (1) or ends (-1) to be executed, or a deadline to be on its way to disk."""
-        with self._lock:
+        """A trace begins (1) or ends (-1) to be executed, or a deadline to be on its way to disk. A trace in a thread
+        shows by its thread alone."""
+        if asyncio._get_running_loop() is not None:
             self.executing += change
 
     def begin(self, call: Call, item: int = 0) -> Outcome | Waiter | None:
@@ -262,7 +263,8 @@ class Body(Activity):
 
     def take_notes(self) -> bytes | None:
         """The events since the last record, for the next one to carry along (B7)."""
-        return encode_notes(self.delivery.take_notes()) if self.delivery.noted else None
+        notes = self.delivery.notes
+        return encode_notes(self.delivery.take_notes()) if notes else None
 
     # -- outcomes ----------------------------------------------------------------------------------------------------
 
@@ -285,10 +287,10 @@ class Body(Activity):
         once. `False`: the outcome has to take its turn (`committed`)."""
         delivery = self.delivery
         with self._lock:
-            if self.blocked == 0 and not delivery.passes():
-                return False
-            delivery.last = n
-            return True
+            if self.blocked or delivery.passes():
+                delivery.last = n
+                return True
+            return False
 
     def passed(self, n: int) -> None:
         """The task that recorded entry `n` goes on with it at once (see `alone`)."""
@@ -366,7 +368,7 @@ class Body(Activity):
 
     def _happen(self, source: Any) -> None:
         source.happen()
-        if self.delivery.noted >= NOTES_AT_ONCE:
+        if len(self.delivery.notes) >= NOTES_AT_ONCE:
             self.driver.note(self)
 
     # -- handing over ------------------------------------------------------------------------------------------------
@@ -677,6 +679,7 @@ class Body(Activity):
                 or self.returned
                 or self.limited
                 or self.executing
+                or self.joining
                 or delivery.in_flight
                 or delivery.due
                 or delivery.held

@@ -200,7 +200,8 @@ class Delivery:
         """Actions that calls of this body started earlier and whose outcome is not recorded."""
         self.unasked_actions: dict[ActionKey, int] = {}
         """`begun` of those open actions whose call has not been made again yet."""
-        self._notes: list[Event] = []
+        self.notes: list[Event] = []
+        """Events that wait for a record to carry them along (B7)."""
         self._drained = True
 
     # -- facts: the journal ------------------------------------------------------------------------------------------
@@ -269,7 +270,8 @@ class Delivery:
 
     def passes(self) -> bool:
         """Whether a live outcome that is on disk now may go to a thread at once: nothing has come before it."""
-        return not (self.due or self.entrances or self.replaying)
+        replay = self.replay
+        return not (self.due or self.entrances or (replay is not None and not replay.drained))
 
     def cancel(self, waiter: Any) -> CancelVerdict:
         """User code asks to cancel a call that waits."""
@@ -308,17 +310,12 @@ class Delivery:
 
     def note(self, kind: EventKind, key: EventKey) -> None:
         """Remember that an event has happened here, for the next record to carry along (B7)."""
-        self._notes.append(Event(self.last, int(kind), key[1], key[2]))
+        self.notes.append(Event(self.last, int(kind), key[1], key[2]))
 
     def take_notes(self) -> list[Event]:
         """What has been noted since the last record."""
-        notes, self._notes = self._notes, []
+        notes, self.notes = self.notes, []
         return notes
-
-    @property
-    def noted(self) -> int:
-        """How many events wait for a record to carry them along."""
-        return len(self._notes)
 
     # -- the next step -----------------------------------------------------------------------------------------------
 

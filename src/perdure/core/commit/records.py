@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ...errors import StoreError
@@ -21,54 +22,25 @@ from ..ground.model import Action, ActionState, CachePut, Created, CreateRun, En
 from .interfaces import Sink
 
 
-class Record:
-    """An outcome on its way into the journal."""
+class Record(Struct, eq=False):
+    """An outcome on its way into the journal. A struct, because one is made for each recorded call."""
 
-    __slots__ = (
-        "after",
-        "alone",
-        "at",
-        "call",
-        "child",
-        "done",
-        "error",
-        "item",
-        "n",
-        "result",
-        "slot",
-        "took",
-        "value",
-        "waiter",
-    )
-
-    def __init__(
-        self,
-        call: Call,
-        result: int,
-        value: bytes | None,
-        at: int,
-        took: int,
-        item: int = 0,
-        child: int | None = None,
-        after: int | None = None,
-        waiter: Waiter | None = None,
-    ) -> None:
-        self.call = call
-        self.alone = False
-        """Set if the recording task goes on with its outcome at once (`Body.alone`)."""
-        self.slot: Slot | None = None
-        """Set if a thread records and waits for its turn (B2)."""
-        self.result = result
-        self.value = value
-        self.at = at
-        self.took = took
-        self.item = item
-        self.child = child
-        self.after = after
-        self.waiter = waiter
-        self.n = 0
-        self.done = False
-        self.error: BaseException | None = None
+    call: Call
+    result: int
+    value: bytes | None
+    at: int
+    took: int
+    item: int = 0
+    child: int | None = None
+    after: int | None = None
+    waiter: Waiter | None = None
+    slot: Slot | None = None
+    """Set if a thread records and waits for its turn (B2)."""
+    alone: bool = False
+    """Set if the recording task goes on with its outcome at once (`Body.alone`)."""
+    n: int = 0
+    done: bool = False
+    error: BaseException | None = None
 
     def __await__(self) -> Any:
         # Already on disk (`Writer.commit_now`): nothing to suspend for.
@@ -121,14 +93,15 @@ class Mark:
         self.notes = notes
 
 
-class Reuse(Record):
+class Reuse(Record, eq=False):
     """A loose entry handed out again; `original` is the entry's number."""
 
-    __slots__ = ("original",)
+    original: int = 0
 
-    def __init__(self, call: Call, entry: Entry, item: int, *, after: int | None, waiter: LoopWaiter | None) -> None:
-        super().__init__(call, entry.result, entry.value, entry.at, entry.took, item, None, after, waiter)
-        self.original = entry.n
+    @classmethod
+    def of(cls, call: Call, entry: Entry, item: int, waiter: LoopWaiter | None) -> Reuse:
+        """The record for a call that the loose entry belongs to."""
+        return cls(call, entry.result, entry.value, entry.at, entry.took, item, waiter=waiter, original=entry.n)
 
 
 class Foreign:

@@ -146,7 +146,7 @@ class Worker:
             return future.result(timeout)
         body = slot.branch.body
         if not shown:
-            body.executes(1)
+            body.joins_unseen(1)
         body.thread_joins(future, slot)
         self.threads.parked()
         try:
@@ -155,7 +155,7 @@ class Worker:
             self.threads.resumed()
             body.thread_runs(slot, future)
             if not shown:
-                body.executes(-1)
+                body.joins_unseen(-1)
 
     # -- submitting and claiming -------------------------------------------------------------------------------
 

@@ -471,7 +471,7 @@ class Driver(Ending):
         """A loose entry is this call's: hand it out in live order."""
         running = asyncio._get_running_loop()
         if running is None or BLOCKING.depth:
-            record = Reuse(call, entry, item, after=None, waiter=None)
+            record = Reuse.of(call, entry, item, None)
             if running is None:
                 record.slot = THREAD.slot
             self.outbox.append(record)
@@ -492,7 +492,7 @@ class Driver(Ending):
     def _send_reuse(self, waiter: LoopWaiter, entry: Entry) -> None:
         body = waiter.call.body
         body.delivery.in_flight += 1
-        self.outbox.append(Reuse(waiter.call, entry, waiter.item, after=None, waiter=waiter))
+        self.outbox.append(Reuse.of(waiter.call, entry, waiter.item, waiter))
         self.worker.writer.mark_ready(self)
         if body.loop.here():
             body.loop.flush_soon(self.worker.writer)
