@@ -353,7 +353,11 @@ def refusal(code: int, message: str) -> Callable[[web.Request], web.Response | N
 @pytest.mark.parametrize(
     ("code", "message", "said"),
     [
-        (403, 'pods is forbidden: User "u" cannot create resource "pods"', "does not allow it: pods is forbidden"),
+        (
+            403,
+            'pods is forbidden: User "u" cannot create resource "pods"',
+            "does not allow the request: pods is",
+        ),
         (401, "Unauthorized", "does not know us: check the credentials"),
         (404, 'namespaces "flows" not found', "Is there a namespace flows"),
     ],
@@ -369,7 +373,7 @@ def test_a_missing_permission_is_reported_in_one_line(cluster: Setup, code: int,
 
 def test_a_pod_that_the_schema_refuses_is_refused(cluster: Setup) -> None:
     task = greet(pod_template={"spec": {"nodeSelector": ["no", "mapping"]}})
-    with pytest.raises(UsageError, match=r"refuses it: .*is not of type"):
+    with pytest.raises(UsageError, match=r"refuses the request: .*is not of type"):
         perdure.run(task, name="Ada")
 
 
@@ -384,7 +388,7 @@ def test_no_cluster_is_one_clear_line(cluster: Setup) -> None:
     [
         ("kubernetes://flows", "pods need an image that holds perdure"),
         ("kubernetes://flows?copilot=c&context=other", "no cluster is known here"),
-        ("kubernetes://flows?copilot=c&nonsense=1", "it has no option 'nonsense'"),
+        ("kubernetes://flows?copilot=c&nonsense=1", "there is no option 'nonsense'"),
         ("kubernetes://flows?copilot=c&pending=soon", "pending must be a number of seconds"),
         ("kubernetes://flows?copilot=c&template=/nowhere.yaml", "pod template /nowhere.yaml cannot be read"),
         ("kubernetes://flows/more?copilot=c", "write it as"),

@@ -55,7 +55,7 @@ DISRUPTED = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reas
         ({"phase": "Running", **DISRUPTED, **main(running={})}, PodState(Phase.RUNNING)),
         ({"phase": "Failed", "reason": "DeadlineExceeded", "message": "m"},
          PodState(Phase.TIMED_OUT, "DeadlineExceeded: m")),
-        ({"phase": "Failed"}, PodState(Phase.LOST, "it is Failed, and the end of its container is unknown")),
+        ({"phase": "Failed"}, PodState(Phase.LOST, "the pod is Failed, and the end of its container is unknown")),
         (ended(128, "StartError", message="no such file"), PodState(Phase.REFUSED, "main: StartError: no such file")),
         (main(waiting={"reason": "PodInitializing"}), PodState(Phase.PENDING)),
         (main(waiting={"reason": "ErrImagePull", "message": "m"}),

@@ -46,11 +46,11 @@ def unpack(stream: IO[bytes], top: str, to: str) -> None:
         for target_path, place in links:
             os.symlink(target_path, place)
     except (OSError, tarfile.TarError) as error:
-        raise StoreError(f"what a container has left cannot be copied to {to}: {error}") from error
+        raise StoreError(f"outputs of a container cannot be copied to {to}: {error}") from error
 
 
 def _place(name: str, strip: int, to: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")][strip:]
     if ".." in parts:
-        raise StoreError(f"what a container has left cannot be copied to {to}: {name!r} leads out of it")
+        raise StoreError(f"outputs of a container cannot be copied to {to}: {name!r} leads out of the directory")
     return os.path.join(to, *parts)

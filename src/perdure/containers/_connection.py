@@ -30,9 +30,7 @@ def connect(url: str, environ: Mapping[str, str]) -> tuple[str, aiohttp.BaseConn
     if scheme == "unix":
         return "unix://localhost", aiohttp.UnixConnector(rest, limit=0, force_close=True)
     if scheme not in ("tcp", "http", "https"):
-        raise UsageError(
-            f"No container engine can be reached by {bare_url(url)!r}: unix, tcp, http or https it must be."
-        )
+        raise UsageError(f"No container engine can be reached by {bare_url(url)!r}: use unix, tcp, http or https.")
     secure = scheme == "https" or bool(environ.get("DOCKER_TLS_VERIFY"))
     context: ssl.SSLContext | bool = _certificates(environ) if secure else True
     connector = aiohttp.TCPConnector(ssl=context, limit=0, force_close=True)

@@ -330,7 +330,7 @@ class ContainerLife:
             if reborn:
                 # A daemon that dies during a start may not remember the start.
                 await self._discard(engine, started.id)
-                raise AttemptLost("the container engine was restarted while it may have been starting it")
+                raise AttemptLost("the container engine was restarted, perhaps during the start of the container")
             try:
                 await self._start()
             except UsageError as error:
@@ -354,8 +354,8 @@ class ContainerLife:
         if info.id != started.engine:
             if info.url != started.url:
                 raise _OtherEngineError(
-                    f"the container of {self.program.name} was started by the engine at {started.url}, and the one "
-                    f"that answers now is {info.url}. Make that engine reachable, or name it with "
+                    f"the engine at {started.url} has the container of {self.program.name}, and the engine at "
+                    f"{info.url} answers now. Make the first engine reachable, or name the engine with "
                     "PERDURE_CONTAINER_ENGINE."
                 )
             raise AttemptLost("the engine has lost its containers")
@@ -397,7 +397,7 @@ class ContainerLife:
                 )  # fmt: skip
                 if dead and suspicious:
                     await self._discard(engine, id)
-                    raise AttemptLost("its main process is gone, and the engine does not know")
+                    raise AttemptLost("the container's main process is gone, and the engine does not know")
                 suspicious = dead
             waiting.result()
         finally:

@@ -110,7 +110,9 @@ class Containers(Background):
         if about is not None:
             info = await engine.info()
             if info.id != about.engine and info.url != about.url:
-                raise PerdureError(f"it is at {about.url}, and the engine that answers now is {info.url}")
+                raise PerdureError(
+                    f"the container is at {about.url}, and the engine at {info.url} answers now: start the first"
+                )
         for seen in await engine.find({LABEL: place.key}):
             if seen.state == "running":
                 await engine.stop(seen.id, GRACE)
@@ -131,7 +133,7 @@ class Containers(Background):
                 try:
                     over = self._is_over(about)
                 except StoreError as error:
-                    log.warning("what containers have left is not looked at: %s", error)
+                    log.warning("leftovers of containers are not removed now: %s", error)
                     return removing
                 if over:
                     removing.append(self.remove(place.key))

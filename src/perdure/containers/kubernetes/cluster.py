@@ -246,7 +246,7 @@ class Cluster:
             return answer
         said = " ".join(str(answer.get("message") or f"HTTP status {status}").split())
         if status in (429, 409) or status >= 500:
-            raise EngineUnavailableError(f"{self.host} cannot do it now: {said}")
+            raise EngineUnavailableError(f"{self.host} cannot serve the request now: {said}")
         if status == 401 and self._welcome:
             # Tokens expire; the next connection takes a new token.
             self.expired = True
@@ -256,10 +256,12 @@ class Cluster:
         if status == 403 and "exceeded quota" in said:
             raise EngineUnavailableError(f"the quota of namespace {self.namespace} is used up: {said}")
         if status == 403:
-            raise ClusterRefused(f"{self.host} does not allow it: {said}. deploy/role.yaml is what it takes")
+            raise ClusterRefused(
+                f"{self.host} does not allow the request: {said}. deploy/role.yaml holds the permissions"
+            )
         if status == 404:
             raise ClusterRefused(f"{self.host}: {said}. Is there a namespace {self.namespace}?")
-        raise ClusterRefused(f"{self.host} refuses it: {said}")
+        raise ClusterRefused(f"{self.host} refuses the request: {said}")
 
 
 async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:

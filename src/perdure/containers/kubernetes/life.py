@@ -293,11 +293,11 @@ class PodLife:
             cluster.host != started.host and not await _is_in(cluster, started)
         ):
             raise _OtherClusterError(
-                f"the pod of {self.program.name} is in namespace {started.namespace} of {started.host}, and what is "
-                f"chosen now is {cluster.namespace} of {cluster.host}. Choose that one with PERDURE_CONTAINER_ENGINE."
+                f"the pod of {self.program.name} is in namespace {started.namespace} of {started.host}, and "
+                f"{cluster.namespace} of {cluster.host} is in use. Choose the first with PERDURE_CONTAINER_ENGINE."
             )
         if self.attempt.seconds_left != 0 and not await cluster.open_gate(started.name, started.uid):
-            raise AttemptLost("its pod is gone")
+            raise AttemptLost("the pod is gone")
         self.pods.known = True
         waiting = _Waiting(self.program.name, cluster, started.uid, self.pods.where.pending)
         updates: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
@@ -318,9 +318,9 @@ class PodLife:
                     self.heard = seconds()
                     found = news
                 if found["metadata"]["uid"] != started.uid:
-                    raise AttemptLost("another pod is in its place")
+                    raise AttemptLost("another pod has the name")
                 if found.get("gone"):
-                    raise AttemptLost("its pod was removed")
+                    raise AttemptLost("the pod was removed")
                 seen = look(found, wall() / US, uploading=ended.is_set())
                 if self.attempt.seconds_left == 0 and seen.step not in (Phase.UPLOADING, Phase.ENDED):
                     # The time was up before this process joined the pod.
@@ -381,7 +381,7 @@ class PodLife:
             case Phase.NO_IMAGE:
                 raise ImageNotFoundError(f"{name}: the cluster cannot get an image: {seen.reason}")
             case Phase.REFUSED:
-                raise UsageError(f"{name}: the cluster cannot start it: {seen.reason}")
+                raise UsageError(f"{name}: the cluster cannot start the pod: {seen.reason}")
             case Phase.UNPREPARED:
                 raise ContainerError(f"{name}: its container never began: {seen.reason}", exit_code=seen.exit_code)
             case Phase.ENDED:
@@ -399,7 +399,7 @@ class PodLife:
                 return found.value
             if end.exit_code != 0:
                 raise failure(program, end)
-            why = seen.reason or "the copilot has left no word of it"
+            why = seen.reason or "the copilot gave no reason"
             if why == OOM_KILLED:
                 raise ContainerError(
                     f"{program.name}: the copilot ran out of memory while it took the outputs to the bucket: raise the "
@@ -407,7 +407,7 @@ class PodLife:
                 )
             if seen.uploaded is None or seen.uploaded > 128:
                 # The copilot was killed, and not told of a failure.
-                raise AttemptLost(f"its outputs did not get to the bucket: {why}")
+                raise AttemptLost(f"the outputs did not get to the bucket: {why}")
             raise ContainerError(f"{program.name}: its outputs could not be taken to the bucket: {why}")
         finally:
             with suppress(OSError):
@@ -506,7 +506,7 @@ async def _updates(cluster: Cluster, name: str, to: asyncio.Queue[dict[str, Any]
             listed = await cluster.list("pods", fields=f"metadata.name={name}")
             version = str(listed["metadata"].get("resourceVersion", "0"))
             if not listed["items"]:
-                raise AttemptLost("its pod is gone")
+                raise AttemptLost("the pod is gone")
             to.put_nowait(listed["items"][0])
             with suppress(Expired):
                 while True:

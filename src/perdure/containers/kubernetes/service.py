@@ -157,7 +157,7 @@ class Pods(Background):
 
     def _left(self, name: str, done: Future[None]) -> None:
         if done.exception() is not None:
-            log.warning("what containers have left is not looked at", exc_info=done.exception())
+            log.warning("leftovers of containers are not removed now", exc_info=done.exception())
         with self._lock:
             if self._leaving.get(name) is done:
                 del self._leaving[name]
@@ -180,10 +180,10 @@ class Pods(Background):
                 if key not in self._leaving and await self._over(about):
                     self.remove(key)
         except PerdureError as error:
-            log.warning("leftovers of containers are not looked at: %s", error)
+            log.warning("leftovers of containers are not removed now: %s", error)
         except Exception:
             # A container of another run has no part in a failed sweep.
-            log.warning("leftovers of containers are not looked at", exc_info=True)
+            log.warning("leftovers of containers are not removed now", exc_info=True)
 
     async def _over(self, about: About) -> bool:
         return await self.in_thread(lambda: self._is_over(about))

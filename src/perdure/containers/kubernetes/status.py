@@ -86,19 +86,19 @@ def look(pod: Mapping[str, Any], now: float = 0.0, *, uploading: bool = False) -
     if ended is not None and (not (lost or late) or uploading or _ended_before(ended, pod)):
         seen = _main_ended(ended, status, over)
         if seen.step is Phase.UPLOADING and now > _deleted_at(pod) + _UNCONFIRMED:
-            return PodState(Phase.LOST, "its outputs were on their way, and its node does not say what became of them")
+            return PodState(Phase.LOST, "the upload of outputs had begun, and the node does not report its end")
         return seen
     if late:
         return PodState(Phase.TIMED_OUT, _told(status))
     if lost and (over or ended is not None):
         return PodState(Phase.LOST, lost)
     if now > _deleted_at(pod) + _UNCONFIRMED:
-        return PodState(Phase.LOST, "the pod was deleted, and its node does not say that it has ended")
+        return PodState(Phase.LOST, "the pod was deleted, and the node does not report its end")
     failed = next(_failed_before(status), None)
     if failed is not None and ended is None:
         return failed
     if over:
-        return PodState(Phase.LOST, _told(status) or f"it is {phase}, and the end of its container is unknown")
+        return PodState(Phase.LOST, _told(status) or f"the pod is {phase}, and the end of its container is unknown")
     if any(gate.get("name") == GATE for gate in pod["spec"].get("schedulingGates") or ()):
         return PodState(Phase.GATED)
     if _runs(_container(status, "containerStatuses", MAIN)):

@@ -57,7 +57,7 @@ def read_where(url: str) -> Where:
         elif name in _TEXTS:
             options[name] = value
         else:
-            raise UsageError(f"{shown}: it has no option {name!r}; there are {', '.join((*_TEXTS, *_NUMBERS))}")
+            raise UsageError(f"{shown}: there is no option {name!r}; there are {', '.join((*_TEXTS, *_NUMBERS))}")
     if parts.path.strip("/"):
         raise UsageError(f"{shown}: write it as kubernetes://namespace?context=name")
     copilot = options.pop("copilot", None) or os.environ.get(COPILOT_VARIABLE)
