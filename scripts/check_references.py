@@ -4,8 +4,8 @@ Four rules hold:
 
 1. Each relative link in a page leads to a file of the project, and each `#anchor` to a heading of that page.
 2. Each page that code, tests or configuration mention (`docs/development/replay.md#look-up`) exists, with its anchor.
-3. Each place in the code that a page names (`core/run/calls.py:trace`, below `src/perdure`) exists: the file, and the
-   function, class or attribute in it.
+3. Each file that a page names (`tests/stores.py`, or `core/run/calls.py` below `src/perdure`) exists, and so does each
+   function, class or attribute in a file (`core/run/calls.py:trace`).
 4. No text cites a section by number (the section sign): a number has no anchor, so no check can follow the citation.
 
 Usage: `scripts/check_references.py`. Exit status 1 means that a rule is broken.
@@ -29,6 +29,7 @@ SECTION_SIGN = "\N{SECTION SIGN}"
 _link = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _mention = re.compile(r"(?<![\w/.:-])docs/[\w./-]+\.md(?:#[\w-]+)?")
 _place = re.compile(r"`([\w/]+\.py):([\w.]+)`")
+_file = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.py)`")
 _fence = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _heading = re.compile(r"^#+\s+(.*?)\s*#*\s*$", re.MULTILINE)
 
@@ -49,6 +50,9 @@ def faults_in(path: Path, project: Path) -> Iterator[str]:
                 yield f"{shown}:{_line(text, found)}: {fault}"
         for found in _place.finditer(text):
             if found[2] not in names_in(project / "src" / "perdure" / found[1]):
+                yield f"{shown}:{_line(text, found)}: {found[0]} does not exist"
+        for found in _file.finditer(text):
+            if not (project / found[1]).exists() and not (project / "src" / "perdure" / found[1]).exists():
                 yield f"{shown}:{_line(text, found)}: {found[0]} does not exist"
 
 

@@ -66,6 +66,7 @@ def test_references_that_resolve_pass(tmp_path: Path, name: str, text: str) -> N
         ("docs/index.md", "`code.py:gone`", "`code.py:gone` does not exist"),
         ("docs/index.md", "`code.py:C.gone`", "`code.py:C.gone` does not exist"),
         ("docs/index.md", "`gone.py:f`", "`gone.py:f` does not exist"),
+        ("docs/index.md", "`core/gone.py`", "`core/gone.py` does not exist"),
         ("src/module.py", "# See docs/gone" + ".md.", "does not exist"),
         ("src/module.py", "# See docs/" + "guarantees.md#gone.", "no heading with that anchor"),
         ("tests/test_x.py", "# See the design, \N{SECTION SIGN}4.", "cites a section by number"),

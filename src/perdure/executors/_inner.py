@@ -1,7 +1,7 @@
 """The inner end of one body in a pool child: the driver, and the writer and store that forward to the outer process.
 
 The deciding code (bodies, replay, protocols, attempts) is the same as in every process. Only the parts that concern the
-whole run are replaced. `core.run.elsewhere` states E1 to E6; this module keeps them for the inner end.
+whole run are replaced. `core.run.remote_body` states E1 to E6; this module keeps them for the inner end.
 """
 
 from __future__ import annotations
@@ -460,7 +460,7 @@ class InnerDriver(Driver):
 
 
 class Delegating:
-    """Tasks for the outer process. Implements `core.run.elsewhere.Outer`."""
+    """Tasks for the outer process. Implements `core.run.interfaces.Outer`."""
 
     def __init__(self, driver: InnerDriver, connection: Connection) -> None:
         self._driver = driver

@@ -1,7 +1,7 @@
 """The outer end of a body in a pool child: an effect of the driving process, and the conversation with the child.
 
 One thread handles all frames of the child, in the order of sending. Rows from the child are on disk before the thread
-takes the next frame. `core.run.elsewhere` states the invariants of the two ends.
+takes the next frame. `core.run.remote_body` states the invariants of the two ends.
 """
 
 from __future__ import annotations

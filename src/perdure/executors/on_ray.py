@@ -1,7 +1,7 @@
 """Bodies of tasks with `executor="ray"`: each attempt is a Ray task, in a process connected to the driving process.
 
 The Ray task (`_ray_node`) starts the same program as the pool of child processes does (`perdure.api.child`), in a
-process of its own beside Ray's worker, connected over TCP. `core.run.elsewhere` states the invariants of the two ends.
+process of its own beside Ray's worker, connected over TCP. `core.run.remote_body` states the invariants of both ends.
 Ray adds:
 
 - N1 only the process that drives the run writes. At its death the connections break, and the processes of its bodies

@@ -2,7 +2,7 @@
 
 A child is a fresh interpreter (`python -m perdure.api.child`), never a fork. Nothing is pickled: the child loads the
 code by name, and only encoded values cross. A child never opens the store: all reads and writes go over a socket to the
-driving process (`_session`). `core.run.elsewhere` states the invariants of the two ends.
+driving process (`_session`). `core.run.remote_body` states the invariants of the two ends.
 
 - C1 a child ends when the parent process does, however the parent ends: the socket is closed then, and on Linux the
   kernel kills the child. Nothing is recorded by a child: only the parent writes.

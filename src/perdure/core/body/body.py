@@ -587,7 +587,7 @@ class Body(Activity):
         return not any(self.driver.is_changed(action.source) for action in actions.values())
 
     def hand_over(self) -> None:
-        """Its journal has been loaded; `elsewhere.StandIn` gives it away."""
+        """Its journal has been loaded; `remote_body.StandIn` gives it away."""
 
     @property
     def idle_replaying(self) -> bool:

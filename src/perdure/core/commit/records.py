@@ -105,7 +105,7 @@ class Reuse(Record, eq=False):
 
 
 class Foreign:
-    """Rows of a body in another process, to be numbered and written in one transaction (`elsewhere`)."""
+    """Rows of a body in another process, to be numbered and written in one transaction (`remote_body`)."""
 
     __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "states")
 
