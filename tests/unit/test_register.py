@@ -22,7 +22,7 @@ PROMISES = PROJECT / "docs" / "guarantees.md"
 _section = re.compile(r"^## (?P<title>.*)$")
 _module = re.compile(r"^Kept by `(?P<module>src/[\w./]+)`")
 _row = re.compile(r"^\| \*\*(?P<id>[A-Z]+\d+)\*\* \| (?P<statement>.*) \| (?P<tests>.*) \|$")
-_test = re.compile(r"`(?P<file>tests/[\w/]+\.py)::(?P<name>\w+)(?:\[[^\]`]*\])?`")
+_test = re.compile(r"`(?P<file>tests/[\w/]+\.py)::(?P<name>\w+)(?:\[(?P<case>[^\]`]*)\])?`")
 _stated = re.compile(r"^\s*- \**(?P<id>[A-Z]+\d+)\** ", re.MULTILINE)
 
 
@@ -30,7 +30,8 @@ class Invariant(NamedTuple):
     id: str
     module: str
     """Where it is kept; empty for a promise, which the whole project keeps."""
-    tests: tuple[tuple[str, str], ...]
+    tests: tuple[tuple[str, str, str | None], ...]
+    """File, function and the case of a parametrized test."""
 
 
 def _read() -> list[Invariant]:
@@ -42,7 +43,7 @@ def _read() -> list[Invariant]:
         elif named := _module.match(line):
             module = named["module"]
         elif row := _row.match(line):
-            tests = tuple((test["file"], test["name"]) for test in _test.finditer(row["tests"]))
+            tests = tuple((test["file"], test["name"], test["case"]) for test in _test.finditer(row["tests"]))
             found.append(Invariant(row["id"], module, tests))
     return found
 
@@ -68,9 +69,10 @@ def test_every_id_is_there_once() -> None:
 @pytest.mark.parametrize("invariant", REGISTER, ids=lambda invariant: invariant.id)
 def test_its_tests_exist_and_mention_it(invariant: Invariant) -> None:
     assert invariant.tests, f"{invariant.id} names no test"
-    for file, name in invariant.tests:
+    for file, name, case in invariant.tests:
         assert (PROJECT / file).is_file(), f"{invariant.id} names {file}, which does not exist"
         text, tree = _source(file)
+        assert case is None or f'"{case}"' in text, f"{invariant.id} names the case {case}, which {file} does not have"
         functions = [
             node
             for node in ast.walk(tree)
