@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+# The plugin of hypothesis would load hypothesis when all tests are over. On Python 3.11 `ast.parse` fails where garbage
+# that is collected meanwhile, such as a body that swallows its end, has its traceback written, as that parses code too.
+import hypothesis  # noqa: F401
 import pytest
 from tests.parking import serving
 from tests.parking.serving import Watched
