@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 
 class Gate:
-    """See the module text. From any thread; the sets are guarded by `_lock`."""
+    """See the module text. From any thread; `lock` guards the sets."""
 
     def __init__(self, opened: Callable[[], None]) -> None:
         """`opened` is called, outside the lock, whenever `free` has become true."""
