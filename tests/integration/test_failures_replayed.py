@@ -248,7 +248,7 @@ def test_recorded_inputs_that_the_declared_type_cannot_read_stop_the_run(tmp_pat
 
     def program(field: str) -> str:
         return f"""
-import dataclasses, time
+import dataclasses, threading
 
 @dataclasses.dataclass
 class Receipt:
@@ -265,7 +265,7 @@ def main(receipt: Receipt = Receipt(5)):
     if not os.path.exists("died"):
         open("died", "w").close()
         os.kill(os.getpid() if {executor!r} == "local" else os.getppid(), 9)
-        time.sleep(60)
+        threading.Event().wait()
     effect()
 """
 

@@ -45,7 +45,7 @@ except StoreUnavailableError as error:
 """
 
 _FLOW = """
-import sys, time, perdure
+import sys, threading, perdure
 env = perdure.TaskEnvironment(name="shared")
 
 @env.task
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     perdure.with_runcontext(name="one").run(add, 1)
     print("ready", flush=True)
     if "stay" in sys.argv:
-        time.sleep(120)
+        threading.Event().wait()
 """
 
 

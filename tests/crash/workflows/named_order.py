@@ -134,7 +134,7 @@ def one_of_many(name: str) -> str:
 async def thread_fails_beside_siblings() -> int:
     def work(round_: int) -> None:
         sync_step(f"t{round_}")
-        time.sleep(0.015)
+        time.sleep(0.015)  # computes, which nothing records
         raise ValueError(round_)
 
     async def sibling(name: str) -> None:
@@ -157,7 +157,7 @@ async def thread_fails_beside_siblings() -> int:
 async def thread_computes_for_long() -> int:
     def work() -> str:
         sync_step("t")
-        time.sleep(0.3)
+        time.sleep(0.3)  # computes for longer than any grace
         return sync_step("u")
 
     thread = asyncio.create_task(asyncio.to_thread(work))
