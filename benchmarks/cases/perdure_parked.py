@@ -122,7 +122,7 @@ def main() -> None:
             asyncio.run(submit_parked(options.driven))
             settle(store)
             driven = options.driven / (perf_counter() - started)
-        runtime.worker().attend()
+        runtime.worker().lease.attend()
         started = perf_counter()
         fill(store, options.count - options.driven)
         filled = (options.count - options.driven) / (perf_counter() - started)

@@ -96,7 +96,7 @@ async def is_quick() -> str:
 def test_a_claim_that_stands_for_no_driver_is_given_back(clock: VirtualClock) -> None:
     run = perdure.submit(is_quick)
     worker = runtime.worker()
-    worker.attend()
+    worker.lease.attend()
     [taken] = worker.store.take_due([is_quick.name], [Claim(b"t" * 16, worker.id)])
     assert taken.run.name == run.name
     with Serving([is_quick], clock):

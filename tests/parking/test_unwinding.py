@@ -181,7 +181,7 @@ def test_a_wake_time_that_passes_while_the_run_unwinds_wakes_it(
 
     def slowly(self: Driver) -> None:
         # The row says that the run sleeps, and nothing here has been told: others may act on that by now.
-        self.worker._watch()
+        self.worker.lease.watch()
         tell.wait(PATIENCE)
         plain(self)
 
@@ -225,7 +225,7 @@ def test_a_run_that_is_aborted_while_it_is_parked_stays_aborted(
         wait_for(lambda: seen)
         assert operate.abort(run.name)
         if notice:
-            runtime.worker()._watch()
+            runtime.worker().lease.watch()
         let_go(run.name)
         wait_for(lambda: serving.outcomes)
         clock.advance(2 * NAP)

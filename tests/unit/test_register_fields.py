@@ -17,6 +17,7 @@ CENTRAL = {
     "core/body/body.py:Body",
     "core/body/loop.py:LoopThread",
     "core/commit/writer.py:Writer",
+    "core/process/lease.py:Lease",
     "core/process/serving.py:Server",
     "core/process/worker.py:Worker",
     "core/run/driver.py:Driver",

@@ -49,8 +49,8 @@ class ChildProcess:
         self._free = _NOT_HEARD
         """The last news of whether new calls may start, for a driver that does not exist yet."""
         store = InnerStore(self._connection, hello.store_id, hello.store_url)
-        self._worker = Worker(store, _NoOtherWorkers(), CountingThreads())  # type: ignore[arg-type]
-        self._worker.writer = InnerWriter(self._connection)
+        writer = InnerWriter(self._connection)
+        self._worker = Worker(store, _NoOtherWorkers(), CountingThreads(), writer=writer)  # type: ignore[arg-type]
         runtime.adopt(self._worker, hello.blobs)
 
     def main(self) -> None:
@@ -66,7 +66,7 @@ class ChildProcess:
             flush()
             self._channel.send(failed_to_load(error))
             return
-        loop = self._worker.free_loop()
+        loop = self._worker.loops.free_loop()
         driver = InnerDriver(self._worker, self._connection, work, spec, loop)
         with self._lock:
             self._driver = driver

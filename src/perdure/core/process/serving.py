@@ -154,7 +154,7 @@ class Server:
         Raises:
             StoreError: the store cannot be used from the start.
         """
-        self.worker.attend()
+        self.worker.lease.attend()
         self.worker.store.listen(self._bell.set)
         pause = FIRST_POLL
         away = 0.0
@@ -169,7 +169,7 @@ class Server:
                 self.worker.doubt = True
                 self._look_at = 0.0
                 away = min(max(2 * away, AWAY_SECONDS), 20 * AWAY_SECONDS)
-                self.worker.complain("the store cannot be used for now", error)
+                self.worker.lease.complain("the store cannot be used for now", error)
                 # In short pieces, so that `stop` is heard.
                 end = seconds() + away
                 while seconds() < end and not self._stopping:
@@ -385,7 +385,7 @@ class Server:
                 self.worker.doubt = True
             if isinstance(error, StoreUnavailableError):
                 # It meets every run at once, and is no fault of theirs.
-                self.worker.complain("runs are interrupted because the store cannot be used", error)
+                self.worker.lease.complain("runs are interrupted because the store cannot be used", error)
             self._postpone(run.id, run.name, run.task, error)
 
     def _postpone(self, run: int, name: str, task: str, error: BaseException) -> None:
@@ -423,7 +423,7 @@ class Server:
     # -- loops that do not answer ------------------------------------------------------------------------------
 
     def _watch_loops(self, now: float) -> None:
-        for loop in self.worker.loops():
+        for loop in self.worker.loops.existing():
             pulse = self._pulses.get(loop)
             if pulse is None:
                 pulse = self._pulses[loop] = _Pulse()

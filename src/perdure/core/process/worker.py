@@ -1,8 +1,9 @@
-"""A process that drives runs: its store and writer, its loops and threads, its lease, and its runs.
+"""A process that drives runs: submitting and claiming runs, and the snapshots of their sources.
 
-A worker's claims hold while its row in the store is renewed (every third of the lease, on the store's clock) and while
-its process counts as alive: the process holds a lock, which is free after its death. The token of a run, not the lease,
-decides whether a write counts: the store refuses a worker that comes back too late (P3).
+`loops` has the event loops of the process, `lease` the heartbeat. A worker's claims hold while the worker's row in the
+store is renewed (every third of the lease, on the store's clock) and while the process counts as alive: the process
+holds a lock, which is free after the death of the process. The token of a run, not the lease, decides whether a write
+counts: the store refuses a worker that comes back too late (P3).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
@@ -24,7 +24,7 @@ from ..body.loop import LoopThread
 from ..body.scope import Slot
 from ..commit.records import Submission
 from ..commit.writer import Leaders, Writer
-from ..ground.clock import US, Clock, Deadline, SystemClock, seconds
+from ..ground.clock import Clock, Deadline, SystemClock
 from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake, WorkerRow
 from ..ground.ports import Liveness, Store
 from ..ground.spec import TaskSpec
@@ -32,38 +32,41 @@ from ..journal import source
 from ..run import calls
 from ..run.driver import Driver
 from ..run.interfaces import Elsewhere
+from .lease import Lease
+from .loops import Loops
 
 log = logging.getLogger("perdure")
 
 LAZY_SECONDS = 0.05
 """How long a row without a waiting caller may stay in memory."""
-WATCH_SECONDS = 1.0
-"""How often the claims of a few driven runs are looked at, so that an abort is noticed while nothing is written."""
-WATCHED = 50
 DOUBT_SECONDS = 0.05
 """Seconds between looks at a worker that looks dead."""
-COMPLAIN_SECONDS = 30.0
-"""How often the same trouble with the store is told of."""
 
 
 class Worker:
     """See the module text. One per store and process."""
 
     def __init__(
-        self, store: Store, liveness: Liveness, threads: Any, *, lease: float = 15.0, clock: Clock | None = None
+        self,
+        store: Store,
+        liveness: Liveness,
+        threads: Any,
+        *,
+        lease: float = 15.0,
+        clock: Clock | None = None,
+        writer: Leaders | None = None,
     ) -> None:
+        """`lease`: seconds. `writer`: how rows reach the store, by default a `Writer` of that store."""
         self.id = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
         self.store = store
         self.liveness = liveness
         self.threads = threads
-        self.lease = lease
         self.clock: Clock = clock if clock is not None else SystemClock()
-        self.writer: Leaders = Writer(store)
+        self.writer: Leaders = writer if writer is not None else Writer(store)
         self.root: Callable[[Any], Any] = calls.root
         self.drivers: dict[int, Driver] = {}
-        self._started_at = self.clock.wall()
-        self._lock = threading.Lock()
-        self._loops: list[LoopThread] = []
+        self.loops = Loops(threads)
+        self.lease = Lease(self.id, store, liveness, self.clock, self.drivers, seconds=lease)
         self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
         self._claiming: set[bytes] = set()
         """Tokens on their way into the store, without a driver yet."""
@@ -71,97 +74,32 @@ class Worker:
         """A loop is about to commit what was submitted."""
         self._lazy: set[Driver] = set()
         self._lazy_armed = False
-        self._beating = False
-        self._closed = threading.Event()
         self.elsewhere: Callable[[str], Elsewhere] | None = None
         """What executes bodies in other processes, by the name of the executor; made on first use."""
         self.doubt = False
         """The store has failed, so this worker may have claimed a run without driving the run."""
-        self._complaint = ""
-        self._complain_at = 0.0
         self.on_end: Callable[[Run, bool], None] | None = None
         """Called when a run has ended or was aborted here, with whether this process began the run."""
 
-    # -- loops -------------------------------------------------------------------------------------------------
-
-    @property
-    def loop(self) -> LoopThread:
-        """The main loop."""
-        if not self._loops:
-            with self._lock:
-                if not self._loops:
-                    self._loops.append(LoopThread("perdure-loop", self.threads))
-        return self._loops[0]
-
-    def loops(self) -> list[LoopThread]:
-        """The existing loops."""
-        return list(self._loops)
+    # -- what a run asks of its process (`WorkerPort`) ----------------------------------------------------------
 
     def loop_for(self, driver: Driver) -> LoopThread:
-        """A loop whose thread is not blocked by a synchronous durable call: the driver's own if possible."""
-        return driver.loop if not driver.loop.blocked else self.free_loop()
-
-    def free_loop(self) -> LoopThread:
-        """A loop whose thread is not blocked by a synchronous durable call: the main one if possible."""
-        if not self.loop.blocked:
-            return self.loop
-        with self._lock:
-            for loop in self._loops:
-                if not loop.blocked:
-                    return loop
-            loop = LoopThread(f"perdure-loop-{len(self._loops) + 1}", self.threads)
-            self._loops.append(loop)
-            return loop
+        """See `Loops`."""
+        return self.loops.loop_for(driver)
 
     def call_on_loop(self, loop: LoopPort, make_task: Callable[[], asyncio.Task[Any]]) -> Future[Any]:
-        """Make a task on that loop and have its outcome as a thread-safe future."""
-        future: Future[Any] = Future()
-
-        def done(task: asyncio.Task[Any]) -> None:
-            if task.cancelled():
-                future.set_exception(asyncio.CancelledError())
-            elif (error := task.exception()) is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(task.result())
-
-        def begin() -> None:
-            try:
-                make_task().add_done_callback(done, context=loop.loop.empty)
-            except BaseException as error:
-                future.set_exception(error)
-
-        loop.soon(begin)
-        return future
+        """See `Loops`."""
+        return self.loops.call_on_loop(loop, make_task)
 
     def join(self, future: Future[Any], slot: Slot | None, timeout: float | None = None, *, shown: bool = False) -> Any:
-        """Wait in a body's thread for work of the body elsewhere. The thread counts as waiting until the very moment at
-        which the future is done, not until the thread has woken up. `shown`: known bodies or threads of the run show
-        the work.
-
-        Raises:
-            TimeoutError: `timeout` seconds have passed.
-        """
-        if slot is None:
-            return future.result(timeout)
-        body = slot.branch.body
-        if not shown:
-            body.joins_unseen(1)
-        body.thread_joins(future, slot)
-        self.threads.parked()
-        try:
-            return future.result(timeout)
-        finally:
-            self.threads.resumed()
-            body.thread_runs(slot, future)
-            if not shown:
-                body.joins_unseen(-1)
+        """See `Loops`."""
+        return self.loops.join(future, slot, timeout, shown=shown)
 
     # -- submitting and claiming -------------------------------------------------------------------------------
 
     def submit(self, new: NewRun, spec: TaskSpec) -> Driver | Run:
         """Store a run and drive it. Gives its driver, or the run that already has that name. Blocks on the store."""
-        self.attend()
+        self.lease.attend()
         claim = self._claim()
         try:
             created = self.writer.submit_through(CreateRun(new, claim))
@@ -178,7 +116,7 @@ class Worker:
 
     def submit_soon(self, new: NewRun, spec: TaskSpec) -> Future[Driver | Run]:
         """The same without blocking: runs that are submitted at one time share a commit."""
-        self.attend()
+        self.lease.attend()
         future: Future[Driver | Run] = Future()
         claim = self._claim()
         context = copy_context()
@@ -205,7 +143,7 @@ class Worker:
             # One wake-up for all submissions until the loop runs: each wake-up would cost the submitting thread the
             # interpreter's lock.
             self._submitting = True
-            loop = self.free_loop()
+            loop = self.loops.free_loop()
             loop.soon(self._flush_submissions, loop)
 
     def _flush_submissions(self, loop: LoopThread) -> None:
@@ -238,7 +176,7 @@ class Worker:
     def take(self, run: Run, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True) -> Driver | None:
         """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
         on the store."""
-        self.attend()
+        self.lease.attend()
         woken = run.status is Status.SLEEPING
         if woken:
             # Every other change of the run since is no waking.
@@ -260,7 +198,7 @@ class Worker:
     def take_due(self, specs: Mapping[str, TaskSpec], limit: int) -> list[Driver]:
         """Claim up to `limit` runs that are due, of tasks by their names; `start` is left to the caller. Blocks on the
         store."""
-        self.attend()
+        self.lease.attend()
         claims = [self._claim() for _ in range(limit)]
         taken: list[Taken] = []
         try:
@@ -275,7 +213,7 @@ class Worker:
         self.store.release(driver.run_id, driver.token)
 
     def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool, taken: Taken | None = None) -> Driver:
-        driver = Driver(self, run, spec, self.free_loop(), fresh=fresh, taken=taken)
+        driver = Driver(self, run, spec, self.loops.free_loop(), fresh=fresh, taken=taken)
         before = self.drivers.get(run.id)
         self.drivers[run.id] = driver
         self._claiming.discard(driver.token)
@@ -308,7 +246,7 @@ class Worker:
             return None
         if run.worker == self.id:
             # A claim of this worker counts from the moment at which the store may have it.
-            return self._row() if run.token in self._claiming or run.id in self.drivers else None
+            return self.lease.row() if run.token in self._claiming or run.id in self.drivers else None
         if self.liveness.is_dead(run.worker):
             return None
         row = self.store.worker(run.worker)
@@ -331,7 +269,8 @@ class Worker:
         name = driver.run.name
         reason: PerdureError = LeaseLostError(
             f"run {name!r} is no longer this process's: it was frozen or cut off for longer than its lease "
-            f"({self.lease:g} s), and another process took the run over. Nothing that happened here since was recorded."
+            f"({self.lease.seconds:g} s), and another process took the run over. Nothing that happened here since "
+            "was recorded."
         )
         try:
             now = self.store.run_by_id(driver.run_id)
@@ -375,7 +314,7 @@ class Worker:
         self._lazy.add(driver)
         if not self._lazy_armed:
             self._lazy_armed = True
-            self.free_loop().later(LAZY_SECONDS, self._flush_lazy)
+            self.loops.free_loop().later(LAZY_SECONDS, self._flush_lazy)
 
     def _flush_lazy(self) -> None:
         self._lazy_armed = False
@@ -385,77 +324,19 @@ class Worker:
                 self.writer.mark_ready(driver)
         self.writer.flush()
 
-    # -- the lease ---------------------------------------------------------------------------------------------
-
-    def _row(self) -> WorkerRow:
-        lease = int(self.lease * US)
-        return WorkerRow(self.id, os.getpid(), socket.gethostname(), self.clock.boot_id, lease, self._started_at)
-
-    def attend(self) -> None:
-        """Before the first claim: take the lock, write the row, keep it fresh."""
-        if self._beating:
-            return
-        with self._lock:
-            if not self._beating:
-                self.liveness.hold(self.id)
-                self.store.renew(self._row())
-                self._beating = True
-                self._start_beat()
-
-    def _start_beat(self) -> None:
-        threading.Thread(target=self._beat, name="perdure-heartbeat", daemon=True).start()
-
-    def _beat(self) -> None:
-        renewed = self.clock.boot()
-        interval = int(self.lease * US / 3)
-        pause = min(WATCH_SECONDS, self.lease / 3)
-        while not self._closed.wait(pause):
-            now = self.clock.boot()
-            due = now - renewed >= interval
-            self._look_for_rest(seconds())
-            try:
-                if due:
-                    self.store.renew(self._row())
-                    renewed = now
-                if self.drivers and (due or len(self.drivers) <= WATCHED):
-                    self._watch()
-            except StoreError as error:
-                self.complain("the lease could not be renewed", error)
-
-    def _look_for_rest(self, now: float) -> None:
-        # A function, so that no local variable keeps a run alive until the next look.
-        for driver in list(self.drivers.values())[:WATCHED]:
-            for body in list(driver.bodies.values()):
-                body.look_for_rest(now)
-
-    def complain(self, what: str, error: StoreError) -> None:
-        """Warn that the store fails. A failure hits all runs at once, so the same cause is logged now and then only."""
-        now, text = seconds(), str(error)
-        if text != self._complaint or now > self._complain_at:
-            self._complaint, self._complain_at = text, now + COMPLAIN_SECONDS
-            log.warning("%s: %s", what, text)
-
-    def _watch(self) -> None:
-        for driver in list(self.drivers.values()):
-            now = self.store.run_by_id(driver.run_id)
-            if now is not None and now.token != driver.token and not driver.stopping and not driver.ending:
-                # A stopping driver notices by itself, and a parking driver has just given its claim back.
-                driver.fenced()
+    # -- the end ------------------------------------------------------------------------------------------------
 
     def retire(self) -> None:
         """The process ends: give back what is still claimed and leave no row behind. Quick; waits for nothing."""
-        self._closed.set()
+        self.lease.stop()
         for driver in list(self.drivers.values()):
             if not driver.ending:
                 self.store.release(driver.run_id, driver.token)
-        if self._beating:
-            self._beating = False
-            self.store.forget(self.id)
-            self.liveness.drop(self.id)
+        self.lease.end()
 
     def close(self) -> None:
         """Stop driving, let go of the lock, end the loops. For tests, and for `perdure.init` with another store."""
-        self._closed.set()
+        self.lease.stop()
         for driver in list(self.drivers.values()):
             driver.stop(PerdureError("perdure was shut down"))
         for driver in list(self.drivers.values()):
@@ -463,8 +344,7 @@ class Worker:
                 driver.done.exception(5)
             except TimeoutError:
                 log.warning("run %s did not unwind", driver.run.name)
-        for loop in self._loops:
-            loop.stop()
+        self.loops.stop()
         try:
             self.retire()
         except StoreError as error:

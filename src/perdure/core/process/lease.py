@@ -1,0 +1,121 @@
+"""The lease of a worker: the row that makes the worker's claims hold, and the heartbeat that renews the row.
+
+The heartbeat also looks after the driven runs: a run that was claimed by another worker, or ended from outside, is
+fenced even while the run writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Mapping
+
+from ...errors import StoreError
+from ..ground.clock import US, Clock, seconds
+from ..ground.model import WorkerRow
+from ..ground.ports import Liveness, Store
+from ..run.driver import Driver
+
+log = logging.getLogger("perdure")
+
+WATCH_SECONDS = 1.0
+"""How often the claims of a few driven runs are looked at, so that an abort is noticed while nothing is written."""
+WATCHED = 50
+COMPLAIN_SECONDS = 30.0
+"""How often the same trouble with the store is told of."""
+
+
+class Lease:
+    """See the module text. One per worker; from any thread."""
+
+    def __init__(
+        self,
+        id: str,
+        store: Store,
+        liveness: Liveness,
+        clock: Clock,
+        drivers: Mapping[int, Driver],
+        *,
+        seconds: float,
+    ) -> None:
+        """`drivers`: the runs that the worker drives right now. The worker changes the mapping, the lease reads it."""
+        self.seconds = seconds
+        self._id = id
+        self._store = store
+        self._liveness = liveness
+        self._clock = clock
+        self._drivers = drivers
+        self._started_at = clock.wall()
+        self._lock = threading.Lock()
+        self._beating = False
+        self._closed = threading.Event()
+        self._complaint = ""
+        self._complain_at = 0.0
+
+    def row(self) -> WorkerRow:
+        """The worker's row, as the store has to hold it."""
+        length = int(self.seconds * US)
+        return WorkerRow(self._id, os.getpid(), socket.gethostname(), self._clock.boot_id, length, self._started_at)
+
+    def attend(self) -> None:
+        """Before the first claim: take the lock, write the row, keep it fresh."""
+        if self._beating:
+            return
+        with self._lock:
+            if not self._beating:
+                self._liveness.hold(self._id)
+                self._store.renew(self.row())
+                self._beating = True
+                threading.Thread(target=self._beat, name="perdure-heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
+        renewed = self._clock.boot()
+        interval = int(self.seconds * US / 3)
+        pause = min(WATCH_SECONDS, self.seconds / 3)
+        while not self._closed.wait(pause):
+            now = self._clock.boot()
+            due = now - renewed >= interval
+            self._look_for_rest(seconds())
+            try:
+                if due:
+                    self._store.renew(self.row())
+                    renewed = now
+                if self._drivers and (due or len(self._drivers) <= WATCHED):
+                    self.watch()
+            except StoreError as error:
+                self.complain("the lease could not be renewed", error)
+
+    def _look_for_rest(self, now: float) -> None:
+        # A function, so that no local variable keeps a run alive until the next look.
+        for driver in list(self._drivers.values())[:WATCHED]:
+            for body in list(driver.bodies.values()):
+                body.look_for_rest(now)
+
+    def watch(self) -> None:
+        """Fence the drivers whose claim is lost. Blocks on the store."""
+        for driver in list(self._drivers.values()):
+            now = self._store.run_by_id(driver.run_id)
+            if now is not None and now.token != driver.token and not driver.stopping and not driver.ending:
+                # A stopping driver notices by itself, and a parking driver has just given its claim back.
+                driver.fenced()
+
+    def complain(self, what: str, error: StoreError) -> None:
+        """Warn that the store fails. A failure hits all runs at once, so the same cause is logged now and then only."""
+        now, text = seconds(), str(error)
+        if text != self._complaint or now > self._complain_at:
+            self._complaint, self._complain_at = text, now + COMPLAIN_SECONDS
+            log.warning("%s: %s", what, text)
+
+    def stop(self) -> None:
+        """End the heartbeat; the row and the lock stay."""
+        self._closed.set()
+
+    def end(self) -> None:
+        """The worker claims nothing any more: leave no row behind."""
+        self.stop()
+        if self._beating:
+            self._beating = False
+            self._store.forget(self._id)
+            self._liveness.drop(self._id)
