@@ -39,7 +39,7 @@ ON_POSTGRES = os.environ.get("PERDURE_TEST_STORE") == "postgres"
 # Reads lines "start", "kill" (SIGKILL to the whole server) and "stop" (fast), answers "ok"; at the end of its input it
 # ends the server and removes the directory.
 KEEPER = r"""
-import json, os, shutil, signal, subprocess, sys, time
+import json, os, select, shutil, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 setting = json.loads(sys.argv[1])
 bin, data, root, user, options = (setting[key] for key in ("bin", "data", "root", "user", "options"))
@@ -70,8 +70,10 @@ def end(sign):
             pass
     server.wait()
     for pid in children:
-        while os.path.exists(f"/proc/{pid}") and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z":
-            time.sleep(0.01)  # the keeper is no parent of theirs, so no event tells it that they have ended
+        try:
+            select.select([os.pidfd_open(pid)], [], [])  # until the process has ended
+        except ProcessLookupError:
+            pass
     server = None
 try:
     for line in sys.stdin:
