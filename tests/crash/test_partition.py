@@ -100,7 +100,7 @@ def test_a_partitioned_worker_is_fenced_when_it_returns(network: Network, server
             traces = [entry for entry in recorded(fleet.store, fleet.run(name)) if entry.kind == Kind.TRACE]
             steps = Counter(ANY.decode(entry.value) for entry in traces)
             assert steps == Counter(f"{name}.{number}" for number in range(count)), (name, steps)
-            for entry in recorded:
+            for entry in traces:
                 if ANY.decode(entry.value) in late:
                     assert entry.at > parted, "this is what the worker that was cut off has sent"
         assert set(re.findall(r"run '(\w+)' is no longer", victim.errors())) <= lost

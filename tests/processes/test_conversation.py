@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from perdure.core.run.driver import Driver as RunDriver
-from perdure.core.run.elsewhere import Report, StandIn
+from perdure.core.run.interfaces import Report
+from perdure.core.run.remote_body import StandIn
 from perdure.errors import RunStopped
 from perdure.executors import _frames as frames
 from perdure.executors._inner import Connection, InnerDriver

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import remote_flows as flows
 from tests.journals import recorded_in
-from tests.processes.test_killed import Project, until
+from tests.processes.test_killed import Project
 from tests.processes.test_processes import gone
 from tests.ray.cluster import pids
 from tests.ray.conftest import PROJECT, Cluster
+from tests.waiting import wait_for
 
 import perdure
 
@@ -42,7 +43,7 @@ def test_a_killed_driver_leaves_no_process_and_the_next_driver_continues(project
     """N1."""
     a, b = project.path + ".a", project.path + ".b"
     project.start("two_lines", project.path, 0.2)
-    until(lambda: marks(a) and marks(b) and len(marks(a)) + len(marks(b)) >= 5, 40)
+    wait_for(lambda: marks(a) and marks(b) and len(marks(a)) + len(marks(b)) >= 5, 40)
     project.kill()
     assert all(gone(pid) for pid in project.pids(a, b))
     before = {path: len(marks(path)) for path in (a, b)}
@@ -56,7 +57,7 @@ def test_a_killed_driver_leaves_no_process_and_the_next_driver_continues(project
 
 def test_an_aborted_run_leaves_no_process_and_records_nothing_more(project: Project) -> None:
     process = project.start("steps", project.path, 1000, 0.05)
-    until(lambda: len(marks(project.path)) >= 3, 40)
+    wait_for(lambda: len(marks(project.path)) >= 3, 40)
     command = [sys.executable, "-m", "perdure", "abort", "r"]
     subprocess.run(command, check=True, cwd=project.directory, env={**os.environ, "PERDURE_STORE": str(project.store)})
     recorded = project.recorded()
@@ -67,7 +68,7 @@ def test_an_aborted_run_leaves_no_process_and_records_nothing_more(project: Proj
 
 def test_ctrl_c_ends_the_processes_on_the_nodes_and_prints_no_traceback(project: Project) -> None:
     process = project.start("steps", project.path, 1000, 0.05)
-    until(lambda: len(marks(project.path)) >= 3, 40)
+    wait_for(lambda: len(marks(project.path)) >= 3, 40)
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=20)[1]
     assert err.rstrip().endswith("KeyboardInterrupt")
@@ -86,7 +87,7 @@ def test_a_local_cluster_lives_exactly_as_long_as_the_process(
     process = project.start("one_after_the_other", 2)
     out, err = process.communicate(timeout=60)
     assert (out, err) == ("[0, 2]\n", "")
-    until(lambda: not pids(str(directory)))
+    wait_for(lambda: not pids(str(directory)))
 
 
 def test_a_lost_node_costs_no_retry(cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,7 +96,7 @@ def test_a_lost_node_costs_no_retry(cluster: Cluster, tmp_path: Path, caplog: py
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(perdure.run(flows.until_told, path).result), daemon=True)
     thread.start()
-    until(lambda: len(marks(path)) == 2, 40)
+    wait_for(lambda: len(marks(path)) == 2, 40)
     (_, node), pid = marks(path)[1][1].split(" on "), int(marks(path)[1][0])
     cluster.kill(nodes.pop(node))
     assert gone(pid)

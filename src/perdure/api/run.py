@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
+import threading
 from collections import deque
 from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import Future
@@ -37,6 +37,7 @@ from ..errors import (
     RunNotFoundError,
     UsageError,
 )
+from . import ends
 from ._dual import Dual
 from ._names import check_name, random_run_name
 from .loading import loading_file, parsed, spec_of_loaded
@@ -139,13 +140,17 @@ class Run:
         return Dual(self._wait, self._wait_aio)
 
     def _wait(self, timeout: float | None = None) -> Run:
-        for pause in self._pauses(timeout):
-            time.sleep(pause)
+        with ends.heard(threading.Event()) as heard:
+            for pause in self._pauses(timeout):
+                heard.wait(pause)
+                heard.clear()
         return self
 
     async def _wait_aio(self, timeout: float | None = None) -> Run:
-        for pause in self._pauses(timeout):
-            await asyncio.sleep(pause)
+        with ends.heard(ends.LoopEvent()) as heard:
+            for pause in self._pauses(timeout):
+                await heard.wait_for(pause)
+                heard.clear()
         return self
 
     def _pauses(self, timeout: float | None) -> Iterator[float]:

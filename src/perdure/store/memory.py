@@ -234,7 +234,7 @@ class MemoryStore:
     def version(self) -> int:
         return self._version
 
-    def listen(self, bell: Callable[[], None]) -> bool:
+    def listen(self, bell: Callable[[], None], *, ends: bool = False) -> bool:
         return False
 
     def journal_length(self, run: int) -> int:

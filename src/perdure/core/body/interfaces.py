@@ -156,6 +156,8 @@ class BodyPort(Protocol):
     root: Any
     """The body's root `Branch`."""
     stopped: bool
+    returned: bool
+    """The body's code has ended."""
     leaving: bool
     abandoned: bool
 

@@ -93,10 +93,11 @@ class Queue(Protocol):
         A store across a network may take half a second. Cheap, because callers poll.
         """
 
-    def listen(self, bell: Callable[[], None]) -> bool:
-        """Call `bell`, from any thread, as soon as `version` may have changed, until the store is closed.
+    def listen(self, bell: Callable[[], None], *, ends: bool = False) -> bool:
+        """Call `bell`, from any thread, as soon as runs may have been queued (with `ends`: as soon as runs may have
+        ended), until the store is closed. The bell may ring for no reason.
 
-        `False` where the database does not notify: the caller polls `version`.
+        The bell is a hint: the caller polls `version` now and then all the same. `False` where no bell rings at all.
         """
 
     def renew(self, worker: WorkerRow) -> None:

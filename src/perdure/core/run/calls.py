@@ -211,7 +211,8 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
 def close_generator(call: Call, item: int) -> None:
     """The consumer closed a generator before asking for `item`; no caller waits for the row."""
     body = call.body
-    if body.stopped:
+    if body.stopped or body.returned:
+        # What the garbage collector closes behind the end of the body is no part of its journal.
         return
     replay = body.delivery.replay
     if replay is not None and (call.branch.id, call.fp, call.occ, item) in replay.closed:

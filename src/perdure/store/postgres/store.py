@@ -473,7 +473,7 @@ class PostgresStore(UpkeepVerbs):
                 session.count += 1
         return session.count
 
-    def listen(self, bell: Callable[[], None]) -> bool:
+    def listen(self, bell: Callable[[], None], *, ends: bool = False) -> bool:
         session = self._session
         assert session is not None
         session.start()

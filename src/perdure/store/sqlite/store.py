@@ -47,6 +47,7 @@ from .. import _moving
 from .._reading import PAGE, Reading, log
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import queries
+from .bell import ENDED, QUEUED, Bells
 from .errors import REPAIR, is_undecodable
 from .file import VERSION, SQLiteLink, StoreFile
 
@@ -102,6 +103,7 @@ class SQLiteStore(Reading):
         file = StoreFile(path, busy_timeout)
         file.create()
         self._file = file
+        self._bells = Bells(file.path)
         self._writer = SQLiteLink(file, synchronous="FULL" if durability == "power" else "NORMAL")
         self._reader = SQLiteLink(file, synchronous="NORMAL", read_only=True)
         self._aside = SQLiteLink(file, synchronous="NORMAL")
@@ -145,6 +147,7 @@ class SQLiteStore(Reading):
         return self._file.path
 
     def close(self) -> None:
+        self._bells.close()
         self._writer.checkpoint()
         self._aside.close()
         self._reader.close()
@@ -159,19 +162,29 @@ class SQLiteStore(Reading):
             if isinstance(write, CreateRun):
                 link = self._writer if write.claim is None else self._aside
                 now = self._clock.boot()
-                return [link.run(lambda cursor: _create(cursor, write, now))]
+                created = link.run(lambda cursor: _create(cursor, write, now))
+                if write.claim is None:
+                    self._bells.ring(QUEUED)
+                return [created]
             run, token, segments, actions, states, cache, finish, park, ends, sources = write
             if not (actions or states or ends or sources or cache or park):
                 if finish is None and len(segments) == 1:
                     return [self._writer.change(_INSERT_SEGMENT_FENCED, (*segments[0], run, token))]
                 if finish is not None and not segments:
-                    return [self._writer.change(_FINISH, (*_plain(finish), run, token))]
+                    written = self._writer.change(_FINISH, (*_plain(finish), run, token))
+                    self._bells.ring(ENDED)
+                    return [written]
         elif not writes:
             return []
         if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
             # Visible is enough: the first segment or the end of a run takes the creation to disk.
             return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
-        return self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
+        answers = self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
+        if any(isinstance(write, CreateRun) and write.claim is None for write in writes):
+            self._bells.ring(QUEUED)
+        if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
+            self._bells.ring(ENDED)
+        return answers
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
@@ -262,8 +275,8 @@ class SQLiteStore(Reading):
         number: int = self._reader.rows(_SQL["version"], ())[0][0]
         return number
 
-    def listen(self, bell: Callable[[], None]) -> bool:
-        return False  # SQLite does not notify other processes
+    def listen(self, bell: Callable[[], None], *, ends: bool = False) -> bool:
+        return self._bells.listen(ENDED if ends else QUEUED, bell)
 
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
