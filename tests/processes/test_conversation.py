@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from perdure.core.run.attached import Attachments
 from perdure.core.run.driver import Driver as RunDriver
+from perdure.core.run.gate import Gate
 from perdure.core.run.interfaces import Report
 from perdure.core.run.remote_body import StandIn
 from perdure.errors import RunStopped
@@ -87,17 +89,11 @@ class Driver:
 
     def __init__(self) -> None:
         self.outbox: list[Any] = []
-        self.listeners: list[Any] = []
+        self.gate = Gate(lambda: None)
+        self.attached = Attachments()
         self.stopping = False
-        self.free = True
         self.checked = 0
         self.worker = SimpleNamespace(writer=SimpleNamespace(through=lambda driver, rows: None))
-
-    def ended(self, action: int) -> list[Any]:
-        return []
-
-    def drained_elsewhere(self, added: Any, removed: Any, tell: Any) -> None:
-        tell()
 
     def stopped_error(self) -> BaseException:
         return RuntimeError("stopped")
@@ -169,10 +165,10 @@ def test_no_process_may_start_new_calls_while_driving_ends() -> None:
         fresh=False,
     )
     told: list[bool] = []
-    driver.drained_elsewhere((1, 2), (), lambda: told.append(driver.free))
-    driver.drained_elsewhere((), (1,), lambda: told.append(driver.free))
+    driver.gate.change((1, 2), (), lambda: told.append(driver.free))
+    driver.gate.change((), (1,), lambda: told.append(driver.free))
     driver.stop(RuntimeError("a mismatch, say"))
-    driver.drained_elsewhere((), (2,), lambda: told.append(driver.free))
+    driver.gate.change((), (2,), lambda: told.append(driver.free))
     assert told == [False, False, False]
 
 
@@ -212,4 +208,4 @@ def test_a_session_that_is_given_up_before_it_has_a_child_needs_none(session: Bo
     session._begin()
     session.body.close()
     assert not session.assigned(SimpleNamespace())  # type: ignore[arg-type]
-    assert session.body.driver.listeners == []
+    assert session.body.gate.listeners == []
