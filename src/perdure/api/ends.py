@@ -13,17 +13,17 @@ from .. import runtime
 from ..core.ground.ports import Store
 
 
-class Event(Protocol):
+class Waker(Protocol):
     """What a caller waits for."""
 
     def set(self) -> None:
         """Wake the caller; from any thread."""
 
 
-T = TypeVar("T", bound=Event)
+T = TypeVar("T", bound=Waker)
 
 _lock = threading.Lock()
-_waiting: WeakKeyDictionary[Store, set[Event]] = WeakKeyDictionary()
+_waiting: WeakKeyDictionary[Store, set[Waker]] = WeakKeyDictionary()
 """The callers that wait for runs of a store in use. Guarded by `_lock`."""
 
 
@@ -35,7 +35,7 @@ class LoopEvent:
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """See `Event`."""
+        """See `Waker`."""
         with suppress(RuntimeError):
             # The loop may have been closed meanwhile.
             self._loop.call_soon_threadsafe(self._event.set)
@@ -72,7 +72,7 @@ def heard(event: T) -> Iterator[T]:
             waiting.discard(event)
 
 
-def _ring(waiting: set[Event]) -> None:
+def _ring(waiting: set[Waker]) -> None:
     with _lock:
         events = list(waiting)
     for event in events:

@@ -2,8 +2,8 @@
 
 A process that wants to hear binds a Unix datagram socket in the directory `<database>-bells`. A process that has
 committed something of interest to others sends one byte to each socket there. A bell is a hint and no more: a byte may
-be lost (a full socket, a directory that cannot be used), so whoever listens polls now and then all the same. A socket
-whose process has died refuses the byte, and the sender removes it.
+be lost (a full socket, a directory that cannot be used), so a listener polls now and then all the same. The socket of a
+dead process refuses the byte, and the sender removes the socket.
 
 Two kinds of bells keep workers from hearing of each end of a run: the prefix of a socket's name says what its process
 waits for.
