@@ -19,7 +19,8 @@ from perdure.core.run.interfaces import Report
 from perdure.core.run.remote_body import StandIn
 from perdure.errors import RunStopped
 from perdure.executors import _frames as frames
-from perdure.executors._inner import Connection, InnerDriver
+from perdure.executors._inner.driver import InnerDriver
+from perdure.executors._inner.store import Connection
 from perdure.executors._session import BodySession
 from perdure.executors._tracebacks import frames_of, with_frames
 

@@ -20,17 +20,10 @@ import msgspec
 from .. import runtime
 from ..core.process.worker import Worker
 from ..executors import _frames as frames
-from ..executors._inner import (
-    SAME_PLACE,
-    Connection,
-    CountingThreads,
-    InnerDriver,
-    InnerStore,
-    InnerWriter,
-    PathMap,
-    failed_to_load,
-    flush,
-)
+from ..executors._inner.driver import InnerDriver, failed_to_load, flush
+from ..executors._inner.store import SAME_PLACE, Connection, InnerStore, PathMap
+from ..executors._inner.threads import CountingThreads
+from ..executors._inner.writer import InnerWriter
 from .loading import load_body
 
 PR_SET_PDEATHSIG = 1

@@ -10,7 +10,8 @@ Ray adds:
   loses the attempt (`AttemptLost`), and the next attempt costs no retry.
 - N3 a process that connects has to know a token that only the Ray task was given.
 - N4 the code's root is shipped as Ray's `working_dir`. Files are called by their paths in the driving process, and
-  found below the node's copy (`_inner.PathMap`). Code that differs from the driving process's code is not executed.
+  found below the node's copy (`_inner.store.PathMap`). Code that differs from the driving process's code is not
+  executed.
 - N5 without a cluster no attempt fails: the run stays interrupted, and can be continued.
 
 A body can become unwanted at any point. Before its process has connected, the waiting thread notices

@@ -111,7 +111,7 @@ class Driver(Ending):
 
     def make_gate(self) -> Gate:
         """Whether anything new may start here is decided by this."""
-        return Gate(self._pump_all)
+        return Gate(self.pump_all)
 
     @property
     def free(self) -> bool:
@@ -366,7 +366,8 @@ class Driver(Ending):
         """That body has been handed all it had recorded."""
         self.gate.drained(action)
 
-    def _pump_all(self) -> None:
+    def pump_all(self) -> None:
+        """New calls may start: look at every body that waits for that. From any thread."""
         for body in list(self.bodies.values()):
             if body.stirred:
                 body.loop.soon(body.pump)
