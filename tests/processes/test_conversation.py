@@ -93,6 +93,7 @@ class Driver:
         self.gate = Gate(lambda: None)
         self.attached = Attachments()
         self.stopping = False
+        self.free = True
         self.checked = 0
         self.worker = SimpleNamespace(writer=SimpleNamespace(through=lambda driver, rows: None))
 
