@@ -170,7 +170,7 @@ class BodySession:
 
     def _tell(self) -> None:
         # Under the driver's lock, so that no later word of the driver overtakes an earlier word.
-        self._send(frames.Free(self._report, self._driver.free))
+        self._send(frames.Free(self._report, self._driver.gate.free))
 
     def _send(self, frame: Any) -> None:
         child = self._sending()

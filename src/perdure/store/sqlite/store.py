@@ -169,7 +169,11 @@ class SQLiteStore(Reading):
             run, token, segments, actions, states, cache, finish, park, ends, sources = write
             if not (actions or states or ends or sources or cache or park):
                 if finish is None and len(segments) == 1:
-                    return [self._writer.change(_INSERT_SEGMENT_FENCED, (*segments[0], run, token))]
+                    # The driver looks for an adapter of every bytes object, and makes an exception when there is none.
+                    # A bytearray is bound as it is.
+                    number, data = segments[0]
+                    row = (number, bytearray(data), run, bytearray(token))
+                    return [self._writer.change(_INSERT_SEGMENT_FENCED, row)]
                 if finish is not None and not segments:
                     written = self._writer.change(_FINISH, (*_plain(finish), run, token))
                     self._bells.ring(ENDED)
