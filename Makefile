@@ -68,6 +68,7 @@ check: $(STAMP) ## lint, format, types, layers, imports, references and language
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_imports.py
+	$(BIN)/python scripts/check_functions.py
 	$(BIN)/python scripts/check_references.py
 	$(BIN)/python scripts/check_prose.py --quiet
 

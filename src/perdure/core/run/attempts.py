@@ -24,7 +24,7 @@ from ..body.interfaces import ParentPort
 from ..body.waits import Sleeper
 from ..commit.records import Mark
 from ..ground.clock import Deadline
-from ..ground.model import Action, CachePut, Result
+from ..ground.model import Action, ActionState, CachePut, Result
 from ..ground.spec import AttemptLost, TaskSpec
 from ..ground.values import encode_error, held_by, linked, preview, text_of
 from .attached import ENDED, Attached, deadline_of, state_row
@@ -65,147 +65,197 @@ def attempts(
     # The driver cannot tell from the bodies alone that something is going on between two attempts.
     driver.works(1)
     try:
-        return (
-            yield from _attempts(
-                driver, spec, action, inputs, parent=parent, floor=floor, recorded=recorded, stored=stored
+        outer = driver.outer
+        if outer is not None and outer.takes(spec):
+            assert parent is not None
+            there: Final = yield from outer.attempts(
+                spec, action, inputs, parent=parent, floor=floor, recorded=recorded
             )
-        )
+            return there
+        series = _Attempts(driver, spec, action, inputs, parent=parent, floor=floor, recorded=recorded, stored=stored)
+        while True:
+            ended = yield from series.execute()
+            final = (yield from series.failed(ended)) if isinstance(ended, BaseException) else ended
+            if final is not None:
+                return final
     finally:
         driver.works(-1)
 
 
-def _attempts(
-    driver: Driver,
-    spec: TaskSpec,
-    action: Action,
-    inputs: bytes,
-    *,
-    parent: ParentPort | None,
-    floor: int,
-    recorded: bool,
-    stored: bool,
-) -> Generator[Any, Any, Final]:
-    outer = driver.outer
-    if outer is not None and outer.takes(spec):
-        assert parent is not None
-        final: Final = yield from outer.attempts(spec, action, inputs, parent=parent, floor=floor, recorded=recorded)
-        return final
-    attempt, failures = action.attempt, action.failures
-    deadline = deadline_of(action)
-    begun = deadline is None or deadline.remaining(driver.worker.clock) <= 0
-    losses = 0
-    detached = spec.dispose is not None
-    kind = _stand_in() if spec.process else Body
-    joined = bool(action.state)
-    continues = driver.continues(action.action) and not detached
-    if recorded and begun and not joined and not continues:
-        # A crash made this attempt; the row is updated with the next commit. A detached attempt gets a new number too:
-        # the process behind the last attempt may be frozen rather than dead, or still be clearing up.
-        attempt += 1
-        driver.outbox.append(state_row(action, attempt, failures, deadline, stored))
-        stored = True
-    limit = deadline if joined else None
-    if joined:
-        deadline = None
-    while True:
-        loop = driver.worker.loop_for(driver)
-        body = driver.open_body(
-            parent, action.action, spec.name, loop, floor=floor, label=action.label, recorded=recorded, kind=kind
-        )
-        if continues:
-            continues = False
+class _Attempts:
+    """The attempts of one action in this process: the number of the present attempt, and what the attempts before have
+    left behind."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        spec: TaskSpec,
+        action: Action,
+        inputs: bytes,
+        *,
+        parent: ParentPort | None,
+        floor: int,
+        recorded: bool,
+        stored: bool,
+    ) -> None:
+        self._driver = driver
+        self._spec = spec
+        self._action = action
+        self._inputs = inputs
+        self._parent = parent
+        self._floor = floor
+        self._recorded = recorded
+        self._stored = stored
+        self._number = action.attempt
+        self._failures = action.failures
+        self._losses = 0
+        """Attempts in a row whose machine or engine was lost."""
+        self._deadline = deadline_of(action)
+        """The end of the pause before the present attempt."""
+        self._limit: Deadline | None = None
+        """The end of the time that the present attempt may take, if the attempt is detached."""
+        self._attached: Attached | None = None
+        """The present attempt, if it is detached."""
+        self._joined = bool(action.state)
+        """The present attempt is detached and runs already."""
+        self._continues = driver.continues(action.action) and spec.dispose is None
+        begun = self._deadline is None or self._deadline.remaining(driver.worker.clock) <= 0
+        if recorded and begun and not self._joined and not self._continues:
+            # A crash made this attempt; the row is updated with the next commit. A detached attempt gets a new number
+            # too: the process behind the last attempt may be frozen rather than dead, or still be clearing up.
+            self._number += 1
+            driver.outbox.append(self._row())
+            self._stored = True
+        if self._joined:
+            self._limit, self._deadline = self._deadline, None
+
+    def _row(self) -> Action | ActionState:
+        return state_row(self._action, self._number, self._failures, self._deadline, self._stored)
+
+    def execute(self) -> Generator[Any, Any, Final | BaseException]:
+        """Execute the body once, after the pause. Gives the final outcome, or the exception that ended the attempt."""
+        driver, spec, action = self._driver, self._spec, self._action
+        body = self._body = driver.open_body(
+            self._parent, action.action, spec.name, driver.worker.loop_for(driver),
+            floor=self._floor, label=action.label, recorded=self._recorded, kind=_stand_in() if spec.process else Body,
+        )  # fmt: skip
+        if self._continues:
+            self._continues = False
             body.resume()
         try:
-            if deadline is not None:
-                # No call of this body can come before the pause is over, and no other body has to wait for this one.
-                driver.loop_blocked(body, True)
-                body.pausing = True
-                yield from _idle(driver, Sleeper(body, deadline))
-                body.pausing = False
-                driver.loop_blocked(body, False)
-                deadline = None
-            attached: Attached | None = None
+            if self._deadline is not None:
+                yield from self._pause(body, self._deadline)
+                self._deadline = None
             execution: Any
             if spec.process:
-                execution = _elsewhere(body, spec, action, inputs, attempt, floor, recorded=recorded)
+                execution = _elsewhere(
+                    body, spec, action, self._inputs, self._number, self._floor, recorded=self._recorded
+                )
             else:
-                try:
-                    args, kwargs = spec.signature.decode_inputs(inputs)
-                except UsageError as misfit:
-                    raise unreadable(driver, spec.name, inputs, misfit) from None
-                timeout = spec.timeout
-                if detached:
-                    if not joined and timeout is not None:
-                        limit = Deadline.after(timeout, driver.worker.clock)
-                    if not joined:
-                        # From here on, containers and pods with this number belong to this process.
-                        yield Durable(body)
-                    attached = Attached(body, spec, action, attempt, failures, limit, stored, joined)
-                    args = (attached, *args)
-                    timeout = attached.seconds_left
-                    if joined and timeout == 0:
-                        # The attempt may have ended in time; it will not run on.
-                        timeout = LATE_SECONDS
-                    joined = False
-                execution = Execute(body, spec, args, kwargs, attempt, timeout)
+                execution = yield from self._here(body)
             outcome, value = yield from _idle(driver, execution)
-            if attached is not None:
-                stored = attached.stored
+            if self._attached is not None:
+                self._stored = self._attached.stored
             if driver.stopping:
                 raise driver.stopped_error()
-            if outcome == Result.VALUE:
-                try:
-                    data, copy = _returned(spec, value)
-                except UsageError as misfit:
-                    outcome, value = Result.ERROR, misfit
-                else:
-                    if driver.ended_unasked(body):
-                        raise driver.stopped_error()
-                    extra = driver.attached.ended(action.action)
-                    if attached is not None and attached.cached_under is not None:
-                        extra.append(CachePut(attached.cached_under, data, driver.worker.clock.wall()))
-                    return Result.VALUE, data, copy, tuple(extra)
-            elif body.idle_replaying and driver.ended_unasked(body):
-                raise driver.stopped_error()
+            return self._judge(body, outcome, value)
         finally:
             driver.close_body(body)
-        error = value
-        assert isinstance(error, BaseException)
-        if isinstance(error, AttemptLost):
-            losses += 1
-            if losses < LOSSES:
-                deadline = Deadline.after(LOSS_PAUSE * 2**losses, driver.worker.clock)
-                log.warning("%s: attempt %d was lost (%s); trying again", spec.name, attempt, error)
-                attempt += 1
-                yield Durable(body, state_row(action, attempt, failures, deadline, stored))
-                driver.attached.settled(action.action, final=False)
-                stored = recorded = True
-                continue
-            error = AttemptsLostError(f"{spec.name}: {losses} attempts were lost, the last one because {error}")
-        losses = 0
-        marks = _marks(driver, action.action, error)
-        failures += 1
-        attempt += 1
-        retries = spec.retries
-        if failures > retries.count or is_final(error):
-            # The next attempt, if a `resume` or the parent's own retry makes one, begins with its retries unused.
-            ended = ENDED if detached else None
-            marks = (
-                *marks,
-                *driver.attached.ended(action.action),
-                state_row(action, attempt - 1, 0, None, stored, ended),
+
+    def _pause(self, body: Body, deadline: Deadline) -> Generator[Any, Any, None]:
+        # No call of this body can come before the pause is over, and no other body has to wait for this one.
+        driver = self._driver
+        driver.loop_blocked(body, True)
+        body.pausing = True
+        yield from _idle(driver, Sleeper(body, deadline))
+        body.pausing = False
+        driver.loop_blocked(body, False)
+
+    def _here(self, body: Body) -> Generator[Any, Any, Execute]:
+        """The execution of the body in this process."""
+        spec, inputs = self._spec, self._inputs
+        self._attached = None
+        try:
+            args, kwargs = spec.signature.decode_inputs(inputs)
+        except UsageError as misfit:
+            raise unreadable(self._driver, spec.name, inputs, misfit) from None
+        timeout = spec.timeout
+        if spec.dispose is not None:
+            if not self._joined and timeout is not None:
+                self._limit = Deadline.after(timeout, self._driver.worker.clock)
+            if not self._joined:
+                # From here on, containers and pods with this number belong to this process.
+                yield Durable(body)
+            attached = self._attached = Attached(
+                body, spec, self._action, self._number, self._failures, self._limit, self._stored, self._joined
             )
-            return Result.ERROR, _encoded(error), error, marks
-        pause = retries.backoff.seconds(failures) if retries.backoff is not None else 0.0
-        deadline = Deadline.after(pause, driver.worker.clock) if pause > 0 else None
+            args = (attached, *args)
+            timeout = attached.seconds_left
+            if self._joined and timeout == 0:
+                # The attempt may have ended in time; it will not run on.
+                timeout = LATE_SECONDS
+            self._joined = False
+        return Execute(body, spec, args, kwargs, self._number, timeout)
+
+    def _judge(self, body: Body, outcome: int, value: Any) -> Final | BaseException:
+        """The final outcome of an attempt whose body has ended, or the exception that the attempt fails with."""
+        driver, action = self._driver, self._action
+        if outcome != Result.VALUE:
+            if body.idle_replaying and driver.ended_unasked(body):
+                raise driver.stopped_error()
+            assert isinstance(value, BaseException)
+            return value
+        try:
+            data, copy = _returned(self._spec, value)
+        except UsageError as misfit:
+            return misfit
+        if driver.ended_unasked(body):
+            raise driver.stopped_error()
+        extra = driver.attached.ended(action.action)
+        if self._attached is not None and self._attached.cached_under is not None:
+            extra.append(CachePut(self._attached.cached_under, data, driver.worker.clock.wall()))
+        return Result.VALUE, data, copy, tuple(extra)
+
+    def failed(self, error: BaseException) -> Generator[Any, Any, Final | None]:
+        """An attempt has ended by `error`. Gives the final outcome; `None`: the next attempt may begin."""
+        clock, spec = self._driver.worker.clock, self._spec
+        if isinstance(error, AttemptLost):
+            self._losses += 1
+            if self._losses < LOSSES:
+                self._deadline = Deadline.after(LOSS_PAUSE * 2**self._losses, clock)
+                log.warning("%s: attempt %d was lost (%s); trying again", spec.name, self._number, error)
+                self._number += 1
+                yield from self._announce()
+                return None
+            error = AttemptsLostError(f"{spec.name}: {self._losses} attempts were lost, the last one because {error}")
+        self._losses = 0
+        marks = _marks(self._driver, self._action.action, error)
+        self._failures += 1
+        retries = spec.retries
+        if self._failures > retries.count or is_final(error):
+            return self._given_up(error, marks)
+        self._number += 1
+        pause = retries.backoff.seconds(self._failures) if retries.backoff is not None else 0.0
+        self._deadline = Deadline.after(pause, clock) if pause > 0 else None
         log.warning(
-            "%s failed (attempt %d of %d), %s: %s: %s", spec.name, failures, retries.count + 1,
+            "%s failed (attempt %d of %d), %s: %s: %s", spec.name, self._failures, retries.count + 1,
             f"next in {pause:.3g} s" if pause else "trying again", type(error).__name__, text_of(error),
         )  # fmt: skip
-        yield Durable(body, *marks, state_row(action, attempt, failures, deadline, stored))
-        driver.attached.settled(action.action, final=False)
-        stored = True
-        recorded = True
+        yield from self._announce(*marks)
+        return None
+
+    def _announce(self, *marks: Mark) -> Generator[Any, Any, None]:
+        """Get the number and the pause of the next attempt onto disk, with the marks of the last attempt."""
+        yield Durable(self._body, *marks, self._row())
+        self._driver.attached.settled(self._action.action, final=False)
+        self._stored = self._recorded = True
+
+    def _given_up(self, error: BaseException, marks: tuple[Mark, ...]) -> Final:
+        # The next attempt, if a `resume` or the parent's own retry makes one, begins with its retries unused.
+        ended = ENDED if self._spec.dispose is not None else None
+        row = state_row(self._action, self._number, 0, None, self._stored, ended)
+        attached = self._driver.attached.ended(self._action.action)
+        return Result.ERROR, _encoded(error), error, (*marks, *attached, row)
 
 
 def unreadable(driver: Driver, name: str, recorded: bytes, misfit: UsageError) -> RunStopped:
@@ -271,7 +321,7 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, (NonRecoverableError, UsageError)) or getattr(error, "recoverable", True) is False
 
 
-def _marks(driver: Driver, action: int, error: BaseException) -> tuple[Any, ...]:
+def _marks(driver: Driver, action: int, error: BaseException) -> tuple[Mark, ...]:
     """Tombstones for the entries whose exception escaped, and the point from which the journal no longer binds."""
     failure = _failure_of(error)
     discards = failure.discards if failure is not None else escaped(error, driver.run.uid, action)
