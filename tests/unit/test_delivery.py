@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.unit.test_replay import entry, fp, same
@@ -305,6 +305,44 @@ def test_a_starved_event_is_forced_only_where_its_turn_allows_it() -> None:
     assert fresh.force(Facts()).subject is timer
 
 
+def test_b7_an_event_beside_an_answer_out_of_turn_is_noted_behind_what_the_loop_has_been_handed() -> None:
+    """B5, B7. The family: an entry number is no place in the order. 9 was handed over behind 3, ahead of 5."""
+    for handed, expected in (((3,), 3), ((3, (9, 3)), 9), ((3, (9, 3), 5), 5), ((3, 5, (9, 3)), 5)):
+        delivery = Delivery()
+        for entry_number in handed:
+            delivery.passed(*(entry_number if isinstance(entry_number, tuple) else (entry_number,)))
+        delivery.overtakes(12)
+        delivery.note(TIMER, (TIMER, 7, 0))
+        assert [event.after for event in delivery.take_notes()] == [expected]
+
+
+def test_b5_a_thread_is_answered_out_of_turn_where_the_recorded_end_of_its_job_needs_that() -> None:
+    """B5, B7."""
+    rows = [entry(1, "a", branch=1, seq=0), entry(2, "t", branch=2, seq=0)]
+    rows[1] = replace(rows[1], notes=encode_notes([Event(0, JOB, 2, 0)]))
+    delivery = loaded(*rows)
+    job = Source(JOB, 2, ripe=False)
+    delivery.began(job)
+    ask(delivery, "a", 0, branch=1)
+    thread = ask(delivery, "t", 0, branch=2)
+    thread.on_loop = False
+    assert steps(delivery, Facts(unrecorded=True)) == [(Move.HAND, thread)]
+    job.ripe = True
+    delivery.arrived(job)
+    assert [move for move, _ in steps(delivery, Facts())] == [Move.HAPPEN, Move.HAND, Move.DRAINED]
+
+
+def test_a_body_that_has_ended_amid_its_journal_has_its_timers() -> None:
+    """B8. The timer that limits the time for leaving is one of them."""
+    for notes in (None, encode_notes([Event(0, TIMER, 5, 0)])):
+        delivery = loaded(replace(entry(1, "a", seq=0), notes=notes))
+        ask(delivery, "a", 0)
+        timer = Source(TIMER, 7)
+        delivery.began(timer)
+        delivery.arrived(timer)
+        assert moves(delivery, returned=True) == [Move.HAPPEN]
+
+
 # -- laws ------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +381,7 @@ HISTORIES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(history=HISTORIES, shuffle=st.randoms(use_true_random=False), data=st.data())
 def test_replay_hands_over_in_the_order_of_the_first_life_for_every_order_of_arrival(
     history: list[tuple[str, int]], shuffle: Any, data: st.DataObject

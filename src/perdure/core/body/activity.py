@@ -59,6 +59,7 @@ class Activity:
         """Threads that wait for a future of the body's own."""
         self._lock = threading.RLock()
         self._sweep_at = 64
+        self._tasks_made = 0
         self._strays: Branch | None = None
 
     # -- for the event loop ------------------------------------------------------------------------------------------
@@ -87,6 +88,10 @@ class Activity:
         """Whether a timeout of asyncio's counts as run out when it is armed; `now`: by the clock it has."""
         raise NotImplementedError
 
+    def has_begun(self, branch: Branch) -> bool:
+        """Whether the journal shows that the job of that branch had begun in an earlier life."""
+        raise NotImplementedError
+
     @property
     def strays(self) -> Branch:
         """The branch for tasks spawned by plain callbacks."""
@@ -106,6 +111,11 @@ class Activity:
         count = branch.timers
         branch.timers = count + 1
         return (EventKind.TIMER, branch.id, count)
+
+    def next_task(self) -> int:
+        """The number of the asyncio task that begins now."""
+        self._tasks_made += 1
+        return self._tasks_made
 
     def add_task(self, task: asyncio.Task[Any]) -> None:
         """A task of this body begins. A plain list, because a weak set costs more than the task's first step."""

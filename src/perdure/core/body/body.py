@@ -263,8 +263,12 @@ class Body(Activity):
 
     def take_notes(self) -> bytes | None:
         """The events since the last record, for the next one to carry along (B7)."""
-        notes = self.delivery.notes
-        return encode_notes(self.delivery.take_notes()) if notes else None
+        delivery = self.delivery
+        if not delivery.notes:
+            return None
+        # Any thread commits, while the loop may note more.
+        with self._lock:
+            return encode_notes(delivery.take_notes())
 
     # -- outcomes ----------------------------------------------------------------------------------------------------
 
@@ -287,14 +291,17 @@ class Body(Activity):
         once. `False`: the outcome has to take its turn (`committed`)."""
         delivery = self.delivery
         with self._lock:
-            if self.blocked or delivery.passes():
-                delivery.last = n
-                return True
-            return False
+            if delivery.passes():
+                delivery.passed(n)
+            elif self.blocked:
+                delivery.overtakes(n)
+            else:
+                return False
+            return True
 
-    def passed(self, n: int) -> None:
-        """The task that recorded entry `n` goes on with it at once (see `alone`)."""
-        self.delivery.last = n
+    def passed(self, n: int, after: int | None) -> None:
+        """The code that recorded entry `n` goes on with it at once (see `alone`, and B5 for `after`)."""
+        self.delivery.passed(n, after)
 
     def alone(self, loop: Any) -> bool:
         """Whether an outcome recorded now by the running task could be handed to it at once: nothing else of this body
@@ -348,6 +355,11 @@ class Body(Activity):
                 if late:
                     self.delivery.note(EventKind.LATE, key)
             return late
+
+    def has_begun(self, branch: Branch) -> bool:
+        """See `Activity`."""
+        with self._lock:
+            return self.delivery.knows(branch.id)
 
     def _look_later(self) -> None:
         self.loop.loop.call_later(STARVED_SECONDS, self._look_for_starving, context=Context())

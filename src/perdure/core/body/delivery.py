@@ -14,13 +14,15 @@ lock and no clock.
 - B4 a call without an entry starts only when all recorded entries of its body, and of every other body that the
   recovered run had open, have been handed over.
 - B5 a synchronous call on the loop's own thread blocks that loop, so nothing else can be handed over meanwhile. Such a
-  call is answered out of turn, and its entry says after which entry (`Entry.after`).
+  call is answered out of turn, and its entry says after which entry (`Entry.after`). Threads are answered out of turn
+  meanwhile; where a recorded end of a job needs that, replay answers the thread out of turn as well.
 - B6 a socket or a subprocess, which leave no trace, may lead to a call. `Entry.begun` says what had been handed over
   when the call was made. On replay an outcome waits for the calls that came before, as long as something unrecorded
   is pending that may lead to them.
 - B7 an event is handed over like an outcome: in a quiet body, one at a time. The order of events among outcomes is
-  noted in the entry that is recorded next (`Entry.notes`), and replay follows the noted order. A thread's code and the
-  loop's code therefore never have to wait for each other: what one sees of the other is an event.
+  noted in the entry that is recorded next (`Entry.notes`), and replay follows the noted order. All notes are taken as
+  the rows are numbered, so no later note gets into an earlier row. The code of a thread and the code of the loop
+  therefore never have to wait for each other: what one sees of the other is an event.
 - B8 on replay, an event that is not noted waits until all recorded outcomes have been handed over. A timer that is
   noted goes off when its turn comes, without waiting for its time again.
 - B9 what was under way when the body was left (a sleep whose time has come since) is not handed over before all else
@@ -40,7 +42,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
 from ..ground.model import Action, Entry, Result
-from ..journal.replay import Event, EventKey, EventKind, Replay
+from ..journal.replay import Event, EventKey, EventKind, Replay, delivery_order
 
 
 class Outcome(NamedTuple):
@@ -181,6 +183,9 @@ class Delivery:
         self.replay: Replay | None = None
         self.last = 0
         """The number of the entry handed over last."""
+        self.place = (0, 0)
+        """How far the recorded order has been followed: the last place among the entries handed over. Not always the
+        place of `last`, as some entries are handed over out of turn (B5)."""
         self.waiting: dict[int, Any] = {}
         """Calls that wait for a recorded entry, by its number."""
         self.held: list[Any] = []
@@ -251,8 +256,17 @@ class Delivery:
         assert self.replay is not None
         self.replay.consume(entry)
         self.waiting.pop(entry.n, None)
-        self.last = entry.n
+        self.passed(entry.n, entry.after)
         return Outcome(entry.n, entry.result, entry.value)
+
+    def passed(self, n: int, after: int | None = None) -> None:
+        """That entry has been handed over."""
+        self.last = n
+        self.place = max(self.place, delivery_order(n, after))
+
+    def overtakes(self, n: int) -> None:
+        """That entry has been handed to a thread ahead of earlier entries, which the loop's code does not see."""
+        self.last = n
 
     def committed(self, waiter: Any, outcome: Outcome) -> None:
         """A live outcome is on disk."""
@@ -308,9 +322,14 @@ class Delivery:
             return None
         return key in replay.late_timers
 
+    def knows(self, branch: int) -> bool:
+        """Whether a call of that branch is recorded, or was under way, and has not been made again yet."""
+        recorded = self.replay is not None and self.replay.expects(branch)
+        return recorded or any(key[0] == branch for key in self.unasked_actions)
+
     def note(self, kind: EventKind, key: EventKey) -> None:
         """Remember that an event has happened here, for the next record to carry along (B7)."""
-        self.notes.append(Event(self.last, int(kind), key[1], key[2]))
+        self.notes.append(Event(self.place[1], int(kind), key[1], key[2]))
 
     def take_notes(self) -> list[Event]:
         """What has been noted since the last record."""
@@ -352,7 +371,9 @@ class Delivery:
         return Step(Move.ENTER, entrance)
 
     def _replay_entry(self, replay: Replay, head: Entry, facts: Facts) -> Step:
-        if facts.blocked or facts.returned:
+        if facts.returned:
+            return self._end(facts)
+        if facts.blocked:
             # The loop's own outcomes have to wait, and threads have been answered out of turn.
             return NOTHING
         waiter = self.waiting.get(head.n)
@@ -380,7 +401,9 @@ class Delivery:
 
     def _replay_event(self, replay: Replay, event: Event, facts: Facts) -> Step | None:
         """The step for an event whose recorded turn has come; `None`: the event is passed over."""
-        if facts.blocked or facts.returned:
+        if facts.returned:
+            return self._end(facts)
+        if facts.blocked:
             return NOTHING
         source = self.sources.get(event.key)
         if source is None:
@@ -392,12 +415,25 @@ class Delivery:
             replay.consume_event(event)
             return None
         if not source.ripe:
-            return NOTHING
+            return self._help_thread()
         if not facts.here:
             return TO_LOOP
         replay.consume_event(event)
         self.gone(source)
         return Step(Move.HAPPEN, source)
+
+    def _end(self, facts: Facts) -> Step:
+        """The code has ended amid its journal: what is left of the body gets no outcomes, but its timers go on, as does
+        the timer that limits the time for leaving."""
+        source = self._first_source()
+        return NOTHING if source is None or facts.blocked else self._happen(source, facts)
+
+    def _help_thread(self) -> Step:
+        """The job whose turn it is has not ended: a thread that was once answered out of turn is so again (B5)."""
+        for _, waiter in sorted(self.waiting.items()):
+            if not waiter.on_loop and waiter.entry.result != Result.CANCELLED:
+                return Step(Move.HAND, waiter, self.take(waiter.entry))
+        return NOTHING
 
     def _live(self, facts: Facts) -> Step:
         due = self.due
@@ -414,7 +450,7 @@ class Delivery:
             else:
                 # The thread has helped itself (`Body.overtake`). In the order of things, the outcome comes here.
                 self.in_flight -= 1
-                self.last = first[1].n
+                self.passed(first[1].n)
             due.popleft()
         if due:
             if facts.blocked:
@@ -437,7 +473,7 @@ class Delivery:
             return TO_LOOP
         self.due.popleft()
         self.in_flight -= 1
-        self.last = outcome.n
+        self.passed(outcome.n)
         return Step(Move.CANCEL if waiter.cancelling else Move.HAND, waiter, outcome)
 
     def _happen(self, source: Any, facts: Facts) -> Step:

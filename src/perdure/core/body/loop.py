@@ -166,9 +166,19 @@ class Job:
 
 
 class BranchTask(asyncio.Task[Any]):
-    """An asyncio task with the branch that it carries; `None` for perdure's own tasks and for those of traces."""
+    """An asyncio task with the branch that it carries; `None` for perdure's own tasks and for those of traces.
+
+    Tasks of a body are numbered, and the number is the hash. asyncio keeps tasks in sets (`TaskGroup` cancels its
+    members in the order of a set, `wait` returns sets), and sets of the same tasks have the same order in each life."""
 
     branch: Branch | None = None
+
+    def __init__(self, coro: Any, number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self.number
 
 
 class PerdureLoop(asyncio.SelectorEventLoop):
@@ -318,7 +328,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         context = options.get("context")
         scope = SCOPE.get() if context is None else context.get(SCOPE)
         if not is_body(scope):
-            task = BranchTask(coro, loop=loop, **options)
+            task = BranchTask(coro, id(coro), loop=loop, **options)
             if scope is None:
                 # perdure's own, which code that cancels every task that it finds is not to find.
                 asyncio._unregister_task(task)
@@ -326,7 +336,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if type(coro).__name__ != "async_generator_athrow":
             # But for asyncio's own closing of a generator that a stopped body has left behind.
             scope.check_open()
-        task = BranchTask(coro, loop=loop, **options)
+        task = BranchTask(coro, scope.next_task(), loop=loop, **options)
         scope.add_task(task)
         # A durable call's own coroutine took its identity when it was called, and makes no calls on this branch.
         if getattr(coro, "cr_code", None) not in DURABLE_CODE:
@@ -354,8 +364,13 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         job = Job(branch.id, inner, asyncio.Future(loop=self))
         scope.source_begins(job)
         inner.add_done_callback(lambda _: scope.loop.soon(self._job_ended, scope, job, slot))
-        # A job that has begun goes on in its thread although what awaits it was cancelled.
-        job.outer.add_done_callback(lambda outer: inner.cancel() if outer.cancelled() else None, context=self.empty)
+
+        def ended(outer: asyncio.Future[Any]) -> None:
+            # A job that has begun goes on in its thread although the awaiting task was cancelled.
+            if outer.cancelled() and not scope.has_begun(branch):
+                inner.cancel()
+
+        job.outer.add_done_callback(ended, context=self.empty)
         return job.outer
 
     def _job_ended(self, body: Activity, job: Job, slot: Slot | None) -> None:

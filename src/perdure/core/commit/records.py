@@ -59,7 +59,7 @@ class Record(Struct, eq=False):
             assert isinstance(outcome, Outcome)
             return outcome
         if self.slot is None and self.n > body.delivery.last:
-            body.passed(self.n)
+            body.passed(self.n, self.after)
         return Outcome(self.n, self.result, self.value)
 
     def announce(self) -> BodyPort | None:
@@ -75,22 +75,32 @@ class Record(Struct, eq=False):
         if waiter is None:
             if self.alone:
                 # Here, in the order of commits, and not when the task goes on: a thread may be faster.
-                body.passed(self.n)
+                body.passed(self.n, None)
             return None
         body.committed(waiter, Outcome(self.n, self.result, self.value))
         return body
 
 
 class Mark:
-    """A row about other entries (`LOOSEN`, `DISCARD`, `NOTE`)."""
+    """A row about other entries (`LOOSEN`, `DISCARD`)."""
 
-    __slots__ = ("action", "notes", "result", "seq")
+    __slots__ = ("action", "result", "seq")
 
-    def __init__(self, action: int, result: Result, seq: int, notes: bytes | None = None) -> None:
+    def __init__(self, action: int, result: Result, seq: int) -> None:
         self.action = action
         self.result = result
         self.seq = seq
-        self.notes = notes
+
+
+class Noted:
+    """A row (`NOTE`) for the events of a body that no earlier record of the outbox carries; no row if there are none.
+
+    The events are taken as the row is numbered, like those of a `Record`, so notes keep their order."""
+
+    __slots__ = ("body",)
+
+    def __init__(self, body: BodyPort) -> None:
+        self.body = body
 
 
 class Reuse(Record, eq=False):
@@ -167,7 +177,7 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Action, ActionState, CachePut, Foreign, Finish, Park, or a tuple of them that must not be parted."""
+"""A Record, Mark, Noted, Action, ActionState, CachePut, Foreign, Finish, Park, or an inseparable tuple of them."""
 
 _MARK_FP = bytes(16)
 
@@ -239,7 +249,12 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             entries.append(entry_row(item, n, source))
         elif kind is Mark:
             n += 1
-            entries.append(replace(_mark(item.action, n, item.seq, item.result, source), notes=item.notes))
+            entries.append(_mark(item.action, n, item.seq, item.result, source))
+        elif kind is Noted:
+            notes = item.body.take_notes()
+            if notes is not None:
+                n += 1
+                entries.append(replace(_mark(item.body.action, n, 0, Result.NOTE, source), notes=notes))
         elif kind is Reuse:
             n += 1
             item.n = n

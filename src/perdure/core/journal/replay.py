@@ -54,7 +54,7 @@ class Event(NamedTuple):
     """An event as it is noted in the journal, beside the entry that was recorded next."""
 
     after: int
-    """The number of the entry that had been delivered to the body last."""
+    """The number of the entry, of all that had been delivered to the body, with the last place in the order."""
     kind: int
     branch: int
     number: int
@@ -309,6 +309,10 @@ class Replay:
         """Whether that entry was written by other source than today's."""
         return self._changed(entry.source)
 
+    def expects(self, branch: int) -> bool:
+        """Whether the first call of that branch is recorded and has not been made yet."""
+        return (branch, 0) in self._positions
+
     def asked(self, entry: Entry) -> bool:
         """Whether some call has asked for that strict entry."""
         return key_of(entry) not in self._index
@@ -370,4 +374,9 @@ def _begun(entry: Entry) -> int:
 
 
 def _delivery_order(entry: Entry) -> tuple[int, int]:
-    return (entry.n if entry.after is None else entry.after, entry.n)
+    return delivery_order(entry.n, entry.after)
+
+
+def delivery_order(n: int, after: int | None) -> tuple[int, int]:
+    """The place of an entry in the order of delivery: by `n`, unless the entry was delivered out of turn (`after`)."""
+    return (n if after is None else after, n)

@@ -14,7 +14,7 @@ from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
 from ..body.scope import SCOPE, THREAD
 from ..body.waits import LoopWaiter, Sleeper, Waiter
-from ..commit.records import Record
+from ..commit.records import Noted, Record
 from ..ground.clock import Deadline, perf
 from ..ground.model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
 from ..ground.spec import Function, TaskSpec
@@ -347,7 +347,7 @@ def _deadline(call: Call, seconds: float) -> Protocol:
         action = new_action(call, at, deadline=Deadline.after(seconds, clock))
         body.executes(1)
         try:
-            yield Durable(body, *body.driver.notes(body), action)
+            yield Durable(body, Noted(body), action)
         finally:
             body.executes(-1)
     found = deadline_of(action)

@@ -26,7 +26,7 @@ from ..body.interfaces import BodyPort, ParentPort
 from ..body.loop import LoopThread
 from ..body.scope import SCOPE, THREAD, driving
 from ..body.waits import BLOCKING, LoopWaiter, Waiter
-from ..commit.records import Mark, Record, Reuse
+from ..commit.records import Mark, Noted, Record, Reuse
 from ..ground.clock import US
 from ..ground.model import (
     NO_PARENT,
@@ -238,7 +238,7 @@ class Driver(Ending):
             return
         wake = (wall + left, boot + left)
         # No entry may come to carry these along, and the next driver has to know.
-        self.outbox.extend(note for body in list(self.bodies.values()) for note in self.notes(body))
+        self.outbox.extend(Noted(body) for body in list(self.bodies.values()))
         self.stop(Parked(f"run {self.run.name!r} is parked: it sleeps for {left / US:.3g} s", wake))
 
     def rest(self) -> int | None:
@@ -454,18 +454,12 @@ class Driver(Ending):
 
     def started(self, body: Body, action: Action) -> None:
         """A child task of `body` begins. No code acts on the row, so the row goes along with the next commit."""
-        self.outbox.append((*self.notes(body), action))
+        self.outbox.append((Noted(body), action))
         self.worker.flush_lazily(self)
-
-    def notes(self, body: Body) -> tuple[Mark, ...]:
-        """The events of the body since its last entry (B7), as a row: for a caller that is about to write a dependent
-        row that is no entry."""
-        notes = body.take_notes()
-        return () if notes is None else (Mark(body.action, Result.NOTE, 0, notes),)
 
     def note(self, body: Body) -> None:
         """Many events have been noted and no entry has come to carry them along."""
-        self.outbox.extend(self.notes(body))
+        self.outbox.append(Noted(body))
         self.worker.flush_lazily(self)
 
     def reuse(self, call: Call, item: int, entry: Entry) -> Outcome | LoopWaiter:

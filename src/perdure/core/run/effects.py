@@ -145,7 +145,7 @@ def record(
         if loop is None:
             row.slot = THREAD.slot
         elif body.delivery.in_flight or body.idle_replaying:
-            row.after = body.delivery.last
+            row.after = body.delivery.place[0]
         driver.outbox.append((*extra, row) if extra else row)
         return row
     writer = driver.worker.writer
