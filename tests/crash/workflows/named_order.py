@@ -1,7 +1,8 @@
 """Cases of `tests/crash/test_order.py`: programs whose next step depends on what came first.
 
 Each case repeats one small race `ROUNDS` times and lets a step's argument depend on the winner, so that a replay that
-lets the other side win asks for something that is not recorded.
+lets the other side win asks for something that is not recorded. The winner is logged behind that step: the victory of
+a timer binds as soon as the next entry is recorded (docs/guarantees.md, P4).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ async def first(round_: int, *tasks: asyncio.Task[Any]) -> str:
     """Which of the tasks are done when the first one is; a step depends on the answer."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     found = "".join("x" if task in done else "." for task in tasks)
-    see("main", found)
     await step(f"{round_} {found}")
+    see("main", found)
     return found
 
 
@@ -44,8 +45,8 @@ async def in_order(round_: int, **works: Any) -> str:
     """The order in which pieces of work end; a step depends on the order."""
     order = [await ended for ended in asyncio.as_completed([tagged(name, work) for name, work in works.items()])]
     found = "".join(order)
-    see("main", found)
     await step(f"{round_} {found}")
+    see("main", found)
     return found
 
 
@@ -306,8 +307,8 @@ async def timeout_between_outcome_and_call() -> int:
                 await asyncio.create_task(asyncio.sleep(0))
         except TimeoutError:
             found = "late"
-        see("main", found)
         await step(f"{round_} {found}")
+        see("main", found)
     return ROUNDS
 
 
@@ -326,6 +327,7 @@ async def wait_for_near_the_end() -> int:
             found.append("in")
         except TimeoutError:
             found.append("late")
+        await step(f"{round_} {found[-1]}")
         see("main", found[-1])
     await step(" ".join(found))
     return ROUNDS
@@ -361,8 +363,8 @@ async def durable_timeout_near_the_end() -> int:
                 await asyncio.create_task(asyncio.sleep(0))
         except TimeoutError:
             found = "late"
-        see("main", found)
         await step(f"{round_} {found}")
+        see("main", found)
     return ROUNDS
 
 
@@ -375,8 +377,8 @@ async def polling_without_a_pause() -> int:
             while True:
                 await asyncio.sleep(0)
     except TimeoutError:
+        await step("after")
         see("main", "ended")
-    await step("after")
     await thread
     return ROUNDS
 
