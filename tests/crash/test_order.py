@@ -41,11 +41,17 @@ TIMERS = (
     "durable_timeout_near_the_end",
     "polling_without_a_pause",
 )
+LEFT_BEHIND = (
+    "thread_left_behind",
+    "tasks_left_behind",
+    "tasks_and_sleeps_left_behind",
+    "threads_left_by_a_thread",
+)
 LIVES = int(os.environ.get("PERDURE_TEST_LIVES", "1"))
 """How often each program is tried."""
 
 
-@pytest.mark.parametrize("case", [*THREADS, *CANCELLATIONS, *TIMERS])
+@pytest.mark.parametrize("case", [*THREADS, *CANCELLATIONS, *TIMERS, *LEFT_BEHIND])
 def test_replay_goes_the_way_of_the_first_life(hosts: Hosts, place: Path, case: str) -> None:
     """B7, B11."""
     explorer = Explorer(hosts, place, WORKFLOWS / "named_order.py", case, lambda value: value == 12)

@@ -336,7 +336,6 @@ def test_a_body_that_has_ended_amid_its_journal_has_its_timers() -> None:
     """B8. The timer that limits the time for leaving is one of them."""
     for notes in (None, encode_notes([Event(0, TIMER, 5, 0)])):
         delivery = loaded(replace(entry(1, "a", seq=0), notes=notes))
-        ask(delivery, "a", 0)
         timer = Source(TIMER, 7)
         delivery.began(timer)
         delivery.arrived(timer)

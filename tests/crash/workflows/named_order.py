@@ -383,6 +383,77 @@ async def polling_without_a_pause() -> int:
     return ROUNDS
 
 
+# -- what a body leaves behind -------------------------------------------------------------------------------------
+
+
+def later_life() -> bool:
+    """Whether a process has driven this run before."""
+    with open(os.environ["LAB_LOG"]) as stream:
+        return sum('"alive"' in line for line in stream) > 1
+
+
+@env.task
+async def thread_left_behind() -> int:
+    """The thread records more after the end of the body than the thread of a later life asks for in time."""
+
+    def work() -> None:
+        for number in range(5):
+            sync_step(f"t{number}")
+            time.sleep(0.2 if later_life() else 0)
+
+    thread = asyncio.create_task(asyncio.to_thread(work))
+    await step("a", 0.01)
+    if not later_life():
+        time.sleep(0.2)  # the loop's last step; meanwhile the thread records
+    see("main", thread.done())
+    return ROUNDS
+
+
+@env.task
+async def tasks_left_behind() -> int:
+    """Tasks that record while they leave."""
+
+    async def work(name: str) -> None:
+        try:
+            await step(f"{name} x", 5)
+        finally:
+            for number in range(3):
+                await step(f"{name} leaves {number}")
+
+    tasks = [asyncio.create_task(work(name)) for name in "uv"]
+    await step("a", 0.01)
+    see("main", len(tasks))
+    return ROUNDS
+
+
+@env.task
+async def tasks_and_sleeps_left_behind() -> int:
+    """Tasks that record between plain sleeps while they leave."""
+
+    async def work(name: str) -> None:
+        try:
+            await asyncio.sleep(5)
+        finally:
+            for number in range(3):
+                await asyncio.sleep(random.random() * 0.01)
+                await step(f"{name} leaves {number}", -0.002)
+
+    tasks = [asyncio.create_task(work(name)) for name in "uv"]
+    await step("a", 0.01)
+    see("main", len(tasks))
+    return ROUNDS
+
+
+@env.task
+def threads_left_by_a_thread() -> int:
+    """A sync body that leaves the threads of `perdure.map` behind."""
+    for found in perdure.map(one_of_many, [str(number) for number in range(6)]):
+        see("main", found)
+        break
+    sync_step("after", 0.01)
+    return ROUNDS
+
+
 TASKS = {name: value for name, value in globals().items() if isinstance(value, perdure.Task)}
 
 if __name__ == "__main__":

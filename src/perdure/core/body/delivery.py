@@ -371,8 +371,6 @@ class Delivery:
         return Step(Move.ENTER, entrance)
 
     def _replay_entry(self, replay: Replay, head: Entry, facts: Facts) -> Step:
-        if facts.returned:
-            return self._end(facts)
         if facts.blocked:
             # The loop's own outcomes have to wait, and threads have been answered out of turn.
             return NOTHING
@@ -384,6 +382,8 @@ class Delivery:
                 return TO_LOOP
             outcome = self.take(head)
             return Step(Move.CANCEL if waiter.cancelling else Move.HAND, waiter, outcome)
+        if facts.returned:
+            return self._leave(facts)
         if waiter is not None and facts.is_child:
             # The cancellation came from the body that called this one, which may still be on its way there.
             return Step(Move.AWAIT_CANCELLATION, head)
@@ -401,32 +401,31 @@ class Delivery:
 
     def _replay_event(self, replay: Replay, event: Event, facts: Facts) -> Step | None:
         """The step for an event whose recorded turn has come; `None`: the event is passed over."""
-        if facts.returned:
-            return self._end(facts)
         if facts.blocked:
             return NOTHING
         source = self.sources.get(event.key)
         if source is None:
-            if facts.unrecorded:
+            if facts.unrecorded and not facts.returned:
                 return NOTHING
-            if event.kind == EventKind.CALLER:
+            if event.kind == EventKind.CALLER and not facts.returned:
                 return Step(Move.AWAIT_CANCELLATION, event)
             # Nothing that is left can bring it about. Whether the code fits is for the entries to say.
             replay.consume_event(event)
             return None
         if not source.ripe:
-            return self._help_thread()
+            step = self._help_thread()
+            return self._leave(facts) if step is NOTHING and facts.returned else step
         if not facts.here:
             return TO_LOOP
         replay.consume_event(event)
         self.gone(source)
         return Step(Move.HAPPEN, source)
 
-    def _end(self, facts: Facts) -> Step:
-        """The code has ended amid its journal: what is left of the body gets no outcomes, but its timers go on, as does
-        the timer that limits the time for leaving."""
+    def _leave(self, facts: Facts) -> Step:
+        """The code has ended amid its journal. Leftover tasks and threads may end sooner than they did, so no call is
+        waited for; timers go on, as does the timer that limits the time for leaving."""
         source = self._first_source()
-        return NOTHING if source is None or facts.blocked else self._happen(source, facts)
+        return NOTHING if source is None else self._happen(source, facts)
 
     def _help_thread(self) -> Step:
         """The job whose turn it is has not ended: a thread that was once answered out of turn is so again (B5)."""

@@ -317,11 +317,13 @@ class Replay:
         """Whether some call has asked for that strict entry."""
         return key_of(entry) not in self._index
 
-    def unasked(self) -> Entry | None:
-        """The first strict entry that no call has asked for."""
+    def unasked(self, branch: int | None = None) -> Entry | None:
+        """The first strict entry, of that branch or of any branch, that no call has asked for."""
         if not self._index:
             return None
         for entry in self._entries_left():
+            if branch is not None and entry.branch != branch:
+                continue
             if key_of(entry) in self._index and entry.n not in self._consumed:
                 return entry
         return None
