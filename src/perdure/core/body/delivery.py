@@ -38,6 +38,7 @@ lock and no clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
@@ -46,11 +47,23 @@ from ..journal.replay import Event, EventKey, EventKind, Replay, delivery_order
 
 
 class Outcome(NamedTuple):
-    """The answer to a call: the entry's number, its `Result` and its encoded value."""
+    """The answer to a call: the entry's number, its `Result` and its encoded value.
+
+    An outcome that is known at once is an effect (see `run.effects`) that ends at once: a protocol yields the answer to
+    a call without a look at whether the answer has to be waited for.
+    """
 
     n: int
     result: int
     value: bytes | None
+
+    def block(self) -> Outcome:
+        """The outcome, for a thread."""
+        return self
+
+    def __await__(self) -> Generator[Any, Any, Outcome]:
+        yield from ()
+        return self
 
 
 class Waiting(Protocol):

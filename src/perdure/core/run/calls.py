@@ -91,11 +91,9 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
     failure: BaseException | None = None
     at = began = 0
     try:
-        outcome = body.begin(call)
-        if outcome.__class__ is not Outcome and outcome is not None:
-            waiter = outcome
+        outcome = waiter = body.begin(call)
+        if waiter is not None:
             outcome = yield waiter
-            waiter = None
         if outcome is None:
             at = body.driver.worker.clock.wall()
             began = perf()
@@ -167,11 +165,9 @@ def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protoc
     failure: BaseException | None = None
     at = began = 0
     try:
-        outcome = body.begin(call, item)
-        if outcome.__class__ is not Outcome and outcome is not None:
-            waiter = outcome
+        outcome = waiter = body.begin(call, item)
+        if waiter is not None:
             outcome = yield waiter
-            waiter = None
         if outcome is None:
             at = body.driver.worker.clock.wall()
             began = perf()
@@ -232,11 +228,9 @@ def reading(
     """A value read once and then fixed: time, a UUID, a random number. `seen` gets a replayed value."""
     waiter: Any = None
     try:
-        outcome = call.body.begin(call)
-        if outcome.__class__ is not Outcome and outcome is not None:
-            waiter = outcome
+        outcome = waiter = call.body.begin(call)
+        if waiter is not None:
             outcome = yield waiter
-            waiter = None
         if outcome is not None:
             call.body.driver.replayed += 1
             value = open_outcome(call, outcome, codec)
@@ -263,11 +257,9 @@ def sleep(call: Call, seconds: float) -> Protocol:
     child: int | None = None
     at = began = 0
     try:
-        outcome = body.begin(call)
-        if outcome.__class__ is not Outcome and outcome is not None:
-            waiter = outcome
+        outcome = waiter = body.begin(call)
+        if waiter is not None:
             outcome = yield waiter
-            waiter = None
         if outcome is not None:
             body.driver.replayed += 1
             return None
@@ -330,9 +322,9 @@ def timeout(call: Call, seconds: float, begun: asyncio.Future[None]) -> Protocol
 def timeout_begin(call: Call, seconds: float) -> Protocol:
     """The deadline of a sync `durable.timeout`, on disk."""
     if not call.body.asked_action(call):
-        outcome = call.body.begin(call)
-        if outcome is not None and outcome.__class__ is not Outcome:
-            yield outcome
+        waiter = call.body.begin(call)
+        if waiter is not None:
+            yield waiter
     _, deadline = yield from _deadline(call, seconds)
     return deadline
 
@@ -379,11 +371,9 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
     failure: BaseException | None = None
     at = began = 0
     try:
-        outcome = body.begin(call)
-        if outcome.__class__ is not Outcome and outcome is not None:
-            waiter = outcome
+        outcome = waiter = body.begin(call)
+        if waiter is not None:
             outcome = yield waiter
-            waiter = None
         if outcome is None:
             at = driver.worker.clock.wall()
             began = perf()
