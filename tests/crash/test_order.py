@@ -32,6 +32,7 @@ CANCELLATIONS = (
     "cancelled_in_depth",
     "cancelled_generator",
     "cancellation_that_is_swallowed",
+    "cancellation_repeated_until_the_task_has_ended",
 )
 TIMERS = (
     "timeout_between_outcome_and_call",

@@ -301,7 +301,7 @@ def test_a_starved_event_is_forced_only_where_its_turn_allows_it() -> None:
     fresh = Delivery()
     fresh.began(timer)
     fresh.arrived(timer)
-    assert fresh.event_waits
+    assert fresh.may_starve
     assert fresh.force(Facts()).subject is timer
 
 
@@ -340,6 +340,23 @@ def test_a_body_that_has_ended_amid_its_journal_has_its_timers() -> None:
         delivery.began(timer)
         delivery.arrived(timer)
         assert moves(delivery, returned=True) == [Move.HAPPEN]
+
+
+def test_a_starved_cancellation_is_forced_and_plain_outcomes_are_not() -> None:
+    delivery, slow, other = Delivery(), Waiter("slow"), Waiter("other")
+    delivery.cancel(slow)
+    delivery.in_flight = 2
+    delivery.committed(other, live(1))
+    assert not delivery.may_starve
+    delivery.committed(slow, live(2, Result.CANCELLED))
+    assert delivery.may_starve
+    assert delivery.force(Facts()).subject is slow
+    assert delivery.force(Facts()).move is Move.NOTHING
+    replayed = loaded(replace(entry(1, "a"), result=Result.CANCELLED))
+    a = ask(replayed, "a", 0)
+    assert replayed.force(Facts()).move is Move.NOTHING
+    replayed.cancel(a)
+    assert replayed.force(Facts())[:2] == (Move.CANCEL, a)
 
 
 # -- laws ------------------------------------------------------------------------------------------------------

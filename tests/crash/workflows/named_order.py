@@ -166,8 +166,8 @@ async def thread_computes_for_long() -> int:
     while not thread.done():
         await step(f"s{count}", 0.01)
         count += 1
-    see("main", count)
     await step(f"{count} before the thread")
+    see("main", count)
     return ROUNDS
 
 
@@ -329,7 +329,6 @@ async def wait_for_near_the_end() -> int:
             found.append("late")
         await step(f"{round_} {found[-1]}")
         see("main", found[-1])
-    await step(" ".join(found))
     return ROUNDS
 
 
@@ -451,6 +450,26 @@ def threads_left_by_a_thread() -> int:
         see("main", found)
         break
     sync_step("after", 0.01)
+    return ROUNDS
+
+
+@env.task
+async def cancellation_repeated_until_the_task_has_ended() -> int:
+    """As scopes of anyio cancel: the callback comes again with each turn of the loop, so the body is never quiet."""
+    loop = asyncio.get_running_loop()
+
+    def cancel(task: asyncio.Task[Any]) -> None:
+        if not task.done():
+            task.cancel()
+            loop.call_soon(cancel, task)
+
+    for round_ in range(3):
+        task = asyncio.create_task(step(f"slow{round_}", 5))
+        await step(f"a{round_}", 0.002)
+        cancel(task)
+        await asyncio.wait([task])
+        see("main", task.cancelled())
+        await step(f"b{round_}")
     return ROUNDS
 
 

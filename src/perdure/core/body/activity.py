@@ -64,8 +64,9 @@ class Activity:
 
     # -- for the event loop ------------------------------------------------------------------------------------------
 
-    def pump(self) -> None:
-        """Hand over what may be handed over now. From any thread; does nothing unless the body is quiet."""
+    def pump(self, *, leading: bool = False) -> None:
+        """Hand over what may be handed over now. From any thread; does nothing unless the body is quiet. `leading`: the
+        caller leads a commit, and must not run code of the body's."""
         raise NotImplementedError
 
     def check_open(self) -> None:

@@ -335,9 +335,8 @@ class Body(Activity):
             self.delivery.arrived(source)
             self.stirred = True
         self.pump()
-        if not source.over and self._starved < 0:
-            self._starved = 0
-            self._look_later()
+        if not source.over:
+            self._watch_starving()
 
     def cancel_by_caller(self, task: asyncio.Task[Any]) -> None:
         """The calling code cancels this body; on the loop's thread. `task` is the body's own."""
@@ -361,12 +360,21 @@ class Body(Activity):
         with self._lock:
             return self.delivery.knows(branch.id)
 
+    def _watch_starving(self) -> None:
+        """Something waits for a quiet body; on the loop's thread."""
+        if self._starved < 0:
+            self._starved = 0
+            self._look_later()
+
     def _look_later(self) -> None:
         self.loop.loop.call_later(STARVED_SECONDS, self._look_for_starving, context=Context())
 
     def _look_for_starving(self) -> None:
-        """A body that is never quiet, as it polls, would wait for ever for a timer that is to end its polling."""
-        if self.stopped or not self.delivery.event_waits:
+        """A body that is never quiet, as it polls, would wait for ever for a timer, or a cancellation, that is to end
+        its polling."""
+        with self._lock:
+            waits = not self.stopped and self.delivery.may_starve
+        if not waits:
             self._starved = -1
             return
         self._starved = self._starved + 1 if self.active else 0
@@ -374,6 +382,8 @@ class Body(Activity):
             self._starved = 0
             with self._lock:
                 step = self.delivery.force(self)
+                if step.move is Move.CANCEL:
+                    self._carry_out(step)
             if step.move is Move.HAPPEN:
                 self._happen(step.subject)
         self._look_later()
@@ -385,8 +395,9 @@ class Body(Activity):
 
     # -- handing over ------------------------------------------------------------------------------------------------
 
-    def pump(self) -> None:
-        """Hand over what may be handed over now. From any thread; does nothing unless the body is quiet (B1)."""
+    def pump(self, *, leading: bool = False) -> None:
+        """Hand over what may be handed over now. From any thread; does nothing unless the body is quiet (B1).
+        `leading`: the caller leads a commit, and must not run code of the body's."""
         while not self.stopped:
             with self._lock:
                 # The step that blocks the loop is not at work: it waits, like a thread.
@@ -403,8 +414,18 @@ class Body(Activity):
                     if not self._carry_out(step):
                         return
                     continue
+                if leading:
+                    # The body is at work until the event has happened, so nothing overtakes the event.
+                    self.active += 1
+                    self.loop.soon(self._happen_soon, step.subject)
+                    return
             # Outside the lock: this is code of the body's.
             self._happen(step.subject)
+
+    def _happen_soon(self, source: Any) -> None:
+        self.active -= 1
+        self._happen(source)
+        self.pump()
 
     def _carry_out(self, step: Step) -> bool:
         """One step, under the lock; whether to go on."""
@@ -651,6 +672,8 @@ class Body(Activity):
             return False
         with self._lock:
             verdict = self.delivery.cancel(waiter)
+        if self.loop.here():
+            self._watch_starving()
         if verdict is CancelVerdict.RECORD:
             self.driver.record_cancellation(waiter)
         elif verdict is CancelVerdict.WAIT:

@@ -508,23 +508,44 @@ class Delivery:
         return Step(Move.START, ready)
 
     def force(self, facts: Facts) -> Step:
-        """An event that has waited long in a body that is never quiet (it polls, say) happens all the same."""
+        """The step for an event or a cancellation that has waited long in a body that is never quiet: the body polls,
+        or a library repeats its cancellation until the task has ended (anyio does)."""
+        if self.entrances or not facts.here:
+            return NOTHING
         replay = self.replay
         if replay is not None and not replay.drained:
-            head = replay.head()
-            source = self.sources.get(head.key) if isinstance(head, Event) else None
-            if source is None or not source.ripe or not facts.here:
+            return self._force_replay(replay)
+        for item in self.due:
+            if item.__class__ is not tuple:
+                if not item.over:
+                    return self._happen(item, facts)
+            elif item[1].result == Result.CANCELLED:
+                self.due.remove(item)
+                self.in_flight -= 1
+                self.passed(item[1].n)
+                return Step(Move.CANCEL, item[0], item[1])
+        return NOTHING
+
+    def _force_replay(self, replay: Replay) -> Step:
+        head = replay.head()
+        if isinstance(head, Event):
+            source = self.sources.get(head.key)
+            if source is None or not source.ripe:
                 return NOTHING
             replay.consume_event(head)
             self.gone(source)
             return Step(Move.HAPPEN, source)
-        source = self._first_source()
-        return NOTHING if source is None or self.entrances else self._happen(source, facts)
+        waiter = self.waiting.get(head.n)
+        if waiter is None or not waiter.cancelling:
+            return NOTHING
+        return Step(Move.CANCEL, waiter, self.take(head))
 
     @property
-    def event_waits(self) -> bool:
-        """An event has come and waits for its turn."""
-        return self._first_source() is not None
+    def may_starve(self) -> bool:
+        """An event or a cancellation waits for its turn."""
+        if any(item.__class__ is not tuple or item[1].result == Result.CANCELLED for item in self.due):
+            return True
+        return any(waiter.cancelling for waiter in self.waiting.values())
 
     # -- what a step depends on --------------------------------------------------------------------------------------
 

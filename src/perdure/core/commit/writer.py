@@ -383,7 +383,7 @@ _last_resort = _LastResort()
 
 def pump(body: BodyPort) -> None:
     if body.loop.here():
-        body.pump()
+        body.pump(leading=True)
     else:
         body.loop.soon(body.pump)
 
