@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,12 +16,19 @@ from perdure.store.sqlite.bell import ENDED, QUEUED, Bells
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> str:
-    return str(tmp_path / "perdure.db")
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An id of a store, in a directory for temporary files of the test's own."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return "a1b2"
 
 
-def test_a_ring_is_heard_by_the_listeners_of_that_kind_alone(database: str) -> None:
-    listener, other, ringer = Bells(database), Bells(database), Bells(database)
+def sockets(place: Path) -> list[str]:
+    return [path.name for path in place.rglob("*-*") if path.is_socket()]
+
+
+def test_a_ring_is_heard_by_the_listeners_of_that_kind_alone(store: str, tmp_path: Path) -> None:
+    listener, other, ringer = Bells(store), Bells(store), Bells(store)
     heard, not_heard = threading.Event(), threading.Event()
     assert listener.listen(QUEUED, heard.set)
     assert other.listen(ENDED, not_heard.set)
@@ -32,28 +40,28 @@ def test_a_ring_is_heard_by_the_listeners_of_that_kind_alone(database: str) -> N
     assert heard.wait(10)
     for bells in (listener, other, ringer):
         bells.close()
-    assert os.listdir(f"{database}-bells") == []
+    assert sockets(tmp_path) == []
 
 
-def test_a_listener_that_was_killed_is_forgotten(database: str) -> None:
+def test_a_listener_that_was_killed_is_forgotten(store: str, tmp_path: Path) -> None:
     program = (
         "import sys, time; from perdure.store.sqlite.bell import Bells, QUEUED;"
         "Bells(sys.argv[1]).listen(QUEUED, print); print('there', flush=True); time.sleep(60)"
     )
-    victim = subprocess.Popen([sys.executable, "-c", program, database], stdout=subprocess.PIPE)
+    victim = subprocess.Popen([sys.executable, "-c", program, store], stdout=subprocess.PIPE)
     assert victim.stdout is not None
     victim.stdout.readline()
-    assert len(os.listdir(f"{database}-bells")) == 1
+    assert len(sockets(tmp_path)) == 1
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    ringer = Bells(database)
+    ringer = Bells(store)
     ringer.ring(QUEUED)
-    assert os.listdir(f"{database}-bells") == []
+    assert sockets(tmp_path) == []
     ringer.close()
 
 
-def test_a_listener_that_does_not_read_delays_no_ring(database: str) -> None:
-    listener, ringer = Bells(database), Bells(database)
+def test_a_listener_that_does_not_read_delays_no_ring(store: str) -> None:
+    listener, ringer = Bells(store), Bells(store)
     gate = threading.Event()
     assert listener.listen(QUEUED, lambda: gate.wait(60) and None)
     for _ in range(5000):
@@ -63,17 +71,15 @@ def test_a_listener_that_does_not_read_delays_no_ring(database: str) -> None:
         bells.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no way around the limit")
-def test_a_database_with_a_long_path_has_bells_too(tmp_path: Path) -> None:
-    """The address of a Unix socket has 107 bytes at most."""
-    folder = tmp_path / ("x" * 150)
-    folder.mkdir()
-    test_a_ring_is_heard_by_the_listeners_of_that_kind_alone(str(folder / "perdure.db"))
-
-
-def test_where_no_socket_can_be_bound_nothing_fails(tmp_path: Path) -> None:
-    (tmp_path / "perdure.db-bells").write_text("a file where the directory belongs")
-    bells = Bells(str(tmp_path / "perdure.db"))
+def test_where_no_socket_can_be_bound_nothing_fails(store: str, tmp_path: Path) -> None:
+    (tmp_path / f"perdure-bells-{os.getuid()}").write_text("a file where the directory belongs")
+    bells = Bells(store)
     assert bells.listen(QUEUED, print) is False
     bells.ring(QUEUED)
     bells.close()
+
+
+def test_a_directory_that_others_may_write_to_is_not_used(store: str, tmp_path: Path) -> None:
+    (tmp_path / f"perdure-bells-{os.getuid()}").mkdir(mode=0o777)
+    (tmp_path / f"perdure-bells-{os.getuid()}").chmod(0o777)
+    assert Bells(store).listen(QUEUED, print) is False

@@ -1,12 +1,13 @@
 """Tells the processes of one machine that share a database file of a commit, as SQLite itself does not.
 
-A process that wants to hear binds a Unix datagram socket in the directory `<database>-bells`. A process that has
-committed something of interest to others sends one byte to each socket there. A bell is a hint and no more: a byte may
-be lost (a full socket, a directory that cannot be used), so a listener polls now and then all the same. The socket of a
-dead process refuses the byte, and the sender removes the socket.
+A process that listens binds a Unix datagram socket in a directory of the user and the store among the temporary files.
+Beside the database, sockets would be in the way of a copy of the directory, and the address of a socket has 107 bytes at
+most. A process that has committed something of interest to others sends one byte to each socket. A bell is a hint and no
+more: a byte may be lost (a full socket, another user, another directory for temporary files), so a listener polls now
+and then all the same. A socket whose process has died refuses the byte, and the sender removes the socket.
 
-Two kinds of bells keep workers from hearing of each end of a run: the prefix of a socket's name says what its process
-waits for.
+There are two kinds of bells, so that the end of a run does not wake every worker: the prefix of a socket's name says
+which kind its process listens to.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import contextlib
 import os
 import secrets
 import socket
-import sys
+import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -25,23 +27,21 @@ QUEUED: Final = "queued-"
 """Prefix for processes that wait for runs to drive."""
 ENDED: Final = "ended-"
 """Prefix for processes that wait for runs to end."""
-SHORT: Final = 100
-"""Bytes of a path that every system takes for the address of a socket."""
 _PAUSE: Final = 0.001
 """Seconds between two rings of a listener at least: what comes meanwhile is one ring."""
 
 
 class Bells:
-    """The bells beside one database file, for one process. From any thread."""
+    """The bells of one store, for one process. From any thread."""
 
-    def __init__(self, database: str) -> None:
-        self._place = f"{database}-bells"
+    def __init__(self, store: str) -> None:
+        """`store` is the id of the store."""
+        self._ours = os.path.join(tempfile.gettempdir(), f"perdure-bells-{os.getuid()}")
+        self._place = os.path.join(self._ours, store)
         self._lock = threading.Lock()
         self._listening: dict[str, list[Callable[[], None]]] = {}
         self._sockets: list[tuple[socket.socket, str]] = []
         self._sender: socket.socket | None = None
-        self._directory: int | None = None
-        """A descriptor of the directory, where its path is too long for the address of a socket."""
         self._seen: tuple[int, dict[str, list[str]]] = (-1, {})
         self._closed = False
 
@@ -53,9 +53,10 @@ class Bells:
                 return True
             name = os.path.join(self._place, f"{kind}{os.getpid()}-{secrets.token_hex(4)}")
             try:
-                os.makedirs(self._place, mode=0o700, exist_ok=True)
+                if not self._private():
+                    return False
                 hears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                hears.bind(self._address(name))
+                hears.bind(name)
             except (OSError, AttributeError):
                 return False
             self._listening[kind] = [bell]
@@ -63,14 +64,15 @@ class Bells:
         threading.Thread(target=self._hear, args=(kind, hears), name="perdure-bell", daemon=True).start()
         return True
 
-    def _address(self, name: str) -> str:
-        """The address of a socket in the directory. Linux allows 107 bytes, which the paths of many databases exceed:
-        there, the way leads through the descriptor of the directory."""
-        if len(os.fsencode(name)) <= SHORT or sys.platform != "linux":
-            return name
-        if self._directory is None:
-            self._directory = os.open(self._place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._directory}/{os.path.basename(name)}"
+    def _private(self) -> bool:
+        """Make the directories; whether they are this user's alone."""
+        for directory in (self._ours, self._place):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
+            found = os.lstat(directory)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                return False
+        return True
 
     def _hear(self, kind: str, hears: socket.socket) -> None:
         while not self._closed:
@@ -117,7 +119,7 @@ class Bells:
             if sender is None:
                 sender = self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 sender.setblocking(False)
-            sender.sendto(b"!", self._address(name))
+            sender.sendto(b"!", name)
         except BlockingIOError:
             pass  # Full: the listener has yet to hear of the bytes before.
         except ConnectionRefusedError:
@@ -135,12 +137,13 @@ class Bells:
         for hears, name in sockets:
             with contextlib.suppress(OSError):
                 # The thread that listens wakes and ends.
-                hears.sendto(b"!", self._address(name))
+                hears.sendto(b"!", name)
             with contextlib.suppress(OSError):
                 os.unlink(name)
             hears.close()
         if sender is not None:
             sender.close()
-        if self._directory is not None:
-            os.close(self._directory)
-            self._directory = None
+        for directory in (self._place, self._ours):
+            with contextlib.suppress(OSError):
+                # Empty, if no other process listens.
+                os.rmdir(directory)

@@ -103,12 +103,13 @@ class SQLiteStore(Reading):
         file = StoreFile(path, busy_timeout)
         file.create()
         self._file = file
-        self._bells = Bells(file.path)
+        self._bells: Bells | None = None
         self._writer = SQLiteLink(file, synchronous="FULL" if durability == "power" else "NORMAL")
         self._reader = SQLiteLink(file, synchronous="NORMAL", read_only=True)
         self._aside = SQLiteLink(file, synchronous="NORMAL")
         try:
             self._id = self._writer.run(file.prepare)
+            self._bells = Bells(self._id)
             self._aside.run(self._rebase)
         except BaseException:
             self.close()
@@ -147,11 +148,16 @@ class SQLiteStore(Reading):
         return self._file.path
 
     def close(self) -> None:
-        self._bells.close()
+        if self._bells is not None:
+            self._bells.close()
         self._writer.checkpoint()
         self._aside.close()
         self._reader.close()
         self._writer.close()
+
+    def _ring(self, kind: str) -> None:
+        if self._bells is not None:
+            self._bells.ring(kind)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -164,7 +170,7 @@ class SQLiteStore(Reading):
                 now = self._clock.boot()
                 created = link.run(lambda cursor: _create(cursor, write, now))
                 if write.claim is None:
-                    self._bells.ring(QUEUED)
+                    self._ring(QUEUED)
                 return [created]
             run, token, segments, actions, states, cache, finish, park, ends, sources = write
             if not (actions or states or ends or sources or cache or park):
@@ -176,7 +182,7 @@ class SQLiteStore(Reading):
                     return [self._writer.change(_INSERT_SEGMENT_FENCED, row)]
                 if finish is not None and not segments:
                     written = self._writer.change(_FINISH, (*_plain(finish), run, token))
-                    self._bells.ring(ENDED)
+                    self._ring(ENDED)
                     return [written]
         elif not writes:
             return []
@@ -185,9 +191,9 @@ class SQLiteStore(Reading):
             return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
         answers = self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
         if any(isinstance(write, CreateRun) and write.claim is None for write in writes):
-            self._bells.ring(QUEUED)
+            self._ring(QUEUED)
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
-            self._bells.ring(ENDED)
+            self._ring(ENDED)
         return answers
 
     def claim(
@@ -280,7 +286,7 @@ class SQLiteStore(Reading):
         return number
 
     def listen(self, bell: Callable[[], None], *, ends: bool = False) -> bool:
-        return self._bells.listen(ENDED if ends else QUEUED, bell)
+        return self._bells is not None and self._bells.listen(ENDED if ends else QUEUED, bell)
 
     # -- sources, cache, workers -------------------------------------------------------------------------------
 
