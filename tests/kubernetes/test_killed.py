@@ -123,7 +123,7 @@ def test_a_pod_that_another_cluster_has_is_waited_for(cluster: Setup) -> None:
     other = cluster.engine.replace("://flows", "://others")
     out, err = end(begin(cluster, PERDURE_CONTAINER_ENGINE=other))
     assert out == ""
-    assert "Choose that one with PERDURE_CONTAINER_ENGINE" in err
+    assert "Choose the first with PERDURE_CONTAINER_ENGINE" in err
     assert len(cluster.kubelet.ran) == 1, err
     out, err = end(begin(cluster))
     assert out.strip() == DONE, err

@@ -40,7 +40,7 @@ class Trace(Generic[P, R]):
             signature=Signature.of(fn, ignore=ignore),
             qualified=lambda: qualified(fn, name),
         )
-        self._declared = _declared_types(fn, ignore)
+        self._checks = _declared_types(fn, ignore)
         self._generator = inspect.isgeneratorfunction(fn)
         self._async_generator = inspect.isasyncgenfunction(fn)
 
@@ -84,7 +84,7 @@ class Trace(Generic[P, R]):
         function = self._function
         identity = function.signature.identity(args, kwargs)
         # `identity` takes scalars as they are, so their types are compared here.
-        for position, (value, declared) in enumerate(zip(args, self._declared, strict=False)):
+        for position, (value, declared) in enumerate(zip(args, self._checks, strict=False)):
             kind = type(value)
             if kind is not declared and declared is not Any and kind in _SCALARS:
                 function.signature.check_argument(position, value)
