@@ -1,10 +1,10 @@
 """Tells the processes of one machine that share a database file of a commit, as SQLite itself does not.
 
 A process that listens binds a Unix datagram socket in a directory of the user and the store among the temporary files.
-Beside the database, sockets would be in the way of a copy of the directory, and the address of a socket has 107 bytes at
-most. A process that has committed something of interest to others sends one byte to each socket. A bell is a hint and no
-more: a byte may be lost (a full socket, another user, another directory for temporary files), so a listener polls now
-and then all the same. A socket whose process has died refuses the byte, and the sender removes the socket.
+Beside the database, sockets would be in the way of a copy of the directory, and the address of a socket has about 100
+bytes at most. A process that has committed something of interest to others sends one byte to each socket. A bell is a
+hint and no more: a byte may be lost (a full socket, another user, another directory for temporary files), so a listener
+polls now and then all the same. A socket whose process has died refuses the byte, and the sender removes the socket.
 
 There are two kinds of bells, so that the end of a run does not wake every worker: the prefix of a socket's name says
 which kind its process listens to.
@@ -23,9 +23,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-QUEUED: Final = "queued-"
+QUEUED: Final = "q-"
 """Prefix for processes that wait for runs to drive."""
-ENDED: Final = "ended-"
+ENDED: Final = "e-"
 """Prefix for processes that wait for runs to end."""
 _PAUSE: Final = 0.001
 """Seconds between two rings of a listener at least: what comes meanwhile is one ring."""
@@ -36,8 +36,9 @@ class Bells:
 
     def __init__(self, store: str) -> None:
         """`store` is the id of the store."""
-        self._ours = os.path.join(tempfile.gettempdir(), f"perdure-bells-{os.getuid()}")
-        self._place = os.path.join(self._ours, store)
+        self._ours = os.path.join(tempfile.gettempdir(), f"perdure-{os.getuid()}")
+        # A part of the id, as an address is short.
+        self._place = os.path.join(self._ours, store[:16])
         self._lock = threading.Lock()
         self._listening: dict[str, list[Callable[[], None]]] = {}
         self._sockets: list[tuple[socket.socket, str]] = []
@@ -51,7 +52,7 @@ class Bells:
             if kind in self._listening:
                 self._listening[kind].append(bell)
                 return True
-            name = os.path.join(self._place, f"{kind}{os.getpid()}-{secrets.token_hex(4)}")
+            name = os.path.join(self._place, f"{kind}{os.getpid()}-{secrets.token_hex(3)}")
             try:
                 if not self._private():
                     return False
