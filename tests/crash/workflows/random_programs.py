@@ -130,6 +130,7 @@ LEAVES = [
     "dsleep",
     "time",
     "items",
+    "snipe",
     "child",
     "sync_child",
 ]
@@ -172,8 +173,68 @@ def generate(rng: random.Random, depth: int) -> Node:
     return node
 
 
+FOUND = {
+    "a cancelled job that its thread had not begun was not begun on replay, although its calls were recorded": """
+first 0.0080 995
+  thread 0.0004 132
+  sync 0.0040 494
+""",
+    "the row of a sleep took events along that belong behind those of an earlier row": """
+completed 0.0040 667
+  step 0.0020 423
+  gather 0.0000 326
+    sync 0.0000 767
+    later 0.0000 669
+    spin 0.0004 525
+  seq 0.0020 537
+    nap 0.0040 403
+    dsleep 0.0004 703
+    step 0.0000 373
+    step 0.0000 152
+""",
+    "the end of a job stood ahead of the outcome that the thread of the job waited for": """
+wait 0.0000 724
+  thread 0.0040 237
+  group 0.0040 747
+    group 0.0000 265
+      thread 0.0080 747
+      step 0.0040 43
+    queue 0.0040 334
+      fail 0.0080 652
+      sync_child 0.0004 393
+      sync 0.0000 232
+  thread 0.0004 554
+  attempt 0.0040 427
+    sync 0.0000 956
+""",
+    "the members of a failing group were cancelled in the order of a set of addresses": """
+group 0.0040 1
+  nap 0.0080 0
+  nap 0.0080 0
+  nap 0.0080 0
+  fail 0.0000 0
+""",
+}
+"""Shrunken programs that once went wrong, and how; as `Node.show` writes a program."""
+
+
+def parse(text: str) -> Node:
+    """The reverse of `Node.show`."""
+    path: list[Node] = []
+    for line in text.strip("\n").splitlines():
+        kind, amount, choice = line.split()
+        node = Node(kind, float(amount), int(choice))
+        del path[(len(line) - len(line.lstrip())) // 2 :]
+        if path:
+            path[-1].kids.append(node)
+        path.append(node)
+    return path[0]
+
+
 def program(seed: int) -> Node:
-    """The program of a seed."""
+    """The program of a seed; a negative seed: one that was found."""
+    if seed < 0:
+        return parse(list(FOUND.values())[-1 - seed])
     rng = random.Random(seed)
     return Node("seq", kids=[generate(rng, rng.randint(1, 4)) for _ in range(rng.randint(1, 3))])
 
@@ -203,8 +264,14 @@ def kids(path: str, node: Node, body: str) -> list[Any]:
     return [run(f"{path}{place}", kid.number, body) for place, kid in enumerate(node.kids)]
 
 
+SPAWNED: dict[str, list[asyncio.Task[str]]] = {}
+"""The tasks of each body, in the order in which they were made: for a node that cancels a task anywhere in the tree."""
+
+
 def tasks(path: str, node: Node, body: str) -> list[asyncio.Task[str]]:
-    return [asyncio.create_task(kid) for kid in kids(path, node, body)]
+    found = [asyncio.create_task(kid) for kid in kids(path, node, body)]
+    SPAWNED.setdefault(body, []).extend(found)
+    return found
 
 
 def name_of(error: BaseException) -> str:
@@ -299,6 +366,15 @@ async def do_dsleep(path: str, node: Node, body: str) -> str:
 
 async def do_time(path: str, node: Node, body: str) -> str:
     return await seen(path, body, durable_time.aio())
+
+
+async def do_snipe(path: str, node: Node, body: str) -> str:
+    """Cancel some task of the body: a sibling, an ancestor, the task itself, or a task that has not begun."""
+    await seen(path, body, step(path, body, node.amount, False, 0.0))
+    left = [task for task in SPAWNED.get(body, ()) if not task.done()]
+    if left:
+        see(body, f"{path} snipes {node.choice % len(left)} {left[node.choice % len(left)].cancel()}")
+    return path
 
 
 async def do_items(path: str, node: Node, body: str) -> str:
@@ -478,13 +554,11 @@ async def do_event(path: str, node: Node, body: str) -> str:
     async def one(work: Any, place: int) -> None:
         if place:
             await event.wait()
-        try:
-            await work
-        finally:
-            if not place:
-                event.set()
+        await work
 
-    return await settle(path, body, [asyncio.create_task(one(k, n)) for n, k in enumerate(kids(path, node, body))])
+    works = [asyncio.create_task(one(k, n)) for n, k in enumerate(kids(path, node, body))]
+    works[0].add_done_callback(lambda _: event.set())
+    return await settle(path, body, works)
 
 
 async def do_queue(path: str, node: Node, body: str) -> str:
@@ -499,7 +573,7 @@ async def do_queue(path: str, node: Node, body: str) -> str:
     works = [asyncio.create_task(produce(k, n)) for n, k in enumerate(kids(path, node, body))]
     try:
         for _ in works:
-            see(body, f"{path} gets {await asyncio.wait_for(queue.get(), node.amount or None)}")
+            see(body, f"{path} gets {await asyncio.wait_for(queue.get(), node.amount or SCALE)}")
     except TimeoutError:
         see(body, f"{path} gets no more")
     finally:
