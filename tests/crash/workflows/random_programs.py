@@ -209,10 +209,17 @@ wait 0.0000 724
 """,
     "the members of a failing group were cancelled in the order of a set of addresses": """
 group 0.0040 1
-  nap 0.0080 0
-  nap 0.0080 0
-  nap 0.0080 0
-  fail 0.0000 0
+  nap 0.0800 0
+  nap 0.0800 0
+  nap 0.0800 0
+  nap 0.0800 0
+  nap 0.0800 0
+  nap 0.0800 0
+  nap 0.0800 0
+  nap 0.0800 0
+  nap 0.0800 0
+  spin 0.0000 3
+  fail 0.0040 0
 """,
 }
 """Shrunken programs that once went wrong, and how; as `Node.show` writes a program."""
