@@ -13,8 +13,8 @@ from perdure.core.journal.replay import EventKind, decode_notes, encode_notes
 
 
 def test_notes_keep_their_order_whichever_row_takes_them_along() -> None:
-    """B7. The family: rows wait while more events happen. A record, then a row for notes alone (as beside
-    the deadline of a sleep), then more of both: read in the order of the rows, events are in the order of their time."""
+    """B7. The family: rows wait while more events happen. A record, a row for notes alone (as beside the deadline of a
+    sleep), more of both: read in the order of the rows, the events are in the order of their time."""
     delivery = Delivery()
     body: Any = SimpleNamespace(action=0)
     body.take_notes = lambda: encode_notes(delivery.take_notes())
