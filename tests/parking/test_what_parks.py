@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -229,3 +230,13 @@ def test_retries_of_several_children_wait_for_their_backoff_in_a_parked_run(cloc
         assert serving.finish(perdure.submit(retries_children)) == [2, 2]
     assert serving.parks() >= 1
     assert sorted(seen) == [("async", 1), ("async", 2), ("sync", 1), ("sync", 2)]
+
+
+def test_parking_is_silent(clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio complains, when garbage is collected, of each task whose exception no code has looked at."""
+    with Serving([async_from_async, async_child], clock) as serving:
+        run = perdure.submit(async_from_async)
+        serving.finish(run)
+        assert serving.parks(run)
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

@@ -90,12 +90,14 @@ class Execute:
                 return await (asyncio.shield(future) if isinstance(future, BranchTask) else future)
             except asyncio.CancelledError as error:
                 if self.driver.stopping:
+                    future.add_done_callback(_look_at, context=Context())
                     raise self.driver.stopped_error() from None
                 current = asyncio.current_task()
                 cancelling = current.cancelling() if current is not None else 0
                 if not cancelling:
                     return Result.ERROR, error
                 if future.done() or body.stopped or not isinstance(future, BranchTask):
+                    future.add_done_callback(_look_at, context=Context())
                     body.close()
                     raise
                 if cancelling > asked:
@@ -226,6 +228,12 @@ def _deep() -> bool:
     except ValueError:
         return False
     return True
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """No code awaits that body any more, and asyncio need not say so on the terminal."""
+    if not future.cancelled():
+        future.exception()
 
 
 DURABLE_CODE.add(Execute._main.__code__)
