@@ -127,7 +127,8 @@ _EDITED = {
 @pytest.mark.parametrize("case", _EDITED)
 def test_an_edit_that_the_outcome_depends_on_misses_the_cache(tmp_path: Path, case: str) -> None:
     for number in (1, 2):
-        (tmp_path / "other.py").write_text(f"ADD = {number}\ndef helper(n):\n    return n + ADD\n")
+        # Of other length, as Python tells an edited module by the second and the length.
+        (tmp_path / "other.py").write_text(f"{'#' * number}\nADD = {number}\ndef helper(n):\n    return n + ADD\n")
         done = _run(tmp_path, _EDITED[case].format(number) + "\nCALLS = [(step, (10,))]\n")
         assert done.stdout == f"[{10 + number}]\n", done.stderr
 

@@ -111,7 +111,9 @@ def test_entries_are_numbered_without_gaps() -> None:
     """W1."""
     drive(busy, "busy")
     assert sorted(entry.n for entry in entries("busy")) == list(range(1, len(entries("busy")) + 1))
-    assert len(entries("busy")) == 8 + 8 + 4 * 3
+    # A job may end just before a child begins, and then a row of its own carries that event.
+    outcomes = [entry for entry in entries("busy") if entry.result != Result.NOTE]
+    assert len(outcomes) == 8 + 8 + 4 * 3
 
 
 @env.task
@@ -175,7 +177,7 @@ async def siblings() -> list[str]:
 def test_no_body_starts_a_new_call_while_another_body_still_replays() -> None:
     """D2, B4: the journal of one child no longer fits, and nothing new may start before that is found (P5)."""
     switch["second"] = True
-    interrupt(siblings, "pair", lambda: "second" in log)
+    interrupt(siblings, "pair", lambda: "second" in log and len(entries("pair")) == 2)
     switch["second"] = False
     with pytest.raises(errors.NonDeterminismError):
         drive(siblings, "pair")
