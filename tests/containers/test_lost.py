@@ -47,7 +47,8 @@ def test_an_engine_that_is_killed_and_comes_back(engine: Engine, tmp_path: Path)
     out, err = process.communicate(timeout=90)
     assert msgspec.json.decode(out) == RESULT, err
     if engine.kind == "podman":
-        assert victims.ran() == ["started", "ended"]
+        # Where the engine's own records were cut off, the attempt counts as lost, which has to be said.
+        assert victims.ran() == ["started", "ended"] or "was lost" in err, err
     else:
         assert victims.ran().count("started") == 2, err
         assert "was lost" in err
@@ -145,7 +146,7 @@ def test_abort_stops_and_removes(engine: Engine, tmp_path: Path, alive: bool) ->
         out, err = process.communicate(timeout=30)
         assert msgspec.json.decode(out)["error"] == "RunAbortedError", err
     assert victims.ran() == ["started", "stopped"]
-    assert victims.left() == []
+    wait_for(lambda: victims.left() == [])
 
 
 def test_equal_run_names_in_two_stores_do_not_meet(engine: Engine, tmp_path: Path) -> None:
