@@ -18,12 +18,6 @@ from pathlib import Path
 
 from check_prose import PROJECT
 
-KNOWN_CIRCLES: tuple[tuple[str, ...], ...] = ()
-"""Circles that are still to be removed: modules below these may import each other until then. Only ever shrinks."""
-
-KNOWN_NAMESAKES = frozenset({"Run"})
-"""Names of classes that are still to be changed. Only ever shrinks."""
-
 Graph = Mapping[str, set[str]]
 """From each module to the modules that it imports."""
 
@@ -130,18 +124,12 @@ def check(source: Path) -> list[str]:
         f"{len(component)} modules import each other in a circle: {', '.join(component)}; "
         f"shortest way round: {' -> '.join(shortest_way_round(graph, component))}"
         for component in circles(graph)
-        if not any(all(_within(module, places) for module in component) for places in KNOWN_CIRCLES)
     ]
-    for name, where in namesakes(modules).items():
-        if name not in KNOWN_NAMESAKES:
-            faults.append(
-                f"class {name} is defined {len(where)} times: {', '.join(where)}; give each a name of its own"
-            )
+    faults.extend(
+        f"class {name} is defined {len(where)} times: {', '.join(where)}; give each a name of its own"
+        for name, where in namesakes(modules).items()
+    )
     return faults
-
-
-def _within(module: str, places: tuple[str, ...]) -> bool:
-    return any(module == place or module.startswith(f"{place}.") for place in places)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from perdure.core.ground.model import Entry, Run, Segment
+from perdure.core.ground.model import Entry, RunRow, Segment
 from perdure.core.ground.ports import Store
 from perdure.core.journal.segment import entries_of, journal_of
 
@@ -17,7 +17,7 @@ SEGMENTS = (
 """What `decoded` takes, in words that SQLite and Postgres understand."""
 
 
-def recorded(store: Store, run: Run) -> list[Entry]:
+def recorded(store: Store, run: RunRow) -> list[Entry]:
     """The entries of a run."""
     return list(journal_of(store, run))
 

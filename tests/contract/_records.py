@@ -19,7 +19,7 @@ from perdure.core.ground.model import (
     Kind,
     NewRun,
     Result,
-    Run,
+    RunRow,
     RunWrites,
     Segment,
     Status,
@@ -38,7 +38,7 @@ def new_run(name: str = "run", *, task: str = "etl.main", inputs: bytes = b"in",
     return NewRun(uid, name, task, f"etl.py::etl::{task}", inputs, inputs.ljust(16, b"#"), 1_000, reuse)
 
 
-def created(store: Store, name: str = "run", token: bytes | None = TOKEN, **fields: Any) -> Run:
+def created(store: Store, name: str = "run", token: bytes | None = TOKEN, **fields: Any) -> RunRow:
     """The run of that name, submitted and (unless `token` is `None`) claimed."""
     claim = None if token is None else Claim(token, "worker-1")
     [answer] = store.commit([CreateRun(new_run(name, **fields), claim)])

@@ -40,7 +40,7 @@ from perdure.core.ground.model import (
     Finish,
     Park,
     Result,
-    Run,
+    RunRow,
     RunWrites,
     Segment,
     Source,
@@ -81,7 +81,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def fail_with(store: Store, run: Run) -> Run:
+def fail_with(store: Store, run: RunRow) -> RunRow:
     """The run, ended by an exception of its own."""
     assert store.commit([writes(run.id, finish=Finish(Status.FAILED, int(Result.ERROR), b"boom", 50))]) == [True]
     found = store.run_by_id(run.id)
@@ -160,7 +160,7 @@ class TestFencing:
         return self.SHAPES[request.param]
 
     @staticmethod
-    def assert_untouched(store: Store, run: Run | None, number: int) -> None:
+    def assert_untouched(store: Store, run: RunRow | None, number: int) -> None:
         assert store.run_by_id(number) == run
         assert entries(store, number) == []
         assert store.actions(number) == []
@@ -369,7 +369,7 @@ class TestClaiming:
 
     def test_of_many_threads_one_wins_the_claim(self, store: Store) -> None:
         run = created(store, token=None)
-        won: list[Run] = []
+        won: list[RunRow] = []
         start = threading.Barrier(8)
 
         def take(number: int) -> None:

@@ -12,7 +12,7 @@ from perdure.core.ground.model import (
     Ended,
     Finish,
     Result,
-    Run,
+    RunRow,
     RunWrites,
     Status,
     Wake,
@@ -27,7 +27,7 @@ TO = "postgresql://db.example.org/flows"
 FAILED = Finish(Status.FAILED, int(Result.ERROR), b"error", 99)
 
 
-def one_of_each(store: Store, clock: Hands) -> dict[str, Run]:
+def one_of_each(store: Store, clock: Hands) -> dict[str, RunRow]:
     """A run of every status that may move."""
     queued(store, "queued", clock.after(5))
     parked(store, "asleep", clock.after(7))

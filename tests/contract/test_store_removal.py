@@ -25,7 +25,7 @@ from perdure.core.ground.model import (
     EndedRun,
     Finish,
     Result,
-    Run,
+    RunRow,
     RunWrites,
     Source,
     Status,
@@ -36,7 +36,7 @@ __all__ = ["store"]
 FAILED = frozenset({Status.FAILED})
 
 
-def ended(store: Store, name: str, at: int = 99) -> Run:
+def ended(store: Store, name: str, at: int = 99) -> RunRow:
     run = created(store, name)
     finish = DONE._replace(ended_at=at)
     assert store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], [root_action(run.id)], finish=finish)]) == [True]

@@ -24,7 +24,7 @@ from tests.contract._records import (
 from tests.postgres_server import Handed
 
 from perdure.core.ground.clock import US
-from perdure.core.ground.model import Claim, Created, CreateRun, Park, Run, RunWrites, Status, Wake
+from perdure.core.ground.model import Claim, Created, CreateRun, Park, RunRow, RunWrites, Status, Wake
 from perdure.core.ground.ports import Store
 from perdure.store.memory import MemoryStore
 from perdure.store.sqlite import SQLiteStore
@@ -72,13 +72,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Hands) -> Itera
     found.close()
 
 
-def queued(store: Store, name: str, due: Wake | None = None, task: str = "etl.main") -> Run:
+def queued(store: Store, name: str, due: Wake | None = None, task: str = "etl.main") -> RunRow:
     [answer] = store.commit([CreateRun(new_run(name, task=task), None, due)])
     assert isinstance(answer, Created)
     return answer.run
 
 
-def parked(store: Store, name: str, wake: Wake) -> Run:
+def parked(store: Store, name: str, wake: Wake) -> RunRow:
     run = created(store, name)
     assert store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], park=Park(wake, 1))]) == [True]
     found = store.run(name)

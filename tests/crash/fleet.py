@@ -22,7 +22,7 @@ from tests.waiting import PATIENCE, is_stopped, kill, wait_for
 
 from perdure.api.loading import find_task
 from perdure.core.ground.clock import US, SystemClock
-from perdure.core.ground.model import Created, CreateRun, NewRun, Run, Status, Wake
+from perdure.core.ground.model import Created, CreateRun, NewRun, RunRow, Status, Wake
 from perdure.core.ground.ports import Store
 from perdure.core.process.submission import new_run
 from perdure.store import open_store
@@ -93,13 +93,13 @@ class Fleet:
         spec = find_task(str(file or self.file), task).spec
         return new_run(spec, (), inputs, name=name, created_at=CLOCK.wall())
 
-    def submit(self, *new: NewRun, after: float | None = None) -> list[Run]:
+    def submit(self, *new: NewRun, after: float | None = None) -> list[RunRow]:
         """Store queued runs."""
         due = None if after is None else Wake(CLOCK.wall() + int(after * US), CLOCK.boot() + int(after * US))
         answers = self.store.commit([CreateRun(each, None, due) for each in new])
         return [answer.run for answer in answers if isinstance(answer, Created)]
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> RunRow:
         found = self.store.run(name)
         assert found is not None, f"no run {name}"
         return found

@@ -22,7 +22,7 @@ import perdure
 from perdure import Cron, FixedRate, Trigger, TriggerTime
 from perdure.api.triggers import Triggers, schedule_for
 from perdure.core.ground.clock import US
-from perdure.core.ground.model import FINISHED, Created, CreateRun, NewRun, Run, Status
+from perdure.core.ground.model import FINISHED, Created, CreateRun, NewRun, RunRow, Status
 from perdure.core.process.schedule import EPOCH, LATE, PAGE, CatchUp, CronCalendar, RateCalendar, Schedule, moment
 from perdure.errors import InputError, UsageError
 from perdure.store.memory import MemoryStore
@@ -58,7 +58,7 @@ def scheduled(triggers: Triggers, start: int, store: MemoryStore | None = None) 
     return store, schedule
 
 
-def names(runs: list[Run]) -> list[str]:
+def names(runs: list[RunRow]) -> list[str]:
     return [run.name for run in runs]
 
 

@@ -46,7 +46,7 @@ def store_path() -> str | None:
     return None if path is None else os.path.abspath(path)
 
 
-def find(name: str) -> model.Run:
+def find(name: str) -> model.RunRow:
     """The stored record of a run.
 
     Raises:
@@ -95,7 +95,7 @@ def runs(*, limit: int | None = None, status: Status | None = None) -> RunList:
         return RunList([], False)
     worker = runtime.worker()
     most = None if limit is None else limit + 1
-    rows: list[model.Run] = []
+    rows: list[model.RunRow] = []
     if status in (Status.RUNNING, Status.INTERRUPTED, Status.SLEEPING):
         # The status is derived: each run that could have the status is looked at.
         rows = worker.store.runs(statuses={Status.RUNNING})
@@ -132,7 +132,7 @@ def names(statuses: Collection[Status] | None = None, limit: int = 500) -> list[
     return [row.name for row in runtime.worker().store.runs(limit=limit, statuses=statuses)]
 
 
-def _info(worker: Worker, row: model.Run) -> RunInfo:
+def _info(worker: Worker, row: model.RunRow) -> RunInfo:
     return RunInfo(
         row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
         worker.holder(row) if row.status == Status.RUNNING else None, row.wake_at,
@@ -272,7 +272,7 @@ class _Generator:
 class _Grown:
     """A journal as a tree. Rows become nodes only on demand, as a journal may hold very many rows."""
 
-    def __init__(self, run: model.Run, status: Status, started: Sequence[Action], now: int) -> None:
+    def __init__(self, run: model.RunRow, status: Status, started: Sequence[Action], now: int) -> None:
         self._run = run
         self._status = status
         self._actions = {action.action: action for action in started}

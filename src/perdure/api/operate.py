@@ -117,7 +117,7 @@ def outcome(handle: Handle) -> RunEnd:
     return RunEnd(handle.name, handle.task, Status.FAILED, None, RecordedFailure(*describe_error(data)), *counts)
 
 
-def _recorded(row: model.Run) -> RunEnd:
+def _recorded(row: model.RunRow) -> RunEnd:
     if row.status == Status.ABORTED:
         raise RunAbortedError(_aborted(row.name))
     if row.value is None:
@@ -274,13 +274,13 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
     return RunRequest(spec, new, True)
 
 
-def _code_of(row: model.Run, file: str | None) -> TaskSpec:
+def _code_of(row: model.RunRow, file: str | None) -> TaskSpec:
     if file is None:
         return load_target(row.target, row.name, runtime.project_root())
     return task_at(load_file(file), parsed(row.target).name, file)
 
 
-def _refuse_active(worker: Worker, row: model.Run) -> None:
+def _refuse_active(worker: Worker, row: model.RunRow) -> None:
     holder = worker.sure_holder(row)
     if holder is not None:
         raise RunAlreadyActive(describe_holder(worker, row, holder))

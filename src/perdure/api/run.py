@@ -62,7 +62,7 @@ HINT_SECONDS = 5.0
 class Run:
     """A run in the store. Attributes are read from the store each time until the run has ended."""
 
-    def __init__(self, row: model.Run, spec: TaskSpec | None = None) -> None:
+    def __init__(self, row: model.RunRow, spec: TaskSpec | None = None) -> None:
         self._row = row
         self._spec = spec
 
@@ -92,7 +92,7 @@ class Run:
         return self._row.task
 
     @property
-    def row(self) -> model.Run:
+    def row(self) -> model.RunRow:
         """The stored record, as of now."""
         if self._row.status not in FINISHED:
             found = runtime.worker().store.run_by_id(self._row.id)
@@ -206,7 +206,7 @@ def _hint(run: Run) -> None:
         )  # fmt: skip
 
 
-def derived_status(row: model.Run) -> Status:
+def derived_status(row: model.RunRow) -> Status:
     """The status for people: INTERRUPTED without a driver, SLEEPING where only time is left to wait for."""
     if row.status != Status.RUNNING:
         return row.status
@@ -219,7 +219,7 @@ def derived_status(row: model.Run) -> Status:
     return Status.SLEEPING if worker.sleeps(row) else Status.RUNNING
 
 
-def refuse_moved(row: model.Run) -> None:
+def refuse_moved(row: model.RunRow) -> None:
     """Raise `RunMovedError` if another store has the run now."""
     if row.status == Status.MOVED:
         raise RunMovedError(
@@ -295,7 +295,7 @@ def mention_similar(worker: Worker, request: RunRequest) -> None:
             )  # fmt: skip
 
 
-def _unchanged(worker: Worker, row: model.Run) -> bool:
+def _unchanged(worker: Worker, row: model.RunRow) -> bool:
     """Whether a run without a holder is still in the same state, rather than ended in the meantime."""
     again = worker.store.run_by_id(row.id)
     return again is not None and again.status == row.status and again.token == row.token
@@ -305,7 +305,7 @@ Existing = tuple[Driver | None, Run]
 """A driver to wait for, or an ended run."""
 
 
-def settle(worker: Worker, request: RunRequest, found: Driver | model.Run) -> Existing:
+def settle(worker: Worker, request: RunRequest, found: Driver | model.RunRow) -> Existing:
     """The effect of a submission: a run of this process's, or an earlier run of the same name (the name is the key)."""
     if isinstance(found, Driver):
         return found, Run(found.run, request.spec)
@@ -316,7 +316,7 @@ def settle(worker: Worker, request: RunRequest, found: Driver | model.Run) -> Ex
     return continue_run(worker, found, request.spec, CLAIMABLE)
 
 
-def refuse_conflict(request: RunRequest, found: model.Run) -> None:
+def refuse_conflict(request: RunRequest, found: model.RunRow) -> None:
     """Raise `RunConflictError` where the existing run of the name differs from the request."""
     new = request.new
     if found.task != new.task or found.inputs_hash != new.inputs_hash:
@@ -331,7 +331,7 @@ def refuse_conflict(request: RunRequest, found: model.Run) -> None:
         )
 
 
-def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Collection[Status]) -> Existing:
+def continue_run(worker: Worker, row: model.RunRow, spec: TaskSpec, statuses: Collection[Status]) -> Existing:
     """Claim a stored run and drive it.
 
     Raises:
@@ -354,7 +354,7 @@ def continue_run(worker: Worker, row: model.Run, spec: TaskSpec, statuses: Colle
     raise attach(RunAlreadyActive(f"run {row.name!r} is claimed by other processes again and again"), Run(row, spec))
 
 
-def describe_holder(worker: Worker, row: model.Run, holder: model.WorkerRow) -> str:
+def describe_holder(worker: Worker, row: model.RunRow, holder: model.WorkerRow) -> str:
     where = "in this process" if holder.id == worker.id else f"by process {holder.pid} on {holder.host}"
     return f"run {row.name!r} is being driven {where}; wait for it, or end that process first"
 

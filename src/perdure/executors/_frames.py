@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..core.ground.clock import seconds as clock_seconds
-from ..core.ground.model import Action, ActionState, CachePut, Entry, Run, Source
+from ..core.ground.model import Action, ActionState, CachePut, Entry, RunRow, Source
 
 
 class _Frame(msgspec.Struct, array_like=True, tag=True):
@@ -39,7 +39,7 @@ class Hello(_Frame):
 class Assign(_Frame):
     """Execute the body of an action."""
 
-    run: Run
+    run: RunRow
     fresh: bool
     target: str
     module: str

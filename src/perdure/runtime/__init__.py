@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..core.ground.model import Run
+from ..core.ground.model import RunRow
 from ..core.ground.ports import Blobs, Store
 from ..core.process.worker import Worker
 from ..store import is_postgres, open_blobs, open_store, public_url, store_path
@@ -140,7 +140,7 @@ def container_logs() -> str:
     return process().container_logs()
 
 
-def drop_containers(run: Run) -> None:
+def drop_containers(run: RunRow) -> None:
     """Stop and remove the containers that an ended run has left, wherever the run was driven, and wait for the end."""
     process().drop_containers(run.uid)
 

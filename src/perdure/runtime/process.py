@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import structs
 
-from ..core.ground.model import Run
+from ..core.ground.model import RunRow
 from ..core.ground.ports import Blobs, Store
 from ..core.ground.spec import TaskSpec
 from ..core.ground.trees import remove_tree
@@ -239,7 +239,7 @@ class Process:
         except OSError:
             return False
 
-    def _run_ended(self, run: Run, fresh: bool) -> None:
+    def _run_ended(self, run: RunRow, fresh: bool) -> None:
         if not fresh and (self._has_leftovers() or self.settings.on_cluster):
             with contextlib.suppress(UsageError):  # the engine's name makes no sense
                 self.containers().sweep(run.uid)

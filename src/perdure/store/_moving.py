@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from perdure.core.ground.model import Created, Run, Status, Wake, WholeRun
+from perdure.core.ground.model import Created, RunRow, Status, Wake, WholeRun
 
 from ._rows import MOVABLE, adopted, comes_back, run_of, unmoved
 
@@ -23,14 +23,14 @@ class Cursor(Protocol):
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]], /) -> Any: ...
 
 
-def move(cursor: Cursor, sql: Mapping[str, str], runs: Sequence[int], to: str) -> list[Run | None]:
+def move(cursor: Cursor, sql: Mapping[str, str], runs: Sequence[int], to: str) -> list[RunRow | None]:
     """`Store.move`."""
     # Sorted by number: a fixed lock order avoids deadlocks.
     found = {number: _move(cursor, sql, number, to) for number in sorted(set(runs))}
     return [found[number] for number in runs]
 
 
-def _move(cursor: Cursor, sql: Mapping[str, str], number: int, to: str) -> Run | None:
+def _move(cursor: Cursor, sql: Mapping[str, str], number: int, to: str) -> RunRow | None:
     row = cursor.execute(sql["movable"], (number,)).fetchone()
     if row is None:
         return None

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from perdure.core.ground.model import Action, CachePut, Run, Segment, Status
+from perdure.core.ground.model import Action, CachePut, RunRow, Segment, Status
 from perdure.errors import RowDamagedError
 
 from ._rows import run_of
@@ -49,17 +49,17 @@ class Reading:
             log.error("%s", error)
             return error.good
 
-    def run(self, name: str) -> Run | None:
+    def run(self, name: str) -> RunRow | None:
         rows = self._rows("run_by_name", (name,))
         return run_of(rows[0]) if rows else None
 
-    def run_by_id(self, run: int) -> Run | None:
+    def run_by_id(self, run: int) -> RunRow | None:
         rows = self._rows("run_by_id", (run,))
         return run_of(rows[0]) if rows else None
 
     def runs(
         self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
-    ) -> list[Run]:
+    ) -> list[RunRow]:
         most = (_ALL if below is None else below, _ALL if limit is None else limit)
         if statuses is None:
             return list(map(run_of, self._good(self._sql["runs_all"], most)))
@@ -82,7 +82,7 @@ class Reading:
     def counts(self) -> dict[Status, int]:
         return {Status(status): count for status, count in self._rows("counts")}
 
-    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
+    def similar(self, task: str, inputs_hash: bytes) -> list[RunRow]:
         return [run_of(row) for row in self._good(self._sql["similar"], (task, inputs_hash))]
 
     def journal_length(self, run: int) -> int:

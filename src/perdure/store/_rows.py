@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Result, Run, RunWrites, Status, Wake
+from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Result, RunRow, RunWrites, Status, Wake
 
 Row = tuple[Any, ...]
 
@@ -16,9 +16,9 @@ SHORT: Final = 100
 _STATUS: Final = {str(status): status for status in Status}
 
 
-def run_of(row: Sequence[Any]) -> Run:
-    """A run from a database row with the columns in the order of `Run`."""
-    return Run._make((*row[:9], _STATUS[row[9]], *row[10:]))
+def run_of(row: Sequence[Any]) -> RunRow:
+    """A run from a database row with the columns in the order of `RunRow`."""
+    return RunRow._make((*row[:9], _STATUS[row[9]], *row[10:]))
 
 
 def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:
@@ -31,9 +31,9 @@ def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:
     )
 
 
-def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> Run:
+def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> RunRow:
     """A submitted run. With a claim the run is queued and claimed in the same moment."""
-    return Run(
+    return RunRow(
         number,
         *new,
         status=Status.QUEUED if claim is None else Status.RUNNING,
@@ -49,7 +49,7 @@ def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None)
     )
 
 
-def claimed(run: Run, claim: Claim, entries: int, now: int) -> Run:
+def claimed(run: RunRow, claim: Claim, entries: int, now: int) -> RunRow:
     """A claimed run. The claimer saw `entries` entries in the journal."""
     return run._replace(
         token=claim.token,
@@ -69,7 +69,7 @@ MOVABLE: Final = frozenset({*WAITING, *FINISHED})
 """No worker drives a run of these statuses, so the run may move to another store."""
 
 
-def unmoved(run: Run) -> Run:
+def unmoved(run: RunRow) -> RunRow:
     """A MOVED run before the move. The earlier status follows from the other columns, which a move leaves alone."""
     if run.result is not None:
         status = Status.SUCCEEDED if run.result == Result.VALUE else Status.FAILED
@@ -80,17 +80,17 @@ def unmoved(run: Run) -> Run:
     return run._replace(status=status, token=None, worker=None)
 
 
-def adopted(run: Run, due: Wake | None) -> Run:
+def adopted(run: RunRow, due: Wake | None) -> RunRow:
     """A run of another store; the number is not given yet."""
     return run._replace(token=None, worker=None, wake_at=None if due is None else due.at)
 
 
-def comes_back(run: Run, there: Run) -> bool:
+def comes_back(run: RunRow, there: RunRow) -> bool:
     """Whether an adopted run replaces the MOVED row `there`, because the run had left from here."""
     return there.status is Status.MOVED and there.uid == run.uid
 
 
-def parked(run: Run, park: Park) -> Run:
+def parked(run: RunRow, park: Park) -> RunRow:
     """A run that is parked until its wake time."""
     return run._replace(
         status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=park.mark, wake_at=park.wake.at

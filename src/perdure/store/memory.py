@@ -25,7 +25,7 @@ from perdure.core.ground.model import (
     Ended,
     EndedRun,
     NewRun,
-    Run,
+    RunRow,
     RunWrites,
     Segment,
     Source,
@@ -51,7 +51,7 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._mutex = threading.RLock()
         self._closed = False
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, RunRow] = {}
         self._names: dict[str, int] = {}
         self._wakes: dict[int, int] = {}
         self._version = 0
@@ -141,14 +141,14 @@ class MemoryStore:
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
-    ) -> Run | None:
+    ) -> RunRow | None:
         with self._lock:
             old = self._runs.get(run)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
             return self._claim(old, claim, entries)
 
-    def _claim(self, old: Run, claim: Claim, entries: int) -> Run:
+    def _claim(self, old: RunRow, claim: Claim, entries: int) -> RunRow:
         self._version += 1
         self._wakes.pop(old.id, None)
         self._runs[old.id] = claimed(old, claim, entries, self._clock.wall())
@@ -164,7 +164,7 @@ class MemoryStore:
                 for run, claim in zip(old, claims, strict=False)
             ]
 
-    def _known(self, run: Run) -> tuple[list[Segment], list[Action]] | None:
+    def _known(self, run: RunRow) -> tuple[list[Segment], list[Action]] | None:
         if run.status is not Status.SLEEPING or run.mark > SHORT:
             return None
         actions = sorted(self.actions(run.id, NO_PARENT) + self.actions(run.id, ROOT), key=lambda action: action.action)
@@ -196,17 +196,17 @@ class MemoryStore:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def run(self, name: str) -> Run | None:
+    def run(self, name: str) -> RunRow | None:
         with self._lock:
             return self._runs.get(self._names.get(name, 0))
 
-    def run_by_id(self, run: int) -> Run | None:
+    def run_by_id(self, run: int) -> RunRow | None:
         with self._lock:
             return self._runs.get(run)
 
     def runs(
         self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
-    ) -> list[Run]:
+    ) -> list[RunRow]:
         with self._lock:
             found = [run for run in reversed(self._runs.values()) if statuses is None or run.status in statuses]
             return [run for run in found if below is None or run.id < below][:limit]
@@ -215,7 +215,7 @@ class MemoryStore:
         with self._lock:
             return dict(Counter(run.status for run in self._runs.values()))
 
-    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
+    def similar(self, task: str, inputs_hash: bytes) -> list[RunRow]:
         return [r for r in self.runs(statuses={Status.RUNNING}) if r.task == task and r.inputs_hash == inputs_hash]
 
     def next_due(self, tasks: Collection[str]) -> float | None:
@@ -223,7 +223,7 @@ class MemoryStore:
             wakes = [wake for _, wake in self._due(tasks)]
             return (min(wakes) - self._clock.boot()) / US if wakes else None
 
-    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         with self._lock:
             return [
                 run
@@ -311,7 +311,7 @@ class MemoryStore:
             ]
             return found[:limit]
 
-    def _is_over(self, run: Run | None, before: int, statuses: Collection[Status]) -> bool:
+    def _is_over(self, run: RunRow | None, before: int, statuses: Collection[Status]) -> bool:
         if run is None or run.status not in FINISHED.intersection(statuses):
             return False
         begin = (Status.QUEUED, Status.RUNNING)
@@ -379,12 +379,12 @@ class MemoryStore:
 
     # -- moving runs to another store --------------------------------------------------------------------------
 
-    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+    def move(self, runs: Sequence[int], to: str) -> list[RunRow | None]:
         with self._lock:
             self._version += 1
             return [self._move(self._runs.get(number), to) for number in runs]
 
-    def _move(self, run: Run | None, to: str) -> Run | None:
+    def _move(self, run: RunRow | None, to: str) -> RunRow | None:
         if run is None:
             return None
         if run.status is Status.MOVED:

@@ -22,7 +22,7 @@ from typing import Final
 
 from .. import runtime
 from ..core.ground.clock import US, Clock, Deadline
-from ..core.ground.model import WAITING, Action, Ended, Run, Segment, Status, Wake, WholeRun
+from ..core.ground.model import WAITING, Action, Ended, RunRow, Segment, Status, Wake, WholeRun
 from ..core.ground.ports import Blobs, Store
 from ..core.journal.segment import entries_of, rewritten
 from ..core.run.attached import deadline_of
@@ -104,7 +104,7 @@ def _count(source: Store) -> Moved:
     return found
 
 
-def _rows(store: Store) -> Iterator[Run]:
+def _rows(store: Store) -> Iterator[RunRow]:
     """All runs, newest first."""
     below: int | None = None
     while page := store.runs(limit=PAGE, below=below):
@@ -204,7 +204,7 @@ class _Move:
 
     # -- one run -----------------------------------------------------------------------------------------------
 
-    def _whole(self, row: Run) -> WholeRun:
+    def _whole(self, row: RunRow) -> WholeRun:
         sources: set[int] = set()
         segments = list(rewritten(row, self.source.segments(row.id), lambda number: self._noted(number, sources)))
         actions = [self._action(action) for action in self.source.actions(row.id)]
@@ -247,7 +247,7 @@ class _Move:
 
     # -- files -------------------------------------------------------------------------------------------------
 
-    def _copy_files(self, row: Run, segments: list[Segment], actions: list[Action]) -> None:
+    def _copy_files(self, row: RunRow, segments: list[Segment], actions: list[Action]) -> None:
         if not self._sizes:
             return
         values = [row.inputs, row.value, *(segment.data for segment in segments)]
@@ -301,7 +301,7 @@ def checked(url: str) -> Look:
         return Look(store.url, store.id, {**facts, "files": files.url}, store.counts(), problems)
 
 
-def _damage(store: Store, row: Run) -> list[str]:
+def _damage(store: Store, row: RunRow) -> list[str]:
     """Damage in the journal of a run."""
     length = 0
     try:

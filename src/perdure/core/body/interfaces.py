@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ...errors import RunStopped
 from ..ground.clock import Clock
-from ..ground.model import Entry, Run
+from ..ground.model import Entry, RunRow
 from .delivery import Delivery, Entrance, Outcome
 
 
@@ -50,7 +50,7 @@ class GatePort(Protocol):
 class DriverPort(Protocol):
     """What a body asks of the run that it is part of."""
 
-    run: Run
+    run: RunRow
     abandoning: bool
     """Some body was abandoned: records have to be looked at before they are written."""
 

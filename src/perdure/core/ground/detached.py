@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NoReturn, Protocol
 
 from ...errors import PerdureError
-from .model import Run
+from .model import RunRow
 
 
 class Detached(Protocol):
     """A detached attempt: the first argument of the task's function."""
 
     @property
-    def run(self) -> Run:
+    def run(self) -> RunRow:
         """The run of the attempt."""
 
     @property

@@ -1,7 +1,7 @@
 """The records that are stored, their legal values and their units; frozen, free of I/O.
 
-Everything durable about a run is one `Run`, its `Entry` records (the journal, stored as segments) and one `Action` row
-for each task, container, sleep or timeout that was *started*. An entry is written once, when its outcome is known.
+Everything durable about a run is one `RunRow`, its `Entry` records (the journal, stored as segments) and one `Action`
+row for each task, container, sleep or timeout that was *started*. An entry is written once, when its outcome is known.
 `Entry.n` counts a run's entries in commit order, and replay follows this order.
 
 Times: `..._at` are microseconds since the Unix epoch (wall clock), `..._boot` microseconds since boot, `took` is
@@ -217,7 +217,7 @@ class NewRun(NamedTuple):
     """For `rerun --recover`: the name of the run whose outcomes may be reused."""
 
 
-class Run(NamedTuple):
+class RunRow(NamedTuple):
     """A run as it is stored. `status` is one of `STORED_STATUSES`."""
 
     id: int
@@ -266,7 +266,7 @@ class Park(NamedTuple):
 class Taken(NamedTuple):
     """A run that was due and has been claimed."""
 
-    run: Run
+    run: RunRow
     woken: bool
     """Whether the run was SLEEPING rather than QUEUED."""
     known: tuple[list[Segment], list[Action]] | None = None
@@ -320,14 +320,14 @@ class CreateRun(NamedTuple):
 class Created(NamedTuple):
     """The answer to `CreateRun`: the run of the name, and whether the run is the submitted run."""
 
-    run: Run
+    run: RunRow
     fresh: bool
 
 
 class WholeRun(NamedTuple):
     """A run with all rows, on the way into another store."""
 
-    run: Run
+    run: RunRow
     """Number, claim and worker are ignored by the other store."""
     segments: Sequence[Segment]
     actions: Sequence[Action]

@@ -22,7 +22,7 @@ from .model import (
     CreateRun,
     EndedRun,
     NewRun,
-    Run,
+    RunRow,
     RunWrites,
     Segment,
     Source,
@@ -38,7 +38,7 @@ class Queue(Protocol):
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
-    ) -> Run | None:
+    ) -> RunRow | None:
         """Compare-and-set: take the run if the stored token is still `expect` and the stored status in `statuses`.
 
         Sets token, worker and status RUNNING, clears result, value, ended_at and wake_at, sets started_at if unset. If
@@ -61,21 +61,21 @@ class Queue(Protocol):
         """End a run that has not ended: status ABORTED, claim and wake time cleared. Any claim is overruled. On
         disk."""
 
-    def run(self, name: str) -> Run | None:
+    def run(self, name: str) -> RunRow | None:
         """The run of that name."""
 
-    def run_by_id(self, run: int) -> Run | None:
+    def run_by_id(self, run: int) -> RunRow | None:
         """The run of that number."""
 
     def runs(
         self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
-    ) -> list[Run]:
+    ) -> list[RunRow]:
         """Runs by stored status, newest first; with `below` only runs of a smaller number."""
 
     def counts(self) -> dict[Status, int]:
         """The number of runs of each stored status."""
 
-    def similar(self, task: str, inputs_hash: bytes) -> list[Run]:
+    def similar(self, task: str, inputs_hash: bytes) -> list[RunRow]:
         """Runs of the task and inputs with stored status RUNNING, newest first. Must use an index."""
 
     def next_due(self, tasks: Collection[str]) -> float | None:
@@ -84,7 +84,7 @@ class Queue(Protocol):
         Zero or less if a run is due, `None` if no run waits. Must use an index.
         """
 
-    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         """RUNNING runs of the given tasks that none of the given workers has claimed, in order of their number."""
 
     def version(self) -> int:
@@ -214,7 +214,7 @@ class Upkeep(Protocol):
 class Moving(Protocol):
     """Runs that leave for another store or come from another store."""
 
-    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+    def move(self, runs: Sequence[int], to: str) -> list[RunRow | None]:
         """In ONE transaction, on disk: let go of the runs for good, because the store `to` takes the runs.
 
         QUEUED, SLEEPING and finished runs become MOVED, with `to` as worker: here no claim, end or removal of a MOVED

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, Run
+from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, RunRow
 
 
-def work_of(journal: Iterable[Entry], started: Sequence[Action], new: Run) -> tuple[list[Entry], list[Action]]:
+def work_of(journal: Iterable[Entry], started: Sequence[Action], new: RunRow) -> tuple[list[Entry], list[Action]]:
     """The successful work of a run, as entries and actions of a new run. The copied entries are loose.
 
     A finished child is copied as an outcome alone, because the child's body is never entered again. A child that failed

@@ -33,7 +33,7 @@ from msgspec.msgpack import Decoder, Encoder
 from msgspec.structs import replace
 
 from ...errors import JournalDamagedError, StoreVersionError, UsageError
-from ..ground.model import Ended, Entry, Result, Run, Segment
+from ..ground.model import Ended, Entry, Result, RunRow, Segment
 from ..ground.ports import Store
 
 VERSION: Final = 1
@@ -152,7 +152,7 @@ def entries_of(name: str, uid: bytes, segments: Iterable[Segment]) -> Iterator[E
         yield from chain.read(page)
 
 
-def journal_of(store: Store, run: Run) -> Iterator[Entry]:
+def journal_of(store: Store, run: RunRow) -> Iterator[Entry]:
     """All entries of a stored run in commit order, verified.
 
     Raises:
@@ -161,7 +161,7 @@ def journal_of(store: Store, run: Run) -> Iterator[Entry]:
     return entries_of(run.name, run.uid, store.segments(run.id))
 
 
-def rewritten(run: Run, segments: Iterable[Segment], source: Callable[[int], int]) -> Iterator[Segment]:
+def rewritten(run: RunRow, segments: Iterable[Segment], source: Callable[[int], int]) -> Iterator[Segment]:
     """The same journal with other numbers of source snapshots, for another store.
 
     Raises:

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from ..ground.clock import US
-from ..ground.model import NewRun, Run
+from ..ground.model import NewRun, RunRow
 from ..ground.ports import Store
 from ..ground.spec import TaskSpec
 from .submission import new_run
@@ -237,7 +237,7 @@ class Schedule:
         self._rules = tuple(rules)
         self._told: set[str] = set()
 
-    def fire(self, now: int) -> list[Run]:
+    def fire(self, now: int) -> list[RunRow]:
         """Submit the runs that are due at `now` (wall), and give the created runs, QUEUED and on disk.
 
         A rule that the store does not know begins at `now`: no earlier firing is due. At most `PAGE` runs are submitted
@@ -248,7 +248,7 @@ class Schedule:
             StoreError: the store cannot be used. Runs that were submitted before stay submitted.
             UsageError: a rule's inputs no longer fit the task.
         """
-        fired: list[Run] = []
+        fired: list[RunRow] = []
         for rule in self._rules:
             since = self._store.schedule(rule.key)
             if since is None:

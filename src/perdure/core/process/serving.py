@@ -29,7 +29,7 @@ from ..ground.spec import TaskSpec
 
 if TYPE_CHECKING:
     from ..body.loop import LoopThread
-    from ..ground.model import Run
+    from ..ground.model import RunRow
     from ..run.driver import Driver
     from .schedule import Schedule
     from .worker import Worker
@@ -318,7 +318,7 @@ class Server:
         for run in gone:
             del self._later[run]
 
-    def _fits(self, run: Run) -> bool:
+    def _fits(self, run: RunRow) -> bool:
         """Whether a run belongs to the very task, not to a task of the same name in another module. A run of another
         task is left alone for long."""
         theirs, ours = run.target.partition("::")[2], self.specs[run.task].target().partition("::")[2]

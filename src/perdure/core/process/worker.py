@@ -25,7 +25,7 @@ from ..body.scope import Slot
 from ..commit.records import Submission
 from ..commit.writer import Leaders, Writer
 from ..ground.clock import Clock, Deadline, SystemClock
-from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, Run, Status, Taken, Wake, WorkerRow
+from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, RunRow, Status, Taken, Wake, WorkerRow
 from ..ground.ports import Liveness, Store
 from ..ground.spec import TaskSpec
 from ..journal import source
@@ -78,7 +78,7 @@ class Worker:
         """What executes bodies in other processes, by the name of the executor; made on first use."""
         self.doubt = False
         """The store has failed, so this worker may have claimed a run without driving the run."""
-        self.on_end: Callable[[Run, bool], None] | None = None
+        self.on_end: Callable[[RunRow, bool], None] | None = None
         """Called when a run has ended or was aborted here, with whether this process began the run."""
 
     # -- what a run asks of its process (`WorkerPort`) ----------------------------------------------------------
@@ -97,7 +97,7 @@ class Worker:
 
     # -- submitting and claiming -------------------------------------------------------------------------------
 
-    def submit(self, new: NewRun, spec: TaskSpec) -> Driver | Run:
+    def submit(self, new: NewRun, spec: TaskSpec) -> Driver | RunRow:
         """Store a run and drive it. Gives its driver, or the run that already has that name. Blocks on the store."""
         self.lease.attend()
         claim = self._claim()
@@ -114,10 +114,10 @@ class Worker:
         driver.loop.soon(driver.start)
         return driver
 
-    def submit_soon(self, new: NewRun, spec: TaskSpec) -> Future[Driver | Run]:
+    def submit_soon(self, new: NewRun, spec: TaskSpec) -> Future[Driver | RunRow]:
         """The same without blocking: runs that are submitted at one time share a commit."""
         self.lease.attend()
-        future: Future[Driver | Run] = Future()
+        future: Future[Driver | RunRow] = Future()
         claim = self._claim()
         context = copy_context()
 
@@ -173,7 +173,7 @@ class Worker:
         self._claiming.add(token)
         return Claim(token, self.id)
 
-    def take(self, run: Run, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True) -> Driver | None:
+    def take(self, run: RunRow, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True) -> Driver | None:
         """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
         on the store."""
         self.lease.attend()
@@ -212,7 +212,7 @@ class Worker:
         self.left(driver)
         self.store.release(driver.run_id, driver.token)
 
-    def _driver(self, run: Run, spec: TaskSpec, *, fresh: bool, taken: Taken | None = None) -> Driver:
+    def _driver(self, run: RunRow, spec: TaskSpec, *, fresh: bool, taken: Taken | None = None) -> Driver:
         driver = Driver(self, run, spec, self.loops.free_loop(), fresh=fresh, taken=taken)
         before = self.drivers.get(run.id)
         self.drivers[run.id] = driver
@@ -228,19 +228,19 @@ class Worker:
         if self.drivers.get(driver.run_id) is driver:
             del self.drivers[driver.run_id]
 
-    def sure_holder(self, run: Run) -> WorkerRow | None:
+    def sure_holder(self, run: RunRow) -> WorkerRow | None:
         """As `holder`, after waiting for certainty about a holder that looks dead."""
         while run.worker is not None and run.worker != self.id and self.liveness.doubts(run.worker):
             time.sleep(DOUBT_SECONDS)
         return self.holder(run)
 
-    def doubt_holders(self, runs: Collection[Run]) -> None:
+    def doubt_holders(self, runs: Collection[RunRow]) -> None:
         """Begin to doubt all holders that look dead at once, so that `sure_holder` of all takes a moment, not one for
         each."""
         for worker in {run.worker for run in runs if run.worker is not None and run.status is Status.RUNNING}:
             self.liveness.doubts(worker)
 
-    def holder(self, run: Run) -> WorkerRow | None:
+    def holder(self, run: RunRow) -> WorkerRow | None:
         """The worker that drives the run right now; `None`: the run may be claimed."""
         if run.token is None or run.worker is None:
             return None
@@ -256,7 +256,7 @@ class Worker:
         """Whether that worker's claims hold."""
         return row.lease > 0 and not self.liveness.is_dead(row.id)
 
-    def sleeps(self, run: Run) -> bool:
+    def sleeps(self, run: RunRow) -> bool:
         """Whether a live run has nothing to do until a recorded deadline."""
         return any(
             Deadline(action.wake_at, action.wake_boot, action.boot).remaining(self.clock) > 0

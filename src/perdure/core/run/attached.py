@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from ...errors import PerdureError
 from ..body.interfaces import BodyPort
 from ..ground.clock import Deadline
-from ..ground.model import Action, ActionState, Run
+from ..ground.model import Action, ActionState, RunRow
 from ..ground.spec import TaskSpec
 from .effects import Durable
 
@@ -71,9 +71,9 @@ class Attached:
         body.driver.attached.add(self)
 
     @property
-    def run(self) -> Run:
+    def run(self) -> RunRow:
         """See `Detached`."""
-        run: Run = self.body.driver.run
+        run: RunRow = self.body.driver.run
         return run
 
     @property

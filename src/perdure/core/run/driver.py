@@ -36,7 +36,7 @@ from ..ground.model import (
     Finish,
     Kind,
     Result,
-    Run,
+    RunRow,
     RunWrites,
     Status,
     Taken,
@@ -68,7 +68,7 @@ class Driver(Ending):
     def __init__(
         self,
         worker: WorkerPort,
-        run: Run,
+        run: RunRow,
         spec: TaskSpec,
         loop: LoopThread,
         *,

@@ -18,7 +18,7 @@ from ..body.loop import LoopThread
 from ..body.scope import driving
 from ..commit.records import Synced
 from ..ground.clock import perf
-from ..ground.model import Park, Run, Wake
+from ..ground.model import Park, RunRow, Wake
 from ..journal.segment import Journal
 from .gate import Gate
 from .interfaces import WorkerPort
@@ -33,7 +33,7 @@ class Ending:
     """The end of a `Driver`, which is built on this class. `_stopping` and `_left` change once, under `_lock`."""
 
     worker: WorkerPort
-    run: Run
+    run: RunRow
     run_id: int
     token: bytes
     loop: LoopThread

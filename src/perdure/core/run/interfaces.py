@@ -13,7 +13,7 @@ from ..body.loop import LoopThread
 from ..body.scope import Slot
 from ..commit.writer import Leaders
 from ..ground.clock import Clock
-from ..ground.model import Action, Run
+from ..ground.model import Action, RunRow
 from ..ground.ports import Store
 from ..ground.spec import TaskSpec
 
@@ -30,7 +30,7 @@ class WorkerPort(Protocol):
     """Set when the store has failed, so that a run may be claimed here and driven by no thread."""
     elsewhere: Callable[[str], Elsewhere] | None
     """What executes bodies in other processes, by the name of the executor."""
-    on_end: Callable[[Run, bool], None] | None
+    on_end: Callable[[RunRow, bool], None] | None
     """Called when a run has ended or was aborted here, with whether this process began the run."""
     root: Callable[[Any], Any]
     """The run's own task, as a coroutine (`calls.root`)."""

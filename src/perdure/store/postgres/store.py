@@ -36,7 +36,7 @@ from perdure.core.ground.model import (
     Created,
     CreateRun,
     NewRun,
-    Run,
+    RunRow,
     RunWrites,
     Segment,
     Source,
@@ -77,7 +77,7 @@ Trace = tuple[str, Sequence[Any]]
 class Submitted(NamedTuple):
     """A submitted run and the delay until the run is due (microseconds); `None` for a run that is claimed at once."""
 
-    run: Run
+    run: RunRow
     left: int | None
 
 
@@ -368,8 +368,8 @@ class PostgresStore(UpkeepVerbs):
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
-    ) -> Run | None:
-        def take(cursor: Cursor) -> Run | None:
+    ) -> RunRow | None:
+        def take(cursor: Cursor) -> RunRow | None:
             row = cursor.execute(self._sql["claimable"], (run,)).fetchone()
             old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
@@ -377,21 +377,23 @@ class PostgresStore(UpkeepVerbs):
             [new] = self._claim(cursor, [old], [claim], [entries])
             return new
 
-        def is_done(cursor: Cursor, found: Run | None) -> bool:
+        def is_done(cursor: Cursor, found: RunRow | None) -> bool:
             return self._holds(cursor, [] if found is None else [found])
 
         found = self._aside.transaction(take, is_done)
         self._count()
         return found
 
-    def _claim(self, cursor: Cursor, old: list[Run], claims: Sequence[Claim], lengths: Sequence[int]) -> list[Run]:
+    def _claim(
+        self, cursor: Cursor, old: list[RunRow], claims: Sequence[Claim], lengths: Sequence[int]
+    ) -> list[RunRow]:
         now = self._clock.wall()
         new = [claimed(run, claim, n, now) for run, claim, n in zip(old, claims, lengths, strict=False)]
         rows = [(run.token, run.worker, run.started_at, run.crashes, run.mark, run.id) for run in new]
         _many(cursor, self._sql["claim"], rows)
         return new
 
-    def _holds(self, cursor: Cursor, runs: list[Run]) -> bool:
+    def _holds(self, cursor: Cursor, runs: list[RunRow]) -> bool:
         [[count]] = cursor.execute(
             self._sql["claimed_with"], ([run.id for run in runs], [run.token for run in runs])
         ).fetchall()
@@ -457,7 +459,7 @@ class PostgresStore(UpkeepVerbs):
         [[left]] = self._rows("next_due", (list(set(tasks)),))
         return None if left is None else left / US
 
-    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         return [run_of(row) for row in self._rows("abandoned", (list(set(tasks)), list(workers), limit))]
 
     def version(self) -> int:

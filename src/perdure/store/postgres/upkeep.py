@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from perdure.core.ground.clock import US, Clock, perf
-from perdure.core.ground.model import FINISHED, Checked, Created, EndedRun, Run, Status, Wake, WholeRun
+from perdure.core.ground.model import FINISHED, Checked, Created, EndedRun, RunRow, Status, Wake, WholeRun
 
 from .. import _moving
 from .._reading import PAGE, Reading
@@ -123,7 +123,7 @@ class UpkeepVerbs(Reading):
 
     # -- moving runs to another store --------------------------------------------------------------------------
 
-    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+    def move(self, runs: Sequence[int], to: str) -> list[RunRow | None]:
         return self._writer.transaction(lambda cursor: _moving.move(cursor, self._sql, runs, to))
 
     def arrived(self, runs: Sequence[int], store: str) -> None:

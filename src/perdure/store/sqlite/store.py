@@ -32,7 +32,7 @@ from perdure.core.ground.model import (
     EndedRun,
     Finish,
     NewRun,
-    Run,
+    RunRow,
     RunWrites,
     Segment,
     Source,
@@ -198,8 +198,8 @@ class SQLiteStore(Reading):
 
     def claim(
         self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
-    ) -> Run | None:
-        def take(cursor: sqlite3.Cursor) -> Run | None:
+    ) -> RunRow | None:
+        def take(cursor: sqlite3.Cursor) -> RunRow | None:
             row = cursor.execute(_SQL["run_by_id"], (run,)).fetchone()
             old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
@@ -208,7 +208,7 @@ class SQLiteStore(Reading):
 
         return self._aside.transaction(take)
 
-    def _claim(self, cursor: sqlite3.Cursor, old: Run, claim: Claim, entries: int) -> Run:
+    def _claim(self, cursor: sqlite3.Cursor, old: RunRow, claim: Claim, entries: int) -> RunRow:
         new = claimed(old, claim, entries, self._clock.wall())
         cursor.execute(_SQL["claim"], (new.token, new.worker, new.started_at, new.crashes, new.mark, new.id))
         return new
@@ -272,7 +272,7 @@ class SQLiteStore(Reading):
         wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
         return (min(wakes) - self._clock.boot()) / US if wakes else None
 
-    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[Run]:
+    def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         known = msgspec.json.encode(list(workers)).decode()
         rows = [row for task in set(tasks) for row in self._good(_SQL["abandoned"], (task, known, limit))]
         return sorted(map(run_of, rows), key=lambda run: run.id)[:limit]
@@ -404,7 +404,7 @@ class SQLiteStore(Reading):
 
     # -- moving runs to another store --------------------------------------------------------------------------
 
-    def move(self, runs: Sequence[int], to: str) -> list[Run | None]:
+    def move(self, runs: Sequence[int], to: str) -> list[RunRow | None]:
         return self._writer.transaction(lambda cursor: _moving.move(cursor, _SQL, runs, to))
 
     def arrived(self, runs: Sequence[int], store: str) -> None:
