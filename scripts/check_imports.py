@@ -18,6 +18,9 @@ from pathlib import Path
 
 from check_prose import PROJECT
 
+FOREIGN_NAMES = "perdure.flyte"
+"""The package whose classes have the names that Flyte gives them, which perdure's own classes may have as well."""
+
 Graph = Mapping[str, set[str]]
 """From each module to the modules that it imports."""
 
@@ -92,6 +95,8 @@ def namesakes(modules: Mapping[str, Path]) -> dict[str, list[str]]:
     """The names of classes that more than one place defines, with these places."""
     places: dict[str, list[str]] = {}
     for module, path in modules.items():
+        if module == FOREIGN_NAMES or module.startswith(f"{FOREIGN_NAMES}."):
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(f"{module}:{node.lineno}")

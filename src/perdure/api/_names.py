@@ -87,12 +87,12 @@ def target(fn: Callable[..., Any]) -> str:
     return f"{place.file}::{place.module}::{fn.__qualname__}"
 
 
-def _name_main_module() -> None:
-    """Tell the codecs the logical name for classes of `__main__`."""
+def name_main_module() -> None:
+    """Tell the codecs the logical name for classes of `__main__`. To be called again where `__main__` is replaced."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     if file is not None:
         set_main_name(logical_name(os.path.abspath(file)))
 
 
-# Once, before anything can be encoded: a process's `__main__` does not change.
-_name_main_module()
+# Before anything can be encoded.
+name_main_module()

@@ -60,6 +60,9 @@ class TaskEnvironment:
         description: for people.
     """
 
+    _task_class: type[Task[Any, Any]] = Task
+    """The class of the tasks that the environment declares."""
+
     def __init__(
         self,
         name: str,
@@ -153,7 +156,7 @@ class TaskEnvironment:
 
         def declare(function: Any) -> Task[Any, Any]:
             _refuse_non_task(function, self.name)
-            task: Task[Any, Any] = Task(function, self, **settings)  # type: ignore[arg-type]
+            task = self._task_class(function, self, **settings)  # type: ignore[arg-type]
             if triggers:
                 from .triggers import rules_of  # a late import: most tasks have no triggers
 

@@ -17,6 +17,7 @@ from ..core.ground.spec import TaskSpec
 from ..core.journal.source import code_root, logical_name
 from ..errors import CodeNotLoadedError, PerdureError, TaskNotFoundError, UsageError
 from ..runtime.process import Process
+from . import flyte_alias
 from .declaring import LOCAL, tasks_of
 from .task import Task
 
@@ -105,6 +106,7 @@ def _execute(name: str, file: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _loading(file: str) -> Iterator[None]:
+    flyte_alias.install()
     token = _LOADING.set(file)
     try:
         yield

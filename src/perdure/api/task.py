@@ -128,7 +128,7 @@ class Task(Generic[P, R]):
         is a label for people: the identity stays the declared name."""
         given = {"short_name": short_name, "retries": retries, "timeout": timeout, "cache": cache}
         settings = self._settings | {name: value for name, value in given.items() if value is not None}
-        return Task(self.fn, self.environment, **settings, overrides=self)
+        return type(self)(self.fn, self.environment, **settings, overrides=self)
 
     def check_findable(self) -> None:
         """Raise `UsageError` for a task of another process's that the other process could not find."""

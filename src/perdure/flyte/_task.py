@@ -1,0 +1,126 @@
+"""Flyte's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
+
+from ..api.task import Task
+from ._notes import note
+from ._settings import cache_request, retry_strategy, task_timeout
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WITHOUT_EFFECT = (
+    "resources", "reusable", "secrets", "service_account", "max_inline_io_bytes", "pod_template", "queue",
+    "interruptible", "entrypoint", "produces_artifacts", "links", "plugin_config", "image",
+)  # fmt: skip
+"""Settings of a task that are recorded only."""
+
+
+@dataclass(frozen=True)
+class Documentation:
+    """A description for people."""
+
+    description: str
+
+
+@runtime_checkable
+class Link(Protocol):
+    """A link that Flyte's user interface shows."""
+
+    def get_link(self, *args: Any, **kwargs: Any) -> str:
+        """The address."""
+
+
+class AsyncFunctionTaskTemplate(Task[P, R]):
+    """A task with the attributes of Flyte's. Settings of a cluster are attributes without an effect."""
+
+    report: bool = False
+    docs: Documentation | None = None
+    task_type = "python"
+
+    def __init__(self, fn: Any, environment: Any, **settings: Any) -> None:
+        super().__init__(fn, environment, **settings)
+        self.short_name = settings.get("short_name") or fn.__name__
+        self.retries = self._settings["retries"]
+        self.timeout = self._settings["timeout"]
+        self.cache = self._settings["cache"]
+        for name in WITHOUT_EFFECT:
+            setattr(self, name, getattr(environment, name, None))
+        self.env_vars = environment.env_vars
+
+    @property
+    def func(self) -> Any:
+        """The function."""
+        return self.fn
+
+    @property
+    def parent_env_name(self) -> str:
+        """The name of the environment."""
+        return self.environment.name
+
+    def parent_env(self) -> Any:
+        """The environment."""
+        return self.environment
+
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function itself, in the caller's action: no action of the task's own."""
+        return self.fn(*args, **kwargs)
+
+    def execute(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """As `forward`."""
+        return self.fn(*args, **kwargs)
+
+    def override(
+        self,
+        *,
+        short_name: str | None = None,
+        resources: Any = None,
+        cache: Any = None,
+        retries: Any = 0,
+        timeout: Any = None,
+        reusable: Any = None,
+        env_vars: dict[str, str] | None = None,
+        secrets: Any = None,
+        service_account: str | None = None,
+        max_inline_io_bytes: int | None = None,
+        pod_template: Any = None,
+        queue: str | None = None,
+        interruptible: bool | None = None,
+        entrypoint: bool | None = None,
+        produces_artifacts: bool | None = None,
+        links: Any = (),
+        plugin_config: Any = None,
+        **kwargs: Any,
+    ) -> AsyncFunctionTaskTemplate[P, R]:
+        """The task under other settings; a setting that is not given stays."""
+        given: dict[str, Any] = dict(kwargs, resources=resources, reusable=reusable, secrets=secrets)
+        given |= {"service_account": service_account, "max_inline_io_bytes": max_inline_io_bytes}
+        given |= {"pod_template": pod_template, "queue": queue, "interruptible": interruptible}
+        given |= {"entrypoint": entrypoint, "produces_artifacts": produces_artifacts, "links": links or None}
+        given |= {"plugin_config": plugin_config, "env_vars": env_vars}
+        task: Any = super().override(
+            short_name=short_name,
+            retries=retry_strategy(retries) if retries else None,
+            timeout=task_timeout(timeout),
+            cache=None if cache is None else cache_request(cache),
+        )
+        task.report, task.docs = self.report, self.docs
+        for name, before in ((name, getattr(self, name)) for name in WITHOUT_EFFECT):
+            value = given.get(name)
+            setattr(task, name, before if value is None else value)
+            if value is not None:
+                note(name, f"{self.name}.override")
+        if env_vars is not None:
+            note("env_vars", f"{self.name}.override")
+        return task  # type: ignore[no-any-return]
+
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
+        """The call as a coroutine."""
+        return super().aio(*args, **kwargs)
+
+
+TaskTemplate = AsyncFunctionTaskTemplate

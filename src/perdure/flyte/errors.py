@@ -1,0 +1,3 @@
+"""Flyte's errors."""
+
+from __future__ import annotations
