@@ -117,3 +117,17 @@ def test_cancellation_ends_the_process(tmp_path: Path) -> None:
     assert run(flows.cancelled_by_timeout, path) == "cancelled"
     assert pids(path)
     assert all(gone(pid) for pid in pids(path))
+
+
+def test_a_node_does_not_have_a_file_outside_of_the_code_root_imported(tmp_path: Path) -> None:
+    """N3: the file would be imported by a process beside the driving process."""
+    file, imported = tmp_path / "planted.py", tmp_path / "imported"
+    file.write_text(
+        "import os, perdure\n"
+        "env = perdure.TaskEnvironment('planted', executor='process')\n"
+        f"if 'NODE' not in os.environ: open({str(imported)!r}, 'w')\n"
+        "@env.task\ndef ends_well() -> int: return 1\n"
+    )
+    with pytest.raises(errors.UsageError, match=r"planted.py, is not below the code root of far.calls_a_task_of"):
+        run(flows.calls_a_task_of, str(file), "planted")
+    assert not imported.exists()

@@ -243,6 +243,9 @@ ToParent = (
 AT_ONCE = 16 * 1024
 """A socket with room in its buffer takes so many bytes without waiting: room means three quarters free."""
 
+AT_FIRST = 1024 * 1024
+"""Bytes of memory for a frame before any byte has arrived. More memory follows the bytes, not the announced length."""
+
 HUNG_UP = 129
 """The exit code of a process on another machine whose connection is gone; the shell's code for SIGHUP."""
 
@@ -323,13 +326,15 @@ class Channel:
         return self._decoder.decode(self._read(length, until))
 
     def _read(self, size: int, until: float | None) -> bytearray:
-        data = bytearray(size)
-        view = memoryview(data)
+        data = bytearray(min(size, AT_FIRST))
         done = 0
         while done < size:
+            if done == len(data):
+                data.extend(bytes(min(done, size - done)))
             self._await_data(until)
             try:
-                count = self._socket.recv_into(view[done:])
+                with memoryview(data) as view, view[done:] as rest:
+                    count = self._socket.recv_into(rest)
             except OSError as error:
                 raise Closed(str(error)) from None
             if not count:

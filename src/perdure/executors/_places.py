@@ -13,6 +13,7 @@ from ._session import BodySession
 if TYPE_CHECKING:
     from ..core.ground.model import Action
     from ..core.run.remote_body import StandIn
+    from . import _frames as frames
 
 Find = Callable[[str, str, str], TaskSpec]
 """Gives a task by target, module name and variable name."""
@@ -35,6 +36,10 @@ class Places:
     ) -> BodySession:
         """See `core.run.interfaces.Elsewhere`."""
         return BodySession(self, body, spec, action, inputs, attempt, floor, recorded)
+
+    def refuse_call(self, caller: TaskSpec, call: frames.Delegate) -> None:
+        """Raise `UsageError` where a process may not name that code. A child on this machine may: the child is the same
+        user's, and could load the code without a question."""
 
     def give(self, session: BodySession) -> None:
         """The session has a place: find a process, without waiting for the process."""

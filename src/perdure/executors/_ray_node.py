@@ -25,7 +25,7 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
     Args:
         address: where the driving process listens.
         wanted: the versions that must run here (`what_runs`).
-        token: identifies the process to the driving process.
+        token: identifies the process to the driving process, which reads the token before anything else.
         root: the directory of the code, as the driving process calls it.
         file: the file of the body, below `root`.
         env_vars: environment variables of the environment.
@@ -54,7 +54,7 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
         raise ConnectionError(f"this node does not reach {address[0]}:{address[1]}: {error}") from None
     with connection:
         connection.settimeout(None)
-        connection.sendall(json.dumps({"token": token, "runs": runs, "digest": digest}).encode() + b"\n")
+        connection.sendall(token.encode() + json.dumps({"runs": runs, "digest": digest}).encode() + b"\n")
         if runs != wanted or not digest:
             connection.recv(1)  # until it has been heard, as a task that has ended is not listened to
             return 0

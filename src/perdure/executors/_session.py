@@ -37,6 +37,9 @@ class Seats(Protocol):
     find: Callable[[str, str, str], TaskSpec]
     """Gives a task by target, module name and variable name."""
 
+    def refuse_call(self, caller: TaskSpec, call: frames.Delegate) -> None:
+        """Raise `UsageError` where the process for the body of `caller` may not name the code of the call."""
+
     def submit(self, session: BodySession) -> None:
         """Queue the session for a seat."""
 
@@ -368,6 +371,7 @@ class BodySession:
         # The action was reported as not called yet; now it is called, and from here on its own stand-in reports (E4).
         self._undrained.discard(frame.action.action)
         try:
+            self._pool.refuse_call(self.spec, frame)
             spec = self._pool.find(frame.target, frame.module, frame.variable) if frame.variable else _spec_of(frame)
         except UsageError as error:
             self._carried(frame.ticket, (Result.ERROR, encode_error(error), error, ()))

@@ -8,7 +8,9 @@ Ray adds:
   end; a process on a node that is cut off may go on for some seconds, and reaches no store.
 - N2 Ray never retries. A body whose process ends has failed (`BodyDiedError`). A lost node, Ray worker or connection
   loses the attempt (`AttemptLost`), and the next attempt costs no retry.
-- N3 a process that connects has to know a token that only the Ray task was given.
+- N3 a process that connects has to send first a token that only the Ray task was given (`Listener`). Connections
+  without the token are bounded in number, in time and in bytes. A frame from a node names only code below the code
+  root, or code that the driving process has loaded already (`RayPool.refuse_call`).
 - N4 the code's root is shipped as Ray's `working_dir`. Files are called by their paths in the driving process, and
   found below the node's copy (`_inner.store.PathMap`). Code that differs from the driving process's code is not
   executed.
@@ -22,10 +24,14 @@ so that the kernel kills a process that does not look.
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
+import re
 import secrets
+import selectors
 import socket
+import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from hashlib import blake2b
@@ -34,6 +40,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ..core.ground.clock import seconds
+from ..core.ground.spec import TaskSpec
 from ..core.journal.source import code_root
 from ..errors import ClusterUnavailableError, PerdureError, UsageError
 from . import _frames as frames
@@ -53,8 +60,14 @@ ANSWERING: Final = 5.0
 """Seconds for the server at the cluster's address to answer."""
 CONNECTING: Final = 60.0
 """Seconds for the connection to a cluster, which may have to be started."""
-CALLING: Final = 30.0
-"""Seconds for a connected process to send its greeting."""
+CALLING: Final = 10.0
+"""Seconds for a connected process to send the token and the greeting."""
+STRANGERS: Final = 128
+"""Connections without authentication that are open at once."""
+TOKEN: Final = 64
+"""Bytes of a token: 256 random bits in hexadecimal digits."""
+GREETING: Final = 4096
+"""Bytes of the longest greeting, without the token."""
 ENDING: Final = 30.0
 """Seconds for Ray to tell the end of a task whose connection is gone."""
 LEAVING: Final = 5.0
@@ -63,6 +76,8 @@ LACKING: Final = 2.0
 """Seconds before a warning that no node has the resources of a body."""
 LONG: Final = 30.0
 """Seconds before a warning that a body waits for a place."""
+_LOADS_CODE: Final = re.compile(r"(LD_|DYLD_|PYTHON|GCONV_PATH)")
+"""Environment variables with which the dynamic loader or the interpreter loads other code."""
 EXCLUDES: Final = (
     ".perdure", ".git", ".venv", "venv", "node_modules", "**/__pycache__", ".mypy_cache", ".pytest_cache",
     ".ruff_cache",
@@ -76,6 +91,21 @@ class RayPool(Places):
         super().__init__(WIDTH, find)
         self.address = address
         self.hello = hello(store_id, store_url, blobs)
+
+    def refuse_call(self, caller: TaskSpec, call: frames.Delegate) -> None:
+        """See `Places`. A node may be in the hands of an attacker, so the node's word is not enough for an import."""
+        file = call.target.partition("::")[0]
+        if not (_is_loaded(file, call.module) or _is_below(file, call.module, code_root(_file_of(caller)))):
+            raise UsageError(
+                f"task {call.name} was called on a Ray node, and its code, {file}, is not below the code root of "
+                f"{caller.name} ({code_root(_file_of(caller))}): import that file in the program that starts the run"
+            )
+        names = [] if call.executor == "ray" else [name for name in call.env_vars if _LOADS_CODE.match(name)]
+        if names:
+            raise UsageError(
+                f"task {call.name} was called on a Ray node with env_vars that decide which code a process loads "
+                f"({', '.join(sorted(names))}): set them for the program that starts the run"
+            )
 
     def give(self, session: BodySession) -> None:
         """See `Places`."""
@@ -92,6 +122,28 @@ class RayPool(Places):
         except Exception as error:
             log.debug("the conversation with a process on a Ray node broke off", exc_info=True)
             session.failed(PerdureError(f"the body of {name} could not be executed on Ray: {one_line(error)}"))
+
+
+def _file_of(spec: TaskSpec) -> str:
+    return spec.target().partition("::")[0]
+
+
+def _is_loaded(file: str, module: str) -> bool:
+    """Whether this process has imported the file under the name, so that nothing is left to import."""
+    found = (sys.modules.get(name) for name in (module, "__main__"))
+    return any(os.path.abspath(getattr(each, "__file__", None) or "/") == file for each in found)
+
+
+def _is_below(file: str, module: str, root: str) -> bool:
+    """Whether the file lies below the directory, links resolved, and an import by that name starts below it, too.
+
+    An import of a dotted name executes the packages in front, so they have to be the directories above the file.
+    """
+    real, top = os.path.realpath(file), os.path.realpath(root)
+    if not os.path.isabs(file) or not real.endswith(".py") or os.path.commonpath([real, top]) != top:
+        return False
+    path = os.path.splitext(os.path.relpath(real, top))[0].removesuffix(f"{os.sep}__init__")
+    return "." not in module or f".{path}".replace(os.sep, ".").endswith(f".{module}")
 
 
 # -- the cluster -------------------------------------------------------------------------------------------------------
@@ -210,24 +262,42 @@ def refuse_silent(address: str) -> None:
 
 
 class Greeting(msgspec.Struct):
-    """The first line from a node."""
+    """The line from a node after the token."""
 
-    token: str
     runs: str
     digest: str
     """The digest of the body's file; empty if the file is missing."""
 
 
+class Stranger:
+    """A connection whose token is not proved yet, with the bytes so far."""
+
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        self.sock = sock
+        self.until = until
+        self.data = b""
+
+
 class Listener:
-    """Where processes on Ray's nodes connect to."""
+    """The TCP server for processes on Ray's nodes. One thread handles all connections until each is authenticated.
+
+    N3: a connection sends the token first. The token has a fixed length, is compared in constant time, and nothing is
+    parsed before. At most `STRANGERS` connections are open without authentication, each for at most `CALLING` seconds.
+    A further connection closes the oldest: a node sends the token at once, so the oldest is the least likely node.
+    """
 
     def __init__(self, ip: str) -> None:
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
         self._socket = socket.create_server((ip, 0), family=family, backlog=512)
+        self._socket.setblocking(False)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._lock = threading.Lock()
         self._expected: dict[str, Future[tuple[socket.socket, Greeting]]] = {}
-        threading.Thread(target=self._accept, name="perdure-ray-listener", daemon=True).start()
+        self._strangers: dict[int, Stranger] = {}
+        """By descriptor, the oldest first."""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._socket, selectors.EVENT_READ)
+        threading.Thread(target=self._main, name="perdure-ray-listener", daemon=True).start()
 
     def expect(self, token: str) -> Future[tuple[socket.socket, Greeting]]:
         """The future connection of the process with that token."""
@@ -243,32 +313,86 @@ class Listener:
         if future is not None:
             future.cancel()
 
-    def _accept(self) -> None:
+    def _main(self) -> None:
         while True:
-            try:
-                sock, _ = self._socket.accept()
-            except OSError:
-                log.exception("a process on a Ray node could not be let in")
-                threading.Event().wait(LOOK)  # too many open files, say
-                continue
-            threading.Thread(target=self._greet, args=(sock,), name="perdure-ray-greeting", daemon=True).start()
+            oldest = next(iter(self._strangers.values()), None)
+            ready = self._selector.select(None if oldest is None else max(0.0, oldest.until - seconds()))
+            # Tokens before new connections: no node whose token has arrived is closed for a newcomer.
+            for key, _ in ready:
+                stranger = self._strangers.get(key.fd)
+                if stranger is not None:
+                    self._read(stranger)
+            if any(key.fileobj is self._socket for key, _ in ready):
+                self._accept()
+            for stranger in [each for each in self._strangers.values() if each.until <= seconds()]:
+                self._close(stranger)
 
-    def _greet(self, sock: socket.socket) -> None:
+    def _accept(self) -> None:
         try:
-            sock.settimeout(CALLING)
-            line = b""
-            while not line.endswith(b"\n"):
-                data = sock.recv(1)
-                if not data or len(line) > 4096:
-                    raise ValueError
-                line += data
+            sock, _ = self._socket.accept()
+        except BlockingIOError:
+            return  # the other end has gone already
+        except OSError as error:
+            log.warning("a process on a Ray node could not be let in: %s", error)
+            for stranger in list(self._strangers.values()):
+                self._close(stranger)  # too many open files, say
+            threading.Event().wait(LOOK)
+            return
+        if len(self._strangers) >= STRANGERS:
+            self._close(next(iter(self._strangers.values())))
+        sock.setblocking(False)
+        stranger = self._strangers[sock.fileno()] = Stranger(sock, seconds() + CALLING)
+        self._selector.register(sock, selectors.EVENT_READ)
+        self._read(stranger)
+
+    def _read(self, stranger: Stranger) -> None:
+        try:
+            data = stranger.sock.recv(TOKEN + GREETING - len(stranger.data))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        stranger.data += data
+        token = stranger.data[:TOKEN]
+        if not data or (len(token) == TOKEN and self._known(token) is None):
+            self._close(stranger)
+        elif stranger.data.find(b"\n", TOKEN) >= 0:
+            self._let_in(stranger)
+        elif len(stranger.data) >= TOKEN + GREETING:
+            self._close(stranger)
+
+    def _known(self, token: bytes) -> str | None:
+        with self._lock:
+            # Every expected token is compared: the time tells neither how much of a token is right, nor of which.
+            same = [each for each in self._expected if hmac.compare_digest(each.encode(), token)]
+        return same[0] if same else None
+
+    def _let_in(self, stranger: Stranger) -> None:
+        token, line = stranger.data[:TOKEN], stranger.data[TOKEN:]
+        try:
+            # A line with bytes behind is refused, too: a node waits for the answer before the first frame.
             greeting = msgspec.json.decode(line, type=Greeting)
-            sock.settimeout(None)
-            keep_alive(sock)
-            with self._lock:
-                self._expected.pop(greeting.token).set_result((sock, greeting))
-        except (OSError, ValueError, KeyError):
-            sock.close()  # a stranger, or too late
+            self._selector.unregister(stranger.sock)
+            stranger.sock.setblocking(True)
+            keep_alive(stranger.sock)
+        except (OSError, ValueError):
+            self._close(stranger)
+            return
+        del self._strangers[stranger.sock.fileno()]
+        known = self._known(token)
+        with self._lock:
+            future = None if known is None else self._expected.pop(known, None)
+        if future is None:
+            stranger.sock.close()  # too late
+        else:
+            future.set_result((stranger.sock, greeting))
+
+    def _close(self, stranger: Stranger) -> None:
+        number = stranger.sock.fileno()
+        del self._strangers[number]
+        if number in self._selector.get_map():
+            self._selector.unregister(stranger.sock)
+        stranger.sock.close()
 
 
 def keep_alive(sock: socket.socket) -> None:
@@ -329,7 +453,7 @@ class RayBody:
         return None
 
     def _await_process(self, found: Connected) -> tuple[socket.socket, Greeting] | None:
-        token = secrets.token_hex(16)
+        token = secrets.token_hex(TOKEN // 2)
         connected = found.listener.expect(token)
         try:
             self._begin(found, token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import dataclasses
+import importlib.util
 import os
 import socket
 import sys
@@ -237,6 +238,18 @@ def one_after_the_other(count: int) -> list[int]:
     for number in range(count):
         found.append(double(number))
         time.sleep(0.5)  # so that the node is taken away between two calls
+    return found
+
+
+@far.task
+def calls_a_task_of(path: str, module: str) -> int:
+    """A task with `executor="process"` in a file that only this node has loaded."""
+    spec = importlib.util.spec_from_file_location(module, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    found: int = loaded.ends_well()
     return found
 
 
