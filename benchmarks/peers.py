@@ -103,3 +103,6 @@ def cases(work: str, plan: Plan) -> Iterator[Case]:
         for mode in ("at-once", "at-once-threads"):
             yield dbos(mode, "dbos_empty.py", plan.dbos_at_once, "--mode", mode)
         yield restate("runs_at_once", "restate_empty.py", "at-once", plan.restate_at_once)
+    elif work == "latency":
+        server = ("--server", restate_server() or "absent")
+        yield Case(RESTATE, "restate_latency", "restate_latency.py", (*server, "--count", plan.restate_latencies))

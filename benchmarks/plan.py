@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Plan:
-    """Every count is per measurement; every round measures everything once."""
+    """Every count is per measurement. A round measures everything once, but for what is measured within one run or
+    counted, and so does not drift with the machine: that is measured in the first round alone."""
 
     rounds: int
     container_rounds: int
@@ -18,6 +19,8 @@ class Plan:
     runs_at_once: int
     journal: int
     longest: int
+    instructions: int
+    latencies: int
     imports: int
 
     dbos_sequential: int
@@ -28,6 +31,7 @@ class Plan:
     restate_gathered: int
     restate_runs: int
     restate_at_once: int
+    restate_latencies: int
     flyte_sequential: int
     flyte_gathered: int
     flyte_runs: int
@@ -51,27 +55,30 @@ class Plan:
 
 
 FULL = Plan(
-    rounds=5,
-    container_rounds=5,
+    rounds=3,
+    container_rounds=3,
     sequential=3000,
     gathered=10_000,
     runs=1000,
     runs_at_once=1000,
     journal=100_000,
     longest=1_000_000,
+    instructions=1000,
+    latencies=200,
     imports=7,
     dbos_sequential=300,
-    dbos_gathered=2000,
+    dbos_gathered=1000,
     dbos_runs=200,
     dbos_at_once=1000,
     restate_sequential=500,
     restate_gathered=1000,
     restate_runs=500,
     restate_at_once=1000,
+    restate_latencies=200,
     flyte_sequential=1000,
     flyte_gathered=10_000,
     flyte_runs=500,
-    postgres_rounds=5,
+    postgres_rounds=3,
     pg_dbos=500,
     absurd=1000,
     absurd_gathered=2000,
@@ -96,6 +103,8 @@ QUICK = Plan(
     runs_at_once=1000,
     journal=20_000,
     longest=100_000,
+    instructions=300,
+    latencies=60,
     imports=5,
     dbos_sequential=100,
     dbos_gathered=300,
@@ -105,6 +114,7 @@ QUICK = Plan(
     restate_gathered=300,
     restate_runs=100,
     restate_at_once=1000,
+    restate_latencies=60,
     flyte_sequential=300,
     flyte_gathered=1000,
     flyte_runs=200,

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from statistics import median
 
 from plan import Plan
-from table import Line, at_most, rate, times
+from table import Line, at_least, at_most, rate, times
 from timeline import Timeline
 
 WORKERS = (1, 2, 4)
 MEMORY = 200.0  # MB that a million parked runs may add to a worker
 LATE = 50.0  # ms, p99
+GROWTH = 1.7  # what more workers make of one worker's rate on two cores
 
 
 def measure_workers(measure: Callable[..., None], plan: Plan) -> None:
@@ -28,11 +29,13 @@ def worker_lines(t: Timeline, plan: Plan) -> list[Line]:
     one = t.median("workers_1")
     for number in WORKERS:
         figure = t.median(f"workers_{number}")
-        growth = "" if figure is None or one is None or number == 1 else f", {times(figure / one)} of one worker"
+        growth = None if figure is None or one is None or number == 1 else figure / one
+        shown = "" if growth is None else f", {times(growth)} of one worker"
         submitted = [entry["submitted"] for entry in t.extra.get(f"workers_{number}", [])]
         beside = f"; submitted at {rate(median(submitted), 'runs/s')}" if submitted else ""
         work = f"{plan.served:,} empty runs submitted to {number} worker{'s' if number > 1 else ''} and finished"
-        result.append(Line(work, rate(figure, "runs/s") + growth + beside))
+        target, verdict = ("", "") if number == 1 else (f"{GROWTH:g}x one worker", at_least(growth, GROWTH))
+        result.append(Line(work, rate(figure, "runs/s") + shown + beside, target=target, verdict=verdict))
     rounds = t.extra.get("parked", [])
     if not rounds:
         return [*result, Line(f"{plan.parked:,} parked runs", "-", verdict="not measured")]

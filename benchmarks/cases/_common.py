@@ -22,6 +22,9 @@ from pathlib import Path
 # About what a small outcome takes in a journal: the benchmarked steps return it, the raw rows hold it.
 VALUE = b"twenty bytes of data"
 
+# Seconds between two submissions of the latency cases, and now and then.
+PAUSE, PAUSES = 0.02, 0.5
+
 # A row like an entry of perdure's journal: a few integers, a fingerprint, a short name, the value. A plain rowid table
 # is the fastest home that SQLite has for it, so this baseline flatters nobody.
 CREATE = (

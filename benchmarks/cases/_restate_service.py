@@ -1,4 +1,4 @@
-"""The Restate service that the cases call: one step after the other, many steps at once, and nothing at all."""
+"""The Restate service that the cases call: one step after the other, many steps at once, three steps, and nothing."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ async def step(number: int) -> bytes:
 @bench.handler()
 async def empty(context: Context, number: int) -> int:
     return number
+
+
+async def same(number: int) -> int:
+    return number
+
+
+@bench.handler()
+async def three(context: Context, number: int) -> int:
+    return sum([await context.run_typed("step", same, number=number + part) for part in range(3)])
 
 
 @bench.handler()
