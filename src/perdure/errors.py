@@ -16,6 +16,7 @@
     ├── RunAlreadyActive           another driver has this run right now; wait for the run, or look there
     ├── RunAbortedError            the run was aborted by a person
     ├── NonDeterminismError        the code does not ask for the recorded calls; restore the code
+    │   └── GeneratorDivergedError     a generator that runs again does not give the recorded items
     ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
     ├── CrashLoopError             ten attempts in a row died without a new entry
     ├── TaskTimeoutError           an attempt took longer than the task's `timeout`
@@ -54,6 +55,7 @@ __all__ = [
     "CrashLoopError",
     "EngineUnavailableError",
     "ForeignStoreError",
+    "GeneratorDivergedError",
     "ImageNotFoundError",
     "InputError",
     "InsideTraceError",
@@ -179,6 +181,15 @@ class NonDeterminismError(PerdureError):
         super().__init__(message)
         self.expected = expected
         self.received = received
+
+
+class GeneratorDivergedError(NonDeterminismError):
+    """A traced generator that was interrupted and executed again does not give the recorded items once more.
+
+    Attributes:
+        expected: the recorded item, as text.
+        received: the item of the second execution, or its end, as text.
+    """
 
 
 class LeaseLostError(PerdureError):

@@ -1,13 +1,15 @@
-"""A traced generator takes nothing in: neither a sent value nor a thrown exception.
+"""A traced generator takes nothing in: neither a sent value nor a thrown exception. `resume` names a parameter.
 
-Family: code of the generator that would run unrecorded, or be skipped without a word.
+Families: code of the generator that would run unrecorded, or be skipped without a word; declarations of `resume` that
+cannot work.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,3 +115,70 @@ def test_a_block_without_an_exception_works(task: perdure.Task[[], str]) -> None
     handled.clear()
     assert perdure.run(task).result == "open"
     assert handled == ["closed"]
+
+
+def plain(before: tuple[str, ...] = ()) -> str:
+    return "no generator"
+
+
+def without(question: str) -> Iterator[str]:
+    yield question
+
+
+def no_default(question: str, before: list[str]) -> Iterator[str]:
+    yield question
+
+
+def positional(before: tuple[str, ...] = (), /) -> Iterator[str]:
+    yield from before
+
+
+def variadic(*before: str) -> Iterator[str]:
+    yield from before
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (plain, "plain is no generator"),
+        (without, r"has no such parameter. Add it: def without\(..., before=\(\)\)"),
+        (no_default, r"needs a default: before=\(\)"),
+        (positional, "has no such parameter"),
+        (variadic, "has no such parameter"),
+    ],
+)
+def test_a_resume_that_cannot_work_is_refused_at_the_declaration(fn: Any, message: str) -> None:
+    with pytest.raises(errors.UsageError, match=message):
+        perdure.trace(resume="before")(fn)
+
+
+@perdure.trace(resume="before")
+def counting(upto: int, before: Sequence[int] = ()) -> Iterator[int]:
+    yield from range(len(before), upto)
+
+
+@env.task
+def counts() -> list[int]:
+    return list(counting(3))
+
+
+@env.task
+def passes_by_name() -> list[int]:
+    return list(counting(3, before=[0]))
+
+
+@env.task
+def passes_by_position() -> list[int]:
+    return list(counting(3, [0]))
+
+
+def test_inside_a_task_the_items_given_so_far_are_a_list_and_outside_the_default_holds() -> None:
+    assert perdure.run(counts).result == [0, 1, 2]
+    assert list(counting(3)) == [0, 1, 2]
+    assert list(counting(3, [0])) == [1, 2]
+
+
+@pytest.mark.parametrize("task", [passes_by_name, passes_by_position])
+def test_a_caller_that_passes_the_items_is_refused(task: perdure.Task[[], list[int]]) -> None:
+    with pytest.raises(errors.UsageError, match="perdure passes 'before' inside a task"):
+        perdure.run(task)

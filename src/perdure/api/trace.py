@@ -1,21 +1,33 @@
-"""`@perdure.trace`: helper functions with recorded outcomes."""
+"""`@perdure.trace`: helper functions with recorded outcomes.
+
+Invariants of traced generators:
+- GI1 all items that a consumer gets are items of one execution of the generator: a second execution hands out nothing
+  before the second execution has given every recorded item once more, with the same content. Where the generator
+  declares `resume`, the second execution gets the recorded items and continues.
+- GI2 a generator whose end, failure or early close is recorded is not executed on replay.
+- GI3 a retry discards the failure of a generator together with the items before the failure, unless the generator
+  declares `resume`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from ..core.body.branch import Branch, Call
+from ..core.body.delivery import Outcome
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import Function
-from ..core.ground.values import Signature, tame
+from ..core.ground.values import Signature, by_content, preview, tame
 from ..core.run import calls
-from ..errors import UsageError
+from ..core.run.interfaces import EXHAUSTED
+from ..errors import RunStopped, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, shown, warn_blocking
 from ._names import qualified
 from .declaring import distinct_name
@@ -28,9 +40,13 @@ class Trace(Generic[P, R]):
     """A traced function. Inside a task, the outcome is recorded once and replayed ever after; outside a run, or inside
     another trace, the call is a plain call of the function."""
 
-    def __init__(self, fn: Callable[P, R], ignore: Sequence[str] = ()) -> None:
+    def __init__(self, fn: Callable[P, R], ignore: Sequence[str] = (), resume: str | None = None) -> None:
         update_wrapper(self, fn)
         self.fn = fn
+        self._resume = resume
+        if resume is not None:
+            _check_resume(fn, resume)
+            ignore = (*ignore, resume)
         name = distinct_name(fn)
         self._function = Function(
             kind=Kind.TRACE,
@@ -54,6 +70,8 @@ class Trace(Generic[P, R]):
         where = caller(self._what)
         if where.__class__ is not Branch:
             return self.fn(*args, **kwargs)
+        if self._resume is not None:
+            self._refuse_items(args, kwargs)
         call = self._call(where, args, kwargs)
         if self._generator:
             return _items(self, call, args, kwargs)  # type: ignore[return-value]
@@ -79,6 +97,14 @@ class Trace(Generic[P, R]):
 
     def _what(self) -> str:
         return f"trace {self._function.name}"
+
+    def _refuse_items(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        resume = self._resume
+        assert resume is not None
+        if resume in kwargs or list(self._function.signature.parameters).index(resume) < len(args):
+            raise UsageError(
+                f"{self._function.name}: perdure passes {resume!r} inside a task, the items given so far; leave it out"
+            )
 
     def _call(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         function = self._function
@@ -127,23 +153,46 @@ class _BoundTrace:
 @overload
 def trace(fn: Callable[P, R], /) -> Trace[P, R]: ...
 @overload
-def trace(*, ignore: Sequence[str] = ()) -> Callable[[Callable[P, R]], Trace[P, R]]: ...
-def trace(fn: Callable[..., Any] | None = None, /, *, ignore: Sequence[str] = ()) -> Any:
+def trace(*, ignore: Sequence[str] = (), resume: str | None = None) -> Callable[[Callable[P, R]], Trace[P, R]]: ...
+def trace(fn: Callable[..., Any] | None = None, /, *, ignore: Sequence[str] = (), resume: str | None = None) -> Any:
     """Record the outcome of a helper function inside tasks.
 
     The function may be sync, async, a generator or an async generator. The result, or the raised exception, is on disk
     before the call returns, and is never produced again in the same run.
 
+    A generator that was interrupted is executed again from its beginning, and has to give the recorded items once more:
+    a difference stops the run with `GeneratorDivergedError`. With `resume` the generator continues by itself.
+
     Args:
         ignore: parameters without a part in the call's identity, which need not be encodable, such as `("self",)` or an
             open client.
+        resume: the parameter of a generator that gets the items given so far, as a list: empty at first, the recorded
+            items where an interrupted generator continues. The generator then yields only the items that follow.
 
     Raises:
-        UsageError: `fn` is no function, or `ignore` names no parameter of the function.
+        UsageError: `fn` is no function, `ignore` names no parameter of the function, or `resume` no parameter of a
+            generator with a default.
     """
     if fn is None:
-        return lambda function: Trace(_function(function), ignore)
-    return Trace(_function(fn), ignore)
+        return lambda function: Trace(_function(function), ignore, resume)
+    return Trace(_function(fn), ignore, resume)
+
+
+def _check_resume(fn: Callable[..., Any], resume: str) -> None:
+    name = fn.__qualname__
+    if not (inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)):
+        raise UsageError(f"@perdure.trace(resume={resume!r}): {name} is no generator, and has no items to resume with")
+    parameter = inspect.signature(fn).parameters.get(resume)
+    if parameter is None or parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise UsageError(
+            f"@perdure.trace(resume={resume!r}) names the parameter that gets the items given so far; {name} has no "
+            f"such parameter. Add it: def {fn.__name__}(..., {resume}=())"
+        )
+    if parameter.default is parameter.empty:
+        raise UsageError(
+            f"@perdure.trace(resume={resume!r}): callers of {name} leave {resume!r} out, so it needs a default: "
+            f"{resume}=()"
+        )
 
 
 def _function(fn: Any) -> Callable[..., Any]:
@@ -158,61 +207,109 @@ def _function(fn: Any) -> Callable[..., Any]:
 
 
 class _Source:
-    """The user's generator behind a traced generator: started only when the journal has no further item, and then moved
-    past the items from the journal."""
+    """The user's generator behind a traced generator, as an effect that gives the next item (`ItemSource`).
+
+    The generator is started only when the journal has no further item. Started again, the generator has to give every
+    recorded item once more, which is compared and not handed out. A generator with `resume` gets the recorded items
+    instead, and gives only what comes after.
+    """
 
     def __init__(self, trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.trace = trace
         self.call = call
         self.args = args
         self.kwargs = kwargs
+        self.codec = trace._function.signature.yields
         self.item = 0
+        self.numbers: list[int] = []
         self.iterator: Any = None
+        self._recorded: deque[bytes] = deque()
+        """Encoded items from the journal that the generator has not given in this life."""
 
-    def _start(self) -> int:
-        if self.iterator is not None:
-            return 0
-        self.iterator = self.trace.fn(*self.args, **self.kwargs)
-        return self.item
+    def passed(self, outcome: Outcome, *, live: bool) -> None:
+        """See `ItemSource`."""
+        self.item += 1
+        if not live:
+            assert outcome.value is not None
+            self._recorded.append(outcome.value)
+        if self.trace._resume is None:
+            # A failed call is tried again as a whole, so that no outcome is spliced of two executions.
+            self.numbers.append(outcome.n)
 
-    def block(self) -> tuple[bool, Any]:
-        body = self.call.body
-        SCOPE.set(TraceScope(body, self.call.name))
+    def block(self) -> Any:
+        """See `ItemSource`."""
+        SCOPE.set(TraceScope(self.call.body, self.call.name))
         try:
-            for _ in range(self._start() + 1):
-                value = next(self.iterator)
+            self._start()
+            while self._recorded:
+                self._compare(next(self.iterator))
+            return next(self.iterator)
         except StopIteration:
-            return False, None
+            return self._end()
         except GeneratorExit as error:
             raise tame(error) from None
-        finally:
-            SCOPE.set(body)
-        return True, value
+        except Exception as error:
+            self._explain(error)
+            raise
 
     def __await__(self) -> Any:
         return self._next().__await__()
 
-    async def _next(self) -> tuple[bool, Any]:
-        body = self.call.body
-        SCOPE.set(TraceScope(body, self.call.name))
+    async def _next(self) -> Any:
+        SCOPE.set(TraceScope(self.call.body, self.call.name))
         task = asyncio.current_task()
         try:
-            for _ in range(self._start() + 1):
-                value = await anext(self.iterator)
+            self._start()
+            while self._recorded:
+                self._compare(await anext(self.iterator))
+            return await anext(self.iterator)
+        except StopAsyncIteration:
+            return self._end()
         except GeneratorExit as error:
             if asyncio._get_running_loop() is None or asyncio.current_task() is not task:
-                # The garbage collector closes the coroutine, in a context of another task: the scope is left alone.
-                raise
-            SCOPE.set(body)
+                raise  # the garbage collector closes the coroutine
             raise tame(error) from None
-        except StopAsyncIteration:
-            SCOPE.set(body)
-            return False, None
-        except BaseException:
-            SCOPE.set(body)
+        except Exception as error:
+            self._explain(error)
             raise
-        SCOPE.set(body)
-        return True, value
+
+    def _start(self) -> None:
+        if self.iterator is not None:
+            return
+        kwargs = self.kwargs
+        if self.trace._resume is not None:
+            kwargs = {**kwargs, self.trace._resume: [self.codec.decode(data) for data in self._recorded]}
+            self._recorded.clear()
+        self.iterator = self.trace.fn(*self.args, **kwargs)
+
+    def _compare(self, value: Any) -> None:
+        data, recorded = self.codec.encode(value), self._recorded[0]
+        if data != recorded:
+            with by_content():
+                same = self.codec.canonical(value) == self.codec.canonical(self.codec.decode(recorded))
+            if not same:
+                raise self._diverged(preview(data, ITEM_SHOWN))
+        self._recorded.popleft()
+
+    def _end(self) -> Any:
+        if self._recorded:
+            raise self._diverged("the end of the generator")
+        return EXHAUSTED
+
+    def _diverged(self, received: str) -> RunStopped:
+        item = self.item - len(self._recorded)
+        return calls.diverged(self.call, item, preview(self._recorded[0], ITEM_SHOWN), received)
+
+    def _explain(self, error: Exception) -> None:
+        if self._recorded:
+            error.add_note(
+                f"{self.call.name} was executed again to give the items after {self.item} recorded ones, and raised "
+                f"this in place of item {self.item - len(self._recorded)}."
+            )
+
+
+ITEM_SHOWN = 200
+"""Characters of an item in the message of a `GeneratorDivergedError`."""
 
 
 class _Items:
@@ -250,14 +347,12 @@ def _items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: di
 
 
 def _drive_items(source: _Source) -> Any:
-    call = source.call
-    codec = source.trace._function.signature.yields
+    call, function = source.call, source.trace._function
     try:
         while True:
-            more, value = run_sync(calls.trace_item(call, source.item, source, codec))
-            if not more:
+            value = run_sync(calls.trace(call, function, (), {}, source))
+            if value is EXHAUSTED:
                 return
-            source.item += 1
             try:
                 yield value
             except BaseException:
@@ -325,14 +420,12 @@ def _async_items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwar
 
 
 async def _drive_async_items(source: _Source) -> Any:
-    call = source.call
-    codec = source.trace._function.signature.yields
+    call, function = source.call, source.trace._function
     try:
         while True:
-            more, value = await run_async(calls.trace_item(call, source.item, source, codec))
-            if not more:
+            value = await run_async(calls.trace(call, function, (), {}, source))
+            if value is EXHAUSTED:
                 return
-            source.item += 1
             try:
                 yield value
             except BaseException:

@@ -31,7 +31,7 @@ from .attached import ENDED, Attached, deadline_of, state_row
 from .driver import Driver
 from .effects import Durable
 from .execute import Execute
-from .interfaces import Failure
+from .interfaces import Failure, Origin
 
 log = logging.getLogger("perdure")
 
@@ -340,7 +340,7 @@ def escaped(error: BaseException, run: bytes, action: int) -> list[int]:
             continue
         seen.add(id(current))
         tagged = held_by(current).get("__perdure_entry__")
-        if tagged is not None and tagged[0] == run and tagged[1] == action:
-            found.add(tagged[2])
+        if isinstance(tagged, Origin) and tagged.run == run and tagged.action == action:
+            found.update(tagged.entries)
         stack += linked(current)
     return sorted(found)

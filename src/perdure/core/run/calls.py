@@ -6,10 +6,10 @@ A protocol is a generator that yields effects; `effects` has the effects and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import RunStopped, StoreError, UsageError
+from ...errors import GeneratorDivergedError, RunStopped, StoreError, UsageError
 from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
 from ..body.scope import SCOPE, THREAD
@@ -23,12 +23,13 @@ from .attached import deadline_of
 from .attempts import attempts, unreadable
 from .driver import Driver
 from .effects import Durable, Invoke, Protocol, record, run_async
+from .interfaces import EXHAUSTED, ItemSource, Origin
 
 # -- shared pieces ---------------------------------------------------------------------------------------------
 
 
-def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any]) -> Any:
-    """The value of an outcome, or its exception raised; the exception remembers which entry it came from."""
+def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any], earlier: Sequence[int] = ()) -> Any:
+    """The value of an outcome, or its exception raised; the exception remembers which entries it came from."""
     data = outcome.value
     try:
         if outcome.result != Result.ERROR:
@@ -38,13 +39,14 @@ def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any]) -> Any:
     except UsageError as misfit:
         assert data is not None
         raise unreadable(call.body.driver, call.name, data, misfit) from None
-    raise tag(call, outcome, error)
+    raise tag(call, outcome, error, earlier)
 
 
-def tag(call: Call, outcome: Outcome, error: BaseException) -> BaseException:
-    """Mark an exception with its entry before raising, so that an attempt that ends by it can discard the entry."""
+def tag(call: Call, outcome: Outcome, error: BaseException, earlier: Sequence[int]) -> BaseException:
+    """Mark an exception with its entry, and with earlier entries of the same call, before raising, so that an attempt
+    that ends by the exception can discard these entries."""
     # Past the class's own `__setattr__`, which may refuse (a frozen dataclass does).
-    error.__dict__["__perdure_entry__"] = (call.body.driver.run.uid, call.body.action, outcome.n)
+    error.__dict__["__perdure_entry__"] = Origin(call.body.driver.run.uid, call.body.action, (*earlier, outcome.n))
     return error
 
 
@@ -84,14 +86,17 @@ def was_cancelled() -> bool:
 # -- traces ----------------------------------------------------------------------------------------------------
 
 
-def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Protocol:
-    """A traced function: its outcome, recorded or recorded now."""
+def trace(
+    call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], source: ItemSource | None = None
+) -> Protocol:
+    """A traced function, or with `source` the next item of a generator: the outcome, recorded or recorded now."""
     body = call.body
     waiter: Any = None
     failure: BaseException | None = None
     at = began = 0
+    codec, item = (function.signature.returns, 0) if source is None else (source.codec, source.item)
     try:
-        outcome = waiter = body.begin(call)
+        outcome = waiter = body.begin(call, item)
         if waiter is not None:
             outcome = yield waiter
         if outcome is None:
@@ -102,7 +107,7 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
             try:
                 try:
                     try:
-                        value = yield Invoke(call, function, args, kwargs)
+                        value = yield Invoke(call, function, args, kwargs) if source is None else source
                     except GeneratorExit:
                         # The garbage collector closes the coroutine, in any context: that scope is left alone.
                         if raised_by_hand(call):
@@ -112,7 +117,7 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
                         SCOPE.set(body)
                         raise
                     SCOPE.set(body)
-                    data, copy = function.signature.returns.roundtrip(value)
+                    data, copy = codec.roundtrip(value) if value is not EXHAUSTED else (None, EXHAUSTED)
                 except RunStopped:
                     raise
                 except GeneratorExit as error:
@@ -126,82 +131,62 @@ def trace(call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[st
                 except BaseException as error:
                     failure = tame(error)
                 else:
-                    waiter = record(call, Result.VALUE, data, at, (perf() - began) // 1000)
-                if failure is not None:
-                    waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000)
-            finally:
-                body.executes(-1)
-            outcome = yield waiter
-            if failure is None:
-                return copy
-    except asyncio.CancelledError:
-        yield from cancelled(call, waiter, 0, at, began)
-        raise
-    # Outside the `try`: an outcome may itself be a CancelledError, and that cancels nothing.
-    return close_outcome(call, outcome, function.signature.returns, failure)
-
-
-def close_outcome(call: Call, outcome: Outcome, codec: Codec[Any], failure: BaseException | None) -> Any:
-    """The end of a call: a replayed outcome opened, or the failure that was just recorded raised."""
-    if failure is not None:
-        raise_live(call, outcome, failure)
-    call.body.driver.replayed += 1
-    return open_outcome(call, outcome, codec)
-
-
-def raise_live(call: Call, outcome: Outcome, original: BaseException) -> None:
-    """Raise a recorded failure as replay will. Only the traceback is the live original's."""
-    assert outcome.value is not None
-    raise tag(call, outcome, decode_error(outcome.value)).with_traceback(original.__traceback__)
-
-
-def trace_item(call: Call, item: int, advance: Any, codec: Codec[Any]) -> Protocol:
-    """The next item of a traced generator: `(True, value)`, or `(False, None)` at its end.
-
-    `advance` is an effect that gives `(True, value)` or `(False, None)` of the generator itself.
-    """
-    body = call.body
-    waiter: Any = None
-    failure: BaseException | None = None
-    at = began = 0
-    try:
-        outcome = waiter = body.begin(call, item)
-        if waiter is not None:
-            outcome = yield waiter
-        if outcome is None:
-            at = body.driver.worker.clock.wall()
-            began = perf()
-            body.executes(1)
-            try:
-                try:
-                    more, value = yield advance
-                    data, copy = codec.roundtrip(value) if more else (None, None)
-                except (RunStopped, GeneratorExit):
-                    raise
-                except asyncio.CancelledError as error:
-                    if was_cancelled() or body.stopped:
-                        raise
-                    failure = error
-                except BaseException as error:
-                    failure = tame(error)
-                else:
-                    result = Result.ITEM if more else Result.END
+                    result = Result.VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
                     waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
                 if failure is not None:
-                    data = encode_error(failure)
-                    waiter = record(call, Result.ERROR, data, at, (perf() - began) // 1000, item=item)
+                    waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000, item=item)
             finally:
                 body.executes(-1)
             outcome = yield waiter
             if failure is None:
-                return more, copy
+                if source is not None:
+                    source.passed(outcome, live=True)
+                return copy
     except asyncio.CancelledError:
         yield from cancelled(call, waiter, item, at, began)
         raise
-    if outcome.result == Result.END:
-        body.driver.replayed += 1
-        return False, None
-    return True, close_outcome(call, outcome, codec, failure)
+    # Outside the `try`: an outcome may itself be a CancelledError, and that cancels nothing.
+    return close_outcome(call, outcome, codec, failure, source)
+
+
+def close_outcome(
+    call: Call, outcome: Outcome, codec: Codec[Any], failure: BaseException | None, source: ItemSource | None = None
+) -> Any:
+    """The end of a call: a replayed outcome opened, or the failure that was just recorded raised."""
+    earlier = () if source is None else source.numbers
+    if failure is not None:
+        raise_live(call, outcome, failure, earlier)
+    call.body.driver.replayed += 1
+    if source is not None and outcome.result != Result.ERROR:
+        if outcome.result == Result.END:
+            return EXHAUSTED
+        source.passed(outcome, live=False)
+    return open_outcome(call, outcome, codec, earlier)
+
+
+def raise_live(call: Call, outcome: Outcome, original: BaseException, earlier: Sequence[int]) -> None:
+    """Raise a recorded failure as replay will. Only the traceback is the live original's."""
+    assert outcome.value is not None
+    raise tag(call, outcome, decode_error(outcome.value), earlier).with_traceback(original.__traceback__)
+
+
+def diverged(call: Call, item: int, expected: str, received: str) -> RunStopped:
+    """Stop the run because a generator that is executed again gives another item than the recorded one (P1), and give
+    the error for user code."""
+    driver: Driver = call.body.driver
+    driver.stop(
+        GeneratorDivergedError(
+            f"The traced generator {call.name} was interrupted and executed again, and gives other items than before.\n"
+            f"  expected: item {item} as recorded, {expected}\n"
+            f"  received: {received}\n"
+            "Nothing of the second execution was handed out. Let the generator continue after the recorded items, with "
+            "@perdure.trace(resume=...), or make its items depend on its arguments alone. The run is unharmed: it "
+            "stays interrupted and continues as soon as the code fits.",
+            expected=expected,
+            received=received,
+        )
+    )
+    return driver.stopped_error()
 
 
 def close_generator(call: Call, item: int) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import PerdureError
+from ..body.delivery import Outcome
 from ..body.interfaces import LoopPort
 from ..body.loop import LoopThread
 from ..body.scope import Slot
@@ -16,6 +17,7 @@ from ..ground.clock import Clock
 from ..ground.model import Action, RunRow
 from ..ground.ports import Store
 from ..ground.spec import TaskSpec
+from ..ground.values import Codec
 
 
 class WorkerPort(Protocol):
@@ -58,6 +60,38 @@ class WorkerPort(Protocol):
 
     def why_fenced(self, driver: Any) -> PerdureError:
         """The store refused a write of `driver`: why."""
+
+
+EXHAUSTED: Any = object()
+"""The answer of a `ItemSource`, and of `calls.trace`, where the generator has no further item."""
+
+
+class ItemSource(Protocol):
+    """A traced generator as an effect: gives the next item, or `EXHAUSTED`."""
+
+    item: int
+    """The index of the next item."""
+    numbers: list[int]
+    """The entries of earlier items that a failure of the generator discards, too."""
+    codec: Codec[Any]
+    """The codec of the items."""
+
+    def passed(self, outcome: Outcome, *, live: bool) -> None:
+        """The next item is delivered, from the generator (`live`) or from the journal."""
+
+    def block(self) -> Any:
+        """The next item, for a thread."""
+
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+
+
+class Origin(NamedTuple):
+    """The entries that an exception comes from; carried by the exception."""
+
+    run: bytes
+    """The `uid` of the run."""
+    action: int
+    entries: tuple[int, ...]
 
 
 class Failure(NamedTuple):
