@@ -4,11 +4,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.harness import WORKFLOWS, Broken, Hosts, Lab, check
+from tests.crash.harness import WORKFLOWS, Broken, Hosts, Lab, Trial, check, recorded_steps
+from tests.waiting import wait_for
 
 SCRIPT = WORKFLOWS / "choices.py"
 X, Y = {"CHOICE": "x"}, {"CHOICE": "y"}
@@ -84,3 +89,52 @@ def test_a_finished_journal_replayed_under_other_code_is_a_mismatch(hosts: Hosts
     assert not wrong.executed(), lab.story()
     assert lab.journal() == before, lab.story()
     assert lab.start(env=X).answer == value, lab.story()
+
+
+def accepting(lab: Lab) -> subprocess.Popen[str]:
+    """`perdure resume --accept` of the lab's run, under the other code."""
+    command = [sys.executable, "-m", "perdure", "resume", "r", "--accept", "--json", "--file", str(SCRIPT)]
+    env = {**os.environ, **lab.env, **Y, "LAB_LOG": str(lab.log_file)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=lab.directory, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def end_of(trial: Trial) -> Any:
+    """The value of that process's run, or `None` for a failure."""
+    return (trial.answer or {}).get("value")
+
+
+# One body waits for ever under the other code, undisturbed as well.
+@pytest.mark.parametrize("name", [name for name in CASES if name != "waits_for_something_else"])
+def test_an_accepted_difference_follows_the_code_and_keeps_what_is_asked_for(
+    hosts: Hosts, place: Path, name: str
+) -> None:
+    """P5, P1. `resume --accept` ends each run of the family as an undisturbed run of the same code ends, and executes
+    no step whose recorded outcome that code asks for."""
+    lab = Lab(hosts, place / name, SCRIPT, name, X)
+    first = lab.start(kill_at=CASES[name][0])
+    assert first.killed, lab.story()
+    alone = Lab(hosts, place / f"{name}-undisturbed", SCRIPT, name, Y)
+    wanted = alone.start()
+    process = accepting(lab)
+    out, err = process.communicate(timeout=60)
+    assert out, err
+    told = json.loads(out)
+    assert told.get("result") == end_of(wanted), err
+    assert (told["status"] == "SUCCEEDED") == (end_of(wanted) is not None), err
+    assert "NonDeterminismError" not in err
+    asked_again = {"b"} if name == "other_arguments" else set()
+    begun = [line.fields[0] for line in lab._new_lines() if line.kind == "executed"]
+    assert not (set(begun) & first.recorded) - asked_again, (begun, first.recorded, err)
+
+
+def test_an_accepted_difference_is_recorded_so_that_the_next_process_needs_no_option(hosts: Hosts, place: Path) -> None:
+    """P5, P4: killed behind the difference, the run goes on from there by itself under the other code."""
+    lab = Lab(hosts, place / "x", SCRIPT, "a_sleep_behind", X)
+    assert lab.start(kill_at="3:after").killed, lab.story()
+    process = accepting(lab)
+    wait_for(lambda: "c" in recorded_steps(lab.journal()))
+    process.kill()
+    process.wait()
+    told = lab.start(env=Y)
+    assert told.answer == {"value": ["a", "c", "d"]}, lab.story()

@@ -369,8 +369,12 @@ def test_a_mismatch_is_one_message_and_leaves_the_run_as_it_was(shell: Shell) ->
     assert done.returncode == 1
     assert "expected: trace step" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "perdure resume x --accept" in done.stderr
+    assert "perdure rerun x --recover" in done.stderr
     found = json.loads(done.stdout)
     assert (found["name"], found["task"], found["status"]) == ("x", "m.main", "INTERRUPTED")
+    refused = shell("resume", "--all", "--accept")
+    assert (refused.returncode, "name the run" in refused.stderr) == (2, True), refused.stderr
     assert shell("resume", "x").stdout == "1\n"
     assert shell.log() == ["step1"]
 

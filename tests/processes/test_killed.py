@@ -56,6 +56,15 @@ class Project:
         assert process.returncode == 1, out
         return err
 
+    def accept(self) -> str:
+        """Continue the run with `perdure resume --accept`, and return what that logs."""
+        command = [sys.executable, "-m", "perdure", "resume", "r", "--accept", "--file", str(self.script)]
+        done = subprocess.run(
+            [*command, "--store", str(self.store)], cwd=self.directory, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
     def kill(self) -> None:
         self.started[-1].kill()
         self.started[-1].communicate(timeout=10)
@@ -160,6 +169,8 @@ def test_an_open_call_that_is_not_made_again_is_a_mismatch(project: Project, tas
     wait_for(lambda: marks(project.path))
     project.kill()
     assert "not called again" in project.fail(task, project.path)
+    # Accepted, the run goes on under the code as it is, in this process and in the other.
+    assert "differences are accepted" in project.accept()
 
 
 @pytest.mark.parametrize(("luck", "line"), [("near", "far"), ("far", "near"), ("far", "far")])

@@ -202,11 +202,14 @@ def submit(asked: RunRequest) -> Handle:
     return Handle(run, driver, not isinstance(found, Driver))
 
 
-def resume(name: str, file: str | None = None) -> Handle:
+def resume(name: str, file: str | None = None, *, accept: bool = False) -> Handle:
     """Continue an interrupted or failed run; a run that has succeeded is only looked up.
 
     Args:
         file: the present place of the code, if the code was moved.
+        accept: where the code asks for something else than is recorded, follow the code from there on: recorded
+            outcomes are reused where they are asked for, and every other call is executed. By default that is a
+            `NonDeterminismError`.
 
     Raises:
         RunNotFoundError: no such run.
@@ -224,7 +227,7 @@ def resume(name: str, file: str | None = None) -> Handle:
     refuse_moved(row)
     _refuse_active(worker, row)
     spec = _code_of(row, file)
-    driver, run = continue_run(worker, find(name), spec, RESUMABLE)
+    driver, run = continue_run(worker, find(name), spec, RESUMABLE, accept=accept)
     return Handle(run, driver, True)
 
 

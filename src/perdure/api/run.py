@@ -331,8 +331,10 @@ def refuse_conflict(request: RunRequest, found: model.RunRow) -> None:
         )
 
 
-def continue_run(worker: Worker, row: model.RunRow, spec: TaskSpec, statuses: Collection[Status]) -> Existing:
-    """Claim a stored run and drive it.
+def continue_run(
+    worker: Worker, row: model.RunRow, spec: TaskSpec, statuses: Collection[Status], *, accept: bool = False
+) -> Existing:
+    """Claim a stored run and drive it. `accept`: where the code differs from the journal, the code holds.
 
     Raises:
         RunAlreadyActive: another process drives the run.
@@ -341,7 +343,7 @@ def continue_run(worker: Worker, row: model.RunRow, spec: TaskSpec, statuses: Co
         holder = worker.sure_holder(row)
         if holder is not None:
             raise attach(RunAlreadyActive(describe_holder(worker, row, holder)), Run(row, spec))
-        driver = worker.take(row, spec, statuses)
+        driver = worker.take(row, spec, statuses, accepts=accept)
         if driver is not None:
             return driver, Run(driver.run, spec)
         again = worker.store.run_by_id(row.id)

@@ -209,15 +209,22 @@ def _input_help(one: Input) -> str:
 
 RESUME_EPILOG = """  perdure resume daily                   continue a run that was interrupted, or that failed
   perdure resume --all                   continue everything that was interrupted, nothing that failed
-  perdure resume daily --file new.py     its code has moved"""
+  perdure resume daily --file new.py     its code has moved
+  perdure resume daily --accept          go on under code that differs from what is recorded"""
 
 
 @cli.command(cls=CliCommand, epilog=RESUME_EPILOG, short_help="Carry on with interrupted or failed runs.")
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completion.run_names)
 @click.option("--all", "every", is_flag=True, help="Every interrupted run; failed ones are left alone.")
 @click.option("--file", metavar="FILE", type=click.Path(), help="Where the code is, if not where it was.")
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Where the code asks for something else than is recorded, follow the code from there on. Recorded outcomes "
+    "are reused where the code asks for them.",
+)
 @common
-def resume(runs: tuple[str, ...], every: bool, file: str | None) -> None:
+def resume(runs: tuple[str, ...], every: bool, file: str | None, accept: bool) -> None:
     """Carry on with interrupted runs, where they were.
 
     A failed run is continued when it is named: the failures that ended the run are taken back and tried again, and all
@@ -228,12 +235,14 @@ def resume(runs: tuple[str, ...], every: bool, file: str | None) -> None:
 
     if bool(runs) == every:
         raise click.UsageError("name runs, or say --all; see them with: perdure ls --status INTERRUPTED")
+    if every and accept:
+        raise click.UsageError("--accept is about one run and its code: name the run")
     log_to_stderr()
     names = operate.interrupted() if every else list(dict.fromkeys(runs))
     if not names:
         output.note("no run is interrupted")
     output.keep_stdout()
-    wanted = [Wanted(name, lambda name=name: operate.resume(name, file)) for name in names]  # type: ignore[misc]
+    wanted = [Wanted(name, lambda name=name: operate.resume(name, file, accept=accept)) for name in names]  # type: ignore[misc]
     sys.exit(_drive(wanted, one=len(runs) == 1))
 
 

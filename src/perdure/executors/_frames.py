@@ -52,6 +52,8 @@ class Assign(_Frame):
     floor: int
     recorded: bool
     undrained: list[int]
+    accepts: bool
+    """See `Driver.accepts`."""
 
 
 class Free(_Frame):

@@ -161,6 +161,7 @@ class BodySession:
                 floor=self._floor,
                 recorded=self._recorded,
                 undrained=sorted(self._undrained),
+                accepts=driver.accepts,
             )
         )
         driver.gate.change((), (), self._listen)

@@ -22,6 +22,13 @@ async def another_call() -> list[str]:
 
 
 @env.task
+async def a_sleep_behind() -> list[str]:
+    out = [await step("a"), await step("b" if CHOSEN else "c")]
+    await durable_sleep.aio(2.0)
+    return [*out, await step("d")]
+
+
+@env.task
 async def other_arguments() -> list[str]:
     out = [await step("a"), await step("b", 0.001 if CHOSEN else 0.002), await step("d")]
     return [*out, await step("e")]

@@ -198,7 +198,7 @@ class Body(Activity):
             verdict, entry = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
             if verdict is Verdict.CHANGED:
                 assert entry is not None
-                self._loosen(f"the source has changed and {describe(entry)} was asked for as {call.describe()}")
+                self._loosen(f"{self.driver.difference} and {describe(entry)} was asked for as {call.describe()}")
                 verdict, entry = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
             if verdict is Verdict.REPLAY:
                 assert entry is not None
@@ -210,7 +210,7 @@ class Body(Activity):
                 return entry
             if verdict is Verdict.MISMATCH:
                 assert entry is not None
-                self.driver.stop(mismatch(describe(entry), call.describe()))
+                self.driver.stop(mismatch(self.driver.run.name, describe(entry), call.describe()))
                 raise self.driver.stopped_error()
             hold = verdict is Verdict.HOLD
         if (hold or not self.gate.free) and not blocking and not self._was_started(call, hold):
@@ -466,13 +466,13 @@ class Body(Activity):
         elif move is Move.AWAIT or self._be_patient():
             self._mention(head)
         elif move is Move.LOOSEN:
-            self._loosen(f"the source has changed and {describe(head)} is no longer asked for")
+            self._loosen(f"{self.driver.difference} and {describe(head)} is no longer asked for")
             return True
         else:
             assert move is Move.MISMATCH
             waits = head.n in self.delivery.waiting
             received = "the call still waits, and nothing cancels it" if waits else self._asked_instead()
-            self.driver.stop(mismatch(describe(head), received))
+            self.driver.stop(mismatch(self.driver.run.name, describe(head), received))
         return False
 
     def _hand(self, waiter: Waiter, outcome: Outcome | None) -> None:
@@ -812,15 +812,17 @@ def describe(entry: Entry) -> str:
     return f"{Kind(entry.kind).name.lower()} {entry.name}({shown}) [entry {entry.n}, call {entry.seq} of its branch]"
 
 
-def mismatch(expected: str, received: str) -> NonDeterminismError:
-    """The error of P5."""
+def mismatch(run: str, expected: str, received: str) -> NonDeterminismError:
+    """The error of P5, for the run of that name."""
     return NonDeterminismError(
         "The code asks for something else than what this run has recorded, although its source has not changed.\n"
         f"  expected: {expected}\n"
         f"  received: {received}\n"
         "Something in the body depends on more than recorded outcomes: a clock, a random number, a set's order, the "
-        "environment. Put it under @perdure.trace or use perdure.durable. The run is unharmed: it stays interrupted "
-        "and continues as soon as the code fits.",
+        "environment. Put it under @perdure.trace or use perdure.durable. The run is unharmed and stays interrupted.\n"
+        f"Under code that fits, it goes on: perdure resume {run}\n"
+        f"Under this code, with the recorded outcomes that are still asked for: perdure resume {run} --accept\n"
+        f"As a new run, with the outcomes that succeeded: perdure rerun {run} --recover",
         expected=expected,
         received=received,
     )

@@ -67,6 +67,11 @@ class DriverPort(Protocol):
     def stopped_error(self) -> RunStopped:
         """What durable calls raise once driving has ended."""
 
+    @property
+    def difference(self) -> str:
+        """See `Driver`."""
+        ...
+
     def is_changed(self, source_id: int) -> bool:
         """Whether that source snapshot differs from today's code."""
 

@@ -173,9 +173,11 @@ class Worker:
         self._claiming.add(token)
         return Claim(token, self.id)
 
-    def take(self, run: RunRow, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True) -> Driver | None:
+    def take(
+        self, run: RunRow, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True, accepts: bool = False
+    ) -> Driver | None:
         """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
-        on the store."""
+        on the store. `accepts`: see `Driver`."""
         self.lease.attend()
         woken = run.status is Status.SLEEPING
         if woken:
@@ -188,6 +190,7 @@ class Worker:
             if claimed is None:
                 return None
             driver = self._driver(claimed, spec, fresh=False, taken=Taken(claimed, woken))
+            driver.accepts = accepts
         finally:
             self._claiming.discard(claim.token)
         if start:

@@ -108,6 +108,8 @@ class Driver(Ending):
         self.context: Context | None = None
         """The caller's context variables, for the root body; `None` for a run without a caller in this process."""
         self._changed: dict[int, bool] = {}
+        self.accepts = False
+        """Where the code differs from the journal, the journal becomes loose, as if the source had changed (P6)."""
 
     def make_gate(self) -> Gate:
         """Whether anything new may start here is decided by this."""
@@ -405,14 +407,22 @@ class Driver(Ending):
                         expected = (
                             f"{Kind(action.kind).name.lower()} {action.name}, which was under way when driving ended"
                         )
-                        self.stop(mismatch(expected, "nothing more: it is not called again"))
+                        self.stop(mismatch(self.run.name, expected, "nothing more: it is not called again"))
                         return
-                    log.warning("run %s: the source has changed; %s is no longer called", self.run.name, action.name)
+                    log.warning("run %s: %s; %s is no longer called", self.run.name, self.difference, action.name)
         for number in missing:
             self.drained(number)
 
+    @property
+    def difference(self) -> str:
+        """Why the journal may become loose, for people."""
+        return "differences are accepted" if self.accepts else "the source has changed"
+
     def is_changed(self, source_id: int) -> bool:
-        """Whether that snapshot differs from today's code."""
+        """Whether what that snapshot recorded need not be asked for again: the snapshot differs from today's code, or
+        the caller of `resume` accepts differences."""
+        if self.accepts:
+            return True
         if source_id == self.source_id:
             return False
         known = self._changed.get(source_id)
@@ -495,7 +505,7 @@ class Driver(Ending):
             body.loop.soon(self.worker.writer.flush)
 
     def loosened(self, body: Body, low: int, why: str) -> None:
-        """The journal no longer fits the changed source from entry `low` on."""
+        """The journal no longer fits the source from entry `low` on."""
         log.warning("run %s: %s; from there on, what is recorded is reused where it is asked for", self.run.name, why)
         self.outbox.append(Mark(body.action, Result.LOOSEN, low))
         self.worker.writer.mark_ready(self)
@@ -542,7 +552,7 @@ class Driver(Ending):
         entry = body.unasked()
         if entry is None:
             return False
-        self.stop(mismatch(describe(entry), "the end of the body: it returned without asking for this"))
+        self.stop(mismatch(self.run.name, describe(entry), "the end of the body: it returned without asking for this"))
         return True
 
 

@@ -48,6 +48,7 @@ class InnerDriver(Driver):
         self._work = work
         self._process = worker
         super().__init__(worker, work.run, spec, loop, fresh=work.fresh)
+        self.accepts = work.accepts
         self._delegating = Delegating(self, self.gate, connection, self.turn)
         self.outer = self._delegating
         self._watch = threading.Event()
