@@ -13,6 +13,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct
@@ -90,6 +91,11 @@ class Run:
     def task(self) -> str:
         """The full name of the task."""
         return self._row.task
+
+    @property
+    def url(self) -> str:
+        """The address of the run: the URL of its store, without a password, and the run's name behind `#`."""
+        return f"{runtime.store_name()}#{quote(self.name)}"
 
     @property
     def row(self) -> model.RunRow:
@@ -417,7 +423,11 @@ def _interrupt(driver: Driver, why: str) -> None:
 
 
 def run_named(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
-    request = request_for(task, args, inputs, name, None)
+    return run_requested(request_for(task, args, inputs, name, None))
+
+
+def run_requested(request: RunRequest) -> Run:
+    """Drive the run until it has ended; see `run`."""
     worker = runtime.worker()
     if not request.named:
         mention_similar(worker, request)
@@ -426,7 +436,11 @@ def run_named(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inp
 
 
 async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
-    request = request_for(task, args, inputs, name, None)
+    return await run_requested_aio(request_for(task, args, inputs, name, None))
+
+
+async def run_requested_aio(request: RunRequest) -> Run:
+    """As `run_requested`, without blocking."""
     worker = runtime.worker()
     if not request.named:
         mention_similar(worker, request)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from ..api.task import Task
+from ..core.body.branch import Branch
+from ._failures import with_failures
 from ._notes import note
 from ._settings import cache_request, retry_strategy, task_timeout
 
@@ -65,6 +67,10 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
     def parent_env(self) -> Any:
         """The environment."""
         return self.environment
+
+    def protocol(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Task.protocol`; failures are raised as Flyte does."""
+        return with_failures(super().protocol(branch, args, kwargs))
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself, in the caller's action: no action of the task's own."""

@@ -1,11 +1,7 @@
-"""Flyte"s models."""
+"""Flyte's models, as far as scripts name them."""
 
 from __future__ import annotations
 
-from ._absent import absent_names
+from ._phases import ActionPhase
 
-__getattr__ = absent_names(
-    "flyte.models",
-    ("ActionPhase",),
-    "there is no cluster",
-)
+__all__ = ["ActionPhase"]
