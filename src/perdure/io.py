@@ -1,4 +1,4 @@
-"""`File` and `Dir`: data too large for a journal, as values that go through a journal.
+"""`File`, `Dir` and `DataFrame`: data too large for a journal, as values that go through a journal.
 
 `from_local` copies a file or a directory into the blob store beside the journal, and returns a small reference: the
 hash of the content. The reference is a value like any other: an argument, a result, a field, an item of a list. The
@@ -11,11 +11,15 @@ the hash of the directory.
 A reference may also name an object at a URL of the user's, where the object stays: `from_existing_remote`, and
 `from_local` with a `remote_destination`. The reference pins the object by its ETag. Both calls look at or change the
 outside world, so both are durable: within a run they happen once, and replay returns the recorded reference.
+
+A data frame of pandas, polars or pyarrow is a value too, stored as a Parquet blob. `DataFrame` is the reference to such
+a blob, and loads the data only when asked.
 """
 
 from __future__ import annotations
 
 from .api.files.file import File
 from .api.files.folder import Dir
+from .api.files.frame import DataFrame
 
-__all__ = ["Dir", "File"]
+__all__ = ["DataFrame", "Dir", "File"]

@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from ..core.ground.values import frames_of
 from ..core.ground.values._names import type_text
 from ..errors import UsageError
 from ..runtime import blobs
@@ -207,7 +208,7 @@ def label(tp: Any) -> str:
     if tp is Any:
         return "any"
     if _is_reference(tp):
-        return "PATH_OR_URL"
+        return "PATH_OR_URL" if frames_of(tp) is None else "PARQUET_FILE"
     if _is_enum(tp):
         return " | ".join(member.name for member in tp)
     if typing.get_origin(tp) is typing.Literal:
@@ -249,17 +250,25 @@ def _parsed(text: str) -> Any:
 
 
 def _is_reference(tp: Any) -> bool:
-    return isinstance(tp, type) and tp.__module__ == "perdure.io" and tp.__name__ in ("File", "Dir")
+    return isinstance(tp, type) and (tp.__module__ == "perdure.io" or frames_of(tp) is not None)
 
 
 def _reference(data: object, tp: Any, path: str = "") -> Any:
-    """A file or directory by its path (the content is taken into the blob store), or by its URL (the content stays)."""
-    what = "the path of a file" if tp.__name__ == "File" else "the path of a directory"
+    """A file or directory by its path (the content is taken into the blob store), or by its URL (the content stays).
+    A data frame by the path of a Parquet file."""
+    frames = frames_of(tp)
+    what = {"File": "the path of a file", "Dir": "the path of a directory"}.get(
+        tp.__name__, "the path of a Parquet file"
+    )
     if not isinstance(data, str) or not data:
         raise Unfit(what, data, path)
+    if frames is not None and "://" in data:
+        raise Unfit("the path of a Parquet file", data, path, "download the file first")
     if "://" not in data:
         blobs()  # first, so that a wrong place for blobs is not blamed on this input
     try:
+        if frames is not None:
+            return frames.reference.from_local(data)
         return tp.from_existing_remote(data) if "://" in data else tp.from_local(data)
     except UsageError as error:
         raise Unfit(what, data, path, str(error)) from None

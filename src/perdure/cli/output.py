@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
 
 from ..core.ground.harmless import harmless
+from ..core.ground.values import frames_of
 from ..errors import PerdureError
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def jsonable(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if (frames := frames_of(type(value))) is not None:
+        return _frame(value if isinstance(value, frames.reference) else frames.put(value))
     if _is_reference(value):
         place = {"url": value.url} if value.url else {"path": _local_path(value)}
         return {"name": value.name, "size": value.size, "hash": value.hash, **place}
@@ -150,6 +153,12 @@ def jsonable(value: Any) -> Any:
 def _is_reference(value: object) -> bool:
     """Whether a value is a `perdure.io.File` or `Dir`, without loading `perdure.io`."""
     return type(value).__module__ == "perdure.io" and type(value).__name__ in ("File", "Dir")
+
+
+def _frame(reference: Any) -> dict[str, Any]:
+    """A data frame by its Parquet file."""
+    counts = {"rows": reference.rows, "columns": reference.columns}
+    return {"kind": reference.kind, **counts, "hash": reference.hash, "path": _local_path(reference)}
 
 
 def _local_path(value: Any) -> str | None:
@@ -412,11 +421,10 @@ def _decoded(data: bytes | None) -> Any:
     if data is None:
         return None
     from ..core.ground.values import ANY, preview
-    from ..errors import UsageError
 
     try:
         return jsonable(ANY.decode(data))
-    except (UsageError, RecursionError):
+    except (PerdureError, RecursionError):
         return preview(data)
 
 

@@ -39,7 +39,24 @@ def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any], earlier: Seque
     except UsageError as misfit:
         assert data is not None
         raise unreadable(call.body.driver, call.name, data, misfit) from None
+    except StoreError as gone:
+        raise stopped_by(call, gone) from gone
     raise tag(call, outcome, error, earlier)
+
+
+def stored(call: Call, codec: Codec[Any], value: object) -> tuple[bytes, Any]:
+    """The bytes of a value, and the copy for the caller. The content of a data frame goes into the blob store."""
+    try:
+        return codec.roundtrip(value)
+    except StoreError as error:
+        raise stopped_by(call, error) from error
+
+
+def stopped_by(call: Call, error: StoreError) -> RunStopped:
+    """Stop the run because the store or the blob store failed: user code must not take that for a failed step."""
+    driver: Driver = call.body.driver
+    driver.stop(error)
+    return driver.stopped_error()
 
 
 def tag(call: Call, outcome: Outcome, error: BaseException, earlier: Sequence[int]) -> BaseException:
@@ -117,7 +134,7 @@ def trace(
                         SCOPE.set(body)
                         raise
                     SCOPE.set(body)
-                    data, copy = codec.roundtrip(value) if value is not EXHAUSTED else (None, EXHAUSTED)
+                    data, copy = stored(call, codec, value) if value is not EXHAUSTED else (None, EXHAUSTED)
                 except RunStopped:
                     raise
                 except GeneratorExit as error:
@@ -392,8 +409,7 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                 failure = live
     except StoreError as error:
         # An error of perdure, not of the body: user code must not catch it, and no retry is charged.
-        driver.stop(error)
-        raise driver.stopped_error() from error
+        raise stopped_by(call, error) from error
     except asyncio.CancelledError:
         yield from cancelled(call, waiter, 0, at, began, action.action if action is not None else None)
         raise

@@ -8,6 +8,7 @@ time and memory in proportion to the bytes, also for bytes from outside.
 
     _wire        MessagePack and the extension types: the content of the bytes
     _tokens      MessagePack read without making values; _hashed: sets and dicts filled in bounded time
+    _forms       classes of other layers, stored as values of other types
     _nodes       declared types as trees of nodes; _containers and _records: nodes with children
     _compile     from annotations to trees
     _codec       the codec of a declared type
@@ -19,26 +20,42 @@ time and memory in proportion to the bytes, also for bytes from outside.
 from perdure.core.ground.values._codec import ANY, Codec, codec_for
 from perdure.core.ground.values._compile import UnresolvedNameError
 from perdure.core.ground.values._errors import decode_error, describe_error, encode_error, held_by, tame
+from perdure.core.ground.values._forms import Form, add_forms
 from perdure.core.ground.values._names import logical_module, set_main_name
 from perdure.core.ground.values._preview import preview
 from perdure.core.ground.values._signature import Signature
 from perdure.core.ground.values._traceback import linked, text_of
-from perdure.core.ground.values._wire import INLINE_LIMIT, add_file_types, by_content, find_file_types
+from perdure.core.ground.values._wire import (
+    INLINE_LIMIT,
+    Frames,
+    add_file_types,
+    add_frames,
+    by_content,
+    find_file_types,
+    frames_of,
+    is_by_content,
+)
 
 __all__ = [
     "ANY",
     "INLINE_LIMIT",
     "Codec",
+    "Form",
+    "Frames",
     "Signature",
     "UnresolvedNameError",
     "add_file_types",
+    "add_forms",
+    "add_frames",
     "by_content",
     "codec_for",
     "decode_error",
     "describe_error",
     "encode_error",
     "find_file_types",
+    "frames_of",
     "held_by",
+    "is_by_content",
     "linked",
     "logical_module",
     "preview",

@@ -16,7 +16,7 @@ from perdure.core.ground.values._names import type_text
 from perdure.core.ground.values._nodes import AnyNode, IntNode, Misfit, Node, multiplies, walk
 from perdure.core.ground.values._records import DataclassNode
 from perdure.core.ground.values._wire import IDENTITY_LIMIT, INLINE_LIMIT, Mode, TooLarge
-from perdure.errors import UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
+from perdure.errors import StoreError, UnsupportedTypeError, ValueMismatchError, ValueTooLargeError
 
 T = TypeVar("T")
 
@@ -104,6 +104,8 @@ class Codec(Generic[T]):
                 f"{self.where}: what is stored does not fit `{self._node.label}`{place and f' at {place}'}: "
                 f"expected `{misfit.expected}`, found {_found(misfit.found)}{note}"
             ) from None
+        except StoreError:  # the bytes are good, but the content of a data frame is not there
+            raise
         except Exception as error:  # corrupt bytes fail in as many ways as there are types
             raise ValueMismatchError(
                 f"{self.where}: what is stored cannot be read as `{self._node.label}`: {type(error).__name__}: {error}"

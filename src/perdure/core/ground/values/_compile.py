@@ -18,9 +18,10 @@ import msgspec
 from perdure.core.ground.values import _containers as containers
 from perdure.core.ground.values import _nodes as nodes
 from perdure.core.ground.values import _records as records
+from perdure.core.ground.values._forms import FormNode, form_of
 from perdure.core.ground.values._names import type_text
 from perdure.core.ground.values._nodes import Node
-from perdure.core.ground.values._wire import is_file_type
+from perdure.core.ground.values._wire import frames_of, is_file_type
 from perdure.errors import UnsupportedTypeError
 
 Env = Mapping[Any, Any]  # type variables and the types in their places
@@ -180,6 +181,10 @@ class _Compiler:
             return nodes.LeafNode(cls)
         if is_file_type(cls):
             return nodes.FileNode(cls)
+        if (frames := frames_of(cls)) is not None:
+            return nodes.FrameNode(cls, label, frames)
+        if (form := form_of(cls)) is not None:
+            return FormNode(cls, label, form, self._node(form.stored, env))
         if issubclass(cls, Enum) and cls._member_map_:
             return nodes.EnumNode(cls)
         if cls.__module__.partition(".")[0] == "pathlib" and hasattr(cls, "joinpath"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.core.ground.values._compile import UnresolvedNameError, node_of
+from perdure.core.ground.values._names import type_text
 from perdure.core.ground.values._wire import SCALARS, numpy_item
 from perdure.errors import UnsupportedTypeError
 
@@ -32,7 +33,7 @@ def annotation_for(value: object, depth: int = 3) -> str | None:
     if cls in (list, set, frozenset, tuple, dict, bytearray, complex, range):
         return cls.__name__
     if is_declarable(cls):
-        return cls.__qualname__
+        return type_text(cls)
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import typing
 from types import ModuleType, NoneType, UnionType
-from typing import Any, ForwardRef, TypeVar, cast
+from typing import Any, Final, ForwardRef, TypeVar, cast
 
 _main_name: str | None = None
 _MODULE_DICT: Any = cast(Any, vars(ModuleType)["__dict__"]).__get__
@@ -28,6 +28,10 @@ def logical_module(name: str) -> str:
     if name == "__main__" and _main_name is not None:
         return _main_name
     return name
+
+
+FRAME_LIBRARIES: Final = frozenset({"pandas", "polars", "pyarrow"})
+"""Libraries of data frames: several of them have a class `DataFrame`."""
 
 
 def find_class(module: str, qualname: str) -> type | None:
@@ -59,7 +63,8 @@ def type_text(tp: Any) -> str:
     if isinstance(tp, (TypeVar, ForwardRef)) or hasattr(tp, "__supertype__"):
         return getattr(tp, "__forward_arg__", None) or str(tp.__name__)
     if isinstance(tp, type) and not hasattr(tp, "__origin__"):
-        return tp.__qualname__
+        library = tp.__module__.partition(".")[0]
+        return f"{library}.{tp.__qualname__}" if library in FRAME_LIBRARIES else tp.__qualname__
     if isinstance(tp, list):
         return f"[{', '.join(map(type_text, tp))}]"
     origin, args = getattr(tp, "__origin__", None), getattr(tp, "__args__", None)

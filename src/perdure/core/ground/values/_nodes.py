@@ -95,7 +95,7 @@ class AnyNode(Node):
         try:
             return _wire.dump_any(value, mode)
         except NotStorable as refused:
-            misfit = Misfit("Any", refused.value)
+            misfit = Misfit("Any", refused.value, refused.note)
             misfit.path = refused.path
             raise misfit from None
 
@@ -295,6 +295,40 @@ class FileNode(LeafNode):
             how = "from_existing_remote(url)" if isinstance(value, str) and "://" in value else "from_local(path)"
             note = f"make one with {self.label}.{how}"
         raise Misfit(self.label, value, note)
+
+
+class FrameNode(Node):
+    """A class of data frames, or the reference to a data frame. Each takes the values of the other."""
+
+    def __init__(self, cls: type, label: str, frames: _wire.Frames) -> None:
+        self.cls = cls
+        self.label = label
+        self.types = (cls,)
+        self.frames = frames
+
+    def dump(self, value: Any, mode: Mode) -> object:
+        cls = type(value)
+        if cls is not self.cls:
+            if self.cls is not self.frames.reference and cls is not self.frames.reference:
+                raise Misfit(self.label, value)
+            mode.inexact += 1
+        if cls is self.frames.reference:
+            return _wire.dump_any(value, mode)
+        if not self.frames.knows(cls):
+            raise Misfit(self.label, value)
+        try:
+            if mode.canonical:  # nothing is stored for an identity
+                return _wire.dump_content(self.frames.content(value))
+            return _wire.dump_any(self.frames.put(value), mode)
+        except ValueError as error:
+            raise Misfit(self.label, value, str(error)) from None
+
+    def load(self, wire: Any) -> object:
+        if type(wire) is self.cls:
+            return wire
+        if type(wire) is not self.frames.reference:
+            raise Misfit(self.label, wire)
+        return self.frames.get(wire, self.cls)
 
 
 def _downcast(cls: type, value: Any) -> object:

@@ -130,6 +130,8 @@ def _extension(code: int, data: memoryview) -> Iterator[str]:
         yield "range("
         yield from _listed(data, found.start, found.size)
         yield ")"
+    elif code in (_wire.FRAME, _wire.FRAMED):
+        yield _frame(data)
     elif code == _wire.INT and len(data) > _LONGEST_INT:
         negative = data[0] >= 0x80
         leading = int.from_bytes(data[:_LONGEST_LEAF], "big", signed=True)
@@ -139,6 +141,14 @@ def _extension(code: int, data: memoryview) -> Iterator[str]:
         yield part.decode(errors="ignore") if code == _wire.DECIMAL else repr(part)
     else:
         yield _plain(_wire.load_ext(code, data))
+
+
+def _frame(data: memoryview) -> str:
+    """A data frame by its size; an identity knows the digest alone."""
+    fields = _wire.decode_any(data)
+    if len(fields) == 1:
+        return f"DataFrame(content='{fields[0].hex()[:12]}…')"
+    return repr(_wire.frame_reference(data))
 
 
 def _plain(value: object) -> str:

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 from msgspec.msgpack import Ext
 
 from perdure.core.ground.values import _tokens
 from perdure.core.ground.values._hashed import dict_of, set_of
+from perdure.core.ground.values._names import FRAME_LIBRARIES
 
 INT: Final = 1  # an integer over 64 bits: signed, big-endian
 STR: Final = 2  # text with lone surrogates: UTF-8 with surrogates passed through
@@ -40,6 +41,8 @@ COMPLEX: Final = 14  # [real, imaginary]
 RANGE: Final = 15  # [start, stop, step]
 FILE: Final = 16  # [hash, size, name]: the reference of a File into the blob store; [..., url, etag]: to a URL
 DIR: Final = 17  # the same for a Dir; [..., url]: files at a URL
+FRAME: Final = 18  # [hash, size, content, kind, rows, columns]: the reference of a DataFrame; [content] in an identity
+FRAMED: Final = 19  # the same, for a data frame itself: of pandas, polars, pyarrow
 
 SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 """Types of immutable values that MessagePack keeps apart: such a value comes back unchanged."""
@@ -57,11 +60,12 @@ encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class NotStorable(Exception):
-    """The type of a value under `Any` has no extension; `path` grows outwards as the exception passes containers."""
+    """A value under `Any` that has no extension; `path` grows outwards as the exception passes containers."""
 
-    def __init__(self, value: object) -> None:
+    def __init__(self, value: object, note: str = "") -> None:
         super().__init__()
         self.value = value
+        self.note = note
         self.path: list[str] = []
 
 
@@ -127,9 +131,51 @@ def add_file_types(file: type, folder: type) -> None:
 
 
 def find_file_types(find: Callable[[], object]) -> None:
-    """Set the function that imports `perdure.io` for a stored `File` or `Dir`."""
+    """Set the function that imports `perdure.io` for a stored `File`, `Dir` or data frame."""
     global _find_file_types
     _find_file_types = find
+
+
+def _load_file_types() -> None:
+    if not _file_types and _find_file_types is not None:
+        _find_file_types()
+
+
+class Frames(NamedTuple):
+    """What `perdure.io` knows about data frames.
+
+    Attributes:
+        reference: the class of references to data frames.
+        knows: whether a class is a class of data frames.
+        put: the reference of a data frame, whose content is then in the blob store. Raises `ValueError` for a data
+            frame that cannot be stored, with the reason.
+        content: a digest of a data frame, of 32 bytes. Raises `ValueError` as `put` does.
+        get: the data frame of a reference, as an instance of a class; of the original's class for `None`.
+    """
+
+    reference: Any
+    knows: Callable[[type], bool]
+    put: Callable[[Any], Any]
+    content: Callable[[Any], bytes]
+    get: Callable[[Any, type | None], object]
+
+
+_frames: list[Frames] = []
+
+
+def add_frames(frames: Frames) -> None:
+    """Make data frames known: `perdure.io` calls this function on import."""
+    _frames[:] = [frames]
+    _DUMP[frames.reference] = _dump_frame_reference
+
+
+def frames_of(cls: type) -> Frames | None:
+    """What to do with instances of a class of data frames, or of references to them; `None` for other classes."""
+    if cls.__module__.partition(".")[0] in FRAME_LIBRARIES:
+        _load_file_types()
+    if _frames and (cls is _frames[0].reference or _frames[0].knows(cls)):
+        return _frames[0]
+    return None
 
 
 def is_file_type(cls: type) -> bool:
@@ -143,7 +189,7 @@ def _late(cls: type) -> Dump | None:
         if cls is getattr(sys.modules.get(module), name, None):
             _DUMP[cls] = dump
             return dump
-    return None
+    return _dump_frame if frames_of(cls) else None
 
 
 def sorted_wires(wires: list[object]) -> list[object]:
@@ -324,8 +370,13 @@ def by_content() -> Iterator[None]:
         _by_content.reset(token)
 
 
+def is_by_content() -> bool:
+    """Whether the caller is within `by_content`."""
+    return _by_content.get()
+
+
 def _dump_reference(code: int, value: Any) -> object:
-    fields = [bytes.fromhex(value.hash), value.size, "" if _by_content.get() else dump_str(value.name)]
+    fields = [bytes.fromhex(value.hash), value.size, "" if is_by_content() else dump_str(value.name)]
     if value.url:
         fields.append(dump_str(value.url))
         if code == FILE:
@@ -339,6 +390,30 @@ def _dump_file(value: Any, mode: Mode) -> object:
 
 def _dump_dir(value: Any, mode: Mode) -> object:
     return _dump_reference(DIR, value)
+
+
+def _frame_fields(reference: Any) -> bytes:
+    where = [bytes.fromhex(reference.hash), reference.size, reference.content]
+    return encode([*where, reference.kind, reference.rows, reference.columns])
+
+
+def dump_content(content: bytes) -> object:
+    """A data frame in an identity: a digest of the content. So an identity stores nothing."""
+    return Ext(FRAME, encode([content]))
+
+
+def _dump_frame_reference(value: Any, mode: Mode) -> object:
+    mode.take(64)
+    return dump_content(value.content) if mode.canonical else Ext(FRAME, _frame_fields(value))
+
+
+def _dump_frame(value: Any, mode: Mode) -> object:
+    mode.take(64)
+    [frames] = _frames
+    try:
+        return dump_content(frames.content(value)) if mode.canonical else Ext(FRAMED, _frame_fields(frames.put(value)))
+    except ValueError as error:
+        raise NotStorable(value, str(error)) from None
 
 
 def _dump_complex(value: complex, mode: Mode) -> object:
@@ -416,13 +491,26 @@ def _load_uuid(data: memoryview) -> object:
 
 
 def _load_reference(code: int, data: memoryview) -> object:
-    if not _file_types and _find_file_types is not None:
-        _find_file_types()
+    _load_file_types()
     if not _file_types:
         raise ValueError("a File or Dir can be read only where perdure.io can be imported")
     digest, size, name, *where = decode_any(data)
     more = dict(zip(("url", "etag"), where, strict=False))
     return _file_types[code - FILE](name=name, hash=digest.hex(), size=size, **more)  # refuses what makes no sense
+
+
+def frame_reference(data: bytes | memoryview) -> Any:
+    """The reference of a data frame. The content is not looked at."""
+    _load_file_types()
+    if not _frames:
+        raise ValueError("a data frame can be read only where perdure.io can be imported")
+    digest, size, content, kind, rows, columns = decode_any(data)
+    return _frames[0].reference(hash=digest.hex(), size=size, content=content, kind=kind, rows=rows, columns=columns)
+
+
+def _load_frame(data: memoryview) -> object:
+    reference = frame_reference(data)
+    return _frames[0].get(reference, None)
 
 
 _LOAD: dict[int, Callable[[memoryview], object]] = {
@@ -443,6 +531,8 @@ _LOAD: dict[int, Callable[[memoryview], object]] = {
     RANGE: lambda data: range(*decode_any(data)),
     FILE: lambda data: _load_reference(FILE, data),
     DIR: lambda data: _load_reference(DIR, data),
+    FRAME: frame_reference,
+    FRAMED: _load_frame,
 }
 
 
