@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from ..core.body.branch import Branch
 from ..core.body.interfaces import BodyPort
@@ -28,7 +29,7 @@ class _Map:
 
     def __call__(
         self,
-        task: Task[..., Any],
+        task: Task[..., Any] | partial[Any],
         *iterables: Iterable[Any],
         group_name: str | None = None,
         concurrency: int = 0,
@@ -37,57 +38,75 @@ class _Map:
         """Call `task` with the items of the iterables, several at a time, and give the results in input order.
 
         Args:
+            task: a task, or a `functools.partial` of a task, whose own arguments stay in front of each item.
             group_name: a label for `perdure show`; the task's name by default.
             concurrency: how many calls may be under way at once; 0 means all.
             return_exceptions: give the exception of a failed call as its result, instead of raising the exception.
 
         Raises:
-            UsageError: `task` is no task, or `concurrency` is negative.
+            UsageError: `task` is neither a task nor a partial of one, or `concurrency` is negative.
         """
-        where = _check(task, concurrency)
+        called, where = _checked(task, concurrency)
         if where is None:
-            return _plain(task, iterables, return_exceptions)
+            return _plain(called, iterables, return_exceptions)
         if on_loop():
             warn_blocking("perdure.map")
-        return _threads(task, _fork(where, task, group_name), iterables, concurrency, return_exceptions)
+        return _threads(called, _fork(where, called, group_name), iterables, concurrency, return_exceptions)
 
     def aio(
         self,
-        task: Task[..., Any],
+        task: Task[..., Any] | partial[Any],
         *iterables: Iterable[Any],
         group_name: str | None = None,
         concurrency: int = 0,
         return_exceptions: bool = False,
     ) -> AsyncIterator[Any]:
         """The same as an async iterator."""
-        where = _check(task, concurrency)
+        called, where = _checked(task, concurrency)
         if where is None:
-            return _plain_async(task, iterables, return_exceptions)
-        return _tasks(task, _fork(where, task, group_name), iterables, concurrency, return_exceptions)
+            return _plain_async(called, iterables, return_exceptions)
+        return _tasks(called, _fork(where, called, group_name), iterables, concurrency, return_exceptions)
 
 
 map = _Map()
 
 
-def _check(task: Any, concurrency: int) -> Branch | None:
-    if not isinstance(task, Task):
-        raise UsageError(f"perdure.map takes a task as its first argument, not {task!r}; declare it with @env.task")
+class _Called(NamedTuple):
+    """A task, and the arguments of a partial of the task."""
+
+    task: Task[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = MappingProxyType({})
+
+    def protocol(self, branch: Branch, items: tuple[Any, ...]) -> Any:
+        """The call with these items."""
+        return self.task.protocol(branch, (*self.args, *items), dict(self.kwargs))
+
+
+def _checked(task: Any, concurrency: int) -> tuple[_Called, Branch | None]:
+    inner: Any = task.func if isinstance(task, partial) else task
+    called = _Called(inner, task.args, task.keywords) if isinstance(task, partial) else _Called(inner)
+    if not isinstance(called.task, Task):
+        raise UsageError(
+            f"perdure.map takes a task as its first argument, or a functools.partial of a task, not {task!r}; declare "
+            "it with @env.task"
+        )
     if concurrency < 0:
         raise UsageError(f"perdure.map: concurrency must be 0 (no limit) or more, not {concurrency}")
     where = caller(lambda: "perdure.map")
     if isinstance(where, TraceScope):
         raise InsideTraceError(f"perdure.map was called inside trace {where.name}; call it from a task")
-    return where
+    return called, where
 
 
-def _fork(where: Branch, task: Task[..., Any], group_name: str | None) -> Branch:
-    branch = where.fork(f"map({task.name})")
-    branch.label = group_name or task.name
+def _fork(where: Branch, called: _Called, group_name: str | None) -> Branch:
+    branch = where.fork(f"map({called.task.name})")
+    branch.label = group_name or called.task.name
     return branch
 
 
 async def _tasks(
-    task: Task[..., Any], branch: Branch, iterables: tuple[Iterable[Any], ...], concurrency: int, exceptions: bool
+    called: _Called, branch: Branch, iterables: tuple[Iterable[Any], ...], concurrency: int, exceptions: bool
 ) -> AsyncIterator[Any]:
     inputs = zip(*iterables, strict=False)
     limit = asyncio.Semaphore(concurrency) if concurrency else None
@@ -102,7 +121,7 @@ async def _tasks(
     try:
         for args in inputs:
             # Every call takes its identity here, in input order, before any of the calls starts.
-            pending.append(asyncio.create_task(bounded(task.protocol(branch, args, {}))))
+            pending.append(asyncio.create_task(bounded(called.protocol(branch, args))))
         while pending:
             try:
                 result = await pending[0]
@@ -123,7 +142,7 @@ async def _tasks(
 
 
 def _threads(
-    task: Task[..., Any], branch: Branch, iterables: tuple[Iterable[Any], ...], concurrency: int, exceptions: bool
+    called: _Called, branch: Branch, iterables: tuple[Iterable[Any], ...], concurrency: int, exceptions: bool
 ) -> Iterator[Any]:
     body = branch.body
     threads = body.driver.worker.threads
@@ -140,7 +159,7 @@ def _threads(
                 return
             slot = Slot(branch.fork("call"))
             body.thread_begins(slot)
-            future = threads.submit(copy_context().run, work, slot, task.protocol(branch, args, {}))
+            future = threads.submit(copy_context().run, work, slot, called.protocol(branch, args))
             future.add_done_callback(partial(body.thread_joined, ended=slot))
             pending.append(future)
 
@@ -185,10 +204,11 @@ def _join(body: BodyPort, future: Future[Any], on_loop_thread: bool) -> Any:
         body.unblock_loop()
 
 
-def _plain(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool) -> Iterator[Any]:
+def _plain(called: _Called, iterables: tuple[Iterable[Any], ...], exceptions: bool) -> Iterator[Any]:
     for args in zip(*iterables, strict=False):
         try:
-            result = asyncio.run(task.fn(*args)) if task.spec.is_async else task.fn(*args)
+            given = partial(called.task.fn, *called.args, *args, **called.kwargs)
+            result = asyncio.run(given()) if called.task.spec.is_async else given()
         except Exception as error:
             if not exceptions:
                 raise
@@ -196,12 +216,10 @@ def _plain(task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exception
         yield result
 
 
-async def _plain_async(
-    task: Task[..., Any], iterables: tuple[Iterable[Any], ...], exceptions: bool
-) -> AsyncIterator[Any]:
+async def _plain_async(called: _Called, iterables: tuple[Iterable[Any], ...], exceptions: bool) -> AsyncIterator[Any]:
     for args in zip(*iterables, strict=False):
         try:
-            result = await task.aio(*args)
+            result = await called.task.aio(*called.args, *args, **called.kwargs)
         except Exception as error:
             if not exceptions:
                 raise
