@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ from ._places import run_directory
 if TYPE_CHECKING:
     from ._checkpoint import Checkpoint
 
-CUSTOM: ContextVar[dict[str, str]] = ContextVar("perdure_flyte_custom", default={})  # noqa: B039 - never changed
-"""The values of the enclosing `custom_context` blocks. Bodies take over the context variables of their callers."""
+CUSTOM: ContextVar[dict[str, str] | None] = ContextVar("perdure_flyte_custom", default=None)
+"""The values of the run and of the enclosing `custom_context` blocks. Bodies take over the context variables of their
+callers. `None`: another process than the run's first one drives the run, and has not looked for the values yet."""
 
 _data: WeakKeyDictionary[BodyPort, dict[str, Any]] = WeakKeyDictionary()
 """`TaskContext.data` of each body."""
@@ -174,7 +176,7 @@ def ctx() -> Any:
     scope = SCOPE.get()
     body: BodyPort = scope.body if isinstance(scope, TraceScope) else scope
     row = body.driver.run
-    base = run_directory(row)
+    base = run_directory(row.uid)
     action = ActionID(f"a{found.action}", found.run_name, "local", "development")
     checkpoints = os.path.join(base, action.name, "checkpoints")
     return TaskContext(
@@ -186,7 +188,7 @@ def ctx() -> Any:
         group_data=GroupData(found.group) if found.group is not None else None,
         checkpoint_paths=CheckpointPaths(checkpoints, checkpoints),
         data=_data.setdefault(body, {}),
-        custom_context=dict(CUSTOM.get()),
+        custom_context=get_custom_context(),
         run_start_time=datetime.fromtimestamp(row.created_at / US, UTC),
         task_action=action,
         attempt_number=found.attempt - 1,
@@ -196,7 +198,7 @@ def ctx() -> Any:
 @contextlib.contextmanager
 def custom_context(**context: str) -> Iterator[None]:
     """Values that the actions of a block, and the actions that these call, read as `ctx().custom_context`."""
-    token = CUSTOM.set({**CUSTOM.get(), **context})
+    token = CUSTOM.set({**get_custom_context(), **context})
     try:
         yield
     finally:
@@ -204,8 +206,41 @@ def custom_context(**context: str) -> Iterator[None]:
 
 
 def get_custom_context() -> dict[str, str]:
-    """The values of the enclosing `custom_context` blocks, and of the run."""
-    return dict(CUSTOM.get())
+    """The values of the run, and of the enclosing `custom_context` blocks."""
+    values = CUSTOM.get()
+    if values is None:
+        scope = SCOPE.get()
+        if scope is None:
+            return {}
+        body: BodyPort = scope.body if isinstance(scope, TraceScope) else scope
+        values = _stored(body.driver.run.uid)
+        CUSTOM.set(values)
+    return dict(values)
+
+
+@contextlib.contextmanager
+def run_values(uid: bytes, values: dict[str, str]) -> Iterator[None]:
+    """Give the run that is begun in the block its values, and keep the values for processes that resume the run."""
+    if values:
+        with open(os.path.join(run_directory(uid), _VALUES), "w", encoding="utf-8") as file:
+            json.dump(values, file)
+    token = CUSTOM.set(dict(values))
+    try:
+        yield
+    finally:
+        CUSTOM.reset(token)
+
+
+_VALUES = "custom_context.json"
+
+
+def _stored(uid: bytes) -> dict[str, str]:
+    try:
+        with open(os.path.join(run_directory(uid), _VALUES), encoding="utf-8") as file:
+            found = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 __getattr__ = absent_names(
@@ -213,7 +248,6 @@ __getattr__ = absent_names(
 )
 
 __all__ = [
-    "CUSTOM",
     "ActionID",
     "CheckpointPaths",
     "GroupData",
@@ -224,5 +258,6 @@ __all__ = [
     "custom_context",
     "get_custom_context",
     "group",
+    "run_values",
     "trace",
 ]

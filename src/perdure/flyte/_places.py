@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 
 from .. import runtime
-from ..core.ground.model import RunRow
 from ..core.ground.private import make_private
 
 
-def run_directory(row: RunRow) -> str:
-    """The directory of a run, beside the store; made on first use. The uid names the directory."""
+def run_directory(uid: bytes) -> str:
+    """The directory of the run with that uid, beside the store; made on first use."""
     base = runtime.process().database() or os.path.join(runtime.project_root(), ".perdure", "perdure.db")
     path = f"{os.path.abspath(base)}-flyte"
-    for made in (path, os.path.join(path, row.uid.hex())):
+    for made in (path, os.path.join(path, uid.hex())):
         if not os.path.isdir(made):
             make_private(made)
-    return os.path.join(path, row.uid.hex())
+    return os.path.join(path, uid.hex())

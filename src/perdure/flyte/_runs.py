@@ -18,6 +18,7 @@ from ..api.run import RunRequest, request_for, run_requested, run_requested_aio
 from ..core.ground.model import FINISHED
 from ..errors import RunAlreadyActive, UsageError
 from . import _notes, _scripts
+from ._context import run_values
 from ._failures import failure
 from ._phases import ActionPhase, phase_of
 
@@ -168,10 +169,13 @@ def flyte_failures() -> Iterator[None]:
 class Runner:
     """Settings for the next run; see `with_runcontext`."""
 
-    def __init__(self, name: str | None, env_vars: dict[str, str], log_level: int | None) -> None:
+    def __init__(
+        self, name: str | None, env_vars: dict[str, str], log_level: int | None, custom_context: dict[str, str]
+    ) -> None:
         self._name = name
         self._env_vars = env_vars
         self._log_level = log_level
+        self._custom_context = custom_context
 
     @property
     def run(self) -> Dual[..., Run]:
@@ -182,7 +186,8 @@ class Runner:
         with self._prepared(), flyte_failures():
             request = _named(request_for(task, args, kwargs, self._name, None), self._name)
             try:
-                return Run(run_requested(request))
+                with run_values(request.new.uid, self._custom_context):
+                    return Run(run_requested(request))
             except RunAlreadyActive as error:
                 run = _driven_elsewhere(error)
             run.wait()
@@ -196,7 +201,8 @@ class Runner:
         with self._prepared(), flyte_failures():
             request = _named(request_for(task, args, kwargs, self._name, None), self._name)
             try:
-                return Run(await run_requested_aio(request))
+                with run_values(request.new.uid, self._custom_context):
+                    return Run(await run_requested_aio(request))
             except RunAlreadyActive as error:
                 run = _driven_elsewhere(error)
             await run.wait.aio()
@@ -278,6 +284,7 @@ def with_runcontext(
         name: the run's name, and its idempotency key; see `perdure.with_runcontext`.
         env_vars: environment variables, set in this process.
         log_level: the level of Flyte's logger.
+        custom_context: values that the actions of the run read as `ctx().custom_context`.
 
     Raises:
         UsageError: a mode that needs a cluster, or a name that cannot be used.
@@ -291,12 +298,11 @@ def with_runcontext(
         "labels": labels, "annotations": annotations, "interruptible": interruptible, "queue": queue,
         "max_action_concurrency": max_action_concurrency, "notifications": notifications,
         "disable_run_cache": disable_run_cache, "debug": debug, "run_start_time": run_start_time,
-        "custom_context": custom_context,
     }  # fmt: skip
     for setting, value in given.items():
         if value:
             _notes.note(setting, "with_runcontext")
-    return Runner(name, dict(env_vars or {}), log_level)
+    return Runner(name, dict(env_vars or {}), log_level, dict(custom_context or {}))
 
 
 def _rerun(run_name: str, action_name: str = "a0", recover: bool = False, **more: Any) -> Run:
