@@ -3,9 +3,9 @@
 A checkpoint is kept outside of the journal, so that a body can save as often as it likes.
 
 Invariants:
-- CP1 `load` gives the newest checkpoint where the body has nothing recorded after the call, and otherwise the checkpoint
-  that the call gave before. So a body that is replayed past the call takes the same path, and a body without any further
-  durable calls goes on where the body has saved last.
+- CP1 `load` gives the newest checkpoint where the body has nothing recorded after the call, and otherwise the
+  checkpoint that the call gave before. So a body that is replayed past the call takes the same path, and a body without
+  any further durable calls goes on where the body has saved last.
 - CP2 a checkpoint is complete or not there. The checkpoint is written beside its place, and renamed.
 """
 
