@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from tests.postgres_server import server
+from tests.waiting import wait_for
 
-from perdure.core.ground.ports import Liveness
+from perdure.core.ground.ports import Hold, Liveness
 from perdure.errors import StoreUnavailableError, UsageError
 from perdure.store.locks import FileLiveness
 from perdure.store.memory import MemoryLiveness
@@ -67,9 +68,9 @@ def directory(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def process(script: str, directory: Path, worker: str) -> Iterator[subprocess.Popen[str]]:
+def process(script: str, directory: Path | str, worker: str, *more: str) -> Iterator[subprocess.Popen[str]]:
     child = subprocess.Popen(
-        [sys.executable, "-c", script, str(directory), worker],
+        [sys.executable, "-c", script, str(directory), worker, *more],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -123,8 +124,28 @@ class TestEveryImplementation:
         liveness.hold("w1")
         assert not liveness.is_dead("w1")
 
+    def test_a_held_lock_is_at_work_and_a_dropped_lock_is_free(self, liveness: Liveness) -> None:
+        liveness.hold("w1")
+        assert liveness.hold_of("w1") is Hold.AT_WORK
+        liveness.drop("w1")
+        assert liveness.hold_of("w1") is Hold.FREE
+
 
 class TestLockFiles:
+    def test_a_stopped_process_keeps_its_lock_and_is_not_at_work(self, directory: Path) -> None:
+        """P3: the lease decides about a process that a signal has stopped, and not about a process that runs."""
+        live = FileLiveness(directory)
+        with process(HOLD, directory, "w1") as child:
+            assert first_line(child) == ["held"]
+            assert live.hold_of("w1") is Hold.AT_WORK
+            child.send_signal(signal.SIGSTOP)
+            wait_for(lambda: live.hold_of("w1") is Hold.KEPT)
+            assert not live.is_dead("w1")
+            child.send_signal(signal.SIGCONT)
+            wait_for(lambda: live.hold_of("w1") is Hold.AT_WORK)
+        assert live.hold_of("w1") is Hold.FREE
+        assert FileLiveness(directory / "elsewhere").hold_of("w1") is Hold.UNKNOWN
+
     def test_another_process_sees_a_holder_alive_and_dead_at_once_after_sigkill(self, directory: Path) -> None:
         with process(HOLD, directory, "w1") as child:
             assert first_line(child) == ["held"]
@@ -259,3 +280,38 @@ print("end", rounds, flush=True)
                     child.stdin.write("go\n")
                     child.stdin.flush()
             assert len(finished) == 2
+
+
+class TestPostgresOnOneMachine:
+    """Each store object stands for a process of its own; lock files belong to processes, so one process is real."""
+
+    HOLD_OVER_POSTGRES = """
+import sys
+from perdure.core.ground.model import WorkerRow
+from perdure.store.postgres import PostgresStore
+store = PostgresStore(sys.argv[1])
+live = store.liveness()
+live.hold(sys.argv[2])
+store.renew(WorkerRow(sys.argv[2], 1, "host", store.clock.boot_id, int(float(sys.argv[3]) * 1_000_000), 0))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+    def test_a_worker_that_cannot_renew_its_lease_lets_go_of_its_lock_file(self) -> None:
+        """P3: at work until the lease is over. From then on the lease decides, as for a worker of another machine; the
+        session may still be there."""
+        url = server().url()
+        store = PostgresStore(url)
+        with closing(store), process(self.HOLD_OVER_POSTGRES, url, "w1", "3") as child:
+            assert first_line(child) == ["held"]
+            live = store.liveness()
+            assert live.hold_of("w1") is Hold.AT_WORK
+            row = store.worker("w1")
+            assert row is not None
+            assert row.lease > 0
+            # That process has no heartbeat.
+            wait_for(lambda: live.hold_of("w1") in (Hold.KEPT, Hold.UNKNOWN))
+            row = store.worker("w1")
+            assert row is not None
+            assert row.lease <= 0
+            assert not live.is_dead("w1")

@@ -344,6 +344,20 @@ class TestClaiming:
             token = taken
         assert seen == [(1, 0), (2, 0), (3, 0), (1, 2), (2, 2), (3, 2), (1, 5)]
 
+    def test_a_claim_lost_by_a_living_worker_is_no_crash(self, store: Store) -> None:
+        """Lost leases, however many, leave the count alone; a crash after them counts."""
+        run = created(store)
+        seen, token = [], TOKEN
+        for turn, (length, crashed) in enumerate([(0, False), (0, False), (0, True), (0, False), (1, False)]):
+            taken = bytes([turn]) * 16
+            after = store.claim(
+                run.id, Claim(taken, "w"), expect=token, entries=length, statuses=RUNNING, crashed=crashed
+            )
+            assert after is not None
+            seen.append((after.crashes, after.mark))
+            token = taken
+        assert seen == [(1, 0), (1, 0), (2, 0), (2, 0), (1, 1)]
+
     def test_release_gives_the_claim_back_and_forgives_the_crashes(self, store: Store) -> None:
         run = created(store)
         assert not store.release(run.id, OTHER)

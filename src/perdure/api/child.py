@@ -18,6 +18,7 @@ import threading
 import msgspec
 
 from .. import runtime
+from ..core.ground.ports import Hold
 from ..core.process.worker import Worker
 from ..executors import _frames as frames
 from ..executors._inner.driver import InnerDriver, failed_to_load, flush
@@ -117,6 +118,9 @@ class _NoOtherWorkers:
 
     def is_dead(self, worker: str) -> bool:
         return False
+
+    def hold_of(self, worker: str) -> Hold:
+        return Hold.UNKNOWN
 
 
 def main() -> None:

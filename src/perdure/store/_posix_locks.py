@@ -1,9 +1,10 @@
-"""Who holds a POSIX record lock, asked without taking it."""
+"""The holder of a POSIX record lock, asked for without taking the lock, and whether the holder is stopped."""
 
 from __future__ import annotations
 
 import fcntl
 import struct
+import subprocess
 import sys
 from typing import Final
 
@@ -32,3 +33,18 @@ def holder(fd: int, start: int = 0, length: int = 0) -> int | None:
     if kind == fcntl.F_UNLCK:
         return None
     return max(int(pid), UNSEEN)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal (SIGSTOP, SIGTSTP) has stopped that process. `False` for a process that cannot be seen from
+    here, and for a process under a debugger, because a person is at work there."""
+    if pid == UNSEEN:
+        return False
+    try:
+        if sys.platform == "darwin":
+            command = ["/bin/ps", "-o", "state=", "-p", str(pid)]
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.startswith("T")
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False

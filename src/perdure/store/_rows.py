@@ -49,8 +49,8 @@ def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None)
     )
 
 
-def claimed(run: RunRow, claim: Claim, entries: int, now: int) -> RunRow:
-    """A claimed run. The claimer saw `entries` entries in the journal."""
+def claimed(run: RunRow, claim: Claim, entries: int, now: int, *, crashed: bool = True) -> RunRow:
+    """A claimed run. The claimer saw `entries` entries in the journal. `crashed`: see `Runs.claim`."""
     return run._replace(
         token=claim.token,
         worker=claim.worker,
@@ -59,7 +59,7 @@ def claimed(run: RunRow, claim: Claim, entries: int, now: int) -> RunRow:
         value=None,
         ended_at=None,
         started_at=now if run.started_at is None else run.started_at,
-        crashes=1 if entries > run.mark else run.crashes + 1,
+        crashes=1 if entries > run.mark else run.crashes + crashed,
         mark=entries,
         wake_at=None,
     )

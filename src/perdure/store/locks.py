@@ -20,10 +20,11 @@ from contextlib import suppress
 from typing import Final
 
 from perdure.core.ground.clock import seconds
+from perdure.core.ground.ports import Hold
 from perdure.core.ground.private import make_private
 from perdure.errors import StoreUnavailableError, UsageError
 
-from ._posix_locks import holder
+from ._posix_locks import holder, is_stopped
 
 SWEEP_SECONDS: Final = 0.5
 """How long a sweep may hold the lock of another worker while removing the file."""
@@ -90,24 +91,30 @@ class FileLiveness:
         return False  # a free lock means a dead process, at once
 
     def is_dead(self, worker: str) -> bool:
+        return self.hold_of(worker) is Hold.FREE
+
+    def hold_of(self, worker: str) -> Hold:
         path = self._path(worker)
         if path is None:
-            return False
+            return Hold.UNKNOWN
         with _table_lock:
             if self._is_own(path):
-                return False
+                return Hold.AT_WORK
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             except FileNotFoundError:
-                return os.path.isdir(self._directory)
+                return Hold.FREE if os.path.isdir(self._directory) else Hold.UNKNOWN
             except OSError:
-                return False
+                return Hold.UNKNOWN
             try:
-                return holder(fd) is None
+                pid = holder(fd)
             except OSError:
-                return False
+                return Hold.UNKNOWN
             finally:
                 os.close(fd)
+        if pid is None:
+            return Hold.FREE
+        return Hold.KEPT if is_stopped(pid) else Hold.AT_WORK
 
     def sweep(self) -> None:
         """Remove the files of dead workers, which count as dead before and after."""

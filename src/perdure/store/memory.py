@@ -35,6 +35,7 @@ from perdure.core.ground.model import (
     WholeRun,
     WorkerRow,
 )
+from perdure.core.ground.ports import Hold
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._rows import MOVABLE, SHORT, adopted, claimed, comes_back, parked, submitted, unmoved
@@ -140,18 +141,25 @@ class MemoryStore:
                 (self._ended[run].add if ended else self._ended[run].discard)((parent, action))
 
     def claim(
-        self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
+        self,
+        run: int,
+        claim: Claim,
+        *,
+        expect: bytes | None,
+        entries: int,
+        statuses: Collection[Status],
+        crashed: bool = True,
     ) -> RunRow | None:
         with self._lock:
             old = self._runs.get(run)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
-            return self._claim(old, claim, entries)
+            return self._claim(old, claim, entries, crashed=crashed)
 
-    def _claim(self, old: RunRow, claim: Claim, entries: int) -> RunRow:
+    def _claim(self, old: RunRow, claim: Claim, entries: int, *, crashed: bool = True) -> RunRow:
         self._version += 1
         self._wakes.pop(old.id, None)
-        self._runs[old.id] = claimed(old, claim, entries, self._clock.wall())
+        self._runs[old.id] = claimed(old, claim, entries, self._clock.wall(), crashed=crashed)
         return self._runs[old.id]
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
@@ -477,3 +485,6 @@ class MemoryLiveness:
 
     def is_dead(self, worker: str) -> bool:
         return worker not in self._held
+
+    def hold_of(self, worker: str) -> Hold:
+        return Hold.AT_WORK if worker in self._held else Hold.FREE

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import threading
 import time
 
@@ -39,6 +41,50 @@ def ticking(tag: str, count: int = 5, seconds: float = 0.02) -> int:
     for number in range(count):
         step(f"{tag}.{number}", seconds)
     return count
+
+
+def hold_interpreter(work: str, seconds: float) -> None:
+    """Hold the interpreter's lock for at least so long, in one call of C code."""
+    if work == "usleep":
+        # PyDLL keeps the lock, unlike CDLL: so does an extension module that never releases the lock.
+        ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+        return
+    size, took = 1, 0.0
+    while took < seconds:
+        began = time.monotonic()
+        if work == "match":
+            re.match("(a+)+$", "a" * (18 + size) + "b")
+        elif work == "range":
+            sum(range(10_000_000 << size))
+        else:
+            pow(3, 3_000_000 << size)
+        took = time.monotonic() - began
+        size += 1
+
+
+@env.task
+def holding(tag: str, work: str, seconds: float) -> str:
+    """A step that holds the interpreter's lock, so that no other thread of the process runs."""
+    log("begins", tag)
+    hold_interpreter(work, seconds)
+    return step(tag)
+
+
+@env.task
+async def holding_async(tag: str, work: str, seconds: float) -> str:
+    """The same on the event loop."""
+    log("begins", tag)
+    hold_interpreter(work, seconds)
+    return await step.aio(tag)
+
+
+@env.task
+def waits_for_file(tag: str, path: str) -> str:
+    """Records nothing until the file is there."""
+    log("begins", tag)
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return step(tag)
 
 
 @env.task

@@ -10,6 +10,7 @@ it back.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from enum import Enum
 from typing import BinaryIO, Protocol
 
 from .clock import Clock
@@ -37,14 +38,22 @@ class Queue(Protocol):
     """Runs that wait, are claimed, driven and ended, and the workers that drive runs."""
 
     def claim(
-        self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
+        self,
+        run: int,
+        claim: Claim,
+        *,
+        expect: bytes | None,
+        entries: int,
+        statuses: Collection[Status],
+        crashed: bool = True,
     ) -> RunRow | None:
         """Compare-and-set: take the run if the stored token is still `expect` and the stored status in `statuses`.
 
         Sets token, worker and status RUNNING, clears result, value, ended_at and wake_at, sets started_at if unset. If
         `entries` (the length of the journal that the claimer saw) is greater than `mark`, `crashes` becomes 1, else
-        `crashes` grows by 1; `mark` becomes `entries`. Returns the run after the change, or `None` if another claim was
-        faster. Visible is enough.
+        `crashes` grows by 1 if `crashed`; `mark` becomes `entries`. `crashed=False`: the claim before was lost by a
+        living worker, which is no crash. Returns the run after the change, or `None` if another claim was faster.
+        Visible is enough.
         """
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
@@ -284,6 +293,19 @@ class Store(Queue, Journals, Upkeep, Moving, Schedules, Protocol):
         """Release every connection. Further calls raise `StoreUnavailableError`. Idempotent."""
 
 
+class Hold(Enum):
+    """State of a worker's lock, as far as the asking process can tell."""
+
+    FREE = "free"
+    """The worker's process is gone, or has lost the lock and cannot get the lock back."""
+    AT_WORK = "at work"
+    """Held by a process of this machine that is not stopped: the worker's claims hold, even after the lease."""
+    KEPT = "kept"
+    """Held by a stopped process, or by a process of another machine: the worker's claims end with the lease."""
+    UNKNOWN = "unknown"
+    """No lock can be seen: the worker's claims end with the lease."""
+
+
 class Liveness(Protocol):
     """A lock per worker that goes when the worker's process dies: of the operating system, or of a session."""
 
@@ -294,8 +316,12 @@ class Liveness(Protocol):
         """Release the lock and remove the lock's file."""
 
     def is_dead(self, worker: str) -> bool:
-        """`True` only if the worker's process is gone, or has lost the lock and cannot get the lock back; `False` if
-        the worker lives or the state is unknown. A fencing token protects a run if a live worker is taken for dead."""
+        """`True` only if the lock is `Hold.FREE`; `False` if the worker lives or the state is unknown. A fencing token
+        protects a run if a live worker is taken for dead."""
+
+    def hold_of(self, worker: str) -> Hold:
+        """The state of the worker's lock. A process that computes in C code and lets no other thread run misses its
+        heartbeats and keeps its lock."""
 
     def doubts(self, worker: str) -> bool:
         """Whether the worker looks dead and a moment later the answer will be certain."""

@@ -2,8 +2,9 @@
 
 `loops` has the event loops of the process, `lease` the heartbeat. A worker's claims hold while the worker's row in the
 store is renewed (every third of the lease, on the store's clock) and while the process counts as alive: the process
-holds a lock, which is free after the death of the process. The token of a run, not the lease, decides whether a write
-counts: the store refuses a worker that comes back too late (P3).
+holds a lock, which is free after the death of the process. On one machine the held lock is enough: a process that
+computes without letting the heartbeat run keeps its claims, unless the process was stopped by a signal. The token of a
+run, not the lease, decides whether a write counts: the store refuses a worker that comes back too late (P3).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..commit.records import Submission
 from ..commit.writer import Leaders, Writer
 from ..ground.clock import Clock, Deadline, SystemClock
 from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, RunRow, Status, Taken, Wake, WorkerRow
-from ..ground.ports import Liveness, Store
+from ..ground.ports import Hold, Liveness, Store
 from ..ground.spec import TaskSpec
 from ..journal import source
 from ..run import calls
@@ -186,7 +187,9 @@ class Worker:
         length = self.store.journal_length(run.id)
         claim = self._claim()
         try:
-            claimed = self.store.claim(run.id, claim, expect=run.token, entries=length, statuses=statuses)
+            claimed = self.store.claim(
+                run.id, claim, expect=run.token, entries=length, statuses=statuses, crashed=self._crashed(run)
+            )
             if claimed is None:
                 return None
             driver = self._driver(claimed, spec, fresh=False, taken=Taken(claimed, woken))
@@ -250,14 +253,21 @@ class Worker:
         if run.worker == self.id:
             # A claim of this worker counts from the moment at which the store may have it.
             return self.lease.row() if run.token in self._claiming or run.id in self.drivers else None
-        if self.liveness.is_dead(run.worker):
-            return None
         row = self.store.worker(run.worker)
-        return row if row is not None and row.lease > 0 else None
+        return row if row is not None and self.lives(row) else None
 
     def lives(self, row: WorkerRow) -> bool:
         """Whether that worker's claims hold."""
-        return row.lease > 0 and not self.liveness.is_dead(row.id)
+        if row.lease > 0:
+            return not self.liveness.is_dead(row.id)
+        # A lock says who is at work on this machine alone; after a reboot the same id means another process.
+        return row.boot == self.clock.boot_id and self.liveness.hold_of(row.id) is Hold.AT_WORK
+
+    def _crashed(self, run: RunRow) -> bool:
+        """Whether the run's last claim ended by a crash. A living worker that lost the claim did not crash."""
+        if run.token is None or run.worker is None:
+            return True
+        return run.worker != self.id and self.liveness.hold_of(run.worker) in (Hold.FREE, Hold.UNKNOWN)
 
     def sleeps(self, run: RunRow) -> bool:
         """Whether a live run has nothing to do until a recorded deadline."""

@@ -307,14 +307,14 @@ SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at FROM perd
 -- Remove a worker's row.
 DELETE FROM perdure.workers WHERE id = %s;
 
--- name: is_unlocked
--- Whether the advisory lock of a worker is free; `false` for a worker without a lock.
-SELECT NOT EXISTS (
+-- name: lock_of
+-- Whether a session holds the advisory lock of a worker, and whether the worker takes such a lock.
+SELECT EXISTS (
            SELECT 1 FROM pg_locks
            WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
              AND classid::bigint = %s AND objid::bigint = %s AND objsubid = 1
-       )
-   AND NOT EXISTS (SELECT 1 FROM perdure.workers WHERE id = %s AND NOT locked);
+       ),
+       NOT EXISTS (SELECT 1 FROM perdure.workers WHERE id = %s AND NOT locked);
 
 -- name: end_silent
 -- End the sessions that keep a lock in this store and have made the server wait for their next message (or their

@@ -10,6 +10,11 @@ Behind a pooler that gives each transaction another connection neither works: no
 would stay with a connection of another client. So the session first has a notification sent to itself, over another
 connection, since the pooler might give sender and listener the same connection. If the notification does not arrive, no
 lock is taken (the row of the worker says so, and only the lease counts), and changes are polled for.
+
+A worker that computes in C code without a pause misses its heartbeats. So that other workers of the machine see such a
+worker at work, the session also holds a lock file of the operating system. A worker that is cut off from the server
+runs, too, but its claims have to end with the lease. So the thread here removes the lock file once the lease is over,
+after `OVERDUE_LOOKS` looks: a process that has just been computing gets that time for the renewal.
 """
 
 from __future__ import annotations
@@ -27,8 +32,11 @@ from typing import Final
 import psycopg
 
 from perdure.core.ground.clock import seconds
+from perdure.core.ground.ports import Hold
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
+from .._private_place import private_place
+from ..locks import FileLiveness
 from .errors import is_away, translate
 from .link import BACKEND, END, Address, Connection, PostgresLink, Row
 
@@ -38,6 +46,10 @@ GRACE: Final = 1.0
 """Seconds for which a lock must be free before its worker counts as dead."""
 _ECHO_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.25
+_FIRST_RENEWAL: Final = 60.0
+_LOOK_SECONDS: Final = 1.0
+OVERDUE_LOOKS: Final = 4
+"""Looks, `_RETRY_SECONDS` apart, at a lease that is over before the lock file is removed."""
 
 
 class Session:
@@ -61,6 +73,7 @@ class Session:
         """The held workers whose locks this very session has."""
         self._backend: Row | None = None
         """The last session with these locks."""
+        self._files = _MachineLocks(store_id)
         self._bells: list[Callable[[], None]] = []
         self._wake, self._waker = socket.socketpair()
         self.count = 0
@@ -127,6 +140,16 @@ class Session:
                     if not is_away(error):
                         raise translate(error, self._address.url) from error
             self._held.add(worker)
+        self._files.hold(worker)
+
+    def renewed(self, worker: str, until: float) -> None:
+        """The worker's lease has been renewed, and now ends at `until`."""
+        if worker in self._held:
+            self._files.renewed(worker, until)
+
+    def on_this_machine(self, worker: str) -> Hold:
+        """The state of the worker's lock file."""
+        return self._files.hold_of(worker)
 
     def drop(self, worker: str) -> None:
         with self._mutex:
@@ -134,6 +157,7 @@ class Session:
                 return
             self._held.discard(worker)
             self._locked.discard(worker)
+            self._files.drop(worker)
             if self._connection is not None and self._hears:
                 try:
                     self._connection.execute("SELECT pg_advisory_unlock(%s)", (_signed(self.key(worker)),))
@@ -197,6 +221,7 @@ class Session:
 
     def _listen(self) -> None:
         while not self._closed:
+            self._files.drop_overdue()
             connection = self._connection
             if connection is None:
                 select.select([self._wake], [], [], _RETRY_SECONDS)
@@ -208,11 +233,12 @@ class Session:
                     except (psycopg.Error, StoreError, OSError) as error:
                         log.debug("no notifications for now: %s", error)
                 continue
-            pause = _RETRY_SECONDS if self._hears and self._held - self._locked else None
+            pause = _RETRY_SECONDS if self._hears and self._held - self._locked else self._files.pause()
             try:
                 if not select.select([connection.fileno(), self._wake.fileno()], [], [], pause)[0]:
                     with self._mutex:
-                        self._lock_all(connection)
+                        if self._hears:
+                            self._lock_all(connection)
                 elif not self._is_closed():
                     with self._mutex:
                         self._read(connection)
@@ -244,15 +270,97 @@ class Session:
                 self._connection = None
             self._wake.close()
             self._waker.close()
+            for worker in self._held:
+                self._files.drop(worker)
+
+
+class _MachineLocks:
+    """The lock files of this process's workers, for the other workers of this user on this machine. From any thread.
+
+    Without a directory of the user's own among the temporary files there are none, and the lease decides.
+    """
+
+    def __init__(self, store_id: str) -> None:
+        self._store_id = store_id
+        self._lock = threading.Lock()
+        self._opened = False
+        self._locks: FileLiveness | None = None
+        self._until: dict[str, float] = {}
+        """The end of each worker's lease."""
+        self._overdue: dict[str, int] = {}
+        """Looks at a worker since the end of the lease."""
+        self._look_at = 0.0
+
+    def _files(self) -> FileLiveness | None:
+        if not self._opened:
+            self._opened = True
+            place = private_place(self._store_id, "workers")
+            self._locks = None if place is None else FileLiveness(place)
+        return self._locks
+
+    def hold(self, worker: str) -> None:
+        """Lock the worker's file; the first renewal of the lease follows."""
+        self.renewed(worker, seconds() + _FIRST_RENEWAL)
+
+    def renewed(self, worker: str, until: float) -> None:
+        """Keep the file locked, or lock it again, until the lease ends."""
+        with self._lock:
+            files = self._files()
+            self._overdue.pop(worker, None)
+            if files is not None and worker not in self._until:
+                try:
+                    files.hold(worker)
+                except (StoreError, UsageError) as error:
+                    log.debug("no lock file for worker %s: %s", worker, error)
+                    return
+            if files is not None:
+                self._until[worker] = until
+
+    def drop(self, worker: str) -> None:
+        with self._lock:
+            self._drop(worker)
+
+    def _drop(self, worker: str) -> None:
+        if self._until.pop(worker, None) is not None and self._locks is not None:
+            self._locks.drop(worker)
+        self._overdue.pop(worker, None)
+
+    def pause(self) -> float | None:
+        """Seconds until the next look at the leases; `None`: no file is locked."""
+        with self._lock:
+            ends = list(self._until.values())
+        if not ends:
+            return None
+        return min(max(min(ends) - seconds(), _RETRY_SECONDS), _LOOK_SECONDS)
+
+    def drop_overdue(self) -> None:
+        """Unlock the files of workers whose lease is over and is not renewed."""
+        now = seconds()
+        with self._lock:
+            if now < self._look_at:
+                return
+            self._look_at = now + _RETRY_SECONDS / 2
+            for worker, until in list(self._until.items()):
+                if now > until:
+                    self._overdue[worker] = self._overdue.get(worker, 0) + 1
+                    if self._overdue[worker] >= OVERDUE_LOOKS:
+                        self._drop(worker)
+
+    def hold_of(self, worker: str) -> Hold:
+        with self._lock:
+            files = self._files()
+        found = Hold.UNKNOWN if files is None else files.hold_of(worker)
+        # A missing file means another user, another directory, or a worker that is cut off.
+        return Hold.UNKNOWN if found is Hold.FREE else found
 
 
 class PostgresLiveness:
-    """A `Liveness` through advisory locks of the sessions of workers."""
+    """A `Liveness` through advisory locks of the sessions of workers, and lock files on this machine."""
 
-    def __init__(self, session: Session, link: PostgresLink, is_unlocked: str, *, grace: float = GRACE) -> None:
+    def __init__(self, session: Session, link: PostgresLink, lock_of: str, *, grace: float = GRACE) -> None:
         self._session = session
         self._link = link
-        self._is_unlocked = is_unlocked
+        self._lock_of = lock_of
         self._grace = grace
         self._free_since: dict[str, float] = {}
 
@@ -263,26 +371,30 @@ class PostgresLiveness:
         self._session.drop(worker)
 
     def is_dead(self, worker: str) -> bool:
-        return (free := self._free_for(worker)) is not None and free >= self._grace
+        return self.hold_of(worker) is Hold.FREE
 
     def doubts(self, worker: str) -> bool:
-        return (free := self._free_for(worker)) is not None and free < self._grace
+        return self.hold_of(worker) is Hold.UNKNOWN and worker in self._free_since
 
-    def _free_for(self, worker: str) -> float | None:
-        """How long the worker's lock has been free; `None`: held, or not known."""
+    def hold_of(self, worker: str) -> Hold:
         if self._session.held(worker):
-            return None
+            return Hold.AT_WORK
+        here = self._session.on_this_machine(worker)
+        if here is not Hold.UNKNOWN:
+            # The server may have ended the session of a process that lives.
+            return here
         try:
-            [[free]] = self._link.rows(self._is_unlocked, (*self._session.key(worker), worker), patience=0)
+            [[locked, locks]] = self._link.rows(self._lock_of, (*self._session.key(worker), worker), patience=0)
         except StoreError:
-            free = False
-        if not free:
+            locked, locks = False, False
+        if locked or not locks:
             self._free_since.pop(worker, None)
-            return None
+            return Hold.KEPT if locked else Hold.UNKNOWN
         now = seconds()
         if len(self._free_since) > 10_000:
             self._free_since.clear()
-        return now - self._free_since.setdefault(worker, now)
+        free = now - self._free_since.setdefault(worker, now)
+        return Hold.FREE if free >= self._grace else Hold.UNKNOWN
 
 
 def _signed(key: tuple[int, int]) -> int:

@@ -190,7 +190,7 @@ class PostgresStore(UpkeepVerbs):
     def liveness(self, *, grace: float = GRACE) -> PostgresLiveness:
         """The liveness of the workers that use this store. A lock counts as free after `grace` seconds."""
         assert self._session is not None
-        return PostgresLiveness(self._session, self._reader, self._sql["is_unlocked"], grace=grace)
+        return PostgresLiveness(self._session, self._reader, self._sql["lock_of"], grace=grace)
 
     def _end_silent(self) -> list[Row]:
         # Reading waits for no lock, so the link for reading is free soon.
@@ -367,14 +367,21 @@ class PostgresStore(UpkeepVerbs):
                 return Created(run_of(row), False)
 
     def claim(
-        self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
+        self,
+        run: int,
+        claim: Claim,
+        *,
+        expect: bytes | None,
+        entries: int,
+        statuses: Collection[Status],
+        crashed: bool = True,
     ) -> RunRow | None:
         def take(cursor: Cursor) -> RunRow | None:
             row = cursor.execute(self._sql["claimable"], (run,)).fetchone()
             old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
-            [new] = self._claim(cursor, [old], [claim], [entries])
+            [new] = self._claim(cursor, [old], [claim], [entries], crashed=crashed)
             return new
 
         def is_done(cursor: Cursor, found: RunRow | None) -> bool:
@@ -385,10 +392,18 @@ class PostgresStore(UpkeepVerbs):
         return found
 
     def _claim(
-        self, cursor: Cursor, old: list[RunRow], claims: Sequence[Claim], lengths: Sequence[int]
+        self,
+        cursor: Cursor,
+        old: list[RunRow],
+        claims: Sequence[Claim],
+        lengths: Sequence[int],
+        *,
+        crashed: bool = True,
     ) -> list[RunRow]:
         now = self._clock.wall()
-        new = [claimed(run, claim, n, now) for run, claim, n in zip(old, claims, lengths, strict=False)]
+        new = [
+            claimed(run, claim, n, now, crashed=crashed) for run, claim, n in zip(old, claims, lengths, strict=False)
+        ]
         rows = [(run.token, run.worker, run.started_at, run.crashes, run.mark, run.id) for run in new]
         _many(cursor, self._sql["claim"], rows)
         return new
@@ -522,7 +537,10 @@ class PostgresStore(UpkeepVerbs):
 
     def renew(self, worker: WorkerRow) -> None:
         locked = self._session is not None and self._session.holds(worker.id)
+        asked = seconds()
         self._aside.change(self._sql["renew"], (*worker, locked), patience=_BRIEF)
+        if self._session is not None:
+            self._session.renewed(worker.id, asked + worker.lease / US)
         if self._server_clock.is_old:
             self._read_clock()
 

@@ -16,12 +16,12 @@ import contextlib
 import os
 import secrets
 import socket
-import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
+
+from .._private_place import place_of, private_place
 
 QUEUED: Final = "q-"
 """Prefix for processes that wait for runs to drive."""
@@ -36,9 +36,8 @@ class Bells:
 
     def __init__(self, store: str) -> None:
         """`store` is the id of the store."""
-        self._ours = os.path.join(tempfile.gettempdir(), f"perdure-{os.getuid()}")
-        # A part of the id, as an address is short.
-        self._place = os.path.join(self._ours, store[:16])
+        self._store = store
+        self._place = place_of(store)
         self._lock = threading.Lock()
         self._listening: dict[str, list[Callable[[], None]]] = {}
         self._sockets: list[tuple[socket.socket, str]] = []
@@ -54,7 +53,7 @@ class Bells:
                 return True
             name = os.path.join(self._place, f"{kind}{os.getpid()}-{secrets.token_hex(3)}")
             try:
-                if not self._private():
+                if private_place(self._store) is None:
                     return False
                 hears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
                 hears.bind(name)
@@ -63,16 +62,6 @@ class Bells:
             self._listening[kind] = [bell]
             self._sockets.append((hears, name))
         threading.Thread(target=self._hear, args=(kind, hears), name="perdure-bell", daemon=True).start()
-        return True
-
-    def _private(self) -> bool:
-        """Make the directories; whether they are this user's alone."""
-        for directory in (self._ours, self._place):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(directory, 0o700)
-            found = os.lstat(directory)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-                return False
         return True
 
     def _hear(self, kind: str, hears: socket.socket) -> None:
@@ -144,7 +133,7 @@ class Bells:
             hears.close()
         if sender is not None:
             sender.close()
-        for directory in (self._place, self._ours):
+        for directory in (self._place, os.path.dirname(self._place)):
             with contextlib.suppress(OSError):
                 # Empty, if no other process listens.
                 os.rmdir(directory)

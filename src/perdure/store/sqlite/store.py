@@ -197,19 +197,28 @@ class SQLiteStore(Reading):
         return answers
 
     def claim(
-        self, run: int, claim: Claim, *, expect: bytes | None, entries: int, statuses: Collection[Status]
+        self,
+        run: int,
+        claim: Claim,
+        *,
+        expect: bytes | None,
+        entries: int,
+        statuses: Collection[Status],
+        crashed: bool = True,
     ) -> RunRow | None:
         def take(cursor: sqlite3.Cursor) -> RunRow | None:
             row = cursor.execute(_SQL["run_by_id"], (run,)).fetchone()
             old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
-            return self._claim(cursor, old, claim, entries)
+            return self._claim(cursor, old, claim, entries, crashed=crashed)
 
         return self._aside.transaction(take)
 
-    def _claim(self, cursor: sqlite3.Cursor, old: RunRow, claim: Claim, entries: int) -> RunRow:
-        new = claimed(old, claim, entries, self._clock.wall())
+    def _claim(
+        self, cursor: sqlite3.Cursor, old: RunRow, claim: Claim, entries: int, *, crashed: bool = True
+    ) -> RunRow:
+        new = claimed(old, claim, entries, self._clock.wall(), crashed=crashed)
         cursor.execute(_SQL["claim"], (new.token, new.worker, new.started_at, new.crashes, new.mark, new.id))
         return new
 
