@@ -388,7 +388,7 @@ def test_a_directory_that_changes_while_it_is_copied_is_copied_again(
             return answer
 
     def stored_by(blobs: Any, top: Path) -> Any:
-        return manifest.taken(str(top), lambda files: folders.put_files(files, str(top), blobs))
+        return manifest.taken(str(top), lambda tree, files: folders.put_files(files, tree, blobs))
 
     entries = stored_by(Changing(), top)
     assert {entry.text for entry in entries} == {os.fsdecode(path) for path in listing(top)}

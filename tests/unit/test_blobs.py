@@ -187,7 +187,8 @@ def test_a_change_within_one_tick_of_the_file_system_shows(tmp_path: Path, monke
     monkeypatch.setattr(user_files, "_tick", lambda: 100_000_000)
     source = tmp_path / "x"
     write(source, b"1")
-    found = settled(str(source))
+    fd = os.open(source, os.O_RDONLY)
+    found = settled(fd)
     assert found is not None
     assert time.time_ns() - found.st_ctime_ns > 100_000_000
 
@@ -195,12 +196,13 @@ def test_a_change_within_one_tick_of_the_file_system_shows(tmp_path: Path, monke
         raise AssertionError("an old file waits for nothing")
 
     monkeypatch.setattr(time, "sleep", never)
-    assert settled(str(source)) == found
+    assert settled(fd) == found
     # One that has changed again after the wait is still changing.
     source.write_bytes(b"2")
     monkeypatch.setattr(user_files, "_tick", lambda: 10**15)
     monkeypatch.setattr(time, "sleep", lambda seconds: source.write_bytes(b"3"))
-    assert settled(str(source)) is None
+    assert settled(fd) is None
+    os.close(fd)
 
 
 def test_only_the_content_of_files_is_stored(blobs: LocalBlobs, tmp_path: Path) -> None:
@@ -595,4 +597,40 @@ def test_a_clock_that_goes_on_while_a_file_is_looked_at(tmp_path: Path, monkeypa
     readings = itertools.count(begin + 1, 5_000)
     monkeypatch.setattr(user_files, "wall", lambda: next(readings))
     monkeypatch.setattr(user_files, "_tick", lambda: 4_000_000)
-    assert settled(str(path)) is not None
+    with path.open("rb") as file:
+        assert settled(file.fileno()) is not None
+
+
+@pytest.mark.parametrize(("depth", "name"), [(1500, "d"), (300, "d" * 200)])
+def test_a_deep_leftover_of_a_dead_writer_stops_no_later_put(
+    blobs: LocalBlobs, tmp_path: Path, depth: int, name: str
+) -> None:
+    """Deeper than Python recurses, and than a path may be long: swept, and removed with a blob's own trees."""
+    [(hash, size)] = blobs.put([write(tmp_path / "x", b"data")])
+    staging, trees = Path(blobs.root, "staging"), Path(blobs.root, "trees", hash)
+    trees.mkdir(parents=True)
+    for top in (staging / "dead", trees):
+        top.mkdir(exist_ok=True)
+        fd = os.open(top, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=fd)
+            below = os.open(name, os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        os.close(fd)
+    (staging / "dead.lock").touch()
+    again = LocalBlobs(blobs.root)
+    assert again.put([str(tmp_path / "x")]) == [(hash, size)]
+    assert not leftovers(again)
+    assert again.remove([hash], time.time_ns()) == [True]
+    assert not leftovers(again)
+
+
+def test_a_deep_directory_is_built_and_removed(blobs: LocalBlobs, tmp_path: Path) -> None:
+    def fill(top: str) -> None:
+        for _ in range(1200):
+            top += "/d"
+            os.mkdir(top)
+
+    place = blobs.tree("0" * 64, "x", fill)
+    assert os.path.isdir(place + "/d" * 1200)

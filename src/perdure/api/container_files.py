@@ -50,7 +50,7 @@ class ReferenceFiles(ContainerFiles):
         fill_tree(dir, to, _refer, _refer_to_link, _in_bucket)
 
     def file_from(self, path: str, name: str) -> File:
-        known = self._known(path)
+        known = self._known(os.stat(path))
         if known is None:
             return super().file_from(path, name)
         hash, size = known
@@ -60,8 +60,8 @@ class ReferenceFiles(ContainerFiles):
         taken = stored_folder(path, self._known)
         return Dir(name=name, hash=taken.hash, size=taken.size)
 
-    def _known(self, path: str) -> tuple[str, int] | None:
-        return self._away.blob(os.stat(path), runtime.blobs().take) if self._away is not None else None
+    def _known(self, state: os.stat_result) -> tuple[str, int] | None:
+        return self._away.blob(state, runtime.blobs().take) if self._away is not None else None
 
 
 def _in_bucket(file: File) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 from perdure.containers.docker import DockerEngine
 from perdure.containers.engine import ContainerEngine
 from perdure.containers.redaction import bare_url
+from perdure.core.ground.trees import discard_tree
 from perdure.errors import EngineUnavailableError, UsageError
 
 DOCKER_SOCKETS: Final = ("/var/run/docker.sock", "~/.docker/run/docker.sock")
@@ -163,7 +164,7 @@ async def _own_service(program: str, environ: Mapping[str, str]) -> ContainerEng
         except subprocess.TimeoutExpired:
             service.kill()
             service.wait()
-        shutil.rmtree(directory, ignore_errors=True)
+        discard_tree(directory)
 
     try:
         pause = 0.01
@@ -190,7 +191,7 @@ def _sweep() -> None:
             try:
                 os.kill(int(pid), 0)
             except ProcessLookupError:
-                shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
+                discard_tree(os.path.join(tempfile.gettempdir(), name))
             except OSError:
                 pass  # another user's process
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import msgspec
 
 from ..core.ground.digest import blake2b
 from ..core.ground.private import make_private
-from ..core.ground.trees import remove_tree
+from ..core.ground.trees import OpenTree, names_in, remove_tree
 from ..errors import StoreError
 
 LABEL = "perdure.attempt"
@@ -136,14 +137,14 @@ class Place(NamedTuple):
         """Whether this process may read all of the outputs."""
         if os.geteuid() == 0:
             return True
-        waiting = [self.outputs]
         try:
-            while waiting:
-                with os.scandir(waiting.pop()) as found:
-                    for entry in found:
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(entry.path)
-                        elif entry.is_file(follow_symlinks=False) and not os.access(entry.path, os.R_OK):
+            with OpenTree(self.outputs) as tree:
+                for _, fd, below in tree.walk():
+                    for name in names_in(fd):
+                        mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+                        if stat.S_ISDIR(mode):
+                            below.append(name)
+                        elif stat.S_ISREG(mode) and not os.access(name, os.R_OK, dir_fd=fd):
                             return False
         except OSError:
             return False

@@ -14,6 +14,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from perdure.core.ground.trees import discard_tree
 from perdure.errors import UsageError
 
 if TYPE_CHECKING:
@@ -252,7 +253,6 @@ def store_path(url: str | os.PathLike[str]) -> str | None:
 @cache
 def _temporary() -> str:
     import atexit
-    import shutil
     import tempfile
 
     place = tempfile.mkdtemp(prefix="perdure-blobs-")
@@ -261,6 +261,6 @@ def _temporary() -> str:
     @atexit.register
     def remove() -> None:
         if os.getpid() == owner:  # a forked child leaves it to its parent
-            shutil.rmtree(place, ignore_errors=True)
+            discard_tree(place)
 
     return place

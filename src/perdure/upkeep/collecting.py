@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from ..api.looking import store_exists
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, EndedRun, Status
 from ..core.ground.ports import Blobs, Store
+from ..core.ground.trees import discard_tree
 from ..core.process.worker import Worker
 from ..errors import UsageError
 from ..store.blobs import manifest
@@ -173,7 +173,7 @@ def _orphaned_logs(store: Store, removed: Collection[bytes] = ()) -> list[str]:
 def _remove_logs(store: Store) -> int:
     paths = _orphaned_logs(store)
     for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+        discard_tree(path)
     return sum(not os.path.exists(path) for path in paths)
 
 

@@ -8,10 +8,12 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple, Protocol, final
 
 from ... import runtime
 from ...core.ground.ports import Blobs
+from ...core.ground.trees import InTree, OpenTree
 from ...core.ground.values import add_file_types
 from ...errors import StoreError, UsageError
 from ...store import remote_objects
@@ -97,19 +99,20 @@ class Dir(ContentReference):
         top = os.path.abspath(path_text(to)) if to is not None else os.path.join(temporary_folder(), self.name)
         with writing(top):
             os.makedirs(top, exist_ok=True)
-        links = []
-        for entry in entries:
-            place = os.path.join(top, entry.text)
-            if entry.kind == "dir":
-                with writing(place):
-                    _real_folder(place)
-            elif entry.kind == "link":
-                links.append((entry.data, place))
-            else:
-                blobs.copy(on_hand(_file(entry)), entry.size, place, executable=entry.executable)
-        for target, place in links:
-            with writing(place):
-                _put_link(target, place)
+            tree = OpenTree(top)
+        with tree:
+            for entry in entries:
+                place = InTree(tree, entry.path)
+                if entry.kind == "dir":
+                    with writing(str(place)):
+                        _real_folder(place)
+                elif entry.kind != "link":
+                    blobs.copy(on_hand(_file(entry)), entry.size, place, executable=entry.executable)
+            for entry in entries:
+                if entry.kind == "link":
+                    place = InTree(tree, entry.path)
+                    with writing(str(place)):
+                        _put_link(entry.data, place)
         return top
 
     def walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -215,34 +218,38 @@ def _file(entry: manifest.Listed) -> File:
     return File(name=os.path.basename(entry.text), hash=content.hex(), size=entry.size, url=url, etag=etag)
 
 
-def _real_folder(place: str) -> None:
+def _real_folder(place: InTree) -> None:
     """Make a missing directory. A link to a directory is refused: writing below a link would land elsewhere."""
-    with suppress(FileExistsError):
-        os.mkdir(place)
-    if not stat.S_ISDIR(os.lstat(place).st_mode):
-        raise UsageError(f"{place} is in the way of a directory: remove it, or name another place")
+    folder, _, name = place.name.rpartition(b"/")
+    with place.tree.folder(folder) as fd:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=fd)
+        if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            raise UsageError(f"{place} is in the way of a directory: remove it, or name another place")
 
 
-def _put_link(target: bytes, place: str) -> None:
-    temp = os.path.join(os.path.dirname(place), f".perdure-{secrets.token_hex(8)}")
-    os.symlink(target, os.fsencode(temp))
-    try:
-        os.replace(temp, place)
-    except OSError:
-        os.unlink(temp)
-        raise
+def _put_link(target: bytes, place: InTree) -> None:
+    folder, _, name = place.name.rpartition(b"/")
+    temp = f".perdure-{secrets.token_hex(8)}".encode()
+    with place.tree.folder(folder) as fd:
+        os.symlink(target, temp, dir_fd=fd)
+        try:
+            os.replace(temp, name, src_dir_fd=fd, dst_dir_fd=fd)
+        except OSError:
+            os.unlink(temp, dir_fd=fd)
+            raise
 
 
 # -- into the blob store ---------------------------------------------------------------------------------------------
 
-Known = Callable[[str], tuple[str, int] | None]
-"""The hash and size of the blob for which the file at a path only stands; `None`: the file holds its own content."""
+Known = Callable[[os.stat_result], tuple[str, int] | None]
+"""The hash and size of the blob for which the file of that state stands; `None`: the file holds its own content."""
 
 
 def stored_folder(path: StrPath, known: Known | None = None) -> Dir:
     """`Dir.from_local` of a directory in which files may stand for blobs."""
     given = _given(path)
-    entries = manifest.taken(given.path, lambda files: put_files(files, given.path, runtime.blobs(), known))
+    entries = manifest.taken(given.path, lambda tree, files: put_files(files, tree, runtime.blobs(), known))
     return _made(given.name, entries)
 
 
@@ -274,12 +281,19 @@ def _made(name: str, entries: list[manifest.Listed], url: str = "") -> Dir:
 
 
 def put_files(
-    files: list[manifest.Listed], top: str, blobs: Blobs, known: Known | None = None
+    files: list[manifest.Listed], tree: OpenTree, blobs: Blobs, known: Known | None = None
 ) -> list[manifest.Listed]:
     """Store the files of a directory, and return their entries with hashes and sizes."""
-    places = [os.path.join(top, entry.text) for entry in files]
-    found = each(known, places) if known is not None else [None] * len(files)
-    stored = iter(blobs.put([place for place, blob in zip(places, found, strict=True) if blob is None]))
+
+    def blob_of(entry: manifest.Listed) -> tuple[str, int] | None:
+        with reading(tree.shown(entry.path)):
+            state = tree.state(entry.path)
+        return known(state) if known is not None else None
+
+    found = each(blob_of, files) if known is not None else [None] * len(files)
+    stored = iter(
+        blobs.put([InTree(tree, entry.path) for entry, blob in zip(files, found, strict=True) if blob is None])
+    )
     return [
         manifest.Listed(entry.path, entry.kind, bytes.fromhex(hash), size)
         for entry, (hash, size) in zip(files, (blob or next(stored) for blob in found), strict=True)
@@ -289,11 +303,11 @@ def put_files(
 def _send(path: StrPath, remote_destination: str) -> Dir:
     top = _given(path).path
 
-    def send(entry: manifest.Listed) -> manifest.Listed:
-        there = sent(os.path.join(top, entry.text), f"{remote_destination}/{entry.text}")
+    def send(tree: OpenTree, entry: manifest.Listed) -> manifest.Listed:
+        there = sent(InTree(tree, entry.path), f"{remote_destination}/{entry.text}")
         return manifest.remote_entry(entry.path, entry.executable, there.found, there.hash)
 
-    entries = manifest.taken(top, lambda files: each(send, files))
+    entries = manifest.taken(top, lambda tree, files: each(partial(send, tree), files))
     return _made(last_part(remote_destination), entries, remote_destination)
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
+from ...core.ground.ports import FilePlace
+from ...core.ground.trees import held
 from ...errors import UsageError
 from ...store import remote_objects
-from ...store.blobs.user_files import TRIES, digest, reading, settled, signature
+from ...store.blobs.user_files import TRIES, digest, opened, reading, settled, signature
 from .._dual import Dual
 from ..trace import trace
 from .reference import StrPath, path_text
@@ -56,7 +58,7 @@ class Sent(NamedTuple):
     hash: str
 
 
-def sent(path: str, url: str) -> Sent:
+def sent(source: FilePlace, url: str) -> Sent:
     """Send a file to a URL, again where the file changes meanwhile.
 
     Raises:
@@ -64,17 +66,16 @@ def sent(path: str, url: str) -> Sent:
     """
     remote = remote_objects()
     for _ in range(TRIES):
-        with reading(path):
-            before = settled(path)
-            if before is None:
-                continue
-            with builtins.open(path, "rb") as file:
+        with builtins.open(opened(source), "rb") as file:
+            with reading(str(source)):
+                before = settled(file.fileno())
+                if before is None:
+                    continue
                 hash, size = digest(file.fileno())
-        found = remote.sent(path, url)
-        with reading(path):
-            if signature(os.stat(path)) == signature(before) and found.size == size:
+            found = remote.sent(held(file.fileno()) or str(source), url)
+            if signature(os.fstat(file.fileno())) == signature(before) and found.size == size:
                 return Sent(found, hash)
     raise UsageError(
-        f"{path} changed each of the {TRIES} times that it was sent: stop the program that writes to it, or "
+        f"{source} changed each of the {TRIES} times that it was sent: stop the program that writes to it, or "
         "copy it aside first"
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from perdure.containers.redaction import Redactor
+from perdure.core.ground.trees import folder_below, held
 
 INLINE_LIMIT: Final = 16 * 1024 * 1024
 """The most bytes of one output that are read into memory."""
@@ -76,10 +77,10 @@ class Outputs:
     def __init__(self, directory: str, away: Away | None = None) -> None:
         self.directory = directory
         self.away = away
-        self._fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        os.close(self._fd)
+        os.close(self.fd)
 
     def __enter__(self) -> Outputs:
         return self
@@ -88,7 +89,7 @@ class Outputs:
         self.close()
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self._fd))
+        return sorted(os.listdir(self.fd))
 
     def entry(self, *names: str) -> OutputEntry:
         """The file or directory that names lead to, links followed.
@@ -100,7 +101,7 @@ class Outputs:
         done: list[str] = []
         ahead = deque(names)
         links = 0
-        found = os.fstat(self._fd)
+        found = os.fstat(self.fd)
         with _told(shown):
             while ahead:
                 part = ahead.popleft()
@@ -113,7 +114,7 @@ class Outputs:
                         )
                     done.pop()
                     continue
-                with self._folder(done) as parent:
+                with folder_below(self.fd, done) as parent:
                     found = os.stat(part, dir_fd=parent, follow_symlinks=False)
                     if stat.S_ISLNK(found.st_mode):
                         target = os.readlink(part, dir_fd=parent)
@@ -131,26 +132,12 @@ class Outputs:
                 if ahead and not stat.S_ISDIR(found.st_mode):
                     raise OutputRefused("it is a symbolic link through something that is no directory", shown, "a link")
             if not done or links:  # `..` may have changed the last look-up
-                with self._folder(done[:-1]) as parent:
-                    found = os.stat(done[-1], dir_fd=parent, follow_symlinks=False) if done else os.fstat(self._fd)
+                with folder_below(self.fd, done[:-1]) as parent:
+                    found = os.stat(done[-1], dir_fd=parent, follow_symlinks=False) if done else os.fstat(self.fd)
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
             kind = _kind(found.st_mode)
             raise OutputRefused(f"it is {kind}, and only files and directories are taken", shown, kind)
         return OutputEntry(self, tuple(done), shown, found)
-
-    @contextmanager
-    def _folder(self, parts: list[str] | tuple[str, ...]) -> Iterator[int]:
-        fd = self._fd
-        try:
-            for part in parts:
-                below = os.open(part, _FOLDER, dir_fd=fd)
-                if fd != self._fd:
-                    os.close(fd)
-                fd = below
-            yield fd
-        finally:
-            if fd != self._fd:
-                os.close(fd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +207,7 @@ class OutputEntry:
     @contextmanager
     def opened(self) -> Iterator[int]:
         """A descriptor of exactly the file that was looked up."""
-        with self.outputs._folder(self.parts[:-1]) as parent:
+        with folder_below(self.outputs.fd, self.parts[:-1]) as parent:
             name = self.parts[-1] if self.parts else "."
             fd = os.open(name, _FOLDER if self.is_dir else _FILE, dir_fd=parent)
         try:
@@ -234,9 +221,8 @@ class OutputEntry:
     def path(self) -> Iterator[str]:
         """A path to exactly the file that was looked up, for as long as the context lasts."""
         with _told(self.shown), self.opened() as fd:
-            held = f"/proc/self/fd/{fd}"
-            # Without /proc the plain path must do, and may be swapped before the next open.
-            yield held if os.path.exists(held) else os.path.join(self.outputs.directory, *self.parts)
+            # Without such a path the plain path must do, and may be exchanged before the next open.
+            yield held(fd) or os.path.join(self.outputs.directory, *self.parts)
 
 
 def _kind(mode: int) -> str:

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from itertools import islice
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from ...core.ground.ports import blob_key
-from ...core.ground.trees import remove_tree
+from ...core.ground.trees import InTree, OpenTree, held, joined, names_in, remove_tree
 from ...errors import StoreError
 
 T = TypeVar("T")
@@ -99,19 +99,20 @@ class _Tree(msgspec.Struct, frozen=True, array_like=True):
 def pack(directory: str) -> bytes:
     """A staged directory, whose symbolic links stand for blobs (`api.container_files`)."""
     items: list[Item] = []
-    for path, place, found in _walk(directory):
-        if stat.S_ISDIR(found.st_mode):
-            items.append(Item(path, "dir"))
-        elif stat.S_ISLNK(found.st_mode):
-            kind, _, rest = os.readlink(place).partition(b":")
-            if kind == b"link":
-                items.append(Item(path, "link", rest))
+    with OpenTree(directory) as top:
+        for path, found, target in _walk(top):
+            if stat.S_ISDIR(found.st_mode):
+                items.append(Item(path, "dir"))
+            elif stat.S_ISLNK(found.st_mode):
+                kind, _, rest = target.partition(b":")
+                if kind == b"link":
+                    items.append(Item(path, "link", rest))
+                else:
+                    hash, _, size = rest.decode().partition(":")
+                    items.append(Item(path, kind.decode(), bytes.fromhex(hash), int(size), blob_key(hash)))
             else:
-                hash, _, size = rest.decode().partition(":")
-                items.append(Item(path, kind.decode(), bytes.fromhex(hash), int(size), blob_key(hash)))
-        else:
-            with open(place, "rb") as stream:
-                items.append(Item(path, "data", stream.read()))
+                with open(top.open(path), "rb") as stream:
+                    items.append(Item(path, "data", stream.read()))
     return msgspec.msgpack.encode(_Tree(_VERSION, items))
 
 
@@ -135,40 +136,56 @@ def download(inputs: Objects, key: str, blobs: Objects, to: str) -> int:
 
 
 def upload(directory: str, outputs: Objects) -> int:
-    """Take a directory to the bucket; the number of files.
+    """Take a directory that may still be changing to the bucket; the number of files.
 
     Raises:
         StoreError: the bucket cannot be used.
         OSError: a file cannot be read.
     """
 
-    def planned() -> Iterator[tuple[int, bytes, bytes, os.stat_result, bool]]:
+    def planned(top: OpenTree) -> Iterator[_Planned]:
         room = _ALL_SMALL
-        for number, (path, place, state) in enumerate(_walk(directory)):
+        for number, (path, state, target) in enumerate(_walk(top)):
             small = state.st_size <= min(_SMALL, room) and not state.st_mode & 0o100
             room -= state.st_size if small else 0
-            yield number, path, place, state, small
+            yield _Planned(number, InTree(top, path), state.st_mode, target, small)
 
-    def put(found: tuple[int, bytes, bytes, os.stat_result, bool]) -> Item:
-        number, path, place, state, small = found
-        if stat.S_ISDIR(state.st_mode):
-            return Item(path, "dir")
-        if stat.S_ISLNK(state.st_mode):
-            return Item(path, "link", os.readlink(place))
-        if not stat.S_ISREG(state.st_mode):
-            return Item(path, "other")
-        if small:
-            with open(place, "rb") as stream:
-                data = stream.read(_SMALL + 1)
-            if len(data) <= _SMALL:
-                return Item(path, "data", data)
-        key = f"outputs/{number}"
-        hash, size = outputs.send(os.fsdecode(place), key)
-        return Item(path, "exec" if state.st_mode & 0o100 else "file", hash, size, key)
-
-    items = _each(put, planned())
+    with OpenTree(directory) as top:
+        items = _each(lambda each: _sent(each, outputs), planned(top))
     outputs.put(SUCCESS, msgspec.msgpack.encode(_Tree(_VERSION, items)))
     return sum(item.kind in _FILES for item in items)
+
+
+class _Planned(NamedTuple):
+    """An entry to be taken to the bucket."""
+
+    number: int
+    file: InTree
+    mode: int
+    target: bytes
+    """The target of a link."""
+    small: bool
+    """Whether the content goes into the manifest."""
+
+
+def _sent(planned: _Planned, outputs: Objects) -> Item:
+    top, path = planned.file
+    if stat.S_ISDIR(planned.mode):
+        return Item(path, "dir")
+    if stat.S_ISLNK(planned.mode):
+        return Item(path, "link", planned.target)
+    if not stat.S_ISREG(planned.mode):
+        return Item(path, "other")
+    with open(top.open(path), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return Item(path, "other")
+        if planned.small:
+            data = stream.read(_SMALL + 1)
+            if len(data) <= _SMALL:
+                return Item(path, "data", data)
+        key = f"outputs/{planned.number}"
+        hash, size = outputs.send(held(stream.fileno()) or str(planned.file), key)
+    return Item(path, "exec" if planned.mode & 0o100 else "file", hash, size, key)
 
 
 class Fetched:
@@ -229,19 +246,15 @@ def fetch(outputs: Objects, to: str) -> Fetched | None:
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
-def _walk(directory: str) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
-    """Relative path, path and state of all that is in a directory; directories before what they hold."""
-    top = os.fsencode(directory)
-    stack = [b""]
-    while stack:
-        folder = stack.pop()
-        for name in sorted(os.listdir(os.path.join(top, folder))):
-            path = os.path.join(folder, name)
-            place = os.path.join(top, path)
-            found = os.lstat(place)
-            yield path, place, found
+def _walk(top: OpenTree) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
+    """Relative path, state and link target of all that is in a tree; directories before what they hold."""
+    for folder, fd, below in top.walk():
+        for name in names_in(fd):
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(found.st_mode) else b""
+            yield joined(folder, name), found, target
             if stat.S_ISDIR(found.st_mode):
-                stack.append(path)
+                below.append(name)
 
 
 def _items(data: bytes, shown: str, key_of: Callable[[Item], bool]) -> list[Item]:

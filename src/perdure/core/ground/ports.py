@@ -32,6 +32,7 @@ from .model import (
     WholeRun,
     WorkerRow,
 )
+from .trees import InTree
 
 
 class Queue(Protocol):
@@ -332,6 +333,10 @@ def blob_key(hash: str) -> str:
     return f"sha256/{hash[:2]}/{hash}"
 
 
+FilePlace = str | InTree
+"""A file to be read or made: by path, or in an open tree that may be changing."""
+
+
 class Blobs(Protocol):
     """Where the content of files lies: each content once, never changed, named by its SHA-256 in hexadecimal.
 
@@ -347,8 +352,8 @@ class Blobs(Protocol):
     def root(self) -> str:
         """The directory for the data on this machine."""
 
-    def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
-        """Copy the files in, links followed; the hash and size of each. On disk.
+    def put(self, sources: Sequence[FilePlace]) -> list[tuple[str, int]]:
+        """Copy the files in; the hash and size of each. On disk. Links on the way to a path are followed.
 
         Streamed, and an independent copy: a later change of a source changes no blob. A source that changes during the
         copy is copied again, or refused. A crash leaves no partial blob under a hash.
@@ -370,7 +375,7 @@ class Blobs(Protocol):
     def read(self, hash: str) -> bytes:
         """The whole of a small blob, checked against its hash."""
 
-    def copy(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
+    def copy(self, hash: str, size: int, to: FilePlace, *, executable: bool = False) -> None:
         """Write the content to `to` as a file of the user, in place of any file there: whole or not at all. The
         directory of `to` must exist."""
 

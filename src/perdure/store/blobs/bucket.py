@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Final
 from obstore.exceptions import AlreadyExistsError
 
 from perdure.core.ground.clock import US, seconds, wall
-from perdure.core.ground.ports import blob_key
+from perdure.core.ground.ports import FilePlace, blob_key
 from perdure.errors import StoreError
 
 from .client import PAUSE, Bucket
@@ -66,7 +66,7 @@ class BucketBlobs:
 
     # -- in --------------------------------------------------------------------------------------------------------
 
-    def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
+    def put(self, sources: Sequence[FilePlace]) -> list[tuple[str, int]]:
         found = self._local.put(sources)
         each(self._send, sorted(set(found)))
         return found
@@ -144,7 +144,7 @@ class BucketBlobs:
             self._fetch(hash, size)
         return self._local.read(hash)
 
-    def copy(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
+    def copy(self, hash: str, size: int, to: FilePlace, *, executable: bool = False) -> None:
         self._fetch(hash, size)
         self._local.copy(hash, size, to, executable=executable)
 

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -15,11 +14,9 @@ from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from perdure.core.ground.clock import wall
+from perdure.core.ground.trees import OpenTree, discard_tree, names_in
 
-from .user_files import (
-    CHUNK,
-    digest,
-)
+from .user_files import CHUNK, digest, each
 
 REFRESH: Final = 60_000_000
 """Microseconds for which the recorded time of a put need not be renewed: files of a user look changed when their times
@@ -133,7 +130,17 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
+def sync_folders(top: str) -> None:
+    """The same for all directories of a tree."""
+    folders = []
+    with OpenTree(top) as tree:
+        for name, fd, below in tree.walk():
+            folders.append(tree.shown(name))
+            below += [child for child in names_in(fd) if stat.S_ISDIR(os.lstat(child, dir_fd=fd).st_mode)]
+    each(sync_folder, folders)
+
+
 def remove(place: str) -> None:
-    shutil.rmtree(place, ignore_errors=True)
+    discard_tree(place)
     with suppress(OSError):
         os.unlink(f"{place}.lock")

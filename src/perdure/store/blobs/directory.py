@@ -29,18 +29,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import BinaryIO, Final
 
+from perdure.core.ground.ports import FilePlace
 from perdure.core.ground.private import make_private
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from .copying import copy, create, is_file, listed, refreshed, remove, sync, sync_folder, write
+from .copying import copy, create, is_file, listed, refreshed, remove, sync, sync_folder, sync_folders, write
 from .user_files import (
     TRIES,
     Translated,
     check_name,
     digest,
     each,
+    opened,
     reading,
-    refuse_special,
     settled,
     signature,
     writing,
@@ -65,7 +66,7 @@ class LocalBlobs:
 
     # -- in --------------------------------------------------------------------------------------------------------
 
-    def put(self, sources: Sequence[str]) -> list[tuple[str, int]]:
+    def put(self, sources: Sequence[FilePlace]) -> list[tuple[str, int]]:
         with self._staging() as staging:
             found = each(lambda source: self._take(source, staging), sources)
             self._anchor({self._shard(hash) for hash, _ in found})
@@ -83,26 +84,25 @@ class LocalBlobs:
             self._anchor({self._shard(hash)})
         return hash
 
-    def _take(self, source: str, staging: str) -> tuple[str, int]:
+    def _take(self, source: FilePlace, staging: str) -> tuple[str, int]:
         """Copy one file in. A file that changes during the copy is copied again: the blob must equal the file at one
         moment."""
         for _ in range(TRIES):
-            with reading(source):
-                before = settled(source)
+            # Looked at through the descriptor alone: a path may lead to another file at the next look.
+            fd = opened(source)
+            try:
+                with reading(str(source)):
+                    before = settled(fd)
                 if before is None:
                     continue
-                refuse_special(source, before)
-                # Not blocking, should a FIFO have taken the file's place just now.
-                fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
                 with self._storing():
                     out, temp = create(staging)
                 try:
-                    hash, size = copy(fd, out, before.st_size, lambda: reading(source), self._storing)
-                    with reading(source):
+                    hash, size = copy(fd, out, before.st_size, lambda: reading(str(source)), self._storing)
+                    with reading(str(source)):
                         # Under /proc and /sys sizes mean nothing.
                         whole = size == before.st_size or not before.st_size
-                        same = whole and signature(os.stat(source)) == signature(before)
+                        same = whole and signature(os.fstat(fd)) == signature(before)
                     with self._storing():
                         if same:
                             self._publish(out, temp, hash, size)
@@ -183,28 +183,39 @@ class LocalBlobs:
             raise self._damaged(hash, "its content does not have that hash")
         return data
 
-    def copy(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
+    def copy(self, hash: str, size: int, to: FilePlace, *, executable: bool = False) -> None:
         source = self._open(hash, size)
         try:
-            with writing(to):
-                temp = os.path.join(os.path.dirname(to), f".perdure-{secrets.token_hex(8)}")
-                mode = 0o777 if executable else 0o666  # less the user's umask, as for any new file
-                out = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            try:
-                try:
-                    found, length = copy(source, out, size, self._storing, lambda: writing(to), hashed=False)
-                finally:
-                    os.close(out)
-                if length != size or found not in (hash, ""):
-                    raise self._damaged(hash, "its content does not have that hash")
-                with writing(to):
-                    os.replace(temp, to)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(temp)
-                raise
+            if isinstance(to, str):
+                self._copy(source, hash, size, to, to, None, executable)
+                return
+            folder, _, name = to.name.rpartition(b"/")
+            with writing(str(to)), to.tree.folder(folder) as fd:
+                self._copy(source, hash, size, str(to), os.fsdecode(name), fd, executable)
         finally:
             os.close(source)
+
+    def _copy(
+        self, source: int, hash: str, size: int, shown: str, to: str, folder: int | None, executable: bool
+    ) -> None:
+        """Copy an open blob to a path, relative to `folder` where that is given."""
+        with writing(shown):
+            temp = os.path.join(os.path.dirname(to), f".perdure-{secrets.token_hex(8)}")
+            mode = 0o777 if executable else 0o666  # less the user's umask, as for any new file
+            out = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder)
+        try:
+            try:
+                found, length = copy(source, out, size, self._storing, lambda: writing(shown), hashed=False)
+            finally:
+                os.close(out)
+            if length != size or found not in (hash, ""):
+                raise self._damaged(hash, "its content does not have that hash")
+            with writing(shown):
+                os.replace(temp, to, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temp, dir_fd=folder)
+            raise
 
     def link(self, hash: str, size: int, to: str, *, executable: bool = False) -> None:
         source = self._executable(hash, size) if executable else self._checked(hash, size)
@@ -239,7 +250,7 @@ class LocalBlobs:
                 os.mkdir(temp)
                 fill(temp)
                 # As for a blob: a file with the final name is whole.
-                each(sync_folder, [folder for folder, _, _ in os.walk(temp)])
+                sync_folders(temp)
                 os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
                 try:
                     os.rename(temp, target)
@@ -488,7 +499,7 @@ class LocalBlobs:
             if not dot:
                 continue
             with suppress(OSError):
-                lock = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CLOEXEC)
+                lock = os.open(os.path.join(folder, name), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove(os.path.join(folder, place))

@@ -14,11 +14,15 @@ from typing import Any, Final
 
 import msgspec
 
+from perdure.core.ground.trees import OpenTree, joined, names_in
 from perdure.errors import UsageError
 
 from .user_files import TRIES, check_name, reading, refuse_special, settled, signature
 
 _MAX_LINKS: Final = 40  # as many as Linux follows
+
+_LONGEST: Final = 4000
+"""Bytes of a path in a directory. Linux takes 4,095 with the path of the directory itself."""
 
 
 class Listed(msgspec.Struct, array_like=True, frozen=True):
@@ -91,23 +95,30 @@ def remote_entry(path: bytes, executable: bool, found: Any, hash: str) -> Listed
     return Listed(path, "remote exec" if executable else "remote", data, found.size)
 
 
-def taken(top: str, put: Callable[[list[Listed]], list[Listed]]) -> list[Listed]:
+def taken(top: str, put: Callable[[OpenTree, list[Listed]], list[Listed]]) -> list[Listed]:
     """The manifest of a directory with the files stored by `put`, all as of one moment."""
-    changed = None
+    with reading(top):
+        tree = OpenTree(top)
+    with tree:
+        return _taken(tree, put)
+
+
+def _taken(tree: OpenTree, put: Callable[[OpenTree, list[Listed]], list[Listed]]) -> list[Listed]:
+    changed, top = None, tree.path
     for attempt in range(TRIES):
-        found = _scanned(top)
+        found = _scanned(tree)
         if found is None:
             continue
         entries, states = found
         check(entries, top)
         try:
-            stored = {entry.path: entry for entry in put([entry for entry in entries if entry.is_file])}
+            stored = {entry.path: entry for entry in put(tree, [entry for entry in entries if entry.is_file])}
         except UsageError:
             # Gone, or replaced, since the listing?
-            if attempt < TRIES - 1 and _changed(states) is not None:
+            if attempt < TRIES - 1 and _changed(tree, states) is not None:
                 continue
             raise
-        changed = _changed(states)
+        changed = _changed(tree, states)
         if changed is None:
             return [stored.get(entry.path, entry) for entry in entries]
     raise UsageError(
@@ -119,56 +130,49 @@ def taken(top: str, put: Callable[[list[Listed]], list[Listed]]) -> list[Listed]
 States = list[tuple[bytes, tuple[int, ...]]]
 
 
-def _scanned(top: str) -> tuple[list[Listed], States] | None:
-    """All names below a directory, sorted, and the marks of their state; `None` while a directory changes."""
-    root = os.fsencode(top)
+def _scanned(tree: OpenTree) -> tuple[list[Listed], States] | None:
+    """All names in a tree, sorted, and the marks of their state; `None` while a directory changes."""
     entries: list[Listed] = []
     states: States = []
-    folders = [b""]
-    while folders:
-        folder = folders.pop()
-        place = os.path.join(root, folder) if folder else root
-        with reading(os.fsdecode(place)):
+    with reading(tree.path):
+        for folder, fd, below in tree.walk():
             # Before the names are read, so that a later name changes the mark.
-            state = settled(place)
+            state = settled(fd)
             if state is None:
                 return None
-            states.append((place, signature(state)))
-            with os.scandir(place) as names:
-                children = list(names)
-        for child in children:
-            path = os.path.join(folder, child.name)
-            with reading(os.fsdecode(child.path)):
-                found = child.stat(follow_symlinks=False)
-                entry = _entry_of(path, child.path, found)
-            entries.append(entry)
-            if entry.kind == "dir":
-                folders.append(path)
-            else:
-                states.append((child.path, signature(found)))
+            states.append((folder, signature(state)))
+            found = [_entry_of(tree, folder, fd, name) for name in names_in(fd)]
+            entries += (entry for entry, _ in found)
+            states += ((entry.path, signature(state)) for entry, state in found if entry.kind != "dir")
+            below += (entry.path.rpartition(b"/")[2] for entry, _ in found if entry.kind == "dir")
     entries.sort(key=lambda entry: entry.path)
     return entries, states
 
 
-def _entry_of(path: bytes, place: bytes, found: os.stat_result) -> Listed:
-    if stat.S_ISDIR(found.st_mode):
-        return Listed(path, "dir")
-    if stat.S_ISLNK(found.st_mode):
-        return Listed(path, "link", os.readlink(place))
-    refuse_special(os.fsdecode(place), found)
-    return Listed(path, "exec" if found.st_mode & 0o100 else "file")
+def _entry_of(tree: OpenTree, folder: bytes, fd: int, name: bytes) -> tuple[Listed, os.stat_result]:
+    path = joined(folder, name)
+    if len(path) > _LONGEST:
+        raise UsageError(
+            f"{tree.shown(path[:200])}… is {len(path):,} bytes long, more than a path can have: nest less deeply"
+        )
+    with reading(tree.shown(path)):
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode):
+            return Listed(path, "dir"), found
+        if stat.S_ISLNK(found.st_mode):
+            return Listed(path, "link", os.readlink(name, dir_fd=fd)), found
+    refuse_special(tree.shown(path), found)
+    return Listed(path, "exec" if found.st_mode & 0o100 else "file"), found
 
 
-def _changed(states: States) -> str | None:
-    for place, state in states:
+def _changed(tree: OpenTree, states: States) -> str | None:
+    for path, state in states:
         try:
-            if signature(os.lstat(place)) == state:
+            if signature(tree.state(path)) == state:
                 continue
-            if place == states[0][0] and signature(os.stat(place)) == state:
-                continue  # the directory itself was named through a link
         except OSError:
             pass
-        return os.fsdecode(place)
+        return tree.shown(path)
     return None
 
 

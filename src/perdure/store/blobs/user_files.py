@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
 from perdure.core.ground.clock import wall
+from perdure.core.ground.ports import FilePlace
 from perdure.errors import PerdureError, UsageError
 
 T = TypeVar("T")
@@ -46,18 +47,18 @@ def signature(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def settled(path: str | bytes) -> os.stat_result | None:
-    """The state of a file, in which any later change will show; `None` while the file is changing.
+def settled(fd: int) -> os.stat_result | None:
+    """The state of an open file or directory, in which any later change will show; `None` while the file is changing.
 
     The kernel stamps files with its tick. A file that changes twice within a tick shows the same times after both
     changes, so a file that has just changed is looked at again a tick later.
     """
-    found = os.stat(path)
+    found = os.fstat(fd)
     tick, age = _tick(), _age(found)
     # Times in the future (a clock that was set back) cannot be waited for.
     if 0 <= age <= tick:
         time.sleep((tick - age) / 1e9 + 0.0002)
-        found = os.stat(path)
+        found = os.fstat(fd)
         if 0 <= _age(found) <= tick:
             return None
     return found
@@ -70,6 +71,27 @@ def _age(found: os.stat_result) -> int:
 def _tick() -> int:
     clock = getattr(time, "CLOCK_REALTIME_COARSE", None)
     return 10_000_000 if clock is None else round(time.clock_getres(clock) * 1e9)
+
+
+def opened(source: FilePlace) -> int:
+    """A descriptor of a regular file: of a path with links followed, or of a file in an open tree.
+
+    Raises:
+        UsageError: there is no regular file. A device is not opened, as that may have effects.
+    """
+    with reading(str(source)):
+        refuse_special(str(source), os.stat(source) if isinstance(source, str) else source.tree.state(source.name))
+        if isinstance(source, str):
+            # Not blocking, should a FIFO have taken the file's place just now.
+            fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        else:
+            fd = source.tree.open(source.name)
+    try:
+        refuse_special(str(source), os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 _KINDS: Final[tuple[tuple[Callable[[int], bool], str], ...]] = (
