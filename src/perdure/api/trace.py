@@ -114,7 +114,9 @@ class Trace(Generic[P, R]):
             kind = type(value)
             if kind is not declared and declared is not Any and kind in _SCALARS:
                 function.signature.check_argument(position, value)
-        return Call(branch, Kind.TRACE, function.name, function.fingerprint(identity), shown(identity))
+        return Call(
+            branch, Kind.TRACE, function.name, function.fingerprint(identity), shown(identity), function, identity
+        )
 
 
 def _declared_types(fn: Callable[..., Any], ignore: Sequence[str]) -> tuple[Any, ...]:

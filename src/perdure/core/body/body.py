@@ -16,7 +16,7 @@ from typing import Any
 
 from ...errors import BranchError, NonDeterminismError, StoreError
 from ..ground.model import Action, Entry, Kind, Result
-from ..journal.replay import EventKey, EventKind, Replay, Verdict, encode_notes
+from ..journal.replay import Decision, EventKey, EventKind, Replay, Verdict, encode_notes
 from .activity import STARVED_LOOKS, STARVED_SECONDS, Activity
 from .branch import Branch, Call
 from .delivery import CancelVerdict, Delivery, Entrance, Move, Outcome, Step
@@ -195,10 +195,10 @@ class Body(Activity):
             delivery.unasked_actions.pop((call.branch.id, call.fp, call.occ), None)
         replay = delivery.replay
         if replay is not None:
-            verdict, entry = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
+            verdict, entry = self._ask(replay, call, item)
             if verdict is Verdict.CHANGED:
                 assert entry is not None
-                self._loosen(f"{self.driver.difference} and {describe(entry)} was asked for as {call.describe()}")
+                self._loosen(f"{self.driver.difference} and {self._named(entry)} was asked for as {call.describe()}")
                 verdict, entry = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
             if verdict is Verdict.REPLAY:
                 assert entry is not None
@@ -210,7 +210,7 @@ class Body(Activity):
                 return entry
             if verdict is Verdict.MISMATCH:
                 assert entry is not None
-                self.driver.stop(mismatch(self.driver.run.name, describe(entry), call.describe()))
+                self.driver.stop(mismatch(self.driver.run.name, self._named(entry), call.describe()))
                 raise self.driver.stopped_error()
             hold = verdict is Verdict.HOLD
         if (hold or not self.gate.free) and not blocking and not self._was_started(call, hold):
@@ -219,6 +219,22 @@ class Body(Activity):
             self.stirred = True
             return waiter
         return None
+
+    def _ask(self, replay: Replay, call: Call, item: int) -> Decision:
+        """What a call may do, also as the call of a function that has moved to another module since."""
+        decision = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
+        if call.function is None or decision.verdict in (Verdict.REPLAY, Verdict.REUSE):
+            return decision
+        for fp in self.driver.moves.fingerprints(call.function, call.identity, replay.sources()):
+            former = replay.ask(call.branch.id, call.seq, fp, call.occ, item)
+            if former.verdict in (Verdict.REPLAY, Verdict.REUSE):
+                call.fp = fp
+                return former
+        return decision
+
+    def _named(self, entry: Entry) -> str:
+        module = self.driver.moves.module_of(entry)
+        return describe(entry) + (f" of module {module}" if module is not None else "")
 
     def _replayed(self, call: Call, item: int, entry: Entry, on_loop: bool, blocking: bool) -> Outcome | Waiter | None:
         delivery = self.delivery

@@ -12,15 +12,27 @@ from typing import Any
 
 from ..ground.digest import blake2b
 from ..ground.model import Kind
+from ..ground.spec import Function
 from .interfaces import BodyPort
 
 
 class Call:
     """One durable call: its identity, taken when it was called, and the place that it was called from."""
 
-    __slots__ = ("begun", "body", "branch", "fp", "inputs", "kind", "label", "name", "occ", "seq")
+    __slots__ = (
+        "begun", "body", "branch", "fp", "function", "identity", "inputs", "kind", "label", "name", "occ", "seq",
+    )  # fmt: skip
 
-    def __init__(self, branch: Branch, kind: Kind, name: str, fp: bytes, inputs: bytes | None = None) -> None:
+    def __init__(
+        self,
+        branch: Branch,
+        kind: Kind,
+        name: str,
+        fp: bytes,
+        inputs: bytes | None = None,
+        function: Function | None = None,
+        identity: bytes = b"",
+    ) -> None:
         occurrences = branch.occurrences
         occ = occurrences.get(fp, 0)
         occurrences[fp] = occ + 1
@@ -32,6 +44,9 @@ class Call:
         self.occ = occ
         self.seq = branch.seq
         self.inputs = inputs
+        self.function = function
+        """The traced function, which may have been recorded under another module; `None` for calls of other kinds."""
+        self.identity = identity
         self.label = branch.label
         self.begun = 0
         """Set by `Body.begin`: the entry delivered last when the call was made."""
@@ -42,7 +57,12 @@ class Call:
         from ..ground.values import preview
 
         shown = preview(self.inputs, 120) if self.inputs else ""
-        return f"{self.kind.name.lower()} {self.name}({shown}) [call {self.seq} of {self.branch.describe()}]"
+        what = f"{self.kind.name.lower()} {self.name}({shown})"
+        if self.function is not None:
+            code = self.function.fn.__code__
+            module = self.function.qualified().partition(":")[0]
+            what += f" of module {module} ({code.co_filename}:{code.co_firstlineno})"
+        return f"{what} [call {self.seq} of {self.branch.describe()}]"
 
 
 class Branch:

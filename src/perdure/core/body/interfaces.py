@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ...errors import RunStopped
 from ..ground.clock import Clock
 from ..ground.model import Entry, RunRow
+from ..journal.moved import Moves
 from .delivery import Delivery, Entrance, Outcome
 
 
@@ -66,6 +67,11 @@ class DriverPort(Protocol):
 
     def stopped_error(self) -> RunStopped:
         """What durable calls raise once driving has ended."""
+
+    @property
+    def moves(self) -> Moves:
+        """The former modules of traced functions."""
+        ...
 
     @property
     def difference(self) -> str:

@@ -68,12 +68,21 @@ class Function(Struct, eq=False):
         """16 bytes over kind, qualified name and canonical arguments (docs/development/replay.md#identity)."""
         prefix = self._prefix
         if prefix is None:
-            prefix = self._prefix = blake2b(
-                b"%d\0%b\0" % (self.kind, self.qualified().encode("utf-8", "surrogatepass")), digest_size=16
-            )
+            prefix = self._prefix = _named(self.kind, self.qualified())
         digest = prefix.copy()
         digest.update(identity)
         return digest.digest()  # type: ignore[no-any-return]
+
+
+def fingerprint(kind: Kind, qualified: str, identity: bytes) -> bytes:
+    """As `Function.fingerprint`, for any qualified name."""
+    digest = _named(kind, qualified)
+    digest.update(identity)
+    return digest.digest()  # type: ignore[no-any-return]
+
+
+def _named(kind: Kind, qualified: str) -> Any:
+    return blake2b(b"%d\0%b\0" % (kind, qualified.encode("utf-8", "surrogatepass")), digest_size=16)
 
 
 class AttemptLost(Exception):

@@ -305,6 +305,10 @@ class Replay:
             late.pop()
         return bool(late)
 
+    def sources(self) -> set[int]:
+        """The source snapshots of the entries that are left."""
+        return {entry.source for entry in (*self._entries_left(), *self.loose.values())}
+
     def is_changed(self, entry: Entry) -> bool:
         """Whether that entry was written by other source than today's."""
         return self._changed(entry.source)

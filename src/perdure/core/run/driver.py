@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import Context
+from functools import cached_property
 from typing import Any
 
 from ...errors import (
@@ -43,6 +44,7 @@ from ..ground.model import (
 )
 from ..ground.spec import TaskSpec
 from ..ground.values import encode_error
+from ..journal.moved import Moves
 from ..journal.recovering import work_of
 from ..journal.replay import Replay
 from ..journal.segment import Journal, again, journal_of
@@ -78,7 +80,10 @@ class Driver(Ending):
         super().__init__()
         assert run.token is not None
         self.worker = worker
-        self.run = run
+        # Where the caller names another file, the code is there now.
+        self._target = run.target
+        today = run.target if fresh else spec.target() or run.target
+        self.run = run if today == run.target else run._replace(target=today)
         self.run_id = run.id
         self.token = run.token
         self.spec = spec
@@ -417,6 +422,12 @@ class Driver(Ending):
     def difference(self) -> str:
         """Why the journal may become loose, for people."""
         return "differences are accepted" if self.accepts else "the source has changed"
+
+    @cached_property
+    def moves(self) -> Moves:
+        """See `DriverPort`."""
+        (_, before, _), (file, module, _) = self._target.split("::"), self.run.target.split("::")
+        return Moves(file, before if before != module else None, self.worker.store.source)
 
     def is_changed(self, source_id: int) -> bool:
         """Whether what that snapshot recorded need not be asked for again: the snapshot differs from today's code, or
