@@ -7,7 +7,9 @@ from typing import Any
 from ..api.environment import TaskEnvironment as PerdureEnvironment
 from ..api.task import Task
 from ..errors import UsageError
+from ._image import Image
 from ._notes import note
+from ._resources import Resources, ReusePolicy
 from ._settings import cache_request, retry_strategy, task_timeout
 from ._task import WITHOUT_EFFECT, AsyncFunctionTaskTemplate
 from ._triggers import declared_triggers
@@ -46,9 +48,13 @@ class TaskEnvironment(PerdureEnvironment):
         plugin_config: Any = None,
         queue: str | None = None,
     ) -> None:
+        _check_types(name, image=image, resources=resources, reusable=reusable, env_vars=env_vars)
+        if reusable is not None and plugin_config is not None:
+            raise ValueError(f"environment {name}: plugin_config and reusable exclude each other")
         super().__init__(
             name,
-            env_vars=env_vars,
+            # A value may come from an environment variable that is not set.
+            env_vars={key: value for key, value in (env_vars or {}).items() if value is not None},
             cache=cache_request(cache),
             depends_on=depends_on or (),
             description=description,
@@ -82,8 +88,26 @@ class TaskEnvironment(PerdureEnvironment):
             if each not in self.depends_on:
                 self.depends_on.append(each)  # type: ignore[attr-defined]
 
-    def clone_with(self, name: str, **settings: Any) -> TaskEnvironment:
+    def clone_with(
+        self,
+        name: str,
+        image: Any = None,
+        resources: Any = None,
+        env_vars: dict[str, str] | None = None,
+        secrets: Any = None,
+        depends_on: Any = None,
+        description: str | None = None,
+        interruptible: bool | None = None,
+        include: tuple[str, ...] | None = None,
+        service_account: str | None = None,
+        **kwargs: Any,
+    ) -> TaskEnvironment:
         """Another environment with the same settings, but for the given ones; without the tasks."""
+        settings: dict[str, Any] = {
+            "image": image, "resources": resources, "env_vars": env_vars, "secrets": secrets, "depends_on": depends_on,
+            "description": description, "interruptible": interruptible, "include": include,
+            "service_account": service_account, **kwargs,
+        }  # fmt: skip
         own: dict[str, Any] = {setting: getattr(self, setting) for setting in _RECORDED}
         own |= {"env_vars": dict(self.env_vars), "cache": self.cache, "description": self.description}
         own["depends_on"] = list(self.depends_on)
@@ -144,6 +168,21 @@ class TaskEnvironment(PerdureEnvironment):
             return task
 
         return declared if _func is None else declared(_func)
+
+
+def _check_types(name: str, **settings: Any) -> None:
+    """Raise `TypeError`, as Flyte does, for a setting of the wrong type."""
+    expected: dict[str, Any] = {
+        "image": (str, Image),
+        "resources": Resources,
+        "reusable": ReusePolicy,
+        "env_vars": dict,
+    }
+    for setting, value in settings.items():
+        kinds = expected[setting]
+        if value is not None and not isinstance(value, kinds):
+            wanted = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+            raise TypeError(f"environment {name}: {setting} must be {wanted}, not {type(value).__name__}")
 
 
 Environment = TaskEnvironment

@@ -14,15 +14,17 @@ class ActionPhase(StrEnum):
     WAITING_FOR_RESOURCES = "waiting_for_resources"
     INITIALIZING = "initializing"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     ABORTED = "aborted"
     TIMED_OUT = "timed_out"
+    RECOVERED = "recovered"
 
     @property
     def is_terminal(self) -> bool:
         """Whether the phase is an end."""
-        return self in (self.SUCCEEDED, self.FAILED, self.ABORTED, self.TIMED_OUT)
+        return self in (self.SUCCEEDED, self.FAILED, self.ABORTED, self.TIMED_OUT, self.RECOVERED)
 
 
 _PHASES = {

@@ -9,11 +9,16 @@ from typing import Any, Literal, get_args
 
 from ..api.resources import Secret
 from ..errors import UsageError
-from ._devices import Device, DeviceClass
+from ._devices import Device
 
 SecretRequest = str | Secret | list[str | Secret]
 
-_CLASSES = {"Trn": "NEURON", "Inf": "NEURON", "MI": "AMD_GPU", "Gaudi": "HABANA_GAUDI", "Apple": "APPLE_SILICON"}
+_DEVICE = re.compile(r"([A-Za-z][\w ]*)(?::([1-9]\d*))?")
+_CLASSES = {
+    r"Trn\d": "NEURON", r"Inf\d": "NEURON", r"MI\d": "AMD_GPU", "Gaudi": "HABANA_GAUDI",
+    "AppleSilicon": "APPLE_SILICON",
+}  # fmt: skip
+"""The class of a device by the beginning of its name; other devices are GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +42,28 @@ class Resources:
     def __post_init__(self) -> None:
         for setting in ("cpu", "memory"):
             value = getattr(self, setting)
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, (int, float)) and (setting == "memory" or each < 0):
+                    wanted = "text such as '512Mi'" if setting == "memory" else "cores from 0 up, or text"
+                    raise ValueError(f"Resources: {setting} must be {wanted}, not {each!r}")
             if isinstance(value, tuple) and len(value) != 2:
                 raise ValueError(f"Resources: a range of {setting} is a pair, not {value!r}")
-        if isinstance(self.cpu, (int, float)) and self.cpu < 0:
-            raise ValueError(f"Resources: cpu must be positive, not {self.cpu!r}")
         self.get_device()
 
     def get_device(self) -> Device | None:
         """`gpu` as a `Device`."""
-        if self.gpu is None or isinstance(self.gpu, Device):
-            return self.gpu
-        if isinstance(self.gpu, int):
-            if self.gpu < 1:
-                raise ValueError(f"Resources: gpu must be 1 or more, not {self.gpu}")
-            return Device(self.gpu, "GPU")
-        name, _, quantity = str(self.gpu).partition(":")
-        kind: DeviceClass = "GPU"
-        for prefix, other in _CLASSES.items():
-            if re.match(prefix + r"[\dSs]", name) or name.startswith("Apple"):
-                kind = "APPLE_SILICON" if name.startswith("Apple") else other  # type: ignore[assignment]
-        if quantity and not quantity.isdigit():
-            raise ValueError(f"Resources: gpu is text such as 'T4:1', not {self.gpu!r}")
-        return Device(int(quantity or 1), kind, name)
+        value = self.gpu
+        if value is None or value == 0 or isinstance(value, Device):
+            return value or None
+        if isinstance(value, int):
+            if value < 0:
+                raise ValueError(f"Resources: gpu must be 0 or more, not {value}")
+            return Device(value, "GPU")
+        found = _DEVICE.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError(f"Resources: gpu must be a number, a Device, or text such as 'T4:1', not {value!r}")
+        kind = next((kind for prefix, kind in _CLASSES.items() if re.match(prefix, found[1])), "GPU")
+        return Device(int(found[2] or 1), kind, found[1])  # type: ignore[arg-type]
 
     def get_shared_memory(self) -> str | None:
         """`shm`, with `""` for `"auto"`."""

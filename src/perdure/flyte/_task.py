@@ -103,7 +103,11 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
         **kwargs: Any,
     ) -> AsyncFunctionTaskTemplate[P, R]:
         """The task under other settings; a setting that is not given stays."""
-        given: dict[str, Any] = dict(kwargs, resources=resources, reusable=reusable, secrets=secrets)
+        if "name" in kwargs:
+            raise ValueError("a task's name cannot be overridden: it is the task's identity; short_name is a label")
+        if kwargs:
+            raise TypeError(f"override() got an unexpected keyword argument {next(iter(kwargs))!r}")
+        given: dict[str, Any] = {"resources": resources, "reusable": reusable, "secrets": secrets}
         given |= {"service_account": service_account, "max_inline_io_bytes": max_inline_io_bytes}
         given |= {"pod_template": pod_template, "queue": queue, "interruptible": interruptible}
         given |= {"entrypoint": entrypoint, "produces_artifacts": produces_artifacts, "links": links or None}
