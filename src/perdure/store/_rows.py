@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final, NamedTuple
 
 from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Result, RunRow, RunWrites, Status, Wake
 
@@ -29,6 +29,18 @@ def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:
         [(int(ended), run, parent, action) for parent, action, ended in write.ends],
         [(run, source) for source in write.sources],
     )
+
+
+class EndOfRun(NamedTuple):
+    """The facts about a run that its removal depends on, as the statement `end_of_run` gives them."""
+
+    name: str
+    status: str
+    ended_at: int
+
+    def is_removable(self, reused: Collection[str], statuses: Collection[Status], before: int) -> bool:
+        """Whether the run has ended in one of the statuses and before that time, and no other run has the name."""
+        return self.name not in reused and self.status in statuses and self.ended_at < before
 
 
 def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None) -> RunRow:

@@ -439,7 +439,8 @@ class PostgresStore(UpkeepVerbs):
             for number, at, data in self._reader.rows(self._sql["segments_ahead"], ids):
                 short[number][0].append(Segment(at, data))
             for row in self._reader.rows(self._sql["actions_ahead"], ids):
-                short[row[0]][1].append(Action._make(row))
+                action = Action._make(row)
+                short[action.run][1].append(action)
         return [one._replace(known=short.get(one.run.id)) for one in taken]
 
     def release(self, run: int, token: bytes) -> bool:

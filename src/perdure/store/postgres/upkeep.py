@@ -10,7 +10,7 @@ from perdure.core.ground.model import FINISHED, Checked, Created, EndedRun, RunR
 
 from .. import _moving
 from .._reading import PAGE, Reading
-from .._rows import run_of
+from .._rows import EndOfRun, run_of
 from .link import Cursor, PostgresLink
 from .session import Session
 
@@ -66,7 +66,7 @@ class UpkeepVerbs(Reading):
             reused = {name for (name,) in cursor.execute(self._sql["reused"])}
             for run in runs:
                 row = rows[run]
-                over = row is not None and row[0] not in reused and row[1] in wanted and row[2] < before
+                over = row is not None and EndOfRun._make(row).is_removable(reused, wanted, before)
                 if over:
                     cursor.execute(self._sql["remove"], (run,))
                     rows[run] = None
@@ -88,10 +88,11 @@ class UpkeepVerbs(Reading):
                 row = cursor.execute(self._sql["removed"]).fetchone()
                 if row is None:
                     return False
+                (number,) = row
                 chunk = min(left, 20 * _CHUNK)
-                gone = cursor.execute(self._sql["purge_segments"], (row[0], chunk)).rowcount
+                gone = cursor.execute(self._sql["purge_segments"], (number, chunk)).rowcount
                 if gone < chunk:
-                    gone += cursor.execute(self._sql["purge_actions"], (row[0], chunk - gone)).rowcount
+                    gone += cursor.execute(self._sql["purge_actions"], (number, chunk - gone)).rowcount
                 if gone < chunk:
                     cursor.execute(self._sql["purge_sources"], row)
                     cursor.execute(self._sql["purge_run"], row)
@@ -113,7 +114,7 @@ class UpkeepVerbs(Reading):
 
         def drop(cursor: Cursor) -> int:
             cursor.execute(self._sql["lock_workers"])
-            if not all(is_dead(row[0]) for row in cursor.execute(self._sql["workers"]).fetchall()):
+            if not all(is_dead(worker) for worker, *_ in cursor.execute(self._sql["workers"]).fetchall()):
                 return 0
             # What was written since the long look above belongs to runs that have not ended, or ended since.
             left = unused.difference(id for (id,) in cursor.execute(self._sql["recent_sources"], (since, since)))

@@ -45,7 +45,7 @@ from perdure.errors import RowDamagedError, StoreError, UsageError
 
 from .. import _moving
 from .._reading import PAGE, Reading, log
-from .._rows import SHORT, claimed, rows_of, run_of, submitted
+from .._rows import SHORT, EndOfRun, claimed, rows_of, run_of, submitted
 from .._sql import queries
 from .bell import ENDED, QUEUED, Bells
 from .errors import REPAIR, is_undecodable
@@ -261,7 +261,8 @@ class SQLiteStore(Reading):
         for run, number, data in self._reader.rows(_SQL["segments_ahead"], ids):
             runs[run][0].append(Segment(number, data))
         for row in self._reader.rows(_SQL["actions_ahead"], ids):
-            runs[row[0]][1].append(Action._make(row))
+            action = Action._make(row)
+            runs[action.run][1].append(action)
 
     def release(self, run: int, token: bytes) -> bool:
         return self._aside.change(_SQL["release"], (run, token))
@@ -330,8 +331,8 @@ class SQLiteStore(Reading):
 
     def _worker(self, row: Row) -> WorkerRow:
         """A lease that was counted from another boot, of the same or another machine, has run out."""
-        left = row[4] - self._clock.boot() if row[3] == self._clock.boot_id else 0
-        return WorkerRow._make((*row[:4], left, row[5]))
+        worker = WorkerRow._make(row)  # with the end of the lease, by the clock of the boot, as the lease
+        return worker._replace(lease=worker.lease - self._clock.boot() if worker.boot == self._clock.boot_id else 0)
 
     def forget(self, id: str) -> None:
         self._aside.change(_SQL["forget"], (id,))
@@ -362,7 +363,7 @@ class SQLiteStore(Reading):
             reused = {name for (name,) in cursor.execute(_SQL["reused"])}
             for run in runs:
                 row = cursor.execute(_SQL["end_of_run"], (run,)).fetchone()
-                over = row is not None and row[0] not in reused and row[1] in wanted and row[2] < before
+                over = row is not None and EndOfRun._make(row).is_removable(reused, wanted, before)
                 if over:
                     cursor.execute(_SQL["remove"], (run,))
                 answers.append(over)
@@ -379,10 +380,11 @@ class SQLiteStore(Reading):
                 if row is None:
                     return False
                 # In small chunks: values may be large, and SQLite walks all pages of a deleted value.
+                (number,) = row
                 chunk = min(left, _CHUNK)
-                gone = cursor.execute(_SQL["purge_segments"], (row[0], chunk)).rowcount
+                gone = cursor.execute(_SQL["purge_segments"], (number, chunk)).rowcount
                 if gone < chunk:
-                    gone += cursor.execute(_SQL["purge_actions"], (row[0], chunk - gone)).rowcount
+                    gone += cursor.execute(_SQL["purge_actions"], (number, chunk - gone)).rowcount
                 if gone < chunk:
                     cursor.execute(_SQL["purge_sources"], row)
                     cursor.execute(_SQL["purge_run"], row)
@@ -403,7 +405,7 @@ class SQLiteStore(Reading):
         unused = {id for (id,) in self._reader.rows(_SQL["unused_sources"], ())}
 
         def drop(cursor: sqlite3.Cursor) -> int:
-            if not all(is_dead(row[0]) for row in cursor.execute(_SQL["workers"]).fetchall()):
+            if not all(is_dead(worker) for worker, *_ in cursor.execute(_SQL["workers"]).fetchall()):
                 return 0
             # Writes since the long search above belong to runs that have not ended, or ended since.
             left = unused.difference(id for (id,) in cursor.execute(_SQL["recent_sources"], (since, since)))
