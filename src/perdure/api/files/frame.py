@@ -323,4 +323,22 @@ def _of_file(path: StrPath) -> DataFrame:
     )  # fmt: skip
 
 
-add_frames(Frames(DataFrame, lambda cls: _kind_of(cls) is not None, _put, _content, _get))
+def is_frame(cls: type) -> bool:
+    """Whether it is a class of data frames."""
+    return _kind_of(cls) is not None
+
+
+_wrappers: dict[type, Callable[[Any], DataFrame]] = {}
+
+
+def add_wrapper(cls: type, unwrap: Callable[[Any], DataFrame]) -> None:
+    """Let instances of a class stand for data frames. `unwrap` gives the reference."""
+    _wrappers[cls] = unwrap
+
+
+def _unwrapped(value: Any) -> Any:
+    unwrap = _wrappers.get(type(value))
+    return value if unwrap is None else unwrap(value)
+
+
+add_frames(Frames(DataFrame, is_frame, _put, _content, _get, _unwrapped))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from perdure.core.ground.values._nodes import Misfit, Node
-from perdure.core.ground.values._wire import Mode
+from perdure.core.ground.values._wire import Mode, dump_any
 
 
 class Form(NamedTuple):
@@ -22,12 +22,14 @@ class Form(NamedTuple):
             value that cannot be stored, with the reason.
         get: the inverse of `put`.
         accepts: whether `put` takes a value.
+        identity: what stands for an instance in an identity, of built-in types: equal for equal instances.
     """
 
     stored: object
     put: Callable[[Any], object]
     get: Callable[[Any], object]
     accepts: Callable[[object], bool]
+    identity: Callable[[Any], object] | None = None
 
 
 Finder = Callable[[type], Form | None]
@@ -67,6 +69,8 @@ class FormNode(Node):
         if type(value) not in self.types:
             mode.inexact += 1
         try:
+            if mode.canonical and self.form.identity is not None:
+                return dump_any(self.form.identity(value), mode)
             stored = self.form.put(value)
         except ValueError as error:
             raise Misfit(self.label, value, str(error)) from None

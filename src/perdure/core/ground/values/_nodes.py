@@ -307,6 +307,7 @@ class FrameNode(Node):
         self.frames = frames
 
     def dump(self, value: Any, mode: Mode) -> object:
+        value = self.frames.unwrapped(value)
         cls = type(value)
         if cls is not self.cls:
             if self.cls is not self.frames.reference and cls is not self.frames.reference:

@@ -151,6 +151,7 @@ class Frames(NamedTuple):
             frame that cannot be stored, with the reason.
         content: a digest of a data frame, of 32 bytes. Raises `ValueError` as `put` does.
         get: the data frame of a reference, as an instance of a class; of the original's class for `None`.
+        unwrapped: the data frame or reference that a value of another class stands for; other values unchanged.
     """
 
     reference: Any
@@ -158,6 +159,7 @@ class Frames(NamedTuple):
     put: Callable[[Any], Any]
     content: Callable[[Any], bytes]
     get: Callable[[Any, type | None], object]
+    unwrapped: Callable[[Any], Any]
 
 
 _frames: list[Frames] = []

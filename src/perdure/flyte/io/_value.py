@@ -1,0 +1,162 @@
+"""The parts that `File` and `Dir` have in common: fields, content in the blob store, pydantic's methods."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple, Self
+
+from ... import runtime
+from ...errors import UsageError
+
+
+class Signature(NamedTuple):
+    """What tells that a path on this machine still has the content that was stored."""
+
+    path: str
+    inode: int
+    size: int
+    changed: int
+
+
+def signature(path: str) -> Signature:
+    """The signature of a file, or of a directory's own entry."""
+    found = os.stat(path)
+    return Signature(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def local(path: str) -> str | None:
+    """The path on this machine; `None` for a URL of another kind."""
+    if path.startswith("file://"):
+        return path.removeprefix("file://")
+    return None if "://" in path else path
+
+
+def last_part(path: str) -> str:
+    """The name of a path or a URL."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def in_blob_store(path: str) -> bool:
+    """Whether a path lies in the blob store, where no content may change."""
+    root = os.path.realpath(runtime.blobs().root)
+    return os.path.realpath(path).startswith(root + os.sep)
+
+
+def staged(name: str | None) -> str:
+    """A free path for new content."""
+    import tempfile
+    import uuid
+
+    return os.path.join(tempfile.mkdtemp(prefix="perdure-"), name or uuid.uuid4().hex)
+
+
+class Fields:
+    """The methods of a pydantic model, which need not be installed: fields as a dict, as JSON, and back."""
+
+    _names: tuple[str, ...]
+    _required: tuple[str, ...] = ()
+
+    def model_dump(self, *, mode: str = "python", **ignored: Any) -> dict[str, Any]:
+        """The fields."""
+        return {name: getattr(self, name) for name in self._names}
+
+    def model_dump_json(self, **ignored: Any) -> str:
+        """The fields as JSON."""
+        return json.dumps(self.model_dump(mode="json"), separators=(",", ":"))
+
+    @classmethod
+    def model_validate(cls, obj: Any, **ignored: Any) -> Self:
+        """An instance from its fields."""
+        if isinstance(obj, cls):
+            return obj
+        return cls(**{name: value for name, value in dict(obj).items() if name in cls._names})
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes, **ignored: Any) -> Self:
+        """An instance from its fields as JSON."""
+        return cls.model_validate(json.loads(json_data))
+
+    def model_copy(self, *, update: dict[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with other values for some fields."""
+        import copy
+
+        made = copy.copy(self)
+        for name, value in (update or {}).items():
+            setattr(made, name, value)
+        return made
+
+    @classmethod
+    def schema_match(cls, incoming: dict[str, Any]) -> bool:
+        """Whether a JSON schema describes this class."""
+        return set(incoming.get("properties", ())) >= set(cls._names)
+
+    @classmethod
+    def model_json_schema(cls, **ignored: Any) -> dict[str, Any]:
+        """The JSON schema."""
+        properties = {name: {"type": "string"} for name in cls._names}
+        return {"type": "object", "title": cls.__name__, "required": list(cls._required), "properties": properties}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            cls.model_validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: value.model_dump(), return_schema=core_schema.dict_schema(), when_used="json"
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return cls.model_json_schema()
+
+    def _shown(self) -> dict[str, Any]:
+        """The fields that `repr` shows."""
+        return self.model_dump()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value!r}" for name, value in self._shown().items())
+
+
+class PathValue(Fields):
+    """A path or URL, and the content that the blob store keeps for it."""
+
+    _names = ("path", "name", "format", "hash")
+    _required = ("path",)
+    path: str
+    name: str | None
+    format: str
+    hash: str | None
+
+    def __init__(self, *, path: str, name: str | None = None, format: str = "", hash: str | None = None) -> None:
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise UsageError(f"{path!r} is no path: use {type(self).__name__}.from_local(path)")
+        self._path: str | None = os.fspath(path)
+        self._content: Any = None
+        self._stored_from: Signature | None = None
+        self.name = last_part(self._path) if name is None else name
+        self.format = format
+        self.hash = hash
+
+    @classmethod
+    def of_content(cls, content: Any, name: str | None, format: str = "", hash: str | None = None) -> Self:
+        """A value whose content is in the blob store, or at a URL that perdure has looked at."""
+        self = cls(path=content.url or content.name, name=name or content.name, format=format, hash=hash)
+        self._path = content.url or None
+        self._content = content
+        return self
+
+    @property
+    def lazy_uploader(self) -> None:
+        """Nothing: `from_local` has stored the content when it returns."""
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]
