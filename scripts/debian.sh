@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What some tests need from Debian: libfaketime, to step the clock of a child process, a Postgres server, and the command
-# ip, to make networks that can be cut. Where one is absent, root gets it installed; anybody else is told how. Never a
-# reason to fail: those tests say themselves that they are skipped.
+# What some tests need from Debian: libfaketime, to step the clock of a child process, a Postgres server, strace, to record
+# what reaches the disk, and the command ip, to make networks that can be cut. Where one of these is absent, root gets a
+# package installed, and any other user is told how. Never a reason to fail: the tests say themselves what they skip.
 set -uo pipefail
 
 has_faketime() {
@@ -16,6 +16,7 @@ has_postgres() {
 missing=()
 has_faketime || missing+=(libfaketime)
 has_postgres || missing+=(postgresql)
+[ "$(uname)" != Linux ] || command -v strace >/dev/null || missing+=(strace)
 # Only on Linux, and only for root, does it help.
 [ "$(uname)" != Linux ] || [ "$(id -u)" != 0 ] || command -v ip >/dev/null || missing+=(iproute2)
 [ ${#missing[@]} -gt 0 ] || exit 0

@@ -1,17 +1,20 @@
 """The place for making directories of perdure's, and for telling whose files may be trusted.
 
 `os.makedirs(path, mode)` gives `mode` to the last directory only; the directories on the way there stay open to all.
+Nor does `os.makedirs` sync: after a power cut a new directory may be gone, and all that was synced below it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
 
 
 def make_private(path: str) -> None:
-    """Make a directory and its missing parents, each for the owner alone. An existing directory stays as it is.
+    """Make a directory and its missing parents, each for the owner alone, and sync their names to disk. An existing
+    directory stays as it is.
 
     Raises:
         OSError: a directory cannot be made.
@@ -23,6 +26,23 @@ def make_private(path: str) -> None:
     for each in reversed(missing):
         with suppress(FileExistsError):
             os.mkdir(each, 0o700)
+        sync_folder(os.path.dirname(each) or os.curdir)
+
+
+def sync_folder(path: str) -> None:
+    """Sync the names in a directory to disk.
+
+    Raises:
+        OSError: the directory cannot be opened, or the disk failed.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system with another way to keep directories
+            raise
+    finally:
+        os.close(fd)
 
 
 def stranger_of(path: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -14,6 +13,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from perdure.core.ground.clock import wall
+from perdure.core.ground.private import sync_folder
 from perdure.core.ground.trees import OpenTree, discard_tree, names_in
 
 from .user_files import CHUNK, digest, each
@@ -119,19 +119,8 @@ def sync(fd: int) -> None:
         os.fsync(fd)
 
 
-def sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system with another way to keep directories
-            raise
-    finally:
-        os.close(fd)
-
-
 def sync_folders(top: str) -> None:
-    """The same for all directories of a tree."""
+    """Sync the names in all directories of a tree to disk."""
     folders = []
     with OpenTree(top) as tree:
         for name, fd, below in tree.walk():

@@ -30,10 +30,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import BinaryIO, Final
 
 from perdure.core.ground.ports import FilePlace
-from perdure.core.ground.private import make_private
+from perdure.core.ground.private import make_private, sync_folder
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from .copying import copy, create, is_file, listed, refreshed, remove, sync, sync_folder, sync_folders, write
+from .copying import copy, create, is_file, listed, refreshed, remove, sync, sync_folders, write
 from .user_files import (
     TRIES,
     Translated,

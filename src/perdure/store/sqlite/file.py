@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 from perdure.core.ground.clock import perf
+from perdure.core.ground.private import make_private, sync_folder
 from perdure.errors import ForeignStoreError, RowDamagedError, StoreError, StoreUnavailableError, StoreVersionError
 
 from .._sql import migrations, queries
@@ -81,10 +82,7 @@ class StoreFile:
                 if os.path.exists(self.path):
                     return
                 if os.path.basename(parent) == ".perdure" and not os.path.isdir(parent):
-                    try:
-                        os.mkdir(parent, 0o700)
-                    except FileExistsError:
-                        pass
+                    make_private(parent)
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             pass
@@ -135,10 +133,22 @@ class StoreFile:
                 if version == 0:
                     cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     cursor.execute(queries("sqlite")["insert_meta"], ("store_id", os.urandom(16).hex()))
+                    self._sync_names()
                 version = step.version
                 cursor.execute(f"PRAGMA user_version = {version}")
             cursor.execute("COMMIT")
         return self._store_id(cursor)
+
+    def _sync_names(self) -> None:
+        """Sync the names of the file and of its directory, before any process can find a schema and rely on the file:
+        SQLite syncs the names of the files that SQLite makes, and the process that has made these may have died."""
+        parent = os.path.dirname(self.path)
+        try:
+            sync_folder(parent)
+            if os.path.basename(parent) == ".perdure":
+                sync_folder(os.path.dirname(parent))
+        except OSError as error:
+            raise translate(error, self.path, waited=0) from error
 
     def _store_id(self, cursor: sqlite3.Cursor) -> str:
         row = cursor.execute(queries("sqlite")["meta"], ("store_id",)).fetchone()

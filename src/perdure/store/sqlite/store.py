@@ -41,6 +41,7 @@ from perdure.core.ground.model import (
     WholeRun,
     WorkerRow,
 )
+from perdure.core.ground.private import sync_folder
 from perdure.errors import RowDamagedError, StoreError, UsageError
 
 from .. import _moving
@@ -473,11 +474,7 @@ class SQLiteStore(Reading):
             raise
         finally:
             link.close()
-        folder = os.open(os.path.dirname(os.path.abspath(to)), os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(os.path.dirname(os.path.abspath(to)))
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
