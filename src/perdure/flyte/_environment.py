@@ -10,9 +10,9 @@ from ..errors import UsageError
 from ._image import Image
 from ._notes import note
 from ._resources import Resources, ReusePolicy
-from ._settings import cache_request, retry_strategy, task_timeout
+from ._settings import cache_from_request, retry_strategy, task_timeout
 from ._task import WITHOUT_EFFECT, AsyncFunctionTaskTemplate
-from ._triggers import declared_triggers
+from ._triggers import rules_for
 
 _RECORDED = (
     "pod_template", "secrets", "resources", "interruptible", "image", "include", "service_account", "reusable",
@@ -55,7 +55,7 @@ class TaskEnvironment(PerdureEnvironment):
             name,
             # A value may come from an environment variable that is not set.
             env_vars={key: value for key, value in (env_vars or {}).items() if value is not None},
-            cache=cache_request(cache),
+            cache=cache_from_request(cache) if cache != "disable" else cache,
             depends_on=depends_on or (),
             description=description,
         )
@@ -152,14 +152,14 @@ class TaskEnvironment(PerdureEnvironment):
         declare = super().task(
             retries=retry_strategy(retries),
             timeout=task_timeout(timeout),
-            cache=None if cache is None else cache_request(cache),
+            cache=cache,
             short_name=short_name,
-            triggers=declared_triggers(triggers),
         )
 
         def declared(function: Any) -> Any:
             task: Any = declare(function)
             task.report, task.docs = report, docs
+            task.triggers = rules_for(triggers, task.spec)
             for setting in WITHOUT_EFFECT:
                 if recorded.get(setting) is not None:
                     setattr(task, setting, recorded[setting])

@@ -142,16 +142,15 @@ def _behavior(value: str) -> CacheBehavior:
 CacheRequest = CacheBehavior | Cache
 
 
-def cache_from_request(value: Any) -> Cache:
-    """`cache=` as a `Cache`."""
-    return value if isinstance(value, Cache) else Cache(value)
+def cache_from_request(value: Any) -> Any:
+    """`cache=` as a `Cache` of Flyte's, or of perdure's."""
+    return value if isinstance(value, (Cache, settings.Cache)) else Cache(value)
 
 
 def cache_request(value: Any, fn: Callable[..., Any] | None = None) -> Any:
     """`cache=` as perdure takes it."""
-    if isinstance(value, settings.Cache):
-        return value
-    return cache_from_request(value).of_perdure(fn)
+    found = cache_from_request(value)
+    return found.of_perdure(fn) if isinstance(found, Cache) else found
 
 
 @dataclass(kw_only=False)

@@ -45,6 +45,7 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
     task_type = "python"
 
     def __init__(self, fn: Any, environment: Any, **settings: Any) -> None:
+        settings["cache"] = cache_request(settings.get("cache", "disable"), fn)
         super().__init__(fn, environment, **settings)
         self.short_name = settings.get("short_name") or fn.__name__
         self.retries = self._settings["retries"]
@@ -116,7 +117,7 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
             short_name=short_name,
             retries=retry_strategy(retries) if retries else None,
             timeout=task_timeout(timeout),
-            cache=None if cache is None else cache_request(cache),
+            cache=cache,
         )
         task.report, task.docs = self.report, self.docs
         for name, before in ((name, getattr(self, name)) for name in WITHOUT_EFFECT):

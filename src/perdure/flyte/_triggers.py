@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..api import triggers as perdure_triggers
 from ..api.triggers import TriggerTime
+from ..errors import UsageError
 from ._absent import absent_names
 from ._notes import note
+
+if TYPE_CHECKING:
+    from ..core.ground.spec import TaskSpec
+    from ..core.process.schedule import Rule
+
+log = logging.getLogger("perdure")
 
 
 @dataclass
@@ -108,6 +116,16 @@ def declared_triggers(value: Any) -> Any:
     return tuple(found for found in (_of_perdure(trigger) for trigger in given if trigger) if found is not None)
 
 
+def rules_for(value: Any, spec: TaskSpec) -> tuple[Rule, ...]:
+    """The schedule of a task. Flyte checks a trigger when it is deployed, so a trigger that does not fit the task is
+    said here, and is not in force."""
+    try:
+        return perdure_triggers.rules_of(declared_triggers(value), spec)
+    except UsageError as error:
+        log.warning("a schedule is not in force: %s", error)
+        return ()
+
+
 def _of_perdure(trigger: Any) -> Any:
     if not isinstance(trigger, Trigger):
         return trigger
@@ -145,4 +163,4 @@ __getattr__ = absent_names(
     "artifacts live in a Flyte cluster; start the run with perdure.submit when the data is there",
 )
 
-__all__ = ["Cron", "FixedRate", "OnArtifact", "Trigger", "TriggerTime", "declared_triggers"]
+__all__ = ["Cron", "FixedRate", "OnArtifact", "Trigger", "TriggerTime", "declared_triggers", "rules_for"]

@@ -1,7 +1,54 @@
-"""Flyte's extras."""
+"""Flyte's extras: containers as tasks, batches, durable time, and `Sleep`."""
 
 from __future__ import annotations
 
-from ..extras import ContainerTask, durable_sleep, durable_time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ContainerTask", "durable_sleep", "durable_time"]
+from ..extras import durable_sleep, durable_time
+from ._absent import absent_names
+from ._batching import BatchStats, CostEstimator, DynamicBatcher, Prompt, TokenBatcher, TokenEstimator
+
+if TYPE_CHECKING:
+    from ..extras import ContainerTask
+    from ._task import AsyncFunctionTaskTemplate as SleepTask
+
+
+@dataclass
+class Sleep:
+    """A `plugin_config` for tasks whose pod a cluster leaves out. Here, as in Flyte's local mode, the function runs."""
+
+
+_absent = absent_names(
+    "flyte.extras",
+    ("model_streamer", "serialize", "serialize_env", "shell", "webhooks"),
+    "perdure has no cluster and no web applications; a container's command is a ContainerTask",
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Late: programs without containers do not pay for loading them.
+    if name == "ContainerTask":
+        from .. import extras
+
+        return extras.ContainerTask
+    if name == "SleepTask":
+        from . import _task
+
+        return _task.AsyncFunctionTaskTemplate
+    return _absent(name)
+
+
+__all__ = [
+    "BatchStats",
+    "ContainerTask",
+    "CostEstimator",
+    "DynamicBatcher",
+    "Prompt",
+    "Sleep",
+    "SleepTask",
+    "TokenBatcher",
+    "TokenEstimator",
+    "durable_sleep",
+    "durable_time",
+]
