@@ -22,7 +22,7 @@ STATES: Final = {
     "exited": "exited",
     "dead": "dead",
     # Podman's own words, where the compatible API lets the words through. `stopped`: ended, and not yet cleaned up.
-    # `initialized`: known to the runtime, without a process.
+    # `initialized`: known to the runtime; a start is under way, or was cut off.
     "configured": "created",
     "initialized": "created",
     "stopping": "running",
@@ -106,7 +106,8 @@ def seen(shown: dict[str, Any]) -> Seen:
         state=status,
         exit_code=state.get("ExitCode") or 0,
         oom_killed=bool(state.get("OOMKilled")),
-        pid=(state.get("Pid") or 0) if status not in ENDED else 0,
+        # Podman keeps the number where a start was cut off, also after the end of the process.
+        pid=(state.get("Pid") or 0) if status not in ("exited", "dead") else 0,
         started_at=started,
         # During a second run, Docker still shows the end of the first.
         finished_at=finished if status in ENDED else None,

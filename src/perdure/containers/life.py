@@ -7,8 +7,9 @@
 - L2 a container is started by a name that carries the claim. A process that takes over the run first renames the
   container; a fenced process can then no longer start the container (P3).
 - L3 a container is started from the state *created* only, by the same daemon in the same boot. Engines would start an
-  ended container again. After a reboot Podman shows a container that ran as *created*; so does a Docker that was killed
-  during the start.
+  ended container again. After a reboot Podman shows a container that ran as *created*; so does a Docker or a Podman
+  that was killed during the start. Podman's service may change at any time, so there the process id tells: only a start
+  gives a container a process.
 - L4 a container that ended under a dying engine or machine has not ended by itself: the attempt is lost, and not
   charged.
 - L5 while the engine does not answer, the container's state is unknown, and the run stays interrupted.
@@ -327,8 +328,8 @@ class ContainerLife:
             # The time was up before this process joined the container; an exit code after the stop means nothing.
             raise TaskTimeoutError(f"task {self.program.name} took longer than its timeout")
         if seen.state == "created" and seen.started_at is None:
-            if reborn:
-                # A daemon that dies during a start may not remember the start.
+            if reborn or seen.pid:
+                # A daemon that dies during a start may not remember the start. The container may run, or have ended.
                 await self._discard(engine, started.id)
                 raise AttemptLost("the container engine was restarted, perhaps during the start of the container")
             try:
