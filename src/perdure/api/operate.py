@@ -24,6 +24,9 @@ from ..core.ground.model import (
 )
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import ANY, describe_error
+from ..core.ground.values._preview import preview_inputs
+from ..core.journal.recovering import caught_failures
+from ..core.journal.segment import journal_of
 from ..core.process.worker import Worker
 from ..core.run.driver import Driver
 from ..errors import (
@@ -202,7 +205,7 @@ def submit(asked: RunRequest) -> Handle:
     return Handle(run, driver, not isinstance(found, Driver))
 
 
-def resume(name: str, file: str | None = None, *, accept: bool = False) -> Handle:
+def resume(name: str, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Handle:
     """Continue an interrupted or failed run; a run that has succeeded is only looked up.
 
     Args:
@@ -210,6 +213,7 @@ def resume(name: str, file: str | None = None, *, accept: bool = False) -> Handl
         accept: where the code asks for something else than is recorded, follow the code from there on: recorded
             outcomes are reused where they are asked for, and every other call is executed. By default that is a
             `NonDeterminismError`.
+        retry_failed: try recorded failures again that the code has caught.
 
     Raises:
         RunNotFoundError: no such run.
@@ -227,8 +231,40 @@ def resume(name: str, file: str | None = None, *, accept: bool = False) -> Handl
     refuse_moved(row)
     _refuse_active(worker, row)
     spec = _code_of(row, file)
-    driver, run = continue_run(worker, find(name), spec, RESUMABLE, accept=accept)
+    driver, run = continue_run(worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed)
     return Handle(run, driver, True)
+
+
+class Caught(NamedTuple):
+    """A recorded failure that the run's code has caught, so that a plain `resume` does not try the call again."""
+
+    call: str
+    error: RecordedFailure
+
+
+def caught(name: str) -> list[Caught]:
+    """The recorded failures that `resume` answers with again."""
+    row = find(name)
+    store = runtime.worker().store
+    bodies: dict[int, list[model.Entry]] = {}
+    for entry in journal_of(store, row):
+        bodies.setdefault(entry.action, []).append(entry)
+    actions = store.actions(row.id)
+    inputs = {action.action: action.inputs for action in actions}
+    found = caught_failures(
+        lambda body: bodies.get(body, []), lambda body: [action for action in actions if action.parent == body]
+    )
+    return [
+        Caught(
+            f"{entry.name}({_shown(entry.inputs if entry.child is None else inputs.get(entry.child))})",
+            RecordedFailure(*describe_error(entry.value or b"")),
+        )
+        for entry, _ in found
+    ]
+
+
+def _shown(inputs: bytes | None) -> str:
+    return "" if inputs is None else preview_inputs(inputs, 60)
 
 
 def interrupted() -> list[str]:

@@ -338,9 +338,16 @@ def refuse_conflict(request: RunRequest, found: model.RunRow) -> None:
 
 
 def continue_run(
-    worker: Worker, row: model.RunRow, spec: TaskSpec, statuses: Collection[Status], *, accept: bool = False
+    worker: Worker,
+    row: model.RunRow,
+    spec: TaskSpec,
+    statuses: Collection[Status],
+    *,
+    accept: bool = False,
+    retry_failed: bool = False,
 ) -> Existing:
     """Claim a stored run and drive it. `accept`: where the code differs from the journal, the code holds.
+    `retry_failed`: recorded failures that the code has caught are tried again.
 
     Raises:
         RunAlreadyActive: another process drives the run.
@@ -349,7 +356,7 @@ def continue_run(
         holder = worker.sure_holder(row)
         if holder is not None:
             raise attach(RunAlreadyActive(describe_holder(worker, row, holder)), Run(row, spec))
-        driver = worker.take(row, spec, statuses, accepts=accept)
+        driver = worker.take(row, spec, statuses, accepts=accept, retries_failures=retry_failed)
         if driver is not None:
             return driver, Run(driver.run, spec)
         again = worker.store.run_by_id(row.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -210,6 +211,7 @@ def _input_help(one: Input) -> str:
 RESUME_EPILOG = """  perdure resume daily                   continue a run that was interrupted, or that failed
   perdure resume --all                   continue everything that was interrupted, nothing that failed
   perdure resume daily --file new.py     its code has moved
+  perdure resume daily --retry-failed    also try again what failed and was caught by the code
   perdure resume daily --accept          go on under code that differs from what is recorded"""
 
 
@@ -223,8 +225,9 @@ RESUME_EPILOG = """  perdure resume daily                   continue a run that 
     help="Where the code asks for something else than is recorded, follow the code from there on. Recorded outcomes "
     "are reused where the code asks for them.",
 )
+@click.option("--retry-failed", is_flag=True, help="Also try calls again whose recorded failures the code has caught.")
 @common
-def resume(runs: tuple[str, ...], every: bool, file: str | None, accept: bool) -> None:
+def resume(runs: tuple[str, ...], every: bool, file: str | None, accept: bool, retry_failed: bool) -> None:
     """Carry on with interrupted runs, where they were.
 
     A failed run is continued when it is named: the failures that ended the run are taken back and tried again, and all
@@ -237,12 +240,15 @@ def resume(runs: tuple[str, ...], every: bool, file: str | None, accept: bool) -
         raise click.UsageError("name runs, or say --all; see them with: perdure ls --status INTERRUPTED")
     if every and accept:
         raise click.UsageError("--accept is about one run and its code: name the run")
+    if every and retry_failed:
+        raise click.UsageError("--retry-failed is about runs whose code has caught failures: name the runs")
     log_to_stderr()
     names = operate.interrupted() if every else list(dict.fromkeys(runs))
     if not names:
         output.note("no run is interrupted")
     output.keep_stdout()
-    wanted = [Wanted(name, lambda name=name: operate.resume(name, file, accept=accept)) for name in names]  # type: ignore[misc]
+    again = partial(operate.resume, file=file, accept=accept, retry_failed=retry_failed)
+    wanted = [Wanted(name, partial(again, name)) for name in names]
     sys.exit(_drive(wanted, one=len(runs) == 1))
 
 

@@ -24,6 +24,8 @@ from .signals import INTERRUPTED, Interrupted, Signals
 
 UNWIND_SECONDS = 1.5
 """Timeout for releasing the claims of interrupted runs."""
+CAUGHT_SHOWN = 5
+"""Caught failures that the end of a failed run lists."""
 RETIRE_SECONDS = 0.5
 """Timeout for retiring the worker; afterwards, the free lock tells other processes the same."""
 
@@ -139,6 +141,22 @@ def _tell_failure(output: Output, ended: RunEnd) -> None:
     summary = f"{error.type}: {error.message}".partition("\n")[0] if error.message else error.type
     output.say(f"run {ended.name} failed: {summary}{again}")
     output.say(f"To continue it, once the cause is gone: {resume_line([ended.name])}")
+    _tell_caught(output, ended.name)
+
+
+def _tell_caught(output: Output, name: str) -> None:
+    """Say which recorded failures a plain resume does not try again."""
+    found = operate.caught(name)
+    if not found:
+        return
+    calls = "a failure" if len(found) == 1 else f"{len(found)} failures"
+    output.say(f"Its code has caught {calls} that a resume does not try again:")
+    for failure in found[:CAUGHT_SHOWN]:
+        error = f"{failure.error.type}: {failure.error.message}".partition("\n")[0]
+        output.say(f"  {failure.call}: {error}")
+    if len(found) > CAUGHT_SHOWN:
+        output.say(f"  and {len(found) - CAUGHT_SHOWN} more: {line_for('show', [name])}")
+    output.say(f"To try these again as well: {resume_line([name])} --retry-failed")
 
 
 def _refused(output: Output, name: str, error: PerdureError, task: str | None = None) -> Told:

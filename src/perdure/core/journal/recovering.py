@@ -1,12 +1,15 @@
-"""A run that begins with the work of another run (`NewRun.reuse`): which entries and actions the new run copies."""
+"""What a later life takes over: the work that a new run copies from another run (`NewRun.reuse`), and the recorded
+failures that a resumed run meets again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, RunRow
+from .replay import Replay
 
 
 def work_of(journal: Iterable[Entry], started: Sequence[Action], new: RunRow) -> tuple[list[Entry], list[Action]]:
@@ -70,12 +73,18 @@ def work_of(journal: Iterable[Entry], started: Sequence[Action], new: RunRow) ->
 
 
 def _succeeded(body: Iterable[Entry]) -> list[Entry]:
-    """The successful entries of one body, the last entry of each call."""
+    """The successful entries of one body, the last entry of each call.
+
+    A generator counts once it has ended: a second execution of an unfinished generator may give other items (GI1).
+    """
+    over: set[CallKey] = set()
     kept: dict[int, Entry] = {}
     by_key: dict[tuple[int, bytes, int, int], int] = {}
     alias: dict[int, int] = {}
     for entry in body:
         key = (entry.branch, entry.fp, entry.occ, entry.item)
+        if entry.result == Result.END:
+            over.add(_call_of(entry))
         if entry.result in (Result.VALUE, Result.ITEM, Result.END, Result.ERROR, Result.CANCELLED):
             # A call that was recorded and then cancelled before delivery has two entries; the later entry counts.
             kept.pop(by_key.pop(key, 0), None)
@@ -86,4 +95,44 @@ def _succeeded(body: Iterable[Entry]) -> list[Entry]:
             alias[entry.n] = entry.seq
         elif entry.result == Result.DISCARD:
             kept.pop(alias.get(entry.seq, entry.seq), None)
-    return list(kept.values())
+    return [entry for entry in kept.values() if entry.result != Result.ITEM or _call_of(entry) in over]
+
+
+CallKey = tuple[int, bytes, int]
+"""(branch, fingerprint, occurrence): a call, with all items of a generator."""
+
+
+def _call_of(entry: Entry) -> CallKey:
+    return entry.branch, entry.fp, entry.occ
+
+
+class CaughtFailure(NamedTuple):
+    """A recorded failure that the code of a body has caught."""
+
+    entry: Entry
+    discards: list[int]
+    """The entries to be discarded before the call is tried again: the failure, and the items of a generator before."""
+
+
+def caught_failures(
+    entries_of: Callable[[int], list[Entry]], actions_of: Callable[[int], Sequence[Action]]
+) -> list[CaughtFailure]:
+    """The recorded failures that a resumed run is answered with again, because its code has caught them.
+
+    Failures that have ended an attempt are discarded already. The bodies looked into are those that a resumed run
+    enters: the root task, and each child without a successful outcome.
+    """
+    found: list[CaughtFailure] = []
+    todo = [ROOT]
+    while todo:
+        body = todo.pop()
+        left = Replay(entries_of(body), lambda _: False).outcomes()
+        ended = {entry.child for entry in left if entry.result not in (Result.ERROR, Result.CANCELLED)}
+        todo += [one.action for one in actions_of(body) if one.kind == Kind.TASK and one.action not in ended]
+        calls: dict[CallKey, list[int]] = {}
+        for entry in sorted(left, key=lambda entry: entry.item):
+            numbers = calls.setdefault(_call_of(entry), [])
+            numbers.append(entry.n)
+            if entry.result == Result.ERROR:
+                found.append(CaughtFailure(entry, numbers))
+    return sorted(found, key=lambda failure: failure.entry.n)

@@ -305,9 +305,13 @@ class Replay:
             late.pop()
         return bool(late)
 
+    def outcomes(self) -> list[Entry]:
+        """The entries that are left, strict ones first."""
+        return [*self._entries_left(), *self.loose.values()]
+
     def sources(self) -> set[int]:
         """The source snapshots of the entries that are left."""
-        return {entry.source for entry in (*self._entries_left(), *self.loose.values())}
+        return {entry.source for entry in self.outcomes()}
 
     def is_changed(self, entry: Entry) -> bool:
         """Whether that entry was written by other source than today's."""

@@ -175,10 +175,17 @@ class Worker:
         return Claim(token, self.id)
 
     def take(
-        self, run: RunRow, spec: TaskSpec, statuses: Collection[Status], *, start: bool = True, accepts: bool = False
+        self,
+        run: RunRow,
+        spec: TaskSpec,
+        statuses: Collection[Status],
+        *,
+        start: bool = True,
+        accepts: bool = False,
+        retries_failures: bool = False,
     ) -> Driver | None:
         """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
-        on the store. `accepts`: see `Driver`."""
+        on the store. `accepts`, `retries_failures`: see `Driver`."""
         self.lease.attend()
         woken = run.status is Status.SLEEPING
         if woken:
@@ -193,7 +200,7 @@ class Worker:
             if claimed is None:
                 return None
             driver = self._driver(claimed, spec, fresh=False, taken=Taken(claimed, woken))
-            driver.accepts = accepts
+            driver.accepts, driver.retries_failures = accepts, retries_failures
         finally:
             self._claiming.discard(claim.token)
         if start:

@@ -27,7 +27,7 @@ from ..body.interfaces import BodyPort, ParentPort
 from ..body.loop import LoopThread
 from ..body.scope import SCOPE, THREAD, driving
 from ..body.waits import BLOCKING, LoopWaiter, Waiter
-from ..commit.records import Mark, Noted, Record, Reuse
+from ..commit.records import Mark, Noted, Record, Reuse, rows
 from ..ground.clock import US
 from ..ground.model import (
     NO_PARENT,
@@ -45,7 +45,7 @@ from ..ground.model import (
 from ..ground.spec import TaskSpec
 from ..ground.values import encode_error
 from ..journal.moved import Moves
-from ..journal.recovering import work_of
+from ..journal.recovering import caught_failures, work_of
 from ..journal.replay import Replay
 from ..journal.segment import Journal, again, journal_of
 from .attached import Attachments
@@ -115,6 +115,8 @@ class Driver(Ending):
         self._changed: dict[int, bool] = {}
         self.accepts = False
         """Where the code differs from the journal, the journal becomes loose, as if the source had changed (P6)."""
+        self.retries_failures = False
+        """Recorded failures that the code has caught are tried again."""
 
     def make_gate(self) -> Gate:
         """Whether anything new may start here is decided by this."""
@@ -156,6 +158,27 @@ class Driver(Ending):
             open_ones = {ROOT, *(action.action for action in store.open_actions(self.run_id))}
             self.n = self.journal.read(store.segments(self.run_id), keep=open_ones)
         self._next_action = 0
+        if self.retries_failures:
+            self._discard_failures()
+
+    def _discard_failures(self) -> None:
+        """Discard the recorded failures that the code has caught, so that these calls are tried again."""
+        store, journal = self.worker.store, self.journal
+        failures = caught_failures(
+            lambda body: again(store.segments(self.run_id, journal.places(body)), body),
+            lambda body: store.actions(self.run_id, body),
+        )
+        first: dict[int, int] = {}
+        marks = []
+        for failure in failures:
+            action = failure.entry.action
+            first[action] = min(first.get(action, failure.discards[0]), *failure.discards)
+            marks += [Mark(action, Result.DISCARD, n) for n in failure.discards]
+        marks += [Mark(action, Result.LOOSEN, low) for action, low in first.items()]
+        if marks:
+            [written] = store.commit([rows(self, marks).sealed(self)])
+            if not written:
+                self.fenced()
 
     def _recover(self, name: str) -> None:
         """Begin with the work of the named run, unless done already. One transaction writes all of the work, so a crash
