@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
@@ -57,6 +57,7 @@ class Task(Generic[P, R]):
         timeout: float | timedelta | Timeout | None = None,
         cache: CacheRequest = "disable",
         short_name: str | None = None,
+        env_vars: Mapping[str, str] | None = None,
         overrides: Task[P, R] | None = None,
     ) -> None:
         update_wrapper(self, fn)
@@ -72,6 +73,7 @@ class Task(Generic[P, R]):
             "timeout": timeout,
             "cache": cache,
             "short_name": short_name,
+            "env_vars": env_vars,
         }
         self._cache_signature = cache_signature(cache, fn)
         self.spec = TaskSpec(
@@ -86,7 +88,7 @@ class Task(Generic[P, R]):
             cache_key=cache_key(cache, fn, declared),
             target=lambda: home.target(declared),
             module=home.module,
-            env_vars=environment.env_vars,
+            env_vars={**environment.env_vars, **(env_vars or {})},
             executor=environment.executor,
             resources=None if environment.resources is None else environment.resources.needs(),
         )
@@ -123,10 +125,12 @@ class Task(Generic[P, R]):
         retries: int | RetryStrategy | None = None,
         timeout: float | timedelta | Timeout | None = None,
         cache: CacheRequest | None = None,
+        env_vars: Mapping[str, str] | None = None,
     ) -> Task[P, R]:
         """The same task under other settings, without triggers; settings that are not given stay. A `short_name` here
-        is a label for people: the identity stays the declared name."""
-        given = {"short_name": short_name, "retries": retries, "timeout": timeout, "cache": cache}
+        is a label for people: the identity stays the declared name. `env_vars` are added to the environment's."""
+        given: dict[str, Any] = {"short_name": short_name, "retries": retries, "timeout": timeout}
+        given |= {"cache": cache, "env_vars": env_vars}
         settings = self._settings | {name: value for name, value in given.items() if value is not None}
         return type(self)(self.fn, self.environment, **settings, overrides=self)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..api._dual import Dual
 from ._image import INTERFACE
+
+R = TypeVar("R")
 
 logger = logging.getLogger("flyte.user")
 """For scripts: shows records from INFO on, on stderr."""
@@ -150,14 +153,14 @@ def init_with_passthrough(
     return {}
 
 
-def in_two_colours(fn: Any, name: str) -> Any:
+def in_two_colours(fn: Callable[..., R], name: str) -> Dual[..., R]:
     """A quick function with an `aio` form."""
 
-    async def aio(*args: Any, **kwargs: Any) -> Any:
+    async def aio(*args: Any, **kwargs: Any) -> R:
         return fn(*args, **kwargs)
 
-    found: Any = Dual(fn, aio)
-    found.__name__ = found.__qualname__ = name
+    found: Dual[..., R] = Dual(fn, aio)
+    found.__name__ = found.__qualname__ = name  # type: ignore[attr-defined]
     return found
 
 

@@ -5,165 +5,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Coroutine, Iterator
-from typing import Any, NoReturn
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
 from ..api import operate
+from ..api._calling import caller, run_async, run_sync
 from ..api._dual import Dual
 from ..api._names import check_name
 from ..api.run import Run as PerdureRun
 from ..api.run import RunRequest, request_for, run_requested, run_requested_aio
-from ..core.ground.model import FINISHED
+from ..api.task import Task
+from ..core.body.branch import Branch
 from ..errors import RunAlreadyActive, UsageError
 from . import _notes, _scripts
 from ._context import run_values
-from ._failures import failure
-from ._phases import ActionPhase, phase_of
+from ._handles import ActionOutputs, InnerRun, Run, flyte_failures
+from ._init import in_two_colours
 
 log = logging.getLogger("perdure")
-
-
-class ActionOutputs(tuple[Any, ...]):
-    """The outputs of a run by position and by name: `o0`, `o1`, ..., or the fields of a named tuple."""
-
-    named_outputs: dict[str, Any]
-
-    def __new__(cls, value: Any) -> ActionOutputs:
-        values = tuple(value) if isinstance(value, tuple) else (value,)
-        outputs = super().__new__(cls, values)
-        names = getattr(value, "_fields", None) or [f"o{number}" for number in range(len(values))]
-        outputs.named_outputs = dict(zip(names, values, strict=True))
-        return outputs
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["named_outputs"][name]
-        except KeyError:
-            raise AttributeError(f"there is no output {name!r}; there are: {', '.join(self.named_outputs)}") from None
-
-    def __repr__(self) -> str:
-        shown = (f'{name}="{value}"' if isinstance(value, str) else f"{name}={value!r}"
-                 for name, value in self.named_outputs.items())  # fmt: skip
-        return f"ActionOutputs({', '.join(shown)})"
-
-
-class Run:
-    """A run with the methods of Flyte's. A run that `flyte.run` returns has ended."""
-
-    def __init__(self, run: PerdureRun) -> None:
-        self.perdure = run
-        """The run as perdure has it."""
-
-    def __repr__(self) -> str:
-        return f"Run(name={self.name!r}, url={self.url!r}, phase={self.phase.value!r})"
-
-    @property
-    def name(self) -> str:
-        """The run's name, as `perdure show` takes it."""
-        return self.perdure.name
-
-    @property
-    def url(self) -> str:
-        """The address of the run in its store."""
-        return self.perdure.url
-
-    @property
-    def phase(self) -> ActionPhase:
-        """The status in Flyte's words."""
-        return phase_of(self.perdure.status)
-
-    @property
-    def action(self) -> Run:
-        """The root action, which is the run itself here."""
-        return self
-
-    def done(self) -> bool:
-        """Whether the run has ended."""
-        return self.perdure.row.status in FINISHED
-
-    def sync(self) -> Run:
-        """The run itself: each attribute is read from the store when asked for."""
-        return self
-
-    @property
-    def wait(self) -> Dual[..., None]:
-        """Wait until the run has ended."""
-        return Dual(self._wait, self._wait_aio)
-
-    def _wait(self, *ignored: Any, **more: Any) -> None:
-        self.perdure.wait()
-
-    async def _wait_aio(self, *ignored: Any, **more: Any) -> None:
-        await self.perdure.wait.aio()
-
-    @property
-    def outputs(self) -> Dual[..., ActionOutputs]:
-        """The outputs; a failed run raises its error."""
-        return _pair(self._outputs, "outputs")
-
-    def _outputs(self) -> ActionOutputs:
-        with flyte_failures():
-            return ActionOutputs(self.perdure.result)
-
-    @property
-    def raise_for_status(self) -> Dual[..., None]:
-        """Raise the error of a failed run."""
-        return _pair(self._raise_for_status, "raise_for_status")
-
-    def _raise_for_status(self) -> None:
-        with flyte_failures():
-            self.perdure.result  # noqa: B018 - raises the run's own error
-
-    @property
-    def abort(self) -> Dual[..., None]:
-        """End the run for good."""
-        return _pair(self._abort, "abort")
-
-    def _abort(self, reason: str = "") -> None:
-        if self.perdure.row.status not in FINISHED:
-            operate.abort(self.name)
-
-    @property
-    def get_debug_url(self) -> Dual[..., None]:
-        """Nothing: there is no debugger to attach to."""
-        return _pair(lambda: None, "get_debug_url")
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_") or name not in _ELSEWHERE:
-            raise AttributeError(f"'Run' object has no attribute {name!r}")
-        raise UsageError(f"Run.{name} is absent in perdure: look at the run with: perdure show {self.name}")
-
-
-_ELSEWHERE = frozenset({
-    "code_bundle", "details", "download_code", "first_failure", "get_logs", "input_literals", "inputs",
-    "output_literals", "pb2", "raw_phase", "show_logs", "to_dict", "to_json", "typed_inputs", "typed_outputs", "watch",
-})  # fmt: skip
-
-
-def _pair(fn: Any, name: str) -> Dual[..., Any]:
-    async def aio(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
-    return Dual(fn, aio)
-
-
-@contextlib.contextmanager
-def flyte_failures() -> Iterator[None]:
-    """Raise the failure of a run as Flyte does, with the run as `.run`."""
-    try:
-        yield
-    except Exception as error:
-        shown = failure(error)
-        if shown is error:
-            raise
-    else:
-        return
-    found = shown.__dict__.get("run")
-    if isinstance(found, PerdureRun):
-        shown.__dict__["run"] = Run(found)
-    raise shown
 
 
 class Runner:
@@ -178,11 +39,14 @@ class Runner:
         self._custom_context = custom_context
 
     @property
-    def run(self) -> Dual[..., Run]:
+    def run(self) -> Dual[..., Run | InnerRun]:
         """Drive a run of a task until the run has ended; `run.aio(...)` as a coroutine."""
         return Dual(self._run, self._run_aio)
 
-    def _run(self, task: Any, *args: Any, **kwargs: Any) -> Run:
+    def _run(self, task: Any, *args: Any, **kwargs: Any) -> Run | InnerRun:
+        where = _within_task(task)
+        if where is not None:
+            return InnerRun(task.name, run_sync(task.protocol(where, args, kwargs)))
         with self._prepared(), flyte_failures():
             request = _named(request_for(task, args, kwargs, self._name, None), self._name)
             try:
@@ -194,10 +58,13 @@ class Runner:
             run.result  # noqa: B018 - raises the run's own error
             return Run(run)
 
-    def _run_aio(self, task: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Run]:
+    def _run_aio(self, task: Any, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Run | InnerRun]:
         return self._begin(task, args, kwargs)
 
-    async def _begin(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    async def _begin(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | InnerRun:
+        where = _within_task(task)
+        if where is not None:
+            return InnerRun(task.name, await run_async(task.protocol(where, args, kwargs)))
         with self._prepared(), flyte_failures():
             request = _named(request_for(task, args, kwargs, self._name, None), self._name)
             try:
@@ -221,6 +88,12 @@ class Runner:
     def rerun(self) -> Dual[..., Run]:
         """Run the task of an earlier run again; see `rerun`."""
         return rerun
+
+
+def _within_task(task: Any) -> Branch | None:
+    """The branch of the calling body, where `flyte.run` makes a child action."""
+    where = caller(lambda: "flyte.run") if isinstance(task, Task) else None
+    return where if isinstance(where, Branch) else None
 
 
 def _named(request: RunRequest, name: str | None) -> RunRequest:
@@ -305,12 +178,30 @@ def with_runcontext(
     return Runner(name, dict(env_vars or {}), log_level, dict(custom_context or {}))
 
 
-def _rerun(run_name: str, action_name: str = "a0", recover: bool = False, **more: Any) -> Run:
+def _rerun(
+    run_name: str,
+    action_name: str = "a0",
+    recover: bool = False,
+    force_rerun_actions: Sequence[str] | None = None,
+    allow_missing_source_outputs: bool = False,
+    **inputs: Any,
+) -> Run:
+    """Run the task of an earlier run again, with the same inputs.
+
+    Args:
+        run_name: the earlier run.
+        recover: reuse the outcomes of the calls that succeeded.
+
+    Raises:
+        UsageError: another action than the root, or other inputs.
+    """
+    if action_name != "a0" or force_rerun_actions or inputs:
+        raise UsageError("flyte.rerun repeats whole runs with their inputs; for other inputs call flyte.run")
     with flyte_failures():
         return Run(run_requested(operate.request_rerun(run_name, recover=recover)))
 
 
-run: Dual[..., Run] = with_runcontext().run
-rerun: Dual[..., Run] = _pair(_rerun, "rerun")
+run: Dual[..., Run | InnerRun] = with_runcontext().run
+rerun: Dual[..., Run] = in_two_colours(_rerun, "rerun")
 
 __all__ = ["ActionOutputs", "Run", "rerun", "run", "with_runcontext"]

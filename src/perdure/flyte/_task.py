@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import inspect
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from ..api.task import Task
 from ..core.body.branch import Branch
 from ._failures import with_failures
+from ._interface import NativeInterface
 from ._notes import note
 from ._settings import cache_request, retry_strategy, task_timeout
 
@@ -53,12 +55,30 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
         self.cache = self._settings["cache"]
         for name in WITHOUT_EFFECT:
             setattr(self, name, getattr(environment, name, None))
-        self.env_vars = environment.env_vars
+        self.env_vars = self.spec.env_vars
 
     @property
     def func(self) -> Any:
         """The function."""
         return self.fn
+
+    @property
+    def interface(self) -> NativeInterface:
+        """Inputs and outputs by name and type."""
+        return NativeInterface.from_callable(self.fn)
+
+    native_interface = interface
+
+    @property
+    def json_schema(self) -> dict[str, Any]:
+        """The inputs as a JSON schema."""
+        return self.interface.json_schema
+
+    @property
+    def source_file(self) -> str | None:
+        """The file of the function."""
+        code = getattr(inspect.unwrap(self.fn), "__code__", None)
+        return code.co_filename if code is not None else None
 
     @property
     def parent_env_name(self) -> str:
@@ -90,7 +110,7 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
         retries: Any = 0,
         timeout: Any = None,
         reusable: Any = None,
-        env_vars: dict[str, str] | None = None,
+        env_vars: Mapping[str, str] | None = None,
         secrets: Any = None,
         service_account: str | None = None,
         max_inline_io_bytes: int | None = None,
@@ -112,12 +132,13 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
         given |= {"service_account": service_account, "max_inline_io_bytes": max_inline_io_bytes}
         given |= {"pod_template": pod_template, "queue": queue, "interruptible": interruptible}
         given |= {"entrypoint": entrypoint, "produces_artifacts": produces_artifacts, "links": links or None}
-        given |= {"plugin_config": plugin_config, "env_vars": env_vars}
+        given |= {"plugin_config": plugin_config}
         task: Any = super().override(
             short_name=short_name,
             retries=retry_strategy(retries) if retries else None,
             timeout=task_timeout(timeout),
             cache=cache,
+            env_vars=env_vars,
         )
         task.report, task.docs = self.report, self.docs
         for name, before in ((name, getattr(self, name)) for name in WITHOUT_EFFECT):
@@ -125,8 +146,6 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
             setattr(task, name, before if value is None else value)
             if value is not None:
                 note(name, f"{self.name}.override")
-        if env_vars is not None:
-            note("env_vars", f"{self.name}.override")
         return task  # type: ignore[no-any-return]
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from ._context import ActionID, CheckpointPaths, GroupData, RawDataPath, TaskContext
+from ._interface import NativeInterface
 from ._phases import ActionPhase
 
-__all__ = ["ActionPhase"]
+MAX_INLINE_IO_BYTES = 10 * 1024 * 1024
+
+__all__ = [
+    "MAX_INLINE_IO_BYTES",
+    "ActionID",
+    "ActionPhase",
+    "CheckpointPaths",
+    "GroupData",
+    "NativeInterface",
+    "RawDataPath",
+    "TaskContext",
+]

@@ -1,0 +1,287 @@
+"""Runs of Flyte's scripts: `flyte.run`, outputs, failures, settings without an effect, and the name `flyte` itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tests.flyte.scripts import Scripts
+from tests.waiting import PATIENCE
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Scripts:
+    return Scripts(tmp_path)
+
+
+def test_outputs_are_named_and_positional(scripts: Scripts) -> None:
+    """The family: one value, a tuple, a named tuple, nothing, a tuple inside of a list."""
+    scripts.write(
+        """
+        from typing import NamedTuple
+
+        class Pair(NamedTuple):
+            left: int
+            right: str
+
+        @env.task
+        def one() -> int:
+            return 1
+
+        @env.task
+        async def two() -> tuple[int, str]:
+            return 1, "b"
+
+        @env.task
+        def named() -> Pair:
+            return Pair(1, "b")
+
+        @env.task
+        def nothing() -> None:
+            return None
+
+        @env.task
+        def nested() -> list[tuple[int, str]]:
+            return [(1, "b")]
+
+        for task in (one, two, named, nothing, nested):
+            found = flyte.run(task).outputs()
+            print(repr(found), len(found), found[0])
+        print(flyte.run(two).outputs().o1, flyte.run(named).outputs().left)
+        """
+    )
+    assert scripts.run("script.py").splitlines() == [
+        "ActionOutputs(o0=1) 1 1",
+        'ActionOutputs(o0=1, o1="b") 2 1',
+        'ActionOutputs(left=1, right="b") 2 1',
+        "ActionOutputs(o0=None) 1 None",
+        "ActionOutputs(o0=[(1, 'b')]) 1 [(1, 'b')]",
+        "b 1",
+    ]
+
+
+def test_a_failure_is_a_runtime_user_error_and_its_own_class(scripts: Scripts) -> None:
+    """The family: a built-in error, an error with attributes of the system, one of two arguments, a class of the
+    script's, an error that is Flyte's already, a timeout; caught in a task, and by the caller of `flyte.run`."""
+    scripts.write(
+        """
+        import asyncio
+        import flyte.errors
+
+        class Own(Exception):
+            def __init__(self, first, second):
+                super().__init__(first, second)
+                self.first = first
+
+        @env.task
+        async def failing(kind: str) -> int:
+            if kind == "value":
+                raise ValueError("three")
+            if kind == "system":
+                raise FileNotFoundError(2, "no such file", "name")
+            if kind == "key":
+                raise KeyError("k")
+            if kind == "own":
+                raise Own(1, "b")
+            raise flyte.errors.CustomError("CODE", "custom")
+
+        @env.task(timeout=1)
+        async def slow() -> int:
+            await asyncio.sleep(60)
+            return 1
+
+        KINDS = {"value": ValueError, "system": FileNotFoundError, "key": KeyError, "own": Own,
+                 "custom": flyte.errors.CustomError}
+
+        @env.task
+        async def main() -> list[str]:
+            found = []
+            for kind, cls in KINDS.items():
+                try:
+                    await failing(kind)
+                except cls as error:
+                    assert isinstance(error, flyte.errors.RuntimeUserError)
+                    found.append(f"{type(error).__name__} {error.code} {error}")
+            try:
+                await slow()
+            except flyte.errors.TaskTimeoutError as error:
+                found.append(f"{type(error).__name__} {error.code}")
+            try:
+                await failing("system")
+            except OSError as error:
+                found.append(f"{error.errno} {error.filename}")
+            try:
+                await failing("own")
+            except Own as error:
+                found.append(str(error.first))
+            mark("end")
+            return found
+
+        if __name__ == "__main__":
+            for line in flyte.run(main).outputs()[0]:
+                print(line)
+            try:
+                flyte.run(failing, "value")
+            except ValueError as error:
+                print(type(error).__name__, error.code, error.run.phase)
+        """
+    )
+    expected = [
+        "RuntimeUserError ValueError three",
+        "RuntimeUserError FileNotFoundError [Errno 2] no such file: 'name'",
+        "RuntimeUserError KeyError 'k'",
+        "RuntimeUserError Own (1, 'b')",
+        "RuntimeUserError CODE custom",
+        "TaskTimeoutError TaskTimeoutError",
+        "2 name",
+        "1",
+        "RuntimeUserError ValueError failed",
+    ]
+    assert scripts.run("script.py").splitlines() == expected
+    scripts.marks()
+    scripts.run("script.py", kill_at=1)  # every failure is recorded, and comes from the journal
+    assert scripts.run("script.py").splitlines() == expected
+
+
+def test_a_run_within_a_task_is_a_child_action(scripts: Scripts) -> None:
+    """The family: awaited in an async task, in a sync task; killed behind the child."""
+    scripts.write(
+        """
+        @env.task
+        def child(number: int) -> int:
+            mark(f"child{number}")
+            return number
+
+        @env.task
+        async def first() -> int:
+            run = await flyte.run.aio(child, 1)
+            return (await run.outputs.aio())[0]
+
+        @env.task
+        def second() -> int:
+            return flyte.run(child, number=2).outputs()[0]
+
+        @env.task
+        async def main() -> int:
+            total = await first() + await second.aio()
+            mark("end")
+            return total
+
+        if __name__ == "__main__":
+            print(flyte.run(main).outputs()[0])
+        """
+    )
+    scripts.run("script.py", kill_at=3)
+    assert scripts.run("script.py") == "3\n"
+    assert scripts.marks() == ["child1", "child2", "end", "end"]
+
+
+def test_settings_without_an_effect_are_recorded_and_said_once(scripts: Scripts) -> None:
+    scripts.write(
+        """
+        image = flyte.Image.from_debian_base(python_version=(3, 12), name="own").with_pip_packages("a", pre=True)
+        image = image.with_apt_packages("b").with_env_vars({"C": "d"}).with_commands(["e"]).with_workdir("/f")
+        big = flyte.TaskEnvironment(
+            "big", image=image, resources=flyte.Resources(cpu=(1, 2), memory="1Gi", gpu="T4:2", disk="1Gi", shm="auto"),
+            reusable=flyte.ReusePolicy((1, 2), idle_ttl=60, concurrency=3), secrets=[flyte.Secret("key", "group")],
+            env_vars={"SET": "here", "UNSET": None}, depends_on=[env], description="text", queue="q",
+            pod_template=flyte.PodTemplate(labels={"a": "b"}, annotations={}), interruptible=True,
+        )
+
+        @big.task(report=True, docs=flyte.Documentation("text"), queue="other", max_inline_io_bytes=5)
+        def main(number: int) -> str:
+            return os.environ["SET"] + os.environ.get("MORE", "")
+
+        assert main.resources.get_device().quantity == 2 and main.queue == "other" and main.image is image
+        assert big.clone_with("other", interruptible=False).resources is big.resources
+        assert list(big.tasks) == ["big.main"]
+        other = main.override(resources=flyte.Resources(cpu=8), env_vars={"MORE": "!"}, retries=2)
+        assert other.resources.cpu == 8 and main.resources.cpu == (1, 2)
+
+        @env.task
+        async def outer() -> str:
+            return await other.aio(1)
+
+        print(flyte.run(main, 1).outputs()[0])
+        print(flyte.with_runcontext(mode="local", labels={"a": "b"}).run(outer).outputs()[0])
+        """
+    )
+    process = scripts.start("perdure.flyte", "script.py")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert out.splitlines() == ["here", "here!"], err
+    lines = [line for line in err.splitlines() if "without an effect" in line]
+    assert [line.count("image (environment big)") for line in lines] == [1, 0]
+    assert "labels (with_runcontext)" in lines[1]
+
+
+def test_flyte_and_perdure_flyte_are_one_module(scripts: Scripts) -> None:
+    """The family: the package, a submodule, a name from a submodule, an unknown submodule."""
+    scripts.write(
+        """
+        import flyte.io, flyte.errors as errors
+        from flyte.extras import ContainerTask
+        import perdure.flyte, perdure.flyte.extras
+
+        assert flyte is perdure.flyte and flyte.io is perdure.flyte.io and errors is perdure.flyte.errors
+        assert ContainerTask is perdure.flyte.extras.ContainerTask
+        assert flyte.__spec__.name == "perdure.flyte" and __name__ == "__main__" and sys.argv == ["script.py", "x"]
+        try:
+            import flyte.nothing
+        except ModuleNotFoundError as error:
+            print(error)
+        """
+    )
+    assert scripts.run("script.py", "x") == "No module named 'flyte.nothing'\n"
+
+
+def test_absent_names_can_be_imported_and_say_one_sentence_when_used(scripts: Scripts) -> None:
+    """The family: called, an attribute of, a base class; annotations and `isinstance` stay possible."""
+    scripts.write(
+        """
+        import flyte.app
+        from flyte.remote import Run, Task
+        from flyte.app import AppEnvironment
+
+        def annotated(run: Run | None, other: list[Run]) -> Task: ...
+
+        assert not isinstance(env, AppEnvironment)
+        def derive():
+            class Own(AppEnvironment): ...
+        for use in (lambda: Task.get("x"), lambda: flyte.deploy(env), lambda: flyte.app.AppEnvironment("x"), derive,
+                    lambda: flyte.with_runcontext(mode="remote")):
+            try:
+                use()
+            except Exception as error:
+                print(len(str(error).splitlines()), "perdure" in str(error))
+        """
+    )
+    assert scripts.run("script.py") == "1 True\n" * 5
+
+
+def test_the_command_line_loads_scripts_that_import_flyte(scripts: Scripts) -> None:
+    """The family: run by name, a pool of processes is not needed; carried on by resume; checked inputs."""
+    scripts.write(
+        """
+        @env.task
+        async def main(number: int = 2) -> int:
+            return number * 2
+        """
+    )
+    assert scripts.perdure("run", "script.py", "main", "--name", "r", "--number", "4") == "8\n"
+    assert json.loads(scripts.perdure("show", "r", "--json"))["status"] == "SUCCEEDED"
+
+
+def test_a_script_that_is_missing_is_one_message(scripts: Scripts) -> None:
+    assert scripts.run("missing.py", code=2).strip() == "python -m perdure.flyte: missing.py: No such file or directory"
+    assert "usage: python -m perdure.flyte" in scripts.run(code=2)
+
+
+def test_importing_perdure_flyte_first_puts_the_alias_in_front(scripts: Scripts) -> None:
+    (scripts.directory / "flyte.py").write_text("raise SystemExit('the other flyte')")
+    (scripts.directory / "program.py").write_text("import perdure.flyte\nimport flyte\nprint(flyte.TaskEnvironment)")
+    process = scripts.start("program")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert "perdure.flyte" in out, err
+    assert sys.modules.get("flyte") is None
