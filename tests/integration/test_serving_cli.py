@@ -339,6 +339,22 @@ def test_watch_of_no_store_waits_for_one(tmp_path: Path) -> None:
 # -- serve -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("does", ["time.sleep(60)", "threading.Event().wait()", "while True: pass"])
+def test_a_worker_that_is_told_to_end_while_it_starts_ends_with_0(
+    tmp_path: Path, number: signal.Signals, does: str
+) -> None:
+    """The family: a signal before serving begins, here while the file is loaded: asleep, waiting, or computing."""
+    (tmp_path / "slow.py").write_text(f"import os, threading, time\nopen('loading', 'w').close()\n{does}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perdure", "serve", "slow.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    wait_for((tmp_path / "loading").exists)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "told to end before serving began; no run was taken\n")
+
+
 def test_serve_says_what_matters(fleet: Fleet) -> None:
     """Without -v what went wrong, with -v what becomes of each run. A task's output does not go to stdout."""
     quiet = fleet.serve()

@@ -15,12 +15,13 @@ from ..errors import LeaseLostError, PerdureError, StoreUnavailableError, UsageE
 from . import completion
 from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, signals
 from .commands import RunCommand, called
-from .signals import INTERRUPTED, REPEATED_NS
+from .signals import INTERRUPTED, REPEATED_NS, Interrupted
 
 if TYPE_CHECKING:
     from ..api.run import Run
     from ..api.task import Task
     from ..core.process.serving import ServedRun, Server
+    from ..core.process.worker import Worker
 
 SWITCH_SECONDS = 0.0005
 """Python's own 5 ms make wake-ups late by a multiple of 5 ms while a worker is busy."""
@@ -126,18 +127,19 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     workers may serve one store; a run is driven by one worker at a time.
     """
     from .. import runtime
-    from ..api.triggers import schedule_for
-    from ..core.process.serving import Server
 
     log_to_stderr()
     output.keep_stdout()
-    tasks = _tasks(sources)
-    worker = runtime.worker()
-    server = Server(
-        worker, {name: task.spec for name, task in tasks.items()}, concurrency=concurrency,
-        park_after=park_after.total_seconds(), schedule=schedule_for(worker.store, tasks.values()), tell=_tell,
-    )  # fmt: skip
-    stopped = _stop_on_signals(server)
+    try:
+        tasks = _tasks(sources)
+        worker = runtime.worker()
+        server = _server(worker, tasks, concurrency, park_after)
+        stopped = _stop_on_signals(server)
+    except Interrupted:
+        # A worker that is told to end has ended well, also where that comes early: a supervisor must not see a failure.
+        signals.ignore()
+        output.note("told to end before serving began; no run was taken")
+        os._exit(0)
     # The threads of a worker hand the interpreter to each other at every commit and claim, and wait for it as often.
     sys.setswitchinterval(SWITCH_SECONDS)
     output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_name()}; end with Ctrl-C or SIGTERM")
@@ -155,6 +157,16 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     # A thread that blocks in C code cannot delay the end; memory holds nothing of value.
     sys.stderr.flush()
     os._exit(0)
+
+
+def _server(worker: Worker, tasks: dict[str, Task[..., Any]], concurrency: int, park_after: timedelta) -> Server:
+    from ..api.triggers import schedule_for
+    from ..core.process.serving import Server
+
+    return Server(
+        worker, {name: task.spec for name, task in tasks.items()}, concurrency=concurrency,
+        park_after=park_after.total_seconds(), schedule=schedule_for(worker.store, tasks.values()), tell=_tell,
+    )  # fmt: skip
 
 
 def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
