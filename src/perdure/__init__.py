@@ -5,7 +5,8 @@ sleep starts over, and every race is won by the same side as before.
 
 Layers, each importing only from layers to its right (`lint-imports` checks the imports):
 
-    perdure (names only), cli -> api, durable, extras, io -> runtime -> store, executors, containers -> core -> errors
+    perdure (names only), cli -> api, durable, extras, io, report -> runtime -> store, executors, containers -> core
+    -> errors
 
 `core` is the durable core and imports no adapter; `runtime` is the only place that puts adapters and core together.
 """
@@ -16,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import durable, errors, extras, io
+    from . import durable, errors, extras, io, report
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.mapping import map
@@ -58,6 +59,7 @@ __all__ = [
     "init",
     "io",
     "map",
+    "report",
     "run",
     "submit",
     "trace",
@@ -97,7 +99,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is not None:
         value = getattr(importlib.import_module(home, __name__), name)
-    elif name in ("durable", "errors", "extras", "io"):
+    elif name in ("durable", "errors", "extras", "io", "report"):
         value = importlib.import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module 'perdure' has no attribute {name!r}")

@@ -388,6 +388,7 @@ SHOW_EPILOG = """  perdure show daily
 def show(run: str, limit: int | None) -> None:
     """Show the tree of a run's actions: kind, status, attempts, start, duration, inputs, outcome."""
     from ..api import looking
+    from ..api.reports import report_files
     from .output import print_tree, tree_data
 
     most = _rows(limit)
@@ -399,6 +400,9 @@ def show(run: str, limit: int | None) -> None:
     left_out = tree.total - len(tree.nodes)
     if left_out:
         output.note(f"{left_out:,} of {tree.total:,} actions are left out; see all with: perdure show {run} --limit 0")
+    if reports := report_files(run):
+        names = ", ".join(f"{one.name} ({one.action})" for one in reports)
+        output.note(f"reports of {names}; see one with: perdure report {run} ACTION")
 
 
 LOGS_EPILOG = """  perdure logs daily                 of all its containers
@@ -416,6 +420,24 @@ def logs_command(run: str, action: str | None, follow: bool) -> None:
     from .logs import print_logs
 
     print_logs(output, run, action, follow=follow)
+
+
+REPORT_EPILOG = """  perdure report daily               the report of the run's only action with a report, to stdout
+  perdure report daily train -o r.html   of the task train, to a file
+  perdure report daily train --open  in the web browser"""
+
+
+@cli.command("report", cls=CliCommand, epilog=REPORT_EPILOG, short_help="The HTML that a run's tasks have reported.")
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names)
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.option("--output", "-o", "file", metavar="FILE", type=click.Path(dir_okay=False), help="Write the page here.")
+@click.option("--open", "show", is_flag=True, help="Show the page in the web browser.")
+@common
+def report_command(run: str, action: str | None, file: str | None, show: bool) -> None:
+    """Print the report of an action as a page of HTML. ACTION: a task's name, or an action's number."""
+    from .reports import print_report
+
+    print_report(output, run, action, file, show)
 
 
 # -- completion ------------------------------------------------------------------------------------------------

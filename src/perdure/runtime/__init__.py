@@ -140,6 +140,11 @@ def container_logs() -> str:
     return process().container_logs()
 
 
+def reports() -> str:
+    """The directory that holds the reports of actions, one directory for each run."""
+    return process().reports()
+
+
 def drop_containers(run: RunRow) -> None:
     """Stop and remove the containers that an ended run has left, wherever the run was driven, and wait for the end."""
     process().drop_containers(run.uid)

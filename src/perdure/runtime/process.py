@@ -185,7 +185,7 @@ class Process:
         from ..containers import life
         from ..containers.service import Containers
 
-        base = self._container_base()
+        base = self._files_base()
         return Containers(
             f"{base}-containers", f"{base}-logs", lambda: store, partial(_connect, self.settings.engine), life.run,
             lasting=self.database() is not None,
@@ -207,11 +207,11 @@ class Process:
             raise UsageError("containers on Kubernetes need its client: pip install 'perdure[kubernetes]'") from None
         from ..containers.kubernetes.where import read_where
 
-        base, where = self._container_base(), read_where(self.settings.engine)
+        base, where = self._files_base(), read_where(self.settings.engine)
         return Pods(f"{base}-pods", f"{base}-logs", lambda: store, where, partial(open_bucket, place), life.run)
 
-    def _container_base(self) -> str:
-        """The path that the names of the directories of the store's containers begin with."""
+    def _files_base(self) -> str:
+        """The path that the names of directories beside the store begin with."""
         database = self.database()
         if database is not None:
             return database
@@ -223,7 +223,11 @@ class Process:
 
     def container_logs(self) -> str:
         """The directory that holds the output of containers, one directory for each run."""
-        return f"{self._container_base()}-logs"
+        return f"{self._files_base()}-logs"
+
+    def reports(self) -> str:
+        """The directory that holds the reports of actions, one directory for each run."""
+        return f"{self._files_base()}-reports"
 
     def drop_containers(self, uid: bytes | None = None) -> None:
         """Stop and remove leftover containers of an ended run, or of all ended runs, and wait for the removal."""

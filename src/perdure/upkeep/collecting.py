@@ -78,7 +78,7 @@ class Removed:
     sources: int | None
     """Snapshots of code; `None`: not counted."""
     logs: int
-    """Runs whose container logs were removed."""
+    """Directories with container logs or reports of removed runs."""
     blobs: int
     """Contents of files."""
     size: int
@@ -161,13 +161,18 @@ def _remove_cached(store: Store, blobs: Blobs, before: int) -> int:
 
 
 def _orphaned_logs(store: Store, removed: Collection[bytes] = ()) -> list[str]:
-    """The log directories of runs that are gone. The directories are listed before the runs: a run comes first."""
-    folder = runtime.container_logs()
-    names = [name for name in os.listdir(folder) if _LOGS.fullmatch(name)] if os.path.isdir(folder) else []
-    if not names:
+    """The directories of logs and reports of runs that are gone. The directories are listed before the runs: a run
+    comes first."""
+    found = [
+        os.path.join(folder, name)
+        for folder in (runtime.container_logs(), runtime.reports())
+        for name in (os.listdir(folder) if os.path.isdir(folder) else [])
+        if _LOGS.fullmatch(name)
+    ]
+    if not found:
         return []
     kept = {uid.hex() for uid in store.uids() if uid not in removed}
-    return [os.path.join(folder, name) for name in names if name not in kept]
+    return [path for path in found if os.path.basename(path) not in kept]
 
 
 def _remove_logs(store: Store) -> int:
