@@ -88,6 +88,9 @@ class TaskEnvironment(PerdureEnvironment):
             if each not in self.depends_on:
                 self.depends_on.append(each)  # type: ignore[attr-defined]
 
+    async def prewarm(self, *ignored: Any, **more: Any) -> None:
+        """Nothing: there are no containers to begin with."""
+
     def clone_with(
         self,
         name: str,

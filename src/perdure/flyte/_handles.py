@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
-from ..api import operate
+from ..api import looking, operate
 from ..api._dual import Dual
 from ..api.run import Run as PerdureRun
 from ..core.ground.model import FINISHED
@@ -40,8 +40,22 @@ class ActionOutputs(tuple[Any, ...]):
         return f"ActionOutputs({', '.join(shown)})"
 
 
+def _get(name: str, **ignored: Any) -> Run:
+    """The run of that name in the store in use."""
+    return Run(PerdureRun.get(name))
+
+
+def _listall(*, limit: int = 100, **ignored: Any) -> Iterator[Run]:
+    """The newest runs of the store in use."""
+    for found in looking.runs(limit=limit).runs:
+        yield _get(found.name)
+
+
 class Run:
     """A run with the methods of Flyte's. A run that `flyte.run` returns has ended."""
+
+    get: ClassVar[Dual[..., Run]] = in_two_colours(_get, "get")
+    listall = staticmethod(_listall)
 
     def __init__(self, run: PerdureRun) -> None:
         self.perdure = run

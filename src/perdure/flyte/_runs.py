@@ -20,7 +20,7 @@ from ..api.task import Task
 from ..core.body.branch import Branch
 from ..errors import RunAlreadyActive, UsageError
 from . import _notes, _scripts
-from ._context import run_values
+from ._context import custom_context, run_values
 from ._handles import ActionOutputs, InnerRun, Run, flyte_failures
 from ._init import in_two_colours
 
@@ -46,7 +46,8 @@ class Runner:
     def _run(self, task: Any, *args: Any, **kwargs: Any) -> Run | InnerRun:
         where = _within_task(task)
         if where is not None:
-            return InnerRun(task.name, run_sync(task.protocol(where, args, kwargs)))
+            with custom_context(**self._custom_context):
+                return InnerRun(task.name, run_sync(task.protocol(where, args, kwargs)))
         with self._prepared(), flyte_failures():
             request = _named(request_for(task, args, kwargs, self._name, None), self._name)
             try:
@@ -64,7 +65,8 @@ class Runner:
     async def _begin(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run | InnerRun:
         where = _within_task(task)
         if where is not None:
-            return InnerRun(task.name, await run_async(task.protocol(where, args, kwargs)))
+            with custom_context(**self._custom_context):
+                return InnerRun(task.name, await run_async(task.protocol(where, args, kwargs)))
         with self._prepared(), flyte_failures():
             request = _named(request_for(task, args, kwargs, self._name, None), self._name)
             try:
