@@ -11,7 +11,8 @@ run is removed.
 
 from __future__ import annotations
 
-from .api.reports import Report, Tab, current_report
+from .api.reports import HtmlReport as Report
+from .api.reports import Tab, current_report
 
 __all__ = ["Report", "Tab", "current_report", "get_tab", "log", "replace"]
 

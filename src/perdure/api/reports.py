@@ -102,7 +102,7 @@ def read_lines(path: str) -> list[Line]:
 class Tab:
     """A part of a report, with a name for people."""
 
-    def __init__(self, name: str, report: Report) -> None:
+    def __init__(self, name: str, report: HtmlReport) -> None:
         self.name = name
         self.content: list[str] = []
         """The pieces of HTML, in order."""
@@ -129,7 +129,7 @@ class Tab:
         return "\n".join(self.content)
 
 
-class Report:
+class HtmlReport:
     """The report of an action, as far as it was written in this process."""
 
     def __init__(self, name: str, path: str | None = None) -> None:
@@ -186,11 +186,11 @@ class Report:
             self._file.add(Line(verb, tab, html, isinstance(SCOPE.get(), TraceScope)))
 
 
-_reports: WeakKeyDictionary[Any, Report] = WeakKeyDictionary()
-_outside = Report("outside of a run")
+_reports: WeakKeyDictionary[Any, HtmlReport] = WeakKeyDictionary()
+_outside = HtmlReport("outside of a run")
 
 
-def current_report() -> Report:
+def current_report() -> HtmlReport:
     """The report of the action that the calling code belongs to. Outside of a run: a report that is kept nowhere."""
     scope = SCOPE.get()
     if scope is None:
@@ -199,7 +199,7 @@ def current_report() -> Report:
     report = _reports.get(body)
     if report is None:
         path = os.path.join(runtime.reports(), body.driver.run.uid.hex(), f"{body.action}.jsonl")
-        report = _reports.setdefault(body, Report(body.name, path))
+        report = _reports.setdefault(body, HtmlReport(body.name, path))
     return report
 
 

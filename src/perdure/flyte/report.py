@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from ..api._dual import Dual
-from ..api.reports import MAIN, Report, Tab, current_report
+from ..api.reports import MAIN, Tab, current_report
+from ..api.reports import HtmlReport as Report
 
 __all__ = [
     "Report", "Tab", "Timeline", "abbreviate", "current_report", "duration_ms", "flush", "get_tab", "log", "replace",
