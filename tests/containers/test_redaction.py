@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import json
 import os
+import re
+import shlex
 import struct
+import time
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pydantic
 import pytest
@@ -100,6 +107,110 @@ def test_names_and_link_targets_hide_secrets(made: str, tmp_path: Path) -> None:
         Interface({}, {"x": kind}, files=ContainerFiles()).collect(str(tmp_path), redactor=Redactor([secret]))
     text = str(caught.value) + str(caught.value.found)
     assert [part for part in fragments(secret) if part in text] == []
+
+
+ENCODED = "s3cr3t 'k\"ey'\\<π>&/with+signs?and=more~text"
+PEM = "-----BEGIN KEY-----\n" + "\n".join(f"{n:03}+/Ab{'xyz' * 19}" for n in range(12)) + "\n-----END KEY-----\n"
+
+
+def encodings(secret: str) -> dict[str, str]:
+    """The secret as programs print it."""
+    data = secret.encode()
+    return {
+        "plain": secret,
+        "repr": repr(secret),
+        "repr in a text with both quotes": repr(f"'\"{secret}"),
+        "repr of bytes": repr(b"'\"" + data),
+        "ascii": ascii(f"'\"{secret}"),
+        "json": json.dumps({"a": secret}),
+        "json as Go writes it": json.dumps({"a": secret}, ensure_ascii=False)
+        .replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
+        "json as PHP writes it": json.dumps(secret).replace("/", "\\/"),
+        "html": html.escape(f"<a>{secret}"),
+        "shell": shlex.quote(f"x {secret}"),
+        "traced shell": "'x" + secret.replace("'", "'\\''") + "'",
+        "url": f"https://host/?key={quote(secret, safe='')}&x=1",
+        "path of a url": f"https://host/{quote(secret)}/x",
+        "form": f"key={quote_plus(secret)}",
+        "url in small letters": re.sub("%..", lambda found: found[0].lower(), quote(secret, safe="")),
+        "hex": data.hex(),
+        "HEX": data.hex().upper(),
+        **{f"base64 behind {n} bytes": b64encode(b"u" * n + data).decode() for n in range(4)},
+        **{f"base64 within {n} bytes": b64encode(b"user:" + data + b"y" * n).decode() for n in range(1, 4)},
+        "base64 for urls": urlsafe_b64encode(b":" + data).decode(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", encodings(ENCODED))
+def test_a_secret_is_struck_out_as_programs_encode_it(how: str) -> None:
+    """Nine characters in a row at most, where the encoding mixes the first and last of the secret with other text."""
+    printed = encodings(ENCODED)[how]
+    redactor = Redactor([ENCODED])
+    for shown in (redactor.text(f"a {printed} b"), redactor.data(f"a {printed} b".encode()).decode()):
+        assert "***" in shown
+        assert shown.startswith("a ")
+        assert shown.endswith(" b")
+        around = encodings("")[how]
+        pieces = [printed[at : at + 9] for at in range(len(printed) - 8)]
+        assert not [piece for piece in pieces if piece in shown and piece not in around]
+
+
+@pytest.mark.parametrize(
+    "how", ["lines", "lines with CRLF", "one line", "base64", "base64 -w64", "base64 of each part"]
+)
+def test_a_secret_of_several_lines_is_struck_out_line_by_line(how: str, tmp_path: Path) -> None:
+    encoded = b64encode(PEM.encode()).decode()
+    wide = {"base64": 76, "base64 -w64": 64}
+    match how:
+        case "lines":
+            printed = PEM
+        case "lines with CRLF":
+            printed = PEM.replace("\n", "\r\n")
+        case "one line":
+            printed = json.dumps({"key": PEM})
+        case "base64 of each part":
+            printed = "Basic " + b64encode(b"user:" + PEM.encode()).decode()
+        case _:
+            printed = "\n".join(encoded[at : at + wide[how]] for at in range(0, len(encoded), wide[how]))
+    sink = LogSink(str(tmp_path / "log"), None, Secrets({}, {"/key": PEM.encode()}).redactor())
+    lines = Lines()
+    data = printed.encode() + b"\n"
+    for piece in lines.feed(struct.pack(">BxxxL", 1, len(data)) + data):
+        sink.take(piece)
+    sink.close()
+    text = (tmp_path / "log").read_text()
+    assert not [line for line in PEM.split() if len(line) > 10 and line in text]
+    inner = encoded[8:-8]
+    assert not [at for at in range(len(inner) - 12) if inner[at : at + 12] in text]
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 2))
+def test_a_cut_within_one_of_several_secrets_shows_no_part_of_any(cut: int) -> None:
+    """The longest part counts, of all secrets and forms: a shorter one that fits as well hides too little."""
+    first, second = "Zq-the-first-secret-that-is-long-and-ends-otherwise", "xyz-the-second-secret-ends-in-Z"
+    redactor = Redactor([first, second])
+    data = f"log: {second}{first}++".encode()
+    head, tail = redactor.data(data[:cut], closes=False), redactor.data(data[cut:], opens=False)
+    for secret in (first, second):
+        assert not [at for at in range(len(secret) - 2) if secret[at : at + 3].encode() in head + b"|" + tail]
+
+
+def test_secrets_that_overlap_are_struck_out_whole() -> None:
+    redactor = Redactor(["abcdef", "defghi", "ghi-jk"])
+    assert redactor.text("x abcdefghi-jk y") == "x *** y"
+    assert redactor.text("abcdefabcdef") == "***"
+    assert redactor.data(b"1abcdefghi") == b"1***"
+
+
+def test_a_large_secret_and_long_lines_take_little_time() -> None:
+    """Linear: a service account's file of 200 KB, and a line that repeats the begin of the secret."""
+    secret = "{" + json.dumps({f"key{n}": "v" * 90 for n in range(2000)}) + "}"
+    begun = time.process_time()
+    redactor = Secrets({"A": secret}, {"/f": secret.encode()}).redactor()
+    line = (secret[:20] * 4000)[: LineCutter.LONGEST].encode()
+    for _ in range(20):
+        redactor.data(line, opens=False, closes=False)
+    assert time.process_time() - begun < 20
 
 
 def test_the_recorded_name_of_a_file_hides_secrets(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Secrets:
     def redactor(self) -> Redactor:
         """Strikes each secret out of texts: whole and, as a log is read by lines, each line of a secret."""
         whole = [*self.env.values(), *(data.decode("utf-8", "surrogateescape").strip() for data in self.files.values())]
-        return Redactor([*whole, *(line.strip() for text in whole for line in text.splitlines())])
+        return Redactor(whole, (line.strip() for text in whole for line in text.splitlines()))
 
 
 @dataclass(frozen=True)

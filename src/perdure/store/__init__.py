@@ -25,6 +25,8 @@ _SUPPORTED: Final = (
 )
 _POSTGRES: Final = ("postgresql", "postgres")
 _MISTYPED: Final = re.compile(r"(?:(?P<scheme>postgresql|postgres|sqlite|memory)[:/]+)?(?P<rest>.*)", re.DOTALL)
+_PASSWORD: Final = re.compile(r"\bpass(?:word|wd)?\s*=", re.IGNORECASE)
+"""What stands in front of a password in a connection string of libpq, which is no URL."""
 _BUCKETS: Final = ("s3", "gs", "az")
 
 
@@ -44,7 +46,8 @@ def open_store(
     if is_postgres(url):
         if _is_ambiguous(os.fspath(url).partition("://")[2]):
             raise UsageError(
-                f"{public_url(os.fspath(url))}: the user or password holds an `@` or a slash; write them as %40 and %2F"
+                f"{public_url(os.fspath(url))}: the user or password holds an `@`, `/`, `?` or `#`, or no host "
+                "follows; write these characters as %40, %2F, %3F and %23"
             )
         if durability != "power":
             raise UsageError(
@@ -170,10 +173,9 @@ def public_url(url: str) -> str:
     from urllib.parse import urlencode
 
     scheme, _, rest = url.partition("://")
-    rest, _, _ = rest.partition("#")
-    rest, _, query = rest.partition("?")
     if _is_ambiguous(rest):
-        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+        return f"{scheme}://***"
+    rest, _, query = rest.partition("#")[0].partition("?")
     place, slash, path = rest.partition("/")
     user, at, host = place.rpartition("@")
     shown = f"{scheme}://{user.partition(':')[0]}{at}{host}{slash}{path}"
@@ -182,13 +184,27 @@ def public_url(url: str) -> str:
 
 
 def _is_ambiguous(rest: str) -> bool:
-    """Whether a password has an unescaped `@` or slash, so that its end cannot be known."""
-    place, _, path = rest.partition("?")[0].partition("/")
-    return place.count("@") > 1 or "@" in path
+    """Whether the end of a password cannot be known: it holds an unescaped `@`, `/`, `?` or `#`, or no host follows."""
+    place, _, path = rest.partition("/")
+    user, at, hosts = place.rpartition("@")
+    if not at:
+        hosts = hosts.partition("#")[0].partition("?")[0]
+    # A port that is no number belongs to a password.
+    ports = [host.rpartition(":")[2] for host in hosts.split(",") if ":" in host and not host.endswith("]")]
+    path, _, query = path.partition("?")
+    named = [path, *(setting.partition("=")[0] for setting in query.split("&"))]
+    return (
+        "@" in "".join(named)
+        or not set("@?#").isdisjoint(user)
+        or not all(not port or port.isdigit() for port in ports)
+    )
 
 
 def _without_credentials(url: str) -> str:
     """A store's URL or path, without the words in front of an `@` that may be a mistyped user and password."""
+    begin = _PASSWORD.search(url)
+    if begin is not None:
+        return f"{url[: begin.end()]}***"
     before, at, after = url.rpartition("@")
     found = _MISTYPED.match(before)
     assert found is not None
