@@ -285,3 +285,68 @@ def test_importing_perdure_flyte_first_puts_the_alias_in_front(scripts: Scripts)
     out, err = process.communicate(timeout=PATIENCE)
     assert "perdure.flyte" in out, err
     assert sys.modules.get("flyte") is None
+
+
+def test_objects_of_plain_classes_and_functions_are_values(scripts: Scripts) -> None:
+    """The family: an object as input, in a dict, as result; a function, a task, a trace; killed and carried on."""
+    scripts.write(
+        """
+        from typing import Awaitable, Callable
+
+        class Base:
+            def __init__(self, name: str):
+                mark("init")
+                self.name = name
+
+        class Thing(Base):
+            def __init__(self, name: str, value: int):
+                super().__init__(name)
+                self.value = value
+
+        @env.task
+        async def add_one(number: int) -> int:
+            return number + 1
+
+        async def add_two(number: int) -> int:
+            return number + 2
+
+        @flyte.trace
+        async def add_three(number: int) -> int:
+            return number + 3
+
+        @env.task
+        async def apply(number: int, function: Callable[[int], Awaitable[int]]) -> int:
+            return await function(number)
+
+        @env.task
+        async def wrap(thing: Thing) -> dict[str, Thing]:
+            thing.value += 1
+            return {thing.name: thing}
+
+        @env.task
+        async def main(thing: Thing) -> Thing:
+            found = (await wrap(thing))["a"]
+            for function in (add_one, add_two, add_three):
+                found.value += await apply(10, function)
+            mark("end")
+            return found
+
+        @env.task
+        async def local() -> int:
+            return await apply(1, lambda number: number)
+
+        if __name__ == "__main__":
+            found = flyte.run(main, Thing("a", 100)).outputs()[0]
+            print(type(found).__name__, vars(found))
+            try:
+                flyte.run(local)
+            except Exception as error:
+                print(error)
+        """
+    )
+    scripts.run("script.py", kill_at=2)
+    first, second = scripts.run("script.py").splitlines()
+    assert first == "Thing {'name': 'a', 'value': 137}"
+    assert "<lambda>" in second
+    assert "only functions and tasks at the top level" in second
+    assert scripts.marks() == ["init", "end", "init", "end"]

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from ..api.task import Task
 from ..core.body.branch import Branch
+from . import _values  # noqa: F401 - makes plain classes and functions known
 from ._failures import with_failures
 from ._interface import NativeInterface
 from ._notes import note

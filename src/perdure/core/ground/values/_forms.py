@@ -20,7 +20,7 @@ class Form(NamedTuple):
         stored: the annotation of the stored value.
         put: turns an instance, or another value that `accepts` takes, into the stored value. Raises `ValueError` for a
             value that cannot be stored, with the reason.
-        get: the inverse of `put`.
+        get: the inverse of `put`. Raises `ValueError` for a stored value that leads to no instance any more.
         accepts: whether `put` takes a value.
         identity: what stands for an instance in an identity, of built-in types: equal for equal instances.
     """
@@ -77,4 +77,8 @@ class FormNode(Node):
         return self.inner.dump(stored, mode)
 
     def load(self, wire: Any) -> object:
-        return self.form.get(self.inner.load(wire))
+        stored = self.inner.load(wire)
+        try:
+            return self.form.get(stored)
+        except ValueError as error:
+            raise Misfit(self.label, stored, str(error)) from None
