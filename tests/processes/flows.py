@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -448,6 +449,52 @@ async def beside_late_luck(path: str, luck: str, line: str) -> None:
 def holds_the_interpreter(path: str) -> None:
     mark(path, "holds")
     ctypes.PyDLL(None).sleep(60)
+
+
+# -- programs that a body starts -------------------------------------------------------------------------------
+
+
+def start_program(path: str) -> None:
+    """A program that runs for long, with a child of its own; each writes its number."""
+    script = f"sleep 1000 & echo $! program >> {path}; echo $$ program >> {path}; wait"
+    subprocess.Popen(["/bin/sh", "-c", script])
+    while len(marks(path)) < 2:
+        time.sleep(0.01)
+
+
+@far.task(timeout=20.0)
+def starts_a_program(path: str, then: str, seconds: float = 1000.0) -> int:
+    """Leaves the program running, and ends as `then` says."""
+    start_program(path)
+    if then == "exit":
+        os._exit(3)
+    elif then == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif then == "wait":
+        time.sleep(seconds)
+    return os.getpid()
+
+
+hasty_program = starts_a_program.override(timeout=4.0)
+
+
+@far.task
+async def awaits_a_program(path: str) -> int:
+    """Waits for the program on the event loop."""
+    script = f"echo $$ program >> {path}; echo $$ program >> {path}; exec sleep 1000"
+    program = await asyncio.create_subprocess_exec("/bin/sh", "-c", script)
+    return await program.wait()
+
+
+@near.task
+async def gives_up_a_program(path: str) -> str:
+    """Cancels the body when its program runs."""
+    body = asyncio.ensure_future(awaits_a_program.aio(path))
+    while len(marks(path)) < 2:
+        await asyncio.sleep(0.01)
+    body.cancel()
+    await asyncio.wait([body])
+    return "cancelled"
 
 
 if __name__ == "__main__":

@@ -153,6 +153,40 @@ def test_ctrl_c_ends_the_children_and_the_run_can_be_continued(project: Project)
     assert project.end("two_lines", project.path, 0.05) == str([list(range(6))] * 2)
 
 
+@pytest.mark.parametrize("how", ["abort", "SIGINT"])
+def test_programs_of_bodies_end_with_an_abort_and_with_ctrl_c(project: Project, how: str) -> None:
+    """C1: a program that a body has started does not go on beside the next attempt."""
+    process = project.start("starts_a_program", project.path, "wait")
+    wait_for(lambda: len(marks(project.path)) == 2)
+    if how == "abort":
+        command = [sys.executable, "-m", "perdure", "abort", "r", "--store", str(project.store)]
+        subprocess.run(command, check=True, cwd=project.directory)
+    else:
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=PATIENCE)
+    assert all(gone(pid) for pid in project.pids(project.path))
+
+
+def test_programs_of_bodies_end_with_a_drain(project: Project) -> None:
+    """C1: a worker that is told to end stops what does not end in time."""
+    common = ["--store", str(project.store)]
+    subprocess.run(
+        [sys.executable, "-m", "perdure", "submit", *common, str(FLOWS), "starts_a_program", "--path", project.path,
+         "--then", "wait"],
+        check=True, cwd=project.directory,
+    )  # fmt: skip
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "perdure", "serve", str(FLOWS), "--drain", "0.2s", *common], cwd=project.directory,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    project.started.append(worker)
+    wait_for(lambda: len(marks(project.path)) == 2)
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=PATIENCE)
+    assert worker.returncode == 0, err
+    assert all(gone(pid) for pid in project.pids(project.path))
+
+
 def test_a_mismatch_in_a_child_stops_the_run(project: Project) -> None:
     project.start("by_luck", project.path)
     wait_for(lambda: marks(project.path)[1:])

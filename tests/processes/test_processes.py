@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,51 @@ def run(task: Any, *args: Any) -> Any:
 def gone(pid: int) -> bool:
     """Wait until that process has ended."""
     return wait_for(lambda: is_gone(pid))
+
+
+# -- programs of a body ----------------------------------------------------------------------------------------
+
+
+def programs(path: Path) -> list[int]:
+    """The numbers of the programs that a body has started."""
+    return [int(pid) for pid, _ in flows.marks(str(path))]
+
+
+@pytest.mark.parametrize(
+    ("task", "then", "error"),
+    [
+        (flows.hasty_program, "wait", errors.TaskTimeoutError),
+        (flows.starts_a_program, "exit", errors.BodyDiedError),
+        (flows.starts_a_program, "kill", errors.BodyDiedError),
+    ],
+    ids=["timeout", "exit", "kill"],
+)
+def test_programs_end_with_the_body_that_started_them(
+    tmp_path: Path, task: Any, then: str, error: type[Exception]
+) -> None:
+    """C1: at a timeout, and when the body's process dies: the program, and a program of the program."""
+    path = tmp_path / "marks"
+    with pytest.raises(error):
+        run(task, str(path), then)
+    assert len(programs(path)) == 2
+    assert all(gone(pid) for pid in programs(path))
+
+
+def test_programs_end_with_a_body_that_is_cancelled(tmp_path: Path) -> None:
+    """C1: the body waits for its program on the event loop."""
+    path = tmp_path / "marks"
+    assert run(flows.gives_up_a_program, str(path)) == "cancelled"
+    assert all(gone(pid) for pid in programs(path))
+
+
+def test_a_program_that_a_body_has_left_behind_runs_on(tmp_path: Path) -> None:
+    """A body may start a server and end well."""
+    path = tmp_path / "marks"
+    first = run(flows.starts_a_program, str(path), "return")
+    assert run(flows.pid) == first
+    assert not any(is_gone(pid) for pid in programs(path))
+    os.killpg(first, signal.SIGKILL)
+    assert all(gone(pid) for pid in programs(path))
 
 
 # -- values and failures ---------------------------------------------------------------------------------------

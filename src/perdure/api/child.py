@@ -127,8 +127,7 @@ def main() -> None:
     """The command. Arguments: the number of the socket's descriptor, the pid of the parent. On another machine also the
     directory of the code in the driving process, and the directory here."""
     _end_with(int(sys.argv[2]))
-    # Ctrl-C in the terminal reaches the whole process group; the driving process decides what happens. Not SIG_IGN:
-    # programs that a body starts would inherit SIG_IGN.
+    # The driving process decides what happens at Ctrl-C. Not SIG_IGN: programs of a body would inherit SIG_IGN.
     signal.signal(signal.SIGINT, lambda *_: None)
     if not faulthandler.is_enabled():
         faulthandler.enable()

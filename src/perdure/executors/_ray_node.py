@@ -37,6 +37,8 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
     import subprocess
     import sys
 
+    from perdure.executors._groups import kill_group
+
     runs = what_runs()
     # Not `os.getcwd()`: Ray unpacks another copy of the code where another node on this machine needs the code, too,
     # and then the first directory of this worker is gone.
@@ -62,5 +64,9 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "perdure.api.child", str(number), str(os.getpid()), root, here],
             pass_fds=[number], stdin=subprocess.DEVNULL, env={**os.environ, **env_vars}, cwd=here,
+            start_new_session=True,
         )  # fmt: skip
-    return process.wait()
+    code = process.wait()
+    if code:
+        kill_group(process.pid)
+    return code

@@ -5,7 +5,8 @@ code by name, and only encoded values cross. A child never opens the store: all 
 driving process (`_session`). `core.run.remote_body` states the invariants of the two ends.
 
 - C1 a child ends when the parent process does, however the parent ends: the socket is closed then, and on Linux the
-  kernel kills the child. Nothing is recorded by a child: only the parent writes.
+  kernel kills the child. Nothing is recorded by a child: only the parent writes. A child that is killed or dies takes
+  the programs along that its bodies have started: the child leads a process group of its own.
 - C2 at most `width` children are at work, not counting children that wait for a durable outcome (`_places`).
 - C3 a child executes one body at a time (with all calls of the body in the same process). The child is used again for a
   body with the same environment variables and directory, unless the last body has left threads at work.
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 from ..errors import PerdureError
 from . import _frames as frames
+from ._groups import kill_group
 from ._places import Find, Places
 from ._session import BodySession
 
@@ -140,6 +142,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     env=surroundings.environ,
                     cwd=surroundings.directory,
+                    start_new_session=True,
                 )  # fmt: skip
             except BaseException:
                 ours.close()
@@ -155,8 +158,9 @@ class Child:
         threading.Thread(target=self._main, args=(hello,), name=name, daemon=True).start()
 
     def kill(self) -> None:
-        """SIGKILL; from any thread."""
-        self._process.kill()
+        """SIGKILL for the child and for the programs that the child has started; from any thread."""
+        if self._process.poll() is None:
+            kill_group(self.pid)
 
     def keep(self) -> None:
         """The body has ended well."""
@@ -176,11 +180,13 @@ class Child:
 
     def _exit_code(self) -> int:
         try:
-            return self._process.wait(CLOSED_SECONDS)
+            code = self._process.wait(CLOSED_SECONDS)
         except subprocess.TimeoutExpired:
             # The body has closed the socket under the child.
             self.kill()
-            return self._process.wait()
+            code = self._process.wait()
+        kill_group(self.pid)
+        return code
 
     def _next(self) -> BodySession | None:
         while True:
