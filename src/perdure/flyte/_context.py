@@ -20,7 +20,7 @@ from ..core.body.interfaces import BodyPort
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.clock import US
 from ._absent import absent_names
-from ._places import run_directory
+from ._places import RAW_DATA, run_directory
 
 if TYPE_CHECKING:
     from ._checkpoint import Checkpoint
@@ -182,7 +182,7 @@ def ctx() -> Any:
     return TaskContext(
         action=action,
         version="",
-        raw_data_path=RawDataPath(os.path.join(base, "raw_data")),
+        raw_data_path=RawDataPath(os.path.join(base, RAW_DATA)),
         output_path=os.path.join(base, action.name),
         run_base_dir=base,
         group_data=GroupData(found.group) if found.group is not None else None,

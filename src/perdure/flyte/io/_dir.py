@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 from ...core.ground.values import Form, add_forms, is_by_content
 from ...errors import UsageError
 from ...io import Dir as PerdureDir
+from .._places import has_fixed_name
 from ._file import File
 from ._value import PathValue, in_blob_store, last_part, local, staged
 
@@ -237,9 +238,14 @@ def _get(stored: StoredDir) -> Dir[Any]:
 
 
 def identity(folder: Dir[Any]) -> object:
-    """What makes a Dir the same: the content, wherever the directory lies. In a cache key, the user's key instead."""
+    """What makes a Dir the same: the content, wherever the directory lies. In a cache key, the user's key instead.
+
+    For a directory of the run's own, the path: the content may change before the call is replayed."""
     if is_by_content() and folder.hash:
         return ["hash", folder.hash]
+    path = local(folder.path)
+    if path is not None and not is_by_content() and has_fixed_name(path):
+        return ["path", path]
     content = content_of(folder)
     return ["path", folder.path] if content is None else ["content", content.hash]
 

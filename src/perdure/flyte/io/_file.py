@@ -14,6 +14,7 @@ from ... import runtime
 from ...core.ground.values import Form, add_forms, is_by_content
 from ...errors import UsageError
 from ...io import File as PerdureFile
+from .._places import has_fixed_name
 from ._hashing_io import AsyncHashingWriter, HashingWriter, HashMethod, as_method
 from ._streams import AsyncStream, opened
 from ._value import PathValue, in_blob_store, last_part, local, signature, staged
@@ -282,9 +283,14 @@ def _get(stored: StoredFile) -> File[Any]:
 
 
 def identity(file: File[Any]) -> object:
-    """What makes a File the same: the content, wherever the file lies. In a cache key, the user's digest instead."""
+    """What makes a File the same: the content, wherever the file lies. In a cache key, the user's digest instead.
+
+    For a file in the directory of the run, the path: the content may change before the call is replayed."""
     if is_by_content() and file.hash:
         return ["hash", file.hash]
+    path = local(file.path)
+    if path is not None and not is_by_content() and has_fixed_name(path):
+        return ["path", path]
     content = content_of(file)
     if content is None:
         return ["path", file.path]
