@@ -33,6 +33,7 @@ _HOMES = {
     "GPU": "_devices",
     "HABANA_GAUDI": "_devices",
     "Image": "_image",
+    "ImageBuild": "_cluster",
     "Link": "_task",
     "Neuron": "_devices",
     "OnArtifact": "_triggers",

@@ -281,3 +281,18 @@ def _platforms(value: Architecture | tuple[Architecture, ...] | None) -> tuple[A
     if value is None:
         return ("linux/amd64",)
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+_LAYERS = frozenset({
+    "AptPackages", "CodeBundleLayer", "Commands", "CopyConfig", "DockerIgnore", "Env", "PipOption", "PipPackages",
+    "PixiProject", "PixiScript", "PoetryProject", "PythonWheels", "Requirements", "UVProject", "UVScript", "WorkDir",
+})  # fmt: skip
+DIST_FOLDER = Path("dist")
+"""Where Flyte's developers build the package."""
+
+
+def __getattr__(name: str) -> Any:
+    # Flyte's classes of layers, for `Image.clone(addl_layer=...)`.
+    if name not in _LAYERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return lambda *args, **settings: Layer(name, tuple({**settings, **({"args": args} if args else {})}.items()))

@@ -170,6 +170,10 @@ class Backoff:
         if self.cap is not None and self.cap < self.base:
             raise ValueError(f"Backoff: cap {self.cap} is less than base {self.base}")
 
+    def compute_delay(self, attempt: int) -> timedelta:
+        """The pause after that many failed attempts (from 0)."""
+        return timedelta(seconds=self.of_perdure().seconds(attempt + 1))
+
     def of_perdure(self) -> spec.Backoff:
         """These settings as perdure has them."""
         longest = self.cap.total_seconds() if self.cap is not None else spec.Backoff().maximum

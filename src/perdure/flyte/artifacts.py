@@ -6,6 +6,21 @@ from ._absent import absent_names
 
 __getattr__ = absent_names(
     "flyte.artifacts",
-    ("Artifact", "Metadata", "new"),
+    (
+        "KIND_KEY",
+        "MAX_PARENTS",
+        "Artifact",
+        "ArtifactKey",
+        "ArtifactVersionId",
+        "Card",
+        "CardFormat",
+        "CardType",
+        "Granularity",
+        "Kind",
+        "Metadata",
+        "TimePartition",
+        "new",
+        "produces",
+    ),
     "keep data in a File or Dir",
 )

@@ -6,6 +6,14 @@ from ._absent import absent_names
 
 __getattr__ = absent_names(
     "flyte.clustered",
-    ("ClusterFailurePolicy", "Runtime"),
+    (
+        "ClusterFailurePolicy",
+        "ClusteredTaskEnvironment",
+        "ClusteredTaskTemplate",
+        "JaxRun",
+        "Runtime",
+        "TorchRun",
+        "jax_initialize",
+    ),
     "there is no cluster",
 )

@@ -320,3 +320,7 @@ class GPUFaultUserError(GPUFaultError, RuntimeUserError):
 
     def __init__(self, code: str, message: str, worker: str | None = None, **fault: Any) -> None:
         GPUFaultError.__init__(self, code, "user", message, worker, **fault)
+
+
+def silence_polling_error(loop: Any, context: dict[str, Any]) -> None:
+    """Nothing: there is no polling of a cluster whose errors an event loop could report."""

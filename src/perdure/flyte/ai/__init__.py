@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._absent import absent_names
+from .._absent import absent_names
 
 __getattr__ = absent_names(
     "flyte.ai",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..extras import durable_sleep, durable_time
-from ._absent import absent_names
-from ._batching import BatchStats, CostEstimator, DynamicBatcher, Prompt, TokenBatcher, TokenEstimator
+from ...extras import durable_sleep, durable_time
+from .._absent import absent_names
+from .._batching import BatchStats, CostEstimator, DynamicBatcher, Prompt, TokenBatcher, TokenEstimator
 
 if TYPE_CHECKING:
-    from ..extras import ContainerTask
-    from ._task import AsyncFunctionTaskTemplate as SleepTask
+    from ...extras import ContainerTask
+    from .._task import AsyncFunctionTaskTemplate as SleepTask
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Sleep:
 
 _absent = absent_names(
     "flyte.extras",
-    ("model_streamer", "serialize", "serialize_env", "shell", "webhooks"),
+    ("model_streamer", "serialize", "serialize_env", "webhooks"),
     "perdure has no cluster and no web applications; a container's command is a ContainerTask",
 )
 
@@ -29,13 +30,15 @@ _absent = absent_names(
 def __getattr__(name: str) -> Any:
     # Late: programs without containers do not pay for loading them.
     if name == "ContainerTask":
-        from .. import extras
+        from ... import extras
 
         return extras.ContainerTask
     if name == "SleepTask":
-        from . import _task
+        from .. import _task
 
         return _task.AsyncFunctionTaskTemplate
+    if name == "shell":
+        return import_module(".shell", __name__)
     return _absent(name)
 
 
