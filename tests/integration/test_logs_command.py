@@ -21,7 +21,11 @@ from perdure.core.ground.harmless import harmless, harmless_log
         (b"\x1b[2Jcleared", b"\\x1b[2Jcleared"),
         (b"\x1b]0;title\x07", b"\\x1b]0;title\\x07"),
         (b"50%\r100%\r\n", b"50%\\x0d100%\r\n"),
-        ("\x9b2J é ü\n".encode(), b"\\xc2\\x9b2J \xc3\xa9 \xc3\xbc\n"),
+        ("\x9b2J é ü\n".encode(), b"\\x9b2J \xc3\xa9 \xc3\xbc\n"),
+        (b"text\x9b2J\xe9\x9d", b"text\\x9b2J\xe9\\x9d"),
+        ("ě".encode() + b"\x9b2J", "ě".encode() + b"\\x9b2J"),
+        ("safe\u202egnp.exe \u2066x".encode(), b"safe\\u202egnp.exe \\u2066x"),
+        ("漢字 👍 \u200f".encode(), "漢字 👍 \u200f".encode()),
         (b"\x9bm the rest of a sequence", b"\\x9bm the rest of a sequence"),
         (b"tab\tline\n", b"tab\tline\n"),
         (b"\x1b[" + b"1;" * 40 + b"m", b"\\x1b[" + b"1;" * 40 + b"m"),
@@ -31,7 +35,9 @@ def test_a_log_keeps_its_colors_and_no_other_sequence(data: bytes, shown: bytes)
     assert harmless_log(data) == shown
 
 
-@pytest.mark.parametrize("text", ["\x1b[31m", "\x07", "\x9b", "a\rb", "\u202e", "\u2066", "\ud800", "\x7f", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["\x1b[31m", "\x07", "\x9b", "a\rb", "\u202e", "\u061c", "\u2066", "\ud800", "\x7f", "\x00"]
+)
 def test_a_message_shows_every_control_character(text: str) -> None:
     shown = harmless(text)
     assert shown.isprintable()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 
 # C0 without tab and newline, DEL, C1, direction marks that reorder text, and lone surrogates.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_UNSAFE_BYTES = re.compile(
-    rb"\A[\x80-\x9f]|\x1b\[[0-9;]{0,32}m|\xc2[\x80-\x9f]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)"
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# In a log colors stay, and so do CRLF and marks of direction without an effect on other text. A byte of C1 that is no
+# part of a character counts as well: a terminal with an 8-bit encoding executes such bytes.
+_UNSAFE_IN_LOG = re.compile(
+    "\x1b\\[[0-9;]{0,32}m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\udc80-\udc9f]|\r(?!\n)"
 )
 
 
@@ -22,14 +24,15 @@ def harmless(text: str) -> str:
 
 def harmless_log(data: bytes) -> bytes:
     """A piece of a log with control sequences escaped, except colors. A sequence that two pieces share is escaped."""
-    return _UNSAFE_BYTES.sub(_shown, data)
+    text = data.decode("utf-8", "surrogateescape")
+    return _UNSAFE_IN_LOG.sub(_shown, text).encode("utf-8", "surrogateescape")
 
 
-def _shown(found: re.Match[bytes]) -> bytes:
-    data = found[0]
-    if data.endswith(b"m") and len(data) > 1:
-        return data
-    return "".join(_escaped(byte) for byte in data).encode()
+def _shown(found: re.Match[str]) -> str:
+    text = found[0]
+    if text.endswith("m") and len(text) > 1:
+        return text
+    return "".join(_escaped(ord(each) & 0xFF if "\udc80" <= each <= "\udcff" else ord(each)) for each in text)
 
 
 def _escaped(code: int) -> str:
