@@ -141,14 +141,19 @@ def test_everything_that_perdure_makes_is_the_owners_alone(tmp_path: Path, mask:
         "env = perdure.TaskEnvironment(name='closed')\n"
         "@env.task\n"
         "def main() -> str:\n"
-        "    return perdure.io.File.from_local(__file__).name\n"
+        "    perdure.io.Dir.from_local(os.path.dirname(os.path.abspath(__file__)) + '/data').path\n"
+        "    file = perdure.io.File.from_local(__file__)\n"
+        "    return file.path\n"
         "perdure.run(main)\n"
         "from perdure.core.ground.private import make_private\n"
         "make_private('.perdure/a/b/c')\n"
     )
     (tmp_path / "flow.py").write_text(script)
+    (tmp_path / "data" / "below").mkdir(parents=True)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PERDURE")}
     subprocess.run([sys.executable, "flow.py"], cwd=tmp_path, env=clean, check=True)
+    for path in (tmp_path / ".perdure").rglob("*"):  # blobs may be read below a directory that a user has opened
+        assert not stat.S_IMODE(path.lstat().st_mode) & 0o022, path
     assert stat.S_IMODE((tmp_path / ".perdure").stat().st_mode) == 0o700
     for name in ("perdure.db", "perdure.db-workers", "blobs", "a", "a/b", "a/b/c"):
         assert not stat.S_IMODE((tmp_path / ".perdure" / name).stat().st_mode) & 0o077, name

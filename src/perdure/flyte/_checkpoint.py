@@ -22,6 +22,7 @@ from ..api._calling import caller, run_async, run_sync
 from ..core.body.branch import Branch, Call
 from ..core.ground.digest import blake2b
 from ..core.ground.model import Entry, Kind
+from ..core.ground.trees import discard_tree
 from ..core.ground.values import codec_for
 from ..core.run import calls
 from ..errors import UsageError
@@ -138,7 +139,7 @@ class Checkpoint(BaseCheckpoint):
         # The one before stays: a replay of the body may ask for what it was given.
         for old in os.listdir(self._destination):
             if old.isdecimal() and int(old) < version - KEPT:
-                shutil.rmtree(os.path.join(self._destination, old), ignore_errors=True)
+                discard_tree(os.path.join(self._destination, old))
 
     def _newest(self) -> int:
         return _newest(self._source) if self._source is not None else 0
@@ -164,7 +165,7 @@ class Checkpoint(BaseCheckpoint):
         at = Path(self._source, str(version))
         if not at.is_dir():  # it was followed by many others: those hold more
             at = Path(self._source, str(_newest(self._source)))
-        shutil.rmtree(self.path, ignore_errors=True)
+        discard_tree(str(self.path))
         if (at / "tree").is_dir():
             shutil.copytree(at / "tree", self.path)
             return self.path

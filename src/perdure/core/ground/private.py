@@ -12,9 +12,9 @@ import stat
 from contextlib import suppress
 
 
-def make_private(path: str) -> None:
-    """Make a directory and its missing parents, each for the owner alone, and sync their names to disk. An existing
-    directory stays as it is.
+def make_private(path: str, mode: int = 0o700) -> None:
+    """Make a directory and its missing parents, each with the mode, and sync their names to disk. An existing directory
+    stays as it is.
 
     Raises:
         OSError: a directory cannot be made.
@@ -25,7 +25,7 @@ def make_private(path: str) -> None:
         path = os.path.dirname(path)
     for each in reversed(missing):
         with suppress(FileExistsError):
-            os.mkdir(each, 0o700)
+            os.mkdir(each, mode)
         sync_folder(os.path.dirname(each) or os.curdir)
 
 

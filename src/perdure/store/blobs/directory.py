@@ -120,7 +120,7 @@ class LocalBlobs:
     def _publish(self, fd: int, temp: str, hash: str, size: int, *, executable: bool = False) -> None:
         """Give a written file its final name, unless the content is there already. The caller syncs the directory."""
         final = self._blob(hash, executable)
-        os.makedirs(os.path.dirname(final), 0o755, exist_ok=True)
+        make_private(os.path.dirname(final), 0o755)
         with self._locked(hash, fcntl.LOCK_SH):
             if is_file(final, size) and refreshed(final):
                 os.unlink(temp)
@@ -237,7 +237,7 @@ class LocalBlobs:
             with self._staging() as staging, self._storing():
                 temp = os.path.join(staging, secrets.token_hex(8))
                 self.link(hash, size, temp)
-                os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+                make_private(os.path.dirname(target), 0o755)
                 os.rename(temp, target)
                 # For two links to one file rename does nothing; the temporary link goes with `staging`.
         return target
@@ -247,11 +247,11 @@ class LocalBlobs:
         if not os.path.isdir(target):
             with self._staging() as staging, self._storing():
                 temp = os.path.join(staging, "tree")
-                os.mkdir(temp)
+                os.mkdir(temp, 0o755)
                 fill(temp)
                 # As for a blob: a file with the final name is whole.
                 sync_folders(temp)
-                os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+                make_private(os.path.dirname(target), 0o755)
                 try:
                     os.rename(temp, target)
                 except OSError:
@@ -327,7 +327,7 @@ class LocalBlobs:
             temp = os.path.join(staging, "note")
             with open(temp, "w") as file:
                 file.write(hash)
-            os.makedirs(os.path.dirname(note), 0o755, exist_ok=True)
+            make_private(os.path.dirname(note), 0o755)
             os.replace(temp, note)
         return hash
 
@@ -362,7 +362,7 @@ class LocalBlobs:
         self._shard(hash)
         folder = os.path.join(self.root, "parts")
         with self._storing():
-            os.makedirs(folder, 0o700, exist_ok=True)
+            make_private(folder)
             lock = os.open(os.path.join(folder, f"{hash}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             with suppress(OSError):  # without locks two may fetch one blob, and the slower is refused
