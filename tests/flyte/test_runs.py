@@ -350,3 +350,28 @@ def test_objects_of_plain_classes_and_functions_are_values(scripts: Scripts) -> 
     assert "<lambda>" in second
     assert "only functions and tasks at the top level" in second
     assert scripts.marks() == ["init", "end", "init", "end"]
+
+
+def test_an_uncaught_exception_shows_the_frames_of_the_script_alone(scripts: Scripts) -> None:
+    scripts.write("raise ValueError('own')")
+    lines = scripts.run("script.py", code=1).splitlines()
+    assert [line for line in lines if line.startswith("  File ")] == [
+        f'  File "{scripts.directory / "script.py"}", line 13, in <module>'
+    ]
+    assert lines[-1] == "ValueError: own"
+
+
+def test_an_environment_can_be_cloned_without_a_setting(scripts: Scripts) -> None:
+    """The family: a setting of the call, a setting that is kept, a setting that is taken back, an unknown setting."""
+    scripts.write(
+        """
+        first = flyte.TaskEnvironment("first", reusable=flyte.ReusePolicy(1), image="a:b", queue="q")
+        second = first.clone_with("second", reusable=None, plugin_config="config", image="c:d")
+        print(second.reusable, second.plugin_config, second.image, second.queue, first.image)
+        try:
+            first.clone_with("third", unknown=1)
+        except TypeError as error:
+            print("unknown" in str(error))
+        """
+    )
+    assert scripts.run("script.py") == "None config c:d q a:b\nTrue\n"

@@ -42,9 +42,16 @@ def main(arguments: list[str]) -> None:
         exec(code, vars(module))
     except KeyboardInterrupt:
         raise  # the same command carries on
-    except BaseException:
+    except SystemExit:
         script.end()
         raise
+    except BaseException as error:
+        script.end()
+        # As Python does, but without the frames of this module.
+        if error.__traceback__ is not None:
+            error.__traceback__ = error.__traceback__.tb_next
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(1)
     script.end()
 
 

@@ -109,12 +109,13 @@ class TaskEnvironment(PerdureEnvironment):
         settings: dict[str, Any] = {
             "image": image, "resources": resources, "env_vars": env_vars, "secrets": secrets, "depends_on": depends_on,
             "description": description, "interruptible": interruptible, "include": include,
-            "service_account": service_account, **kwargs,
+            "service_account": service_account,
         }  # fmt: skip
         own: dict[str, Any] = {setting: getattr(self, setting) for setting in _RECORDED}
         own |= {"env_vars": dict(self.env_vars), "cache": self.cache, "description": self.description}
         own["depends_on"] = list(self.depends_on)
         own |= {setting: value for setting, value in settings.items() if value is not None}
+        own |= kwargs
         return type(self)(name, **own)
 
     @classmethod

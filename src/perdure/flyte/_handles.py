@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, ClassVar, NoReturn
 
 from ..api import looking, operate
@@ -35,8 +36,7 @@ class ActionOutputs(tuple[Any, ...]):
             raise AttributeError(f"there is no output {name!r}; there are: {', '.join(self.named_outputs)}") from None
 
     def __repr__(self) -> str:
-        shown = (f'{name}="{value}"' if isinstance(value, str) else f"{name}={value!r}"
-                 for name, value in self.named_outputs.items())  # fmt: skip
+        shown = (f"{name}={_shown(value)}" for name, value in self.named_outputs.items())
         return f"ActionOutputs({', '.join(shown)})"
 
 
@@ -49,6 +49,12 @@ def _listall(*, limit: int = 100, **ignored: Any) -> Iterator[Run]:
     """The newest runs of the store in use."""
     for found in looking.runs(limit=limit).runs:
         yield _get(found.name)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(value) if isinstance(value, Enum) else repr(value)
 
 
 class Run:

@@ -323,4 +323,5 @@ class GPUFaultUserError(GPUFaultError, RuntimeUserError):
 
 
 def silence_polling_error(loop: Any, context: dict[str, Any]) -> None:
-    """Nothing: there is no polling of a cluster whose errors an event loop could report."""
+    """A handler for `loop.set_exception_handler`: the loop's own, as nothing polls here."""
+    loop.default_exception_handler(context)
