@@ -287,6 +287,7 @@ def request_for(
     know_this_thread()
     spec = task.spec
     called, now = name or random_run_name(), runtime.worker().clock.wall()
+    args, inputs = spec.signature.coerced(args, inputs, task.coercion)
     new = new_run(spec, args, inputs, name=called, created_at=now, reuse=reuse)
     return RunRequest(spec, new, name is not None)
 

@@ -13,7 +13,7 @@ from ..core.body.branch import Branch, Call
 from ..core.body.scope import TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import RetryStrategy, TaskSpec
-from ..core.ground.values import Signature, by_content, find_file_types
+from ..core.ground.values import Coercion, Signature, by_content, find_file_types
 from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
@@ -47,6 +47,9 @@ class Task(Generic[P, R]):
     """The full name at the declaration; `override` changes the name for people only."""
     home: Home
     """The module that declares the task."""
+
+    coercion = Coercion()
+    """What becomes of arguments from outside of a run."""
 
     def __init__(
         self,

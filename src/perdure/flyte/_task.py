@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from ..api.task import Task
 from ..core.body.branch import Branch
+from ..core.ground.values import Coercion
 from . import _values  # noqa: F401 - makes plain classes and functions known
 from ._failures import with_failures
 from ._interface import NativeInterface
@@ -46,6 +47,7 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
     report: bool = False
     docs: Documentation | None = None
     task_type = "python"
+    coercion = Coercion(names=True)
 
     def __init__(self, fn: Any, environment: Any, **settings: Any) -> None:
         settings["cache"] = cache_request(settings.get("cache", "disable"), fn)
@@ -91,7 +93,8 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
         return self.environment
 
     def protocol(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """See `Task.protocol`; failures are raised as Flyte does."""
+        """See `Task.protocol`; failures are raised as Flyte does, and dicts become instances in runs too."""
+        args, kwargs = self.spec.signature.coerced(args, kwargs, self.coercion)
         return with_failures(super().protocol(branch, args, kwargs))
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:

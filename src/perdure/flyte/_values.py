@@ -16,6 +16,8 @@ from typing import Any
 from ..api.task import Task
 from ..api.trace import Trace
 from ..core.ground.values import Form, add_forms, logical_module
+from ._arrays import array_form
+from .types import registered_form
 
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 
@@ -23,6 +25,9 @@ _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "
 def _form_of(cls: Any) -> Form | None:
     if cls is collections.abc.Callable:
         return _FUNCTION
+    form = registered_form(cls) or array_form(cls)
+    if form is not None:
+        return form
     return _plain_form(cls) if _is_plain(cls) else None
 
 

@@ -12,12 +12,14 @@ time and memory in proportion to the bytes, also for bytes from outside.
     _nodes       declared types as trees of nodes; _containers and _records: nodes with children
     _compile     from annotations to trees
     _codec       the codec of a declared type
+    _coerce      values from outside as instances of declared classes
     _signature   a function's arguments, for identity and as recorded inputs
     _errors      exceptions; _traceback: tracebacks as text; _validation: pydantic's errors
     _names       names of types; _preview: stored values as text for people
 """
 
 from perdure.core.ground.values._codec import ANY, Codec, codec_for
+from perdure.core.ground.values._coerce import Coercion
 from perdure.core.ground.values._compile import UnresolvedNameError
 from perdure.core.ground.values._errors import decode_error, describe_error, encode_error, held_by, tame
 from perdure.core.ground.values._forms import Form, add_forms
@@ -40,6 +42,7 @@ __all__ = [
     "ANY",
     "INLINE_LIMIT",
     "Codec",
+    "Coercion",
     "Form",
     "Frames",
     "Signature",

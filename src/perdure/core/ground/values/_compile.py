@@ -211,7 +211,7 @@ class _Compiler:
             node, fill = records.NamedTupleNode(cls, label), _fill_named_tuple
         elif hasattr(cls, "__dataclass_fields__"):
             node, fill = records.DataclassNode(cls, label), _fill_dataclass
-        elif _is_pydantic(cls):
+        elif is_pydantic(cls):
             node, fill = records.PydanticNode(cls, label), _fill_pydantic
         else:
             raise _Refused(
@@ -279,7 +279,7 @@ def _is_late_leaf(cls: type) -> bool:
     return cls is getattr(decimal, "Decimal", None) or cls is getattr(uuid, "UUID", None)
 
 
-def _is_pydantic(cls: type) -> bool:
+def is_pydantic(cls: type) -> bool:
     base = getattr(sys.modules.get("pydantic.main"), "BaseModel", None)
     return base is not None and issubclass(cls, base)
 

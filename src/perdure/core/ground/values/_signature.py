@@ -17,6 +17,7 @@ import msgspec
 
 from perdure.core.ground.values import _wire
 from perdure.core.ground.values._codec import ANY, Codec, codec_for, too_large
+from perdure.core.ground.values._coerce import Coercion
 from perdure.core.ground.values._compile import UnresolvedNameError
 from perdure.core.ground.values._preview import preview_inputs
 from perdure.core.ground.values._wire import IDENTITY_LIMIT, INLINE_LIMIT
@@ -208,6 +209,29 @@ class Signature:
         if self._rest is not None and rest:
             given[self._rest] = rest
         return {name: given[name] for name in self.parameters if name in given}
+
+    def coerced(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], how: Coercion
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments from outside: a dict for a dataclass, a Struct or a pydantic model becomes an instance.
+
+        Raises:
+            ValueMismatchError: a dict does not fit the declared class.
+        """
+        positional = tuple(
+            self._coerced(name, value, how)
+            for name, value in zip(self._positional, args)  # noqa: B905 - may be fewer
+        )
+        named = {
+            name: self._coerced(name, value, how) if name in self._keywords else value for name, value in kwargs.items()
+        }
+        return (*positional, *args[len(positional) :]), named
+
+    def _coerced(self, name: str, value: Any, how: Coercion) -> Any:
+        if name in self.ignored or type(value) not in (dict, list, tuple, str):
+            return value
+        codec = self._codec(name)
+        return how.value(value, codec.annotation, codec.where)
 
     def encode_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The bound arguments by declared types, as a map from name to value, without ignored arguments.
