@@ -55,7 +55,7 @@ def counted(directory: Path, mode: str, count: int) -> int:
     """Instructions of a whole process with a run of so many calls."""
     folder = directory / str(count)
     command = [
-        *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
+        *("valgrind", "--tool=callgrind", f"--callgrind-out-file={directory / 'callgrind.out'}"),
         *(sys.executable, __file__, "--drive", "--mode", mode, "--count", str(count), "--dir", str(folder)),
     ]
     # Equal hashes, so that the dicts of both processes are alike; compiled modules, so that none is compiled.

@@ -17,7 +17,7 @@ from .api._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from .api._dual import Dual
 from .api._seconds import seconds_of
 from .api.timeouts import timeout
-from .core.body.branch import Branch, Call
+from .core.body.branch import Branch
 from .core.body.scope import TraceScope
 from .core.ground.clock import US, wall
 from .core.ground.digest import blake2b
@@ -53,13 +53,13 @@ def _reading(
             return plain()
         if on_loop():
             warn_blocking(name, depth=4)
-        return run_sync(calls.reading(Call(where, kind, name, fp), read, codec, seen))  # type: ignore[no-any-return]
+        return run_sync(calls.reading(where.call(kind, name, fp), read, codec, seen))  # type: ignore[no-any-return]
 
     def aio() -> Coroutine[Any, Any, T]:
         where = caller(what)
         if where is None or isinstance(where, TraceScope):
             return _give(plain())
-        return run_async(calls.reading(Call(where, kind, name, fp), read, codec, seen))
+        return run_async(calls.reading(where.call(kind, name, fp), read, codec, seen))
 
     def what() -> str:
         return name
@@ -137,7 +137,7 @@ def _sleep_call(seconds: float, where: Branch | TraceScope) -> Any:
             f"durable_sleep was called inside trace {where.name}. A trace is recorded as one unit and would sleep "
             f"again after a crash: sleep in the task, or use time.sleep / asyncio.sleep for a short pause."
         )
-    return calls.sleep(Call(where, Kind.SLEEP, "durable_sleep", _SLEEP), seconds)
+    return calls.sleep(where.call(Kind.SLEEP, "durable_sleep", _SLEEP), seconds)
 
 
 def _sleep_name() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 from tests.contract._records import (
     DONE,
     OTHER,
@@ -479,6 +480,19 @@ class TestReading:
         assert list(store.segments(run)) == kept
         assert store.journal_length(run) == 4
 
+    def test_a_segment_that_is_appended_alone_is_fenced_as_in_a_commit(self, store: Store) -> None:
+        """The family: the right token, another token, an ended run, a run that was never stored."""
+        run, other = created(store, "a").id, created(store, "b").id
+        first, second = segment(entry(1)), segment(entry(2))
+        assert store.append(run, TOKEN, first)
+        assert not store.append(run, b"another token ab", second)
+        assert store.append(run, TOKEN, second)
+        assert store.commit([writes(other, finish=DONE)]) == [True]
+        assert not store.append(other, TOKEN, first)
+        assert not store.append(77, TOKEN, first)
+        assert list(store.segments(run)) == [first, second]
+        assert list(store.segments(other)) == list(store.segments(77)) == []
+
     def test_a_long_journal_is_read_whole(self, store: Store) -> None:
         run = created(store).id
         kept = [segment(entry(n)) for n in range(1, 10_001)]
@@ -517,12 +531,12 @@ class TestReading:
         run, other = created(store, "a").id, created(store, "b").id
         rows = [root_action(run), action(run, 1), action(run, 2, parent=1), action(run, 3)]
         store.commit([RunWrites(run, TOKEN, actions=rows), RunWrites(other, TOKEN, actions=[action(other, 3)])])
-        store.commit([writes(run, entry(1)), writes(other, entry(1))._replace(ends=[Ended(ROOT, 1, True)])])
+        store.commit([writes(run, entry(1)), replace(writes(other, entry(1)), ends=[Ended(ROOT, 1, True)])])
         assert store.open_actions(run) == rows
-        store.commit([writes(run, entry(2))._replace(ends=[Ended(1, 2, True), Ended(ROOT, 3, True)])])
+        store.commit([replace(writes(run, entry(2)), ends=[Ended(1, 2, True), Ended(ROOT, 3, True)])])
         assert store.open_actions(run) == [rows[0], rows[1]]
         assert store.open_actions(other) == [action(other, 3)]
-        store.commit([writes(run, entry(3))._replace(ends=[Ended(ROOT, 1, True), Ended(ROOT, 3, False)])])
+        store.commit([replace(writes(run, entry(3)), ends=[Ended(ROOT, 1, True), Ended(ROOT, 3, False)])])
         assert store.open_actions(run) == [rows[0], rows[3]]
         late = RunWrites(run, TOKEN, [segment(entry(4))], [action(run, 5)], ends=[Ended(ROOT, 5, True)])
         assert store.commit([late]) == [True]

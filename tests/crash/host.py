@@ -64,23 +64,31 @@ def arm(kill_at: str, slow: float) -> None:
     number, when = kill_at.split(":")
     inside = threading.local()
     store = _arm_postgres(inside) if ON_POSTGRES else _arm_sqlite(inside)
-    plain_commit = store.commit
 
-    def commit(self: Any, writes: Any) -> Any:
-        global commits
-        commits += 1
-        if slow:
-            time.sleep(slow if commits > 3 else 10 * slow)
-        if commits != int(number):
-            return plain_commit(self, writes)
-        if when == "before":
-            _die()
-        inside.now = when == "inside"
-        answer = plain_commit(self, writes)
-        _die()
-        return answer
+    def arming(plain: Any) -> Any:
+        def commit(self: Any, *what: Any) -> Any:
+            global commits
+            if getattr(inside, "commit", False):
+                return plain(self, *what)  # `commit` by way of `append`
+            commits += 1
+            if slow:
+                time.sleep(slow if commits > 3 else 10 * slow)
+            if commits == int(number):
+                if when == "before":
+                    _die()
+                inside.now = when == "inside"
+            inside.commit = True
+            try:
+                answer = plain(self, *what)
+            finally:
+                inside.commit = False
+            if commits == int(number):
+                _die()
+            return answer
 
-    store.commit = commit
+        return commit
+
+    store.commit, store.append = arming(store.commit), arming(store.append)
 
 
 def _arm_sqlite(inside: threading.local) -> Any:

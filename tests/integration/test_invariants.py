@@ -59,13 +59,14 @@ def slow_commits(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let each commit take that long, from now on."""
     drive(nothing, "first")  # what only the first run of a process does is done then
     store = runtime.worker().store
-    commit = store.commit
+    for name in ("commit", "append"):
+        plain = getattr(store, name)
 
-    def slowly(*args: Any) -> Any:
-        time.sleep(seconds)
-        return commit(*args)
+        def slowly(*args: Any, plain: Any = plain) -> Any:
+            time.sleep(seconds)
+            return plain(*args)
 
-    monkeypatch.setattr(store, "commit", slowly)
+        monkeypatch.setattr(store, name, slowly)
 
 
 def drive(task: Any, name: str, **inputs: Any) -> Any:
@@ -130,17 +131,20 @@ def test_a_record_that_arrives_while_another_thread_commits_is_not_left_behind(m
     committing = switch["committing"] = threading.Event()
     drive(nothing, "first")
     store = runtime.worker().store
-    commit = store.commit
 
-    def held(*args: Any) -> Any:
-        if threading.current_thread().name.startswith("perdure-loop") or "thread" not in log or committing.is_set():
-            return commit(*args)
-        committing.set()
-        wait_for(lambda: "loop" in log)
-        time.sleep(0.1)  # until the loop has come to the end of its iteration, and found the lock taken: no event tells
-        return commit(*args)
+    def holding(plain: Any) -> Any:
+        def held(*args: Any) -> Any:
+            if threading.current_thread().name.startswith("perdure-loop") or "thread" not in log or committing.is_set():
+                return plain(*args)
+            committing.set()
+            wait_for(lambda: "loop" in log)
+            time.sleep(0.1)  # until the loop ends its iteration, and has found the lock taken: no event tells
+            return plain(*args)
 
-    monkeypatch.setattr(store, "commit", held)
+        return held
+
+    for name in ("commit", "append"):
+        monkeypatch.setattr(store, name, holding(getattr(store, name)))
     run = perdure.with_runcontext(name="meet").run
     answer: list[Any] = []
     thread = threading.Thread(target=lambda: answer.append(run(commits_meet).result), daemon=True)

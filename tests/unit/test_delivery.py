@@ -101,11 +101,12 @@ def test_b2_live_outcomes_are_handed_over_one_by_one_in_commit_order() -> None:
     delivery, one, thread = Delivery(), Waiter(), Waiter(on_loop=False)
     delivery.in_flight = 2
     delivery.committed(one, live(1))
-    assert not delivery.passes()
+    assert not delivery.goes_at_once(3, blocked=False)
     delivery.committed(thread, live(2))
     assert steps(delivery, Facts()) == [(Move.HAND, one), (Move.HAND, thread)]
     assert (delivery.last, delivery.in_flight) == (2, 0)
-    assert delivery.passes()
+    assert delivery.goes_at_once(3, blocked=False)
+    assert delivery.last == 3
 
 
 def test_b2_a_thread_that_took_its_outcome_out_of_turn_keeps_its_place_in_the_order() -> None:
@@ -311,7 +312,8 @@ def test_b7_an_event_beside_an_answer_out_of_turn_is_noted_behind_what_the_loop_
         delivery = Delivery()
         for entry_number in handed:
             delivery.passed(*(entry_number if isinstance(entry_number, tuple) else (entry_number,)))
-        delivery.overtakes(12)
+        delivery.committed(Waiter(), live(11))
+        assert delivery.goes_at_once(12, blocked=True)
         delivery.note(TIMER, (TIMER, 7, 0))
         assert [event.after for event in delivery.take_notes()] == [expected]
 
@@ -356,7 +358,8 @@ def test_a_starved_cancellation_is_forced_and_plain_outcomes_are_not() -> None:
     a = ask(replayed, "a", 0)
     assert replayed.force(Facts()).move is Move.NOTHING
     replayed.cancel(a)
-    assert replayed.force(Facts())[:2] == (Move.CANCEL, a)
+    step = replayed.force(Facts())
+    assert (step.move, step.subject) == (Move.CANCEL, a)
 
 
 # -- laws ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from perdure.core.body.branch import Branch, Call
+from perdure.core.body.branch import Branch
 from perdure.core.body.delivery import Delivery
 from perdure.core.commit.records import Noted, Record, rows
 from perdure.core.ground.model import Kind, Result
@@ -16,9 +16,9 @@ def test_notes_keep_their_order_whichever_row_takes_them_along() -> None:
     """B7. The family: rows wait while more events happen. A record, a row for notes alone (as beside the deadline of a
     sleep), more of both: read in the order of the rows, the events are in the order of their time."""
     delivery = Delivery()
-    body: Any = SimpleNamespace(action=0)
+    body: Any = SimpleNamespace(action=0, delivery=delivery)
     body.take_notes = lambda: encode_notes(delivery.take_notes())
-    call = Call(Branch(body, 0, "root", parent=None, floor=0), Kind.TRACE, "step", bytes(16))
+    call = Branch(body, 0, "root", parent=None, floor=0).call(Kind.TRACE, "step", bytes(16))
     for made in (["record", "noted"], ["noted", "record"], ["record", "noted", "noted", "record"], ["noted", "noted"]):
         outbox: list[Any] = []
         for number, kind in enumerate(made):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from perdure.core.ground.model import Entry, Result
-from perdure.core.journal.replay import Replay, Verdict
+from perdure.core.journal.replay import Decision, Replay, Verdict
 
 OLD, NEW = 1, 2
 
@@ -49,9 +49,9 @@ def ask(machine: Replay, name: str, seq: int, *, branch: int = 0, occ: int = 0, 
 def test_entries_are_handed_out_in_commit_order_not_in_that_of_the_calls() -> None:
     a, b = entry(1, "a", branch=1, seq=0), entry(2, "b", branch=2, seq=0)
     machine = replay(a, b)
-    assert ask(machine, "b", 0, branch=2) == (Verdict.REPLAY, b)
+    assert ask(machine, "b", 0, branch=2) == Decision(Verdict.REPLAY, b)
     assert machine.head() is a
-    assert ask(machine, "a", 0, branch=1) == (Verdict.REPLAY, a)
+    assert ask(machine, "a", 0, branch=1) == Decision(Verdict.REPLAY, a)
     machine.consume(a)
     assert machine.head() is b
     machine.consume(b)
@@ -63,10 +63,10 @@ def test_an_entry_is_handed_out_at_most_once() -> None:
     """R1: a second call of the same identity gets nothing, be the entry strict or loose."""
     a, b = entry(1, "a"), entry(2, "b")
     strict = replay(a, b)
-    assert ask(strict, "a", 0) == (Verdict.REPLAY, a)
+    assert ask(strict, "a", 0) == Decision(Verdict.REPLAY, a)
     assert ask(strict, "a", 0).verdict is Verdict.HOLD
     loose = replay(a, mark(2, Result.LOOSEN, 0))
-    assert ask(loose, "a", 0) == (Verdict.REUSE, a)
+    assert ask(loose, "a", 0) == Decision(Verdict.REUSE, a)
     assert ask(loose, "a", 0).verdict is Verdict.EXECUTE
 
 
@@ -84,17 +84,17 @@ def test_another_call_at_the_same_position_is_a_mismatch_under_the_same_source()
     """R4."""
     recorded = entry(1, "a", seq=0)
     decision = ask(replay(recorded), "b", 0)
-    assert decision == (Verdict.MISMATCH, recorded)
+    assert decision == Decision(Verdict.MISMATCH, recorded)
 
 
 def test_another_call_at_the_same_position_executes_under_changed_source() -> None:
     """R4."""
     recorded = entry(1, "a", seq=0, source=OLD)
     machine = replay(recorded, changed=lambda source: source == OLD)
-    assert ask(machine, "b", 0) == (Verdict.CHANGED, recorded)
+    assert ask(machine, "b", 0) == Decision(Verdict.CHANGED, recorded)
     assert machine.loosen() == (1, [])
     assert ask(machine, "b", 0).verdict is Verdict.EXECUTE
-    assert ask(machine, "a", 1) == (Verdict.REUSE, recorded)
+    assert ask(machine, "a", 1) == Decision(Verdict.REUSE, recorded)
     assert machine.done
 
 
@@ -118,7 +118,7 @@ def test_a_discarded_entry_no_longer_counts_and_what_followed_is_loose() -> None
     assert ask(machine, "a", 0).verdict is Verdict.REPLAY
     machine.consume(rows[0])
     assert ask(machine, "b", 1).verdict is Verdict.EXECUTE
-    assert ask(machine, "c", 2) == (Verdict.REUSE, rows[2])
+    assert ask(machine, "c", 2) == Decision(Verdict.REUSE, rows[2])
 
 
 def test_a_reused_entry_is_strict_again_at_its_new_place() -> None:

@@ -50,8 +50,7 @@ def test_every_form_of_the_array_header_is_read(size: int) -> None:
 
 
 def _edit(segments: list[Segment]) -> None:
-    number, data = segments[2]
-    segments[2] = Segment(number, data.replace(b"etl.fetch", b"etl.fetcH"))
+    segments[2] = Segment(segments[2].number, segments[2].data.replace(b"etl.fetch", b"etl.fetcH"))
 
 
 def _from(uid: bytes) -> Callable[[list[Segment]], None]:
@@ -62,8 +61,8 @@ def _from(uid: bytes) -> Callable[[list[Segment]], None]:
 
 
 def _swap(segments: list[Segment]) -> None:
-    (first, a), (second, b) = segments[2], segments[3]
-    segments[2:4] = [Segment(first, b), Segment(second, a)]
+    first, second = segments[2], segments[3]
+    segments[2:4] = [Segment(first.number, second.data), Segment(second.number, first.data)]
 
 
 def _forge(segments: list[Segment]) -> None:
@@ -108,7 +107,7 @@ def test_damage_is_found_at_its_entry_and_names_the_run(damage: str) -> None:
 def test_any_byte_that_changes_is_noticed(place: int, data: st.DataObject) -> None:
     """SG1."""
     segments = journal()
-    number, kept = segments[place]
+    number, kept = segments[place].number, segments[place].data
     at = data.draw(st.integers(1, len(kept) - 1))
     changed = bytearray(kept)
     changed[at] ^= data.draw(st.integers(1, 255))

@@ -6,14 +6,13 @@ import asyncio
 import warnings
 from collections.abc import Callable
 
-from ..core.body.body import Body
 from ..core.body.branch import Branch
 from ..core.body.loop import PerdureLoop
-from ..core.body.scope import SCOPE, TraceScope, find_branch, refuse_stray_thread
-from ..core.run.effects import run_async, run_sync
+from ..core.body.scope import TraceScope, current_scope, find_branch, refuse_stray_thread
+from ..core.run.effects import run_async, run_blocking, run_sync
 from ..errors import BranchError, PerdureWarning
 
-__all__ = ["caller", "on_loop", "run_async", "run_sync", "shown", "warn_blocking"]
+__all__ = ["caller", "on_loop", "run_async", "run_blocking", "run_sync", "warn_blocking"]
 
 INPUTS_SHOWN = 4096
 """Size in bytes up to which the entry of a trace keeps the encoded arguments, for people to read."""
@@ -25,7 +24,7 @@ def caller(what: Callable[[], str]) -> Branch | TraceScope | None:
     Raises:
         BranchError: there is a run, but the calling place has no branch of its own.
     """
-    scope = SCOPE.get()
+    scope = current_scope()
     if scope is None:
         if asyncio._get_running_loop().__class__ is PerdureLoop:
             raise BranchError(
@@ -34,10 +33,9 @@ def caller(what: Callable[[], str]) -> Branch | TraceScope | None:
             )
         refuse_stray_thread(what)
         return None
-    if isinstance(scope, Body):
-        return find_branch(scope, what)
-    assert isinstance(scope, TraceScope)
-    return scope
+    if type(scope) is TraceScope:
+        return scope
+    return find_branch(scope, what)
 
 
 def on_loop() -> bool:
@@ -52,8 +50,3 @@ def warn_blocking(name: str, depth: int = 3) -> None:
         PerdureWarning,
         stacklevel=depth,
     )
-
-
-def shown(identity: bytes) -> bytes | None:
-    """The arguments kept in an entry for people."""
-    return identity if 1 < len(identity) <= INPUTS_SHOWN else None

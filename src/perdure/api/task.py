@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from ..core.body.branch import Branch, Call
+from ..core.body.branch import Branch
 from ..core.body.scope import TraceScope
 from ..core.ground.model import Kind
 from ..core.ground.spec import RetryStrategy, TaskSpec
@@ -147,7 +147,7 @@ class Task(Generic[P, R]):
         spec = self.spec
         self.check_findable()
         identity = spec.signature.identity(args, kwargs)
-        call = Call(branch, spec.kind, self.name, spec.fingerprint(identity), None)
+        call = branch.call(spec.kind, self.name, spec.fingerprint(identity))
         if spec.cache_key is not None:
             spec.cache_key(b"")  # refuses code that cannot be hashed, before anything begins
             with by_content():

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Any
 
-from ..core.body.branch import Branch, Call
+from ..core.body.branch import Branch
 from ..core.body.scope import TraceScope
 from ..core.ground.clock import Deadline
 from ..core.ground.digest import blake2b
@@ -62,7 +62,7 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
         task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling = task, task.cancelling()
-        call = Call(where, Kind.TIMEOUT, "durable.timeout", _FP)
+        call = where.call(Kind.TIMEOUT, "durable.timeout", _FP)
         begun = asyncio.get_running_loop().create_future()
         self._watch = asyncio.create_task(run_async(calls.timeout(call, self._seconds, begun)))
         self._watch.add_done_callback(self._fire)
@@ -109,7 +109,7 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
             self._deadline = Deadline.after(self._seconds, SystemClock())
             return self
         self._branch = where
-        self._deadline = run_sync(calls.timeout_begin(Call(where, Kind.TIMEOUT, "durable.timeout", _FP), self._seconds))
+        self._deadline = run_sync(calls.timeout_begin(where.call(Kind.TIMEOUT, "durable.timeout", _FP), self._seconds))
         return self
 
     def __exit__(
@@ -123,7 +123,7 @@ class timeout:  # noqa: N801 - named like asyncio.timeout, which it replaces
             self._fired = deadline.remaining(SystemClock()) <= 0
         elif kind is None or issubclass(kind, Exception):
             clock = self._branch.body.driver.worker.clock
-            call = Call(self._branch, Kind.TIMEOUT, "durable.timeout", _END_FP)
+            call = self._branch.call(Kind.TIMEOUT, "durable.timeout", _END_FP)
             self._fired = run_sync(calls.reading(call, lambda _: deadline.remaining(clock) <= 0, _BOOL))
         if self._fired and kind is None:
             raise TimeoutError(f"the block took longer than {self._seconds:g} s")

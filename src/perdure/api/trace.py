@@ -28,7 +28,7 @@ from ..core.ground.values import Signature, by_content, preview, tame
 from ..core.run import calls
 from ..core.run.interfaces import EXHAUSTED
 from ..errors import RunStopped, UsageError
-from ._calling import caller, on_loop, run_async, run_sync, shown, warn_blocking
+from ._calling import INPUTS_SHOWN, caller, run_async, run_blocking, run_sync, warn_blocking
 from ._names import qualified
 from .declaring import distinct_name
 
@@ -56,7 +56,6 @@ class Trace(Generic[P, R]):
             signature=Signature.of(fn, ignore=ignore),
             qualified=lambda: qualified(fn, name),
         )
-        self._checks = _declared_types(fn, ignore)
         self._generator = inspect.isgeneratorfunction(fn)
         self._async_generator = inspect.isasyncgenfunction(fn)
 
@@ -68,7 +67,7 @@ class Trace(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         where = caller(self._what)
-        if where.__class__ is not Branch:
+        if type(where) is not Branch:
             return self.fn(*args, **kwargs)
         if self._resume is not None:
             self._refuse_items(args, kwargs)
@@ -78,10 +77,11 @@ class Trace(Generic[P, R]):
         if self._async_generator:
             return _async_items(self, call, args, kwargs)  # type: ignore[return-value]
         protocol = calls.trace(call, self._function, args, kwargs)
-        if on_loop():
-            if self._function.is_async:
-                return run_async(protocol)  # type: ignore[return-value]
-            warn_blocking(self._function.name)
+        if asyncio._get_running_loop() is None:
+            return run_blocking(protocol)  # type: ignore[no-any-return]
+        if self._function.is_async:
+            return run_async(protocol)  # type: ignore[return-value]
+        warn_blocking(self._function.name)
         return run_sync(protocol)  # type: ignore[no-any-return]
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
@@ -109,31 +109,9 @@ class Trace(Generic[P, R]):
     def _call(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         function = self._function
         identity = function.signature.identity(args, kwargs)
-        # `identity` takes scalars as they are, so their types are compared here.
-        for position, (value, declared) in enumerate(zip(args, self._checks, strict=False)):
-            kind = type(value)
-            if kind is not declared and declared is not Any and kind in _SCALARS:
-                function.signature.check_argument(position, value)
-        return Call(
-            branch, Kind.TRACE, function.name, function.fingerprint(identity), shown(identity), function, identity
-        )
-
-
-def _declared_types(fn: Callable[..., Any], ignore: Sequence[str]) -> tuple[Any, ...]:
-    """The annotations of the positional parameters: a class, text or another form for comparison; `Any` without one."""
-    found = []
-    for parameter in inspect.signature(fn).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            break
-        declared = parameter.annotation
-        if declared is parameter.empty or declared in ("Any", "typing.Any") or parameter.name in ignore:
-            declared = Any
-        found.append(_BY_NAME.get(declared, declared) if isinstance(declared, str) else declared)
-    return tuple(found)
-
-
-_SCALARS = frozenset((bool, int, float, str, bytes, type(None)))
-_BY_NAME = {"bool": bool, "int": int, "float": float, "str": str, "bytes": bytes, "None": type(None)}
+        shown = identity if 1 < len(identity) <= INPUTS_SHOWN else None
+        fp = function.fingerprint(identity)
+        return branch.call(function.kind, function.name, fp, shown, function, identity)
 
 
 class _BoundTrace:

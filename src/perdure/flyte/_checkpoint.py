@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..api._calling import caller, run_async, run_sync
-from ..core.body.branch import Branch, Call
+from ..core.body.branch import Branch
 from ..core.ground.digest import blake2b
 from ..core.ground.model import Entry, Kind
 from ..core.ground.trees import discard_tree
@@ -145,7 +145,7 @@ class Checkpoint(BaseCheckpoint):
         return _newest(self._source) if self._source is not None else 0
 
     def _reading(self, where: Branch) -> Any:
-        call = Call(where, Kind.TRACE, "Checkpoint.load", _FP)
+        call = where.call(Kind.TRACE, "Checkpoint.load", _FP)
         return calls.reading(call, lambda _: self._newest(), _VERSION)
 
     def _is_stale(self, where: Branch, version: int | None) -> bool:

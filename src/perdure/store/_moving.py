@@ -82,7 +82,7 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
         row = cursor.execute(sql["adopt_run"], values).fetchone()
     number = row[0]
     _insert(cursor, sql["insert_action"], [(number, *action[1:]) for action in whole.actions])
-    _insert(cursor, sql["insert_segment"], [(number, *segment) for segment in whole.segments])
+    _insert(cursor, sql["insert_segment"], [(number, segment.number, segment.data) for segment in whole.segments])
     _insert(cursor, sql["end_action"], [(int(end.ended), number, end.parent, end.action) for end in whole.ended])
     _insert(cursor, sql["note_source"], [(number, source) for source in whole.sources])
     return Created(run._replace(id=number), True)

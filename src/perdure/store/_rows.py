@@ -25,7 +25,7 @@ def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:
     """The writes of one driver as rows: of segments, of ended actions, of sources."""
     run = write.run
     return (
-        [(run, number, data) for number, data in write.segments],
+        [(run, segment.number, segment.data) for segment in write.segments],
         [(int(ended), run, parent, action) for parent, action, ended in write.ends],
         [(run, source) for source in write.sources],
     )

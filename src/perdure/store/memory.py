@@ -86,6 +86,9 @@ class MemoryStore:
             self._version += 1
             return [self._create(w) if isinstance(w, CreateRun) else self._write(w) for w in writes]
 
+    def append(self, run: int, token: bytes, segment: Segment) -> bool:
+        return self.commit([RunWrites(run, token, [segment])]) == [True]
+
     def _create(self, write: CreateRun) -> Created:
         new, claim, due = write
         if new.name in self._names:
@@ -123,7 +126,7 @@ class MemoryStore:
             if started := actions.get((state.parent, state.action)):
                 actions[state.parent, state.action] = started._replace(**state._asdict())
         self._end(run.id, write.ends)
-        segments.update(write.segments)
+        segments.update((segment.number, segment.data) for segment in write.segments)
         self._used[run.id].update(write.sources)
         for put in write.cache:
             self._cache[put.key] = put
@@ -437,7 +440,7 @@ class MemoryStore:
         self._runs[run.id] = run
         self._names[run.name] = run.id
         self._begin(run.id)
-        self._segments[run.id].update(whole.segments)
+        self._segments[run.id].update((segment.number, segment.data) for segment in whole.segments)
         self._actions[run.id].update({(one.parent, one.action): one._replace(run=run.id) for one in whole.actions})
         self._end(run.id, whole.ended)
         self._used[run.id].update(whole.sources)

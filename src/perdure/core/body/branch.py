@@ -10,47 +10,32 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from msgspec import Struct
+
 from ..ground.digest import blake2b
 from ..ground.model import Kind
 from ..ground.spec import Function
 from .interfaces import BodyPort
 
 
-class Call:
-    """One durable call: its identity, taken when it was called, and the place that it was called from."""
+class Call(Struct, eq=False):
+    """One durable call: the identity of the call, and the place where the call was made; see `Branch.call`. A struct,
+    because one is made for each recorded call."""
 
-    __slots__ = (
-        "begun", "body", "branch", "fp", "function", "identity", "inputs", "kind", "label", "name", "occ", "seq",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        branch: Branch,
-        kind: Kind,
-        name: str,
-        fp: bytes,
-        inputs: bytes | None = None,
-        function: Function | None = None,
-        identity: bytes = b"",
-    ) -> None:
-        occurrences = branch.occurrences
-        occ = occurrences.get(fp, 0)
-        occurrences[fp] = occ + 1
-        self.body = branch.body
-        self.branch = branch
-        self.kind = kind
-        self.name = name
-        self.fp = fp
-        self.occ = occ
-        self.seq = branch.seq
-        self.inputs = inputs
-        self.function = function
-        """The traced function, which may have been recorded under another module; `None` for calls of other kinds."""
-        self.identity = identity
-        self.label = branch.label
-        self.begun = 0
-        """Set by `Body.begin`: the entry delivered last when the call was made."""
-        branch.seq += 1
+    body: BodyPort
+    branch: Branch
+    kind: Kind
+    name: str
+    fp: bytes
+    occ: int
+    seq: int
+    label: str | None
+    inputs: bytes | None
+    function: Function | None
+    """The traced function, which may have been recorded under another module; `None` for calls of other kinds."""
+    identity: bytes
+    begun: int = 0
+    """Set by `Body.begin`: the entry delivered last when the call was made."""
 
     def describe(self) -> str:
         """For people: what was asked for, and where."""
@@ -83,6 +68,23 @@ class Branch:
         self.label: str | None = parent.label if parent is not None else None
         self.timers = 0
         """How many plain timers have been armed on this line."""
+
+    def call(
+        self,
+        kind: Kind,
+        name: str,
+        fp: bytes,
+        inputs: bytes | None = None,
+        function: Function | None = None,
+        identity: bytes = b"",
+    ) -> Call:
+        """The next durable call on this branch: identity and position are taken now."""
+        occurrences = self.occurrences
+        occ = occurrences.get(fp, 0)
+        occurrences[fp] = occ + 1
+        seq = self.seq
+        self.seq = seq + 1
+        return Call(self.body, self, kind, name, fp, occ, seq, self.label, inputs, function, identity)
 
     def fork(self, title: str, args: bytes | None = None) -> Branch:
         """A child branch for a new task or thread."""

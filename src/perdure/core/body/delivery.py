@@ -40,13 +40,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from enum import Enum, auto
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from ..ground.model import Action, Entry, Result
 from ..journal.replay import Event, EventKey, EventKind, Replay, delivery_order
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True):
     """The answer to a call: the entry's number, its `Result` and its encoded value.
 
     An outcome that is known at once is an effect (see `run.effects`) that ends at once: a protocol yields the answer to
@@ -154,7 +156,7 @@ class Move(Enum):
     """`subject`, the entry whose turn it is, is not asked for, or not cancelled, by unchanged source (P5)."""
 
 
-class Step(NamedTuple):
+class Step(Struct, frozen=True):
     move: Move
     subject: Any = None
     outcome: Outcome | None = None
@@ -275,11 +277,22 @@ class Delivery:
     def passed(self, n: int, after: int | None = None) -> None:
         """That entry has been handed over."""
         self.last = n
-        self.place = max(self.place, delivery_order(n, after))
+        place = (n, n) if after is None else delivery_order(n, after)
+        if place > self.place:
+            self.place = place
 
-    def overtakes(self, n: int) -> None:
-        """That entry has been handed to a thread ahead of earlier entries, which the loop's code does not see."""
-        self.last = n
+    def goes_at_once(self, n: int, blocked: bool) -> bool:
+        """Whether a thread may have the live outcome of entry `n`, which is on disk now, at once. The outcome then
+        counts as handed over."""
+        replay = self.replay
+        if not self.due and not self.entrances and (replay is None or replay.drained):
+            self.passed(n)
+        elif blocked:
+            # Ahead of earlier entries, which the loop's code does not see.
+            self.last = n
+        else:
+            return False
+        return True
 
     def committed(self, waiter: Any, outcome: Outcome) -> None:
         """A live outcome is on disk."""
@@ -294,11 +307,6 @@ class Delivery:
                 found: Outcome = item[1]
                 return found
         return None
-
-    def passes(self) -> bool:
-        """Whether a live outcome that is on disk now may go to a thread at once: nothing has come before it."""
-        replay = self.replay
-        return not (self.due or self.entrances or (replay is not None and not replay.drained))
 
     def cancel(self, waiter: Any) -> CancelVerdict:
         """User code asks to cancel a call that waits."""

@@ -171,13 +171,13 @@ class BodyPort(Protocol):
     """The body's code has ended."""
     leaving: bool
     abandoned: bool
+    executing: int
+    """Traces that are being executed on the loop's thread."""
 
     @property
     def idle_replaying(self) -> bool: ...
 
     def check_open(self) -> None: ...
-
-    def executes(self, change: int) -> None: ...
 
     def begin(self, call: Any, item: int = 0) -> Any: ...
 

@@ -14,19 +14,18 @@ from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
+from msgspec import Struct
+
 from ...errors import BranchError
 from .branch import Branch
 from .interfaces import BodyPort
 
 
-class TraceScope:
+class TraceScope(Struct, eq=False):
     """Inside a trace of `body`: the trace is the unit, nothing in it is durable by itself."""
 
-    __slots__ = ("body", "name")
-
-    def __init__(self, body: BodyPort, name: str) -> None:
-        self.body = body
-        self.name = name
+    body: BodyPort
+    name: str
 
 
 class Slot:
@@ -40,6 +39,9 @@ class Slot:
 
 SCOPE: ContextVar[Any] = ContextVar("perdure_scope", default=None)
 """`None`, a `Body` or a `TraceScope`."""
+current_scope = SCOPE.get
+set_scope = SCOPE.set
+"""As functions of the module for hot paths, because each look-up of the method makes an object."""
 
 
 def is_body(scope: Any) -> bool:

@@ -21,6 +21,9 @@ from ..body.waits import LoopWaiter, ThreadWaiter, Waiter
 from ..ground.model import Action, ActionState, CachePut, Created, CreateRun, Entry, Finish, Park, Result, RunWrites
 from .interfaces import Sink
 
+# As a constant of the module, because one is looked up for each recorded call.
+_CANCELLED = Result.CANCELLED
+
 
 class Record(Struct, eq=False):
     """An outcome on its way into the journal. A struct, because one is made for each recorded call."""
@@ -65,7 +68,7 @@ class Record(Struct, eq=False):
     def announce(self) -> BodyPort | None:
         """The outcome is on disk: it takes its turn (W2). The body that is to be pumped, if any."""
         waiter, body = self.waiter, self.call.body
-        if self.slot is not None and self.result != Result.CANCELLED:
+        if self.slot is not None and self.result != _CANCELLED:
             if body.thread_committed(self.n):
                 self.done = True
                 return None
@@ -294,10 +297,11 @@ def _mark(action: int, n: int, seq: int, result: Result, source: int) -> Entry:
 def entry_row(record: Record, n: int, source: int) -> Entry:
     # Positional, because that is the fastest way to build a struct, and this runs for every recorded call.
     call = record.call
+    body = call.body
     return Entry(
-        call.body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
+        body.action, n, call.branch.id, call.seq, call.occ, record.item, int(call.kind), int(record.result),
         call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after,
-        record.at, record.took, call.begun, call.body.take_notes(),
+        record.at, record.took, call.begun, body.take_notes() if body.delivery.notes else None,
     )  # fmt: skip
 
 

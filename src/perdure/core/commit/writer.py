@@ -55,6 +55,9 @@ log = logging.getLogger("perdure")
 # handler into an attempt to; that costs more than the commit's own Python.
 _signal: Any = importlib.import_module("_signal")
 
+# A class's attribute takes longer to find than all else in the line.
+_CANCELLED = Result.CANCELLED
+
 SLOW_NS = 5_000_000
 """A commit slower than this (nanoseconds, smoothed) moves to the writer thread."""
 FAST_NS = 2_000_000
@@ -109,7 +112,7 @@ class Leaders:
     def through(self, driver: Sink, record: Record | Foreign | Synced) -> None:
         """Commit `record` (already in the outbox) and all other waiting records; the calling thread blocks."""
         lock = self._lock
-        if not lock.acquire(blocking=False):
+        if not lock.acquire(False):
             # So that the next leader takes the records along, be it this thread or another.
             self._ready.append(driver)
             lock.acquire()
@@ -128,7 +131,7 @@ class Leaders:
     def commit_now(self, driver: Sink, record: Record) -> bool:
         """Commit one record on the event loop's thread, in the middle of its iteration: for the only work of the loop.
         `False`, and nothing done, if others wait or commits are slow."""
-        if self._slow or driver.outbox or self._ready or self._submissions or not self._lock.acquire(blocking=False):
+        if self._slow or driver.outbox or self._ready or self._submissions or not self._lock.acquire(False):
             return False
         try:
             driver.outbox.append(record)
@@ -203,11 +206,9 @@ class Leaders:
                     self.drain()
 
     def measure(self, took_ns: int) -> None:
-        self._smoothed_ns += (took_ns - self._smoothed_ns) // 8
-        if self._slow:
-            self._slow = self._smoothed_ns > FAST_NS
-        else:
-            self._slow = self._smoothed_ns > SLOW_NS
+        self._smoothed_ns = smoothed = self._smoothed_ns + ((took_ns - self._smoothed_ns) >> 3)
+        if smoothed > FAST_NS or self._slow:
+            self._slow = smoothed > (FAST_NS if self._slow else SLOW_NS)
 
 
 class Writer(Leaders):
@@ -226,18 +227,24 @@ class Writer(Leaders):
         record = driver.outbox[0]
         if driver.abandoning:
             return False
-        if record.__class__ is tuple:
-            return len(record) == 1 and record[0].__class__ is Finish and self._finish_one(driver, record[0])
-        if record.__class__ is not Record or record.result == Result.CANCELLED:
+        if type(record) is not Record:
+            alone = type(record) is tuple and len(record) == 1 and record[0].__class__ is Finish
+            return alone and self._finish_one(driver, record[0])
+        if record.result == _CANCELLED:
             return False
-        del driver.outbox[:1]
+        driver.outbox.pop(0)
         driver.n = n = driver.n + 1
         record.n = n
         began = perf()
         try:
-            segments, ends, sources = driver.journal.append((entry_row(record, n, driver.source_id),))
-            writes = RunWrites(driver.run_id, driver.token, segments, ends=ends, sources=sources)
-            (written,) = self._store.commit((writes,))
+            entry = entry_row(record, n, driver.source_id)
+            segment = driver.journal.append_plain(entry)
+            if segment is not None:
+                written: Any = self._store.append(driver.run_id, driver.token, segment)
+            else:
+                segments, ends, sources = driver.journal.append((entry,))
+                writes = RunWrites(driver.run_id, driver.token, segments, ends=ends, sources=sources)
+                written = self._store.commit((writes,))[0]
         except BaseException as error:
             self._failed([(driver, [record])], [], _store_error(error))
             return True
@@ -414,7 +421,7 @@ def announce(driver: Sink, outbox: list[Item], bodies: dict[BodyPort, None]) -> 
                 body = part.announce()
                 if body is not None:
                     bodies[body] = None
-                if part.result == Result.CANCELLED and part.child is not None:
+                if part.result == _CANCELLED and part.child is not None:
                     driver.settled(part.child)
             elif kind is Foreign:
                 part.done = True

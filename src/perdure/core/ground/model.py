@@ -128,7 +128,7 @@ class Entry(Struct, array_like=True, frozen=True, gc=False):
     """What has moved the body since its last entry and has no entry of its own: `journal.replay.Event`s, encoded."""
 
 
-class Segment(NamedTuple):
+class Segment(Struct, frozen=True):
     """The entries of one commit of a run, encoded (`core.journal.segment`)."""
 
     number: int
@@ -291,8 +291,9 @@ class CachePut(NamedTuple):
     at: int
 
 
-class RunWrites(NamedTuple):
-    """The writes of one driver for one run. All are written, or none if the run has another token."""
+class RunWrites(Struct, frozen=True):
+    """The writes of one driver for one run. All are written, or none if the run has another token. A struct, because
+    one is made for each commit of a run."""
 
     run: int
     token: bytes
@@ -306,6 +307,14 @@ class RunWrites(NamedTuple):
     """Actions that get or lose an outcome with the segments."""
     sources: Sequence[int] = ()
     """Source snapshots that the journal refers to from now on."""
+
+    def only(self) -> Segment | Finish | None:
+        """The segment, or the end of the run, if there is nothing else to write: a single statement is enough then."""
+        if self.actions or self.states or self.ends or self.sources or self.cache or self.park is not None:
+            return None
+        if self.finish is None:
+            return self.segments[0] if len(self.segments) == 1 else None
+        return None if self.segments else self.finish
 
 
 class CreateRun(NamedTuple):

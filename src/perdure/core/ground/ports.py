@@ -143,6 +143,10 @@ class Journals(Protocol):
         request begins the run again.
         """
 
+    def append(self, run: int, token: bytes, segment: Segment) -> bool:
+        """The same as `commit` of one `RunWrites` with that segment and nothing else: the usual write of a run that
+        makes one call after the other."""
+
     def journal_length(self, run: int) -> int:
         """The number of the last entry in the run's journal, 0 if the journal is empty. One seek in an index."""
 

@@ -23,6 +23,7 @@ from enum import Enum, IntEnum, auto
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ..ground.model import Entry, Result
@@ -82,7 +83,7 @@ class Verdict(Enum):
     """Another call's entry stands at this position, written by other source: the rest has become loose."""
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True):
     verdict: Verdict
     entry: Entry | None = None
 

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import GeneratorDivergedError, RunStopped, StoreError, UsageError
 from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
-from ..body.scope import SCOPE, THREAD
+from ..body.scope import SCOPE, THREAD, set_scope
 from ..body.waits import LoopWaiter, Sleeper, Waiter
 from ..commit.records import Noted, Record
 from ..ground.clock import Deadline, perf
@@ -24,6 +24,9 @@ from .attempts import attempts, unreadable
 from .driver import Driver
 from .effects import Durable, Invoke, Protocol, record, run_async
 from .interfaces import EXHAUSTED, ItemSource, Origin
+
+# As a constant of the module, because one is looked up for each recorded call.
+_VALUE = Result.VALUE
 
 # -- shared pieces ---------------------------------------------------------------------------------------------
 
@@ -119,8 +122,10 @@ def trace(
         if outcome is None:
             at = body.driver.worker.clock.wall()
             began = perf()
-            body.executes(1)
-            # Until the outcome is with the writer: the step of the hand-over does not count as the body's.
+            on_loop = asyncio._get_running_loop() is not None
+            if on_loop:
+                # Until the outcome is with the writer: the step of the hand-over does not count as the body's.
+                body.executing += 1
             try:
                 try:
                     try:
@@ -133,7 +138,7 @@ def trace(
                     except BaseException:
                         SCOPE.set(body)
                         raise
-                    SCOPE.set(body)
+                    set_scope(body)
                     data, copy = stored(call, codec, value) if value is not EXHAUSTED else (None, EXHAUSTED)
                 except RunStopped:
                     raise
@@ -148,12 +153,13 @@ def trace(
                 except BaseException as error:
                     failure = tame(error)
                 else:
-                    result = Result.VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
+                    result = _VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
                     waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
                 if failure is not None:
                     waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000, item=item)
             finally:
-                body.executes(-1)
+                if on_loop:
+                    body.executing -= 1
             outcome = yield waiter
             if failure is None:
                 if source is not None:
@@ -339,11 +345,14 @@ def _deadline(call: Call, seconds: float) -> Protocol:
         clock = body.driver.worker.clock
         at = clock.wall()  # first, so that no sleep ever looks too short
         action = new_action(call, at, deadline=Deadline.after(seconds, clock))
-        body.executes(1)
+        on_loop = asyncio._get_running_loop() is not None
+        if on_loop:
+            body.executing += 1
         try:
             yield Durable(body, Noted(body), action)
         finally:
-            body.executes(-1)
+            if on_loop:
+                body.executing -= 1
     found = deadline_of(action)
     assert found is not None
     return action, found

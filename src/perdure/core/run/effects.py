@@ -14,10 +14,12 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from msgspec import Struct
+
 from ..body.branch import Call
 from ..body.interfaces import BodyPort
 from ..body.loop import DURABLE_CODE
-from ..body.scope import SCOPE, THREAD, TraceScope, is_body
+from ..body.scope import SCOPE, THREAD, TraceScope, is_body, set_scope
 from ..body.waits import BLOCKING, LoopWaiter
 from ..commit.records import Record, Synced
 from ..ground.spec import Function
@@ -49,7 +51,7 @@ DURABLE_CODE.add(run_async.__code__)
 def run_sync(protocol: Protocol) -> Any:
     """Drive a protocol in the current thread, which blocks. On an event loop's thread, that loop blocks with it."""
     if asyncio._get_running_loop() is None:
-        return _run_blocking(protocol)
+        return run_blocking(protocol)
     BLOCKING.depth += 1
     scope = SCOPE.get()
     body = scope if is_body(scope) else None
@@ -59,7 +61,7 @@ def run_sync(protocol: Protocol) -> Any:
     try:
         if body is not None:
             body.block_loop()
-        return _run_blocking(protocol)
+        return run_blocking(protocol)
     finally:
         BLOCKING.depth -= 1
         if body is not None:
@@ -68,7 +70,8 @@ def run_sync(protocol: Protocol) -> Any:
             loop.blocked -= 1
 
 
-def _run_blocking(protocol: Protocol) -> Any:
+def run_blocking(protocol: Protocol) -> Any:
+    """Drive a protocol in the current thread, which has no event loop, or whose loop is known to be blocked."""
     try:
         effect = protocol.send(None)
         while True:
@@ -85,21 +88,18 @@ def _run_blocking(protocol: Protocol) -> Any:
 # -- effects ---------------------------------------------------------------------------------------------------
 
 
-class Invoke:
+class Invoke(Struct, eq=False):
     """Run a traced function; inside, the trace is the unit. The protocol restores the scope afterwards."""
 
-    __slots__ = ("args", "call", "function", "kwargs")
-
-    def __init__(self, call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.call = call
-        self.function = function
-        self.args = args
-        self.kwargs = kwargs
+    call: Call
+    function: Function
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def __await__(self) -> Any:
         # The function's own iterator, not a generator around it: this runs once per traced call.
         function = self.function
-        SCOPE.set(TraceScope(self.call.body, function.name))
+        set_scope(TraceScope(self.call.body, function.name))
         if function.is_async:
             return function.fn(*self.args, **self.kwargs).__await__()
         context = copy_context()
@@ -110,7 +110,7 @@ class Invoke:
         body, function = self.call.body, self.function
         scope = TraceScope(body, function.name)
         if not function.is_async:
-            SCOPE.set(scope)
+            set_scope(scope)
             return function.fn(*self.args, **self.kwargs)
         context = copy_context()
         context.run(SCOPE.set, scope)

@@ -215,15 +215,14 @@ class PostgresStore(UpkeepVerbs):
             write = writes[0]
             if isinstance(write, CreateRun):
                 return [self._submit(write)]
-            run, token, segments, actions, states, cache, finish, park, ends, sources = write
-            if not (actions or states or ends or sources or cache or park):
-                if finish is None and len(segments) == 1:
-                    return [self._append(run, token, segments[0])]
-                if finish is not None and not segments:
-                    done = (self._sql["is_finished"], (*finish, run))
-                    written = self._writer.change(self._sql["finish"], (*finish, run, token), done)
-                    self._tell()
-                    return [written]
+            only = write.only()
+            if isinstance(only, Segment):
+                return [self.append(write.run, write.token, only)]
+            if only is not None:
+                done = (self._sql["is_finished"], (*only, write.run))
+                written = self._writer.change(self._sql["finish"], (*only, write.run, write.token), done)
+                self._tell()
+                return [written]
 
         def is_done(cursor: Cursor, answers: list[Created | bool]) -> bool:
             found = [row[0] for trace in self._traces(writes, answers) for row in cursor.execute(*trace)]
@@ -252,9 +251,9 @@ class PostgresStore(UpkeepVerbs):
             self._count()
         return created
 
-    def _append(self, run: int, token: bytes, segment: Segment) -> bool:
+    def append(self, run: int, token: bytes, segment: Segment) -> bool:
         written = self._writer.change_directly(
-            self._insert_segment, (run, token, *segment), lambda: self._segment_trace(run, segment)
+            self._insert_segment, (run, token, segment.number, segment.data), lambda: self._segment_trace(run, segment)
         )
         self._count()
         return written
@@ -285,7 +284,7 @@ class PostgresStore(UpkeepVerbs):
 
     def _segment_trace(self, run: int, segment: Segment) -> Trace:
         """A query that finds out whether a segment was stored: no other driver writes the same bytes (SG4)."""
-        return self._sql["is_segment"], (run, *segment)
+        return self._sql["is_segment"], (run, segment.number, segment.data)
 
     def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         answers: list[Created | bool] = []

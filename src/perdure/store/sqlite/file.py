@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
@@ -45,6 +46,7 @@ def _after_fork_in_child() -> None:
     global _creating
     _creating = threading.Lock()
     for link in list(_links):
+        link.forked = True
         if link.cursor is not None:
             _inherited.add(link.path)
             with suppress(ImportError):
@@ -201,6 +203,10 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _changes(sql: str, row: Sequence[Any], cursor: sqlite3.Cursor) -> bool:
+    return cursor.execute(sql, row).rowcount == 1
+
+
 class _Damaged(bytes):
     """Text of a cell that is not UTF-8."""
 
@@ -232,6 +238,8 @@ class SQLiteLink:
         self._read_only = read_only
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        self.forked = False
+        """This process is a forked child, and the connection is its parent's."""
         self._closed = False
         _links.add(self)
         self.connection: sqlite3.Connection | None = None
@@ -239,7 +247,7 @@ class SQLiteLink:
 
     def change(self, sql: str, row: Sequence[Any]) -> bool:
         """Run one statement as a transaction; whether a row was changed."""
-        return self.run(lambda cursor: cursor.execute(sql, row).rowcount == 1)
+        return self.run(partial(_changes, sql, row))
 
     def rows(self, sql: str, row: Sequence[Any]) -> list[tuple[Any, ...]]:
         """All rows of a query.
@@ -283,7 +291,7 @@ class SQLiteLink:
 
     def run(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         """Do the work, all or nothing. The work may run more than once."""
-        if self._pid != os.getpid():
+        if self.forked:
             # Before the lock: a fork may have copied the lock while a thread of the parent held the lock.
             raise StoreUnavailableError(
                 f"the store {self._file.path} was opened by process {self._pid} and cannot be used in its forked child "
@@ -291,14 +299,17 @@ class SQLiteLink:
             )
         if self._file.gone is not None:
             raise StoreUnavailableError(self._file.gone)
-        with self._lock:
-            try:
-                return work(self.cursor or self._open())
-            except BaseException as error:
-                self._roll_back()
-                if not is_busy(error):
-                    self._raise(error)
+        # No `with`, which takes twice as long as the lock itself.
+        self._lock.acquire()
+        try:
+            return work(self.cursor or self._open())
+        except BaseException as error:
+            self._roll_back()
+            if not is_busy(error):
+                self._raise(error)
             return self._run_when_free(work)
+        finally:
+            self._lock.release()
 
     def _run_when_free(self, work: Callable[[sqlite3.Cursor], T]) -> T:
         since = perf()
@@ -355,14 +366,14 @@ class SQLiteLink:
     def checkpoint(self) -> None:
         """Copy what the WAL holds into the database, as far as other processes allow: a file that is copied later than
         that, without its -wal, then lacks as little as possible."""
-        if self._pid == os.getpid() and self.connection is not None:
+        if not self.forked and self.connection is not None:
             with self._lock, suppress(sqlite3.Error):
                 if self.connection is not None:
                     self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close the connection after the current call. Idempotent; other processes cannot make the close fail."""
-        if self._pid != os.getpid():
+        if self.forked:
             self._closed = True
             return
         with self._lock:

@@ -173,18 +173,13 @@ class SQLiteStore(Reading):
                 if write.claim is None:
                     self._ring(QUEUED)
                 return [created]
-            run, token, segments, actions, states, cache, finish, park, ends, sources = write
-            if not (actions or states or ends or sources or cache or park):
-                if finish is None and len(segments) == 1:
-                    # The driver looks for an adapter of every bytes object, and makes an exception when there is none.
-                    # A bytearray is bound as it is.
-                    number, data = segments[0]
-                    row = (number, bytearray(data), run, bytearray(token))
-                    return [self._writer.change(_INSERT_SEGMENT_FENCED, row)]
-                if finish is not None and not segments:
-                    written = self._writer.change(_FINISH, (*_plain(finish), run, token))
-                    self._ring(ENDED)
-                    return [written]
+            only = write.only()
+            if isinstance(only, Segment):
+                return [self.append(write.run, write.token, only)]
+            if only is not None:
+                written = self._writer.change(_FINISH, (*_plain(only), write.run, write.token))
+                self._ring(ENDED)
+                return [written]
         elif not writes:
             return []
         if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
@@ -196,6 +191,12 @@ class SQLiteStore(Reading):
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
             self._ring(ENDED)
         return answers
+
+    def append(self, run: int, token: bytes, segment: Segment) -> bool:
+        # The driver looks for an adapter of every bytes object, and makes an exception when there is none. A bytearray
+        # is bound as it is.
+        row = (segment.number, bytearray(segment.data), run, bytearray(token))
+        return self._writer.change(_INSERT_SEGMENT_FENCED, row)
 
     def claim(
         self,

@@ -36,6 +36,16 @@ _MAP_LIMIT = 15  # the header of a MessagePack map up to this size is a single b
 _HEADERS = [bytes([byte]) for byte in range(0x80 + _MAP_LIMIT + 1)]
 
 
+_BY_NAME = {kind.__name__: kind for kind in (bool, int, float, str, bytes)} | {"None": type(None)}
+
+
+def _declared(annotation: Any) -> Any:
+    """An annotation for comparison with the type of a value; `Any` for no declaration."""
+    if annotation is Parameter.empty or annotation in ("Any", "typing.Any"):
+        return Any
+    return _BY_NAME.get(annotation, annotation) if isinstance(annotation, str) else annotation
+
+
 class Signature:
     """The encoding of a function's parameters and result at the durability boundary.
 
@@ -56,7 +66,6 @@ class Signature:
         self._fn = fn
         self._scope = scope
         self._codecs: dict[str, Codec[Any]] = {}
-        self._results: dict[str, Codec[Any]] = {}
         self._defaults: dict[str, bytes | None] = {}
         parameters = self.parameters.values()
         self._positional = tuple(
@@ -71,21 +80,21 @@ class Signature:
         )  # fmt: skip
         self._many = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), None)
         self._rest = next((p.name for p in parameters if p.kind is Parameter.VAR_KEYWORD), None)
-        # For `identity`, per positional argument: default, type of the default, encoded name (None: ignored).
+        # For `identity`, per positional argument: default, type of the default, encoded name (None: ignored), and the
+        # declared type as text or as an object, `Any` for no declaration.
         self._slots = tuple(
             (
                 self.parameters[name].default,
                 type(self.parameters[name].default),
                 None if name in self.ignored else _encode(name),
+                Any if name in self.ignored else _declared(self.parameters[name].annotation),
             )
             for name in self._positional
         )
         keyword_only = any(p.name in self._required and p.kind is Parameter.KEYWORD_ONLY for p in parameters)
         # Numbers of positional arguments that make a complete call without keywords: the fast path of `identity`.
-        self._counts = range(
-            sys.maxsize if keyword_only else sum(1 for name in self._positional if name in self._required),
-            min(len(self._positional), _MAP_LIMIT) + 1,
-        )
+        self._fewest = sys.maxsize if keyword_only else sum(1 for name in self._positional if name in self._required)
+        self._most = min(len(self._positional), _MAP_LIMIT)
 
     @classmethod
     def of(cls, fn: Callable[..., Any], *, ignore: Sequence[str] = ()) -> Signature:
@@ -124,28 +133,43 @@ class Signature:
             UnsupportedTypeError: an argument cannot be stored.
             ValueMismatchError: an argument does not fit its declared type.
         """
-        if kwargs or len(args) not in self._counts:
-            return self._identity(self._bind(args, kwargs))
+        if kwargs or not self._fewest <= len(args) <= self._most:
+            return self._general_identity(args, kwargs)
         # The same bytes as from `_identity`: the map's header, then keys and values.
         body = b""
         count = 0x80
+        place = 0
+        slots = self._slots
         try:
-            for value, (default, default_type, key) in zip(args, self._slots):  # noqa: B905 - args may be fewer
+            for value in args:
+                default, default_type, key, declared = slots[place]
+                cls = type(value)
+                if cls is not declared and declared is not Any and cls in _SCALARS:
+                    self._codec(self._positional[place]).encode(value)
+                place += 1
                 if value is default or key is None:
                     continue
-                cls = type(value)
                 if cls not in _SCALARS:
-                    return self._identity(self._bind(args, kwargs))
+                    return self._general_identity(args, kwargs)
                 if cls is default_type:
                     if cls is float:  # 0.0 == -0.0 are two arguments; NaN != NaN is a single argument
-                        return self._identity(self._bind(args, kwargs))
+                        return self._general_identity(args, kwargs)
                     if value == default:
                         continue
                 body += key + _encode(value)
                 count += 1
         except (OverflowError, UnicodeEncodeError):
-            return self._identity(self._bind(args, kwargs))
+            return self._general_identity(args, kwargs)
         return _HEADERS[count] + body
+
+    def _general_identity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        bound = self._bind(args, kwargs)
+        for name, value, slot in zip(self._positional, args, self._slots):  # noqa: B905 - args may be fewer or more
+            # `_identity` takes scalars as they are, so their types are compared here.
+            declared = slot[3]
+            if type(value) is not declared and declared is not Any and type(value) in _SCALARS:
+                self._codec(name).encode(value)
+        return self._identity(bound)
 
     def _identity(self, bound: Mapping[str, Any]) -> bytes:
         """The general case, over arguments in the order of the parameters."""
@@ -319,32 +343,23 @@ class Signature:
                 args.append(self.parameters[name].default)
         return (*args, *many), {**values, **rest}
 
-    def check_argument(self, position: int, value: object) -> None:
-        """Raise `ValueMismatchError` where a positional argument does not fit the declared type."""
-        self._codec(self._positional[position]).encode(value)
-
     def preview(self, data: bytes, limit: int = 200) -> str:
         """Bytes from `identity` or `encode_inputs` as `x=3, name='a'`, for people; never raises."""
         return preview_inputs(data, limit)
 
-    @property
+    @functools.cached_property
     def returns(self) -> Codec[Any]:
         """The codec of the return value: `Any` where nothing is declared, and for iterators (see `yields`)."""
-        if "return" not in self._results:
-            annotation = self._return_annotation()
-            if _item_type(annotation) is not _NOTHING and _is_iterator(annotation):
-                annotation = Any
-            self._results["return"] = codec_for(annotation, f"return value of {self.name}", self._scope)
-        return self._results["return"]
+        annotation = self._return_annotation()
+        if _item_type(annotation) is not _NOTHING and _is_iterator(annotation):
+            annotation = Any
+        return codec_for(annotation, f"return value of {self.name}", self._scope)
 
-    @property
+    @functools.cached_property
     def yields(self) -> Codec[Any]:
         """The codec of the items of a generator, iterator or iterable; `Any` where no item type is declared."""
-        if "yield" not in self._results:
-            item = _item_type(self._return_annotation())
-            where = f"item of {self.name}"
-            self._results["yield"] = codec_for(Any if item is _NOTHING else item, where, self._scope)
-        return self._results["yield"]
+        item = _item_type(self._return_annotation())
+        return codec_for(Any if item is _NOTHING else item, f"item of {self.name}", self._scope)
 
     def _check_result(self) -> object:
         generates = inspect.isgeneratorfunction(self._fn) or inspect.isasyncgenfunction(self._fn)
