@@ -113,7 +113,9 @@ def test_a_script_that_has_moved_to_another_directory_continues(shell: Shell) ->
 
 
 def test_a_renamed_script_with_bodies_in_pool_processes_continues(shell: Shell) -> None:
-    script = SCRIPT.replace('name="w"', 'name="w", executor="process"').replace("os.getpid()", "os.getppid()")
+    # The body waits for its own end, which follows: it could go on with the next step meanwhile.
+    kill = "os.kill(os.getppid(), 9), __import__('time').sleep(60)"
+    script = SCRIPT.replace('name="w"', 'name="w", executor="process"').replace("os.kill(os.getpid(), 9)", kill)
     shell.write("flow.py", script)
     assert shell("run", "flow.py", "main", "--name", "x").returncode == -9
     os.rename(shell.path / "flow.py", shell.path / "new.py")

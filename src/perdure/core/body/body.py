@@ -95,8 +95,8 @@ class Body(Activity):
         self.limited = False
         """The attempt has a timeout, counted in memory only."""
         self.executing = 0
-        """Traces that are being executed, and deadlines on their way to disk; counted on the loop's thread. A trace in
-        a thread shows by its thread alone."""
+        """Traces at work until the writer has the outcomes, and deadlines on their way to disk; counted
+        on the loop's thread. A trace in a thread shows by its thread alone."""
         self._cancelled_by_caller = 0
         self.delivery = Delivery()
         self.root = Branch(self, 0, name, parent=None, floor=floor)

@@ -120,11 +120,8 @@ def trace(
         if waiter is not None:
             outcome = yield waiter
         if outcome is None:
-            at = body.driver.worker.clock.wall()
-            began = perf()
-            on_loop = asyncio._get_running_loop() is not None
-            if on_loop:
-                # Until the outcome is with the writer: the step of the hand-over does not count as the body's.
+            at, began = body.driver.worker.clock.wall(), perf()
+            if on_loop := asyncio._get_running_loop() is not None:
                 body.executing += 1
             try:
                 try:
@@ -345,8 +342,7 @@ def _deadline(call: Call, seconds: float) -> Protocol:
         clock = body.driver.worker.clock
         at = clock.wall()  # first, so that no sleep ever looks too short
         action = new_action(call, at, deadline=Deadline.after(seconds, clock))
-        on_loop = asyncio._get_running_loop() is not None
-        if on_loop:
+        if on_loop := asyncio._get_running_loop() is not None:
             body.executing += 1
         try:
             yield Durable(body, Noted(body), action)
