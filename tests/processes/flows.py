@@ -479,6 +479,22 @@ hasty_program = starts_a_program.override(timeout=4.0)
 
 
 @far.task
+def handles_signals(how: str) -> str:
+    """Wants to handle a signal, as programs do in their main thread."""
+    if how == "signal":
+        signal.signal(signal.SIGALRM, lambda *_: None)
+    elif how == "set_wakeup_fd":
+        signal.set_wakeup_fd(-1)
+    else:
+        asyncio.run(add_a_handler())
+    return "handled"
+
+
+async def add_a_handler() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGALRM, lambda: None)
+
+
+@far.task
 async def awaits_a_program(path: str) -> int:
     """Waits for the program on the event loop."""
     script = f"echo $$ program >> {path}; echo $$ program >> {path}; exec sleep 1000"

@@ -88,6 +88,13 @@ def test_a_program_that_a_body_has_left_behind_runs_on(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in programs(path))
 
 
+@pytest.mark.parametrize("how", ["signal", "set_wakeup_fd", "add_signal_handler"])
+def test_a_body_that_handles_signals_is_told_why_not_and_what_to_do(how: str) -> None:
+    """Python's own message names the main thread alone, which a body cannot choose."""
+    with pytest.raises((ValueError, RuntimeError), match=r"use the task's timeout=; code that needs signals can be a"):
+        run(flows.handles_signals, how)
+
+
 # -- values and failures ---------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ and ends the child when the parent is gone. See `executors.process`.
 from __future__ import annotations
 
 import faulthandler
+import functools
 import logging
 import os
 import queue
@@ -14,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from typing import Any
 
 import msgspec
 
@@ -129,6 +131,7 @@ def main() -> None:
     _end_with(int(sys.argv[2]))
     # The driving process decides what happens at Ctrl-C. Not SIG_IGN: programs of a body would inherit SIG_IGN.
     signal.signal(signal.SIGINT, lambda *_: None)
+    _explain_signals()
     if not faulthandler.is_enabled():
         faulthandler.enable()
     channel = frames.Channel(socket.socket(fileno=int(sys.argv[1])), frames.ToChild)
@@ -150,6 +153,27 @@ def main() -> None:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logging.getLogger("perdure").setLevel(hello.log_level)
     ChildProcess(channel, hello, moved).main()
+
+
+def _explain_signals() -> None:
+    """Let `signal.signal` say what to do in a body: Python allows the call in the main thread only, and bodies have
+    other threads."""
+    for name in ("signal", "set_wakeup_fd"):
+        setattr(signal, name, _in_main_thread(getattr(signal, name)))
+
+
+def _in_main_thread(function: Any) -> Any:
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            return function(*args, **kwargs)
+        raise ValueError(
+            f"signal.{function.__name__}() works in the main thread only, and bodies with executor='process' or 'ray' "
+            "run in other threads. For a time limit use the task's timeout=; code that needs signals can be a program "
+            "of its own: subprocess.run([sys.executable, ...])"
+        )
+
+    return checked
 
 
 def _end_with(parent: int) -> None:

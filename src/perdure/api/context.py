@@ -23,7 +23,8 @@ class Context(Struct, frozen=True):
     action: int
     """The action's number in the run; 0 is the root task."""
     attempt: int
-    """The number of the current attempt, from 1. A crashed attempt counts once something was recorded in it."""
+    """The number of the current attempt, from 1. Failed, lost and crashed attempts count. The number is on disk within
+    moments of the beginning (50 ms, unless the body blocks the event loop): an earlier crash does not count."""
     group: str | None
     """The innermost `perdure.group`, if any."""
     trace: str | None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..journal.replay import EventKey, EventKind
 from .branch import Branch
 from .interfaces import LoopPort
 from .scope import Slot
+
+ErrorHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 STARVED_LOOKS = 5
 """How many looks in a row have to find an event waiting in a busy body before the event happens all the same."""
@@ -43,6 +46,8 @@ class Activity:
         self.subprocesses: list[Any] = []
         self.tasks: list[asyncio.Task[Any]] = []
         """The asyncio tasks of this body; finished ones are swept out now and then."""
+        self.error_handler: ErrorHandler | None = None
+        """The handler that the body has given to the loop's `set_exception_handler`."""
         self.stirred = False
         """Something may be handed over once the body is quiet."""
         self.blocked = 0

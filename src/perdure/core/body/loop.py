@@ -16,6 +16,7 @@ import asyncio
 import concurrent.futures
 import heapq
 import logging
+import sys
 import threading
 from asyncio import events
 from collections.abc import Callable
@@ -25,9 +26,10 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+from ...errors import UsageError
 from ..ground.clock import perf
 from ..journal.replay import EventKey, EventKind
-from .activity import Activity
+from .activity import Activity, ErrorHandler
 from .branch import Branch, fork_for_coroutine, fork_for_function
 from .interfaces import Flushes
 from .scope import SCOPE, THREAD, Slot, TraceScope, is_body
@@ -195,7 +197,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         self._fd_bodies: dict[tuple[int, str], Activity] = {}
         # Last, because it already watches the loop's own pipe.
         super().__init__()
-        self.set_task_factory(self._make_task)
+        super().set_task_factory(self._make_task)
 
     # -- one iteration -----------------------------------------------------------------------------------------
 
@@ -254,6 +256,62 @@ class PerdureLoop(asyncio.SelectorEventLoop):
             return
         if data:
             self._process_self_data(data)  # type: ignore[attr-defined]
+
+    # -- settings ----------------------------------------------------------------------------------------------
+
+    def set_task_factory(self, factory: Any) -> None:
+        """Refused: other tasks than perdure's have no place in the recorded order."""
+        raise _shared("set_task_factory", "create the tasks yourself, or run such code in a thread with asyncio.run")
+
+    def set_debug(self, enabled: bool) -> None:
+        """Refused to bodies."""
+        if SCOPE.get() is not None:
+            raise _shared("set_debug", "set PYTHONASYNCIODEBUG=1 for the process")
+        super().set_debug(enabled)
+
+    def set_default_executor(self, executor: Any) -> None:
+        """Refused: perdure follows the threads of bodies in its own executor."""
+        raise _shared("set_default_executor", "pass the executor to run_in_executor")
+
+    async def shutdown_asyncgens(self) -> None:
+        """Refused to bodies: the generators of other runs would be closed."""
+        if SCOPE.get() is not None:
+            raise _shared("shutdown_asyncgens", "close the generators yourself: await generator.aclose()")
+        await super().shutdown_asyncgens()
+
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """Refused: the executor serves all runs."""
+        raise _shared("shutdown_default_executor", "shut down an executor of your own")
+
+    def set_exception_handler(self, handler: ErrorHandler | None) -> None:
+        """From a body: for what goes wrong in that body."""
+        body = _body_of(SCOPE.get())
+        if body is None:
+            super().set_exception_handler(handler)
+        elif handler is None or callable(handler):
+            body.error_handler = handler
+        else:
+            raise TypeError(f"an exception handler is called with the loop and a context: {handler!r} cannot be called")
+
+    def get_exception_handler(self) -> ErrorHandler | None:
+        """See `set_exception_handler`."""
+        body = _body_of(SCOPE.get())
+        return super().get_exception_handler() if body is None else body.error_handler
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Pass an error without a waiting caller to the handler of the body where the error happened."""
+        body = _body_in(context)
+        handler = body.error_handler if body is not None else None
+        if handler is None:
+            super().call_exception_handler(context)
+            return
+        try:
+            handler(self, context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            log.exception("an exception handler that a body has set failed")
+            self.default_exception_handler(context)
 
     # -- callbacks ---------------------------------------------------------------------------------------------
 
@@ -421,11 +479,42 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         return bool(super()._remove_writer(fd))  # type: ignore[misc]
 
     async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> Any:
+        _provide_child_watcher()
         transport = await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc]
         scope = SCOPE.get()
         if is_body(scope):
             scope.subprocesses.append(transport)
         return transport
+
+
+def _shared(method: str, remedy: str) -> UsageError:
+    return UsageError(f"loop.{method}() is refused: all runs of this process share perdure's event loop; {remedy}")
+
+
+def _body_of(scope: Any) -> Activity | None:
+    body: Any = scope.body if isinstance(scope, TraceScope) else scope
+    found: Activity | None = body
+    return found
+
+
+def _body_in(context: dict[str, Any]) -> Activity | None:
+    """The body where the error of an exception context happened, as far as the context tells."""
+    handle = context.get("handle")
+    if handle is not None:
+        return _body_of(handle._context.get(SCOPE))
+    branch = getattr(context.get("task", context.get("future")), "branch", None)
+    return branch.body if branch is not None else _body_of(SCOPE.get())
+
+
+def _provide_child_watcher() -> None:
+    """Let subprocesses start where the policy of the event loop (uvloop's, for instance) gives no child watcher.
+    Python 3.14 asks the policy no longer."""
+    if sys.version_info < (3, 14):
+        policy = asyncio.get_event_loop_policy()
+        kind = type(policy)
+        if getattr(kind, "get_child_watcher", None) is asyncio.AbstractEventLoopPolicy.get_child_watcher:
+            watcher = asyncio.ThreadedChildWatcher()
+            policy.get_child_watcher = lambda: watcher  # type: ignore[method-assign]
 
 
 DURABLE_CODE: set[Any] = set()

@@ -163,7 +163,7 @@ class Action(NamedTuple):
     source: int
     at: int
     attempt: int
-    """The number of the current attempt, from 1 (crashes included)."""
+    """The number of the current attempt, from 1. A crash counts if the row was on disk by then."""
     failures: int
     """Attempts that failed and were charged to the user's `retries`."""
     wake_at: int | None

@@ -121,10 +121,12 @@ class _Attempts:
         self._continues = driver.continues(action.action) and spec.dispose is None
         begun = self._deadline is None or self._deadline.remaining(driver.worker.clock) <= 0
         if recorded and begun and not self._joined and not self._continues:
-            # A crash made this attempt; the row is updated with the next commit. A detached attempt gets a new number
-            # too: the process behind the last attempt may be frozen rather than dead, or still be clearing up.
+            # A crash made this attempt; the row is updated soon, so that a further crash counts as well. A detached
+            # attempt gets a new number too: the process behind the last attempt may be frozen rather than dead, or
+            # still be clearing up.
             self._number += 1
             driver.outbox.append(self._row())
+            driver.worker.flush_lazily(driver)
             self._stored = True
         if self._joined:
             self._limit, self._deadline = self._deadline, None

@@ -14,6 +14,7 @@ from ..body.body import Body
 from ..body.loop import DURABLE_CODE, BranchTask
 from ..body.scope import SCOPE, THREAD, Slot
 from ..body.waits import BLOCKING
+from ..ground.clock import seconds
 from ..ground.model import Result
 from ..ground.spec import TaskSpec
 from ..ground.values import tame
@@ -43,6 +44,8 @@ class Execute:
         self.kwargs = kwargs
         self.attempt = attempt
         self.timeout = timeout
+        self._returned_at = 0.0
+        """When the body ended (`seconds()`)."""
         body.attempt = attempt
         body.limited = timeout is not None
         if spec.env_vars:
@@ -56,6 +59,7 @@ class Execute:
 
     async def _run(self) -> tuple[int, Any]:
         body, timeout = self.body, self.timeout
+        began = seconds()
         future: asyncio.Future[tuple[int, Any]]
         if self.spec.is_async and body.loop.here():
             future = self._make_task(copy_context())
@@ -77,8 +81,15 @@ class Execute:
         finally:
             if timer is not None:
                 timer.cancel()
+        self._judge(began)
         # For every result after the timeout: the body could no longer make a durable call.
         return (Result.ERROR, self._timeout_error()) if body.timed_out else outcome
+
+    def _judge(self, began: float) -> None:
+        """Whether the body ended in time. The timer alone does not tell: a body that blocks the event loop, or holds
+        the interpreter's lock, keeps the timer from striking."""
+        if self.timeout is not None and self._returned_at - began > self.timeout:
+            self.body.timed_out = True
 
     async def _outcome(self, future: asyncio.Future[tuple[int, Any]]) -> tuple[int, Any]:
         """Wait for the body, and pass a cancellation by the caller on to it."""
@@ -136,6 +147,7 @@ class Execute:
             outcome = (Result.ERROR, tame(error))
         else:
             outcome = (Result.VALUE, value)
+        self._returned_at = seconds()
         body.returned = True
         await self._reap(body)
         return outcome
@@ -161,6 +173,7 @@ class Execute:
         if not self.spec.is_async and self.timeout is None and not on_loop and not _deep():
             return self._inline(copy_context())
         worker = self.driver.worker
+        began = seconds()
         if self.spec.is_async:
             context = copy_context()
             future = worker.call_on_loop(body.loop, lambda: self._make_task(context))
@@ -170,11 +183,15 @@ class Execute:
             outcome: tuple[int, Any] = worker.join(
                 future, THREAD.slot if not on_loop else None, self.timeout, shown=True
             )
-            return outcome
+            self._judge(began)
+            return (Result.ERROR, self._timeout_error()) if body.timed_out else outcome
         except TimeoutError:
             if future.done():
-                ended: tuple[int, Any] = future.result()
-                return ended
+                # The body ended, and this thread was late to hear of the end.
+                self._judge(began)
+                if not body.timed_out:
+                    ended: tuple[int, Any] = future.result()
+                    return ended
             body.timed_out = body.abandoned = self.driver.abandoning = True
             body.close()
             return Result.ERROR, self._timeout_error()
@@ -215,6 +232,7 @@ class Execute:
         else:
             return Result.VALUE, value
         finally:
+            self._returned_at = seconds()
             body.returned = True
             BLOCKING.depth = depth
             THREAD.slot = outer
