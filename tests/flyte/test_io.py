@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import pandas as pd
 import pytest
 from tests.flyte.scripts import Scripts
+from tests.waiting import PATIENCE
 
 FILES = """
 from flyte.io import Dir, File
@@ -319,3 +323,62 @@ def test_walks_of_a_directory_are_as_deep_as_in_flyte(scripts: Scripts) -> None:
     assert scripts.run("script.py").splitlines() == [
         whole, two, one, two, whole, whole, one, two, "a.txt b.txt z.txt", "b.txt None", "a.txt c.bin sub",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 3])
+def test_a_body_that_makes_temporary_files_again_calls_with_the_same_paths(scripts: Scripts, kill_at: int) -> None:
+    """The family: a temporary directory, a temporary file with a suffix, a new file without a name."""
+    scripts.write("""
+        import tempfile
+        from flyte.io import Dir, File
+
+        @env.task
+        async def seen(path: str) -> bool:
+            mark("seen")
+            return os.path.exists(path) and (os.path.isdir(path) or path.endswith((".txt", "file")))
+
+        @env.task
+        async def same(file: File) -> File:
+            return file
+
+        @env.task
+        async def main() -> list[bool]:
+            top = tempfile.mkdtemp(prefix="made_")
+            with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as temporary:
+                temporary.write("text")
+            open(f"{top}/a.txt", "w").write("a")
+            folder, file, new = await Dir.from_local(top), await File.from_local(temporary.name), File.new_remote()
+            async with new.open("w") as stream:
+                await stream.write("new")
+            assert folder.name == os.path.basename(top) and file.name == os.path.basename(temporary.name)
+            return [await seen(folder.path), await seen(file.path), await seen((await same(new)).path)]
+
+        if __name__ == "__main__":
+            print(flyte.run(main).outputs()[0])
+    """)
+    scripts.run("script.py", kill_at=kill_at)
+    assert scripts.run("script.py") == "[True, True, True]\n"
+    assert len(scripts.marks()) == 4
+
+
+def test_the_command_takes_files_directories_and_frames_by_their_paths(scripts: Scripts) -> None:
+    scripts.write("""
+        import pandas as pd
+        from flyte.io import DataFrame, Dir, File
+
+        @env.task
+        async def main(file: File, folder: Dir, frame: DataFrame, plain: pd.DataFrame) -> list[str]:
+            async with file.open("r") as stream:
+                text = await stream.read()
+            rows = len(await frame.open(pd.DataFrame).all())
+            return [text, file.name, *[each.name async for each in folder.walk()], str(rows), str(len(plain))]
+    """)
+    top = scripts.directory
+    (top / "a.txt").write_text("hello")
+    (top / "tree").mkdir()
+    (top / "tree" / "b.txt").write_text("b")
+    pd.DataFrame({"n": [1, 2, 3]}).to_parquet(top / "in.parquet")
+    words = ["--file", "a.txt", "--folder", "tree", "--frame", "in.parquet", "--plain", "in.parquet"]
+    process = scripts.start("perdure", "run", "script.py", "main", *words, "--json", PERDURE_FLYTE="1")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert json.loads(out)["result"] == ["hello", "a.txt", "b.txt", "3", "3"], err

@@ -250,7 +250,11 @@ def _parsed(text: str) -> Any:
 
 
 def _is_reference(tp: Any) -> bool:
-    return isinstance(tp, type) and (tp.__module__ == "perdure.io" or frames_of(tp) is not None)
+    return isinstance(tp, type) and (tp.__module__ == "perdure.io" or _is_flyte(tp) or frames_of(tp) is not None)
+
+
+def _is_flyte(tp: type) -> bool:
+    return tp.__module__.startswith("perdure.flyte.io.") and tp.__name__ in ("File", "Dir", "DataFrame")
 
 
 def _reference(data: object, tp: Any, path: str = "") -> Any:
@@ -269,6 +273,12 @@ def _reference(data: object, tp: Any, path: str = "") -> Any:
     try:
         if frames is not None:
             return frames.reference.from_local(data)
+        if _is_flyte(tp):
+            return (
+                tp.from_existing_remote(data)
+                if "://" in data or tp.__name__ == "DataFrame"
+                else tp.from_local_sync(data)
+            )
         return tp.from_existing_remote(data) if "://" in data else tp.from_local(data)
     except UsageError as error:
         raise Unfit(what, data, path, str(error)) from None

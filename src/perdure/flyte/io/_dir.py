@@ -97,7 +97,7 @@ class Dir(PathValue, Generic[T]):
             shutil.copytree(path, target, dirs_exist_ok=True)
             return cls(path=target, name=last_part(path), hash=dir_cache_key)
         content = PerdureDir.from_local(path, remote_destination)
-        return cls.of_content(content, last_part(path), hash=dir_cache_key)
+        return cls.of_content(content if content.url else _lasting(content), last_part(path), hash=dir_cache_key)
 
     # -- the content -----------------------------------------------------------------------------------------------
 
@@ -223,7 +223,12 @@ def content_of(folder: Dir[Any]) -> PerdureDir | None:
     if folder._content is not None:
         return folder._content  # type: ignore[no-any-return]
     path = local(folder.path)
-    return PerdureDir.from_local(path) if path is not None and os.path.isdir(path) else None
+    return _lasting(PerdureDir.from_local(path)) if path is not None and os.path.isdir(path) else None
+
+
+def _lasting(content: PerdureDir) -> PerdureDir:
+    """The content under one name, because a temporary directory has a random name (see `lasting_name`)."""
+    return PerdureDir(name="dir", hash=content.hash, size=content.size)
 
 
 def _put(folder: Dir[Any]) -> StoredDir:

@@ -17,7 +17,7 @@ from ...io import File as PerdureFile
 from .._places import has_fixed_name
 from ._hashing_io import AsyncHashingWriter, HashingWriter, HashMethod, as_method
 from ._streams import AsyncStream, opened
-from ._value import PathValue, in_blob_store, last_part, local, signature, staged
+from ._value import PathValue, in_blob_store, last_part, lasting_name, local, signature, staged
 
 T = TypeVar("T")
 _PIECE = 1 << 20
@@ -116,6 +116,8 @@ class File(PathValue, Generic[T]):
 
     @classmethod
     def _made(cls, content: PerdureFile, path: str | Path, hash_method: HashMethod | str | None) -> Self:
+        if not content.url:
+            content = PerdureFile(name=lasting_name(content.name), hash=content.hash, size=content.size)
         made = cls.of_content(content, last_part(os.fspath(path)), hash=_digest(os.fspath(path), hash_method))
         made.hash_method = None if isinstance(hash_method, str) else hash_method
         return made
@@ -266,7 +268,7 @@ def content_of(file: File[Any]) -> PerdureFile | None:
     now = signature(path)
     if file._content is None or file._stored_from != now:
         [(hash, size)] = runtime.blobs().put([path])
-        file._content = PerdureFile(name=os.path.basename(path), hash=hash, size=size)
+        file._content = PerdureFile(name=lasting_name(path), hash=hash, size=size)
         file._stored_from = now
     return file._content  # type: ignore[no-any-return]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any, NamedTuple, Self
 
 from ... import runtime
@@ -35,6 +36,19 @@ def local(path: str) -> str | None:
 def last_part(path: str) -> str:
     """The name of a path or a URL."""
     return path.rstrip("/").rpartition("/")[2]
+
+
+_RANDOM = re.compile(r"tmp[a-z0-9_]{8}|[0-9a-f]{32}")
+
+
+def lasting_name(path: str) -> str:
+    """The name for stored content: of a temporary file, whose name is random, only the suffix.
+
+    A body that is executed again makes other temporary files, and the paths of their content must be the same.
+    """
+    name = last_part(path)
+    stem, dot, suffix = name.partition(".")
+    return f"file{dot}{suffix}" if _RANDOM.fullmatch(stem) else name
 
 
 def in_blob_store(path: str) -> bool:
