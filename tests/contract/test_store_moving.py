@@ -152,6 +152,29 @@ def test_a_run_comes_back(store: Store, clock: Hands) -> None:
     assert [one.name for one in store.runs()] == ["asleep"]
 
 
+def test_a_run_that_came_and_was_removed_does_not_come_again(store: Store, clock: Hands) -> None:
+    """M3. A mover that was killed before it noted the arrival comes again, and the target has removed the run by then.
+
+    The family: the name is free, the name is another run's, and a run that comes back home afterwards."""
+    source = MemoryStore(clock=clock)
+    due = Wake(clock.wall() + 5, clock.boot() + 5)
+    wholes = [WholeRun(queued(source, name), [], [], due) for name in ("one", "two")]
+    first = store.adopt(wholes)
+    assert [answer.fresh for answer in first] == [True, True]
+    for answer in first:
+        assert store.abort(answer.run.id, 7)
+    assert all(store.remove([answer.run.id for answer in first], 1 << 50, {Status.ABORTED}))
+    other = created(store, "two")
+    again = store.adopt(wholes)
+    assert [(answer.fresh, answer.run.uid) for answer in again] == [(False, whole.run.uid) for whole in wholes]
+    assert store.runs() == [other]
+    # Moved on from here, a run may come back.
+    [third] = store.adopt([WholeRun(queued(source, "three"), [], [], due)])
+    assert store.move([third.run.id], TO)[0] is not None
+    [back] = store.adopt([WholeRun(third.run, [segment(entry(1))], [], due)])
+    assert back.fresh
+
+
 def test_pages_of_runs_and_all_schedules(store: Store) -> None:
     numbers = [queued(store, f"run-{number}").id for number in range(5)]
     assert [run.id for run in store.runs(limit=2)] == numbers[:2:-1]

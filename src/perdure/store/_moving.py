@@ -73,6 +73,8 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
         *run[1:9], str(run.status), run.started_at, run.ended_at, run.result, run.value, run.crashes, run.mark,
         run.wake_at, due,
     )  # fmt: skip
+    if _is_gone(cursor, sql, run):
+        return Created(run, False)
     row = cursor.execute(sql["adopt_run"], values).fetchone()
     if row is None:
         there = run_of(cursor.execute(sql["run_by_name"], (run.name,)).fetchone())
@@ -85,7 +87,16 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
     _insert(cursor, sql["insert_segment"], [(number, segment.number, segment.data) for segment in whole.segments])
     _insert(cursor, sql["end_action"], [(int(end.ended), number, end.parent, end.action) for end in whole.ended])
     _insert(cursor, sql["note_source"], [(number, source) for source in whole.sources])
+    cursor.execute(sql["note_adopted"], (run.uid,))
     return Created(run._replace(id=number), True)
+
+
+def _is_gone(cursor: Cursor, sql: Mapping[str, str], run: RunRow) -> bool:
+    """Whether the run has come here before and has been removed since."""
+    if cursor.execute(sql["was_adopted"], (run.uid,)).fetchone() is None:
+        return False
+    row = cursor.execute(sql["run_by_name"], (run.name,)).fetchone()
+    return row is None or run_of(row).uid != run.uid
 
 
 def _insert(cursor: Cursor, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -54,6 +54,8 @@ class MemoryStore:
         self._closed = False
         self._runs: dict[int, RunRow] = {}
         self._names: dict[str, int] = {}
+        self._adopted: set[bytes] = set()
+        """The runs that have come from other stores, by their `uid`, also those that have been removed since."""
         self._wakes: dict[int, int] = {}
         self._version = 0
         self._segments: dict[int, dict[int, bytes]] = {}
@@ -432,10 +434,14 @@ class MemoryStore:
     def _adopt(self, whole: WholeRun) -> Created:
         run, due = whole.run, whole.due
         free = max(self._runs, default=0) + 1
-        if (number := self._names.get(run.name)) is not None:
+        number = self._names.get(run.name)
+        if run.uid in self._adopted and (number is None or self._runs[number].uid != run.uid):
+            return Created(run, False)
+        if number is not None:
             if not comes_back(run, self._runs[number]):
                 return Created(self._runs[number], False)
             self._drop(number)
+        self._adopted.add(run.uid)
         run = adopted(run, due)._replace(id=free)
         self._runs[run.id] = run
         self._names[run.name] = run.id

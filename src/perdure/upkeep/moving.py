@@ -5,8 +5,8 @@ No run may be driven in two stores, and no run may get lost, even if the move is
 - M1 a run is released at the source, on disk, before the target has any of the run. So at no moment can both stores
   drive the run.
 - M2 releasing removes nothing. So a killed move is repeated from the same rows.
-- M3 a run is known by its `uid`, and the source notes the store that has the run. So a run that the target has, or had
-  before removing the run there, is not stored a second time.
+- M3 a run is known by its `uid`, the source notes the store that has the run, and the target keeps in mind which runs
+  have come. So a run that the target has, or had before removing the run there, is not stored a second time.
 - M4 files go before the rows that refer to the files.
 - M5 a run with a driver, or left by its driver, stays. Deadlines keep their remaining time, independent of the clocks
   of the two stores.

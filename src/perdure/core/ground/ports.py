@@ -249,7 +249,8 @@ class Moving(Protocol):
 
         A run keeps status, name and `uid`; actions and segments refer to this store's sources. Where the name is taken,
         the answer is the existing run and nothing is stored, with one exception: a run of the same `uid` that was MOVED
-        away from here is replaced by the returning run.
+        away from here is replaced by the returning run. A run that has come here before and was removed since is not
+        stored a second time: the answer is the run itself, as one that is not fresh.
         """
 
 

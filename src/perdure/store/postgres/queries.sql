@@ -484,6 +484,14 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, 
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
+-- name: was_adopted
+-- Whether a run of another store has come here before.
+SELECT 1 FROM perdure.adopted WHERE uid = %s;
+
+-- name: note_adopted
+-- Keep in mind that a run of another store has come here.
+INSERT INTO perdure.adopted (uid) VALUES (%s) ON CONFLICT (uid) DO NOTHING;
+
 -- name: server
 -- The facts about the server that matter to the promises: version, and settings that would break them.
 SELECT current_setting('server_version'), current_setting('fsync'), current_setting('full_page_writes'),

@@ -386,6 +386,14 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
+-- name: was_adopted
+-- Whether a run of another store has come here before.
+SELECT 1 FROM adopted WHERE uid = ?;
+
+-- name: note_adopted
+-- Keep in mind that a run of another store has come here.
+INSERT INTO adopted (uid) VALUES (?) ON CONFLICT (uid) DO NOTHING;
+
 -- name: quick_check
 -- Whether the pages of the file are consistent: a row `ok`, or a row for each fault.
 PRAGMA quick_check(20);

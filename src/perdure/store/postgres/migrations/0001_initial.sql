@@ -106,6 +106,11 @@ CREATE TABLE perdure.cache (
     at    bigint NOT NULL
 );
 
+-- The runs that have come from other stores, also those that have been removed since: none comes a second time (M3).
+CREATE TABLE perdure.adopted (
+    uid bytea PRIMARY KEY
+);
+
 -- Workers, and the ends of their leases on the server's clock. `locked`: the worker holds an advisory lock as well, for
 -- immediate notice of its death.
 CREATE TABLE perdure.workers (

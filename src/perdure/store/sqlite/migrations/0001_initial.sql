@@ -100,6 +100,11 @@ CREATE TABLE cache (
     at    INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
+-- The runs that have come from other stores, also those that have been removed since: none comes a second time (M3).
+CREATE TABLE adopted (
+    uid BLOB NOT NULL PRIMARY KEY
+) WITHOUT ROWID, STRICT;
+
 -- Workers, and the ends of their leases.
 CREATE TABLE workers (
     id               TEXT    NOT NULL PRIMARY KEY,

@@ -1,0 +1,1 @@
+"""Models of perdure's protocol, and a checker that explores the models completely. See README.md."""

@@ -1,0 +1,47 @@
+"""The models of the protocol hold, and each fault planted in them is found (P1, P2, P3, P7, M1 to M3)."""
+
+from __future__ import annotations
+
+import pytest
+from proof import claims, moves
+from proof.checker import Broken, Model, Step, explore
+
+
+def test_the_protocol_of_claims_holds_in_every_state() -> None:
+    found = explore(claims.model())
+    assert found.states > 10_000
+
+
+def test_the_protocol_of_moves_holds_in_every_state() -> None:
+    found = explore(moves.model())
+    assert found.states > 200
+
+
+@pytest.mark.parametrize(("fault", "expected"), claims.FAULTS.items(), ids=str)
+def test_a_fault_in_claiming_is_found(fault: str, expected: str) -> None:
+    with pytest.raises(Broken) as broken:
+        explore(claims.model(fault))
+    assert broken.value.name == expected
+
+
+@pytest.mark.parametrize(("fault", "expected"), moves.FAULTS.items(), ids=str)
+def test_a_fault_in_moving_is_found(fault: str, expected: str) -> None:
+    with pytest.raises(Broken) as broken:
+        explore(moves.model(fault))
+    assert broken.value.name == expected
+
+
+def test_the_checker_finds_the_shortest_way_and_every_trap() -> None:
+    """A counter to 5 that must not reach 3; a counter that gets stuck at 4; progress that only a fault would bring."""
+
+    def counts(end: int, *, is_fault: bool = False) -> Model[int]:
+        steps = lambda n: [Step("one more", n + 1, is_fault and n == 3)] if n < end else []  # noqa: E731
+        return Model(0, steps, {"below 9": lambda n: n < 9}, lambda n: n == 5)
+
+    assert explore(counts(5)).states == 6
+    for model in (counts(4), counts(5, is_fault=True)):
+        with pytest.raises(Broken, match="progress"):
+            explore(model)
+    with pytest.raises(Broken) as broken:
+        explore(Model(0, counts(5).steps, {"below 3": lambda n: n < 3}, lambda n: n == 5))
+    assert (broken.value.name, broken.value.way) == ("below 3", ["one more"] * 3)
