@@ -240,16 +240,15 @@ def test_absent_names_can_be_imported_and_say_one_sentence_when_used(scripts: Sc
     """The family: called, an attribute of, a base class; annotations and `isinstance` stay possible."""
     scripts.write(
         """
-        import flyte.app
-        from flyte.remote import Run, Task
-        from flyte.app import AppEnvironment
+        import flyte.remote
+        from flyte.remote import Project, Task
 
-        def annotated(run: Run | None, other: list[Run]) -> Task: ...
+        def annotated(task: Task | None, other: list[Project]) -> Task: ...
 
-        assert not isinstance(env, AppEnvironment)
+        assert not isinstance(env, Project)
         def derive():
-            class Own(AppEnvironment): ...
-        for use in (lambda: Task.get("x"), lambda: flyte.deploy(env), lambda: flyte.app.AppEnvironment("x"), derive,
+            class Own(Project): ...
+        for use in (lambda: Task.get("x"), lambda: flyte.deploy(env), lambda: flyte.remote.Project("x"), derive,
                     lambda: flyte.with_runcontext(mode="remote")):
             try:
                 use()
