@@ -374,3 +374,26 @@ def test_an_environment_can_be_cloned_without_a_setting(scripts: Scripts) -> Non
         """
     )
     assert scripts.run("script.py") == "None config c:d q a:b\nTrue\n"
+
+
+def test_the_url_of_a_run_leads_to_the_run_from_any_directory(scripts: Scripts, tmp_path: Path) -> None:
+    """The family: the URL in the run's directory, elsewhere; a name with blanks and a mark; the plain name."""
+    scripts.write(
+        """
+        @env.task
+        def main() -> int:
+            return 1
+
+        for name in ("plain", "two words #2"):
+            print(flyte.with_runcontext(name=name).run(main).url)
+        """
+    )
+    first, second = scripts.run("script.py").splitlines()
+    elsewhere = Scripts(tmp_path / "elsewhere")
+    elsewhere.directory.mkdir()
+    for place, name, found in (
+        (scripts, first, "plain"), (elsewhere, first, "plain"), (elsewhere, second, "two words #2"),
+        (scripts, "two words #2", "two words #2"),
+    ):  # fmt: skip
+        assert json.loads(place.perdure("show", name, "--json"))["name"] == found
+    assert not (elsewhere.directory / ".perdure").exists()

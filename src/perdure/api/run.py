@@ -13,7 +13,6 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from msgspec import Struct
@@ -94,8 +93,8 @@ class Run:
 
     @property
     def url(self) -> str:
-        """The address of the run: the URL of its store, without a password, and the run's name behind `#`."""
-        return f"{runtime.store_name()}#{quote(self.name)}"
+        """The address of the run, for `perdure show`: the URL of the store, and the run's name behind `#`."""
+        return runtime.run_url(self.name)
 
     @property
     def row(self) -> model.RunRow:

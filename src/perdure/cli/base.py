@@ -51,6 +51,21 @@ def use_store(url: str) -> None:
     runtime.init(url)
 
 
+def run_or_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The name of a run that was given by name or by URL (`Run.url`); a URL names the store as well."""
+    url, mark, name = value.rpartition("#")
+    if not mark or "://" not in url or ctx.resilient_parsing:
+        return value
+    from urllib.parse import unquote
+
+    from .. import runtime
+
+    found = unquote(name)
+    if value != runtime.run_url(found):
+        use_store(url)
+    return found
+
+
 def _set_json(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     output.json = output.json or value
 

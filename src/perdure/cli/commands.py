@@ -10,7 +10,7 @@ import click
 
 from ..errors import PerdureError, UsageError
 from . import completion
-from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, signals, use_store
+from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, run_or_url, signals, use_store
 
 if TYPE_CHECKING:
     from .driving import Wanted
@@ -379,7 +379,7 @@ SHOW_EPILOG = """  perdure show daily
 
 
 @cli.command(cls=CliCommand, epilog=SHOW_EPILOG, short_help="What a run did, as a tree.")
-@click.argument("run", metavar="RUN", shell_complete=completion.run_names)
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
 @click.option(
     "--limit", type=click.IntRange(min=0), metavar="N",
     help=f"At most so many actions, the first and the last; 0 for all. Default {ROWS}, with --json all.",
@@ -411,7 +411,7 @@ LOGS_EPILOG = """  perdure logs daily                 of all its containers
 
 
 @cli.command("logs", cls=CliCommand, epilog=LOGS_EPILOG, short_help="What a run's containers have written.")
-@click.argument("run", metavar="RUN", shell_complete=completion.run_names)
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what they write, until the run has ended.")
 @common
@@ -428,7 +428,7 @@ REPORT_EPILOG = """  perdure report daily               the report of the run's 
 
 
 @cli.command("report", cls=CliCommand, epilog=REPORT_EPILOG, short_help="The HTML that a run's tasks have reported.")
-@click.argument("run", metavar="RUN", shell_complete=completion.run_names)
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.option("--output", "-o", "file", metavar="FILE", type=click.Path(dir_okay=False), help="Write the page here.")
 @click.option("--open", "show", is_flag=True, help="Show the page in the web browser.")

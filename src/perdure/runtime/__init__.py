@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from ..core.ground.model import RunRow
 from ..core.ground.ports import Blobs, Store
@@ -100,6 +101,17 @@ def store_url() -> str:
 def store_name(url: str | None = None) -> str:
     """The URL of a store (by default the store in use) for messages: without a password."""
     return public_url(url or store_url())
+
+
+def run_url(name: str) -> str:
+    """The address of a run, as `perdure show` takes it: the store's URL, without a password, and the name behind `#`.
+
+    The path of a file is absolute, so that the address holds in every directory.
+    """
+    url = store_url()
+    path = None if is_postgres(url) else store_path(url)
+    base = public_url(url) if path is None else f"sqlite:///{os.path.abspath(path)}"
+    return f"{base}#{quote(name)}"
 
 
 def project_root() -> str:
