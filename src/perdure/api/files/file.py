@@ -12,6 +12,7 @@ from ...store import remote_objects
 from ...store.blobs.user_files import check_name, reading, refuse_special, writing
 from .._dual import dual, dual_method
 from ..trace import trace
+from .places import refuse_foreign_place
 from .reference import ContentReference, StrPath, path_text, temporary_folder
 from .remote import at_url, destination, last_part, sent
 
@@ -59,6 +60,7 @@ def on_hand(file: File) -> str:
     """The hash under which this machine holds a file's content; a file at a URL is fetched if need be."""
     if not file.url:
         return file.hash
+    refuse_foreign_place(file.url)
     remote = remote_objects()
     name: str = remote.fetched(remote.Found("", file.url, file.size, file.etag), file.hash, runtime.blobs())
     return name

@@ -15,6 +15,7 @@ from ...store import remote_objects
 from ...store.blobs.user_files import TRIES, digest, opened, reading, settled, signature
 from .._dual import Dual
 from ..trace import trace
+from .places import name_place
 from .reference import StrPath, path_text
 
 R = TypeVar("R")
@@ -27,10 +28,12 @@ def at_url(look: Callable[[str], R]) -> Dual[[str], R]:
     @wraps(look)
     def sync(remote_path: str) -> R:
         remote_objects().check(remote_path)
+        name_place(remote_path)
         return traced(remote_path)
 
     async def aio(remote_path: str) -> R:
         remote_objects().check(remote_path)
+        name_place(remote_path)
         found: R = await traced.aio(remote_path)
         return found
 
@@ -42,6 +45,7 @@ def destination(path: StrPath, url: str) -> str:
     if url.endswith("/"):
         url += os.path.basename(os.path.abspath(path_text(path)))
     remote_objects().check(url)
+    name_place(url)
     return url
 
 
