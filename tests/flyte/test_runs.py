@@ -55,7 +55,7 @@ def test_outputs_are_named_and_positional(scripts: Scripts) -> None:
     assert scripts.run("script.py").splitlines() == [
         "ActionOutputs(o0=1) 1 1",
         'ActionOutputs(o0=1, o1="b") 2 1',
-        'ActionOutputs(left=1, right="b") 2 1',
+        'ActionOutputs(o0=1, o1="b") 2 1',
         "ActionOutputs(o0=None) 1 None",
         "ActionOutputs(o0=[(1, 'b')]) 1 [(1, 'b')]",
         "b 1",

@@ -18,22 +18,23 @@ from ._phases import ActionPhase, phase_of
 
 
 class ActionOutputs(tuple[Any, ...]):
-    """The outputs of a run by position and by name: `o0`, `o1`, ..., or the fields of a named tuple."""
+    """The outputs of a run by position and by name: `o0`, `o1`, ...; also by the fields of a named tuple."""
 
     named_outputs: dict[str, Any]
+    _by_field: dict[str, Any]
 
     def __new__(cls, value: Any) -> ActionOutputs:
         values = tuple(value) if isinstance(value, tuple) else (value,)
         outputs = super().__new__(cls, values)
-        names = getattr(value, "_fields", None) or [f"o{number}" for number in range(len(values))]
-        outputs.named_outputs = dict(zip(names, values, strict=True))
+        outputs.named_outputs = {f"o{number}": item for number, item in enumerate(values)}
+        outputs._by_field = dict(zip(getattr(value, "_fields", ()), values, strict=False))
         return outputs
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["named_outputs"][name]
-        except KeyError:
-            raise AttributeError(f"there is no output {name!r}; there are: {', '.join(self.named_outputs)}") from None
+        known = self.__dict__.get("named_outputs", {}) | self.__dict__.get("_by_field", {})
+        if name not in known:
+            raise AttributeError(f"there is no output {name!r}; there are: {', '.join(known)}")
+        return known[name]
 
     def __repr__(self) -> str:
         shown = (f"{name}={_shown(value)}" for name, value in self.named_outputs.items())
