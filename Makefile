@@ -25,8 +25,10 @@ PARALLEL := -n 5
 PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
+# Of two targets side by side, each prints its lines at its end. Old versions of make cannot do that.
+OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: help venv demo test test-long check format debian bench clean
+.PHONY: help venv demo test test-core test-engines test-long check format debian bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -48,8 +50,14 @@ demo: $(DEMO_STAMP) ## a real workflow is killed with SIGKILL half-way and carri
 test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
+	$(MAKE) --no-print-directory -j2 $(OUTPUT_SYNC) test-core test-engines
+
+# Side by side: the engines' tests mostly wait for other programs, and leave the processors to the core's tests.
+test-core:
 	scripts/core_tests.sh $(PYTHONS)
 	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=17 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
+
+test-engines:
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
