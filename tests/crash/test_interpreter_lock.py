@@ -122,3 +122,21 @@ def test_a_busy_worker_whose_session_was_ended_keeps_its_runs(fleet: Fleet) -> N
     wait_for(lambda: lease_of(busy) < 0, story=fleet.story)
     fleet.wait("busy")
     assert begun(fleet) == {"busy": 1}, fleet.story()
+
+
+@pytest.mark.skipif(not ON_POSTGRES, reason="workers of two machines share no SQLite file")
+@pytest.mark.parametrize("work", ["match", "pow"])
+def test_two_machines_do_not_take_a_busy_run_from_each_other_for_ever(fleet: Fleet, work: str) -> None:
+    """P3: two workers that see no lock file of each other, as on two machines. The lease alone decides, so the run is
+    begun on both; a worker whose heartbeat came late asks for a longer lease, and its next attempt is left alone."""
+    workers = []
+    for name in ("one", "two"):
+        (fleet.directory / name).mkdir()
+        workers.append(fleet.serve(env={"TMPDIR": str(fleet.directory / name)}, wait=False))
+    for worker in workers:
+        worker.ready()
+    fleet.submit(fleet.new("holding", "busy", tag="busy", work=work, seconds=HELD))
+    fleet.wait("busy")
+    # The lease grows with the longest gap so far, and the work is a row of calls, each longer than the one before.
+    assert 2 <= begun(fleet)["busy"] <= 6, fleet.story()
+    assert any("no heartbeat for" in worker.errors() for worker in workers), fleet.story()

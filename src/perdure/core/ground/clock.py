@@ -74,6 +74,9 @@ def wall() -> int:
 cpu = time.thread_time_ns
 """Nanoseconds of CPU time of the calling thread: stalls of the machine do not count."""
 
+process_cpu = time.process_time_ns
+"""Nanoseconds of CPU time of the process."""
+
 perf = time.perf_counter_ns
 """Nanoseconds of a fast monotonic clock, for durations within the process. No wrapper, because of hot paths."""
 

@@ -2,6 +2,11 @@
 
 The heartbeat also looks after the driven runs: a run that was claimed by another worker, or ended from outside, is
 fenced even while the run writes nothing.
+
+The heartbeat is a thread, so code that holds the interpreter's lock delays the heartbeat. On one machine a worker's
+lock then speaks for the worker (`Liveness.hold_of`). Workers of other machines see the lease alone, so a worker whose
+heartbeat came too late because the process was computing asks for a longer lease from then on. Otherwise two machines
+would take such a run from each other for ever.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import threading
 from collections.abc import Mapping
 
 from ...errors import StoreError
-from ..ground.clock import US, Clock, seconds
+from ..ground.clock import US, Clock, process_cpu, seconds
 from ..ground.model import WorkerRow
 from ..ground.ports import Liveness, Store
 from ..run.driver import Driver
@@ -23,6 +28,10 @@ log = logging.getLogger("perdure")
 WATCH_SECONDS = 1.0
 """How often the claims of a few driven runs are looked at, so that an abort is noticed while nothing is written."""
 WATCHED = 50
+LONGEST_LEASE = 600.0
+"""Seconds to which the lease of a worker may grow that computes without a pause."""
+BUSY_PART = 10
+"""A process that has used this part of a gap on a processor was computing: on a busy machine processes share."""
 COMPLAIN_SECONDS = 30.0
 """How often the same trouble with the store is told of."""
 
@@ -71,21 +80,32 @@ class Lease:
                 threading.Thread(target=self._beat, name="perdure-heartbeat", daemon=True).start()
 
     def _beat(self) -> None:
-        renewed = self._clock.boot()
-        interval = int(self.seconds * US / 3)
-        pause = min(WATCH_SECONDS, self.seconds / 3)
-        while not self._closed.wait(pause):
+        renewed, worked = self._clock.boot(), process_cpu()
+        while not self._closed.wait(min(WATCH_SECONDS, self.seconds / 3)):
             now = self._clock.boot()
-            due = now - renewed >= interval
+            due = now - renewed >= self.seconds * US / 3
             self._look_for_rest(seconds())
             try:
                 if due:
+                    self._lengthen((now - renewed) / US, (process_cpu() - worked) / 1e9)
                     self._store.renew(self.row())
-                    renewed = now
+                    renewed, worked = now, process_cpu()
                 if self._drivers and (due or len(self._drivers) <= WATCHED):
                     self.watch()
             except StoreError as error:
                 self.complain("the lease could not be renewed", error)
+
+    def _lengthen(self, gap: float, computed: float) -> None:
+        """Ask for a longer lease where the process has been computing in a gap between two renewals that was longer
+        than the lease. A process that was stopped, or a machine that was suspended, computes nothing meanwhile."""
+        longest = max(LONGEST_LEASE, self.seconds)
+        if gap > self.seconds and computed > gap / BUSY_PART and self.seconds < longest:
+            log.warning(
+                "no heartbeat for %.1f s: the code of a task has kept the interpreter to itself for longer than the "
+                "lease (%g s). The lease of this worker is %.0f s from now on. Give such work executor='process', or "
+                "raise PERDURE_LEASE", gap, self.seconds, min(2 * gap, longest),
+            )  # fmt: skip
+            self.seconds = min(2 * gap, longest)
 
     def _look_for_rest(self, now: float) -> None:
         # A function, so that no local variable keeps a run alive until the next look.
