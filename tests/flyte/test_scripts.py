@@ -166,3 +166,63 @@ def test_ctrl_c_leaves_the_run_to_the_same_command(scripts: Scripts) -> None:
     (scripts.directory / "go").touch()
     assert scripts.run("script.py") == "1\n"
     assert scripts.marks().count("step") == 1
+
+
+def test_a_forked_child_that_leaves_the_script_ends_nothing(scripts: Scripts) -> None:
+    scripts.write(
+        """
+        @env.task
+        def step(number: int) -> int:
+            mark(f"step{number}")
+            return number
+
+        print(flyte.run(step, 1).outputs()[0], flush=True)
+        if os.fork() == 0:
+            sys.exit()
+        os.wait()
+        print(flyte.run(step, 2).outputs()[0])
+        """
+    )
+    scripts.run("script.py", kill_at=2)
+    assert scripts.run("script.py").splitlines()[0] == "1"
+    assert scripts.marks() == ["step1", "step2", "step2"]
+
+
+def test_a_worker_may_carry_on_with_a_killed_script_and_the_command_waits_for_the_worker(scripts: Scripts) -> None:
+    scripts.write(
+        """
+        import asyncio
+
+        @env.task
+        async def step() -> int:
+            mark("step")
+            return 1
+
+        @env.task
+        async def main() -> int:
+            total = await step()
+            mark("waits")
+            while not os.path.exists("go"):
+                await asyncio.sleep(0.05)
+            return total
+
+        if __name__ == "__main__":
+            print(flyte.run(main).outputs()[0])
+        """
+    )
+    scripts.run("script.py", kill_at=2)
+    scripts.marks()
+    worker = scripts.start("perdure", "serve", "script.py")
+    try:
+        wait_for(lambda: (scripts.directory / "marks").exists())
+        again = scripts.start("perdure.flyte", "script.py")
+        try:
+            wait_for(lambda: "waiting for its end" in again.stderr.readline())  # type: ignore[union-attr]
+            (scripts.directory / "go").touch()
+            assert again.communicate(timeout=PATIENCE)[0] == "1\n"
+        finally:
+            again.kill()
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=PATIENCE)
+    assert scripts.marks() == ["waits"]

@@ -7,6 +7,7 @@ from typing import Any
 from ..api.environment import TaskEnvironment as PerdureEnvironment
 from ..api.task import Task
 from ..errors import UsageError
+from ._absent import Absent
 from ._image import Image
 from ._notes import note
 from ._resources import Resources, ReusePolicy
@@ -79,6 +80,11 @@ class TaskEnvironment(PerdureEnvironment):
     def tasks(self) -> dict[str, Any]:
         """The tasks of the environment by their full names."""
         return dict(self._tasks)
+
+    @property
+    def sandbox(self) -> Absent:
+        """Absent: perdure has no sandbox for code."""
+        return Absent("TaskEnvironment.sandbox", "run code that you do not trust in a ContainerTask")
 
     def add_dependency(self, *env: Any) -> None:
         """Add environments whose tasks these tasks call."""

@@ -36,6 +36,7 @@ class Script:
         self._file = file
         self._arguments = arguments
         self._fresh = fresh
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         """Holds the lock of the token's file (SC3)."""
@@ -70,7 +71,8 @@ class Script:
     def end(self) -> None:
         """The script has ended (SC2)."""
         with self._lock:
-            if self._descriptor is None:
+            # A forked child that leaves the script is not the end of the script.
+            if self._descriptor is None or os.getpid() != self._pid:
                 return
             store = runtime.worker().store
             rows = [store.run(name) for name in self._names]
