@@ -61,11 +61,12 @@ test-engines:
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
-test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes samples of, whole, and other kinds of buckets: twelve minutes
+test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes samples of, whole, and other kinds of buckets: half an hour
 	for bucket in azure google; do \
 		PERDURE_TEST_BUCKET=$$bucket $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/integration/test_bucket.py \
 			tests/integration/test_remote_files.py tests/kubernetes/test_tree.py || exit; done
 	scripts/core_tests.sh --required 3.12 3.13
+	PERDURE_TEST_FUZZ=40 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/fuzz --timeout 3600
 	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
 		--timeout 900

@@ -17,8 +17,9 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.fuzz.budget import examples
 
 from perdure import runtime
 from perdure.api.container_files import ContainerFiles
@@ -76,7 +77,7 @@ def top() -> Iterator[Path]:
 
 
 @given(type=st.sampled_from(TYPES), content=CONTENT)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_content_of_an_output_is_a_value_or_a_typed_error(top: Path, type: Any, content: bytes) -> None:
     (top / "x").write_bytes(content)
     begun, said = time.process_time(), ""
@@ -97,7 +98,7 @@ ENTRIES = st.dictionaries(
 
 
 @given(type=st.sampled_from(TYPES), above=ENTRIES, below=ENTRIES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_directory_is_a_value_or_a_typed_error(type: Any, above: dict[str, str], below: dict[str, str]) -> None:
     folder = tempfile.mkdtemp()
     try:
@@ -159,7 +160,7 @@ class Manifest:
         st.binary(max_size=100), st.lists(ITEMS, max_size=6).map(lambda items: msgspec.msgpack.encode((1, items)))
     )
 )
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_manifest_is_a_tree_inside_or_a_typed_error(data: bytes) -> None:
     folder = tempfile.mkdtemp()
     inside = os.path.join(folder, "in")
@@ -174,6 +175,7 @@ def test_any_manifest_is_a_tree_inside_or_a_typed_error(data: bytes) -> None:
 
 
 @given(pieces=st.lists(st.binary(max_size=40), max_size=20))
+@examples(100)
 def test_any_log_stream_becomes_lines(pieces: list[bytes]) -> None:
     lines = Lines()
     for piece in pieces:
@@ -188,6 +190,7 @@ def test_any_log_stream_becomes_lines(pieces: list[bytes]) -> None:
     cut=st.integers(0, 20),
     secret=st.text(min_size=4, max_size=20),
 )
+@examples(100)
 def test_no_cut_shows_a_part_of_a_secret(before: bytes, after: bytes, cut: int, secret: str) -> None:
     hidden = secret.encode()
     data = before + hidden + after
@@ -202,6 +205,7 @@ def test_no_cut_shows_a_part_of_a_secret(before: bytes, after: bytes, cut: int, 
 
 
 @given(phase=st.sampled_from(["", "Pending", "Running", "Succeeded", "Failed", "Odd"]), reason=st.text(max_size=10))
+@examples(100)
 def test_any_phase_is_a_state(phase: str, reason: str) -> None:
     state = look({"metadata": {}, "spec": {}, "status": {"phase": phase, "reason": reason}}, 1.0)
     assert state.step is not None

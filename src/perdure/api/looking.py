@@ -371,13 +371,15 @@ class _Grown:
         flat.append(None)
         parents.append(-1)
         stack = [(iter(rows.get(ROOT, ())), 0)]
+        opened = {ROOT}  # in a damaged journal an action may stand below itself
         while stack:
             body_rows, parent = stack[-1]
             for row in body_rows:
                 flat.append(row)
                 parents.append(parent)
                 child = self._child(row)
-                if child is not None and child in rows:
+                if child is not None and child in rows and child not in opened:
+                    opened.add(child)
                     stack.append((iter(rows[child]), len(flat) - 1))
                     break
             else:

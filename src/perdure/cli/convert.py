@@ -28,6 +28,9 @@ from ..core.ground.values._names import type_text
 from ..errors import UsageError
 from ..runtime import blobs
 
+NOTE_SHOWN: Final = 500
+"""Characters of each end of a long note, which may quote the value."""
+
 
 class Unfit(Exception):
     """A value that does not fit the declared type."""
@@ -41,7 +44,10 @@ class Unfit(Exception):
 
     def __str__(self) -> str:
         where = f"at {self.path}: " if self.path else ""
-        note = f" ({self.note})" if self.note else ""
+        note = self.note
+        if len(note) > 2 * NOTE_SHOWN:
+            note = f"{note[:NOTE_SHOWN]} … {note[-NOTE_SHOWN:]}"  # what is wrong may stand at either end
+        note = f" ({note})" if note else ""
         return f"{where}expected {self.expected}, not {shown(self.found)}{note}"
 
 
@@ -527,8 +533,13 @@ def _by_msgspec(data: Any, tp: Any, path: str) -> Any:
     """`msgspec.Struct`, generic records, and every other type of msgspec's."""
     import msgspec
 
+    def converted(inner: Any, item: Any) -> Any:
+        if inner is tp:
+            raise Unfit(label(tp), data, path, "this type cannot be given on the command line")
+        return from_json(item, inner)
+
     try:
-        return msgspec.convert(_plain(data), tp, dec_hook=lambda inner, item: from_json(item, inner))
+        return msgspec.convert(_plain(data), tp, dec_hook=converted)
     except msgspec.ValidationError as error:
         raise Unfit(label(tp), data, path, str(error)) from None
     except (TypeError, ValueError) as error:

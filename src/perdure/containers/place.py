@@ -107,7 +107,7 @@ class Place(NamedTuple):
         try:
             with open(os.path.join(self.path, _ABOUT), "rb") as stream:
                 return msgspec.json.decode(stream.read(), type=About)
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def clear(self) -> None:

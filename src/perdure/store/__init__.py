@@ -27,6 +27,7 @@ _POSTGRES: Final = ("postgresql", "postgres")
 _MISTYPED: Final = re.compile(r"(?:(?P<scheme>postgresql|postgres|sqlite|memory)[:/]+)?(?P<rest>.*)", re.DOTALL)
 _PASSWORD: Final = re.compile(r"\bpass(?:word|wd)?\s*=", re.IGNORECASE)
 """What stands in front of a password in a connection string of libpq, which is no URL."""
+_SCHEME: Final = re.compile("[A-Za-z0-9+.-]*")
 _BUCKETS: Final = ("s3", "gs", "az")
 
 
@@ -204,13 +205,20 @@ def _without_credentials(url: str) -> str:
     """A store's URL or path, without the words in front of an `@` that may be a mistyped user and password."""
     begin = _PASSWORD.search(url)
     if begin is not None:
-        return f"{url[: begin.end()]}***"
+        return f"{_without_credentials(url[: begin.start()])}{begin[0]}***"
     before, at, after = url.rpartition("@")
-    found = _MISTYPED.match(before)
+    found = _MISTYPED.match(before if at else url)
     assert found is not None
-    if not at or (":" not in found["rest"] and (not found["scheme"] or url.startswith("sqlite:///"))):
-        return url  # a path may hold an @
-    return f"{found['scheme']}:***@{after}" if found["scheme"] else f"***@{after}"
+    is_path = not found["scheme"] or url.startswith("sqlite:///")
+    if not at or (is_path and ":" not in before.removeprefix("sqlite:///")):
+        return url if is_path else _without_query(url)  # a path may hold an @
+    return _without_query(f"{found['scheme']}:***@{after}" if found["scheme"] else f"***@{after}")
+
+
+def _without_query(url: str) -> str:
+    """A mistyped URL without its parameters, of which each may be a password."""
+    before, mark, query = url.partition("?")
+    return f"{before}?***" if mark and "=" in query else url
 
 
 def files_base(url: str | os.PathLike[str]) -> str | None:
@@ -241,6 +249,8 @@ def store_path(url: str | os.PathLike[str]) -> str | None:
     """The path of the SQLite database that a store's URL names; `None` for `memory://`."""
     text = os.fspath(url)
     scheme, colon, rest = text.partition("://")
+    if colon and not _SCHEME.fullmatch(scheme):
+        raise UsageError(f"{public_url(text)}: `://` is missing or misspelt; supported are {_SUPPORTED}")
     if not colon:
         path = text
         known = text.partition(":")[0] in (*_POSTGRES, "sqlite", "memory") and ":" in text

@@ -231,6 +231,6 @@ def _decoded(data: bytes | None) -> About | None:
     try:
         about = msgspec.json.decode(data or b"", type=About)
         bytes.fromhex(about.uid)
-    except (msgspec.MsgspecError, ValueError):
+    except (ValueError, RecursionError):
         return None
     return about

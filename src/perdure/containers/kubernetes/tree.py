@@ -267,7 +267,7 @@ def _items(data: bytes, shown: str, key_of: Callable[[Item], bool]) -> list[Item
     """
     try:
         tree = msgspec.msgpack.decode(data, type=_Tree)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{shown} is damaged: {error}") from None
     if tree.version != _VERSION:
         raise StoreError(f"{shown} was written by another perdure: use the same one in the copilot's image")

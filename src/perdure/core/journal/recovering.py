@@ -35,18 +35,23 @@ def work_of(journal: Iterable[Entry], started: Sequence[Action], new: RunRow) ->
     entries: list[Entry] = []
     actions = [first]
     todo = [ROOT]
+    entered = {ROOT}
     while todo:
         body = todo.pop()
         kept = _succeeded(bodies.get(body, ()))
         ended = {entry.child for entry in kept if entry.child is not None}
         open_tasks: dict[tuple[int, bytes, int], Action] = {}
         for action in by_parent.get(body, ()):
+            if action.action in entered:
+                continue  # a damaged row: an action below itself
             if action.action in ended:
+                entered.add(action.action)
                 actions.append(action._replace(run=run))
             elif action.kind == Kind.TASK:
                 # Of several actions of one call the last action got farthest.
                 open_tasks[action.branch, action.fp, action.occ] = action
         for action in open_tasks.values():
+            entered.add(action.action)
             # Attempts are counted from the beginning: the driver makes the next attempt number 1.
             actions.append(
                 action._replace(
@@ -124,11 +129,15 @@ def caught_failures(
     """
     found: list[CaughtFailure] = []
     todo = [ROOT]
+    entered = {ROOT}
     while todo:
         body = todo.pop()
         left = Replay(entries_of(body), lambda _: False).outcomes()
         ended = {entry.child for entry in left if entry.result not in (Result.ERROR, Result.CANCELLED)}
-        todo += [one.action for one in actions_of(body) if one.kind == Kind.TASK and one.action not in ended]
+        for one in actions_of(body):
+            if one.kind == Kind.TASK and one.action not in ended and one.action not in entered:
+                entered.add(one.action)
+                todo.append(one.action)
         calls: dict[CallKey, list[int]] = {}
         for entry in sorted(left, key=lambda entry: entry.item):
             numbers = calls.setdefault(_call_of(entry), [])

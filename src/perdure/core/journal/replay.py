@@ -376,7 +376,7 @@ def decode_notes(data: bytes) -> list[Event]:
         return []
     try:
         return msgspec.msgpack.decode(data, type=list[Event])
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return []
 
 

@@ -28,7 +28,6 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Final
 
-from msgspec import MsgspecError
 from msgspec.msgpack import Decoder, Encoder
 from msgspec.structs import replace
 
@@ -110,7 +109,7 @@ class Chain:
         parts[0] = b"\xdd" + (self.n - first).to_bytes(4, "big")
         try:
             entries = _decode(b"".join(parts))
-        except MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             self.n = first
             raise self._damaged(page[-1].number) from error
         if [entry.n for entry in entries] != list(range(first + 1, self.n + 1)):

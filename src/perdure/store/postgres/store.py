@@ -532,7 +532,7 @@ class PostgresStore(UpkeepVerbs):
         digest, python, modules = rows[0]
         try:
             return Source(digest, python, msgspec.json.decode(modules, type=dict[str, bytes]))
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.url}: the source snapshot {id} cannot be read: {error}") from error
 
     def renew(self, worker: WorkerRow) -> None:

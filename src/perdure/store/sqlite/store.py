@@ -316,7 +316,7 @@ class SQLiteStore(Reading):
         digest, python, modules = rows[0]
         try:
             return Source(digest, python, msgspec.json.decode(modules, type=dict[str, bytes]))
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.path}: the source snapshot {id} cannot be read: {error}") from error
 
     def renew(self, worker: WorkerRow) -> None:
