@@ -382,3 +382,46 @@ def test_the_command_takes_files_directories_and_frames_by_their_paths(scripts: 
     process = scripts.start("perdure", "run", "script.py", "main", *words, "--json", PERDURE_FLYTE="1")
     out, err = process.communicate(timeout=PATIENCE)
     assert json.loads(out)["result"] == ["hello", "a.txt", "b.txt", "3", "3"], err
+
+
+@pytest.mark.parametrize("kill_at", [0, 1, 2])
+def test_files_and_frames_need_no_declared_type(scripts: Scripts, kill_at: int) -> None:
+    """The family: a file, a directory, both kinds of data frames, in bare dicts and lists, without an annotation."""
+    scripts.write("""
+        from typing import Any
+
+        import pandas as pd
+        from flyte.io import DataFrame, Dir, File
+
+        @env.task
+        async def make() -> dict[str, Any]:
+            mark("make")
+            file = File.new_remote("a.txt")
+            async with file.open("w") as stream:
+                await stream.write("hi")
+            frame = pd.DataFrame({"n": [1]})
+            return {"file": file, "list": [DataFrame.from_df(frame), Dir.empty()], "frame": frame}
+
+        @env.task
+        async def read(held, files: list) -> str:
+            mark("read")
+            async with held["file"].open("r") as stream:
+                text = await stream.read()
+            frame = await held["list"][0].open(pd.DataFrame).all()
+            return f"{text} {len(frame)} {held['list'][1].is_empty} {files[0].name} {held['frame']['n'][0]}"
+
+        @env.task
+        async def main() -> str:
+            held = await make()
+            return await read(held, [held["file"]])
+
+        if __name__ == "__main__":
+            run = flyte.run(main)
+            print(run.name, run.outputs()[0])
+    """)
+    if kill_at:
+        scripts.run("script.py", kill_at=kill_at)
+    name, result = scripts.run("script.py").split(maxsplit=1)
+    assert result == "hi 1 True a.txt 1\n"
+    assert scripts.marks().count("make") == 1 + (kill_at == 1)
+    assert "flyte.io.File({'content': File(name='a.txt', size=2" in scripts.perdure("show", name)

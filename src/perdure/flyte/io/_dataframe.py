@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ...api.files.frame import add_wrapper, is_frame
-from ...core.ground.values import Form, add_forms
+from ...core.ground.values import Form, add_forms, know_form
 from ...errors import UsageError
 from ...io import DataFrame as PerdureFrame
 from ._hashing_io import HashMethod
@@ -201,6 +201,7 @@ def _accepts(value: object) -> bool:
     return isinstance(value, (DataFrame, PerdureFrame)) or is_frame(type(value))
 
 
-_FORM = Form(StoredFrame, _put, _get, _accepts, _identity)
+_FORM = Form(StoredFrame, _put, _get, _accepts, _identity, "flyte.io.DataFrame")
 add_forms(lambda cls: _FORM if cls is DataFrame else None)
+know_form(DataFrame)
 add_wrapper(DataFrame, content_of)

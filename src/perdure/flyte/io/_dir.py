@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from ...core.ground.values import Form, add_forms, is_by_content
+from ...core.ground.values import Form, add_forms, is_by_content, know_form
 from ...errors import UsageError
 from ...io import Dir as PerdureDir
 from .._places import has_fixed_name
@@ -255,5 +255,6 @@ def identity(folder: Dir[Any]) -> object:
     return ["path", folder.path] if content is None else ["content", content.hash]
 
 
-_FORM = Form(StoredDir, _put, _get, lambda value: isinstance(value, Dir), identity)
+_FORM = Form(StoredDir, _put, _get, lambda value: isinstance(value, Dir), identity, "flyte.io.Dir")
 add_forms(lambda cls: _FORM if cls in (Dir, EmptyDir) else None)
+know_form(Dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from ... import runtime
-from ...core.ground.values import Form, add_forms, is_by_content
+from ...core.ground.values import Form, add_forms, is_by_content, know_form
 from ...errors import UsageError
 from ...io import File as PerdureFile
 from .._places import has_fixed_name
@@ -299,5 +299,6 @@ def identity(file: File[Any]) -> object:
     return ["content", content.hash or content.url, content.etag]
 
 
-_FORM = Form(StoredFile, _put, _get, lambda value: isinstance(value, File), identity)
+_FORM = Form(StoredFile, _put, _get, lambda value: isinstance(value, File), identity, "flyte.io.File")
 add_forms(lambda cls: _FORM if cls is File else None)
+know_form(File)

@@ -20,7 +20,7 @@ time and memory in proportion to the bytes, also for bytes from outside.
 
 from perdure.core.ground.values._codec import ANY, Codec, codec_for
 from perdure.core.ground.values._coerce import Coercion
-from perdure.core.ground.values._compile import UnresolvedNameError
+from perdure.core.ground.values._compile import UnresolvedNameError, know_form
 from perdure.core.ground.values._errors import decode_error, describe_error, encode_error, held_by, tame
 from perdure.core.ground.values._forms import Form, add_forms
 from perdure.core.ground.values._names import logical_module, set_main_name
@@ -59,6 +59,7 @@ __all__ = [
     "frames_of",
     "held_by",
     "is_by_content",
+    "know_form",
     "linked",
     "logical_module",
     "preview",

@@ -18,7 +18,7 @@ import msgspec
 from perdure.core.ground.values import _containers as containers
 from perdure.core.ground.values import _nodes as nodes
 from perdure.core.ground.values import _records as records
-from perdure.core.ground.values._forms import FormNode, form_of
+from perdure.core.ground.values._forms import FormNode, add_tagged, form_of
 from perdure.core.ground.values._names import type_text
 from perdure.core.ground.values._nodes import Node
 from perdure.core.ground.values._wire import frames_of, is_file_type
@@ -395,3 +395,10 @@ def _adapted(annotation: Any) -> Any:
         return records.AdaptedNode(TypeAdapter(annotation), type_text(annotation))
     except Exception:  # pydantic raises several kinds of errors for types without a schema
         return None
+
+
+def know_form(cls: type) -> None:
+    """Let instances of a class with a tagged form be values where nothing is declared."""
+    form = form_of(cls)
+    assert form is not None
+    add_tagged(cls, form, node_of(form.stored))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from msgspec.msgpack import Ext
+
 from perdure.core.ground.values._nodes import Misfit, Node
-from perdure.core.ground.values._wire import Mode, dump_any
+from perdure.core.ground.values._wire import FORM, Mode, NotStorable, add_form_types, dump_any, encode
 
 
 class Form(NamedTuple):
@@ -23,6 +25,8 @@ class Form(NamedTuple):
         get: the inverse of `put`. Raises `ValueError` for a stored value that leads to no instance any more.
         accepts: whether `put` takes a value.
         identity: what stands for an instance in an identity, of built-in types: equal for equal instances.
+        tag: names the form in stored data, where nothing is declared; empty: the class has to be declared. The stored
+            value is then of types that need no declaration, or a dataclass of such types.
     """
 
     stored: object
@@ -30,6 +34,7 @@ class Form(NamedTuple):
     get: Callable[[Any], object]
     accepts: Callable[[object], bool]
     identity: Callable[[Any], object] | None = None
+    tag: str = ""
 
 
 Finder = Callable[[type], Form | None]
@@ -82,3 +87,41 @@ class FormNode(Node):
             return self.form.get(stored)
         except ValueError as error:
             raise Misfit(self.label, stored, str(error)) from None
+
+
+# -- where nothing is declared ---------------------------------------------------------------------------------------
+
+_tagged: dict[str, FormNode] = {}
+"""Forms by their tags. The tags are few and fixed: no class is looked up by a name from data."""
+
+
+def add_tagged(cls: type, form: Form, inner: Node) -> None:
+    """Make the tag of a form known. `inner`: the node of the stored value."""
+    _tagged[form.tag] = FormNode(cls, cls.__qualname__, form, inner)
+
+
+def _writer(cls: type) -> Callable[[Any, Mode], object] | None:
+    form = form_of(cls)
+    if form is None or form.tag not in _tagged:
+        return None
+    node = _tagged[form.tag]
+
+    def dump(value: Any, mode: Mode) -> object:
+        mode.take(len(form.tag))
+        try:
+            return Ext(FORM, encode([form.tag, node.dump(value, mode)]))
+        except Misfit as misfit:
+            raise NotStorable(value, misfit.note) from None
+
+    return dump
+
+
+def _reader(wire: Any) -> object:
+    tag, stored = wire
+    node = _tagged.get(tag)
+    if node is None:
+        raise ValueError(f"a value of {tag} can be read only by a program that has imported {tag.rpartition('.')[0]}")
+    return node.load(stored)
+
+
+add_form_types(_writer, _reader)

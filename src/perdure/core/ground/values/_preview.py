@@ -130,6 +130,13 @@ def _extension(code: int, data: memoryview) -> Iterator[str]:
         yield "range("
         yield from _listed(data, found.start, found.size)
         yield ")"
+    elif code == _wire.FORM:
+        found = _tokens.head(data, 0)
+        tag = _tokens.head(data, found.start)
+        at = tag.start + tag.size
+        yield bytes(data[tag.start : at]).decode() + "("
+        yield from _value(data, at)
+        yield ")"
     elif code in (_wire.FRAME, _wire.FRAMED):
         yield _frame(data)
     elif code == _wire.INT and len(data) > _LONGEST_INT:

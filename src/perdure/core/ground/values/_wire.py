@@ -43,6 +43,7 @@ FILE: Final = 16  # [hash, size, name]: the reference of a File into the blob st
 DIR: Final = 17  # the same for a Dir; [..., url]: files at a URL
 FRAME: Final = 18  # [hash, size, content, kind, rows, columns]: the reference of a DataFrame; [content] in an identity
 FRAMED: Final = 19  # the same, for a data frame itself: of pandas, polars, pyarrow
+FORM: Final = 20  # [tag, stored value]: a class with a form (`_forms`), where nothing is declared
 
 SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 """Types of immutable values that MessagePack keeps apart: such a value comes back unchanged."""
@@ -136,6 +137,16 @@ def find_file_types(find: Callable[[], object]) -> None:
     _find_file_types = find
 
 
+_form_writer: list[Callable[[type], Dump | None]] = []
+_form_reader: list[Callable[[Any], object]] = []
+
+
+def add_form_types(writer: Callable[[type], Dump | None], reader: Callable[[Any], object]) -> None:
+    """Make classes with a form known: `_forms` calls this function on import."""
+    _form_writer[:] = [writer]
+    _form_reader[:] = [reader]
+
+
 def _load_file_types() -> None:
     if not _file_types and _find_file_types is not None:
         _find_file_types()
@@ -191,7 +202,9 @@ def _late(cls: type) -> Dump | None:
         if cls is getattr(sys.modules.get(module), name, None):
             _DUMP[cls] = dump
             return dump
-    return _dump_frame if frames_of(cls) else None
+    if frames_of(cls):
+        return _dump_frame
+    return _form_writer[0](cls) if _form_writer else None
 
 
 def sorted_wires(wires: list[object]) -> list[object]:
@@ -535,6 +548,7 @@ _LOAD: dict[int, Callable[[memoryview], object]] = {
     DIR: lambda data: _load_reference(DIR, data),
     FRAME: frame_reference,
     FRAMED: _load_frame,
+    FORM: lambda data: _form_reader[0](decode_any(data)),
 }
 
 
