@@ -397,3 +397,40 @@ def test_the_url_of_a_run_leads_to_the_run_from_any_directory(scripts: Scripts, 
     ):  # fmt: skip
         assert json.loads(place.perdure("show", name, "--json"))["name"] == found
     assert not (elsewhere.directory / ".perdure").exists()
+
+
+def test_container_tasks_take_images_and_settings_of_flyte(scripts: Scripts) -> None:
+    """The family: a name, a base, a chain of layers, a Dockerfile; resources with ranges; an override."""
+    (scripts.directory / "Dockerfile").write_text("FROM alpine:3.20\n")
+    scripts.write(
+        """
+        from flyte.extras import ContainerTask
+
+        images = ["alpine:3.20", flyte.Image.from_base("alpine:3.21"),
+                  flyte.Image.from_dockerfile("Dockerfile", "r", "n"),
+                  flyte.Image.from_debian_base(name="own", registry="example.org").with_pip_packages("a")]
+        tasks = [
+            ContainerTask(
+                f"task{number}", image, ["echo", "{{.inputs.x}}"], {"x": int}, outputs={"o": str},
+                resources=flyte.Resources(cpu=(1, 2), memory=("1Gi", "2Gi"), gpu="T4:1", shm="auto"), retries=2,
+                timeout=flyte.Timeout(max_runtime=5), pod_template=flyte.PodTemplate(), report=True, entrypoint=False,
+            )
+            for number, image in enumerate(images)
+        ]
+        group = flyte.TaskEnvironment.from_task("group", *tasks)
+        print(sorted(group.tasks))
+        for task in tasks:
+            image = task.program.image
+            print(image.partition(":")[0] if isinstance(image, str) else type(image).__name__, task.spec.timeout)
+        other = tasks[0].override(image=flyte.Image.from_base("busybox"), resources=flyte.Resources(cpu="500m"))
+        print(other.program.image, type(other) is ContainerTask, other.spec.retries.count)
+        """
+    )
+    assert scripts.run("script.py").splitlines() == [
+        "['group.task0', 'group.task1', 'group.task2', 'group.task3']",
+        "alpine 5.0",
+        "alpine 5.0",
+        "Build 5.0",
+        "example.org/own 5.0",
+        "busybox True 2",
+    ]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ..containers.program import Program
 
 
+_OURS = __name__.partition(".")[0]
+
+
 class ContainerGroup(Protocol):
     """The environment of a container task, as far as the task reads it."""
 
@@ -143,7 +146,7 @@ class ContainerTask(Task[..., Any]):
         unknown = settings.keys() - known | settings.keys() & {"name"}
         if unknown:
             raise UsageError(f"container task {self.name}: override has no setting {', '.join(sorted(unknown))}")
-        other = ContainerTask(**(self._declared | settings))
+        other = type(self)(**(self._declared | settings))
         other._identified = True
         other.declared = self.declared
         other._live_at(self.__module__, self.home)
@@ -309,6 +312,6 @@ def _dispose(attempt: Detached) -> None:
 
 def _calling_module() -> str:
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _OURS:
         frame = frame.f_back
     return str(frame.f_globals.get("__name__", "__main__"))

@@ -11,7 +11,7 @@ from .._absent import absent_names
 from .._batching import BatchStats, CostEstimator, DynamicBatcher, Prompt, TokenBatcher, TokenEstimator
 
 if TYPE_CHECKING:
-    from ...extras import ContainerTask
+    from .._containers import ContainerTask
     from .._task import AsyncFunctionTaskTemplate as SleepTask
 
 
@@ -30,9 +30,9 @@ _absent = absent_names(
 def __getattr__(name: str) -> Any:
     # Late: programs without containers do not pay for loading them.
     if name == "ContainerTask":
-        from ... import extras
+        from .. import _containers
 
-        return extras.ContainerTask
+        return _containers.ContainerTask
     if name == "SleepTask":
         from .. import _task
 
