@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.flyte.scripts import Scripts
 
@@ -44,3 +46,27 @@ def test_a_call_with_a_file_that_changes_is_replayed(scripts: Scripts, kill_at: 
     if kill_at:
         scripts.run("script.py", kill_at=kill_at)
     assert scripts.run("script.py") == "[1, 2, 3, 1]\n"
+
+
+def test_the_directory_of_a_removed_run_is_removed(scripts: Scripts) -> None:
+    scripts.write(
+        """
+        @env.task
+        def main(fails: bool) -> None:
+            flyte.ctx().checkpoint.save_sync(b"kept")
+            print(flyte.ctx().run_base_dir)
+            if fails:
+                raise ValueError("no")
+
+        if __name__ == "__main__":
+            flyte.run(main, False)
+            try:
+                flyte.run(main, True)
+            except ValueError:
+                pass
+        """
+    )
+    removed, kept = (Path(line) for line in scripts.run("script.py").splitlines())
+    scripts.perdure("gc", "--older-than", "0s", "--status", "succeeded")
+    assert not removed.exists()
+    assert list(kept.rglob("payload"))

@@ -157,6 +157,11 @@ def reports() -> str:
     return process().reports()
 
 
+def run_files() -> str:
+    """The directory that holds files of runs outside of the journal, one directory for each run."""
+    return process().run_files()
+
+
 def drop_containers(run: RunRow) -> None:
     """Stop and remove the containers that an ended run has left, wherever the run was driven, and wait for the end."""
     process().drop_containers(run.uid)

@@ -229,6 +229,10 @@ class Process:
         """The directory that holds the reports of actions, one directory for each run."""
         return f"{self._files_base()}-reports"
 
+    def run_files(self) -> str:
+        """The directory that holds files of runs outside of the journal, one directory for each run."""
+        return f"{self._files_base()}-files"
+
     def drop_containers(self, uid: bytes | None = None) -> None:
         """Stop and remove leftover containers of an ended run, or of all ended runs, and wait for the removal."""
         if self._has_leftovers() or self.settings.on_cluster:

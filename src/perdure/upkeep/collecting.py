@@ -78,7 +78,7 @@ class Removed:
     sources: int | None
     """Snapshots of code; `None`: not counted."""
     logs: int
-    """Directories with container logs or reports of removed runs."""
+    """Directories with container logs, reports or other files of removed runs."""
     blobs: int
     """Contents of files."""
     size: int
@@ -161,11 +161,11 @@ def _remove_cached(store: Store, blobs: Blobs, before: int) -> int:
 
 
 def _orphaned_logs(store: Store, removed: Collection[bytes] = ()) -> list[str]:
-    """The directories of logs and reports of runs that are gone. The directories are listed before the runs: a run
-    comes first."""
+    """The directories of logs, reports and other files of runs that are gone. The directories are listed before the
+    runs: a run comes first."""
     found = [
         os.path.join(folder, name)
-        for folder in (runtime.container_logs(), runtime.reports())
+        for folder in (runtime.container_logs(), runtime.reports(), runtime.run_files())
         for name in (os.listdir(folder) if os.path.isdir(folder) else [])
         if _LOGS.fullmatch(name)
     ]
