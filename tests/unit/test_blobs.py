@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from perdure.core.ground.trees import remove_tree
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 from perdure.store.blobs import copying, user_files
 from perdure.store.blobs.directory import LocalBlobs
@@ -634,3 +635,5 @@ def test_a_deep_directory_is_built_and_removed(blobs: LocalBlobs, tmp_path: Path
 
     place = blobs.tree("0" * 64, "x", fill)
     assert os.path.isdir(place + "/d" * 1200)
+    remove_tree(place)  # pytest could not: its own removal recurses
+    assert not os.path.exists(place)

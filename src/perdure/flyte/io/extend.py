@@ -1,4 +1,4 @@
-"""Flyte's extension points for data frames: absent."""
+"""Encoders and decoders for more formats of data frames: absent."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from .._absent import absent_names
 __getattr__ = absent_names(
     "flyte.io.extend",
     ("DataFrameDecoder", "DataFrameEncoder", "DataFrameTransformerEngine"),
-    "data frames of pandas, polars and pyarrow are stored as Parquet files",
+    "data frames are Parquet files; pass other formats as a flyte.io.File",
 )
