@@ -425,3 +425,36 @@ def test_files_and_frames_need_no_declared_type(scripts: Scripts, kill_at: int) 
     assert result == "hi 1 True a.txt 1\n"
     assert scripts.marks().count("make") == 1 + (kill_at == 1)
     assert "flyte.io.File({'content': File(name='a.txt', size=2" in scripts.perdure("show", name)
+
+
+def test_files_have_the_methods_of_models_without_pydantic(scripts: Scripts) -> None:
+    """The family: dump, JSON, copy and validation, under the names of pydantic 1 and 2."""
+    scripts.write("""
+        sys.modules["pydantic"] = None  # as where the package is not installed
+        from flyte.io import DataFrame, Dir, File
+
+        file = File(path="/a/b.txt", format="csv")
+        print(file.model_dump(), file.dict(exclude={"hash"}), file.model_dump(include=["path"]))
+        print(file.json(), file.model_dump_json(exclude_none=True))
+        copy = file.copy(update={"format": "txt"})
+        print(copy.format, file.format, copy == file, File.parse_obj(file.dict()) == file)
+        print(File.model_validate_json(file.json()) == file, File.schema_match(File.schema()), Dir.schema_match({}))
+        print(DataFrame(uri="/x").dict(), File(path="/a/b.txt"), repr(Dir(path="/c")))
+
+        @env.task
+        async def echo(file: File) -> File:
+            return file
+
+        print(flyte.run(echo, file={"path": "/a/b.txt"}).outputs()[0].path)
+    """)
+    assert scripts.run("script.py").splitlines() == [
+        "{'path': '/a/b.txt', 'name': 'b.txt', 'format': 'csv', 'hash': None} "
+        "{'path': '/a/b.txt', 'name': 'b.txt', 'format': 'csv'} {'path': '/a/b.txt'}",
+        '{"path":"/a/b.txt","name":"b.txt","format":"csv","hash":null} '
+        '{"path":"/a/b.txt","name":"b.txt","format":"csv"}',
+        "txt csv False True",
+        "True True False",
+        "{'uri': '/x', 'format': '', 'hash': None} path='/a/b.txt' name='b.txt' format='' hash=None hash_method=None "
+        "Dir(path='/c', name='c', format='', hash=None)",
+        "/a/b.txt",
+    ]

@@ -71,13 +71,25 @@ class Fields:
     _names: tuple[str, ...]
     _required: tuple[str, ...] = ()
 
-    def model_dump(self, *, mode: str = "python", **ignored: Any) -> dict[str, Any]:
-        """The fields."""
-        return {name: getattr(self, name) for name in self._names}
+    def model_dump(
+        self,
+        *,
+        mode: str = "python",
+        include: Any = None,
+        exclude: Any = None,
+        exclude_none: bool = False,
+        **ignored: Any,
+    ) -> dict[str, Any]:
+        """The fields: all, or the included without the excluded ones. Other settings of pydantic have no effect."""
+        names = [name for name in self._names if (include is None or name in include) and name not in (exclude or ())]
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None} if exclude_none else found
 
     def model_dump_json(self, **ignored: Any) -> str:
         """The fields as JSON."""
-        return json.dumps(self.model_dump(mode="json"), separators=(",", ":"))
+        indent = ignored.pop("indent", None)
+        separators = (",", ":") if indent is None else None
+        return json.dumps(self.model_dump(mode="json", **ignored), indent=indent, separators=separators)
 
     @classmethod
     def model_validate(cls, obj: Any, **ignored: Any) -> Self:
@@ -135,6 +147,15 @@ class Fields:
 
     def __str__(self) -> str:
         return " ".join(f"{name}={value!r}" for name, value in self._shown().items())
+
+
+_OLD_NAMES = {
+    "dict": "model_dump", "json": "model_dump_json", "copy": "model_copy", "parse_obj": "model_validate",
+    "parse_raw": "model_validate_json", "schema": "model_json_schema",
+}  # fmt: skip
+"""Methods of pydantic 1, which pydantic 2 keeps. `dict` is set here, as annotations in the class mean the type."""
+for _old, _new in _OLD_NAMES.items():
+    setattr(Fields, _old, vars(Fields)[_new])
 
 
 class PathValue(Fields):

@@ -86,7 +86,7 @@ class Coercion(NamedTuple):
         if typing.is_typeddict(cls):
             hints = typing.get_type_hints(cls)
             return _unless_same(value, {key: self._value(item, hints.get(key, Any)) for key, item in value.items()})
-        if is_pydantic(cls):
+        if is_pydantic(cls) or hasattr(cls, "model_validate"):
             try:
                 return tp.model_validate(value)
             except ValueError as error:
