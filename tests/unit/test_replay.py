@@ -59,6 +59,16 @@ def test_entries_are_handed_out_in_commit_order_not_in_that_of_the_calls() -> No
     assert machine.done
 
 
+def test_the_sources_of_a_journal_are_found_once_however_many_calls_ask() -> None:
+    """Each call of a function that has moved asks: a journal of n entries must not cost n times n steps."""
+    machine = replay(entry(1, "a", seq=0), replace(entry(2, "b", seq=1), source=7))
+    first = machine.sources()
+    assert 7 in first
+    machine.consume(ask(machine, "a", 0).entry)
+    machine.consume(ask(machine, "b", 1).entry)
+    assert machine.sources() is first
+
+
 def test_an_entry_is_handed_out_at_most_once() -> None:
     """R1: a second call of the same identity gets nothing, be the entry strict or loose."""
     a, b = entry(1, "a"), entry(2, "b")

@@ -15,11 +15,22 @@ from contextvars import Context
 from typing import Any
 
 from ...errors import BranchError, NonDeterminismError, StoreError
-from ..ground.model import Action, Entry, Kind, Result
-from ..journal.replay import Decision, EventKey, EventKind, Replay, Verdict, encode_notes
+from ..ground.model import CANCELLED, Action, Entry, Kind
+from ..journal.replay import (
+    CHANGED,
+    MISMATCH,
+    REPLAY,
+    REUSE,
+    Decision,
+    EventKey,
+    EventKind,
+    Replay,
+    Verdict,
+    encode_notes,
+)
 from .activity import STARVED_LOOKS, STARVED_SECONDS, Activity
 from .branch import Branch, Call
-from .delivery import CancelVerdict, Delivery, Entrance, Move, Outcome, Step
+from .delivery import HAND, HAPPEN, NOTHING, CancelVerdict, Delivery, Entrance, Move, Outcome, Step
 from .interfaces import DriverPort, LoopPort, ParentPort
 from .scope import THREAD, unknown_threads
 from .waits import BLOCKING, Interruptible, LoopWaiter, Sleeper, ThreadWaiter, Waiter
@@ -191,21 +202,21 @@ class Body(Activity):
         replay = delivery.replay
         if replay is not None:
             decision = self._ask(replay, call, item)
-            if decision.verdict is Verdict.CHANGED:
+            if decision.verdict is CHANGED:
                 entry = decision.entry
                 assert entry is not None
                 self._loosen(f"{self.driver.difference} and {self._named(entry)} was asked for as {call.describe()}")
                 decision = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
             verdict, entry = decision.verdict, decision.entry
-            if verdict is Verdict.REPLAY:
+            if verdict is REPLAY:
                 assert entry is not None
                 return self._replayed(call, item, entry, on_loop, blocking)
-            if verdict is Verdict.REUSE:
+            if verdict is REUSE:
                 assert entry is not None
                 if replay.done:
                     delivery.replay = None
                 return entry
-            if verdict is Verdict.MISMATCH:
+            if verdict is MISMATCH:
                 assert entry is not None
                 self.driver.stop(mismatch(self.driver.run.name, self._named(entry), call.describe()))
                 raise self.driver.stopped_error()
@@ -220,11 +231,11 @@ class Body(Activity):
     def _ask(self, replay: Replay, call: Call, item: int) -> Decision:
         """What a call may do, also as the call of a function that has moved to another module since."""
         decision = replay.ask(call.branch.id, call.seq, call.fp, call.occ, item)
-        if call.function is None or decision.verdict in (Verdict.REPLAY, Verdict.REUSE):
+        if call.function is None or decision.verdict in (REPLAY, REUSE):
             return decision
         for fp in self.driver.moves.fingerprints(call.function, call.identity, replay.sources()):
             former = replay.ask(call.branch.id, call.seq, fp, call.occ, item)
-            if former.verdict in (Verdict.REPLAY, Verdict.REUSE):
+            if former.verdict in (REPLAY, REUSE):
                 call.fp = fp
                 return former
         return decision
@@ -235,12 +246,12 @@ class Body(Activity):
 
     def _replayed(self, call: Call, item: int, entry: Entry, on_loop: bool, blocking: bool) -> Outcome | Waiter | None:
         delivery = self.delivery
-        if entry.result == Result.CANCELLED and blocking:
+        if entry.result == CANCELLED and blocking:
             # Recorded by an async call, asked for by a sync call, which nothing can cancel: execute the call.
             delivery.take(entry)
             return None
         quiet = not on_loop or self.active <= 1
-        if entry.result != Result.CANCELLED and (blocking or delivery.may_return_at_once(entry, quiet=quiet)):
+        if entry.result != CANCELLED and (blocking or delivery.may_return_at_once(entry, quiet=quiet)):
             outcome = delivery.take(entry)
             self._patience = 0
             if delivery.drains():
@@ -391,7 +402,7 @@ class Body(Activity):
                 step = self.delivery.force(self)
                 if step.move is Move.CANCEL:
                     self._carry_out(step)
-            if step.move is Move.HAPPEN:
+            if step.move is HAPPEN:
                 self._happen(step.subject)
         self._look_later()
 
@@ -412,12 +423,12 @@ class Body(Activity):
                     return
                 step = self.delivery.next(self)
                 move = step.move
-                if move is Move.NOTHING:
+                if step is NOTHING:
                     return
                 # At once, and not when the body is quiet again: what is handed over now may wait for others.
                 if self.delivery.drains():
                     self._drained()
-                if move is not Move.HAPPEN:
+                if move is not HAPPEN:
                     if not self._carry_out(step):
                         return
                     continue
@@ -437,7 +448,7 @@ class Body(Activity):
     def _carry_out(self, step: Step) -> bool:
         """One step, under the lock; whether to go on."""
         move, subject = step.move, step.subject
-        if move is Move.HAND:
+        if move is HAND:
             self._hand(subject, step.outcome)
         elif move is Move.START:
             for waiter in subject:

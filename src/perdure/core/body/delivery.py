@@ -44,7 +44,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from ..ground.model import Action, Entry, Result
+from ..ground.model import CANCELLED, Action, Entry
 from ..journal.replay import Event, EventKey, EventKind, Replay, delivery_order
 
 
@@ -183,6 +183,10 @@ class Entrance:
         self.open = False
 
 
+# As constants of the module for hot paths, as in `ground.model`.
+HAND = Move.HAND
+HAPPEN = Move.HAPPEN
+
 NOTHING = Step(Move.NOTHING)
 SETTLED = Step(Move.SETTLED)
 TO_LOOP = Step(Move.TO_LOOP)
@@ -315,7 +319,7 @@ class Delivery:
         if waiter in self.held:
             self.held.remove(waiter)
         entry = waiter.entry
-        if entry is not None and entry.result != Result.CANCELLED:
+        if entry is not None and entry.result != CANCELLED:
             return CancelVerdict.IGNORE
         waiter.cancelling = True
         return CancelVerdict.RECORD if entry is None else CancelVerdict.WAIT
@@ -396,13 +400,13 @@ class Delivery:
             # The loop's own outcomes have to wait, and threads have been answered out of turn.
             return NOTHING
         waiter = self.waiting.get(head.n)
-        if waiter is not None and (waiter.cancelling or head.result != Result.CANCELLED):
+        if waiter is not None and (waiter.cancelling or head.result != CANCELLED):
             if facts.unrecorded and self._comes_after_others(head):
                 return NOTHING
             if waiter.on_loop and not facts.here:
                 return TO_LOOP
             outcome = self.take(head)
-            return Step(Move.CANCEL if waiter.cancelling else Move.HAND, waiter, outcome)
+            return Step(Move.CANCEL if waiter.cancelling else HAND, waiter, outcome)
         if facts.returned:
             return self._leave(facts)
         if waiter is not None and facts.is_child:
@@ -440,7 +444,7 @@ class Delivery:
             return TO_LOOP
         replay.consume_event(event)
         self.gone(source)
-        return Step(Move.HAPPEN, source)
+        return Step(HAPPEN, source)
 
     def _leave(self, facts: Facts) -> Step:
         """The code has ended amid its journal. Leftover tasks and threads may end sooner than they did, so no call is
@@ -451,8 +455,8 @@ class Delivery:
     def _help_thread(self) -> Step:
         """The job whose turn it is has not ended: a thread that was once answered out of turn is so again (B5)."""
         for _, waiter in sorted(self.waiting.items()):
-            if not waiter.on_loop and waiter.entry.result != Result.CANCELLED:
-                return Step(Move.HAND, waiter, self.take(waiter.entry))
+            if not waiter.on_loop and waiter.entry.result != CANCELLED:
+                return Step(HAND, waiter, self.take(waiter.entry))
         return NOTHING
 
     def _live(self, facts: Facts) -> Step:
@@ -463,7 +467,7 @@ class Delivery:
                 if not first.over:
                     break
             elif not first[0].handed:
-                if not first[0].cancelling or first[1].result == Result.CANCELLED:
+                if not first[0].cancelling or first[1].result == CANCELLED:
                     break
                 # Recorded, then cancelled before its turn: the CANCELLED entry comes later in the queue.
                 self.in_flight -= 1
@@ -494,7 +498,7 @@ class Delivery:
         self.due.popleft()
         self.in_flight -= 1
         self.passed(outcome.n)
-        return Step(Move.CANCEL if waiter.cancelling else Move.HAND, waiter, outcome)
+        return Step(Move.CANCEL if waiter.cancelling else HAND, waiter, outcome)
 
     def _happen(self, source: Any, facts: Facts) -> Step:
         if not facts.here:
@@ -502,7 +506,7 @@ class Delivery:
         self.due.remove(source)
         self.gone(source)
         self.note(EventKind(source.key[0]), source.key)
-        return Step(Move.HAPPEN, source)
+        return Step(HAPPEN, source)
 
     def _start(self, facts: Facts) -> Step:
         if not facts.may_start:
@@ -527,7 +531,7 @@ class Delivery:
             if item.__class__ is not tuple:
                 if not item.over:
                     return self._happen(item, facts)
-            elif item[1].result == Result.CANCELLED:
+            elif item[1].result == CANCELLED:
                 self.due.remove(item)
                 self.in_flight -= 1
                 self.passed(item[1].n)
@@ -542,7 +546,7 @@ class Delivery:
                 return NOTHING
             replay.consume_event(head)
             self.gone(source)
-            return Step(Move.HAPPEN, source)
+            return Step(HAPPEN, source)
         waiter = self.waiting.get(head.n)
         if waiter is None or not waiter.cancelling:
             return NOTHING
@@ -551,7 +555,7 @@ class Delivery:
     @property
     def may_starve(self) -> bool:
         """An event or a cancellation waits for its turn."""
-        if any(item.__class__ is not tuple or item[1].result == Result.CANCELLED for item in self.due):
+        if any(item.__class__ is not tuple or item[1].result == CANCELLED for item in self.due):
             return True
         return any(waiter.cancelling for waiter in self.waiting.values())
 
@@ -593,7 +597,7 @@ class Delivery:
             if waiter is None:
                 continue
             waiter.entry = None
-            if entry.result == Result.CANCELLED and not waiter.cancelling:
+            if entry.result == CANCELLED and not waiter.cancelling:
                 self.held.append(waiter)
             else:
                 waiting.append((waiter, entry))
@@ -604,7 +608,7 @@ class Delivery:
         head = self.replay.head() if self.replay is not None else None
         if isinstance(head, Event):
             return head.kind == EventKind.CALLER and head.key not in self.sources
-        if not isinstance(head, Entry) or head.result != Result.CANCELLED:
+        if not isinstance(head, Entry) or head.result != CANCELLED:
             return False
         waiter = self.waiting.get(head.n)
         return waiter is not None and not waiter.cancelling

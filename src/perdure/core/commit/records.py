@@ -18,11 +18,20 @@ from ..body.delivery import Outcome
 from ..body.interfaces import BodyPort
 from ..body.scope import Slot
 from ..body.waits import LoopWaiter, ThreadWaiter, Waiter
-from ..ground.model import Action, ActionState, CachePut, Created, CreateRun, Entry, Finish, Park, Result, RunWrites
+from ..ground.model import (
+    CANCELLED,
+    Action,
+    ActionState,
+    CachePut,
+    Created,
+    CreateRun,
+    Entry,
+    Finish,
+    Park,
+    Result,
+    RunWrites,
+)
 from .interfaces import Sink
-
-# As a constant of the module, because one is looked up for each recorded call.
-_CANCELLED = Result.CANCELLED
 
 
 class Record(Struct, eq=False):
@@ -68,7 +77,7 @@ class Record(Struct, eq=False):
     def announce(self) -> BodyPort | None:
         """The outcome is on disk: it takes its turn (W2). The body that is to be pumped, if any."""
         waiter, body = self.waiter, self.call.body
-        if self.slot is not None and self.result != _CANCELLED:
+        if self.slot is not None and self.result != CANCELLED:
             if body.thread_committed(self.n):
                 self.done = True
                 return None

@@ -26,11 +26,11 @@ from ...errors import StoreError
 from ..body.interfaces import BodyPort
 from ..ground.clock import perf
 from ..ground.model import (
+    CANCELLED,
     Created,
     CreateRun,
     Finish,
     Park,
-    Result,
     RunWrites,
 )
 from ..ground.ports import Store
@@ -54,9 +54,6 @@ log = logging.getLogger("perdure")
 # The functions behind `signal.signal` and `signal.getsignal`, which turn every number into an enum's member and every
 # handler into an attempt to; that costs more than the commit's own Python.
 _signal: Any = importlib.import_module("_signal")
-
-# A class's attribute takes longer to find than all else in the line.
-_CANCELLED = Result.CANCELLED
 
 SLOW_NS = 5_000_000
 """A commit slower than this (nanoseconds, smoothed) moves to the writer thread."""
@@ -230,7 +227,7 @@ class Writer(Leaders):
         if type(record) is not Record:
             alone = type(record) is tuple and len(record) == 1 and record[0].__class__ is Finish
             return alone and self._finish_one(driver, record[0])
-        if record.result == _CANCELLED:
+        if record.result == CANCELLED:
             return False
         driver.outbox.pop(0)
         driver.n = n = driver.n + 1
@@ -421,7 +418,7 @@ def announce(driver: Sink, outbox: list[Item], bodies: dict[BodyPort, None]) -> 
                 body = part.announce()
                 if body is not None:
                     bodies[body] = None
-                if part.result == _CANCELLED and part.child is not None:
+                if part.result == CANCELLED and part.child is not None:
                     driver.settled(part.child)
             elif kind is Foreign:
                 part.done = True

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -83,6 +83,13 @@ class Result(IntEnum):
     DISCARD = 8
     REUSE = 9
     NOTE = 10
+
+
+# As constants of the module for hot paths: Python 3.11 finds a member of an enum through a hook of the enum's class,
+# which takes longer than a call.
+VALUE: Final = Result.VALUE
+ERROR: Final = Result.ERROR
+CANCELLED: Final = Result.CANCELLED
 
 
 class Entry(Struct, array_like=True, frozen=True, gc=False):

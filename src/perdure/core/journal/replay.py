@@ -88,6 +88,12 @@ class Decision(Struct, frozen=True):
     entry: Entry | None = None
 
 
+# As constants of the module for hot paths: Python 3.11 finds a member of an enum through a hook of its class.
+REPLAY = Verdict.REPLAY
+REUSE = Verdict.REUSE
+CHANGED = Verdict.CHANGED
+MISMATCH = Verdict.MISMATCH
+
 _EXECUTE = Decision(Verdict.EXECUTE)
 _HOLD = Decision(Verdict.HOLD)
 
@@ -107,6 +113,7 @@ class Replay:
         "_index",
         "_late",
         "_positions",
+        "_sources",
         "_strict",
         "_turn",
         "children",
@@ -135,6 +142,7 @@ class Replay:
         self._by_begun: list[Entry] | None = None
         self._by_begun_turn = 0
         self._late: list[Key] = []
+        self._sources: frozenset[int] | None = None
         index, positions = self._index, self._positions
         for entry in self._strict:
             if entry.__class__ is Event:
@@ -244,7 +252,7 @@ class Replay:
         if entry is not None:
             if not item:
                 self._positions.pop((entry.branch, entry.seq), None)
-            return Decision(Verdict.REPLAY, entry)
+            return Decision(REPLAY, entry)
         if self.loose:
             loose = self.loose.pop(key, None)
             if loose is not None:
@@ -310,9 +318,12 @@ class Replay:
         """The entries that are left, strict ones first."""
         return [*self._entries_left(), *self.loose.values()]
 
-    def sources(self) -> set[int]:
-        """The source snapshots of the entries that are left."""
-        return {entry.source for entry in self.outcomes()}
+    def sources(self) -> frozenset[int]:
+        """The source snapshots of the entries that were left when this was asked first. Found once, because each call
+        of a function that has moved asks."""
+        if self._sources is None:
+            self._sources = frozenset(entry.source for entry in self.outcomes())
+        return self._sources
 
     def is_changed(self, entry: Entry) -> bool:
         """Whether that entry was written by other source than today's."""

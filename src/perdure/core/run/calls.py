@@ -16,7 +16,7 @@ from ..body.scope import SCOPE, THREAD, set_scope
 from ..body.waits import LoopWaiter, Sleeper, Waiter
 from ..commit.records import Noted, Record
 from ..ground.clock import Deadline, perf
-from ..ground.model import NO_PARENT, ROOT, Action, CachePut, Kind, Result
+from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Result
 from ..ground.spec import Function, TaskSpec
 from ..ground.values import Codec, decode_error, encode_error, tame
 from .attached import deadline_of
@@ -25,9 +25,6 @@ from .driver import Driver
 from .effects import Durable, Invoke, Protocol, record, run_async
 from .interfaces import EXHAUSTED, ItemSource, Origin
 
-# As a constant of the module, because one is looked up for each recorded call.
-_VALUE = Result.VALUE
-
 # -- shared pieces ---------------------------------------------------------------------------------------------
 
 
@@ -35,7 +32,7 @@ def open_outcome(call: Call, outcome: Outcome, codec: Codec[Any], earlier: Seque
     """The value of an outcome, or its exception raised; the exception remembers which entries it came from."""
     data = outcome.value
     try:
-        if outcome.result != Result.ERROR:
+        if outcome.result != ERROR:
             return codec.decode(data) if data is not None else None
         assert data is not None
         error = decode_error(data)
@@ -150,7 +147,7 @@ def trace(
                 except BaseException as error:
                     failure = tame(error)
                 else:
-                    result = _VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
+                    result = VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
                     waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
                 if failure is not None:
                     waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000, item=item)
@@ -177,7 +174,7 @@ def close_outcome(
     if failure is not None:
         raise_live(call, outcome, failure, earlier)
     call.body.driver.replayed += 1
-    if source is not None and outcome.result != Result.ERROR:
+    if source is not None and outcome.result != ERROR:
         if outcome.result == Result.END:
             return EXHAUSTED
         source.passed(outcome, live=False)
