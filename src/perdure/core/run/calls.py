@@ -23,6 +23,7 @@ from .attached import deadline_of
 from .attempts import attempts, unreadable
 from .driver import Driver
 from .effects import Durable, Invoke, Protocol, record, run_async
+from .execute import stray_stop
 from .interfaces import EXHAUSTED, ItemSource, Origin
 
 # -- shared pieces ---------------------------------------------------------------------------------------------
@@ -134,8 +135,8 @@ def trace(
                         raise
                     set_scope(body)
                     data, copy = stored(call, codec, value) if value is not EXHAUSTED else (None, EXHAUSTED)
-                except RunStopped:
-                    raise
+                except RunStopped as error:
+                    failure = stray_stop(body, f"trace {call.name}", error)
                 except GeneratorExit as error:
                     if not raised_by_hand(call):
                         raise

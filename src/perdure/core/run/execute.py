@@ -9,8 +9,9 @@ from collections.abc import Generator
 from contextvars import Context, copy_context
 from typing import Any
 
-from ...errors import RunStopped, TaskTimeoutError
+from ...errors import RunStopped, TaskTimeoutError, UsageError
 from ..body.body import Body
+from ..body.interfaces import BodyPort
 from ..body.loop import DURABLE_CODE, BranchTask
 from ..body.scope import SCOPE, THREAD, Slot
 from ..body.waits import BLOCKING
@@ -137,12 +138,14 @@ class Execute:
         body = self.body
         try:
             value = await self.spec.fn(*self.args, **self.kwargs)
-        except (asyncio.CancelledError, RunStopped):
+        except asyncio.CancelledError:
             raise
+        except RunStopped as error:
+            outcome: tuple[int, Any] = (Result.ERROR, self._stray_stop(error))
         except GeneratorExit as error:
             if getattr(asyncio.current_task(), "branch", None) is not body.root:
                 raise  # the garbage collector closes the coroutine
-            outcome: tuple[int, Any] = (Result.ERROR, tame(error))
+            outcome = (Result.ERROR, tame(error))
         except BaseException as error:
             outcome = (Result.ERROR, tame(error))
         else:
@@ -212,6 +215,9 @@ class Execute:
             if outer is not None:
                 outer.branch.body.thread_runs(outer)
 
+    def _stray_stop(self, error: RunStopped) -> UsageError:
+        return stray_stop(self.body, f"task {self.spec.name}", error)
+
     def _submit(self, context: Context) -> Any:
         slot = Slot(self.body.root)
         self.body.thread_begins(slot)
@@ -225,8 +231,8 @@ class Execute:
         depth, BLOCKING.depth = BLOCKING.depth, 0
         try:
             value = self.spec.fn(*self.args, **self.kwargs)
-        except RunStopped:
-            raise
+        except RunStopped as error:
+            return Result.ERROR, self._stray_stop(error)
         except BaseException as error:
             return Result.ERROR, tame(error)
         else:
@@ -255,3 +261,20 @@ def _look_at(future: asyncio.Future[Any]) -> None:
 
 
 DURABLE_CODE.add(Execute._main.__code__)
+
+
+def stray_stop(body: BodyPort, what: str, error: RunStopped) -> UsageError:
+    """The failure for a `RunStopped` that does not belong to this run: raised by user code, or carried from another
+    run by a thread or a future. Passed on, the exception would leave this run RUNNING with no code at work.
+
+    Raises:
+        RunStopped: the exception itself, where this run or body is stopped.
+    """
+    if body.stopped or body.driver.stopping:
+        raise error
+    failure = UsageError(
+        f"{what} raised {type(error).__name__}, though its run goes on: the exception was raised by hand, or carried "
+        f"over from another run ({error})"
+    )
+    failure.__cause__ = None
+    return failure
