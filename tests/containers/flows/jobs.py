@@ -23,6 +23,15 @@ job = ContainerTask(
     network="none",
     local_logs=False,
 )  # fmt: skip
+held = ContainerTask(
+    name="held",
+    image=IMAGE,
+    command=["/bin/sh", "-c", "echo started >> /shared/ran; while [ ! -e /shared/go ]; do sleep 0.05; done; "
+             "echo held > /var/outputs/o; echo ended >> /shared/ran"],
+    outputs={"o": str},
+    network="none",
+    local_logs=False,
+)  # fmt: skip
 slow = ContainerTask(
     name="slow",
     image=IMAGE,
@@ -58,7 +67,7 @@ second = ContainerTask(
 )  # fmt: skip
 timed = job.override(timeout=3.0)
 env = perdure.TaskEnvironment(
-    "jobs", depends_on=[perdure.TaskEnvironment.from_task("images", job, slow, failing, second)]
+    "jobs", depends_on=[perdure.TaskEnvironment.from_task("images", job, held, slow, failing, second)]
 )
 
 
@@ -74,6 +83,12 @@ def note(text: str) -> str:
 async def main(a: str) -> list[str]:
     """A container between two steps."""
     return [await note.aio("before"), await job(a=a, b=3), await note.aio("after")]
+
+
+@env.task
+async def holds() -> str:
+    """A container that ends when the test says so."""
+    return str(await held())
 
 
 @env.task
@@ -98,11 +113,15 @@ async def again() -> str:
 
 @env.task
 async def cancelled() -> str:
-    """A container that loses a race."""
+    """A container that is cancelled while it runs."""
     import asyncio
 
+    call = asyncio.ensure_future(slow())
+    while not os.path.exists(os.path.join(os.environ["SHARED"], "ran")):
+        await asyncio.sleep(0.02)
+    call.cancel()
     try:
-        await asyncio.wait_for(slow(), 1.0)
-    except TimeoutError:
+        await call
+    except asyncio.CancelledError:
         return "late"
     return "never"
