@@ -21,6 +21,9 @@ from .user_files import TRIES, check_name, reading, refuse_special, settled, sig
 
 _MAX_LINKS: Final = 40  # as many as Linux follows
 
+_LARGEST: Final = 1 << 60
+"""Bytes of a file. No file system takes a larger file."""
+
 _LONGEST: Final = 4000
 """Bytes of a path in a directory. Linux takes 4,095 with the path of the directory itself."""
 
@@ -205,6 +208,8 @@ def check(entries: list[Listed], top: str) -> None:
     for entry in entries:
         if entry.kind not in ("dir", "link", *_FILE_KINDS):
             raise UsageError(f"{entry.text!r} in {top} is of the unknown kind {entry.kind!r}: upgrade perdure")
+        if not 0 <= entry.size <= _LARGEST:
+            raise UsageError(f"{entry.text!r} in {top} has the impossible size {entry.size}: store the directory again")
         if entry.path <= before:
             raise UsageError(f"{entry.text!r} in {top} stands out of order: store the directory again")
         before = entry.path
