@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+import msgspec
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -374,7 +375,7 @@ FLOW = """
 def test_a_killed_run_reads_the_same_frames_and_carries_on(shell: Shell) -> None:
     """F2: no reference is recorded before its content."""
     shell.write("wf.py", FLOW)
-    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "3")
+    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "15")
     shell.until_logged("add10")
     shell.until_it_sleeps("x")
     process.kill()
@@ -449,3 +450,30 @@ def test_importing_perdure_imports_no_library_of_frames() -> None:
     script = "import sys, perdure, perdure.io; print([m for m in ('pandas', 'polars', 'pyarrow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_bytes_from_outside_load_nothing_that_they_do_not_name() -> None:
+    """The family: fields that are missing, of other types, too short, another data frame inside, an unknown form."""
+    encode = msgspec.msgpack.Encoder().encode
+    data = ANY.encode(pandas_frame())
+    reference: DataFrame = codec_for(DataFrame).decode(
+        codec_for(DataFrame).encode(DataFrame.from_local(pandas_frame()))
+    )
+    good = [bytes.fromhex(reference.hash), reference.size, reference.content, reference.kind, 3, 2]
+    inner = msgspec.msgpack.Ext(19, encode(good))
+    bad: list[Any] = [
+        good[:5], [*good, 1], [*good[:3], "none.DataFrame", 3, 2], [*good[:4], inner, 2], [b"short", *good[1:]],
+        [*good[:2], b"short", *good[3:]], [*good[:3], inner, 3, 2], {"hash": good[0]}, [1, 2, 3, 4, 5, 6],
+    ]  # fmt: skip
+    for fields in bad:
+        for code in (18, 19):
+            damaged = encode(msgspec.msgpack.Ext(code, encode(fields)))
+            with pytest.raises(ValueMismatchError):
+                ANY.decode(damaged)
+            assert len(preview(damaged)) <= 200
+    assert same(ANY.decode(data), pandas_frame())
+    for unknown in (["no.form", 1], ["no.form"], 3, []):
+        damaged = encode(msgspec.msgpack.Ext(20, encode(unknown)))
+        with pytest.raises(ValueMismatchError):
+            ANY.decode(damaged)
+        assert len(preview(damaged)) <= 200

@@ -52,6 +52,8 @@ class DataFrame(ContentReference):
         super().__init__(name=_NAME, hash=hash, size=size)
         if kind and kind not in _KINDS:
             raise UsageError(f"{kind!r} is no kind of data frame: use DataFrame.from_local(frame)")
+        if not isinstance(content, bytes) or len(content) != 32:
+            raise UsageError("the digest of a data frame has 32 bytes: use DataFrame.from_local(frame)")
         fields = {"content": content, "kind": kind, "rows": rows, "columns": columns}
         for name, value in fields.items():
             object.__setattr__(self, name, value)

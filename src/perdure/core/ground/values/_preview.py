@@ -152,9 +152,10 @@ def _extension(code: int, data: memoryview) -> Iterator[str]:
 
 def _frame(data: memoryview) -> str:
     """A data frame by its size; an identity knows the digest alone."""
-    fields = _wire.decode_any(data)
-    if len(fields) == 1:
-        return f"DataFrame(content='{fields[0].hex()[:12]}…')"
+    found = _tokens.head(data, 0)
+    if found.size == 1:
+        content = _tokens.head(data, found.start)
+        return f"DataFrame(content='{bytes(data[content.start : content.start + 6]).hex()}…')"
     return repr(_wire.frame_reference(data))
 
 

@@ -514,13 +514,18 @@ def _load_reference(code: int, data: memoryview) -> object:
     return _file_types[code - FILE](name=name, hash=digest.hex(), size=size, **more)  # refuses what makes no sense
 
 
+# Without extensions: what is in a reference must not load another data frame.
+_frame_record: Final = msgspec.msgpack.Decoder(tuple[bytes, int, bytes, str, int, int]).decode
+
+
 def frame_reference(data: bytes | memoryview) -> Any:
     """The reference of a data frame. The content is not looked at."""
     _load_file_types()
     if not _frames:
         raise ValueError("a data frame can be read only where perdure.io can be imported")
-    digest, size, content, kind, rows, columns = decode_any(data)
-    return _frames[0].reference(hash=digest.hex(), size=size, content=content, kind=kind, rows=rows, columns=columns)
+    hash, size, content, kind, rows, columns = _frame_record(data)
+    reference: Any = _frames[0].reference
+    return reference(hash=hash.hex(), size=size, content=content, kind=kind, rows=rows, columns=columns)
 
 
 def _load_frame(data: memoryview) -> object:
