@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tests.journals import recorded
@@ -412,7 +412,40 @@ def test_outputs_are_named() -> None:
     assert outputs.o1.tzinfo is not None
     assert outputs._fields == ("o0", "o1", "o2", "o3")
     assert perdure.run(async_child, 1).outputs() == (2,)
-    assert perdure.run(bad_nothing).outputs() == ()
+    for task, expected in ((bad_nothing, (None,)), (perhaps, (None,)), (bare_tuple, ((1, 2),)), (empty_tuple, ())):
+        assert perdure.run(task).outputs() == expected, task.name
+
+
+class Reading(NamedTuple):
+    value: int
+    unit: str
+
+
+@env.task
+def named_reading() -> Reading:
+    return Reading(3, "K")
+
+
+@env.task
+def perhaps() -> int | None:
+    return None
+
+
+@env.task
+def bare_tuple() -> tuple:  # type: ignore[type-arg]
+    return (1, 2)
+
+
+@env.task
+def empty_tuple() -> tuple[()]:
+    return ()
+
+
+def test_outputs_spread_a_named_tuple_under_its_names() -> None:
+    for _ in range(2):
+        outputs: Any = perdure.with_runcontext(name="r").run(named_reading).outputs()
+        assert outputs == (3, "K")
+        assert (outputs.value, outputs.unit) == (3, "K")
 
 
 @env.task

@@ -182,20 +182,16 @@ class Run:
             pause = min(1.5 * pause, LAST_PAUSE)
 
     def outputs(self) -> tuple[Any, ...]:
-        """The result as a tuple with the names `o0`, `o1`, ...: an element for each element of a declared tuple, none
-        for `None`, else a single element. Raises the same errors as `result`."""
+        """The result as a tuple with the names `o0`, `o1`, ...: an element for each element of a declared tuple, else a
+        single element, also for `None`. A named tuple, such as the outputs of a container, keeps its names. Raises the
+        same errors as `result`."""
         from collections import namedtuple
 
         value = self.result
         spec = self._spec if self._spec is not None else spec_of_loaded(self._row.target)
         declared = getattr(getattr(spec, "fn", None), "__annotations__", {}).get("return")
-        if value is None:
-            values: tuple[Any, ...] = ()
-        elif type(value) is tuple and declared is not tuple:
-            values = value
-        else:
-            values = (value,)
-        names = [f"o{number}" for number in range(len(values))]
+        values = value if isinstance(value, tuple) and declared not in (tuple, "tuple") else (value,)
+        names = getattr(values, "_fields", [f"o{number}" for number in range(len(values))])
         return namedtuple("Outputs", names)(*values)
 
 
