@@ -37,8 +37,6 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
     import subprocess
     import sys
 
-    from perdure.executors._groups import kill_group
-
     runs = what_runs()
     # Not `os.getcwd()`: Ray unpacks another copy of the code where another node on this machine needs the code, too,
     # and then the first directory of this worker is gone.
@@ -68,5 +66,8 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
         )  # fmt: skip
     code = process.wait()
     if code:
+        # Only here: perdure on this node may have been another version before the check.
+        from perdure.executors._groups import kill_group
+
         kill_group(process.pid)
     return code
