@@ -58,8 +58,6 @@ def on_node(address: tuple[str, int], wanted: str, token: str, root: str, file: 
         if runs != wanted or not digest:
             connection.recv(1)  # until it has been heard, as a task that has ended is not listened to
             return 0
-        from perdure.executors._groups import kill_group  # the node has perdure, as the versions are equal
-
         number = connection.fileno()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "perdure.api.child", str(number), str(os.getpid()), root, here],
