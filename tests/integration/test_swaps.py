@@ -1,4 +1,4 @@
-"""Trees in which a directory is exchanged for a symbolic link while perdure reads, copies or removes them.
+"""P11: trees in which a directory is exchanged for a link while perdure reads, copies or removes them.
 
 The kind: a look-up by path that happens after another look-up by the same path. A container, or another user of a
 shared directory, exchanges the two in between, and what lies outside is read, stored, changed or removed.
