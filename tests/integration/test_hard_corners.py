@@ -21,7 +21,7 @@ from tests.waiting import Stall, wait_for_async
 
 import perdure
 from perdure import errors, runtime
-from perdure.core.body import body
+from perdure.core.body import watch
 from perdure.core.ground.model import Kind, Result
 from perdure.core.process import lease
 from perdure.extras import durable_sleep, durable_time
@@ -395,7 +395,7 @@ async def never_pauses(how: str) -> str:
 def test_a_task_that_is_never_quiet_is_reported(
     how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(body, "RESTLESS_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "RESTLESS_SECONDS", 0.2)
     monkeypatch.setattr(lease, "WATCH_SECONDS", 0.1)  # so that it is looked at often enough in those two seconds
     assert perdure.run(never_pauses, how=how).result == "called"
     said = [line for line in caplog.messages if "an outcome waits for task corner.never_pauses" in line]

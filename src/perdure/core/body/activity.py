@@ -23,11 +23,6 @@ from .scope import Slot
 
 ErrorHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
-STARVED_LOOKS = 5
-"""How many looks in a row have to find an event waiting in a busy body before the event happens all the same."""
-STARVED_SECONDS = 0.05
-"""The pause between two looks."""
-
 
 class Activity:
     """See the module text. `Body` adds what may be handed over, and when."""

@@ -10,11 +10,9 @@ guarded by `_lock`. `refused` and the fields that only say how to go on are writ
 from __future__ import annotations
 
 import asyncio
-import logging
-from contextvars import Context
 from typing import Any
 
-from ...errors import BranchError, NonDeterminismError, StoreError
+from ...errors import BranchError, StoreError
 from ..ground.model import CANCELLED, Action, Entry, Kind
 from ..journal.replay import (
     CHANGED,
@@ -28,30 +26,20 @@ from ..journal.replay import (
     Verdict,
     encode_notes,
 )
-from .activity import STARVED_LOOKS, STARVED_SECONDS, Activity
+from .activity import Activity
 from .branch import Branch, Call
 from .delivery import HAND, HAPPEN, NOTHING, CancelVerdict, Delivery, Entrance, Move, Outcome, Step
 from .interfaces import DriverPort, LoopPort, ParentPort
-from .scope import THREAD, unknown_threads
+from .scope import THREAD
 from .waits import BLOCKING, Interruptible, LoopWaiter, Sleeper, ThreadWaiter, Waiter
-
-log = logging.getLogger("perdure")
+from .watch import BodyWatch
+from .wording import describe, mismatch
 
 REFUSALS = 1000
 """How often a stopped body's calls are refused before they are left hanging."""
 
-PATIENCE = 5.0
-"""Seconds for which replay waits for threads that it does not know, before it calls a missing call a mismatch."""
-PATIENCE_STEP = 0.1
-
-RESTLESS_SECONDS = 5.0
-"""How long an outcome waits for a body that is never quiet before that is said."""
-
 CANCEL_STEP = 0.02
 """How often a body looks whether the cancellation that it waits for can still come."""
-
-MENTION_SECONDS = 15.0
-"""How often replay says what it waits for."""
 
 NOTES_AT_ONCE = 500
 """Noted events before a row of their own takes them to the journal, without an entry to carry them."""
@@ -112,12 +100,7 @@ class Body(Activity):
         self.delivery = Delivery()
         self.root = Branch(self, 0, name, parent=None, floor=floor)
         self.root.label = label
-        self._patience = 0
-        self._mentioned = 0
-        self._restless: tuple[int, float] | None = (-1, 0.0)
-        """The last delivery when an outcome was last seen to wait, and since when; `None`: the warning was given."""
-        self._starved = -1
-        """Looks in a row that have found an event waiting in a busy body; -1: no look is due. On the loop's thread."""
+        self.watch = BodyWatch(self)
         self._sleepers: set[Interruptible] = set()
 
     # -- facts for `Delivery` ----------------------------------------------------------------------------------------
@@ -253,7 +236,7 @@ class Body(Activity):
         quiet = not on_loop or self.active <= 1
         if entry.result != CANCELLED and (blocking or delivery.may_return_at_once(entry, quiet=quiet)):
             outcome = delivery.take(entry)
-            self._patience = 0
+            self.watch.patience = 0
             if delivery.drains():
                 self._drained()
             # The body may now wait for something that never comes, and a later look has to notice.
@@ -354,7 +337,7 @@ class Body(Activity):
             self.stirred = True
         self.pump()
         if not source.over:
-            self._watch_starving()
+            self.watch.watch_starving()
 
     def cancel_by_caller(self, task: asyncio.Task[Any]) -> None:
         """The calling code cancels this body; on the loop's thread. `task` is the body's own."""
@@ -378,33 +361,19 @@ class Body(Activity):
         with self._lock:
             return self.delivery.knows(branch.id)
 
-    def _watch_starving(self) -> None:
-        """Something waits for a quiet body; on the loop's thread."""
-        if self._starved < 0:
-            self._starved = 0
-            self._look_later()
-
-    def _look_later(self) -> None:
-        self.loop.loop.call_later(STARVED_SECONDS, self._look_for_starving, context=Context())
-
-    def _look_for_starving(self) -> None:
-        """A body that is never quiet, as it polls, would wait for ever for a timer, or a cancellation, that is to end
-        its polling."""
+    def may_starve(self) -> bool:
+        """See `Watched`."""
         with self._lock:
-            waits = not self.stopped and self.delivery.may_starve
-        if not waits:
-            self._starved = -1
-            return
-        self._starved = self._starved + 1 if self.active else 0
-        if self._starved >= STARVED_LOOKS:
-            self._starved = 0
-            with self._lock:
-                step = self.delivery.force(self)
-                if step.move is Move.CANCEL:
-                    self._carry_out(step)
-            if step.move is HAPPEN:
-                self._happen(step.subject)
-        self._look_later()
+            return self.delivery.may_starve
+
+    def force_next(self) -> None:
+        """See `Watched`; on the loop's thread."""
+        with self._lock:
+            step = self.delivery.force(self)
+            if step.move is Move.CANCEL:
+                self._carry_out(step)
+        if step.move is Move.HAPPEN:
+            self._happen(step.subject)
 
     def _happen(self, source: Any) -> None:
         source.happen()
@@ -481,20 +450,20 @@ class Body(Activity):
         elif move is Move.AWAIT_CANCELLATION:
             self.loop.later(CANCEL_STEP, self.pump)
             self.driver.check_stuck()
-        elif move is Move.AWAIT or self._be_patient():
-            self._mention(head)
+        elif move is Move.AWAIT or self.watch.be_patient():
+            self.watch.mention(head)
         elif move is Move.LOOSEN:
             self._loosen(f"{self.driver.difference} and {describe(head)} is no longer asked for")
             return True
         else:
             assert move is Move.MISMATCH
             waits = head.n in self.delivery.waiting
-            received = "the call still waits, and nothing cancels it" if waits else self._asked_instead()
+            received = "the call still waits, and nothing cancels it" if waits else self.watch.asked_instead()
             self.driver.stop(mismatch(self.driver.run.name, describe(head), received))
         return False
 
     def _hand(self, waiter: Waiter, outcome: Outcome | None) -> None:
-        self._patience = 0
+        self.watch.patience = 0
         if isinstance(waiter, LoopWaiter):
             if not waiter.done():
                 waiter.set_result(outcome)
@@ -569,60 +538,6 @@ class Body(Activity):
         if last and self.delivery.replay is not None:
             self.driver.loop_blocked(self, False)
 
-    # -- what is said to people --------------------------------------------------------------------------------------
-
-    def look_for_rest(self, now: float) -> None:
-        """Say it if an outcome has waited long because the body is never quiet (B1). Now and then, by any thread."""
-        if self._restless is None or self.stopped:
-            return
-        last, since = self._restless
-        if not (self.delivery.due and self.active) or self.delivery.last != last:
-            self._restless = self.delivery.last, now
-        elif now - since > RESTLESS_SECONDS:
-            self._restless = None
-            log.warning(
-                "run %s: an outcome waits for task %s, whose code never pauses: it blocks the event loop, or is always "
-                "ready to go on (a loop around asyncio.sleep(0), say). Wait for what is to come, sleep for longer, or "
-                "make blocking calls in asyncio.to_thread()",
-                self.driver.run.name,
-                self.name,
-            )
-
-    def _mention(self, head: Entry) -> None:
-        """Log after a while what replay waits for, invisible otherwise."""
-        if self._mentioned != head.n:
-            self._mentioned = head.n
-            self.loop.later(MENTION_SECONDS, self._still_waiting, head)
-
-    def _still_waiting(self, head: Entry) -> None:
-        replay = self.delivery.replay
-        if not self.stopped and replay is not None and replay.head() is head and not self.active:
-            log.warning(
-                "run %s: replay waits for the code to ask for %s; a timer, socket, thread or subprocess of the task is "
-                "pending and may yet lead to it",
-                self.driver.run.name,
-                describe(head),
-            )
-            self._mentioned = 0
-            self._mention(head)
-
-    def _be_patient(self) -> bool:
-        """Before judging: threads that perdure does not know may be about to set an event that the body waits for."""
-        if not unknown_threads():
-            return False
-        self._patience += 1
-        if self._patience > PATIENCE / PATIENCE_STEP:
-            return False
-        self.loop.later(PATIENCE_STEP, self.pump)
-        return True
-
-    def _asked_instead(self) -> str:
-        calls = [waiter.call for waiter in (*self.delivery.held, *self.delivery.waiting.values())]
-        if not calls:
-            return "nothing more: the code waits for something that is not recorded, or has gone another way"
-        shown = ", ".join(call.describe() for call in calls[:3])
-        return shown + (f" and {len(calls) - 3} more" if len(calls) > 3 else "")
-
     # -- replay ------------------------------------------------------------------------------------------------------
 
     def load(self, replay: Replay, actions: dict[tuple[int, bytes, int], Action]) -> None:
@@ -691,7 +606,7 @@ class Body(Activity):
         with self._lock:
             verdict = self.delivery.cancel(waiter)
         if self.loop.here():
-            self._watch_starving()
+            self.watch.watch_starving()
         if verdict is CancelVerdict.RECORD:
             self.driver.record_cancellation(waiter)
         elif verdict is CancelVerdict.WAIT:
@@ -820,27 +735,3 @@ class Body(Activity):
         for task in list(self.tasks):
             if not task.done():
                 task.cancel()
-
-
-def describe(entry: Entry) -> str:
-    """A recorded entry for people."""
-    from ..ground.values import preview
-
-    shown = preview(entry.inputs, 120) if entry.inputs else ""
-    return f"{Kind(entry.kind).name.lower()} {entry.name}({shown}) [entry {entry.n}, call {entry.seq} of its branch]"
-
-
-def mismatch(run: str, expected: str, received: str) -> NonDeterminismError:
-    """The error of P5, for the run of that name."""
-    return NonDeterminismError(
-        "The code asks for something else than what this run has recorded, although its source has not changed.\n"
-        f"  expected: {expected}\n"
-        f"  received: {received}\n"
-        "Something in the body depends on more than recorded outcomes: a clock, a random number, a set's order, the "
-        "environment. Put it under @perdure.trace or use perdure.durable. The run is unharmed and stays interrupted.\n"
-        f"Under code that fits, it goes on: perdure resume {run}\n"
-        f"Under this code, with the recorded outcomes that are still asked for: perdure resume {run} --accept\n"
-        f"As a new run, with the outcomes that succeeded: perdure rerun {run} --recover",
-        expected=expected,
-        received=received,
-    )

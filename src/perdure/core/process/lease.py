@@ -111,7 +111,7 @@ class Lease:
         # A function, so that no local variable keeps a run alive until the next look.
         for driver in list(self._drivers.values())[:WATCHED]:
             for body in list(driver.bodies.values()):
-                body.look_for_rest(now)
+                body.watch.look_for_rest(now)
 
     def watch(self) -> None:
         """Fence the drivers whose claim is lost. Blocks on the store."""

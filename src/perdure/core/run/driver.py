@@ -20,13 +20,14 @@ from ...errors import (
     RunStopped,
     StoreError,
 )
-from ..body.body import Body, describe, mismatch
+from ..body.body import Body
 from ..body.branch import Call
 from ..body.delivery import Outcome
 from ..body.interfaces import BodyPort, ParentPort
 from ..body.loop import LoopThread
 from ..body.scope import SCOPE, THREAD, driving
 from ..body.waits import BLOCKING, LoopWaiter, Waiter
+from ..body.wording import describe, mismatch
 from ..commit.records import Mark, Noted, Record, Reuse, rows
 from ..ground.clock import US
 from ..ground.model import (

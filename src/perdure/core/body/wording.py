@@ -1,0 +1,30 @@
+"""What people read about a body: recorded entries, and the error of a mismatch."""
+
+from __future__ import annotations
+
+from ...errors import NonDeterminismError
+from ..ground.model import Entry, Kind
+
+
+def describe(entry: Entry) -> str:
+    """A recorded entry for people."""
+    from ..ground.values import preview
+
+    shown = preview(entry.inputs, 120) if entry.inputs else ""
+    return f"{Kind(entry.kind).name.lower()} {entry.name}({shown}) [entry {entry.n}, call {entry.seq} of its branch]"
+
+
+def mismatch(run: str, expected: str, received: str) -> NonDeterminismError:
+    """The error of P5, for the run of that name."""
+    return NonDeterminismError(
+        "The code asks for something else than what this run has recorded, although its source has not changed.\n"
+        f"  expected: {expected}\n"
+        f"  received: {received}\n"
+        "Something in the body depends on more than recorded outcomes: a clock, a random number, a set's order, the "
+        "environment. Put it under @perdure.trace or use perdure.durable. The run is unharmed and stays interrupted.\n"
+        f"Under code that fits, it goes on: perdure resume {run}\n"
+        f"Under this code, with the recorded outcomes that are still asked for: perdure resume {run} --accept\n"
+        f"As a new run, with the outcomes that succeeded: perdure rerun {run} --recover",
+        expected=expected,
+        received=received,
+    )
