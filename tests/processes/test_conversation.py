@@ -161,8 +161,8 @@ def test_no_process_may_start_new_calls_while_driving_ends() -> None:
     """P5: bodies are closed in turn, here and in children, and an outcome for the first body held the others back."""
     driver = RunDriver(
         SimpleNamespace(),  # type: ignore[arg-type]
-        SimpleNamespace(token=b"", id=1, uid=b"", name="r"),  # type: ignore[arg-type]
-        SimpleNamespace(),  # type: ignore[arg-type]
+        SimpleNamespace(token=b"", id=1, uid=b"", name="r", target=""),  # type: ignore[arg-type]
+        SimpleNamespace(target=lambda: ""),  # type: ignore[arg-type]
         SimpleNamespace(soon=lambda *_: None),  # type: ignore[arg-type]
         fresh=False,
     )
@@ -180,8 +180,13 @@ def test_a_frame_before_the_journal_is_loaded_allows_no_new_calls(ends: Ends) ->
     driver = InnerDriver(
         SimpleNamespace(),  # type: ignore[arg-type]
         Connection(inner),
-        SimpleNamespace(run=SimpleNamespace(token=b"", id=1, uid=b"", name="r"), fresh=False, undrained=[1]),  # type: ignore[arg-type]
-        SimpleNamespace(),  # type: ignore[arg-type]
+        SimpleNamespace(  # type: ignore[arg-type]
+            run=SimpleNamespace(token=b"", id=1, uid=b"", name="r", target=""),
+            fresh=False,
+            undrained=[1],
+            accepts=False,
+        ),
+        SimpleNamespace(target=lambda: ""),  # type: ignore[arg-type]
         SimpleNamespace(),  # type: ignore[arg-type]
     )
     driver.heard(frames.Free(0, False))

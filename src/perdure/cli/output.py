@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID
 
 from ..core.ground.harmless import harmless
-from ..core.ground.values import frames_of
 from ..errors import PerdureError
 
 if TYPE_CHECKING:
@@ -142,8 +141,8 @@ def jsonable(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if (frames := frames_of(type(value))) is not None:
-        return _frame(value if isinstance(value, frames.reference) else frames.put(value))
+    if (frame := _data_frame(value)) is not None:
+        return frame
     if _is_reference(value):
         place = {"url": value.url} if value.url else {"path": _local_path(value)}
         return {"name": value.name, "size": value.size, "hash": value.hash, **place}
@@ -153,6 +152,14 @@ def jsonable(value: Any) -> Any:
 def _is_reference(value: object) -> bool:
     """Whether a value is a `perdure.io.File` or `Dir`, without loading `perdure.io`."""
     return type(value).__module__ == "perdure.io" and type(value).__name__ in ("File", "Dir")
+
+
+def _data_frame(value: Any) -> Any:
+    """A data frame as plain JSON data; `None` for any other value."""
+    from ..core.ground.values import frames_of
+
+    frames = frames_of(type(value))
+    return None if frames is None else _frame(value if isinstance(value, frames.reference) else frames.put(value))
 
 
 def _frame(reference: Any) -> dict[str, Any]:

@@ -25,9 +25,9 @@ import secrets
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 
@@ -141,6 +141,8 @@ class Session:
                         raise translate(error, self._address.url) from error
             self._held.add(worker)
         self._files.hold(worker)
+        # The thread may have gone to sleep while there was no lease to look at.
+        self._waker.send(b"x")
 
     def renewed(self, worker: str, until: float) -> None:
         """The worker's lease has been renewed, and now ends at `until`."""
@@ -224,7 +226,7 @@ class Session:
             self._files.drop_overdue()
             connection = self._connection
             if connection is None:
-                select.select([self._wake], [], [], _RETRY_SECONDS)
+                self._ready([self._wake], _RETRY_SECONDS)
                 with self._mutex:
                     try:
                         if not self._closed:
@@ -235,7 +237,7 @@ class Session:
                 continue
             pause = _RETRY_SECONDS if self._hears and self._held - self._locked else self._files.pause()
             try:
-                if not select.select([connection.fileno(), self._wake.fileno()], [], [], pause)[0]:
+                if not self._ready([connection, self._wake], pause):
                     with self._mutex:
                         if self._hears:
                             self._lock_all(connection)
@@ -249,6 +251,13 @@ class Session:
                     self._connection = None
                     connection.close()
                 self.changed()
+
+    def _ready(self, sources: Sequence[Any], pause: float | None) -> bool:
+        """Whether one of the sources has something to read before the pause is over."""
+        ready = select.select(sources, [], [], pause)[0]
+        if self._wake in ready and not self._closed:
+            self._wake.recv(4096)
+        return bool(ready)
 
     def _is_closed(self) -> bool:
         return self._closed
