@@ -226,3 +226,41 @@ def test_a_worker_may_carry_on_with_a_killed_script_and_the_command_waits_for_th
         worker.terminate()
         worker.communicate(timeout=PATIENCE)
     assert scripts.marks() == ["waits"]
+
+
+def test_a_sandboxed_task_can_be_declared_and_forwarded_and_its_use_is_refused_with_the_remedy(
+    scripts: Scripts,
+) -> None:
+    """The family: a sync function, an async function, settings, a string of code; a call, a run, another attribute."""
+    scripts.write("""
+        import asyncio
+        import flyte.sandbox
+
+        @env.task
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        @env.sandbox.orchestrator
+        def pipeline(n: int) -> dict[str, int]:
+            return {"total": add(add(n, 2), 5)}
+
+        @env.sandbox.orchestrator(name="own", retries=2)
+        async def slow(n: int) -> int:
+            return add(n, 1)
+
+        coded = flyte.sandbox.orchestrator_from_str("x + 1", inputs={"x": int}, output=int, tasks=[add], name="coded")
+        group = flyte.TaskEnvironment.from_task("group", coded)
+        print(pipeline.forward(10), asyncio.run(slow.forward(1)), sorted(env.tasks), list(group.tasks))
+        for use in (lambda: pipeline(1), lambda: flyte.run(slow, n=1), lambda: coded.cache, lambda: coded.forward(1)):
+            try:
+                use()
+            except Exception as error:
+                print(type(error).__name__, error)
+    """)
+    forwarded, *refused = scripts.run("script.py").splitlines()
+    assert forwarded == "{'total': 17} 2 ['own', 'script.add', 'script.pipeline'] ['coded']"
+    remedy = "absent in perdure: run code that you do not trust in a ContainerTask"
+    assert refused[0].startswith(f"UsageError sandboxed task script.pipeline is {remedy}")
+    assert "sandboxed task own, absent in perdure" in refused[1]
+    assert refused[2].startswith(f"UsageError sandboxed task coded.cache is {remedy}")
+    assert refused[3] == "NotImplementedError sandboxed task coded is a string of code: it has no function to call"

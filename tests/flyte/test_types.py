@@ -204,3 +204,68 @@ def test_storage_moves_files_of_this_machine(scripts: Scripts) -> None:
     lines = scripts.run("script.py").splitlines()
     assert lines[:3] == ["[b'ab', b'c'] b'abc' False True", "a/b/c True False", "x.txt True"]
     assert "s3://bucket/key is at a URL: use flyte.io.File.from_existing_remote(url)" in lines[3]
+
+
+DATES = """
+import enum
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Optional
+
+NAIVE = datetime(2024, 1, 1, 12)
+
+class Color(enum.Enum):
+    RED = "r"
+
+@dataclass
+class Visit:
+    at: datetime = NAIVE
+
+@env.task
+def passed(at: datetime) -> str:
+    return str(at)
+
+@env.task
+def defaulted(at: datetime = NAIVE, *, each: list[datetime] = [NAIVE], maybe: Optional[datetime] = NAIVE) -> str:
+    return f"{at} {each[0]} {maybe}"
+
+@env.task
+def nested(by_name: dict[str, datetime], visit: Visit, any: Any) -> str:
+    return f"{by_name['a']} {visit.at} {any}"
+
+@env.task
+def named(color: Color = "RED") -> str:
+    return repr(color)
+
+@env.task
+def several() -> tuple[datetime, list[datetime]]:
+    return NAIVE, [NAIVE]
+
+@env.task
+def kept(at: datetime) -> datetime:
+    return at
+
+@env.task
+def main() -> list[str]:
+    mark("main")
+    zoned = kept(NAIVE.replace(tzinfo=timezone(timedelta(hours=2))))
+    return [passed(NAIVE), defaulted(), nested({"a": NAIVE}, Visit(), NAIVE), named(), str(several()[1][0]), str(zoned)]
+
+if __name__ == "__main__":
+    outputs = [*flyte.run(main).outputs()[0], *flyte.run(several).outputs(), flyte.run(passed, at=NAIVE).outputs()[0]]
+    for line in outputs:
+        print(line)
+"""
+
+
+@pytest.mark.parametrize("kill_at", [0, 1])
+def test_a_datetime_without_a_time_zone_is_in_utc_at_a_tasks_boundary(scripts: Scripts, kill_at: int) -> None:
+    """The family: arguments, defaults, results; whole, in lists and in maps. A record's fields stay as they are."""
+    scripts.write(DATES)
+    if kill_at:
+        scripts.run("script.py", kill_at=kill_at)
+    naive, utc = "2024-01-01 12:00:00", "2024-01-01 12:00:00+00:00"
+    assert scripts.run("script.py").splitlines() == [
+        utc, f"{utc} {utc} {utc}", f"{utc} {naive} {naive}", "<Color.RED: 'r'>", utc, "2024-01-01 12:00:00+02:00",
+        utc, "[datetime.datetime(2024, 1, 1, 12, 0, tzinfo=datetime.timezone.utc)]", utc,
+    ]  # fmt: skip

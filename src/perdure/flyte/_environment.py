@@ -7,10 +7,10 @@ from typing import Any
 from ..api.environment import TaskEnvironment as PerdureEnvironment
 from ..api.task import Task
 from ..errors import UsageError
-from ._absent import Absent
 from ._image import Image
 from ._notes import note
 from ._resources import Resources, ReusePolicy
+from ._sandboxed import Orchestrators, Sandboxed
 from ._settings import cache_from_request, retry_strategy, task_timeout
 from ._task import WITHOUT_EFFECT, AsyncFunctionTaskTemplate
 from ._triggers import rules_for
@@ -82,9 +82,9 @@ class TaskEnvironment(PerdureEnvironment):
         return dict(self._tasks)
 
     @property
-    def sandbox(self) -> Absent:
-        """Absent: perdure has no sandbox for code."""
-        return Absent("TaskEnvironment.sandbox", "run code that you do not trust in a ContainerTask")
+    def sandbox(self) -> Orchestrators:
+        """Declares sandboxed tasks, which have a `forward` and cannot be run."""
+        return Orchestrators(self.name, self._tasks)
 
     def add_dependency(self, *env: Any) -> None:
         """Add environments whose tasks these tasks call."""
@@ -126,8 +126,9 @@ class TaskEnvironment(PerdureEnvironment):
 
     @classmethod
     def from_task(cls, name: str, *tasks: Any, depends_on: Any = None) -> TaskEnvironment:  # type: ignore[override]
-        """An environment that takes in container tasks."""
-        environment = super().from_task(name, *tasks, depends_on=depends_on)
+        """An environment that takes in container tasks, and sandboxed tasks by their names."""
+        contained = [task for task in tasks if not isinstance(task, Sandboxed)]
+        environment = super().from_task(name, *contained, depends_on=depends_on)
         for task in tasks:
             environment._tasks[task.name] = task  # type: ignore[attr-defined]
         return environment  # type: ignore[return-value]

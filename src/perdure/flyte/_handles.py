@@ -9,12 +9,14 @@ from typing import Any, ClassVar, NoReturn
 
 from ..api import looking, operate
 from ..api._dual import Dual
+from ..api.loading import spec_of_loaded
 from ..api.run import Run as PerdureRun
 from ..core.ground.model import FINISHED
 from ..errors import UsageError
 from ._failures import failure
 from ._init import in_two_colours
 from ._phases import ActionPhase, phase_of
+from ._task import result_for_callers
 
 
 class ActionOutputs(tuple[Any, ...]):
@@ -117,7 +119,9 @@ class Run:
 
     def _outputs(self) -> ActionOutputs:
         with flyte_failures():
-            return ActionOutputs(self.perdure.result)
+            value = self.perdure.result
+        spec = spec_of_loaded(self.perdure.row.target)
+        return ActionOutputs(value if spec is None else result_for_callers(value, spec.signature))
 
     @property
     def raise_for_status(self) -> Dual[..., None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
+from datetime import datetime
+from typing import Any, ParamSpec, Protocol, TypeVar, get_args, runtime_checkable
 
 from ..api.task import Task
 from ..core.body.branch import Branch
-from ..core.ground.values import Coercion
+from ..core.ground.values import Coercion, Signature
 from . import _values  # noqa: F401 - makes plain classes and functions known
 from ._failures import with_failures
 from ._interface import NativeInterface
@@ -19,6 +20,7 @@ from ._settings import cache_request, retry_strategy, task_timeout
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_RESULTS = Coercion(utc=True)
 WITHOUT_EFFECT = (
     "resources", "reusable", "secrets", "service_account", "max_inline_io_bytes", "pod_template", "queue",
     "interruptible", "entrypoint", "produces_artifacts", "links", "plugin_config", "image",
@@ -47,7 +49,7 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
     report: bool = False
     docs: Documentation | None = None
     task_type = "python"
-    coercion = Coercion(names=True)
+    coercion = Coercion(names=True, utc=True, defaults=True)
 
     def __init__(self, fn: Any, environment: Any, **settings: Any) -> None:
         settings["cache"] = cache_request(settings.get("cache", "disable"), fn)
@@ -95,7 +97,7 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
     def protocol(self, branch: Branch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Task.protocol`; failures are raised as Flyte does, and dicts become instances in runs too."""
         args, kwargs = self.spec.signature.coerced(args, kwargs, self.coercion)
-        return with_failures(super().protocol(branch, args, kwargs))
+        return with_failures(_with_result(super().protocol(branch, args, kwargs), self.spec.signature))
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself, in the caller's action: no action of the task's own."""
@@ -155,6 +157,19 @@ class AsyncFunctionTaskTemplate(Task[P, R]):
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
         """The call as a coroutine."""
         return super().aio(*args, **kwargs)
+
+
+def result_for_callers(value: Any, signature: Signature) -> Any:
+    """A recorded result as Flyte returns results: a datetime without a time zone is in UTC."""
+    return signature.coerced_result(value, _RESULTS) if _mentions_datetime(signature.returns.annotation) else value
+
+
+def _mentions_datetime(tp: Any) -> bool:
+    return tp is datetime or any(_mentions_datetime(part) for part in get_args(tp))
+
+
+def _with_result(protocol: Generator[Any, Any, Any], signature: Signature) -> Generator[Any, Any, Any]:
+    return result_for_callers((yield from protocol), signature)
 
 
 TaskTemplate = AsyncFunctionTaskTemplate

@@ -1,8 +1,11 @@
-"""Flyte"s sandboxes: absent."""
+"""Flyte's sandboxes: absent; a sandboxed task can be declared, and called with `forward`."""
 
 from __future__ import annotations
 
 from ._absent import absent_names
+from ._sandboxed import WHY, orchestrator_from_str
+
+__all__ = ["orchestrator_from_str"]
 
 __getattr__ = absent_names(
     "flyte.sandbox",
@@ -14,8 +17,7 @@ __getattr__ = absent_names(
         "SandboxedTaskTemplate",
         "create",
         "orchestrate_local",
-        "orchestrator_from_str",
         "sandbox_environment",
     ),
-    "run untrusted code in a ContainerTask",
+    WHY,
 )

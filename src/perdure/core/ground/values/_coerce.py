@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc as abc
 import types
 import typing
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -31,9 +32,13 @@ class Coercion(NamedTuple):
 
     Attributes:
         names: also the name of a member becomes an enum's member, and tuples and lists become each other.
+        utc: a datetime without a time zone is in UTC. Fields of records and items of tuples stay as they are.
+        defaults: the default of an argument that was not passed goes the same way as a passed value.
     """
 
     names: bool = False
+    utc: bool = False
+    defaults: bool = False
 
     def value(self, value: Any, tp: Any, where: str) -> Any:
         """The value for a declared type; the same object where there is nothing to do.
@@ -58,7 +63,13 @@ class Coercion(NamedTuple):
             return self._from_list(value, origin or tp, args)
         if self.names and type(value) is str and isinstance(tp, type) and issubclass(tp, Enum):
             return tp.__members__.get(value, value)
+        if self.utc and tp is datetime and type(value) is datetime and value.tzinfo is None:
+            return value.replace(tzinfo=UTC)
         return value
+
+    def _within(self) -> Coercion:
+        """The coercion of a record's fields and a tuple's items."""
+        return self._replace(utc=False)
 
     def _member(self, value: Any, members: tuple[Any, ...]) -> Any:
         """The value for the first member of a union that takes the value."""
@@ -85,7 +96,8 @@ class Coercion(NamedTuple):
             return value
         if typing.is_typeddict(cls):
             hints = typing.get_type_hints(cls)
-            return _unless_same(value, {key: self._value(item, hints.get(key, Any)) for key, item in value.items()})
+            within = self._within()
+            return _unless_same(value, {key: within._value(item, hints.get(key, Any)) for key, item in value.items()})
         if is_pydantic(cls) or hasattr(cls, "model_validate"):
             try:
                 return tp.model_validate(value)
@@ -101,13 +113,15 @@ class Coercion(NamedTuple):
         if unknown:
             raise NoInstance(f"{type_text(cls)} has no field {unknown[0]!r}; it has: {', '.join(hints)}")
         try:
-            return cls(**{key: self._value(item, hints[key]) for key, item in value.items()})
+            within = self._within()
+            return cls(**{key: within._value(item, hints[key]) for key, item in value.items()})
         except TypeError as error:
             raise NoInstance(f"the dict is no {type_text(cls)}: {error}") from None
 
     def _from_list(self, value: Any, cls: Any, args: tuple[Any, ...]) -> Any:
         if cls is tuple and type(value) is tuple and args and len(args) == len(value):
-            made = tuple(self._value(item, tp) for item, tp in zip(value, args, strict=True))
+            within = self._within()
+            made = tuple(within._value(item, tp) for item, tp in zip(value, args, strict=True))
             return value if all(new is old for new, old in zip(made, value, strict=True)) else made
         if cls is tuple and type(value) is list and self.names and not args:
             return tuple(value)

@@ -9,7 +9,8 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from inspect import Parameter
 from typing import Any
 
@@ -249,10 +250,29 @@ class Signature:
         named = {
             name: self._coerced(name, value, how) if name in self._keywords else value for name, value in kwargs.items()
         }
+        if how.defaults:
+            given = self._positional[: len(args)]
+            named |= {name: value for name, value in self._coerced_defaults(how) if name not in (*given, *named)}
         return (*positional, *args[len(positional) :]), named
 
+    def _coerced_defaults(self, how: Coercion) -> Iterator[tuple[str, Any]]:
+        """The parameters whose default does not stay as declared, with the new value."""
+        for name in self._keywords - self._required:
+            declared = self.parameters[name].default
+            value = self._coerced(name, declared, how)
+            if value is not declared:
+                yield name, value
+
+    def coerced_result(self, value: Any, how: Coercion) -> Any:
+        """A result for callers; the items of a declared tuple are results of their own."""
+        tp: Any = self.returns.annotation
+        items = typing.get_args(tp)
+        if typing.get_origin(tp) is tuple and type(value) is tuple and len(items) == len(value):
+            return tuple(how.value(item, kind, self.returns.where) for item, kind in zip(value, items, strict=True))
+        return how.value(value, tp, self.returns.where)
+
     def _coerced(self, name: str, value: Any, how: Coercion) -> Any:
-        if name in self.ignored or type(value) not in (dict, list, tuple, str):
+        if name in self.ignored or type(value) not in (dict, list, tuple, str, datetime):
             return value
         codec = self._codec(name)
         return how.value(value, codec.annotation, codec.where)
