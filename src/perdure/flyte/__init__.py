@@ -82,7 +82,7 @@ _HOMES = {
     "trace": "_context",
     "version": "_init",
     "with_runcontext": "_runs",
-    "with_servecontext": "_cluster",
+    "with_servecontext": "app._local",
 }
 _MODULES = (
     "ai", "app", "artifacts", "clustered", "config", "connectors", "durable", "errors", "extend", "extras", "git", "io",

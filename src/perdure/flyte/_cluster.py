@@ -35,6 +35,6 @@ build_images = in_two_colours(build_all_images, "build_images")
 
 __getattr__ = absent_names(
     "flyte",
-    ("AppHandle", "deploy", "load_plugin_config", "run_python_script", "serve", "with_servecontext"),
+    ("AppHandle", "deploy", "load_plugin_config", "run_python_script", "serve"),
     "there is no cluster to act on; tasks run on this machine (flyte.run), or by workers (perdure serve)",
 )

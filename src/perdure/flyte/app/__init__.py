@@ -1,8 +1,9 @@
-"""Flyte's apps: each can be declared, and nothing is served."""
+"""Flyte's apps: each can be declared, and served on this machine with `with_servecontext(mode="local")`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .._absent import absent_names
@@ -19,23 +20,45 @@ class _Declared:
 
 
 class AppEnvironment:
-    """An app: recorded only. `flyte.serve` and `flyte.deploy` say that there is nothing to serve it."""
+    """An app: `flyte.with_servecontext(mode="local")` serves the app on this machine; other settings are recorded only.
 
-    def __init__(self, name: str, depends_on: Any = None, **settings: Any) -> None:
+    `flyte.serve` and `flyte.deploy` say that there is no cluster.
+    """
+
+    def __init__(
+        self, name: str, depends_on: Any = None, *, port: Any = 8080, command: Any = None, env_vars: Any = None,
+        **settings: Any,
+    ) -> None:  # fmt: skip
         self.name = name
         self.depends_on = list(depends_on or ())
+        self.port = port
+        self.command = command
+        self.env_vars = env_vars
+        self.hooks: dict[str, Any] = {"startup": None, "server": None, "shutdown": None}
         self.__dict__.update(settings)
 
+    def get_port(self) -> Port:
+        """The port with its attributes."""
+        return self.port if isinstance(self.port, Port) else Port(port=self.port)
+
+    @property
+    def endpoint(self) -> str:
+        """The address on this machine."""
+        return f"http://localhost:{self.get_port().port}"
+
     def server(self, fn: F) -> F:
-        """The function that would serve."""
+        """The function that serves."""
+        self.hooks["server"] = fn
         return fn
 
     def on_startup(self, fn: F) -> F:
-        """The function that would be called before."""
+        """The function to call before."""
+        self.hooks["startup"] = fn
         return fn
 
     def on_shutdown(self, fn: F) -> F:
-        """The function that would be called after."""
+        """The function to call after."""
+        self.hooks["shutdown"] = fn
         return fn
 
 
@@ -62,6 +85,8 @@ class Parameter(_Declared):
 class Port(_Declared):
     """The port of an app."""
 
+    port: int
+
 
 class RunOutput(_Declared):
     """A parameter's value from a run."""
@@ -83,10 +108,22 @@ class AppEndpoint(_Declared):
     """The address of another app."""
 
 
+@dataclass(frozen=True)
+class AppContext:
+    """Where an app is served."""
+
+    mode: str = "local"
+
+
+def ctx() -> AppContext:
+    """The context of the app."""
+    return AppContext()
+
+
 __getattr__ = absent_names(
     "flyte.app",
-    ("DeployedAppEnvironment", "ctx", "get_parameter", "register_app_deployer"),
-    "perdure serves no web applications; run the server as a program of its own",
+    ("DeployedAppEnvironment", "get_parameter", "register_app_deployer"),
+    "perdure serves apps on this machine only",
 )
 
 __all__ = [
@@ -102,4 +139,5 @@ __all__ = [
     "Scaling",
     "Subdomain",
     "Timeouts",
+    "ctx",
 ]
