@@ -264,3 +264,50 @@ def test_a_sandboxed_task_can_be_declared_and_forwarded_and_its_use_is_refused_w
     assert "sandboxed task own, absent in perdure" in refused[1]
     assert refused[2].startswith(f"UsageError sandboxed task coded.cache is {remedy}")
     assert refused[3] == "NotImplementedError sandboxed task coded is a string of code: it has no function to call"
+
+
+def test_outputs_are_declared_as_artifacts_and_nothing_is_published(scripts: Scripts) -> None:
+    """The family: a wrapped output, a caller's declaration, triggers by an artifact, cards, a value of another type."""
+    scripts.write("""
+        from datetime import date
+        from pathlib import Path
+        import flyte.artifacts as artifacts
+        from flyte.io import File
+
+        onward = flyte.Trigger(
+            name="onward", automation=flyte.OnArtifact(name="events", region="us"),
+            inputs={"events": flyte.TriggeredArtifact, "region": flyte.TriggeredPartition("region")},
+        )
+
+        @env.task(produces_artifacts=True)
+        async def produced(day: date) -> File:
+            mark("produced")
+            Path("events.txt").write_text(f"{day} events")
+            parts = {"date": artifacts.TimePartition(day, "month"), "region": "us"}
+            card = artifacts.Card.create_from(content="<p>card</p>")
+            file = await File.from_local("events.txt")
+            return artifacts.new(file, artifacts.Metadata(name="events", partitions=parts, card=card))
+
+        @env.task(triggers=(onward,))
+        async def read(events: File, region: str = "us") -> str:
+            async with events.open("rb") as stream:
+                return bytes(await stream.read()).decode() + region
+
+        @env.task
+        async def main() -> str:
+            with artifacts.produces(o0=artifacts.Metadata.create_model_metadata(name="model", framework="own")):
+                events = await produced.override(produces_artifacts=True)(date(2026, 8, 1))
+            return await read(events)
+
+        if __name__ == "__main__":
+            print(flyte.run(main).outputs()[0])
+            try:
+                artifacts.new("text", artifacts.Metadata(name="text"))
+            except TypeError as error:
+                print(error)
+    """)
+    scripts.run("script.py", kill_at=1)
+    assert scripts.run("script.py").splitlines() == [
+        "2026-08-01 eventsus",
+        "a value of type str cannot be an artifact: use a File, a Dir or a DataFrame",
+    ]

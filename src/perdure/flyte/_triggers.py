@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..api import triggers as perdure_triggers
 from ..api.triggers import TriggerTime
 from ..errors import UsageError
-from ._absent import absent_names
 from ._notes import note
 
 if TYPE_CHECKING:
@@ -157,10 +156,20 @@ class OnArtifact:
         self.kwargs = kwargs
 
 
-__getattr__ = absent_names(
-    "flyte",
-    ("TriggeredArtifact", "TriggeredPartition"),
-    "artifacts live in a Flyte cluster; start the run with perdure.submit when the data is there",
-)
+@dataclass(frozen=True)
+class TriggeredPartition:
+    """An input that takes a partition of the new artifact: declared only."""
 
-__all__ = ["Cron", "FixedRate", "OnArtifact", "Trigger", "TriggerTime", "declared_triggers", "rules_for"]
+    key: str
+
+
+class _TriggeredArtifact:
+    """An input that takes the new artifact: declared only."""
+
+
+TriggeredArtifact = _TriggeredArtifact()
+
+__all__ = [
+    "Cron", "FixedRate", "OnArtifact", "Trigger", "TriggerTime", "TriggeredArtifact", "TriggeredPartition",
+    "declared_triggers", "rules_for",
+]  # fmt: skip
