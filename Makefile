@@ -19,8 +19,8 @@ DEMO_STAMP := $(DEMO)/.installed
 PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
 NPM := npm install --no-save --no-package-lock --no-audit --no-fund --no-update-notifier --ignore-scripts --loglevel error
 BENCH_ARGS ?=
-# Most tests wait for processes now and then; five at a time keep two cores busy and leave none of them short.
-PARALLEL := -n 5
+# Most tests wait for processes now and then; six at a time keep two cores busy and leave none of them short.
+PARALLEL := -n 6
 # The versions of Python that the core's tests run on beside that of .venv, where they are installed.
 PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.

@@ -375,7 +375,7 @@ FLOW = """
 def test_a_killed_run_reads_the_same_frames_and_carries_on(shell: Shell) -> None:
     """F2: no reference is recorded before its content."""
     shell.write("wf.py", FLOW)
-    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "15")
+    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "5")
     shell.until_logged("add10")
     shell.until_it_sleeps("x")
     process.kill()

@@ -151,7 +151,7 @@ def lines(shell: Shell) -> list[tuple[str, str]]:
 def test_a_resumed_action_completes_its_report(shell: Shell, word: str) -> None:
     """The family: lines that are logged again, lines that differ, lines of traces, which are not executed again."""
     shell.write("wf.py", FLOW)
-    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "15")
+    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "5")
     shell.until_logged("step1")
     shell.until_it_sleeps("x")
     process.kill()
@@ -183,7 +183,7 @@ def test_the_command_prints_writes_and_names_reports(shell: Shell) -> None:
 
 def test_a_line_that_a_crash_cut_short_is_left_out(shell: Shell) -> None:
     shell.write("wf.py", FLOW)
-    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "15")
+    process = shell.start("run", "wf.py", "main", "--name", "x", "--s", "5")
     shell.until_logged("step1")
     shell.until_it_sleeps("x")
     process.kill()
