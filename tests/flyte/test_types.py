@@ -255,6 +255,7 @@ if __name__ == "__main__":
     outputs = [*flyte.run(main).outputs()[0], *flyte.run(several).outputs(), flyte.run(passed, at=NAIVE).outputs()[0]]
     for line in outputs:
         print(line)
+    print(flyte.run(several).outputs())
 """
 
 
@@ -265,7 +266,8 @@ def test_a_datetime_without_a_time_zone_is_in_utc_at_a_tasks_boundary(scripts: S
     if kill_at:
         scripts.run("script.py", kill_at=kill_at)
     naive, utc = "2024-01-01 12:00:00", "2024-01-01 12:00:00+00:00"
+    aware = "datetime.datetime(2024, 1, 1, 12, 0, tzinfo=datetime.timezone.utc)"
     assert scripts.run("script.py").splitlines() == [
         utc, f"{utc} {utc} {utc}", f"{utc} {naive} {naive}", "<Color.RED: 'r'>", utc, "2024-01-01 12:00:00+02:00",
-        utc, "[datetime.datetime(2024, 1, 1, 12, 0, tzinfo=datetime.timezone.utc)]", utc,
+        utc, f"[{aware}]", utc, f"ActionOutputs(o0={utc}, o1=[{aware}])",
     ]  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from enum import Enum
 from typing import Any, ClassVar, NoReturn
 
 from ..api import looking, operate
@@ -55,9 +54,7 @@ def _listall(*, limit: int = 100, **ignored: Any) -> Iterator[Run]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    return str(value) if isinstance(value, Enum) else repr(value)
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 class Run:
