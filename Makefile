@@ -25,8 +25,6 @@ PARALLEL := -n 6
 PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
-# Of two targets side by side, each prints its lines at its end. Old versions of make cannot do that.
-OUTPUT_SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: help venv demo test test-core test-engines test-long check format debian bench clean
 
@@ -47,13 +45,15 @@ $(STAMP): pyproject.toml constraints.txt scripts/venv.sh
 demo: $(DEMO_STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(DEMO)/bin/python scripts/demo.py
 
+# The engines' tests run beside the others: they mostly wait for other programs, and leave the processors free.
 test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m compileall -q src
-	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
-	$(MAKE) --no-print-directory -j2 $(OUTPUT_SYNC) test-core test-engines
+	@$(MAKE) --no-print-directory test-engines >$(VENV)/engines.log 2>&1 & beside=$$!; failed=0; \
+	$(MAKE) --no-print-directory test-core || failed=1; \
+	wait $$beside || failed=1; cat $(VENV)/engines.log; exit $$failed
 
-# Side by side: the engines' tests mostly wait for other programs, and leave the processors to the core's tests.
 test-core:
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
 	scripts/core_tests.sh $(PYTHONS)
 	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=17 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
 
