@@ -26,7 +26,7 @@ PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
 
-.PHONY: help venv demo test test-core test-engines test-long check format debian bench clean
+.PHONY: help venv demo test test-long check format debian bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -45,19 +45,11 @@ $(STAMP): pyproject.toml constraints.txt scripts/venv.sh
 demo: $(DEMO_STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(DEMO)/bin/python scripts/demo.py
 
-# The engines' tests run beside the others: they mostly wait for other programs, and leave the processors free.
 test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m compileall -q src
-	@$(MAKE) --no-print-directory test-engines >$(VENV)/engines.log 2>&1 & beside=$$!; failed=0; \
-	$(MAKE) --no-print-directory test-core || failed=1; \
-	wait $$beside || failed=1; cat $(VENV)/engines.log; exit $$failed
-
-test-core:
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
 	scripts/core_tests.sh $(PYTHONS)
-	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=17 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
-
-test-engines:
+	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=23 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 

@@ -337,11 +337,12 @@ def test_the_hint_names_the_store_where_it_is_needed(shell: Shell) -> None:
 
 
 def test_after_sigkill_the_same_command_carries_on(shell: Shell) -> None:
-    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "4")
+    process = shell.start("run", "wf.py", "slow", "--name", "x", "--s", "6")
     shell.until_logged("step1")
+    shell.until_it_sleeps("x")
     process.kill()
     process.wait()
-    done = shell("run", "wf.py", "slow", "--name", "x", "--s", "4")
+    done = shell("run", "wf.py", "slow", "--name", "x", "--s", "6")
     assert (done.returncode, done.stdout) == (0, "woke\n")
     assert "run x continues: etl.slow" in done.stderr
     assert "1 replayed, 2 executed" in last(done.stderr)
