@@ -49,7 +49,7 @@ test: check debian ## everything: lint, types, layers, all tests
 	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
 	scripts/core_tests.sh $(PYTHONS)
-	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=23 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
+	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=17 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 

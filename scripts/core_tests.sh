@@ -53,7 +53,7 @@ for version in "$@"; do
         touch "$directory/.installed"
     fi
     say "The core's tests on Python $version:"
-    # One kill point in 47, so that all interpreters together take no longer than the rest of the crash tests.
-    PERDURE_TEST_SAMPLE=${PERDURE_TEST_SAMPLE:-47} "$directory/bin/python" -m pytest -q -n "${WORKERS:-3}" \
+    # One kill point in 31, so that all interpreters together take no longer than the rest of the crash tests.
+    PERDURE_TEST_SAMPLE=${PERDURE_TEST_SAMPLE:-31} "$directory/bin/python" -m pytest -q -n "${WORKERS:-3}" \
         --dist worksteal "${TESTS[@]}"
 done
