@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from ...core.ground.values import Form, add_forms, is_by_content, know_form
-from ...errors import UsageError
 from ...io import Dir as PerdureDir
 from .._places import has_fixed_name
 from ._file import File
@@ -23,6 +22,9 @@ _EMPTY = "::flyte-empty-dir::"
 
 class Dir(PathValue, Generic[T]):
     """A directory: a path on this machine, or a URL. The methods without `_sync` are asynchronous."""
+
+    _reference = PerdureDir
+    _is_there = staticmethod(os.path.isdir)
 
     @property
     def path(self) -> str:
@@ -101,20 +103,6 @@ class Dir(PathValue, Generic[T]):
 
     # -- the content -----------------------------------------------------------------------------------------------
 
-    def _readable(self) -> str:
-        """The path of the content on this machine."""
-        found = local(self.path)
-        if found is not None:
-            return found
-        if self._content is None:
-            self._content = PerdureDir.from_existing_remote(self.path)
-        return str(self._content.path)
-
-    async def _readable_aio(self) -> str:
-        if local(self.path) is None and self._content is None:
-            self._content = await PerdureDir.from_existing_remote.aio(self.path)
-        return self._readable()
-
     async def walk(self, recursive: bool = True, max_depth: int | None = None) -> AsyncIterator[File[Any]]:
         """The files. As in Flyte, `recursive=False` goes two levels deep, and `max_depth` counts from 1."""
         await self._readable_aio()
@@ -158,25 +146,6 @@ class Dir(PathValue, Generic[T]):
         """As `get_file`."""
         path = os.path.join(self._readable(), file_name)
         return File(path=path) if os.path.isfile(path) else None
-
-    async def exists(self) -> bool:
-        """Whether the directory exists."""
-        if local(self.path) is None and self._content is None:
-            try:
-                await self._readable_aio()
-            except UsageError:
-                return False
-        return self.exists_sync()
-
-    def exists_sync(self) -> bool:
-        """As `exists`."""
-        found = local(self.path)
-        if found is not None:
-            return os.path.isdir(found)
-        try:
-            return bool(self._readable())
-        except UsageError:
-            return False
 
     async def download(self, local_path: str | Path | None = None) -> str:
         """A copy on this machine; the path. By default in a new temporary directory."""

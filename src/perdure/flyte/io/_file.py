@@ -26,6 +26,9 @@ _PIECE = 1 << 20
 class File(PathValue, Generic[T]):
     """A file: a path on this machine, or a URL. The methods without `_sync` are asynchronous."""
 
+    _reference = PerdureFile
+    _is_there = staticmethod(os.path.exists)
+
     def __init__(
         self,
         *,
@@ -124,20 +127,6 @@ class File(PathValue, Generic[T]):
 
     # -- the content -----------------------------------------------------------------------------------------------
 
-    def _readable(self) -> str:
-        """The path of the content on this machine."""
-        found = local(self.path)
-        if found is not None:
-            return found
-        if self._content is None:
-            self._content = PerdureFile.from_existing_remote(self.path)
-        return str(self._content.path)
-
-    async def _readable_aio(self) -> str:
-        if local(self.path) is None and self._content is None:
-            self._content = await PerdureFile.from_existing_remote.aio(self.path)
-        return self._readable()
-
     def _writable(self, mode: str) -> str:
         """The path to write at. Content of the blob store never changes: another path takes its place."""
         found = local(self.path)
@@ -192,25 +181,6 @@ class File(PathValue, Generic[T]):
                 self.hash = writer.result()
             else:
                 yield stream
-
-    async def exists(self) -> bool:
-        """Whether the content exists."""
-        if local(self.path) is None and self._content is None:
-            try:
-                await self._readable_aio()
-            except UsageError:
-                return False
-        return self.exists_sync()
-
-    def exists_sync(self) -> bool:
-        """As `exists`."""
-        found = local(self.path)
-        if found is not None:
-            return os.path.exists(found)
-        try:
-            return bool(self._readable())
-        except UsageError:
-            return False
 
     async def download(self, local_path: str | Path | None = None) -> str:
         """A copy on this machine; the path. By default in a new temporary directory."""

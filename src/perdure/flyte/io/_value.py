@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from ... import runtime
@@ -167,6 +168,10 @@ class PathValue(Fields):
     name: str | None
     format: str
     hash: str | None
+    _reference: Any
+    """The class of `perdure.io` for the content."""
+    _is_there: Callable[[str], bool]
+    """Whether the content lies at a path on this machine."""
 
     def __init__(self, *, path: str, name: str | None = None, format: str = "", hash: str | None = None) -> None:
         if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
@@ -185,6 +190,39 @@ class PathValue(Fields):
         self._path = content.url or None
         self._content = content
         return self
+
+    def _readable(self) -> str:
+        """The path of the content on this machine."""
+        found = local(self.path)
+        if found is not None:
+            return found
+        if self._content is None:
+            self._content = self._reference.from_existing_remote(self.path)
+        return str(self._content.path)
+
+    async def _readable_aio(self) -> str:
+        if local(self.path) is None and self._content is None:
+            self._content = await self._reference.from_existing_remote.aio(self.path)
+        return self._readable()
+
+    async def exists(self) -> bool:
+        """Whether the content exists."""
+        if local(self.path) is None and self._content is None:
+            try:
+                await self._readable_aio()
+            except UsageError:
+                return False
+        return self.exists_sync()
+
+    def exists_sync(self) -> bool:
+        """As `exists`."""
+        found = local(self.path)
+        if found is not None:
+            return self._is_there(found)
+        try:
+            return bool(self._readable())
+        except UsageError:
+            return False
 
     @property
     def lazy_uploader(self) -> None:
