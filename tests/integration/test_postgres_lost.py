@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from tests.contract._records import OTHER, TOKEN, created, entries, entry, new_run, segment, writes
 from tests.integration.test_postgres_store import Cut, cutting
@@ -264,6 +265,33 @@ def test_a_lock_that_a_lost_session_still_has_is_taken_from_it(url: str) -> None
     other.close()
 
 
+@contextmanager
+def waiting_for_a_standby(postgres: Server) -> Iterator[None]:
+    """Let the server's commits wait for a standby that does not exist.
+
+    A changed setting reaches the server's processes some time after the call, so commits are made until one waits.
+    """
+    stuck = threading.Event()
+
+    def commits() -> None:
+        with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+            while not stuck.is_set():
+                connection.execute("SELECT pg_logical_emit_message(true, 'probe', '')")
+
+    postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+    postgres.execute("SELECT pg_reload_conf()")
+    probe = threading.Thread(target=commits)
+    probe.start()
+    try:
+        wait_for(lambda: postgres.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+        yield
+    finally:
+        stuck.set()
+        postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        postgres.execute("SELECT pg_reload_conf()")
+        probe.join(20)
+
+
 def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
     """The session that waited for it is ended, and its row shows; the session that finds it waits in its place."""
     store = PostgresStore(url)
@@ -272,9 +300,7 @@ def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
     connection = store._writer.connection
     assert connection is not None
     answers: list[Any] = []
-    postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
-    postgres.execute("SELECT pg_reload_conf()")
-    try:
+    with waiting_for_a_standby(postgres):
         thread = threading.Thread(target=lambda: answers.extend(store.commit([writes(run, entry(2))])))
         thread.start()
         stays_true(lambda: answers == [], 0.5)
@@ -284,9 +310,6 @@ def test_what_a_standby_has_not_is_not_told(postgres: Server, url: str) -> None:
         wait_for(lambda: len(entries(store, run)) >= 2)
         assert [row.n for row in entries(store, run)] == [1, 2]
         stays_true(lambda: answers == [], 0.5)
-    finally:
-        postgres.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        postgres.execute("SELECT pg_reload_conf()")
     thread.join(20)
     assert answers == [True]
     assert [row.n for row in entries(store, run)] == [1, 2]
