@@ -23,6 +23,8 @@ class Sink(Protocol):
     outbox: list[Any]
     abandoning: bool
     """Some body was abandoned: records have to be looked at before they are written."""
+    broken: bool
+    """A commit of the run has failed. Kept by the leader, which refuses all later records of this driver (W1)."""
 
     def stopped_error(self) -> RunStopped:
         """The error for callers whose record was not written."""

@@ -5,7 +5,8 @@ the leader empties all outboxes into one transaction, commits, and tells all cal
 and mostly find their record already committed. The event loop never queues: the present leader looks again before
 releasing the lock (W3).
 
-- W1 the leader gives entry numbers, in the order in which records entered the outbox, without gaps.
+- W1 the leader gives entry numbers, in the order in which records entered the outbox, without gaps. After a failed
+  commit the leader refuses all further records of that driver: numbers and checksums would not follow the journal.
 - W2 the outcome of a record is announced only after the transaction of the record is on disk.
 - W3 no record is left behind: a leader that has released the lock looks at `_ready` once more.
 - W4 the parts of one outbox item are written in one transaction, by every way of flushing.
@@ -222,7 +223,7 @@ class Writer(Leaders):
         Called with the lock held; `False` in any other case, and nothing was done.
         """
         record = driver.outbox[0]
-        if driver.abandoning:
+        if driver.abandoning or driver.broken:
             return False
         if type(record) is not Record:
             alone = type(record) is tuple and len(record) == 1 and record[0].__class__ is Finish
@@ -299,6 +300,9 @@ class Writer(Leaders):
         writes: list[RunWrites | CreateRun] = []
         for driver in ready:
             outbox = cut(driver.outbox)
+            if driver.broken:
+                _tell_stopped(driver, outbox)
+                continue
             if driver.abandoning:
                 outbox = without_abandoned(outbox)
             if outbox:
@@ -338,10 +342,9 @@ class Writer(Leaders):
 
     def _failed(self, taken: list[tuple[Sink, list[Item]]], submissions: list[Submission], error: StoreError) -> None:
         for driver, outbox in taken:
+            driver.broken = True
             driver.failed(error)
-            for record in records_in(outbox):
-                record.done = True
-                record.error = driver.stopped_error()
+            _tell_stopped(driver, outbox)
         for submission in submissions:
             submission.answer(error)
 
@@ -394,6 +397,11 @@ def pump(body: BodyPort) -> None:
 
 def _refuse(driver: Sink, outbox: list[Item]) -> None:
     driver.fenced()
+    _tell_stopped(driver, outbox)
+
+
+def _tell_stopped(driver: Sink, outbox: list[Item]) -> None:
+    """Nothing of the outbox was written: each caller that waits gets the reason for the end of driving."""
     for record in records_in(outbox):
         record.done = True
         record.error = driver.stopped_error()

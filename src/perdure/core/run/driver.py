@@ -110,6 +110,8 @@ class Driver(Ending):
         self.attached = Attachments()
         self.abandoning = False
         """A body was abandoned, so records are checked before they are written."""
+        self.broken = False
+        """See `Sink`."""
         self._next_action = 1
         self.context: Context | None = None
         """The caller's context variables, for the root body; `None` for a run without a caller in this process."""

@@ -43,6 +43,7 @@ class Ending:
     journal: Journal
     outbox: list[Any]
     abandoning: bool
+    broken: bool
     bodies: dict[int, Body]
 
     def __init__(self) -> None:
