@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from . import durable, errors, extras, io, report
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
+    from .api.listing import RunPage, runs
     from .api.mapping import map
     from .api.resources import Image, Resources, Secret
     from .api.run import Run, run
@@ -44,6 +45,7 @@ __all__ = [
     "Resources",
     "RetryStrategy",
     "Run",
+    "RunPage",
     "Secret",
     "Status",
     "Task",
@@ -61,6 +63,7 @@ __all__ = [
     "map",
     "report",
     "run",
+    "runs",
     "submit",
     "trace",
     "with_runcontext",
@@ -76,6 +79,7 @@ _HOMES = {
     "Resources": ".api.resources",
     "RetryStrategy": ".core.ground.spec",
     "Run": ".api.run",
+    "RunPage": ".api.listing",
     "Secret": ".api.resources",
     "Status": ".core.ground.model",
     "Task": ".api.task",
@@ -88,6 +92,7 @@ _HOMES = {
     "init": ".runtime",
     "map": ".api.mapping",
     "run": ".api.run",
+    "runs": ".api.listing",
     "submit": ".api.submitting",
     "trace": ".api.trace",
     "with_runcontext": ".api.submitting",

@@ -182,6 +182,10 @@ class Stores(RuleBasedStateMachine):
     def abort(self, run: int, at: int) -> None:
         self.same(lambda store: store.abort(run, at))
 
+    @rule(run=RUNS)
+    def wake(self, run: int) -> None:
+        self.same(lambda store: store.wake(run))
+
     @rule(runs=st.lists(RUNS, max_size=3), before=st.integers(0, 99), statuses=STATUSES)
     def remove(self, runs: list[int], before: int, statuses: frozenset[Status]) -> None:
         self.same(lambda store: store.ended(before, statuses, limit=2))

@@ -200,6 +200,35 @@ def test_a_sleeping_run_can_be_claimed_by_hand_and_aborted(store: Store, clock: 
     assert taken(store) == []
 
 
+def test_a_woken_run_is_due_at_once_whether_it_was_queued_or_parked(store: Store, clock: Hands) -> None:
+    one, two = queued(store, "queued", clock.after(60)), parked(store, "parked", clock.after(90))
+    assert taken(store) == []
+    assert store.wake(one.id)
+    assert store.wake(two.id)
+    assert store.wake(two.id)
+    left = store.next_due(MINE)
+    assert left is not None
+    assert left <= 0
+    assert sorted(taken(store)) == [("parked", True), ("queued", False)]
+
+
+def test_a_wake_never_delays_a_run_that_is_due(store: Store, clock: Hands) -> None:
+    run, other = queued(store, "first", clock.after(1)), queued(store, "second", clock.after(2))
+    clock.wait(5)
+    assert store.wake(run.id)
+    assert store.wake(other.id)
+    assert taken(store) == [("first", False), ("second", False)]
+
+
+def test_a_run_that_waits_for_no_time_is_not_woken(store: Store, clock: Hands) -> None:
+    running, ended = created(store, "running"), created(store, "ended")
+    store.commit([writes(ended.id, finish=DONE)])
+    assert not store.wake(running.id)
+    assert not store.wake(ended.id)
+    assert not store.wake(77)
+    assert store.run("running") == running
+
+
 def test_runs_whose_worker_is_none_of_these_are_abandoned(store: Store, clock: Hands) -> None:
     one = created(store, "one")
     [answer] = store.commit([CreateRun(new_run("two"), Claim(OTHER, "worker-2"))])

@@ -6,9 +6,12 @@ Times are in microseconds, as in `core.ground.model`.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from .. import runtime
 from ..core.ground import model
@@ -22,7 +25,7 @@ from ..core.ground.model import (
     Result,
     Status,
 )
-from ..core.ground.values import describe_error
+from ..core.ground.values import describe_error, plain_inputs
 from ..core.journal.segment import journal_of
 from ..core.process.worker import Worker
 from ..errors import (
@@ -31,7 +34,11 @@ from ..errors import (
 )
 from ..store import is_postgres
 from ..store import store_path as path_of
-from .run import derived_status
+from .loading import spec_of_loaded
+from .status import derived_status
+
+PAGE = 500
+"""Runs that are read from the store in one go."""
 
 
 def store_exists() -> bool:
@@ -89,30 +96,85 @@ class RunList(NamedTuple):
     """Whether there are more runs than the limit."""
 
 
-def runs(*, limit: int | None = None, status: Status | None = None) -> RunList:
-    """The newest runs, at most `limit` of them."""
+class RunFilter(Struct, frozen=True):
+    """Which runs are wanted. `None`: every run in this respect."""
+
+    statuses: Collection[Status] | None = None
+    """As shown to people."""
+    task: str | None = None
+    """The task's full name."""
+    name: str | None = None
+    """The run's name, or a pattern with `*` and `?`."""
+    inputs: Mapping[str, Any] | None = None
+    """Inputs with their values; a run may have further inputs."""
+    since: int | None = None
+    """Created at this time or later (wall, microseconds)."""
+    until: int | None = None
+    """Created before this time."""
+
+    def takes(self, row: model.RunRow) -> bool:
+        """Whether the run is wanted, apart from the status."""
+        return (
+            (self.task is None or row.task == self.task)
+            and (self.since is None or row.created_at >= self.since)
+            and (self.until is None or row.created_at < self.until)
+            and (self.name is None or row.name == self.name or fnmatchcase(row.name, self.name))
+            and (self.inputs is None or _has_inputs(row, self.inputs))
+        )
+
+    def stored(self) -> Collection[Status] | None:
+        """The stored statuses of the runs that may be wanted."""
+        if self.statuses is None:
+            return None
+        # These are derived from a stored RUNNING, so each such run is looked at.
+        derived = {Status.INTERRUPTED, Status.SLEEPING}.intersection(self.statuses)
+        return {*self.statuses, *({Status.RUNNING} if derived else ())} - {Status.INTERRUPTED}
+
+
+def _has_inputs(row: model.RunRow, wanted: Mapping[str, Any]) -> bool:
+    spec = spec_of_loaded(row.target)
+    try:
+        found = plain_inputs(row.inputs)
+        if spec is not None:
+            # By the declared types where these are loaded. No code is loaded only to compare values.
+            args, more = spec.signature.decode_inputs(row.inputs)
+            found.update(zip(spec.signature.parameters, args, strict=False))
+            found.update(more)
+    except UsageError:
+        return False
+    return all(name in found and found[name] == value for name, value in wanted.items())
+
+
+def selected(wanted: RunFilter, below: int | None = None) -> Iterator[model.RunRow]:
+    """The wanted runs, newest first, read from the store page by page.
+
+    Args:
+        below: only runs of a smaller number.
+    """
     if not store_exists():
-        return RunList([], False)
+        return
     worker = runtime.worker()
-    most = None if limit is None else limit + 1
-    rows: list[model.RunRow] = []
-    if status in (Status.RUNNING, Status.INTERRUPTED, Status.SLEEPING):
-        # The status is derived: each run that could have the status is looked at.
-        rows = worker.store.runs(statuses={Status.RUNNING})
-    if status not in (Status.RUNNING, Status.INTERRUPTED):
-        # A query of its own, as very many runs may sleep.
-        rows += worker.store.runs(limit=most, statuses=None if status is None else {status})
-        # A run that was parked between the two queries is in both answers.
-        rows = list({row.id: row for row in rows}.values())
-        rows.sort(key=lambda row: row.id, reverse=True)
-    worker.doubt_holders(rows)
+    stored = wanted.stored()
+    while rows := worker.store.runs(limit=PAGE, statuses=stored, below=below):
+        below = rows[-1].id
+        rows = [row for row in rows if wanted.takes(row)]
+        worker.doubt_holders(rows)
+        for row in rows:
+            if wanted.statuses is None or derived_status(row) in wanted.statuses:
+                yield row
+
+
+def runs(*, limit: int | None = None, status: Status | None = None, wanted: RunFilter | None = None) -> RunList:
+    """The newest runs, at most `limit` of them."""
+    if wanted is None:
+        wanted = RunFilter(None if status is None else {status})
     found: list[RunInfo] = []
-    for row in rows:
-        info = _info(worker, row)
-        if status is None or info.status == status:
-            found.append(info)
-            if limit is not None and len(found) > limit:
-                return RunList(found[:limit], True)
+    worker = runtime.worker() if store_exists() else None
+    for row in selected(wanted):
+        assert worker is not None
+        if limit is not None and len(found) == limit:
+            return RunList(found, True)
+        found.append(_info(worker, row))
     return RunList(found, False)
 
 

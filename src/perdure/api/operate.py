@@ -6,7 +6,6 @@ a `Handle`, and the run is driven meanwhile. Times are in microseconds, as in `c
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -18,43 +17,25 @@ from ..core.ground import model
 from ..core.ground.model import (
     ROOT,
     Kind,
-    NewRun,
     Result,
     Status,
 )
-from ..core.ground.spec import TaskSpec
 from ..core.ground.values import ANY, describe_error
 from ..core.ground.values._preview import preview_inputs
 from ..core.journal.recovering import caught_failures
 from ..core.journal.segment import journal_of
-from ..core.process.worker import Worker
 from ..core.run.driver import Driver
 from ..errors import (
     PerdureError,
     RunAbortedError,
-    RunAlreadyActive,
-    UsageError,
 )
-from ._names import check_name, random_run_name
-from .loading import load_file, load_target, parsed, spec_of_loaded, task_at
+from .ending import aborted
+from .loading import spec_of_loaded
 from .looking import find, store_exists
-from .run import (
-    CLAIMABLE,
-    Run,
-    RunRequest,
-    continue_run,
-    derived_status,
-    describe_holder,
-    mention_similar,
-    refuse_moved,
-    request_for,
-    settle,
-)
+from .requests import RunRequest, request_for
+from .run import Run, mention_similar, resumed, settle
+from .status import derived_status
 from .task import Task
-
-RESUMABLE = (*CLAIMABLE, Status.FAILED)
-"""The stored statuses in which `resume` continues a run."""
-
 
 # -- a run in hand ---------------------------------------------------------------------------------------------
 
@@ -122,7 +103,7 @@ def outcome(handle: Handle) -> RunEnd:
 
 def _recorded(row: model.RunRow) -> RunEnd:
     if row.status == Status.ABORTED:
-        raise RunAbortedError(_aborted(row.name))
+        raise RunAbortedError(aborted(row.name))
     if row.value is None:
         raise PerdureError(f"run {row.name!r} has not ended; it is {derived_status(row)}")
     if row.result == Result.ERROR:
@@ -132,10 +113,6 @@ def _recorded(row: model.RunRow) -> RunEnd:
     spec = spec_of_loaded(row.target)
     value = ANY.decode(row.value) if spec is None else spec.signature.returns.decode(row.value)
     return RunEnd(row.name, row.task, Status.SUCCEEDED, value, None, 0, 0, False)
-
-
-def _aborted(name: str) -> str:
-    return f"run {name!r} was aborted; a new run that reuses its work: perdure rerun {name} --recover"
 
 
 def stop(handles: Iterable[Handle], why: str) -> None:
@@ -206,32 +183,8 @@ def submit(asked: RunRequest) -> Handle:
 
 
 def resume(name: str, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Handle:
-    """Continue an interrupted or failed run; a run that has succeeded is only looked up.
-
-    Args:
-        file: the present place of the code, if the code was moved.
-        accept: where the code asks for something else than is recorded, follow the code from there on: recorded
-            outcomes are reused where they are asked for, and every other call is executed. By default that is a
-            `NonDeterminismError`.
-        retry_failed: try recorded failures again that the code has caught.
-
-    Raises:
-        RunNotFoundError: no such run.
-        RunAbortedError: the run was aborted.
-        RunMovedError: another store has the run now.
-        RunAlreadyActive: another process drives the run.
-        UsageError: the code may not be loaded, or cannot be.
-    """
-    row = find(name)
-    worker = runtime.worker()
-    if row.status == Status.SUCCEEDED:
-        return Handle(Run(row), None, True)
-    if row.status == Status.ABORTED:
-        raise RunAbortedError(_aborted(name))
-    refuse_moved(row)
-    _refuse_active(worker, row)
-    spec = _code_of(row, file)
-    driver, run = continue_run(worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed)
+    """As `api.run.resumed`, with a handle."""
+    driver, run = resumed(name, file, accept=accept, retry_failed=retry_failed)
     return Handle(run, driver, True)
 
 
@@ -275,73 +228,3 @@ def interrupted() -> list[str]:
     rows = worker.store.runs(statuses={Status.RUNNING})
     worker.doubt_holders(rows)
     return [row.name for row in reversed(rows) if worker.sure_holder(row) is None]
-
-
-def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> RunRequest:
-    """A new run of the same task with the same inputs, as `submit` takes it; nothing is stored yet.
-
-    Args:
-        name: the run to repeat.
-        recover: reuse the run's successful outcomes.
-        new_name: the new run's name; a readable random name by default.
-        file: the present place of the code, if the code was moved.
-
-    Raises:
-        RunNotFoundError: no such run.
-        RunAlreadyActive: `recover`, and the run is still being driven.
-        UsageError: the code may not be loaded, or cannot be; or the new name cannot be used.
-    """
-    if new_name is not None:
-        check_name(new_name)
-        if new_name == name:
-            raise UsageError(f"the new run needs a name of its own; {name!r} is the old one's")
-    old = find(name)
-    worker = runtime.worker()
-    if recover:
-        _refuse_active(worker, old)
-    spec = _code_of(old, file)
-    new = NewRun(
-        uid=secrets.token_bytes(16),
-        name=new_name or random_run_name(),
-        task=old.task,
-        target=spec.target(),
-        inputs=old.inputs,
-        inputs_hash=old.inputs_hash,
-        created_at=worker.clock.wall(),
-        reuse=old.name if recover else None,
-    )
-    return RunRequest(spec, new, True)
-
-
-def _code_of(row: model.RunRow, file: str | None) -> TaskSpec:
-    if file is None:
-        return load_target(row.target, row.name, runtime.project_root())
-    return task_at(load_file(file), parsed(row.target).name, file)
-
-
-def _refuse_active(worker: Worker, row: model.RunRow) -> None:
-    holder = worker.sure_holder(row)
-    if holder is not None:
-        raise RunAlreadyActive(describe_holder(worker, row, holder))
-
-
-# -- ending ----------------------------------------------------------------------------------------------------
-
-
-def abort(name: str) -> bool:
-    """End a run for good, wherever the run is driven. `False` if the run was aborted already.
-
-    Raises:
-        RunNotFoundError: no such run.
-        UsageError: the run has ended by itself.
-    """
-    row = find(name)
-    worker = runtime.worker()
-    if worker.store.abort(row.id, worker.clock.wall()):
-        runtime.drop_containers(row)
-        return True
-    row = find(name)
-    if row.status == Status.ABORTED:
-        return False
-    refuse_moved(row)
-    raise UsageError(f"run {name!r} has ended already, it is {row.status}; there is nothing to abort")

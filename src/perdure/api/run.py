@@ -6,47 +6,49 @@ import asyncio
 import logging
 import math
 import threading
-from collections import deque
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
+from datetime import datetime
 from functools import partial
-from typing import Any
-from weakref import WeakKeyDictionary
-
-from msgspec import Struct
+from typing import Any, TypeVar
 
 from .. import runtime
-from ..core.body.scope import SCOPE, TraceScope, know_this_thread
 from ..core.ground import model
 from ..core.ground.clock import US, seconds
-from ..core.ground.model import FINISHED, NewRun, Result, Status
+from ..core.ground.model import FINISHED, Result, Status
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import ANY, decode_error
-from ..core.process.submission import new_run
+from ..core.process.schedule import moment
 from ..core.process.worker import Worker
 from ..core.run.driver import Driver
 from ..errors import (
-    NestedRunError,
     PerdureError,
     RunAbortedError,
     RunAlreadyActive,
     RunConflictError,
-    RunMovedError,
     RunNotFoundError,
-    UsageError,
 )
 from . import ends
-from ._dual import Dual
-from ._names import check_name, random_run_name
-from .loading import loading_file, parsed, spec_of_loaded
+from ._dual import Dual, dual_method
+from .arrivals import arrival
+from .ending import abort, aborted, refuse_in_body, wake
+from .loading import parsed, spec_of_loaded
+from .looking import LogFile, Tree, find, log_files, tree
+from .requests import RunRequest, code_of, refuse_active, request_for, request_rerun
+from .status import derived_status, describe_holder, refuse_moved, unchanged
 from .task import Task
 
 log = logging.getLogger("perdure")
 
+T = TypeVar("T")
+
 CLAIMABLE = (Status.QUEUED, Status.RUNNING, Status.SLEEPING)
 """The stored statuses in which a request by name may claim the run, unless another worker drives it."""
+
+RESUMABLE = (*CLAIMABLE, Status.FAILED)
+"""The stored statuses in which `resume` continues a run."""
 
 FIRST_PAUSE = 0.005
 LAST_PAUSE = 0.25
@@ -73,10 +75,7 @@ class Run:
         Raises:
             RunNotFoundError: this store has no such run.
         """
-        row = runtime.worker().store.run(name)
-        if row is None:
-            raise RunNotFoundError(f"no run is called {name!r} in {runtime.store_name()}; see them with: perdure ls")
-        return cls(row)
+        return cls(find(name))
 
     def __repr__(self) -> str:
         return f"<perdure.Run {self.name} {self.status}>"
@@ -90,6 +89,23 @@ class Run:
     def task(self) -> str:
         """The full name of the task."""
         return self._row.task
+
+    @property
+    def created_at(self) -> datetime:
+        """When the run was submitted."""
+        return moment(self._row.created_at)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the run was first driven; `None` before."""
+        at = self.row.started_at
+        return None if at is None else moment(at)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the run ended; `None` before."""
+        at = self.row.ended_at
+        return None if at is None else moment(at)
 
     @property
     def url(self) -> str:
@@ -121,7 +137,7 @@ class Run:
         """
         row = self.row
         if row.status == Status.ABORTED:
-            raise attach(RunAbortedError(f"run {row.name!r} was aborted"), self)
+            raise attach(RunAbortedError(aborted(row.name)), self)
         refuse_moved(row)
         if row.status not in FINISHED or row.value is None:
             raise PerdureError(f"run {row.name!r} has not ended; it is {self.status}")
@@ -181,6 +197,97 @@ class Run:
             yield min(pause, left)
             pause = min(1.5 * pause, LAST_PAUSE)
 
+    @dual_method
+    def abort(self) -> bool:
+        """End the run at once and for good, as ABORTED, wherever the run is driven. No code of the run's gets to clean
+        up. `False`: the run was aborted before.
+
+        Raises:
+            UsageError: the run has ended by itself.
+        """
+        return abort(self.name)
+
+    @dual_method
+    def wake(self) -> bool:
+        """Let a worker take up the run now: a submitted run that waits for its time begins, and a parked run is
+        executed again up to where it waits. Recorded deadlines stay. `False`: the run waits for no time, as it is
+        driven or left behind.
+
+        Raises:
+            UsageError: the run has ended.
+        """
+        return wake(self.name)
+
+    @dual_method
+    def tree(self, limit: int | None = None) -> Tree:
+        """The actions of the run, each below its caller, as `perdure show` has them.
+
+        Args:
+            limit: at most so many actions: the first and the last.
+        """
+        return tree(self.name, limit)
+
+    @dual_method
+    def logs(self, action: str | None = None) -> list[LogFile]:
+        """The logs of the run's containers, in the order in which the containers were started.
+
+        Args:
+            action: the name of a container task, or the number of an action; all containers by default.
+        """
+        return log_files(self.name, action)
+
+    @property
+    def resume(self) -> Dual[..., Run]:
+        """Drive an interrupted or failed run in this process until the run has ended: `run.resume()`, or
+        `.resume.aio()` as a coroutine. A run that has succeeded is left as it is.
+
+        Args:
+            file: the present place of the code, if the code was moved.
+            accept: where the code asks for something else than is recorded, follow the code from there on.
+            retry_failed: try recorded failures again that the code has caught.
+
+        Raises:
+            Exception: the task's own error, with the failed run as its `.run`.
+            RunAbortedError: the run was aborted.
+            RunMovedError: another store has the run now.
+            RunAlreadyActive: another process drives the run.
+        """
+        return Dual(self._resume, self._resume_aio)
+
+    def _resume(self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Run:
+        refuse_in_body("resume")
+        return _driven(resumed(self.name, file, accept=accept, retry_failed=retry_failed))
+
+    async def _resume_aio(self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Run:
+        refuse_in_body("resume")
+        existing = partial(resumed, self.name, file, accept=accept, retry_failed=retry_failed)
+        return await _driven_aio(await _uncancelled(_in_thread(existing)))
+
+    @property
+    def rerun(self) -> Dual[..., Run]:
+        """Drive a new run of the same task with the same inputs, and return the new run: `run.rerun()`, or
+        `.rerun.aio()` as a coroutine.
+
+        Args:
+            recover: reuse the successful outcomes of this run.
+            name: the new run's name; a readable random name by default.
+            file: the present place of the code, if the code was moved.
+
+        Raises:
+            Exception: the task's own error, with the failed run as its `.run`.
+            RunAlreadyActive: `recover`, and this run is still being driven.
+        """
+        return Dual(self._rerun, self._rerun_aio)
+
+    def _rerun(self, *, recover: bool = False, name: str | None = None, file: str | None = None) -> Run:
+        refuse_in_body("rerun")
+        return run_requested(request_rerun(self.name, recover=recover, new_name=name, file=file))
+
+    async def _rerun_aio(self, *, recover: bool = False, name: str | None = None, file: str | None = None) -> Run:
+        refuse_in_body("rerun")
+        request = partial(request_rerun, self.name, recover=recover, new_name=name, file=file)
+        return await run_requested_aio(await arrival(_in_thread(request)))
+
     def outputs(self) -> tuple[Any, ...]:
         """The result as a tuple with the names `o0`, `o1`, ...: an element for each element of a declared tuple, else a
         single element, also for `None`. A named tuple, such as the outputs of a container, keeps its names. Raises the
@@ -207,27 +314,6 @@ def _hint(run: Run) -> None:
         )  # fmt: skip
 
 
-def derived_status(row: model.RunRow) -> Status:
-    """The status for people: INTERRUPTED without a driver, SLEEPING where only time is left to wait for."""
-    if row.status != Status.RUNNING:
-        return row.status
-    worker = runtime.worker()
-    if worker.sure_holder(row) is None:
-        if not _unchanged(worker, row):
-            again = worker.store.run_by_id(row.id)
-            return derived_status(again) if again is not None else Status.INTERRUPTED
-        return Status.INTERRUPTED
-    return Status.SLEEPING if worker.sleeps(row) else Status.RUNNING
-
-
-def refuse_moved(row: model.RunRow) -> None:
-    """Raise `RunMovedError` if another store has the run now."""
-    if row.status == Status.MOVED:
-        raise RunMovedError(
-            f"run {row.name!r} was moved to {row.worker}: name that store with --store, PERDURE_STORE or perdure.init"
-        )
-
-
 def attach(error: BaseException, run: Run) -> BaseException:
     """Give an exception its run, as `.run`."""
     # Past the `__setattr__` of the class, which may refuse (a frozen dataclass does).
@@ -238,69 +324,14 @@ def attach(error: BaseException, run: Run) -> BaseException:
 # -- starting --------------------------------------------------------------------------------------------------
 
 
-class RunRequest(Struct, frozen=True):
-    """A run as the caller requests it."""
-
-    spec: TaskSpec
-    new: NewRun
-    named: bool
-
-
-def request_for(
-    task: Any,
-    args: tuple[Any, ...],
-    inputs: dict[str, Any],
-    name: str | None,
-    reuse: str | None,
-    *,
-    what: str = "run",
-) -> RunRequest:
-    scope = SCOPE.get()
-    if what == "submit" and scope is not None and not isinstance(scope, TraceScope):
-        raise NestedRunError(
-            f"perdure.submit was called in the body of task {scope.name}, where each replay would call it again. Put "
-            "it into a function under @perdure.trace, with a name for the run (with_runcontext(name=...)): then it is "
-            "recorded, and a crash in between does not submit twice."
-        )
-    if scope is not None and what == "run":
-        body = getattr(scope, "body", scope)
-        raise NestedRunError(
-            f"perdure.run was called inside task {body.name}. A run cannot start another: call the task itself, "
-            "and it becomes part of this run."
-        )
-    file = loading_file()
-    if file is not None:
-        raise NestedRunError(
-            f"{file} calls perdure.{what} at its top level, which would start a run each time the file is loaded to "
-            'continue one. Put that call under: if __name__ == "__main__":'
-        )
-    if not isinstance(task, Task):
-        raise UsageError(f"perdure.{what} takes a task as its first argument, not {task!r}; declare it with @env.task")
-    if name is not None:
-        check_name(name)
-    task.check_findable()
-    know_this_thread()
-    spec = task.spec
-    called, now = name or random_run_name(), runtime.worker().clock.wall()
-    args, inputs = spec.signature.coerced(args, inputs, task.coercion)
-    new = new_run(spec, args, inputs, name=called, created_at=now, reuse=reuse)
-    return RunRequest(spec, new, name is not None)
-
-
 def mention_similar(worker: Worker, request: RunRequest) -> None:
     for row in worker.store.similar(request.new.task, request.new.inputs_hash)[:1]:
-        if worker.holder(row) is None and _unchanged(worker, row):
+        if worker.holder(row) is None and unchanged(worker, row):
             log.warning(
                 "an interrupted run of %s with these inputs lies here; this is a new one, %s. "
                 "To continue the other: perdure resume %s",
                 row.task, request.new.name, row.name,
             )  # fmt: skip
-
-
-def _unchanged(worker: Worker, row: model.RunRow) -> bool:
-    """Whether a run without a holder is still in the same state, rather than ended in the meantime."""
-    again = worker.store.run_by_id(row.id)
-    return again is not None and again.status == row.status and again.token == row.token
 
 
 Existing = tuple[Driver | None, Run]
@@ -365,11 +396,6 @@ def continue_run(
     raise attach(RunAlreadyActive(f"run {row.name!r} is claimed by other processes again and again"), Run(row, spec))
 
 
-def describe_holder(worker: Worker, row: model.RunRow, holder: model.WorkerRow) -> str:
-    where = "in this process" if holder.id == worker.id else f"by process {holder.pid} on {holder.host}"
-    return f"run {row.name!r} is being driven {where}; wait for it, or end that process first"
-
-
 def show_inputs(data: bytes) -> str:
     """A run's inputs for people."""
     from ..core.ground.values._preview import preview_inputs
@@ -425,6 +451,35 @@ def _interrupt(driver: Driver, why: str) -> None:
         pass
 
 
+def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Existing:
+    """Continue an interrupted or failed run; a run that has succeeded is only looked up.
+
+    Args:
+        file: the present place of the code, if the code was moved.
+        accept: where the code asks for something else than is recorded, follow the code from there on: recorded
+            outcomes are reused where they are asked for, and every other call is executed. By default that is a
+            `NonDeterminismError`.
+        retry_failed: try recorded failures again that the code has caught.
+
+    Raises:
+        RunNotFoundError: no such run.
+        RunAbortedError: the run was aborted.
+        RunMovedError: another store has the run now.
+        RunAlreadyActive: another process drives the run.
+        UsageError: the code may not be loaded, or cannot be.
+    """
+    row = find(name)
+    worker = runtime.worker()
+    if row.status == Status.SUCCEEDED:
+        return None, Run(row)
+    if row.status == Status.ABORTED:
+        raise RunAbortedError(aborted(name))
+    refuse_moved(row)
+    refuse_active(worker, row)
+    spec = code_of(row, file)
+    return continue_run(worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed)
+
+
 def run_named(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     return run_requested(request_for(task, args, inputs, name, None))
 
@@ -434,7 +489,11 @@ def run_requested(request: RunRequest) -> Run:
     worker = runtime.worker()
     if not request.named:
         mention_similar(worker, request)
-    driver, run = settle(worker, request, worker.submit(request.new, request.spec))
+    return _driven(settle(worker, request, worker.submit(request.new, request.spec)))
+
+
+def _driven(existing: Existing) -> Run:
+    driver, run = existing
     return wait_for(driver, run) if driver is not None else _ended(run)
 
 
@@ -449,9 +508,18 @@ async def run_requested_aio(request: RunRequest) -> Run:
         mention_similar(worker, request)
     found = await _uncancelled(worker.submit_soon(request.new, request.spec))
     if isinstance(found, Driver):
-        driver, run = settle(worker, request, found)
-    else:
-        driver, run = await _uncancelled(worker.threads.submit(copy_context().run, settle, worker, request, found))
+        return await _driven_aio(settle(worker, request, found))
+    return await _driven_aio(await _uncancelled(_in_thread(partial(settle, worker, request, found))))
+
+
+def _in_thread(work: Callable[[], T]) -> Future[T]:
+    """Work that blocks, in a thread of perdure's."""
+    begun: Future[T] = runtime.worker().threads.submit(copy_context().run, work)
+    return begun
+
+
+async def _driven_aio(existing: Existing) -> Run:
+    driver, run = existing
     if driver is None:
         return _ended(run)
     try:
@@ -496,47 +564,6 @@ async def _in_time(end: Coroutine[Any, Any, Any]) -> None:
     """Wait shortly, so that the next request for a cancelled run by name finds the run without a driver."""
     with suppress(Exception):
         await asyncio.wait_for(end, LET_GO_SECONDS)
-
-
-class _Arrivals:
-    """Results that come to an event loop from perdure's threads; the first of simultaneous results wakes the loop."""
-
-    def __init__(self) -> None:
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._armed = False
-
-    def put(self, waiter: asyncio.Future[None], _: Future[Any]) -> None:
-        """From any thread."""
-        self._waiters.append(waiter)
-        if not self._armed:
-            self._armed = True
-            try:
-                waiter.get_loop().call_soon_threadsafe(self._deliver)
-            except RuntimeError:
-                pass  # the loop is closed, and with it every waiting task
-
-    def _deliver(self) -> None:
-        # First: a result that is added from here on wakes the loop again.
-        self._armed = False
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-
-
-_arrivals: WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals] = WeakKeyDictionary()
-
-
-async def arrival(done: Future[Any]) -> Any:
-    """The result of `done`. Cancelling the wait does not touch `done`."""
-    loop = asyncio.get_running_loop()
-    arrivals = _arrivals.get(loop)
-    if arrivals is None:
-        arrivals = _arrivals[loop] = _Arrivals()
-    waiter = loop.create_future()
-    done.add_done_callback(partial(arrivals.put, waiter))
-    await waiter
-    return done.result()
 
 
 def _sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:

@@ -12,9 +12,11 @@ from ..core.ground.model import Created, Wake
 from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name
+from .arrivals import arrival
 from .loading import parsed
 from .local_time import local_moment
-from .run import Run, RunRequest, arrival, refuse_conflict, request_for, run, run_named, run_named_aio
+from .requests import RunRequest, request_for
+from .run import Run, refuse_conflict, run, run_named, run_named_aio
 from .task import Task
 
 

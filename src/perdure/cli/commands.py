@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import PerdureError, UsageError
+from ..errors import UsageError
 from . import completion
 from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, run_or_url, signals, use_store
 
@@ -266,36 +266,47 @@ RERUN_EPILOG = """  perdure rerun daily                    once more, from the s
 def rerun(run: str, recover: bool, name: str | None, file: str | None) -> None:
     """Start a new run of the same task with the same inputs."""
     from ..api import operate
+    from ..api.requests import request_rerun
     from .driving import Wanted
 
     log_to_stderr()
     output.keep_stdout()
-    asked = operate.request_rerun(run, recover=recover, new_name=name, file=file)
+    asked = request_rerun(run, recover=recover, new_name=name, file=file)
     sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
+
+
+WAKE_EPILOG = "  perdure wake daily        begin now what was submitted with --at or --in"
+
+
+@cli.command(cls=CliCommand, epilog=WAKE_EPILOG, short_help="Let a worker take up runs that wait for a time.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
+@common
+def wake(runs: tuple[str, ...]) -> None:
+    """Make runs due now that wait for a time: submitted runs begin, parked runs are executed again up to where they
+    wait. Recorded deadlines stay."""
+    from ..api.run import Run
+    from .driving import operate_on_each
+
+    def wake_one(name: str) -> str:
+        woken = Run.get(name).wake()
+        return f"run {name} is due now" if woken else f"run {name} waits for no time, it is {Run.get(name).status}"
+
+    sys.exit(operate_on_each(output, runs, wake_one))
 
 
 @cli.command(cls=CliCommand, epilog="  perdure abort daily", short_help="End a run for good.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
 @common
 def abort(runs: tuple[str, ...]) -> None:
-    """End runs for good, as ABORTED, wherever they are driven. Recorded outcomes stay."""
-    from ..api import operate
-    from .driving import exit_code, tell
+    """End runs at once and for good, as ABORTED, wherever they are driven. None of their code gets to clean up.
+    Recorded outcomes stay."""
+    from ..api.run import Run
+    from .driving import operate_on_each
 
-    code = 0
-    data = []
-    for name in dict.fromkeys(runs):
-        try:
-            fresh = operate.abort(name)
-        except PerdureError as error:
-            tell(output, error)
-            code = max(code, exit_code(error))
-            continue
-        output.note(f"run {name} is aborted" if fresh else f"run {name} was aborted before")
-        data.append({"name": name, "status": "ABORTED"})
-    if output.json:
-        output.result_json(data)
-    sys.exit(code)
+    def abort_one(name: str) -> str:
+        return f"run {name} is aborted" if Run.get(name).abort() else f"run {name} was aborted before"
+
+    sys.exit(operate_on_each(output, runs, abort_one))
 
 
 GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show what would go
@@ -339,6 +350,7 @@ def _drive(wanted: list[Wanted], *, one: bool) -> int:
 # -- ls, show --------------------------------------------------------------------------------------------------
 
 LS_EPILOG = """  perdure ls --status FAILED
+  perdure ls --task etl.main --name 'daily-*'
   perdure ls --json | jq -r '.[].name'"""
 
 
@@ -348,22 +360,26 @@ LS_EPILOG = """  perdure ls --status FAILED
     help=f"At most so many; 0 for all. Default {ROWS}, with --json all.",
 )  # fmt: skip
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only runs of this status.")
+@click.option("--task", metavar="TASK", help="Only runs of this task, by its full name, such as etl.main.")
+@click.option("--name", metavar="NAME", help="Only runs of this name; * and ? stand for any characters and for one.")
 @common
-def list_command(limit: int | None, status: str | None) -> None:
+def list_command(limit: int | None, status: str | None, task: str | None, name: str | None) -> None:
     """List the runs in the store, newest first."""
     from ..api import looking
     from ..core.ground.model import Status
     from .output import run_data, runs_table
 
     most = _rows(limit)
-    runs, more = looking.runs(limit=most, status=None if status is None else Status(status.upper()))
+    statuses = None if status is None else {Status(status.upper())}
+    wanted = looking.RunFilter(statuses, task, name)
+    runs, more = looking.runs(limit=most, wanted=wanted)
     if output.json:
         output.result_json([run_data(run) for run in runs])
     elif runs:
         output.draw(runs_table(runs))
     else:
         where = looking.store_path() or "this store"
-        output.note(f"no runs{f' are {status.upper()}' if status else ''} in {where}")
+        output.note(f"no such runs in {where}" if wanted != looking.RunFilter() else f"no runs in {where}")
     if more:
         output.note(f"there are more than {most}; see all with: perdure ls --limit 0")
 

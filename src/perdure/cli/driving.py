@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, NoReturn
 from .. import runtime
 from ..api import looking, operate
 from ..api.operate import Handle, RunEnd
-from ..api.run import Run, derived_status
+from ..api.run import Run
+from ..api.status import derived_status
 from ..core.ground.model import FINISHED, Status
 from ..errors import CodeNotLoadedError, PerdureError, UsageError
 from ..runtime.settings import DEFAULT_STORE
@@ -171,6 +172,25 @@ def _status_of(name: str) -> str | None:
         return str(derived_status(row))
     except PerdureError:
         return None
+
+
+def operate_on_each(output: Output, names: Sequence[str], operation: Callable[[str], str]) -> int:
+    """Carry out an operation on each run, print what came of it, and return the exit code.
+
+    Args:
+        operation: gets a run's name and returns a sentence for people.
+    """
+    code, data = 0, []
+    for name in dict.fromkeys(names):
+        try:
+            output.note(operation(name))
+            data.append({"name": name, "status": str(looking.status(name))})
+        except PerdureError as error:
+            tell(output, error)
+            code = max(code, exit_code(error))
+    if output.json:
+        output.result_json(data)
+    return code
 
 
 def exit_code(error: PerdureError) -> int:

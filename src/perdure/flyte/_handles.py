@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, NoReturn
 
-from ..api import looking, operate
+from ..api import looking
 from ..api._dual import Dual
 from ..api.loading import spec_of_loaded
 from ..api.run import Run as PerdureRun
@@ -136,7 +136,7 @@ class Run:
 
     def _abort(self, reason: str = "") -> None:
         if self.perdure.row.status not in FINISHED:
-            operate.abort(self.name)
+            self.perdure.abort()
 
     @property
     def get_debug_url(self) -> Dual[..., None]:

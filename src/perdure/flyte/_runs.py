@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from ..api import operate
 from ..api._calling import caller, run_async, run_sync
 from ..api._dual import Dual
 from ..api._names import check_name
+from ..api.requests import RunRequest, request_for, request_rerun
 from ..api.run import Run as PerdureRun
-from ..api.run import RunRequest, request_for, run_requested, run_requested_aio
+from ..api.run import run_requested, run_requested_aio
 from ..api.task import Task
 from ..core.body.branch import Branch
 from ..errors import RunAlreadyActive, UsageError
@@ -200,7 +200,7 @@ def _rerun(
     if action_name != "a0" or force_rerun_actions or inputs:
         raise UsageError("flyte.rerun repeats whole runs with their inputs; for other inputs call flyte.run")
     with flyte_failures():
-        return Run(run_requested(operate.request_rerun(run_name, recover=recover)))
+        return Run(run_requested(request_rerun(run_name, recover=recover)))
 
 
 run: Dual[..., Run | InnerRun] = with_runcontext().run

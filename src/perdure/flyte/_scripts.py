@@ -22,7 +22,7 @@ from collections import Counter
 
 from .. import runtime
 from ..api._names import random_run_name
-from ..api.run import RunRequest
+from ..api.requests import RunRequest
 from ..core.ground.digest import blake2b
 from ..core.ground.model import FINISHED
 from ..core.ground.private import make_private

@@ -207,6 +207,17 @@ class MemoryStore:
             )
             return True
 
+    def wake(self, run: int) -> bool:
+        with self._lock:
+            if run not in self._wakes:
+                return False
+            self._version += 1
+            self._wakes[run] = min(self._wakes[run], self._clock.boot())
+            old = self._runs[run]
+            assert old.wake_at is not None
+            self._runs[run] = old._replace(wake_at=min(old.wake_at, self._clock.wall()))
+            return True
+
     # -- reading -----------------------------------------------------------------------------------------------
 
     def run(self, name: str) -> RunRow | None:

@@ -71,6 +71,9 @@ class Queue(Protocol):
         """End a run that has not ended: status ABORTED, claim and wake time cleared. Any claim is overruled. On
         disk."""
 
+    def wake(self, run: int) -> bool:
+        """Make a QUEUED or SLEEPING run due now. `False` for every other run. Visible is enough; a bell rings."""
+
     def run(self, name: str) -> RunRow | None:
         """The run of that name."""
 

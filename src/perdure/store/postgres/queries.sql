@@ -154,6 +154,15 @@ SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
 UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL
 WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
 
+-- name: wake
+-- Make a run without a driver due now.
+UPDATE perdure.runs SET wake_at = least(wake_at, %s), due = least(due, perdure.now_us())
+WHERE id = %s AND status IN ('QUEUED', 'SLEEPING');
+
+-- name: is_woken
+-- Whether a run without a driver is due.
+SELECT 1 FROM perdure.runs WHERE id = %s AND status IN ('QUEUED', 'SLEEPING') AND due <= perdure.now_us();
+
 -- name: is_aborted
 -- Whether a run was aborted at a time.
 SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED';

@@ -459,6 +459,11 @@ class PostgresStore(UpkeepVerbs):
         self._tell()
         return aborted
 
+    def wake(self, run: int) -> bool:
+        woken = self._aside.change(self._sql["wake"], (self._clock.wall(), run), (self._sql["is_woken"], (run,)))
+        self._tell()
+        return woken
+
     # -- reading -----------------------------------------------------------------------------------------------
 
     def _read(self, sql: str, row: Sequence[Any]) -> list[Row]:

@@ -91,6 +91,11 @@ UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token 
 UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL
 WHERE id = ? AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
 
+-- name: wake
+-- Make a run without a driver due now.
+UPDATE runs SET wake_at = min(wake_at, ?), wake_boot = min(wake_boot, ?)
+WHERE id = ? AND status IN ('QUEUED', 'SLEEPING');
+
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,

@@ -272,6 +272,11 @@ class SQLiteStore(Reading):
     def abort(self, run: int, ended_at: int) -> bool:
         return self._writer.change(_SQL["abort"], (ended_at, run))
 
+    def wake(self, run: int) -> bool:
+        woken = self._aside.change(_SQL["wake"], (self._clock.wall(), self._clock.boot(), run))
+        self._ring(QUEUED)
+        return woken
+
     # -- reading -----------------------------------------------------------------------------------------------
 
     def _read(self, sql: str, row: Sequence[Any]) -> list[Row]:

@@ -25,7 +25,7 @@ from perdure.core.ground.values._errors import decode_error, describe_error, enc
 from perdure.core.ground.values._forms import Form, add_forms
 from perdure.core.ground.values._names import logical_module, set_main_name
 from perdure.core.ground.values._preview import preview
-from perdure.core.ground.values._signature import Signature
+from perdure.core.ground.values._signature import Signature, plain_inputs
 from perdure.core.ground.values._traceback import linked, text_of
 from perdure.core.ground.values._wire import (
     INLINE_LIMIT,
@@ -62,6 +62,7 @@ __all__ = [
     "know_form",
     "linked",
     "logical_module",
+    "plain_inputs",
     "preview",
     "set_main_name",
     "tame",

@@ -508,3 +508,15 @@ def _enclosing_scope(fn: Any) -> dict[str, Any]:
             scope = {**frame.f_locals, **scope}
         frame = frame.f_back
     return scope
+
+
+def plain_inputs(data: bytes) -> dict[str, Any]:
+    """Encoded arguments by name, each without its declared type.
+
+    Raises:
+        ValueMismatchError: the bytes are corrupt.
+    """
+    try:
+        return {name: ANY.decode(bytes(raw)) for name, raw in _decode_inputs(data).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueMismatchError(f"inputs cannot be read: {error}") from error

@@ -1,0 +1,51 @@
+"""Results of perdure's threads, awaited on the event loop of the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+
+class _Arrivals:
+    """Results that come to an event loop from perdure's threads; the first of simultaneous results wakes the loop."""
+
+    def __init__(self) -> None:
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._armed = False
+
+    def put(self, waiter: asyncio.Future[None], _: Future[Any]) -> None:
+        """From any thread."""
+        self._waiters.append(waiter)
+        if not self._armed:
+            self._armed = True
+            try:
+                waiter.get_loop().call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                pass  # the loop is closed, and with it every waiting task
+
+    def _deliver(self) -> None:
+        # First: a result that is added from here on wakes the loop again.
+        self._armed = False
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_arrivals: WeakKeyDictionary[asyncio.AbstractEventLoop, _Arrivals] = WeakKeyDictionary()
+
+
+async def arrival(done: Future[Any]) -> Any:
+    """The result of `done`. Cancelling the wait does not touch `done`."""
+    loop = asyncio.get_running_loop()
+    arrivals = _arrivals.get(loop)
+    if arrivals is None:
+        arrivals = _arrivals[loop] = _Arrivals()
+    waiter = loop.create_future()
+    done.add_done_callback(partial(arrivals.put, waiter))
+    await waiter
+    return done.result()

@@ -1,0 +1,126 @@
+"""Runs by status, task, name, inputs and time: `perdure.runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, overload
+
+from .. import runtime
+from ..core.ground.clock import US
+from ..core.ground.model import Status
+from ..errors import UsageError
+from ._dual import Dual, dual
+from .local_time import local_moment
+from .looking import RunFilter, selected
+from .run import Run
+from .task import Task
+
+StatusRequest = Status | str | Collection[Status | str]
+"""A status, or several."""
+CreatedRequest = datetime | timedelta | tuple[datetime | None, datetime | None]
+"""A beginning, a time back from now, or a beginning and an end."""
+
+
+class RunPage(Sequence[Run]):
+    """Runs, newest first. `after` is the place of the next page, for `perdure.runs(after=...)`; `None`: there are no
+    further runs."""
+
+    def __init__(self, found: Iterable[Run], after: int | None) -> None:
+        self._runs = list(found)
+        self.after = after
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Run]: ...
+
+    def __getitem__(self, index: int | slice) -> Run | list[Run]:
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    def __repr__(self) -> str:
+        return f"<perdure.RunPage of {len(self._runs)} runs{', and more' if self.after is not None else ''}>"
+
+
+def _runs(
+    *,
+    status: StatusRequest | None = None,
+    task: str | Task[..., Any] | None = None,
+    name: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    created: CreatedRequest | None = None,
+    limit: int = 100,
+    after: int | None = None,
+) -> RunPage:
+    """The runs in the store, newest first, a page at a time; `.aio` as a coroutine.
+
+    Args:
+        status: only runs of this status, or of one of these.
+        task: only runs of this task: a task, or its full name.
+        name: only the run of this name; `*` and `?` stand for any characters and for one.
+        inputs: only runs with these inputs, compared by value; a run may have further inputs.
+        created: only runs created since a time, within a `timedelta` back from now, or in between two times, the end
+            excluded; `None` in place of a time leaves that side open. A time without a zone is local.
+        limit: the size of a page.
+        after: `RunPage.after` of the page before.
+
+    Raises:
+        UsageError: an argument means nothing.
+        StoreError: the store cannot be used.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"limit must be a number of runs from 1 up, not {limit!r}")
+    if after is not None and (isinstance(after, bool) or not isinstance(after, int)):
+        raise UsageError(f"after must be the `after` of the page before, not {after!r}")
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise UsageError(f"inputs must map names of inputs to values, not {inputs!r}")
+    if not isinstance(name, (str, type(None))):
+        raise UsageError(f"name must be the name of a run or a pattern, not {name!r}")
+    since, until = _times(created)
+    wanted = RunFilter(_statuses(status), _task_name(task), name, inputs, since, until)
+    found = list(islice(selected(wanted, after), limit + 1))
+    page = [Run(row) for row in found[:limit]]
+    return RunPage(page, found[limit - 1].id if len(found) > limit else None)
+
+
+def _statuses(asked: StatusRequest | None) -> frozenset[Status] | None:
+    if asked is None:
+        return None
+    each = (asked,) if isinstance(asked, str) else asked
+    try:
+        return frozenset(Status(one.upper()) for one in each)
+    except (TypeError, ValueError, AttributeError):
+        known = ", ".join(Status)
+        raise UsageError(f"status must be one or several of {known}, not {asked!r}") from None
+
+
+def _task_name(asked: str | Task[..., Any] | None) -> str | None:
+    if asked is None or isinstance(asked, str):
+        return asked
+    if not isinstance(asked, Task):
+        raise UsageError(f"task must be a task or its full name, not {asked!r}")
+    return asked.name
+
+
+def _times(created: CreatedRequest | None) -> tuple[int | None, int | None]:
+    if created is None:
+        return None, None
+    if isinstance(created, timedelta):
+        return runtime.worker().clock.wall() - int(created.total_seconds() * US), None
+    pair = (created, None) if isinstance(created, datetime) else created
+    if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(at, (datetime, type(None))) for at in pair):
+        raise UsageError(f"created must be a datetime, a timedelta, or a pair of datetimes, not {created!r}")
+    since, until = (None if at is None else int(local_moment(at).timestamp() * US) for at in pair)
+    return since, until
+
+
+_runs.__name__ = _runs.__qualname__ = "runs"
+runs: Dual[..., RunPage] = dual(_runs)
