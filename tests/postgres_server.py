@@ -36,8 +36,8 @@ PASSWORD = "s3cret-word"
 ON_POSTGRES = os.environ.get("PERDURE_TEST_STORE") == "postgres"
 """Whether a whole suite runs on it."""
 
-# Reads lines "start", "kill" (SIGKILL to the whole server) and "stop" (fast), answers "ok"; at the end of its input it
-# ends the server and removes the directory.
+# Reads lines "start", "kill" (SIGKILL to the whole server), "quit" (immediate) and "stop" (fast), answers "ok"; at the
+# end of its input it ends the server and removes the directory.
 KEEPER = r"""
 import json, os, select, shutil, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -77,7 +77,12 @@ def end(sign):
     server = None
 try:
     for line in sys.stdin:
-        {"start": start, "kill": lambda: end(signal.SIGKILL), "stop": lambda: end(signal.SIGINT)}[line.strip()]()
+        {
+            "start": start,
+            "kill": lambda: end(signal.SIGKILL),
+            "quit": lambda: end(signal.SIGQUIT),
+            "stop": lambda: end(signal.SIGINT),
+        }[line.strip()]()
         print("ok", flush=True)
 finally:
     end(signal.SIGQUIT)
@@ -155,6 +160,10 @@ class Server:
     def kill(self) -> None:
         """SIGKILL to all of its processes, as when its machine is lost."""
         self._say("kill")
+
+    def quit(self) -> None:
+        """SIGQUIT, as `pg_ctl stop -m immediate`: its sessions end, nothing is written, its next start recovers."""
+        self._say("quit")
 
     def stop(self) -> None:
         """An orderly end that waits for no client."""

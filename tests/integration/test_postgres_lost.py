@@ -256,7 +256,7 @@ def test_a_lock_that_a_lost_session_still_has_is_taken_from_it(url: str) -> None
 
     def holds_again() -> bool:
         assert not live.is_dead("w1")
-        return session.holds("w1")
+        return "w1" in session._locked
 
     wait_for(holds_again)
     os.close(kept)

@@ -304,6 +304,10 @@ ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, boot = 
                                lease_until = excluded.lease_until, started_at = excluded.started_at,
                                locked = excluded.locked;
 
+-- name: mark_locked
+-- Say that a worker holds its advisory lock; the worker's row may not be there yet.
+UPDATE perdure.workers SET locked = true WHERE id = %s AND NOT locked;
+
 -- name: worker
 -- A worker's row, and how long its claims still hold.
 SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at FROM perdure.workers WHERE id = %s;

@@ -2,14 +2,17 @@
 its death.
 
 A session-level advisory lock is released with its session: at once when the process dies (the socket is closed), after
-the server's keepalives when the host vanishes. A living process can lose its session; then the thread here takes the
-locks again within moments, so a lock counts as free only after `GRACE` seconds. The claim's token fences a worker that
-was taken for dead by mistake (P3).
+the server's keepalives when the host vanishes. A living process can lose its session, and all sessions end with the
+server; then the thread here takes the locks again within moments, so a lock counts as free only after `GRACE` seconds.
+The claim's token fences a worker that was taken for dead by mistake (P3).
 
 Behind a pooler that gives each transaction another connection neither works: notifications do not arrive, and a lock
 would stay with a connection of another client. So the session first has a notification sent to itself, over another
-connection, since the pooler might give sender and listener the same connection. If the notification does not arrive, no
-lock is taken (the row of the worker says so, and only the lease counts), and changes are polled for.
+connection, since the pooler might give sender and listener the same connection. Until the notification arrives, no
+lock is taken (the row of the worker says so, and only the lease counts), and changes are polled for. After one such
+notification, later sessions of this process take the locks at once: a busy server, just started again, answers late,
+and a worker without its lock looks dead. As soon as a lock is taken, the row of the worker says so, not only after the
+next renewal: a worker that dies between the two is known to be dead.
 
 A worker that computes in C code without a pause misses its heartbeats. So that other workers of the machine see such a
 worker at work, the session also holds a lock file of the operating system. A worker that is cut off from the server
@@ -46,6 +49,8 @@ GRACE: Final = 1.0
 """Seconds for which a lock must be free before its worker counts as dead."""
 _ECHO_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.25
+_RECONNECT_SECONDS: Final = 0.1
+"""Between two attempts at a new session: well below `GRACE`."""
 _FIRST_RENEWAL: Final = 60.0
 _LOOK_SECONDS: Final = 1.0
 OVERDUE_LOOKS: Final = 4
@@ -55,10 +60,16 @@ OVERDUE_LOOKS: Final = 4
 class Session:
     """See the module text. Safe from any thread."""
 
-    def __init__(self, address: Address, store_id: str, say: Callable[[str], None]) -> None:
-        """Nothing is opened yet. `say` runs a statement on another connection."""
+    def __init__(self, address: Address, store_id: str, say: Callable[[str], None], mark: str) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            say: runs a statement on another connection.
+            mark: the statement that makes the row of a worker say that the worker holds its lock.
+        """
         self._address = address
         self._say = say
+        self._mark: Final = mark
         self._channel: Final = f"perdure_{store_id[:16]}"
         self._store_id = store_id
         self._pid = os.getpid()
@@ -67,6 +78,8 @@ class Session:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._hears = False
+        self._proven = False
+        """A notification has arrived in a session of this process: there is no pooler that gives sessions away."""
         self._echo: str | None = None
         self._held: set[str] = set()
         self._locked: set[str] = set()
@@ -115,9 +128,9 @@ class Session:
         digest = blake2b(f"{self._store_id}:{worker}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
 
-    def holds(self, worker: str) -> bool:
-        """Whether this session holds the worker's lock, and locks work here."""
-        return self._hears and worker in self._locked
+    def takes(self, worker: str) -> bool:
+        """Whether the worker's lock is held by a session of this process, or will be as soon as there is a session."""
+        return self._proven and worker in self._held
 
     def held(self, worker: str) -> bool:
         """Whether this process holds the worker."""
@@ -171,6 +184,7 @@ class Session:
         if row is None or not row[0]:
             return False
         self._locked.add(worker)
+        connection.execute(self._mark.encode(), (worker,))
         return True
 
     # -- the thread ------------------------------------------------------------------------------------------------
@@ -179,30 +193,37 @@ class Session:
         connection = self._address.connect()
         try:
             connection.prepare_threshold = None
-            nonce = secrets.token_hex(8)
+            self._locked.clear()
             connection.add_notify_handler(self._notified)
             connection.execute(f"LISTEN {self._channel}")
-            self._echo = nonce
-            self._say(f"{self.tell}, '{nonce}'")
-            end = seconds() + _ECHO_SECONDS
-            while self._echo is not None and (left := end - seconds()) > 0:
-                if select.select([connection.fileno()], [], [], left)[0]:
-                    self._read(connection)
-            heard = self._echo is None
-            self._locked.clear()
-            if heard:
-                if self._backend is not None:
-                    # The server may not know of the loss yet, and still keep the locks.
-                    connection.execute(END, self._backend)
-                self._backend = connection.execute(BACKEND).fetchone()
-                self._lock_all(connection)
+            if not self._proven:
+                self._prove(connection)
+            if self._proven:
+                self._lock_first(connection)
             else:
                 log.info("notifications do not arrive from %s (a pooler?): changes are polled for", self._address.url)
         except BaseException:
             connection.close()
             raise
         self._connection = connection
-        self._hears = heard
+        self._hears = self._proven
+
+    def _prove(self, connection: Connection) -> None:
+        """Find out whether notifications arrive; a late one counts as well (`_read`)."""
+        self._echo = secrets.token_hex(8)
+        self._say(f"{self.tell}, '{self._echo}'")
+        end = seconds() + _ECHO_SECONDS
+        while not self._proven and (left := end - seconds()) > 0:
+            if select.select([connection.fileno()], [], [], left)[0]:
+                self._read(connection)
+
+    def _lock_first(self, connection: Connection) -> None:
+        """Take the locks in a new session."""
+        if self._backend is not None:
+            # The server may not know of the loss yet, and still keep the locks.
+            connection.execute(END, self._backend)
+        self._backend = connection.execute(BACKEND).fetchone()
+        self._lock_all(connection)
 
     def _lock_all(self, connection: Connection) -> None:
         """Take the missing locks, as far as they are free."""
@@ -211,7 +232,7 @@ class Session:
 
     def _notified(self, notification: psycopg.Notify) -> None:
         if notification.payload and notification.payload == self._echo:
-            self._echo = None
+            self._proven = True
         self.changed()
 
     def _read(self, connection: Connection) -> None:
@@ -226,7 +247,7 @@ class Session:
             self._files.drop_overdue()
             connection = self._connection
             if connection is None:
-                self._ready([self._wake], _RETRY_SECONDS)
+                self._ready([self._wake], _RECONNECT_SECONDS)
                 with self._mutex:
                     try:
                         if not self._closed:
@@ -244,6 +265,9 @@ class Session:
                 elif not self._is_closed():
                     with self._mutex:
                         self._read(connection)
+                        if self._proven and not self._hears:
+                            self._lock_first(connection)
+                            self._hears = True
             except (psycopg.Error, OSError, ValueError):
                 with self._mutex:
                     self._hears = False

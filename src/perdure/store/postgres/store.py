@@ -113,7 +113,7 @@ class PostgresStore(UpkeepVerbs):
         try:
             self._id = self._prepare(create)
             self._read_clock()
-            self._session = Session(address, self._id, self._say)
+            self._session = Session(address, self._id, self._say, self._sql["mark_locked"])
             self._watch = Watch((self._writer, self._aside), self._end_silent)
         except BaseException:
             self.close()
@@ -541,7 +541,7 @@ class PostgresStore(UpkeepVerbs):
             raise StoreError(f"{self.url}: the source snapshot {id} cannot be read: {error}") from error
 
     def renew(self, worker: WorkerRow) -> None:
-        locked = self._session is not None and self._session.holds(worker.id)
+        locked = self._session is not None and self._session.takes(worker.id)
         asked = seconds()
         self._aside.change(self._sql["renew"], (*worker, locked), patience=_BRIEF)
         if self._session is not None:
