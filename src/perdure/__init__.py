@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from . import durable, errors, extras, io, report
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
+    from .api.hosting import Worker
     from .api.listing import RunPage, runs
     from .api.mapping import map
     from .api.resources import Image, Resources, Secret
@@ -53,6 +54,7 @@ __all__ = [
     "Timeout",
     "Trigger",
     "TriggerTime",
+    "Worker",
     "ctx",
     "durable",
     "errors",
@@ -87,6 +89,7 @@ _HOMES = {
     "Timeout": ".api.settings",
     "Trigger": ".api.triggers",
     "TriggerTime": ".api.triggers",
+    "Worker": ".api.hosting",
     "ctx": ".api.context",
     "group": ".api.context",
     "init": ".runtime",

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from datetime import datetime, time, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,9 +20,7 @@ from .signals import INTERRUPTED, REPEATED_NS, Interrupted
 
 if TYPE_CHECKING:
     from ..api.run import Run
-    from ..api.task import Task
     from ..core.process.serving import ServedRun, Server
-    from ..core.process.worker import Worker
 
 SWITCH_SECONDS = 0.0005
 """Python's own 5 ms make wake-ups late by a multiple of 5 ms while a worker is busy."""
@@ -127,13 +126,15 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     workers may serve one store; a run is driven by one worker at a time.
     """
     from .. import runtime
+    from ..api.hosting import served_tasks, server_for
+    from .driving import tell
 
     log_to_stderr()
     output.keep_stdout()
     try:
-        tasks = _tasks(sources)
+        tasks = served_tasks(sources, partial(tell, output))
         worker = runtime.worker()
-        server = _server(worker, tasks, concurrency, park_after)
+        server = server_for(worker, tasks, concurrency, park_after.total_seconds(), _tell)
         stopped = _stop_on_signals(server)
     except Interrupted:
         # A worker that is told to end has ended well, also where that comes early: a supervisor must not see a failure.
@@ -157,48 +158,6 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     # A thread that blocks in C code cannot delay the end; memory holds nothing of value.
     sys.stderr.flush()
     os._exit(0)
-
-
-def _server(worker: Worker, tasks: dict[str, Task[..., Any]], concurrency: int, park_after: timedelta) -> Server:
-    from ..api.triggers import schedule_for
-    from ..core.process.serving import Server
-
-    return Server(
-        worker, {name: task.spec for name, task in tasks.items()}, concurrency=concurrency,
-        park_after=park_after.total_seconds(), schedule=schedule_for(worker.store, tasks.values()), tell=_tell,
-    )  # fmt: skip
-
-
-def _tasks(sources: tuple[str, ...]) -> dict[str, Task[..., Any]]:
-    """The tasks to serve, by their full names. A source that cannot be loaded is reported and left out."""
-    from ..api.loading import load_source, tasks_in
-    from .driving import tell
-
-    found: dict[str, Task[..., Any]] = {}
-    broken = 0
-    for source in sources:
-        try:
-            module = load_source(source)
-        except PerdureError as error:
-            # A file that declares what perdure refuses, such as another file's task name, is an error of the command.
-            refused = type(error) is UsageError and os.path.exists(source)
-            if len(sources) == 1 or refused:
-                raise
-            tell(output, error)
-            broken += 1
-            continue
-        for task in tasks_in(module).values():
-            known = found.setdefault(task.name, task)
-            if known.fn is not task.fn:
-                raise UsageError(
-                    f"two tasks are called {task.name}, in {known.fn.__module__} and {task.fn.__module__}: a run would "
-                    "fit either; give them other environments, or serve them apart with stores of their own"
-                )
-    if broken == len(sources):
-        raise UsageError(f"none of {', '.join(sources)} could be loaded, so there is nothing to serve")
-    if not found:
-        raise UsageError(f"there are no tasks to serve in {', '.join(sources)}; declare one with @env.task")
-    return found
 
 
 def _stop_on_signals(server: Server) -> list[str]:

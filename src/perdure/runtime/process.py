@@ -49,6 +49,8 @@ class Process:
         self._containers: Background | None = None
         self._pool: ProcessPool | None = None
         self._ray: RayPool | None = None
+        self._serving = False
+        """A worker inside the application serves."""
         self._temporary: str | None = None
         """A directory for containers of a store in memory, removed at exit."""
 
@@ -59,6 +61,8 @@ class Process:
             UsageError: runs are driven here.
         """
         with self._lock:
+            if self._serving:
+                raise UsageError("perdure.init cannot change the store while a perdure.Worker is at work here")
             if self._worker is not None:
                 if self._worker.drivers:
                     names = ", ".join(driver.run.name for driver in list(self._worker.drivers.values())[:3])
@@ -101,6 +105,23 @@ class Process:
         if self._has_leftovers():
             self.containers().sweep()
         return found
+
+    def begin_serving(self) -> None:
+        """A worker inside the application begins.
+
+        Raises:
+            UsageError: one is at work already.
+        """
+        with self._lock:
+            if self._serving:
+                raise UsageError(
+                    "this process has a perdure.Worker already: end that worker first, or give all tasks to one"
+                )
+            self._serving = True
+
+    def end_serving(self) -> None:
+        """The worker inside the application has ended."""
+        self._serving = False
 
     def adopt(self, worker: Worker, blobs_at: str) -> None:
         """In a pool child: use a worker that stands for the worker of the driving process, and the same blobs."""
