@@ -59,11 +59,11 @@ def _warm() -> None:
     del sys.path[0]
 
 
-def arm(kill_at: str, slow: float) -> None:
+def arm(kill_at: str, slow: float, *, postgres: bool = ON_POSTGRES) -> None:
     """Make this process kill itself at that commit of its store, and every commit take longer."""
     number, when = kill_at.split(":")
     inside = threading.local()
-    store = _arm_postgres(inside) if ON_POSTGRES else _arm_sqlite(inside)
+    store = _arm_postgres(inside) if postgres else _arm_sqlite(inside)
 
     def arming(plain: Any) -> Any:
         def commit(self: Any, *what: Any) -> Any:

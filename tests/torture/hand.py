@@ -1,0 +1,76 @@
+"""A process that executes histories for `campaign`: requests and answers are JSON lines.
+
+Real lives are forked from this process, so it starts no thread and opens no store; simulated histories have a process
+of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.torture import lives, programs
+
+STRIDE = 1_000_003
+"""Between the seeds of the kills of two attempts at one program."""
+_numbers = itertools.count(1)
+
+
+def has_simulation() -> bool:
+    """Whether simulated histories can be run."""
+    return importlib.util.find_spec("tests.torture.sim") is not None
+
+
+def postgres_place(dsn: str) -> lives.Place:
+    """A directory, and a schema of its own on that server."""
+    import psycopg
+
+    schema = f"t{os.getpid()}_{next(_numbers)}"
+    directory = Path(tempfile.mkdtemp(prefix="perdure-torture-", dir=lives.MEMORY))
+
+    def remove() -> None:
+        shutil.rmtree(directory)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")  # type: ignore[arg-type]
+
+    return lives.Place(directory, f"{dsn}&schema={schema}", remove, postgres=True)
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Run one history."""
+    kind, seed, attempt = request["kind"], request["seed"], request["attempt"]
+    if kind == "simulated":
+        from tests.torture.sim import run_simulated
+
+        return {"violations": run_simulated(seed), "faults": {}, "lives": 1, "nodes": {}}
+    program = programs.parse(request["program"]) if request.get("program") else programs.generate(seed)
+    make: Callable[[], lives.Place] = lives.sqlite_place
+    if kind == "postgres":
+        make = lambda: postgres_place(request["dsn"])  # noqa: E731
+    found = lives.history(program, seed + STRIDE * attempt, make)
+    nodes: dict[str, int] = {}
+    for node in program.walk():
+        nodes[node.kind] = nodes.get(node.kind, 0) + 1
+    return {"violations": found.violations, "faults": dict(found.faults), "lives": found.lives, "nodes": nodes}
+
+
+def serve() -> None:
+    """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # nothing that a life prints is an answer
+    lives.warm()
+    for line in sys.stdin:
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()
