@@ -1,0 +1,1 @@
+"""Tools for testing: the conformance kit, `perdure.testing.conformance`."""
