@@ -563,7 +563,8 @@ async def _gone(pending: Future[Any]) -> None:
 async def _in_time(end: Coroutine[Any, Any, Any]) -> None:
     """Wait shortly, so that the next request for a cancelled run by name finds the run without a driver."""
     with suppress(Exception):
-        await asyncio.wait_for(end, LET_GO_SECONDS)
+        async with asyncio.timeout(LET_GO_SECONDS):
+            await end
 
 
 def _sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:

@@ -101,7 +101,8 @@ async def follow(engine: ContainerEngine, id: str, sink: LogSink) -> None:
 async def last_lines(following: asyncio.Future[None], name: str) -> None:
     """Wait for the last lines of an ended container; `name` is the task's."""
     try:
-        await asyncio.wait_for(asyncio.shield(following), LOG_SECONDS)
+        async with asyncio.timeout(LOG_SECONDS):
+            await asyncio.shield(following)
     except TimeoutError:
         log.warning("%s: the last log lines did not come within %g s", name, LOG_SECONDS)
     except Exception as error:

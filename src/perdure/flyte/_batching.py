@@ -178,7 +178,8 @@ class DynamicBatcher(Generic[RecordT, ResultT]):
             while more and len(batch) < self._max_size and sum(each.cost for each in batch) < self._target_cost:
                 left = due - _now() if len(batch) >= self._min_size else None
                 try:
-                    item = await asyncio.wait_for(self._queue.get(), left)
+                    async with asyncio.timeout(left):
+                        item = await self._queue.get()
                 except TimeoutError:
                     break
                 if item is None:

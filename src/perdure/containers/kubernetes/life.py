@@ -307,7 +307,8 @@ class PodLife:
         try:
             while True:
                 try:
-                    news = await asyncio.wait_for(updates.get(), LOOK_SECONDS)
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        news = await updates.get()
                 except TimeoutError:
                     if found is None:
                         continue
@@ -543,5 +544,8 @@ async def _follow(cluster: Cluster, name: str, sink: LogSink, ended: asyncio.Eve
                 return
         except EngineUnavailableError:
             pass
+        # `asyncio.wait_for` of Python 3.11 loses a cancellation that comes together with the end of what it waits for.
+        # The follower would live on beside its successor, and each line would be taken twice.
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), AGAIN_SECONDS)
+            async with asyncio.timeout(AGAIN_SECONDS):
+                await ended.wait()
