@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .api.hosting import Worker
     from .api.listing import RunPage, runs
     from .api.mapping import map
+    from .api.receiving import new_condition, receive
     from .api.resources import Image, Resources, Secret
     from .api.run import Run, run
     from .api.settings import Cache, Timeout
@@ -63,6 +64,8 @@ __all__ = [
     "init",
     "io",
     "map",
+    "new_condition",
+    "receive",
     "report",
     "run",
     "runs",
@@ -94,6 +97,8 @@ _HOMES = {
     "group": ".api.context",
     "init": ".runtime",
     "map": ".api.mapping",
+    "new_condition": ".api.receiving",
+    "receive": ".api.receiving",
     "run": ".api.run",
     "runs": ".api.listing",
     "submit": ".api.submitting",

@@ -10,6 +10,8 @@
     │   ├── ValueMismatchError         a value that does not fit the declared type
     │   ├── ValueTooLargeError         a value over the inline limit
     │   ├── RunConflictError           the run name is taken by another task or other inputs
+    │   ├── RunEndedError              a message for a run that has ended
+    │   ├── AlreadySignalledError      the condition, or the key of a message, has another value
     │   ├── NestedRunError             `perdure.run` inside a task, or while a file is only being loaded
     │   ├── BranchError                a durable call from a place without a branch of its own
     │   └── InsideTraceError           a durable call that may not stand inside a trace
@@ -20,6 +22,8 @@
     ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
     ├── CrashLoopError             ten attempts in a row died without a new entry
     ├── TaskTimeoutError           an attempt took longer than the task's `timeout`
+    ├── MessageTimedoutError       no message came within the time limit
+    │   └── ConditionTimedoutError     a condition was not signalled within its time limit
     ├── BodyDiedError              the process that executed a body ended before the body did
     ├── ContainerError             a container ended with another exit code than 0
     │   └── OOMError                   killed for using more memory than allowed
@@ -46,11 +50,13 @@ from collections.abc import Iterable
 from typing import Any
 
 __all__ = [
+    "AlreadySignalledError",
     "AttemptsLostError",
     "BodyDiedError",
     "BranchError",
     "ClusterUnavailableError",
     "CodeNotLoadedError",
+    "ConditionTimedoutError",
     "ContainerError",
     "CrashLoopError",
     "EngineUnavailableError",
@@ -60,6 +66,7 @@ __all__ = [
     "InputError",
     "InsideTraceError",
     "LeaseLostError",
+    "MessageTimedoutError",
     "NestedRunError",
     "NonDeterminismError",
     "NonRecoverableError",
@@ -72,6 +79,7 @@ __all__ = [
     "RunAbortedError",
     "RunAlreadyActive",
     "RunConflictError",
+    "RunEndedError",
     "RunMovedError",
     "RunNotFoundError",
     "RunStopped",
@@ -100,13 +108,15 @@ class RunStopped(BaseException):
 
 
 class Parked(RunStopped):
-    """The run leaves memory until a recorded deadline; then the code is executed again: unwind. Raised by durable calls
-    that are made meanwhile."""
+    """The run leaves memory until a recorded deadline or a message; then the code is executed again: unwind. Raised by
+    durable calls that are made meanwhile."""
 
-    def __init__(self, message: str, wake: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, message: str, wake: tuple[int, int] = (0, 0), *, waits: bool = False) -> None:
         super().__init__(message)
         self.wake = wake
         """Microseconds since the Unix epoch, and since this boot."""
+        self.waits = waits
+        """Whether the run waits for a message."""
 
 
 class UsageError(PerdureError):
@@ -143,6 +153,14 @@ class ValueTooLargeError(UsageError, ValueError):
 
 class RunConflictError(UsageError):
     """The run name belongs to another task, or to the same task with other inputs."""
+
+
+class RunEndedError(UsageError):
+    """The run has ended and takes no more messages."""
+
+
+class AlreadySignalledError(UsageError):
+    """The condition of the run, or the key of a message of the mailbox, has another value already."""
 
 
 class NestedRunError(UsageError):
@@ -202,6 +220,14 @@ class CrashLoopError(PerdureError):
 
 class TaskTimeoutError(PerdureError, TimeoutError):
     """An attempt ran longer than the task's `timeout`."""
+
+
+class MessageTimedoutError(PerdureError, TimeoutError):
+    """No message came to the mailbox within the time limit of `perdure.receive`."""
+
+
+class ConditionTimedoutError(MessageTimedoutError):
+    """The condition was not signalled within its time limit."""
 
 
 class BodyDiedError(PerdureError):

@@ -3,7 +3,7 @@
 Start-up of Python and of perdure's modules is paid once. The parent has opened nothing and has no threads, so a fork
 of it is as good as a fresh process (it says so if that ever stops being true). Requests and answers are JSON lines.
 
-In the child, the `commit` of its store is wrapped so that the process kills itself (SIGKILL) at a chosen commit:
+In the child, `commit` and `send` of its store are wrapped so that the process kills itself (SIGKILL) at a chosen write:
 
     kill_at = "3:before"   nothing of the third commit is written
               "3:inside"   its statements have run, its transaction is not committed
@@ -88,7 +88,8 @@ def arm(kill_at: str, slow: float, *, postgres: bool = ON_POSTGRES) -> None:
 
         return commit
 
-    store.commit, store.append = arming(store.commit), arming(store.append)
+    for write in ("commit", "append", "send"):
+        setattr(store, write, arming(getattr(store, write)))
 
 
 def _arm_sqlite(inside: threading.local) -> Any:

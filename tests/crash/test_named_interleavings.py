@@ -133,6 +133,18 @@ CASES |= {
     "more:sync_body_with_map_of_async": exactly("one", "x.1", "y.1", "z.1", "two"),
     "more:thread_cancelled": lambda v: v in (["late", "end"], ["in threadsecond", "end"]),
 }
+CASES |= {
+    "messages:sent_before_the_receive": exactly("a", "b", "c"),
+    "messages:two_receivers": exactly("0", "1", "2", "3"),
+    "messages:receive_races_a_step": exactly("late", "quick"),
+    "messages:receive_cancelled_gives_way": exactly("m"),
+    "messages:receive_cancelled_as_the_message_comes": exactly("m"),
+    "messages:timeout_then_message": exactly("fallback", "m"),
+    "messages:condition_for_two_branches": exactly("a yes", "b yes", "yes"),
+    "messages:receive_in_a_sync_body": exactly("a", "b", "none"),
+    "messages:receive_in_children": exactly("a", "b"),
+    "messages:misfit_in_the_mailbox": exactly("misfit", "7"),
+}
 LEFTOVERS = {"more:body_ends_while_a_step_runs", "more:thread_cancelled", "map:map_sync_half_consumed"}
 TIMER_RACES = {
     "more:generator_under_timeout",
@@ -161,7 +173,7 @@ def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Exp
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_workflow_goes_on_after_a_kill_at_any_write(hosts: Hosts, place: Path, name: str) -> None:
-    """P1, P4, B1, B2, B5, B6, W2, W4."""
+    """P1, P4, P12, B1, B2, B5, B6, W2, W4, MS1, MS2, MS3."""
     assert explore(explorer_for(hosts, place, name)) >= in_sample(4)
 
 

@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE, wait_for
 import perdure
 from perdure import runtime
 from perdure.core.ground.clock import US
-from perdure.core.ground.model import Kind, RunWrites, Status
+from perdure.core.ground.model import PARKED, Kind, RunWrites, Status
 from perdure.core.process.serving import ServedRun, Server
 from perdure.extras import durable_sleep
 
@@ -122,7 +122,7 @@ class Serving:
         return run.result
 
     def parks(self, run: Any = None) -> int:
-        return sum(o.status == Status.SLEEPING for o in self.outcomes if run is None or o.run == run.name)
+        return sum(o.status in PARKED for o in self.outcomes if run is None or o.run == run.name)
 
 
 def parked(run: Any) -> bool:

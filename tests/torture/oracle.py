@@ -116,7 +116,6 @@ def _executions(history: History, facts: list[Facts]) -> Iterator[Violation]:
             if what.startswith("ok") and facts[number].is_step(name) and name not in begun:
                 yield Violation("P2", f"life {number} was told of {name}, which no life has executed")
     if history.replayed:
-        known = {name: number for name, number in known.items() if number < len(history.lives) - 1}
         again = executed(history.lives[-1].lines)
         left = facts[-1].left_behind()
         if wrong := [name for name in again if name in known or name not in left]:

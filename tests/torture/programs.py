@@ -242,10 +242,9 @@ def shrink(tree: Node, fails: Callable[[Node], bool], until: float = float("inf"
 class Line(NamedTuple):
     """One line of the log of a life.
 
-    `kind`: "drive", the root body begins; "begin" and "end" of the function of a step; "enter" and "leave" of a node's
-    coroutine; "told", a durable call has answered; "see", another observation of the body. `body`: the task that the
-    line belongs to. `thread`: the line of control that orders the lines, "" for the body's loop. `name`: the step or
-    the path of the node.
+    `kind`: "begin" and "end" of the function of a step; "enter" and "leave" of a node's coroutine; "told", a durable
+    call has answered; "see", another observation of the body. `body`: the task that the line belongs to. `thread`: the
+    line of control that orders the lines, "" for the body's loop. `name`: the step or the path of the node.
     """
 
     kind: str
@@ -284,9 +283,6 @@ class World:
     def pause(self, seconds: float) -> None:
         """Let a thread sleep."""
         time.sleep(seconds)
-
-    def stopping(self, body: str) -> None:
-        """perdure has begun to unwind that body: a worker that parks the run, or has lost the run."""
 
     def recorded_all(self) -> None:
         """Called by the root body behind its last durable call."""
@@ -409,10 +405,8 @@ def name_of(error: BaseException) -> str:
     return f"{text} from {name_of(cause)}" if isinstance(error, Broken) and cause is not None else text
 
 
-def _counts(error: BaseException, body: str) -> bool:
+def _counts(error: BaseException) -> bool:
     # perdure unwinds a body that it stops driving. What the body sees meanwhile is no observation of the program.
-    if isinstance(error, perdure.errors.RunStopped):
-        world().stopping(body)
     return not isinstance(error, (perdure.errors.RunStopped, GeneratorExit))
 
 
@@ -421,7 +415,7 @@ async def told(name: str, body: str, work: Awaitable[Any]) -> str:
     try:
         value = str(await work)
     except BaseException as error:
-        if _counts(error, body):
+        if _counts(error):
             log("told", body, name, name_of(error))
         raise
     log("told", body, name, f"ok {value}")
@@ -433,7 +427,7 @@ def told_in_thread(name: str, body: str, thread: str, work: Callable[[], Any]) -
     try:
         value = str(work())
     except BaseException as error:
-        if _counts(error, body):
+        if _counts(error):
             log("told", body, name, name_of(error), thread)
         raise
     log("told", body, name, f"ok {value}", thread)
@@ -450,7 +444,7 @@ async def run(path: str, number: int, body: str) -> str:
     try:
         value: str = await HOW[node.kind](path, node, body)
     except BaseException as error:
-        if _counts(error, body):
+        if _counts(error):
             log("leave", body, path, name_of(error))
         raise
     log("leave", body, path, f"ok {value}")
@@ -965,9 +959,6 @@ LAST = "last"
 @env.task
 async def root() -> str:
     """The whole program, and one more step."""
-    world().spawned.clear()
-    world().apart.clear()
-    log("drive", "root", "0")
     try:
         found = f"ok {await whole_body('0', 0, 'root')}"
     except (*CAUGHT, asyncio.CancelledError) as error:

@@ -17,8 +17,11 @@ from .. import runtime
 from ..core.ground import model
 from ..core.ground.model import (
     FINISHED,
+    NEVER,
     NO_PARENT,
+    PARKED,
     ROOT,
+    WAITS,
     Action,
     Entry,
     Kind,
@@ -85,7 +88,8 @@ class RunInfo(NamedTuple):
     holder: model.WorkerRow | None
     """The worker that drives the run right now."""
     wake_at: int | None = None
-    """The earliest time to drive the run (again), for a run that is QUEUED or parked."""
+    """The earliest time to drive the run (again), for a run that is QUEUED or parked; `None` too where a message alone
+    can wake the run."""
 
 
 class RunList(NamedTuple):
@@ -127,7 +131,7 @@ class RunFilter(Struct, frozen=True):
         if self.statuses is None:
             return None
         # These are derived from a stored RUNNING, so each such run is looked at.
-        derived = {Status.INTERRUPTED, Status.SLEEPING}.intersection(self.statuses)
+        derived = {Status.INTERRUPTED, *PARKED}.intersection(self.statuses)
         return {*self.statuses, *({Status.RUNNING} if derived else ())} - {Status.INTERRUPTED}
 
 
@@ -197,7 +201,8 @@ def names(statuses: Collection[Status] | None = None, limit: int = 500) -> list[
 def _info(worker: Worker, row: model.RunRow) -> RunInfo:
     return RunInfo(
         row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
-        worker.holder(row) if row.status == Status.RUNNING else None, row.wake_at,
+        worker.holder(row) if row.status == Status.RUNNING else None,
+        row.wake_at if row.wake_at is not None and row.wake_at < NEVER else None,
     )  # fmt: skip
 
 
@@ -525,8 +530,8 @@ class _Grown:
         status = str(self._status)
         if action.kind == Kind.TIMEOUT:
             status = "NOT_FIRED"
-        elif self._status in (Status.RUNNING, Status.SLEEPING):
-            status = "SLEEPING" if waits else "RUNNING"
+        elif self._status in (Status.RUNNING, *PARKED):
+            status = "WAITING" if action.kind in WAITS else "SLEEPING" if waits else "RUNNING"
         elif self._status in (Status.SUCCEEDED, Status.FAILED):
             status = "UNFINISHED"
         return ActionNode(
@@ -542,7 +547,7 @@ _OUTCOMES: dict[int, str] = {
     Result.VALUE: "SUCCEEDED", Result.ERROR: "FAILED", Result.CANCELLED: "CANCELLED", Result.ITEM: "RUNNING",
     Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.FIRED: "FIRED",
 }  # fmt: skip
-_UNDER_WAY = ("RUNNING", "SLEEPING", "INTERRUPTED")
+_UNDER_WAY = ("RUNNING", "SLEEPING", "WAITING", "INTERRUPTED")
 
 
 def _begin(row: Entry | Action) -> tuple[int, int]:

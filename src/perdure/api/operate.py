@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from .. import runtime
 from ..core.ground import model
 from ..core.ground.model import (
+    PARKED,
     ROOT,
     Kind,
     Result,
@@ -140,7 +141,7 @@ def progress(handle: Handle) -> Progress:
         return Progress(0, 0, {}, None)
     names = Counter(body.name for body in list(driver.bodies.values()) if body.action != ROOT)
     until = None
-    if derived_status(driver.run) == Status.SLEEPING:
+    if derived_status(driver.run) in PARKED:
         clock = driver.worker.clock
         waits = [
             action.wake_at

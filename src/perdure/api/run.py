@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from .. import runtime
 from ..core.ground import model
 from ..core.ground.clock import US, seconds
-from ..core.ground.model import FINISHED, Result, Status
+from ..core.ground.model import FINISHED, PARKED, Kind, Result, Status
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import ANY, decode_error
 from ..core.process.schedule import moment
@@ -30,7 +30,7 @@ from ..errors import (
     RunConflictError,
     RunNotFoundError,
 )
-from . import ends
+from . import ends, messages
 from ._dual import Dual, dual_method
 from .arrivals import arrival
 from .ending import abort, aborted, refuse_in_body, wake
@@ -44,7 +44,7 @@ log = logging.getLogger("perdure")
 
 T = TypeVar("T")
 
-CLAIMABLE = (Status.QUEUED, Status.RUNNING, Status.SLEEPING)
+CLAIMABLE = (Status.QUEUED, Status.RUNNING, *PARKED)
 """The stored statuses in which a request by name may claim the run, unless another worker drives it."""
 
 RESUMABLE = (*CLAIMABLE, Status.FAILED)
@@ -123,7 +123,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """`QUEUED RUNNING SLEEPING INTERRUPTED SUCCEEDED FAILED ABORTED MOVED`, as of now."""
+        """`QUEUED RUNNING SLEEPING WAITING INTERRUPTED SUCCEEDED FAILED ABORTED MOVED`, as of now."""
         return derived_status(self.row)
 
     @property
@@ -287,6 +287,57 @@ class Run:
         refuse_in_body("rerun")
         request = partial(request_rerun, self.name, recover=recover, new_name=name, file=file)
         return await run_requested_aio(await arrival(_in_thread(request)))
+
+    @property
+    def signal(self) -> Dual[..., None]:
+        """Set a condition of the run: `run.signal("approve", True)`; `.signal.aio(...)` as a coroutine. The message is
+        on disk when the call returns. In the body of another run, a durable call.
+
+        Args:
+            name: the name of the condition.
+            value: the value.
+            data_type: the type under which the value is encoded; the type of the value by default.
+
+        Raises:
+            AlreadySignalledError: the condition has another value. An equal value is accepted.
+            RunEndedError, RunMovedError, RunNotFoundError: the run takes no messages.
+            ValueMismatchError: the run waits for a value of another type.
+            ValueTooLargeError: the value is over the limit.
+        """
+        return Dual(self._signal, self._signal_aio)
+
+    def _signal(self, name: str, value: Any, *, data_type: Any = None) -> None:
+        messages.send(messages.outgoing(self._row, Kind.CONDITION, name, value, data_type, None))
+
+    def _signal_aio(self, name: str, value: Any, *, data_type: Any = None) -> Coroutine[Any, Any, None]:
+        return messages.send_aio(messages.outgoing(self._row, Kind.CONDITION, name, value, data_type, None))
+
+    @property
+    def send(self) -> Dual[..., None]:
+        """Send a message to a mailbox of the run: `run.send("orders", order)`; `.send.aio(...)` as a coroutine. The
+        message is on disk when the call returns. In the body of another run, a durable call.
+
+        Args:
+            name: the name of the mailbox.
+            value: the message.
+            key: two messages of one run and mailbox with one key are one message, so that a sender may repeat a send.
+            data_type: the type under which the value is encoded; the type of the value by default.
+
+        Raises:
+            AlreadySignalledError: the key has another value.
+            RunEndedError, RunMovedError, RunNotFoundError: the run takes no messages.
+            ValueMismatchError: the run waits for messages of another type.
+            ValueTooLargeError: the value is over the limit.
+        """
+        return Dual(self._send, self._send_aio)
+
+    def _send(self, name: str, value: Any, *, key: str | None = None, data_type: Any = None) -> None:
+        messages.send(messages.outgoing(self._row, Kind.RECEIVE, name, value, data_type, key))
+
+    def _send_aio(
+        self, name: str, value: Any, *, key: str | None = None, data_type: Any = None
+    ) -> Coroutine[Any, Any, None]:
+        return messages.send_aio(messages.outgoing(self._row, Kind.RECEIVE, name, value, data_type, key))
 
     def outputs(self) -> tuple[Any, ...]:
         """The result as a tuple with the names `o0`, `o1`, ...: an element for each element of a declared tuple, else a

@@ -10,7 +10,8 @@ from ..errors import RunMovedError
 
 
 def derived_status(row: model.RunRow) -> Status:
-    """The status for people: INTERRUPTED without a driver, SLEEPING where only time is left to wait for."""
+    """The status for people: INTERRUPTED without a driver, SLEEPING where only time is left to wait for, WAITING where
+    the run waits for a message."""
     if row.status != Status.RUNNING:
         return row.status
     worker = runtime.worker()
@@ -19,6 +20,8 @@ def derived_status(row: model.RunRow) -> Status:
             again = worker.store.run_by_id(row.id)
             return derived_status(again) if again is not None else Status.INTERRUPTED
         return Status.INTERRUPTED
+    if worker.waits(row):
+        return Status.WAITING
     return Status.SLEEPING if worker.sleeps(row) else Status.RUNNING
 
 

@@ -13,7 +13,7 @@ from .output import Output
 
 PAUSE = 0.2
 """Seconds between two looks while following."""
-_UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.SLEEPING)
+_UNDER_WAY = (Status.QUEUED, Status.RUNNING, Status.SLEEPING, Status.WAITING)
 _PIECE = 1 << 20
 
 

@@ -290,8 +290,9 @@ def cell(text: str, style: str = "") -> Text:
 # -- lists -----------------------------------------------------------------------------------------------------
 
 _STYLES = {
-    "SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan", "SLEEPING": "blue", "INTERRUPTED": "yellow",
-    "ABORTED": "magenta", "MOVED": "dim", "CANCELLED": "dim", "UNFINISHED": "dim", "NOT_FIRED": "dim",
+    "SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan", "SLEEPING": "blue", "WAITING": "blue",
+    "INTERRUPTED": "yellow", "ABORTED": "magenta", "MOVED": "dim", "CANCELLED": "dim", "UNFINISHED": "dim",
+    "NOT_FIRED": "dim",
 }  # fmt: skip
 
 
@@ -446,6 +447,8 @@ def print_tree(output: Output, tree: Tree) -> None:
     head.append(f"\ncreated {local(run.created_at)}" + (f", ended {local(run.ended_at)}" if run.ended_at else ""))
     if run.wake_at is not None and run.status == "SLEEPING":
         head.append(f", sleeps until {local(run.wake_at)}")
+    elif run.status == "WAITING":
+        head.append(", waits for a message" + (f" until {local(run.wake_at)}" if run.wake_at is not None else ""))
     elif run.wake_at is not None and run.wake_at - run.created_at >= 1_000_000:
         head.append(f", begins {local(run.wake_at)} at the earliest")
     if run.holder is not None:

@@ -194,7 +194,13 @@ def _tell(outcome: ServedRun) -> None:
         output.say(f"{what} {_DONE.get(outcome.status, f'is {outcome.status}')}")
 
 
-_DONE = {"SUCCEEDED": "succeeded", "ABORTED": "was aborted", "SLEEPING": "sleeps", "MOVED": "was moved"}
+_DONE = {
+    "SUCCEEDED": "succeeded",
+    "ABORTED": "was aborted",
+    "SLEEPING": "sleeps",
+    "WAITING": "waits",
+    "MOVED": "was moved",
+}
 
 
 def _short(error: BaseException | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ..core.ground.clock import seconds as clock_seconds
-from ..core.ground.model import Action, ActionState, CachePut, Entry, RunRow, Source
+from ..core.ground.model import Action, ActionState, CachePut, Entry, RunRow, Source, Take
 
 
 class _Frame(msgspec.Struct, array_like=True, tag=True):
@@ -128,6 +128,30 @@ class Commit(_Frame):
     actions: list[Action]
     states: list[ActionState]
     cache: list[CachePut]
+    takes: list[Take]
+    """Their entries are counted as those of `entries`, from 1."""
+
+
+class Await(_Frame):
+    """Asks for the next message of a box, for the action's call. The answer is a `Message`, as soon as there is one."""
+
+    ticket: int
+    box: str
+    action: int
+
+
+class Left(_Frame):
+    """The call with that ticket waits no longer."""
+
+    ticket: int
+    got: bool
+    """Whether the answer has arrived."""
+
+
+class PutBack(_Frame):
+    """The call takes nothing after all."""
+
+    number: int
 
 
 class Retries(_Frame):
@@ -238,8 +262,8 @@ class Final(_Frame):
 
 ToChild = Hello | Assign | Free | GiveUp | Answer
 ToParent = (
-    Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Delegate | Cancel | Begun | Undrained
-    | Idle | Quiet | Stop | BodyEnded
+    Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Await | Left | PutBack
+    | Delegate | Cancel | Begun | Undrained | Idle | Quiet | Stop | BodyEnded
 )  # fmt: skip
 
 AT_ONCE = 16 * 1024

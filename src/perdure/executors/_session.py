@@ -28,6 +28,7 @@ from ..core.run.interfaces import Failure, Report, failed_elsewhere
 from ..core.run.remote_body import Between, StandIn
 from ..errors import BodyDiedError, PerdureError, RunStopped, StoreError, TaskTimeoutError, UsageError
 from . import _frames as frames
+from ._session_messages import WaitsElsewhere
 from ._tracebacks import frames_of, with_frames
 
 
@@ -100,6 +101,8 @@ class BodySession:
         self._undrained = set(body.undrained)
         self._until: float | None = None
         self._calls: dict[int, _Carried] = {}
+        mailbox: Any = self._driver.mailbox
+        self._waits = WaitsElsewhere(mailbox, self._answer)
         body.attempt = attempt
         body.give_up = self._give_up
 
@@ -209,6 +212,7 @@ class BodySession:
         elif child is not None and keep:
             # Before the place is free: otherwise the next session would start another child.
             child.keep()
+        self._waits.close()
         self._pool.left(self)
         self.body.sleeper(self, False)
         self.body.report = None
@@ -327,16 +331,26 @@ class BodySession:
     def _commit(self, frame: frames.Commit) -> None:
         driver = self._driver
         children = [row.child for row in frame.entries if row.child is not None]
-        rows = Foreign(self.body, frame.entries, frame.actions, frame.states, frame.cache)
+        rows = Foreign(self.body, frame.entries, frame.actions, frame.states, frame.cache, frame.takes)
         ended = [row for child in children for row in driver.attached.ended(child)]
         with self._lock:
             if self.over:
                 return
             driver.outbox.append((*ended, rows) if ended else rows)
-        driver.worker.writer.through(driver, rows)
+        with self._waits.writing(frame.takes):
+            driver.worker.writer.through(driver, rows)
         for child in children:
             driver.settled(child)
         self._answer(frame.ticket, rows.n)
+
+    def _await(self, frame: frames.Await) -> None:
+        self._waits.begin(frame)
+
+    def _left(self, frame: frames.Left) -> None:
+        self._waits.left(frame)
+
+    def _put_back(self, frame: frames.PutBack) -> None:
+        self._waits.put_back(frame)
 
     def _undrained_now(self, frame: frames.Undrained) -> None:
         self._undrained.update(frame.added)
@@ -422,6 +436,9 @@ _HANDLERS: dict[type, Callable[[BodySession, Any], None]] = {
     frames.Stop: BodySession._stop,
     frames.Delegate: BodySession._call,
     frames.Cancel: BodySession._cancel,
+    frames.Await: BodySession._await,
+    frames.Left: BodySession._left,
+    frames.PutBack: BodySession._put_back,
 }
 
 

@@ -87,6 +87,7 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
     _insert(cursor, sql["insert_segment"], [(number, segment.number, segment.data) for segment in whole.segments])
     _insert(cursor, sql["end_action"], [(int(end.ended), number, end.parent, end.action) for end in whole.ended])
     _insert(cursor, sql["note_source"], [(number, source) for source in whole.sources])
+    _insert(cursor, sql["insert_message"], [(number, *message) for message in whole.messages])
     cursor.execute(sql["note_adopted"], (run.uid,))
     return Created(run._replace(id=number), True)
 

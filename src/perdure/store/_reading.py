@@ -9,6 +9,7 @@ from typing import Any, Final
 from perdure.core.ground.model import Action, CachePut, RunRow, Segment, Status
 from perdure.errors import RowDamagedError
 
+from ._messages import ReadingMessages
 from ._rows import run_of
 
 log = logging.getLogger("perdure")
@@ -23,7 +24,7 @@ _NUMBERS: Final = 500
 _ALL: Final = (1 << 63) - 1
 
 
-class Reading:
+class Reading(ReadingMessages):
     """See the module text."""
 
     _sql: Mapping[str, str]
@@ -127,7 +128,7 @@ class Reading:
         for run, *values in self._pages("stored_runs", (0,)):
             if run not in skip:
                 yield from filter(None, values)
-        for name, start in (("stored_segments", (0, 0)), ("stored_actions", (0, -2, -1))):
+        for name, start in (("stored_segments", (0, 0)), ("stored_actions", (0, -2, -1)), ("stored_messages", (0, 0))):
             for row in self._pages(name, start):
                 if row[0] not in skip:
                     yield from filter(None, row[len(start) :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure.core.ground.model import FINISHED, WAITING, Claim, NewRun, Park, Result, RunRow, RunWrites, Status, Wake
+from perdure.core.ground.model import FINISHED, UNDRIVEN, Claim, NewRun, Park, Result, RunRow, RunWrites, Status, Wake
 
 Row = tuple[Any, ...]
 
@@ -77,12 +77,13 @@ def claimed(run: RunRow, claim: Claim, entries: int, now: int, *, crashed: bool 
     )
 
 
-MOVABLE: Final = frozenset({*WAITING, *FINISHED})
+MOVABLE: Final = frozenset({*UNDRIVEN, *FINISHED})
 """No worker drives a run of these statuses, so the run may move to another store."""
 
 
 def unmoved(run: RunRow) -> RunRow:
-    """A MOVED run before the move. The earlier status follows from the other columns, which a move leaves alone."""
+    """A MOVED run before the move. The earlier status follows from the other columns, which a move leaves alone; a run
+    that was WAITING comes back as SLEEPING, which means the same to a worker."""
     if run.result is not None:
         status = Status.SUCCEEDED if run.result == Result.VALUE else Status.FAILED
     elif run.ended_at is not None:
@@ -105,5 +106,10 @@ def comes_back(run: RunRow, there: RunRow) -> bool:
 def parked(run: RunRow, park: Park) -> RunRow:
     """A run that is parked until its wake time."""
     return run._replace(
-        status=Status.SLEEPING, token=None, worker=None, crashes=0, mark=park.mark, wake_at=park.wake.at
+        status=Status.WAITING if park.waits else Status.SLEEPING,
+        token=None,
+        worker=None,
+        crashes=0,
+        mark=park.mark,
+        wake_at=park.wake.at,
     )

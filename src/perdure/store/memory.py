@@ -15,7 +15,9 @@ from perdure.core.ground.clock import US, Clock, SystemClock
 from perdure.core.ground.model import (
     FINISHED,
     NO_PARENT,
+    PARKED,
     ROOT,
+    WAITS,
     Action,
     CachePut,
     Checked,
@@ -24,13 +26,18 @@ from perdure.core.ground.model import (
     CreateRun,
     Ended,
     EndedRun,
+    Message,
+    NewMessage,
     NewRun,
+    OpenWait,
     RunRow,
     RunWrites,
     Segment,
+    SendAnswer,
     Source,
     Status,
     Taken,
+    Unread,
     Wake,
     WholeRun,
     WorkerRow,
@@ -38,6 +45,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import Hold
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
+from ._messages import accepts
 from ._rows import MOVABLE, SHORT, adopted, claimed, comes_back, parked, submitted, unmoved
 
 
@@ -67,6 +75,8 @@ class MemoryStore:
         self._workers: dict[str, WorkerRow] = {}
         self._leases: dict[str, int] = {}
         self._schedules: dict[str, int] = {}
+        self._messages: dict[int, list[Message]] = {}
+        self._bells: list[Callable[[], None]] = []
 
     @property
     def clock(self) -> Clock:
@@ -110,9 +120,10 @@ class MemoryStore:
         self._actions[run] = {}
         self._ended[run] = set()
         self._used[run] = set()
+        self._messages[run] = []
 
     def _drop(self, run: int) -> None:
-        for rows in (self._runs, self._segments, self._actions, self._ended, self._used):
+        for rows in (self._runs, self._segments, self._actions, self._ended, self._used, self._messages):
             del rows[run]
 
     def _write(self, write: RunWrites) -> bool:
@@ -132,13 +143,24 @@ class MemoryStore:
         self._used[run.id].update(write.sources)
         for put in write.cache:
             self._cache[put.key] = put
+        for take in write.takes:
+            self._take(run.id, take.number, take.entry)
         if end := write.finish:
             length = max(segments, default=0)
             self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None, crashes=0, mark=length)
         elif write.park is not None:
             self._runs[run.id] = parked(run, write.park)
             self._wakes[run.id] = write.park.wake.boot
+            if write.park.waits:
+                self._wake_for_message(run.id)
         return True
+
+    def _take(self, run: int, number: int, entry: int | None) -> None:
+        messages = self._messages[run]
+        if number <= len(messages):
+            old = messages[number - 1]
+            taken = None if entry is None else entry if old.taken is None else old.taken
+            messages[number - 1] = old._replace(taken=taken)
 
     def _end(self, run: int, ends: Sequence[Ended]) -> None:
         for parent, action, ended in ends:
@@ -173,12 +195,12 @@ class MemoryStore:
             due = sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)
             old = [self._runs[run] for _, run in due[: len(claims)]]
             return [
-                Taken(self._claim(run, claim, run.mark), run.status is Status.SLEEPING, self._known(run))
+                Taken(self._claim(run, claim, run.mark), run.status in PARKED, self._known(run))
                 for run, claim in zip(old, claims, strict=False)
             ]
 
     def _known(self, run: RunRow) -> tuple[list[Segment], list[Action]] | None:
-        if run.status is not Status.SLEEPING or run.mark > SHORT:
+        if run.status not in PARKED or run.mark > SHORT:
             return None
         actions = sorted(self.actions(run.id, NO_PARENT) + self.actions(run.id, ROOT), key=lambda action: action.action)
         return list(self.segments(run.id)), actions
@@ -376,6 +398,7 @@ class MemoryStore:
             values = [value for n in numbers for value in (self._runs[n].inputs, self._runs[n].value)]
             values += [data for n in numbers for data in self._segments[n].values()]
             values += [value for n in numbers for a in self._actions[n].values() for value in (a.inputs, a.state)]
+            values += [message.value for n in numbers for message in self._messages[n]]
             values += [put.value for put in self._cache.values()]
         return iter([value for value in values if value])
 
@@ -461,12 +484,81 @@ class MemoryStore:
         self._actions[run.id].update({(one.parent, one.action): one._replace(run=run.id) for one in whole.actions})
         self._end(run.id, whole.ended)
         self._used[run.id].update(whole.sources)
+        self._messages[run.id] = list(whole.messages)
         if due is not None:
             self._wakes[run.id] = due.boot
         return Created(run, True)
 
     def check(self) -> Checked:
         return Checked({"kind": "memory"}, [])
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def send(self, run: int, message: NewMessage) -> SendAnswer:
+        with self._lock:
+            receiver = self._runs.get(run)
+            if receiver is None:
+                return SendAnswer(None, False, None)
+            earlier = None if message.key is None else self.message(run, message.box, message.key)
+            if earlier is not None or not accepts(receiver):
+                return SendAnswer(earlier, False, receiver)
+            self._version += 1
+            stored = Message(len(self._messages[run]) + 1, *message, None)
+            self._messages[run].append(stored)
+            self._wake_for_message(run)
+            bells = list(self._bells)
+        for bell in bells:
+            bell()
+        return SendAnswer(stored, True, receiver)
+
+    def _wake_for_message(self, run: int) -> None:
+        row = self._runs[run]
+        boxes = {message.box for message in self._messages[run] if message.taken is None}
+        if row.status in PARKED and any(w.kind in WAITS and w.name in boxes for w in self.open_actions(run)):
+            assert row.wake_at is not None
+            self._wakes[run] = min(self._wakes[run], self._clock.boot())
+            self._runs[run] = row._replace(wake_at=min(row.wake_at, self._clock.wall()))
+
+    def message(self, run: int, box: str, key: str) -> Message | None:
+        with self._lock:
+            found = (one for one in self._messages.get(run, ()) if one.box == box and one.key == key)
+            return next(found, None)
+
+    def messages(self, run: int, box: str, *, above: int = 0, limit: int | None = None) -> list[Message]:
+        with self._lock:
+            found = self._messages.get(run, [])[above:]
+            return [message for message in found if message.box == box and message.taken is None][:limit]
+
+    def all_messages(self, run: int) -> Iterator[Message]:
+        with self._lock:
+            return iter(list(self._messages.get(run, ())))
+
+    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
+        return {(run, box) for run, box in wanted if self.messages(run, box, limit=1)}
+
+    def hear(self, bell: Callable[[], None]) -> bool:
+        self._bells.append(bell)
+        return True
+
+    def open_waits(self) -> list[OpenWait]:
+        with self._lock:
+            return [
+                OpenWait(run.name, action)
+                for run in self._runs.values()
+                if accepts(run)
+                for action in self.open_actions(run.id)
+                if action.kind in WAITS and not any(action.parent == body for _, body in self._ended[run.id])
+            ]
+
+    def unread(self) -> list[Unread]:
+        with self._lock:
+            found: dict[tuple[int, str], Unread] = {}
+            for run in filter(accepts, self._runs.values()):
+                for message in self._messages[run.id]:
+                    if message.taken is None:
+                        old = found.get((run.id, message.box), Unread(run.name, message.box, 0, message.at))
+                        found[run.id, message.box] = old._replace(total=old.total + 1, since=min(old.since, message.at))
+            return [found[key] for key in sorted(found)]
 
     # -- schedules ---------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from .. import runtime
 from ..core.ground.clock import US, Clock, Deadline
-from ..core.ground.model import WAITING, Action, Ended, RunRow, Segment, Status, Wake, WholeRun
+from ..core.ground.model import UNDRIVEN, Action, Ended, Message, RunRow, Segment, Status, Wake, WholeRun
 from ..core.ground.ports import Blobs, Store
 from ..core.journal.segment import entries_of, rewritten
 from ..core.run.attached import deadline_of
@@ -99,7 +99,7 @@ def _count(source: Store) -> Moved:
             found.staying[row.name] = "it is being driven, or was interrupted"
         elif row.status is not Status.MOVED:
             found.runs += 1
-            found.waiting += row.status in WAITING
+            found.waiting += row.status in UNDRIVEN
     found.schedules = len(source.schedules())
     return found
 
@@ -198,7 +198,7 @@ class _Move:
                 continue
             arrived.append(row.id)
             self.done.runs += 1
-            self.done.waiting += row.status in WAITING
+            self.done.waiting += row.status in UNDRIVEN
         if arrived:
             self.source.arrived(arrived, self.target.id)
 
@@ -208,11 +208,12 @@ class _Move:
         sources: set[int] = set()
         segments = list(rewritten(row, self.source.segments(row.id), lambda number: self._noted(number, sources)))
         actions = [self._action(action) for action in self.source.actions(row.id)]
-        self._copy_files(row, segments, actions)
+        messages = list(self.source.all_messages(row.id))
+        self._copy_files(row, segments, actions, messages)
         open_ones = {action.action for action in self.source.open_actions(row.id)}
         ended = [Ended(one.parent, one.action, True) for one in actions if one.action not in open_ones]
-        if row.status not in WAITING:
-            return WholeRun(row, segments, actions, None, ended, sources)
+        if row.status not in UNDRIVEN:
+            return WholeRun(row, segments, actions, None, ended, sources, messages)
         assert row.wake_at is not None
         left = row.wake_at - self.source.clock.wall()
         for place, action in enumerate(actions):
@@ -225,7 +226,7 @@ class _Move:
                 actions[place] = action._replace(wake_at=moved.wall, wake_boot=moved.boot, boot=moved.boot_id)
         due = _after(left, self.target.clock)
         assert due.boot is not None
-        return WholeRun(row, segments, actions, Wake(due.wall, due.boot), ended, sources)
+        return WholeRun(row, segments, actions, Wake(due.wall, due.boot), ended, sources, messages)
 
     def _noted(self, number: int, sources: set[int]) -> int:
         known = self._code(number)
@@ -247,10 +248,10 @@ class _Move:
 
     # -- files -------------------------------------------------------------------------------------------------
 
-    def _copy_files(self, row: RunRow, segments: list[Segment], actions: list[Action]) -> None:
+    def _copy_files(self, row: RunRow, segments: list[Segment], actions: list[Action], messages: list[Message]) -> None:
         if not self._sizes:
             return
-        values = [row.inputs, row.value, *(segment.data for segment in segments)]
+        values = [row.inputs, row.value, *(part.data for part in segments), *(message.value for message in messages)]
         for action in actions:
             values += (action.inputs, action.state)
         wanted = reachable(self.source_files, self._sizes, filter(None, values))

@@ -13,7 +13,7 @@ import asyncio
 from typing import Any
 
 from ...errors import BranchError, StoreError
-from ..ground.model import CANCELLED, Action, Entry, Kind
+from ..ground.model import CANCELLED, WAITS, Action, Entry, Kind
 from ..journal.replay import (
     CHANGED,
     MISMATCH,
@@ -31,7 +31,7 @@ from .branch import Branch, Call
 from .delivery import HAND, HAPPEN, NOTHING, CancelVerdict, Delivery, Entrance, Move, Outcome, Step
 from .interfaces import DriverPort, LoopPort, ParentPort
 from .scope import THREAD
-from .waits import BLOCKING, Interruptible, LoopWaiter, Sleeper, ThreadWaiter, Waiter
+from .waits import BLOCKING, Interruptible, LoopWaiter, MessageWait, Sleeper, ThreadWaiter, Waiter
 from .watch import BodyWatch
 from .wording import describe, mismatch
 
@@ -43,6 +43,10 @@ CANCEL_STEP = 0.02
 
 NOTES_AT_ONCE = 500
 """Noted events before a row of their own takes them to the journal, without an entry to carry them."""
+
+
+_GOES_ON = (Kind.SLEEP, Kind.CONTAINER, *WAITS)
+"""The kinds of calls that go on where they were under way, before new calls may start."""
 
 
 class CallerCancels:
@@ -249,10 +253,11 @@ class Body(Activity):
 
     def _was_started(self, call: Call, hold: bool) -> bool:
         """Whether the call was under way when the last driver died, and may go on at once: a child task, since replay
-        of its body has no effect; a sleep or a container, once the outcomes of this body have been delivered."""
+        of its body has no effect; a sleep, a container or a wait for a message, once the outcomes of this body have
+        been delivered."""
         if (call.branch.id, call.fp, call.occ) not in self.delivery.open_actions:
             return False
-        return call.kind is Kind.TASK or (call.kind in (Kind.SLEEP, Kind.CONTAINER) and not hold)
+        return call.kind is Kind.TASK or (call.kind in _GOES_ON and not hold)
 
     def _waiter(self, call: Call, item: int) -> Waiter:
         running = asyncio._get_running_loop()
@@ -637,9 +642,10 @@ class Body(Activity):
 
     # -- whether it moves --------------------------------------------------------------------------------------------
 
-    def rest(self) -> list[int] | None:
+    def rest(self, patience: float) -> list[int] | None:
         """Microseconds left of each recorded deadline with a waiting call in this body; `None`: something else could
-        move the body, apart from bodies that it called."""
+        move the body, apart from bodies that it called. A call that waits for a message counts after `patience`
+        seconds, because most messages come soon."""
         # In one go: otherwise a deadline that passed in between would be missing, and the body would seem to rest.
         with self._lock:
             delivery = self.delivery
@@ -660,7 +666,15 @@ class Body(Activity):
                 or self.outside_pending()
             ):
                 return None
+            waits = [sleeper for sleeper in self._sleepers if isinstance(sleeper, MessageWait)]
+            if not all(wait.rests(patience) for wait in waits):
+                return None
             return [sleeper.left() for sleeper in self._sleepers if isinstance(sleeper, Sleeper)]
+
+    def waits_for_message(self) -> bool:
+        """Whether some call of the body waits for a message."""
+        with self._lock:
+            return any(isinstance(sleeper, MessageWait) for sleeper in self._sleepers)
 
     def between_calls(self) -> bool:
         """Whether nothing that this body has begun is on its way into the journal, and its code waits."""

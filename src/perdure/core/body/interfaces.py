@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ...errors import RunStopped
 from ..ground.clock import Clock
-from ..ground.model import Entry, RunRow
+from ..ground.model import Entry, Message, RunRow
 from ..journal.moved import Moves
 from .delivery import Delivery, Entrance, Outcome
 
@@ -46,6 +46,20 @@ class GatePort(Protocol):
 
     free: bool
     """Calls without an entry may start (D2)."""
+
+
+class MailboxPort(Protocol):
+    """What a call that waits for a message asks of its run."""
+
+    def enter(self, wait: Any) -> None:
+        """A `waits.MessageWait` begins."""
+
+    def leave(self, wait: Any) -> Message | None:
+        """A `waits.MessageWait` ends; the message that came."""
+        ...
+
+    def put_back(self, number: int) -> None:
+        """The call takes nothing after all."""
 
 
 class DriverPort(Protocol):

@@ -11,11 +11,11 @@ import threading
 from contextvars import Context
 from typing import Any, Protocol
 
-from ..ground.clock import US, Deadline
-from ..ground.model import Entry
+from ..ground.clock import US, Deadline, seconds
+from ..ground.model import Entry, Message
 from .branch import Call
 from .delivery import Outcome
-from .interfaces import BodyPort
+from .interfaces import BodyPort, MailboxPort
 from .scope import THREAD, Slot
 
 
@@ -23,7 +23,7 @@ class LoopWaiter(asyncio.Future[Any]):
     """A durable wait of an asyncio task. A request to cancel it takes its turn among the outcomes of the body (B11), so
     the future is not cancelled at once."""
 
-    __slots__ = ("arrives", "call", "cancelling", "child", "entry", "item")
+    __slots__ = ("arrives", "call", "cancelling", "child", "entry", "item", "taking")
     on_loop = True
     handed = False
 
@@ -37,6 +37,8 @@ class LoopWaiter(asyncio.Future[Any]):
         """User code has asked to cancel the call, and that is recorded or on its way to disk (B11)."""
         self.child: int | None = None
         """The action that the call has started, once its outcome is on the way to disk."""
+        self.taking: Any = None
+        """The `commit.records.Taking` of the message that is the outcome, once the outcome is on the way to disk."""
         self.arrives = False
         """The call was cancelled while its work was going on, and waits until it may say so (B11)."""
 
@@ -189,6 +191,90 @@ class Sleeper:
         sees is what it sees of any cancellation."""
         if self._lock is not None and self._lock.locked():
             self._lock.release()
+
+
+FOREVER = 1 << 60
+"""Microseconds that count as the time left of a wait without a deadline."""
+
+
+class MessageWait(Sleeper):
+    """An effect: wait for a message of a box, or for a deadline. Gives the message, or `None` at the deadline."""
+
+    def __init__(self, body: BodyPort, mailbox: MailboxPort, box: str, action: int, deadline: Deadline | None) -> None:
+        super().__init__(body, deadline if deadline is not None else Deadline(0, None, None))
+        self.box = box
+        self.action = action
+        """The number of the action, which orders the calls that wait for one box."""
+        self.message: Message | None = None
+        self._mailbox = mailbox
+        self._endless = deadline is None
+        self._begun = seconds()
+
+    def left(self) -> int:
+        """See `Sleeper`."""
+        return FOREVER if self._endless else super().left()
+
+    def rests(self, patience: float) -> bool:
+        """Whether no message has come, for at least `patience` seconds."""
+        return self.message is None and seconds() - self._begun >= patience
+
+    def deliver(self, message: Message) -> None:
+        """The message is the call's. From any thread."""
+        self.message = message
+        if self._lock is not None:
+            self.interrupt()
+        else:
+            self._body.loop.soon(self.wake)
+
+    async def _sleep(self) -> Message | None:  # type: ignore[override]
+        loop = asyncio.get_running_loop()
+        self._body.sleeper(self, True)
+        try:
+            self._mailbox.enter(self)
+            while self.message is None and (left := self._seconds()) > 0 and not self._body.stopped:
+                self._future = loop.create_future()
+                # In a context without a scope: this is no timer of the body's.
+                timer = loop.call_later(min(left, REARM), self.wake, context=Context())
+                try:
+                    await self._future
+                finally:
+                    timer.cancel()
+        except BaseException:
+            self._leave(give_back=True)
+            raise
+        return self._leave()
+
+    def block(self) -> Message | None:  # type: ignore[override]
+        """See `Sleeper`."""
+        body = self._body
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        body.sleeper(self, True)
+        slot = THREAD.slot if asyncio._get_running_loop() is None else None
+        if slot is not None:
+            slot.branch.body.thread_waits(slot)
+            body.driver.worker.threads.parked()
+        try:
+            self._mailbox.enter(self)
+            while self.message is None and (left := self._seconds()) > 0 and not body.stopped:
+                self._lock.acquire(timeout=min(left, REARM))
+        except BaseException:
+            self._leave(give_back=True)
+            raise
+        finally:
+            if slot is not None:
+                slot.branch.body.thread_runs(slot)
+                body.driver.worker.threads.resumed()
+        return self._leave()
+
+    def _leave(self, *, give_back: bool = False) -> Message | None:
+        message = self._mailbox.leave(self)
+        self._body.sleeper(self, False)
+        if message is not None and (give_back or self._body.stopped):
+            self._mailbox.put_back(message.number)
+        if not give_back:
+            self._body.check_open()
+        return message
 
 
 class _Blocking(threading.local):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -30,6 +30,7 @@ from ..ground.model import (
     Park,
     Result,
     RunWrites,
+    Take,
 )
 from .interfaces import Sink
 
@@ -129,7 +130,7 @@ class Reuse(Record, eq=False):
 class Foreign:
     """Rows of a body in another process, to be numbered and written in one transaction (`remote_body`)."""
 
-    __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "states")
+    __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "states", "takes")
 
     def __init__(
         self,
@@ -138,6 +139,7 @@ class Foreign:
         actions: list[Action],
         states: list[ActionState],
         cache: list[CachePut],
+        takes: list[Take],
     ) -> None:
         self.body = body
         """The stand-in of the body."""
@@ -145,10 +147,61 @@ class Foreign:
         self.actions = actions
         self.states = states
         self.cache = cache
+        self.takes = takes
+        """Their entries are counted as those of `entries`, from 1."""
         self.n = 0
         """The number before that of the first entry."""
         self.done = False
         self.error: BaseException | None = None
+
+
+class Taker(Protocol):
+    """The messages of a run, told what becomes of a `Taking`."""
+
+    def taken(self, number: int) -> None:
+        """The message is taken, on disk."""
+
+    def put_back(self, number: int) -> None:
+        """The message is not taken, because its record was refused."""
+
+    def returned(self, box: str, number: int) -> None:
+        """The message was taken and is given back, on disk."""
+
+
+class Taking:
+    """A row: the next record of the same item takes a message, or a cancellation gives the message back (MS1, MS3)."""
+
+    __slots__ = ("_taker", "box", "gives_back", "number", "shared")
+
+    def __init__(self, taker: Taker, box: str, number: int, *, shared: bool, gives_back: bool = False) -> None:
+        self._taker = taker
+        self.box = box
+        self.number = number
+        self.shared = shared
+        """Several calls may take the message, which is never given back."""
+        self.gives_back = gives_back
+
+    def back(self) -> Taking:
+        """The row that goes with the cancellation."""
+        return Taking(self._taker, self.box, self.number, shared=self.shared, gives_back=True)
+
+    def row(self, entry: int) -> Take | None:
+        """The row for the store; `entry` is the number of the next record."""
+        if self.gives_back:
+            return None if self.shared else Take(self.number, None)
+        return Take(self.number, entry)
+
+    def announce(self) -> None:
+        """The row is on disk."""
+        if not self.gives_back:
+            self._taker.taken(self.number)
+        elif not self.shared:
+            self._taker.returned(self.box, self.number)
+
+    def refuse(self) -> None:
+        """The row will not be written."""
+        if not self.gives_back:
+            self._taker.put_back(self.number)
 
 
 class Synced:
@@ -189,7 +242,8 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Noted, Action, ActionState, CachePut, Foreign, Finish, Park, or an inseparable tuple of them."""
+"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Foreign, Finish, Park, or an inseparable tuple of
+them."""
 
 _MARK_FP = bytes(16)
 
@@ -203,6 +257,10 @@ def without_abandoned(outbox: list[Item]) -> list[Item]:
         dead = [record for record in records if _recorder(record).abandoned]
         if not dead:
             kept.append(item)
+            continue
+        for part in parts:
+            if part.__class__ is Taking:
+                part.refuse()
         for record in dead:
             record.done = True
             record.error = _recorder(record).driver.stopped_error()
@@ -226,14 +284,17 @@ class Rows(NamedTuple):
     actions: list[Action]
     states: list[ActionState]
     cache: list[CachePut]
+    takes: list[Take]
     finish: Finish | None
     park: Park | None
 
     def sealed(self, driver: Sink) -> RunWrites:
         """With the entries as the next segments of the run's journal."""
-        entries, actions, states, cache, finish, park = self
+        entries, actions, states, cache, takes, finish, park = self
         segments, ends, sources = driver.journal.append(entries)
-        return RunWrites(driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources)
+        return RunWrites(
+            driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources, takes
+        )
 
 
 def rows(driver: Sink, outbox: list[Item]) -> Rows:
@@ -243,17 +304,10 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
     actions: list[Action] = []
     states: list[ActionState] = []
     cache: list[CachePut] = []
+    takes: list[Take] = []
     finish: Finish | None = None
     park: Park | None = None
-    stack = outbox
-    if any(item.__class__ is tuple for item in outbox):
-        stack = []
-        for item in outbox:
-            if item.__class__ is tuple:
-                stack.extend(item)
-            else:
-                stack.append(item)
-    for item in stack:
+    for item in _parts(outbox):
         kind = item.__class__
         if kind is Record:
             n += 1
@@ -288,6 +342,11 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             actions.extend(item.actions)
             states.extend(item.states)
             cache.extend(item.cache)
+            takes.extend(one if one.entry is None else Take(one.number, item.n + one.entry) for one in item.takes)
+        elif kind is Taking:
+            take = item.row(n + 1)
+            if take is not None:
+                takes.append(take)
         elif kind is Synced:
             pass
         elif kind is Finish:
@@ -296,7 +355,20 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             assert kind is Park, kind
             park = item._replace(mark=n)
     driver.n = n
-    return Rows(entries, actions, states, cache, finish, park)
+    return Rows(entries, actions, states, cache, takes, finish, park)
+
+
+def _parts(outbox: list[Item]) -> list[Item]:
+    """The items, with tuples in parts."""
+    if not any(item.__class__ is tuple for item in outbox):
+        return outbox
+    parts: list[Item] = []
+    for item in outbox:
+        if item.__class__ is tuple:
+            parts.extend(item)
+        else:
+            parts.append(item)
+    return parts
 
 
 def _mark(action: int, n: int, seq: int, result: Result, source: int) -> Entry:

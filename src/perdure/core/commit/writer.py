@@ -43,6 +43,7 @@ from .records import (
     Reuse,
     Submission,
     Synced,
+    Taking,
     cut,
     entry_row,
     records_in,
@@ -430,7 +431,7 @@ def announce(driver: Sink, outbox: list[Item], bodies: dict[BodyPort, None]) -> 
                     driver.settled(part.child)
             elif kind is Foreign:
                 part.done = True
-            elif kind is Synced:
+            elif kind is Synced or kind is Taking:
                 part.announce()
             elif kind is Finish:
                 finish = True

@@ -25,14 +25,16 @@ NO_PARENT = -1
 class Status(StrEnum):
     """A run's status as shown to people.
 
-    The database stores the values in `STORED_STATUSES`. A stored SLEEPING means parked: no process holds the run. A
-    stored RUNNING is shown as SLEEPING while the driving process only waits for a recorded deadline, and as INTERRUPTED
-    (never stored) while no process drives the run.
+    The database stores the values in `STORED_STATUSES`. A stored SLEEPING or WAITING means parked: no process holds the
+    run. A SLEEPING run waits for a recorded deadline, a WAITING run for a message too. A stored RUNNING is shown as
+    SLEEPING or WAITING while the driving process only waits in the same way, and as INTERRUPTED (never stored) while no
+    process drives the run.
     """
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     SLEEPING = "SLEEPING"
+    WAITING = "WAITING"
     INTERRUPTED = "INTERRUPTED"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -43,7 +45,9 @@ class Status(StrEnum):
 STORED_STATUSES = tuple(status for status in Status if status is not Status.INTERRUPTED)
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED})
 """The run has ended. A MOVED run is over for this store too, but another store continues the run."""
-WAITING = (Status.QUEUED, Status.SLEEPING)
+PARKED = (Status.SLEEPING, Status.WAITING)
+"""The run has left memory, with the claim given back, until its wake time or until a message for the run comes."""
+UNDRIVEN = (Status.QUEUED, *PARKED)
 """No worker drives the run yet. The run has a wake time, from which on a worker may claim the run."""
 
 
@@ -59,6 +63,12 @@ class Kind(IntEnum):
     RANDOM = 7
     TIMEOUT = 8
     CONTAINER = 9
+    CONDITION = 10
+    RECEIVE = 11
+
+
+WAITS = (Kind.CONDITION, Kind.RECEIVE)
+"""The kinds of calls that wait for a message. The name of the call, and of its action, is the box of the message."""
 
 
 class Result(IntEnum):
@@ -153,7 +163,8 @@ class Ended(NamedTuple):
 
 
 class Action(NamedTuple):
-    """A started task, container, sleep or timeout. The outcome is the entry with this action as `child`."""
+    """A started task, container, sleep, timeout or wait for a message. The outcome is the entry with this action as
+    `child`."""
 
     run: int
     parent: int
@@ -250,7 +261,7 @@ class RunRow(NamedTuple):
     mark: int
     """The journal's length when the run was last claimed, parked or finished."""
     wake_at: int | None
-    """The wake time of a QUEUED or SLEEPING run; otherwise `None`."""
+    """The wake time of a run in `UNDRIVEN`; otherwise `None`."""
 
 
 class Wake(NamedTuple):
@@ -262,12 +273,19 @@ class Wake(NamedTuple):
     """Since the current boot; may be negative."""
 
 
+NEVER = 1 << 59
+"""Wake times from here on (wall) belong to runs that a message alone can wake."""
+
+
 class Park(NamedTuple):
-    """A run leaves memory until the wake time: SLEEPING, the claim given back."""
+    """A run leaves memory until the wake time, the claim given back: SLEEPING, or WAITING if a message may come
+    first."""
 
     wake: Wake
     mark: int
     """The journal's length."""
+    waits: bool = False
+    """Whether the run waits for a message."""
 
 
 class Taken(NamedTuple):
@@ -275,9 +293,9 @@ class Taken(NamedTuple):
 
     run: RunRow
     woken: bool
-    """Whether the run was SLEEPING rather than QUEUED."""
+    """Whether the run was parked rather than QUEUED."""
     known: tuple[list[Segment], list[Action]] | None = None
-    """For a SLEEPING run with a short journal: the journal, the action of the root task, and the actions under the root
+    """For a parked run with a short journal: the journal, the action of the root task, and the actions under the root
     task."""
 
 
@@ -298,6 +316,70 @@ class CachePut(NamedTuple):
     at: int
 
 
+class NewMessage(NamedTuple):
+    """A message as it is sent to a run."""
+
+    box: str
+    """`condition:NAME` or `mailbox:NAME`."""
+    key: str | None
+    """Two messages of one run and box with the same key are one message. A condition has the empty key."""
+    value: bytes
+    """The encoded value."""
+    at: int
+    """When the message was sent (wall, microseconds)."""
+
+
+class Message(NamedTuple):
+    """A message of a run as it is stored."""
+
+    number: int
+    """Position in the commit order of the messages of the run, from 1."""
+    box: str
+    key: str | None
+    value: bytes
+    at: int
+    taken: int | None
+    """The number of the entry that holds the message as an outcome; for a condition, the first such entry."""
+
+
+class SendAnswer(NamedTuple):
+    """The answer to `Store.send`."""
+
+    message: Message | None
+    """The message as stored: the sent message, or an earlier message with the key. `None`: the run accepts none."""
+    fresh: bool
+    """Whether the sent message is stored now."""
+    run: RunRow | None
+    """The run before the message; `None`: there is no such run."""
+
+
+class Take(NamedTuple):
+    """A message is taken by an entry of the same commit, or given back by a cancellation in the same commit."""
+
+    number: int
+    """The number of the message."""
+    entry: int | None = 0
+    """The number of the entry, filled in by the writer; `None`: the message is given back."""
+
+
+class OpenWait(NamedTuple):
+    """A call of an unfinished run that waits for a message."""
+
+    run: str
+    """The name of the run."""
+    action: Action
+
+
+class Unread(NamedTuple):
+    """Messages of an unfinished run that no call has taken."""
+
+    run: str
+    box: str
+    total: int
+    since: int
+    """When the oldest of the messages was sent."""
+
+
 class RunWrites(Struct, frozen=True):
     """The writes of one driver for one run. All are written, or none if the run has another token. A struct, because
     one is made for each commit of a run."""
@@ -314,10 +396,14 @@ class RunWrites(Struct, frozen=True):
     """Actions that get or lose an outcome with the segments."""
     sources: Sequence[int] = ()
     """Source snapshots that the journal refers to from now on."""
+    takes: Sequence[Take] = ()
+    """Messages that the entries of the segments take."""
 
     def only(self) -> Segment | Finish | None:
         """The segment, or the end of the run, if there is nothing else to write: a single statement is enough then."""
-        if self.actions or self.states or self.ends or self.sources or self.cache or self.park is not None:
+        if self.actions or self.states or self.ends or self.sources or self.cache or self.takes:
+            return None
+        if self.park is not None:
             return None
         if self.finish is None:
             return self.segments[0] if len(self.segments) == 1 else None
@@ -348,11 +434,12 @@ class WholeRun(NamedTuple):
     segments: Sequence[Segment]
     actions: Sequence[Action]
     due: Wake | None
-    """When a QUEUED or SLEEPING run is to be driven."""
+    """When a run in `UNDRIVEN` is to be driven."""
     ended: Sequence[Ended] = ()
     """The actions that have an outcome."""
     sources: Collection[int] = ()
     """The source snapshots that the segments refer to, by their numbers in the store that takes the run."""
+    messages: Sequence[Message] = ()
 
 
 class Checked(NamedTuple):

@@ -22,13 +22,18 @@ from .model import (
     Created,
     CreateRun,
     EndedRun,
+    Message,
+    NewMessage,
     NewRun,
+    OpenWait,
     RunRow,
     RunWrites,
     Segment,
+    SendAnswer,
     Source,
     Status,
     Taken,
+    Unread,
     WholeRun,
     WorkerRow,
 )
@@ -58,7 +63,7 @@ class Queue(Protocol):
         """
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
-        """Claim runs of the given tasks that are QUEUED or SLEEPING and due by the store's clock.
+        """Claim runs of the given tasks that are QUEUED or parked and due by the store's clock.
 
         At most one run for each claim, the runs that are due longest first, each claimed as by `claim`. Visible is
         enough. `Taken.known` brings the data that a run needs first, because one read for many runs is cheaper.
@@ -72,7 +77,7 @@ class Queue(Protocol):
         disk."""
 
     def wake(self, run: int) -> bool:
-        """Make a QUEUED or SLEEPING run due now. `False` for every other run. Visible is enough; a bell rings."""
+        """Make a QUEUED or parked run due now. `False` for every other run. Visible is enough; a bell rings."""
 
     def run(self, name: str) -> RunRow | None:
         """The run of that name."""
@@ -92,7 +97,7 @@ class Queue(Protocol):
         """Runs of the task and inputs with stored status RUNNING, newest first. Must use an index."""
 
     def next_due(self, tasks: Collection[str]) -> float | None:
-        """Seconds, by the store's clock, until the first QUEUED or SLEEPING run of these tasks is due.
+        """Seconds, by the store's clock, until the first QUEUED or parked run of these tasks is due.
 
         Zero or less if a run is due, `None` if no run waits. Must use an index.
         """
@@ -136,8 +141,9 @@ class Journals(Protocol):
 
         `RunWrites`: `True` if written whole. `False` if fenced: the run has another token or has ended; nothing of this
         element is written, and other elements are not affected. Order within an element: actions, states, segments,
-        ends, sources, cache puts, finish, park. `finish` and `park` also clear the claim; `finish` sets `crashes` to 0
-        and `mark` to the length of the journal. The store keeps the bytes of a segment as given.
+        ends, sources, cache puts, takes, finish, park. `finish` and `park` also clear the claim; `finish` sets
+        `crashes` to 0 and `mark` to the length of the journal. The store keeps the bytes of a segment as given. A
+        `park` with `waits` makes the run due at once where an open wait of the run has an untaken message.
 
         `CreateRun`: `Created(run, True)`, or, when the name is taken, `Created(existing, False)` and nothing is written
         for the element. Of two creations of one name within a batch the first wins. A batch that only creates runs with
@@ -234,7 +240,7 @@ class Moving(Protocol):
     def move(self, runs: Sequence[int], to: str) -> list[RunRow | None]:
         """In ONE transaction, on disk: let go of the runs for good, because the store `to` takes the runs.
 
-        QUEUED, SLEEPING and finished runs become MOVED, with `to` as worker: here no claim, end or removal of a MOVED
+        QUEUED, parked and finished runs become MOVED, with `to` as worker: here no claim, end or removal of a MOVED
         run is possible, and all rows stay. The answer is each run before the change. A run that has been MOVED to `to`
         already, and is not known to have arrived, is answered in the same way, so that a killed mover can go on.
         `None`, and no change, for every other run.
@@ -278,7 +284,44 @@ class Schedules(Protocol):
         """
 
 
-class Store(Queue, Journals, Upkeep, Moving, Schedules, Protocol):
+class Messages(Protocol):
+    """Messages to runs: sent by any process, taken by the process that drives the run (`RunWrites.takes`).
+
+    An *open wait* is an action of a kind in `WAITS` without an outcome; the name of the action is the box.
+    """
+
+    def send(self, run: int, message: NewMessage) -> SendAnswer:
+        """In ONE transaction, on disk: add a message to an unfinished run, under the next number of the run.
+
+        With a key that an earlier message of the run and box has, nothing is written, and the answer is the earlier
+        message, also after the end of the run. A run that has ended, was MOVED or was removed takes no message. A
+        parked run with an open wait for the box is due at once. Sends to a run and commits of the run exclude each
+        other, so a message comes before a park, which then sees the message, or after the park, which the send ends.
+        """
+
+    def message(self, run: int, box: str, key: str) -> Message | None:
+        """The message with the key, taken or not. Must use an index."""
+
+    def messages(self, run: int, box: str, *, above: int = 0, limit: int | None = None) -> list[Message]:
+        """The untaken messages of a box with numbers above `above`, in order of number. Must use an index."""
+
+    def all_messages(self, run: int) -> Iterator[Message]:
+        """All messages of a run, in order of number. Read page by page."""
+
+    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
+        """The given pairs of run and box that have an untaken message. One seek in an index for each."""
+
+    def hear(self, bell: Callable[[], None]) -> bool:
+        """As `Queue.listen`, for messages: call `bell` as soon as messages may have been sent."""
+
+    def open_waits(self) -> list[OpenWait]:
+        """The open waits of unfinished runs, in order of run and action."""
+
+    def unread(self) -> list[Unread]:
+        """The untaken messages of unfinished runs, in order of run and box."""
+
+
+class Store(Queue, Journals, Messages, Upkeep, Moving, Schedules, Protocol):
     """Where runs and journals live, in one database.
 
     Every method raises `perdure.errors.StoreError` (a subclass that says what to do) when the database cannot be used.

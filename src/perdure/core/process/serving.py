@@ -70,7 +70,8 @@ class ServedRun(NamedTuple):
     run: str
     task: str
     status: Status
-    """SUCCEEDED, FAILED or ABORTED; SLEEPING: parked; INTERRUPTED: it could not be driven any further here."""
+    """SUCCEEDED, FAILED or ABORTED; SLEEPING or WAITING: parked; INTERRUPTED: it could not be driven any further
+    here."""
     error: BaseException | None
     """A failed run's error, or why it could not be driven."""
     again: float | None
@@ -373,7 +374,8 @@ class Server:
                 for again in self._driven:
                     if again.run_id == run.id:
                         again.park_after = None
-            self._tell(ServedRun(run.name, run.task, Status.SLEEPING, None, None))
+            status = Status.WAITING if error.waits else Status.SLEEPING
+            self._tell(ServedRun(run.name, run.task, status, None, None))
         elif isinstance(error, RunAbortedError):
             self._later.pop(run.id, None)
             self._stubborn.discard(run.id)

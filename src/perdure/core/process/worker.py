@@ -26,7 +26,20 @@ from ..body.scope import Slot
 from ..commit.records import Submission
 from ..commit.writer import Leaders, Writer
 from ..ground.clock import Clock, Deadline, SystemClock
-from ..ground.model import Claim, Created, CreateRun, Kind, NewRun, RunRow, Status, Taken, Wake, WorkerRow
+from ..ground.model import (
+    PARKED,
+    WAITS,
+    Claim,
+    Created,
+    CreateRun,
+    Kind,
+    NewRun,
+    RunRow,
+    Status,
+    Taken,
+    Wake,
+    WorkerRow,
+)
 from ..ground.ports import Hold, Liveness, Store
 from ..ground.spec import TaskSpec
 from ..journal import source
@@ -35,6 +48,7 @@ from ..run.driver import Driver
 from ..run.interfaces import Elsewhere
 from .lease import Lease
 from .loops import Loops
+from .post import Post
 
 log = logging.getLogger("perdure")
 
@@ -67,6 +81,7 @@ class Worker:
         self.root: Callable[[Any], Any] = calls.root
         self.drivers: dict[int, Driver] = {}
         self.loops = Loops(threads)
+        self.post = Post(store)
         self.lease = Lease(self.id, store, liveness, self.clock, self.drivers, seconds=lease)
         self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
         self._claiming: set[bytes] = set()
@@ -187,10 +202,10 @@ class Worker:
         """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
         on the store. `accepts`, `retries_failures`: see `Driver`."""
         self.lease.attend()
-        woken = run.status is Status.SLEEPING
+        woken = run.status in PARKED
         if woken:
             # Every other change of the run since is no waking.
-            statuses = {Status.SLEEPING}.intersection(statuses)
+            statuses = set(PARKED).intersection(statuses)
         length = self.store.journal_length(run.id)
         claim = self._claim()
         try:
@@ -284,6 +299,10 @@ class Worker:
             if action.wake_at is not None and action.state is None and action.kind != Kind.TIMEOUT
         )
 
+    def waits(self, run: RunRow) -> bool:
+        """Whether a call of a live run waits for a message."""
+        return any(action.kind in WAITS for action in self.store.open_actions(run.id))
+
     def why_fenced(self, driver: Driver) -> PerdureError:
         """The store refused a write of `driver`: why."""
         name = driver.run.name
@@ -357,6 +376,7 @@ class Worker:
     def close(self) -> None:
         """Stop driving, let go of the lock, end the loops. For tests, and for `perdure.init` with another store."""
         self.lease.stop()
+        self.post.close()
         for driver in list(self.drivers.values()):
             driver.stop(PerdureError("perdure was shut down"))
         for driver in list(self.drivers.values()):

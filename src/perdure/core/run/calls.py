@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...errors import GeneratorDivergedError, RunStopped, StoreError, UsageError
+from ...errors import GeneratorDivergedError, RunStopped, StoreError, UsageError, ValueMismatchError
 from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
 from ..body.scope import SCOPE, THREAD, set_scope
 from ..body.waits import LoopWaiter, Sleeper, Waiter
 from ..commit.records import Noted, Record
 from ..ground.clock import Deadline, perf
-from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Result
+from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Message, Result
 from ..ground.spec import Function, TaskSpec
-from ..ground.values import Codec, decode_error, encode_error, tame
+from ..ground.values import ANY, Codec, decode_error, encode_error, tame
 from .attached import deadline_of
 from .attempts import attempts, unreadable
 from .driver import Driver
@@ -332,14 +332,15 @@ def timeout_begin(call: Call, seconds: float) -> Protocol:
     return deadline
 
 
-def _deadline(call: Call, seconds: float) -> Protocol:
-    """`(Action, Deadline)`: as recorded, or recorded now."""
+def _deadline(call: Call, seconds: float | None, inputs: bytes | None = None) -> Protocol:
+    """The action of a call that waits, and its deadline, if any: as recorded, or recorded now."""
     body = call.body
     action = body.delivery.open_actions.pop((call.branch.id, call.fp, call.occ), None)
     if action is None:
         clock = body.driver.worker.clock
         at = clock.wall()  # first, so that no sleep ever looks too short
-        action = new_action(call, at, deadline=Deadline.after(seconds, clock))
+        deadline = None if seconds is None else Deadline.after(seconds, clock)
+        action = new_action(call, at, deadline=deadline, inputs=inputs)
         if on_loop := asyncio._get_running_loop() is not None:
             body.executing += 1
         try:
@@ -347,9 +348,7 @@ def _deadline(call: Call, seconds: float) -> Protocol:
         finally:
             if on_loop:
                 body.executing -= 1
-    found = deadline_of(action)
-    assert found is not None
-    return action, found
+    return action, deadline_of(action)
 
 
 def new_action(call: Call, at: int, *, deadline: Deadline | None = None, inputs: bytes | None = None) -> Action:
@@ -362,6 +361,103 @@ def new_action(call: Call, at: int, *, deadline: Deadline | None = None, inputs:
         call.name, call.label, inputs, driver.source_id, at, 1, 0, wall, boot, boot_id,
         call.begun,
     )  # fmt: skip
+
+
+# -- messages --------------------------------------------------------------------------------------------------
+
+
+class MessageSpec(NamedTuple):
+    """What a call waits for."""
+
+    codec: Codec[Any]
+    """The declared type of the message."""
+    seconds: float | None
+    """The time until the call gives up; `None`: never."""
+    shown: bytes
+    """The description of the wait, for people and senders (`ground.asked`)."""
+    late: Callable[[], Exception]
+    """Makes the error of a call that gives up."""
+
+
+def receive(call: Call, wanted: MessageSpec) -> Protocol:
+    """The next message of the box that the call is named after (MS1 to MS4)."""
+    body = call.body
+    driver = body.driver
+    waiter: Any = None
+    child: int | None = None
+    failure: BaseException | None = None
+    copy: Any = None
+    at = began = 0
+    try:
+        outcome = waiter = body.begin(call)
+        if waiter is not None:
+            outcome = yield waiter
+            waiter = None
+        if outcome is None:
+            at, began = driver.worker.clock.wall(), perf()
+            message: Message | None = None
+            if (call.branch.id, call.fp, call.occ) not in body.delivery.open_actions:
+                message = driver.mailbox.take_now(call.name)
+            if message is None:
+                action, deadline = yield from _deadline(call, wanted.seconds, wanted.shown)
+                child, at = action.action, min(at, action.at)
+                message = yield driver.mailbox.wait(body, call.name, action, deadline)
+            took = max(0, driver.worker.clock.wall() - at)
+            if message is None:
+                failure = wanted.late()
+                waiter = record(call, Result.ERROR, encode_error(failure), at, took, child=child)
+            else:
+                data = message.value
+                try:
+                    data = as_declared(wanted.codec, data)
+                    copy = wanted.codec.decode(data)
+                except UsageError as misfit:
+                    failure = ValueMismatchError(f"{call.name}, message {message.number}: {misfit}")
+                    data = encode_error(failure)
+                waiter = _record_message(call, message, VALUE if failure is None else ERROR, data, at, took, child)
+            outcome = yield waiter
+            if failure is None:
+                return copy
+    except StoreError as error:
+        raise stopped_by(call, error) from error
+    except asyncio.CancelledError:
+        yield from cancelled(call, waiter, 0, at, began, child)
+        raise
+    return close_outcome(call, outcome, wanted.codec, failure)
+
+
+def as_declared(codec: Codec[Any], data: bytes) -> bytes:
+    """The bytes of a value as the codec writes them, where the bytes were written without a declared type.
+
+    Raises:
+        ValueMismatchError: the value does not fit the declared type.
+    """
+    try:
+        codec.decode(data)
+        return data
+    except ValueMismatchError as misfit:
+        try:
+            # Tuples and sets are written in another way where no type is declared.
+            again = codec.encode(ANY.decode(data))
+            codec.decode(again)
+        except UsageError:
+            raise misfit from None
+        return again
+
+
+def _record_message(
+    call: Call, message: Message, result: int, data: bytes, at: int, took: int, child: int | None
+) -> LoopWaiter | Record:
+    mailbox = call.body.driver.mailbox
+    taking = mailbox.taking(message)
+    try:
+        waiter = record(call, result, data, at, took, child=child, extra=(taking,))
+    except BaseException:
+        mailbox.put_back(message.number)
+        raise
+    if isinstance(waiter, LoopWaiter):
+        waiter.taking = taking
+    return waiter
 
 
 # -- child tasks -----------------------------------------------------------------------------------------------

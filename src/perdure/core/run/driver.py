@@ -1,8 +1,9 @@
 """Driving one run: its claim, its open bodies, what stands between replay and new effects, and its end.
 
 - D1 nothing is written for the run but through `outbox`, under `token` (P3).
-- D5 a run is parked only while nothing in it can move but by a recorded deadline (`rest`), and its wake time is not
-  later than the earliest of them. Its tasks are unwound first: what they do meanwhile is not recorded (D3).
+- D5 a run is parked only while nothing in it can move but by a recorded deadline or a message (`rest`), and its wake
+  time is not later than the earliest deadline. Its tasks are unwound first: what they do meanwhile is not recorded
+  (D3).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ..ground.clock import US
 from ..ground.model import (
     NO_PARENT,
     ROOT,
+    WAITS,
     Action,
     Entry,
     Finish,
@@ -52,7 +54,8 @@ from ..journal.segment import Journal, again, journal_of
 from .attached import Attachments
 from .ending import Ending
 from .gate import Gate
-from .interfaces import Outer, WorkerPort
+from .interfaces import MailboxLike, Outer, WorkerPort
+from .mailbox import Mailbox
 
 log = logging.getLogger("perdure")
 
@@ -113,6 +116,7 @@ class Driver(Ending):
         self.broken = False
         """See `Sink`."""
         self._next_action = 1
+        self.mailbox = self.make_mailbox()
         self.context: Context | None = None
         """The caller's context variables, for the root body; `None` for a run without a caller in this process."""
         self._changed: dict[int, bool] = {}
@@ -120,6 +124,10 @@ class Driver(Ending):
         """Where the code differs from the journal, the journal becomes loose, as if the source had changed (P6)."""
         self.retries_failures = False
         """Recorded failures that the code has caught are tried again."""
+
+    def make_mailbox(self) -> MailboxLike:
+        """The messages of the run, for the calls of its bodies."""
+        return Mailbox(self.run_id, self.worker.store, self.worker.post, self.loop, self.bodies)
 
     def make_gate(self) -> Gate:
         """Whether anything new may start here is decided by this."""
@@ -229,9 +237,10 @@ class Driver(Ending):
         self.loop.flush_soon(self.worker.writer)
 
     def _was_waiting(self) -> bool:
-        """Whether the run was in a sleep or a backoff, in which any number of processes may rightly end."""
+        """Whether the run was in a sleep, a backoff or a wait for a message, in which any number of processes may
+        rightly end."""
         return any(
-            action.wake_at is not None and not action.state and action.kind != Kind.TIMEOUT
+            action.kind in WAITS or (action.wake_at is not None and not action.state and action.kind != Kind.TIMEOUT)
             for action in self.worker.store.open_actions(self.run_id)
         )
 
@@ -260,7 +269,7 @@ class Driver(Ending):
             return
         clock = self.worker.clock
         wall, boot = clock.wall(), clock.boot()  # first, so that the run is never woken later than it asked for
-        left = self.rest()
+        left = self.rest(least)
         if left is None:
             if self.gate.undrained and not self.busy and self.bodies:
                 # No other event may trigger the look whether missing calls can still come, and the run would be held
@@ -272,17 +281,20 @@ class Driver(Ending):
         wake = (wall + left, boot + left)
         # No entry may come to carry these along, and the next driver has to know.
         self.outbox.extend(Noted(body) for body in list(self.bodies.values()))
-        self.stop(Parked(f"run {self.run.name!r} is parked: it sleeps for {left / US:.3g} s", wake))
+        waits = any(body.waits_for_message() for body in list(self.bodies.values()))
+        why = "it waits for a message" if waits else f"it sleeps for {left / US:.3g} s"
+        self.stop(Parked(f"run {self.run.name!r} is parked: {why}", wake, waits=waits))
 
-    def rest(self) -> int | None:
-        """Microseconds until the earliest recorded deadline, if nothing in the run can move before; else `None`."""
+    def rest(self, patience: float) -> int | None:
+        """Microseconds until the earliest recorded deadline, if nothing but a message can move the run before; else
+        `None`. `patience`: see `Body.rest`."""
         if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
             return None
         if self.gate.undrained:
             return None
         lefts: list[int] = []
         for body in list(self.bodies.values()):
-            left = body.rest()
+            left = body.rest(patience)
             if left is None:
                 return None
             lefts += left
@@ -568,16 +580,17 @@ class Driver(Ending):
 
     def _cancel(self, row: Record) -> None:
         child, body = row.child, row.call.body
+        extra: list[Any] = self.attached.ended(child) if child is not None else []
         if row.waiter is not None:
             body.delivery.in_flight += 1
+            if isinstance(row.waiter, LoopWaiter) and row.waiter.taking is not None:
+                # Recorded, then cancelled before the delivery: another call may have the message.
+                extra = [*extra, row.waiter.taking.back()]
         # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
         # recorded is there to be reused, but what was cancelled in it is not waited for.
         if child is not None and row.call.kind is Kind.TASK:
-            self.outbox.append((*self.attached.ended(child), Mark(child, Result.LOOSEN, 0), row))
-        elif child is not None:
-            self.outbox.append((*self.attached.ended(child), row))
-        else:
-            self.outbox.append(row)
+            extra = [*extra, Mark(child, Result.LOOSEN, 0)]
+        self.outbox.append((*extra, row) if extra else row)
         self.worker.writer.mark_ready(self)
         if body.loop.here():
             body.loop.flush_soon(self.worker.writer)

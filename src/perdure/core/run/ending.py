@@ -132,7 +132,7 @@ class Ending:
                     "but what is left of it stays in memory, and it will not be parked again by this process",
                     self.run.name,
                 )
-            self.outbox.append(Park(Wake(*reason.wake), self.n))
+            self.outbox.append(Park(Wake(*reason.wake), self.n, reason.waits))
             self.worker.writer.mark_ready(self)
             self.loop.flush_soon(self.worker.writer)
             return
@@ -213,7 +213,7 @@ class Ending:
         """The error of all durable calls from now on, and of callers whose record was not written."""
         reason = self._stopping
         if isinstance(reason, Parked):
-            return Parked(str(reason), reason.wake)
+            return Parked(str(reason), reason.wake, waits=reason.waits)
         return RunStopped(self.why_stopped())
 
 

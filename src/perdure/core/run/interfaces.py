@@ -9,15 +9,45 @@ from typing import Any, NamedTuple, Protocol
 
 from ...errors import PerdureError
 from ..body.delivery import Outcome
-from ..body.interfaces import LoopPort
+from ..body.interfaces import BodyPort, LoopPort
 from ..body.loop import LoopThread
 from ..body.scope import Slot
+from ..body.waits import MessageWait
+from ..commit.records import Taking
 from ..commit.writer import Leaders
-from ..ground.clock import Clock
-from ..ground.model import Action, RunRow
+from ..ground.clock import Clock, Deadline
+from ..ground.model import Action, Message, RunRow
 from ..ground.ports import Store
 from ..ground.spec import TaskSpec
 from ..ground.values import Codec
+
+
+class MailboxLike(Protocol):
+    """The messages of a run, for the calls of its bodies: `mailbox.Mailbox`, or its counterpart in an inner process."""
+
+    def take_now(self, box: str) -> Message | None:
+        """The first message of the box, if there is one and no earlier call waits."""
+
+    def wait(self, body: BodyPort, box: str, action: Action, deadline: Deadline | None) -> MessageWait:
+        """An effect: the next message of the box, or `None` at the deadline."""
+        ...
+
+    def taking(self, message: Message) -> Taking:
+        """The row that goes with the entry of the message."""
+        ...
+
+    def put_back(self, number: int) -> None:
+        """The call takes nothing after all."""
+
+
+class PostPort(Protocol):
+    """Hears of messages to the runs that this process drives."""
+
+    def attend(self, mailbox: Any) -> None:
+        """Calls of the mailbox's run wait: from now on, have the mailbox look when messages come."""
+
+    def forget(self, mailbox: Any) -> None:
+        """No call waits any more."""
 
 
 class WorkerPort(Protocol):
@@ -36,6 +66,11 @@ class WorkerPort(Protocol):
     """Called when a run has ended or was aborted here, with whether this process began the run."""
     root: Callable[[Any], Any]
     """The run's own task, as a coroutine (`calls.root`)."""
+
+    @property
+    def post(self) -> PostPort:
+        """Tells the driver's mailbox of messages."""
+        ...
 
     def loop_for(self, driver: Any) -> LoopThread:
         """A loop whose thread is not blocked by a synchronous durable call: the driver's own if possible."""

@@ -56,7 +56,7 @@ class StandIn(Body):
     def quiet(self) -> bool:
         return self.report is not None
 
-    def rest(self) -> list[int] | None:
+    def rest(self, patience: float) -> list[int] | None:
         # The body keeps its process during every wait.
         return None
 

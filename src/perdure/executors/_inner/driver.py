@@ -22,6 +22,7 @@ from .. import _frames as frames
 from .._tracebacks import frames_of
 from .delegate import Delegating
 from .gate import InnerGate
+from .mailbox import RemoteMailbox
 from .store import Connection, InnerStore
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class InnerDriver(Driver):
         self._watch = threading.Event()
 
     # -- the body ----------------------------------------------------------------------------------------------
+
+    def make_mailbox(self) -> RemoteMailbox:
+        """See `Driver`."""
+        return RemoteMailbox(self._connection, self.turn)
 
     def make_gate(self) -> InnerGate:
         """See `Driver`."""

@@ -42,10 +42,12 @@ class InnerWriter(Leaders):
         # Counted from zero; the numbers proper come with the answer (E1).
         driver.n = 0
         writes = rows(driver, outbox)
-        if writes.entries or writes.actions or writes.states or writes.cache:
+        if any((writes.entries, writes.actions, writes.states, writes.cache, writes.takes)):
             began = perf()
             before: int = self._connection.ask(
-                lambda ticket: frames.Commit(ticket, writes.entries, writes.actions, writes.states, writes.cache),
+                lambda ticket: frames.Commit(
+                    ticket, writes.entries, writes.actions, writes.states, writes.cache, writes.takes
+                ),
                 int,
                 driver.turn,
             )

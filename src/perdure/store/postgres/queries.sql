@@ -110,15 +110,15 @@ WHERE id = %s;
 SELECT count(*) FROM perdure.runs WHERE id = ANY(%s) AND token = ANY(%s);
 
 -- name: park
--- Let a run sleep until the wake time, given as a time from now, and clear the claim, if the claim still holds.
-UPDATE perdure.runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashes = 0, mark = %s, wake_at = %s,
+-- Let a run leave memory until the wake time, given as a time from now, and clear the claim, if the claim still holds.
+UPDATE perdure.runs SET status = %s, token = NULL, worker = NULL, crashes = 0, mark = %s, wake_at = %s,
                         due = perdure.now_us() + %s::bigint
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: is_parked
--- Whether a run sleeps exactly so, and no longer under the token; no row if the run has gone on.
+-- Whether a run is parked exactly so, and no longer under the token; no row if the run has gone on.
 SELECT token IS NULL FROM perdure.runs
-WHERE id = %s AND (token = %s OR (status = 'SLEEPING' AND token IS NULL AND mark = %s AND wake_at = %s));
+WHERE id = %s AND (token = %s OR (status = %s AND token IS NULL AND mark = %s AND wake_at <= %s));
 
 -- name: take_due
 -- Due runs of these tasks, the longest due first; locked, and without runs that other workers have locked for the same
@@ -128,7 +128,8 @@ FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
            result, value, crashes, mark, wake_at, due
     FROM perdure.runs AS due_run
-    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING') AND due <= (SELECT perdure.now_us())
+    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING')
+      AND due <= (SELECT perdure.now_us())
     ORDER BY due, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 ) AS run
 ORDER BY run.due, run.id LIMIT %s;
@@ -138,7 +139,7 @@ ORDER BY run.due, run.id LIMIT %s;
 SELECT min(first.due) - perdure.now_us()
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT due FROM perdure.runs AS due_run
-    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING') ORDER BY due LIMIT 1
+    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING') ORDER BY due LIMIT 1
 ) AS first;
 
 -- name: release
@@ -152,16 +153,16 @@ SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
 -- name: abort
 -- End an unfinished run, also under the claim of a worker.
 UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL
-WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
+WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: wake
 -- Make a run without a driver due now.
 UPDATE perdure.runs SET wake_at = least(wake_at, %s), due = least(due, perdure.now_us())
-WHERE id = %s AND status IN ('QUEUED', 'SLEEPING');
+WHERE id = %s AND status IN ('QUEUED', 'SLEEPING', 'WAITING');
 
 -- name: is_woken
 -- Whether a run without a driver is due.
-SELECT 1 FROM perdure.runs WHERE id = %s AND status IN ('QUEUED', 'SLEEPING') AND due <= perdure.now_us();
+SELECT 1 FROM perdure.runs WHERE id = %s AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND due <= perdure.now_us();
 
 -- name: is_aborted
 -- Whether a run was aborted at a time.
@@ -447,6 +448,93 @@ DELETE FROM perdure.sources WHERE id = %s;
 -- name: lock_workers
 -- No process becomes a worker until this transaction ends.
 LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
+
+-- name: receiver
+-- The run of a message, locked until the transaction ends, so that no commit of the run comes in between.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
+
+-- name: message_keyed
+-- The message of a run and box with the key.
+SELECT number, box, key, value, at, taken FROM perdure.messages WHERE run = %s AND box = %s AND key = %s;
+
+-- name: last_message
+-- The highest number of a message of the run.
+SELECT coalesce((SELECT number FROM perdure.messages WHERE run = %s ORDER BY number DESC LIMIT 1), 0);
+
+-- name: insert_message
+-- Store a message.
+INSERT INTO perdure.messages (run, number, box, key, value, at, taken) VALUES (%s, %s, %s, %s, %s, %s, %s);
+
+-- name: is_message
+-- Whether the message was stored by this very send.
+SELECT 1 FROM perdure.messages WHERE run = %s AND number = %s AND box = %s AND value = %s AND at = %s;
+
+-- name: take_message
+-- Note the entry that takes a message, or (NULL) that the message is given back. The first entry counts.
+UPDATE perdure.messages SET taken = CASE WHEN %s::bigint IS NULL THEN NULL ELSE coalesce(taken, %s::bigint) END
+WHERE run = %s AND number = %s;
+
+-- name: wake_for_message
+-- Let a parked run be due now if an open wait of the run has an untaken message.
+UPDATE perdure.runs AS parked SET wake_at = least(wake_at, %s), due = least(due, perdure.now_us())
+WHERE id = %s AND status IN ('SLEEPING', 'WAITING') AND EXISTS (
+    SELECT 1 FROM perdure.actions AS wait
+    WHERE wait.run = parked.id AND wait.ended = 0 AND wait.kind IN (10, 11) AND EXISTS (
+        SELECT 1 FROM perdure.messages AS message
+        WHERE message.run = wait.run AND message.box = wait.name AND message.taken IS NULL
+    )
+);
+
+-- name: messages
+-- One page of all messages of a run.
+SELECT number, box, key, value, at, taken FROM perdure.messages
+WHERE run = %s AND number > %s ORDER BY number LIMIT %s;
+
+-- name: messages_of_box
+-- One page of the untaken messages of a box.
+SELECT number, box, key, value, at, taken FROM perdure.messages
+WHERE run = %s AND box = %s AND number > %s AND taken IS NULL ORDER BY number LIMIT %s;
+
+-- name: news
+-- Those of the given runs and boxes that have an untaken message.
+SELECT wanted.run, wanted.box FROM unnest(%s::bigint[], %s::text[]) AS wanted (run, box)
+WHERE EXISTS (
+    SELECT 1 FROM perdure.messages AS message
+    WHERE message.run = wanted.run AND message.box = wanted.box AND message.taken IS NULL
+);
+
+-- name: open_waits
+-- The waits for messages of unfinished runs, without waits in bodies that have ended.
+SELECT runs.name, wait.run, wait.parent, wait.action, wait.branch, wait.seq, wait.occ, wait.kind, wait.fp, wait.name,
+       wait.label, wait.inputs, wait.source, wait.at, wait.attempt, wait.failures, wait.wake_at, wait.wake_boot,
+       wait.boot, wait.begun, wait.state
+FROM perdure.actions AS wait JOIN perdure.runs AS runs ON runs.id = wait.run
+WHERE wait.ended = 0 AND wait.kind IN (10, 11) AND runs.status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING')
+  AND NOT EXISTS (
+      SELECT 1 FROM perdure.actions AS body
+      WHERE body.run = wait.run AND body.action = wait.parent AND body.ended = 1
+  )
+ORDER BY wait.run, wait.action;
+
+-- name: unread
+-- The untaken messages of unfinished runs, counted.
+SELECT runs.name, message.box, count(*), min(message.at)
+FROM perdure.messages AS message JOIN perdure.runs AS runs ON runs.id = message.run
+WHERE message.taken IS NULL AND runs.status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING')
+GROUP BY message.run, runs.name, message.box ORDER BY message.run, message.box;
+
+-- name: purge_messages
+-- Some messages of a removed run.
+DELETE FROM perdure.messages WHERE (run, number) IN (
+    SELECT run, number FROM perdure.messages WHERE run = %s ORDER BY number LIMIT %s
+);
+
+-- name: stored_messages
+-- One page of the values of messages, long enough for a reference to a file.
+SELECT run, number, value FROM perdure.messages
+WHERE (run, number) > (%s, %s) AND octet_length(value) >= 32 ORDER BY run, number LIMIT %s;
 
 -- name: schedule
 -- How far a schedule has been considered.

@@ -29,16 +29,19 @@ import msgspec
 
 from perdure.core.ground.clock import US, Clock, seconds
 from perdure.core.ground.model import (
+    PARKED,
     Action,
     ActionState,
     CachePut,
     Claim,
     Created,
     CreateRun,
+    NewMessage,
     NewRun,
     RunRow,
     RunWrites,
     Segment,
+    SendAnswer,
     Source,
     Status,
     Taken,
@@ -46,6 +49,7 @@ from perdure.core.ground.model import (
 )
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
 
+from .. import _messages
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
@@ -54,7 +58,7 @@ from .session import GRACE, PostgresLiveness, Session
 from .upkeep import UpkeepVerbs
 from .watch import LONG_SILENCE, SILENCE, Watch
 
-MIGRATIONS: Final = ("0001_initial.sql",)
+MIGRATIONS: Final = ("0001_initial.sql", "0002_messages.sql")
 VERSION: Final = len(MIGRATIONS)
 
 _STATUS: Final = {str(status): status for status in Status}
@@ -279,7 +283,8 @@ class PostgresStore(UpkeepVerbs):
                 if write.finish is not None:
                     return [(self._sql["is_finished"], (*write.finish, write.run))]
                 if write.park is not None:
-                    weak.append((self._sql["is_parked"], (write.run, write.token, write.park.mark, write.park.wake.at)))
+                    wake, mark, waits = write.park
+                    weak.append((self._sql["is_parked"], (write.run, write.token, _parked(waits), mark, wake.at)))
         return weak
 
     def _segment_trace(self, run: int, segment: Segment) -> Trace:
@@ -299,6 +304,7 @@ class PostgresStore(UpkeepVerbs):
         actions: list[Action] = []
         states: list[ActionState] = []
         cache: list[CachePut] = []
+        takes: list[Row] = []
         ends: list[Row] = []
         parks: list[Row] = []
         for write in writes:
@@ -319,12 +325,13 @@ class PostgresStore(UpkeepVerbs):
             actions += write.actions
             states += write.states
             cache += write.cache
+            takes += _messages.take_rows(run, write.takes)
             if write.finish is not None:
                 ends.append((*write.finish, run, write.token))
                 holders[run] = None
             elif write.park is not None:
-                (at, boot), mark = write.park
-                parks.append((mark, at, boot - self._clock.boot(), run, write.token))
+                (at, boot), mark, waits = write.park
+                parks.append((_parked(waits), mark, at, boot - self._clock.boot(), run, write.token))
                 holders[run] = None
             answers.append(True)
         _many(cursor, self._sql["insert_action"], actions)
@@ -335,6 +342,7 @@ class PostgresStore(UpkeepVerbs):
         # Sorted by key: a fixed lock order avoids deadlocks.
         cache.sort(key=_key)
         _many(cursor, self._sql["put_cache"], cache)
+        _many(cursor, self._sql["take_message"], takes)
         self._finish(cursor, ends, parks)
         return answers
 
@@ -342,6 +350,10 @@ class PostgresStore(UpkeepVerbs):
         _many(cursor, self._sql["finish"], ends)
         ends.clear()
         _many(cursor, self._sql["park"], parks)
+        # A message may have come since the driver looked last. The lock on the run's row keeps later messages out.
+        now = self._clock.wall()
+        waiting = [(now, park[4]) for park in parks if park[0] == Status.WAITING]
+        _many(cursor, self._sql["wake_for_message"], waiting)
         parks.clear()
 
     def _submission(self, write: CreateRun) -> Submitted:
@@ -423,7 +435,7 @@ class PostgresStore(UpkeepVerbs):
             rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
             old = [run_of(row[:19]) for row in rows]
             new = self._claim(cursor, old, claims, [run.mark for run in old])
-            return [Taken(run, before.status is Status.SLEEPING) for run, before in zip(new, old, strict=True)]
+            return [Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True)]
 
         def is_done(cursor: Cursor, taken: list[Taken]) -> bool:
             return self._holds(cursor, [one.run for one in taken])
@@ -559,6 +571,31 @@ class PostgresStore(UpkeepVerbs):
     def forget(self, id: str) -> None:
         self._aside.change(self._sql["forget"], (id,), patience=_BRIEF)
 
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def send(self, run: int, message: NewMessage) -> SendAnswer:
+        def work(cursor: Cursor) -> SendAnswer:
+            return _messages.send(cursor, self._sql, run, message, (self._clock.wall(),))
+
+        def is_done(cursor: Cursor, sent: SendAnswer) -> bool:
+            stored = sent.message
+            if not sent.fresh or stored is None:
+                return False
+            trace = (run, stored.number, stored.box, stored.value, stored.at)
+            return cursor.execute(self._sql["is_message"], trace).fetchone() is not None
+
+        sent = self._writer.transaction(work, is_done)
+        if sent.fresh:
+            self._tell()
+        return sent
+
+    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
+        runs, boxes = [run for run, _ in wanted], [box for _, box in wanted]
+        return set(self._rows("news", (runs, boxes)))
+
+    def hear(self, bell: Callable[[], None]) -> bool:
+        return self.listen(bell)
+
     # -- schedules ---------------------------------------------------------------------------------------------
 
     def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
@@ -598,6 +635,10 @@ def _is_news(write: RunWrites | CreateRun) -> bool:
     if isinstance(write, CreateRun):
         return write.claim is None
     return write.finish is not None or write.park is not None
+
+
+def _parked(waits: bool) -> Status:
+    return Status.WAITING if waits else Status.SLEEPING
 
 
 def _key(put: CachePut) -> bytes:

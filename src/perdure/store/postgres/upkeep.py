@@ -91,8 +91,9 @@ class UpkeepVerbs(Reading):
                 (number,) = row
                 chunk = min(left, 20 * _CHUNK)
                 gone = cursor.execute(self._sql["purge_segments"], (number, chunk)).rowcount
-                if gone < chunk:
-                    gone += cursor.execute(self._sql["purge_actions"], (number, chunk - gone)).rowcount
+                for purge in ("purge_actions", "purge_messages"):
+                    if gone < chunk:
+                        gone += cursor.execute(self._sql[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
                     cursor.execute(self._sql["purge_sources"], row)
                     cursor.execute(self._sql["purge_run"], row)

@@ -6,7 +6,7 @@ bytes at most. A process that has committed something of interest to others send
 hint and no more: a byte may be lost (a full socket, another user, another directory for temporary files), so a listener
 polls now and then all the same. A socket whose process has died refuses the byte, and the sender removes the socket.
 
-There are two kinds of bells, so that the end of a run does not wake every worker: the prefix of a socket's name says
+There are three kinds of bells, so that the end of a run does not wake every worker: the prefix of a socket's name says
 which kind its process listens to.
 """
 
@@ -27,6 +27,8 @@ QUEUED: Final = "q-"
 """Prefix for processes that wait for runs to drive."""
 ENDED: Final = "e-"
 """Prefix for processes that wait for runs to end."""
+MESSAGES: Final = "m-"
+"""Prefix for processes that drive runs which wait for messages."""
 _PAUSE: Final = 0.001
 """Seconds between two rings of a listener at least: what comes meanwhile is one ring."""
 
@@ -95,7 +97,7 @@ class Bells:
             return
         seen, names = self._seen
         if changed != seen:
-            names = {QUEUED: [], ENDED: []}
+            names = {QUEUED: [], ENDED: [], MESSAGES: []}
             with contextlib.suppress(OSError):
                 for name in os.listdir(self._place):
                     names.setdefault(name[: name.find("-") + 1], []).append(os.path.join(self._place, name))

@@ -58,29 +58,29 @@ UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value 
 WHERE id = ?;
 
 -- name: park
--- Let a run sleep until the wake time and clear the claim, if the claim still holds.
-UPDATE runs SET status = 'SLEEPING', token = NULL, worker = NULL, crashes = 0, mark = ?, wake_at = ?, wake_boot = ?
+-- Let a run leave memory until the wake time and clear the claim, if the claim still holds.
+UPDATE runs SET status = ?, token = NULL, worker = NULL, crashes = 0, mark = ?, wake_at = ?, wake_boot = ?
 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: due
 -- Due runs of a task, the longest due first.
 SELECT id, wake_boot FROM runs INDEXED BY runs_due
-WHERE task = ? AND status IN ('QUEUED', 'SLEEPING') AND wake_boot <= ? ORDER BY wake_boot, id LIMIT ?;
+WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= ? ORDER BY wake_boot, id LIMIT ?;
 
 -- name: due_run
 -- A run, if due.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at
-FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING') AND wake_boot <= ?;
+FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= ?;
 
 -- name: next_due
 -- When the first run of a task is due.
 SELECT wake_boot FROM runs INDEXED BY runs_due
-WHERE task = ? AND status IN ('QUEUED', 'SLEEPING') ORDER BY wake_boot LIMIT 1;
+WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') ORDER BY wake_boot LIMIT 1;
 
 -- name: rebase
 -- The machine has booted: convert times since the last boot into times since this boot, by the wall clock.
-UPDATE runs SET wake_boot = ? + (wake_at - ?) WHERE status IN ('QUEUED', 'SLEEPING');
+UPDATE runs SET wake_boot = ? + (wake_at - ?) WHERE status IN ('QUEUED', 'SLEEPING', 'WAITING');
 
 -- name: release
 -- Give a claim back.
@@ -89,12 +89,12 @@ UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token 
 -- name: abort
 -- End an unfinished run, also under the claim of a worker.
 UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL
-WHERE id = ? AND status IN ('QUEUED', 'RUNNING', 'SLEEPING');
+WHERE id = ? AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: wake
 -- Make a run without a driver due now.
 UPDATE runs SET wake_at = min(wake_at, ?), wake_boot = min(wake_boot, ?)
-WHERE id = ? AND status IN ('QUEUED', 'SLEEPING');
+WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING');
 
 -- name: run_by_name
 -- The run with the name.
@@ -348,6 +348,95 @@ SELECT source FROM actions WHERE run IN (SELECT id FROM runs WHERE ended_at IS N
 -- name: drop_source
 -- Remove a snapshot.
 DELETE FROM sources WHERE id = ?;
+
+-- name: receiver
+-- The run of a message; the write lock keeps commits of the run out.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at
+FROM runs WHERE id = ? AND status <> 'REMOVED';
+
+-- name: message_keyed
+-- The message of a run and box with the key.
+SELECT number, box, key, value, at, taken FROM messages WHERE run = ? AND box = ? AND key = ?;
+
+-- name: last_message
+-- The highest number of a message of the run.
+SELECT coalesce((SELECT number FROM messages WHERE run = ? ORDER BY number DESC LIMIT 1), 0);
+
+-- name: insert_message
+-- Store a message.
+INSERT INTO messages (run, number, box, key, value, at, taken) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: is_message
+-- Whether the message was stored by this very send.
+SELECT 1 FROM messages WHERE run = ? AND number = ? AND box = ? AND value = ? AND at = ?;
+
+-- name: take_message
+-- Note the entry that takes a message, or (NULL) that the message is given back. The first entry counts.
+UPDATE messages SET taken = CASE WHEN ? IS NULL THEN NULL ELSE coalesce(taken, ?) END
+WHERE run = ? AND number = ?;
+
+-- name: wake_for_message
+-- Let a parked run be due now if an open wait of the run has an untaken message.
+UPDATE runs AS parked SET wake_at = min(wake_at, ?), wake_boot = min(wake_boot, ?)
+WHERE id = ? AND status IN ('SLEEPING', 'WAITING') AND EXISTS (
+    SELECT 1 FROM actions AS wait
+    WHERE wait.run = parked.id AND wait.ended = 0 AND wait.kind IN (10, 11) AND EXISTS (
+        SELECT 1 FROM messages AS message
+        WHERE message.run = wait.run AND message.box = wait.name AND message.taken IS NULL
+    )
+);
+
+-- name: messages
+-- One page of all messages of a run.
+SELECT number, box, key, value, at, taken FROM messages
+WHERE run = ? AND number > ? ORDER BY number LIMIT ?;
+
+-- name: messages_of_box
+-- One page of the untaken messages of a box.
+SELECT number, box, key, value, at, taken FROM messages
+WHERE run = ? AND box = ? AND number > ? AND taken IS NULL ORDER BY number LIMIT ?;
+
+-- name: news
+-- Those of the given runs and boxes that have an untaken message.
+SELECT wanted.run, wanted.box FROM (
+    SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS box FROM json_each(?)
+) AS wanted
+WHERE EXISTS (
+    SELECT 1 FROM messages AS message
+    WHERE message.run = wanted.run AND message.box = wanted.box AND message.taken IS NULL
+);
+
+-- name: open_waits
+-- The waits for messages of unfinished runs, without waits in bodies that have ended.
+SELECT runs.name, wait.run, wait.parent, wait.action, wait.branch, wait.seq, wait.occ, wait.kind, wait.fp, wait.name,
+       wait.label, wait.inputs, wait.source, wait.at, wait.attempt, wait.failures, wait.wake_at, wait.wake_boot,
+       wait.boot, wait.begun, wait.state
+FROM actions AS wait JOIN runs AS runs ON runs.id = wait.run
+WHERE wait.ended = 0 AND wait.kind IN (10, 11) AND runs.status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING')
+  AND NOT EXISTS (
+      SELECT 1 FROM actions AS body
+      WHERE body.run = wait.run AND body.action = wait.parent AND body.ended = 1
+  )
+ORDER BY wait.run, wait.action;
+
+-- name: unread
+-- The untaken messages of unfinished runs, counted.
+SELECT runs.name, message.box, count(*), min(message.at)
+FROM messages AS message JOIN runs AS runs ON runs.id = message.run
+WHERE message.taken IS NULL AND runs.status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING')
+GROUP BY message.run, runs.name, message.box ORDER BY message.run, message.box;
+
+-- name: purge_messages
+-- Some messages of a removed run.
+DELETE FROM messages WHERE (run, number) IN (
+    SELECT run, number FROM messages WHERE run = ? ORDER BY number LIMIT ?
+);
+
+-- name: stored_messages
+-- One page of the values of messages, long enough for a reference to a file.
+SELECT run, number, value FROM messages
+WHERE (run, number) > (?, ?) AND length(value) >= 32 ORDER BY run, number LIMIT ?;
 
 -- name: schedule
 -- How far a schedule has been considered.

@@ -22,6 +22,7 @@ import msgspec
 from perdure.core.ground.clock import US, Clock, SystemClock, perf
 from perdure.core.ground.model import (
     FINISHED,
+    PARKED,
     Action,
     ActionState,
     CachePut,
@@ -31,24 +32,27 @@ from perdure.core.ground.model import (
     CreateRun,
     EndedRun,
     Finish,
+    NewMessage,
     NewRun,
     RunRow,
     RunWrites,
     Segment,
+    SendAnswer,
     Source,
     Status,
     Taken,
+    Wake,
     WholeRun,
     WorkerRow,
 )
 from perdure.core.ground.private import sync_folder
 from perdure.errors import RowDamagedError, StoreError, UsageError
 
-from .. import _moving
+from .. import _messages, _moving
 from .._reading import PAGE, Reading, log
 from .._rows import SHORT, EndOfRun, claimed, rows_of, run_of, submitted
 from .._sql import queries
-from .bell import ENDED, QUEUED, Bells
+from .bell import ENDED, MESSAGES, QUEUED, Bells
 from .errors import REPAIR, is_undecodable
 from .file import VERSION, SQLiteLink, StoreFile
 
@@ -61,6 +65,8 @@ _INSERT_SEGMENT_FENCED: Final = _SQL["insert_segment_fenced"]
 _FINISH: Final = _SQL["finish"]
 _STATUS: Final = {str(status): status for status in Status}
 _QUEUED: Final = str(Status.QUEUED)
+_SLEEPING: Final = str(Status.SLEEPING)
+_WAITING: Final = str(Status.WAITING)
 _RUNNING: Final = str(Status.RUNNING)
 _NO_ROW: Final = object()
 _CHUNK: Final = 50
@@ -156,6 +162,9 @@ class SQLiteStore(Reading):
         self._reader.close()
         self._writer.close()
 
+    def _now(self) -> Wake:
+        return Wake(self._clock.wall(), self._clock.boot())
+
     def _ring(self, kind: str) -> None:
         if self._bells is not None:
             self._bells.ring(kind)
@@ -184,8 +193,8 @@ class SQLiteStore(Reading):
             return []
         if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
             # Visible is enough: the first segment or the end of a run takes the creation to disk.
-            return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
-        answers = self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._clock.boot()))
+            return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._now()))
+        answers = self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._now()))
         if any(isinstance(write, CreateRun) and write.claim is None for write in writes):
             self._ring(QUEUED)
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
@@ -247,7 +256,7 @@ class SQLiteStore(Reading):
                 if row is not None:
                     old = run_of(row)
                     run = self._claim(cursor, old, claims[len(taken)], old.mark)
-                    taken.append(Taken(run, old.status is Status.SLEEPING))
+                    taken.append(Taken(run, old.status in PARKED))
             return taken
 
         taken = self._aside.transaction(take)
@@ -390,8 +399,9 @@ class SQLiteStore(Reading):
                 (number,) = row
                 chunk = min(left, _CHUNK)
                 gone = cursor.execute(_SQL["purge_segments"], (number, chunk)).rowcount
-                if gone < chunk:
-                    gone += cursor.execute(_SQL["purge_actions"], (number, chunk - gone)).rowcount
+                for purge in ("purge_actions", "purge_messages"):
+                    if gone < chunk:
+                        gone += cursor.execute(_SQL[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
                     cursor.execute(_SQL["purge_sources"], row)
                     cursor.execute(_SQL["purge_run"], row)
@@ -482,6 +492,20 @@ class SQLiteStore(Reading):
             link.close()
         sync_folder(os.path.dirname(os.path.abspath(to)))
 
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def send(self, run: int, message: NewMessage) -> SendAnswer:
+        sent = self._writer.transaction(lambda cursor: _messages.send(cursor, _SQL, run, message, self._now()))
+        if sent.fresh and sent.run is not None:
+            self._ring(QUEUED if sent.run.status in PARKED else MESSAGES)
+        return sent
+
+    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
+        return set(self._rows("news", (msgspec.json.encode(list(wanted)).decode(),)))
+
+    def hear(self, bell: Callable[[], None]) -> bool:
+        return self._bells is not None and self._bells.listen(MESSAGES, bell)
+
     # -- schedules ---------------------------------------------------------------------------------------------
 
     def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
@@ -518,7 +542,7 @@ def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
     return Created(run_of(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
 
 
-def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun], now: int) -> list[Created | bool]:
+def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun], now: Wake) -> list[Created | bool]:
     answers: list[Created | bool] = []
     holders: dict[int, object] = {}
     segments: list[Row] = []
@@ -527,13 +551,14 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     actions: list[Action] = []
     states: list[ActionState] = []
     cache: list[CachePut] = []
+    takes: list[Row] = []
     ends: list[Row] = []
     parks: list[Row] = []
     for write in writes:
         if isinstance(write, CreateRun):
             # The answer shows a run of the same name after all earlier elements of the batch.
-            _end(cursor, ends, parks)
-            answers.append(_create(cursor, write, now))
+            _end(cursor, ends, parks, now)
+            answers.append(_create(cursor, write, now.boot))
             continue
         run = write.run
         holder = holders.get(run, _NO_ROW)
@@ -550,12 +575,13 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         actions += write.actions
         states += write.states
         cache += write.cache
+        takes += _messages.take_rows(run, write.takes)
         if write.finish is not None:
             ends.append((*_plain(write.finish), run, write.token))
             holders[run] = None
         elif write.park is not None:
-            wake, mark = write.park
-            parks.append((mark, *wake, run, write.token))
+            wake, mark, waits = write.park
+            parks.append((_WAITING if waits else _SLEEPING, mark, *wake, run, write.token))
             holders[run] = None
         answers.append(True)
     if actions:
@@ -570,14 +596,20 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         cursor.executemany(_SQL["note_source"], sources)
     if cache:
         cursor.executemany(_SQL["put_cache"], cache)
-    _end(cursor, ends, parks)
+    if takes:
+        cursor.executemany(_SQL["take_message"], takes)
+    _end(cursor, ends, parks, now)
     return answers
 
 
-def _end(cursor: sqlite3.Cursor, ends: list[Row], parks: list[Row]) -> None:
+def _end(cursor: sqlite3.Cursor, ends: list[Row], parks: list[Row], now: Wake) -> None:
     if ends:
         cursor.executemany(_FINISH, ends)
         ends.clear()
     if parks:
         cursor.executemany(_SQL["park"], parks)
+        waiting = [(*now, park[4]) for park in parks if park[0] is _WAITING]
+        if waiting:
+            # A message may have come since the driver looked last.
+            cursor.executemany(_SQL["wake_for_message"], waiting)
         parks.clear()

@@ -1,0 +1,198 @@
+"""Cases of `tests/crash/test_named_interleavings.py`: conditions and messages. The run sends to itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import lab
+from lab import env, see, step
+
+import perdure
+
+
+async def post(name: str, value: Any) -> None:
+    await perdure.Run.get("r").send.aio(name, value)
+
+
+async def signal(name: str, value: Any) -> None:
+    await perdure.Run.get("r").signal.aio(name, value)
+
+
+async def take(name: str, timeout: float | None = None) -> Any:
+    return await perdure.receive.aio(name, str, timeout=timeout)
+
+
+async def rest(name: str) -> list[str]:
+    """What is left in the mailbox, which has to be nothing."""
+    try:
+        return [await take(name, 0.001)]
+    except TimeoutError:
+        return []
+
+
+@env.task
+async def sent_before_the_receive() -> list[str]:
+    for value in ("a", "b", "c"):
+        await post("box", value)
+    out = [await take("box") for _ in range(3)]
+    see("main", out)
+    return out + await rest("box")
+
+
+@env.task
+async def two_receivers() -> list[str]:
+    out: list[str] = []
+
+    async def receiver(name: str) -> None:
+        for _ in range(2):
+            found = await take("box")
+            see("all", [name, found])
+            out.append(await step(f"{name}{found}"))
+
+    async def sender() -> None:
+        for value in range(4):
+            await step(f"before{value}", 0.002)
+            await post("box", str(value))
+
+    await asyncio.gather(receiver("x"), receiver("y"), sender())
+    return [*sorted(name[1:] for name in out), *await rest("box")]
+
+
+@env.task
+async def receive_races_a_step() -> list[str]:
+    out: list[str] = []
+
+    async def sender() -> None:
+        await step("sending", 0.004)
+        await post("box", "late")
+
+    sending = asyncio.create_task(sender())
+    waits = asyncio.create_task(take("box"))
+    steps = asyncio.create_task(step("quick", 0.002))
+    done, _ = await asyncio.wait([waits, steps], return_when=asyncio.FIRST_COMPLETED)
+    see("main", sorted(task.result() for task in done))
+    out.append(await waits)
+    out.append(await steps)
+    await sending
+    return out + await rest("box")
+
+
+@env.task
+async def receive_cancelled_gives_way() -> list[str]:
+    first = asyncio.create_task(take("box"))
+    await step("begun", 0.002)
+    second = asyncio.create_task(take("box"))
+    await step("both", 0.002)
+    first.cancel()
+    try:
+        await first
+        see("main", "not cancelled")
+    except asyncio.CancelledError:
+        see("main", "cancelled")
+    await post("box", "m")
+    out = [await second]
+    return out + await rest("box")
+
+
+@env.task
+async def receive_cancelled_as_the_message_comes() -> list[str]:
+    """The message is delivered once, to whichever call the commit order decides for."""
+    out: list[str] = []
+
+    async def canceller(waits: asyncio.Task[Any]) -> None:
+        await post("box", "m")
+        waits.cancel()
+
+    waits = asyncio.create_task(take("box"))
+    cancelling = asyncio.create_task(canceller(waits))
+    try:
+        out.append(await waits)
+        see("main", "came")
+    except asyncio.CancelledError:
+        see("main", "cancelled")
+        out.append(await take("box"))
+    await cancelling
+    return out + await rest("box")
+
+
+@env.task
+async def timeout_then_message() -> list[str]:
+    out: list[str] = []
+    try:
+        out.append(await take("box", 0.005))
+    except TimeoutError:
+        see("main", "late")
+        out.append(await step("fallback"))
+    await post("box", "m")
+    out.append(await take("box", 5.0))
+    return out + await rest("box")
+
+
+@env.task
+async def condition_for_two_branches() -> list[str]:
+    async def branch(name: str) -> str:
+        go = perdure.new_condition("go", data_type=str)
+        found = await go.wait.aio()
+        see("all", name)
+        return await step(f"{name} {found}")
+
+    async def signaller() -> None:
+        await step("before")
+        await signal("go", "yes")
+        await signal("go", "yes")
+
+    found = await asyncio.gather(branch("a"), branch("b"), signaller())
+    late = await perdure.new_condition("go", data_type=str).wait.aio()
+    return [*(name for name in found if name), late]
+
+
+@env.task
+def receive_in_a_sync_body() -> list[str]:
+    perdure.Run.get("r").send("box", "a")
+    perdure.Run.get("r").send("box", "b")
+    out = [perdure.receive("box", str), perdure.receive("box", str)]
+    see("main", out)
+    try:
+        out.append(perdure.receive("box", str, timeout=0.001))
+    except TimeoutError:
+        out.append("none")
+    return out
+
+
+@env.task
+async def child(name: str) -> str:
+    found = await take("box")
+    await step(f"{name} has {found}")
+    return str(found)
+
+
+@env.task
+async def receive_in_children() -> list[str]:
+    async def sender() -> None:
+        await step("before", 0.002)
+        for value in ("a", "b"):
+            await post("box", value)
+
+    *found, _ = await asyncio.gather(child("one"), child("two"), sender())
+    return sorted(str(name) for name in found) + await rest("box")
+
+
+@env.task
+async def misfit_in_the_mailbox() -> list[str]:
+    await post("box", "no number")
+    await post("box", 7)
+    out: list[str] = []
+    try:
+        await perdure.receive.aio("box", int)
+    except perdure.errors.ValueMismatchError:
+        out.append(await step("misfit"))
+    out.append(str(await perdure.receive.aio("box", int)))
+    see("main", out)
+    return out + await rest("box")
+
+
+TASKS = {name: value for name, value in globals().items() if isinstance(value, perdure.Task)}
+
+if __name__ == "__main__":
+    lab.main(TASKS)
