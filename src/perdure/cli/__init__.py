@@ -13,11 +13,15 @@ Exit codes: 0 success, 1 the run failed (or cannot go on just now), 2 wrong usag
 
 from __future__ import annotations
 
+import signal
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """The entry point of the command `perdure`."""
+    # A signal that arrives during the imports waits for its handler (`Signals.install`).
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     from .entry import run
 
     run()

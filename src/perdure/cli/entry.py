@@ -11,7 +11,7 @@ import click
 from ..errors import PerdureError
 from . import commands, completion, copilot, serving, stores
 from .base import cli, output, signals
-from .signals import INTERRUPTED, Interrupted
+from .signals import Interrupted
 
 __all__ = ["commands", "copilot", "run", "serving", "stores"]
 
@@ -19,13 +19,18 @@ __all__ = ["commands", "copilot", "run", "serving", "stores"]
 def run(args: list[str] | None = None) -> NoReturn:
     """Run the command line and end the process; every foreseen error is one message."""
     _open_missing_streams()
-    if os.environ.get(completion.VARIABLE) is None:
-        signals.install()
+    if "serve" in (sys.argv[1:] if args is None else args)[:1]:
+        # A worker that is told to end has ended well, also where that comes early: a supervisor must not see a failure.
+        signals.code = 0
     sys.exit(_run(args))
 
 
 def _run(args: list[str] | None) -> int:
     try:
+        if os.environ.get(completion.VARIABLE) is None:
+            signals.install()
+        else:
+            signals.unblock()
         code = cli.main(args=args, prog_name="perdure", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
@@ -33,9 +38,12 @@ def _run(args: list[str] | None) -> int:
         return error.exit_code
     except (Interrupted, click.Abort, KeyboardInterrupt):
         signals.ignore()
-        output.say("interrupted")
+        if signals.code == 0:
+            output.note("told to end before serving began; no run was taken")
+        else:
+            output.say("interrupted")
         # Threads that a loaded file has started need not delay the end.
-        os._exit(INTERRUPTED)
+        os._exit(signals.code)
     except PerdureError as error:
         from .driving import exit_code, tell
 

@@ -16,7 +16,7 @@ from ..errors import LeaseLostError, PerdureError, StoreUnavailableError, UsageE
 from . import completion
 from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, signals
 from .commands import RunCommand, called
-from .signals import INTERRUPTED, REPEATED_NS, Interrupted
+from .signals import INTERRUPTED, REPEATED_NS
 
 if TYPE_CHECKING:
     from ..api.run import Run
@@ -131,16 +131,10 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
 
     log_to_stderr()
     output.keep_stdout()
-    try:
-        tasks = served_tasks(sources, partial(tell, output))
-        worker = runtime.worker()
-        server = server_for(worker, tasks, concurrency, park_after.total_seconds(), _tell)
-        stopped = _stop_on_signals(server)
-    except Interrupted:
-        # A worker that is told to end has ended well, also where that comes early: a supervisor must not see a failure.
-        signals.ignore()
-        output.note("told to end before serving began; no run was taken")
-        os._exit(0)
+    tasks = served_tasks(sources, partial(tell, output))
+    worker = runtime.worker()
+    server = server_for(worker, tasks, concurrency, park_after.total_seconds(), _tell)
+    stopped = _stop_on_signals(server)
     # The threads of a worker hand the interpreter to each other at every commit and claim, and wait for it as often.
     sys.setswitchinterval(SWITCH_SECONDS)
     output.note(f"serving {', '.join(sorted(tasks))} from {runtime.store_name()}; end with Ctrl-C or SIGTERM")

@@ -32,24 +32,38 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """The signal handlers of this process. `last_words`: written to stderr when the watchdog ends the process."""
+    """The signal handlers of this process."""
 
     def __init__(self) -> None:
         self.last_words = ""
+        """Written to stderr when the watchdog ends the process."""
+        self.code = INTERRUPTED
+        """The exit code of an interrupted process."""
         self._first_ns: int | None = None
+        self._replaced = False
 
     def install(self) -> None:
         """Handle both signals from now on, also where a shell ignores SIGINT for a background job: a sent signal is
-        meant, and an ended run loses nothing."""
+        meant, and an ended run loses nothing. A signal that has waited since the start of the process is handled now.
+
+        Raises:
+            Interrupted: there was one.
+        """
         for number in _HANDLED:
             signal.signal(number, self._handle)
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(reader,), name="perdure-signals", daemon=True).start()
+        self.unblock()
+
+    def unblock(self) -> None:
+        """Let the signals arrive that `main` has blocked."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def replace(self, handle: Callable[[int, Any], None]) -> None:
         """Hand both signals to `handle` from now on; nothing ends the process by itself."""
+        self._replaced = True
         signal.set_wakeup_fd(-1)
         for number in _HANDLED:
             signal.signal(number, handle)
@@ -73,10 +87,11 @@ class Signals:
             if any(number in numbers for number in _HANDLED):
                 break
         threading.Event().wait(GRACE_SECONDS)
-        self._end()
+        if not self._replaced:
+            self._end()
 
     def _end(self) -> NoReturn:
         try:
             os.write(2, self.last_words.encode("utf-8", "backslashreplace"))
         finally:
-            os._exit(INTERRUPTED)
+            os._exit(self.code)
