@@ -9,6 +9,9 @@ In the child, `commit` and `send` of its store are wrapped so that the process k
               "3:inside"   its statements have run, its transaction is not committed
               "3:after"    it is on disk, and no caller has been told
 
+`strace` has the child traced from its script's first line on, with these arguments of strace: to record system calls,
+or to inject faults into them.
+
 `slow` adds that many seconds to every commit and ten times as many to the first three, which moves commits from the
 event loop to the writer thread.
 """
@@ -177,6 +180,8 @@ def _child(request: dict[str, Any]) -> None:
     # Other addresses than the siblings', so that no order of a set is the same by accident.
     junk = [bytearray(random.randrange(32, 700)) for _ in range(random.randrange(3000))]
     del junk[:: random.randrange(2, 5)]
+    if request.get("strace"):
+        _be_traced(request["strace"], request["err"] + ".strace")
     arm(request.get("kill_at") or "0:never", request.get("slow") or 0.0)
     script = request["script"]
     sys.argv = [script, *request["args"]]
@@ -199,6 +204,21 @@ def _child(request: dict[str, Any]) -> None:
     with open(request["out"] + ".commits", "w") as stream:
         stream.write(str(commits))
     os._exit(0)
+
+
+def _be_traced(arguments: list[str], log: str) -> None:
+    """Return once strace is attached to this process. It ends with this process."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    words = ["strace", "-f", "-q", "-p", str(os.getpid()), *arguments]
+    if "-o" not in words:
+        words[1:1] = ["-o", log]
+    os.posix_spawnp("strace", words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null, 2)])
+    os.close(null)
+    while True:
+        with open("/proc/self/status") as file:
+            if "TracerPid:\t0\n" not in file.read():
+                return
+        time.sleep(0.002)  # no event tells
 
 
 _code: dict[str, tuple[int, types.CodeType]] = {}

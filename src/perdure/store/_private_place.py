@@ -30,4 +30,9 @@ def private_place(store: str, *below: str) -> str | None:
 
 
 def _ours() -> str:
-    return os.path.join(tempfile.gettempdir(), f"perdure-{os.getuid()}")
+    try:
+        place = tempfile.gettempdir()
+    except OSError:
+        # None is usable, on a full disk for example. Hints and lock files are left out then; a store opens without them.
+        place = os.path.join(os.sep, "tmp")
+    return os.path.join(place, f"perdure-{os.getuid()}")
