@@ -8,7 +8,6 @@ answers it first, and the answer is lost: the server may have committed, and the
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import socket
 import tempfile
@@ -18,6 +17,14 @@ from contextlib import suppress
 
 _READY = b"Z"
 _ANSWER_SECONDS = 2.0
+
+
+class _Loss:
+    """The lost answer of one connection: the server's messages are read and dropped until the server is ready again."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.done = threading.Event()
 
 
 class Proxy:
@@ -63,36 +70,35 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
+            loss = _Loss()
             for source, target, is_client in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pump, args=(source, target, is_client), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, target, is_client, loss), daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket, is_client: bool) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, is_client: bool, loss: _Loss) -> None:
         try:
             for message in _messages(source, is_client):
+                if loss.begun and not is_client:
+                    if message[:1] == _READY:
+                        break
+                    continue
                 with self._lock:
                     here = self.count == self.cut_at
                     self.count += 1
                     self.was_cut |= here
                 if here:
+                    loss.begun = self.after and is_client
                     if self.after:
                         target.sendall(message)
-                        if is_client:
-                            _lose_answer(target)
+                    if loss.begun:
+                        loss.done.wait(_ANSWER_SECONDS)
                     break
                 target.sendall(message)
         except OSError:
             pass
+        loss.done.set()
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-
-
-def _lose_answer(server: socket.socket) -> None:
-    """Wait until the server has done what it was asked for. The other pump forwards nothing of that: it reads, too, and
-    either of the two reads each byte, so the client gets a part of the answer at most."""
-    if select.select([server], [], [], _ANSWER_SECONDS)[0]:
-        with suppress(OSError):
-            server.recv(1 << 16)
 
 
 def _messages(source: socket.socket, is_client: bool) -> Iterator[bytes]:

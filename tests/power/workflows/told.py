@@ -7,6 +7,9 @@ import hashlib
 import json
 import os
 import sys
+import threading
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "crash" / "workflows"))
@@ -14,8 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "crash" / "workflows"))
 from lab import async_items, env, log, step, sync_step
 
 import perdure
+from perdure import runtime
+from perdure.core.process.serving import Server
 from perdure.extras import durable_sleep
 from perdure.io import Dir, File
+from perdure.upkeep.backups import backup
+from perdure.upkeep.collecting import collect
+from perdure.upkeep.moving import move
 
 
 def told(name: str) -> None:
@@ -123,10 +131,73 @@ def submissions() -> None:
     print('{"value": null}')
 
 
+@env.task
+async def napping() -> list[str]:
+    """Steps, and a sleep in which a worker parks the run, twice."""
+    found = []
+    for number in range(3):
+        found.append(await step(f"s{number}"))
+        told(f"s{number}")
+        if number < 2:
+            await durable_sleep.aio(0.15)
+    return found
+
+
+def parked() -> None:
+    """A worker drives run `r`, parks it in each sleep, and wakes it."""
+    run = perdure.with_runcontext(name="r").submit(napping)
+    log("submitted", run.name)
+    server = Server(runtime.worker(), {napping.name: napping.spec}, park_after=0.02)
+    threading.Thread(target=server.serve, daemon=True).start()
+    run.wait()
+    log("ended", run.result)
+    server.stop()
+    print('{"value": null}', flush=True)
+    os._exit(0)
+
+
+def moved() -> None:
+    """Runs with a result, one of them with files, and a queued run are moved to another store."""
+    wanted = {"leaf0": (leaf, 0), "leaf1": (leaf, 1), "r": (with_files,)}
+    for name, (task, *inputs) in wanted.items():
+        with suppress(perdure.errors.RunMovedError):  # the program is started again
+            perdure.with_runcontext(name=name).run(task, *inputs)
+        log("submitted", name)
+    with suppress(perdure.errors.RunMovedError):
+        perdure.with_runcontext(name="queued").submit(leaf, 9)
+    log("submitted", "queued")
+    move(".perdure/perdure.db", "moved.db")
+    log("moved")
+    print('{"value": null}')
+
+
+def backed_up() -> None:
+    """A store is copied while a run is in it, twice."""
+    perdure.with_runcontext(name="r").run(in_turn)
+    for number in range(2):
+        backup(runtime.store_url(), f"copy{number}.db")
+        log("copied", f"copy{number}.db")
+    print('{"value": null}')
+
+
+def collected() -> None:
+    """Runs that have ended are removed, and a run that goes on keeps what it has."""
+    for number in range(3):
+        perdure.with_runcontext(name=f"leaf{number}").run(leaf, number)
+    gone = collect(timedelta(0), dry_run=False)
+    log("collected", len(gone.runs))
+    perdure.with_runcontext(name="r").run(with_files)
+    log("ended", "r")
+    print('{"value": null}')
+
+
+COMMANDS = {each.__name__: each for each in (submissions, parked, moved, backed_up, collected)}
+
+
 def main() -> None:
-    """The task named on the command line, as run `r`; its end is told of as well."""
-    if sys.argv[1] == "submissions":
-        submissions()
+    """The command or task named on the command line; a task is run `r`, and its end is told of as well."""
+    if sys.argv[1] in COMMANDS:
+        COMMANDS[sys.argv[1]]()
         return
     run = perdure.with_runcontext(name="r").run(globals()[sys.argv[1]])
     log("ended", run.result)

@@ -1,0 +1,107 @@
+"""Random faults for as long as asked: `run_faults`, and `python -m tests.faults.run SECONDS [SEED]`.
+
+Which faults there are, and where they strike, stands in docs/development/faults.md.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.crash.harness import Hosts
+from tests.faults.cuts import cutting
+from tests.faults.freezing import freeze
+from tests.faults.syscalls import Place, counted, points, trial
+from tests.postgres_server import Server, programs
+from tests.power.histories import PROGRAMS, Histories
+
+Trial = Callable[[random.Random], str]
+"""One trial; a word for how the faulty process ended."""
+
+
+class Faults(NamedTuple):
+    """What a torture has done and found."""
+
+    counts: dict[str, int]
+    """Trials by kind of fault and how the faulty process ended."""
+    violations: list[str]
+    """Broken promises, each with the seed that repeats the choice of the trial."""
+
+
+def run_faults(seed: int, seconds: float) -> Faults:
+    """Inject random faults into real processes until the time is over. A kind that this machine cannot inject (no
+    strace, no Postgres server) is left out, and its count is missing.
+
+    Args:
+        seed: chooses the trials. The interleaving of processes is the machine's.
+        seconds: no trial begins later.
+    """
+    counts: Counter[str] = Counter()
+    violations: list[str] = []
+    end = time.monotonic() + seconds
+    with _kinds() as kinds:
+        names = [name for name, (weight, _) in kinds.items() for _ in range(weight)]
+        number = 0
+        while time.monotonic() < end:
+            dice = random.Random(f"{seed} {number}")
+            name = dice.choice(names)
+            try:
+                counts[f"{name}: {kinds[name][1](dice)}"] += 1
+            except AssertionError as error:
+                counts[f"{name}: violation"] += 1
+                violations.append(f"seed {seed}, trial {number}, {name}: {error}")
+            number += 1
+    return Faults(dict(counts), violations)
+
+
+@contextmanager
+def _kinds() -> Iterator[dict[str, tuple[int, Trial]]]:
+    """The kinds of faults, each with its weight and a trial."""
+    with ExitStack() as stack:
+        base = Path(tempfile.mkdtemp(prefix="perdure-faults-"))
+        stack.callback(shutil.rmtree, base, ignore_errors=True)
+        hosts = Hosts(base, 1)
+        stack.callback(hosts.close)
+        fresh = (base / f"trial{number}" for number in range(1 << 30))
+        kinds: dict[str, tuple[int, Trial]] = {"freeze": (1, lambda dice: freeze(hosts, next(fresh), dice))}
+        if shutil.which("strace") is not None:
+            faults = points(counted(Place(hosts, base / "count")))
+            kinds["system call"] = (12, lambda dice: trial(hosts, next(fresh), dice.choice(faults)))
+            histories = Histories(base / "histories")
+            kinds["power loss"] = (6, lambda dice: histories.trial(dice.choice(PROGRAMS), dice))
+        if (folder := programs()) is not None:
+            server = Server(folder)
+            stack.callback(server.close)
+            warm = Hosts(base, 1, {"PERDURE_TEST_STORE": "postgres"})
+            stack.callback(warm.close)
+            cuts = stack.enter_context(cutting(warm, base / "cuts", server))
+            count = cuts.messages()
+
+            def cut(dice: random.Random) -> str:
+                after = dice.random() < 0.5
+                return ("after" if after else "before") if cuts.trial(dice.randrange(count), after) else "not reached"
+
+            kinds["cut connection"] = (6, cut)
+        yield kinds
+
+
+def main() -> None:
+    """Torture for so many seconds, and print what came of it; exit code 1 if a promise was broken."""
+    found = run_faults(int(sys.argv[2]) if len(sys.argv) > 2 else 0, float(sys.argv[1]))
+    for name, count in sorted(found.counts.items()):
+        print(f"{count:6} {name}")
+    for violation in found.violations:
+        print(violation)
+    sys.exit(bool(found.violations))
+
+
+if __name__ == "__main__":
+    main()
