@@ -33,6 +33,6 @@ def _ours() -> str:
     try:
         place = tempfile.gettempdir()
     except OSError:
-        # None is usable, on a full disk for example. Hints and lock files are left out then; a store opens without them.
+        # None is usable, on a full disk for example. A store opens without hints and lock files.
         place = os.path.join(os.sep, "tmp")
     return os.path.join(place, f"perdure-{os.getuid()}")
