@@ -428,10 +428,10 @@ class Body(Activity):
             for waiter in subject:
                 self._hand(waiter, None)
         elif move is Move.CANCEL:
-            if subject.arrives:
-                subject.set_result(step.outcome)
-            else:
+            if not subject.arrives:
                 subject.cancel_now()
+            elif not subject.done():  # a task that a body leaves behind is cancelled at once
+                subject.set_result(step.outcome)
         elif move is Move.ENTER:
             if subject is not None:
                 subject.future.set_result(None)

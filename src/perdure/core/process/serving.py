@@ -236,19 +236,23 @@ class Server:
         if free <= 0 or now < self._next_due:
             return False
         drivers = self.worker.take_due(self.specs, free)
+        fitting = [driver for driver in drivers if self._fits(driver.run)]
         # Whether more are due, the next round finds out; it comes at once.
         self._next_due = None
-        if len(drivers) == self.concurrency - len(self._driven):
-            # The drivers have to know from their beginning: found by later looks alone, each would keep its place as
-            # long.
-            left = self.worker.store.next_due(self.specs)
-            self._next_due = now + left if left is not None else float("inf")
-            self._pressed = self._next_due <= now
-        for driver in drivers:
-            if self._fits(driver.run):
+        try:
+            if len(drivers) == self.concurrency - len(self._driven):
+                # The drivers have to know from their beginning: found by later looks alone, each would keep its place
+                # as long.
+                left = self.worker.store.next_due(self.specs)
+                self._next_due = now + left if left is not None else float("inf")
+                self._pressed = self._next_due <= now
+        finally:
+            # The store may fail between the claim and this line. A claimed run without a driver at work would wait for
+            # the end of this process.
+            for driver in fitting:
                 self._begin(driver)
-            else:
-                self.worker.give_back(driver)
+            if len(fitting) < len(drivers):
+                self.worker.give_back([driver for driver in drivers if driver not in self._driven])
         return bool(drivers)
 
     def _begin(self, driver: Driver) -> None:

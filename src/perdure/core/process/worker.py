@@ -235,10 +235,13 @@ class Worker:
         finally:
             self._claiming.difference_update(claim.token for claim in claims)
 
-    def give_back(self, driver: Driver) -> None:
-        """Let go of a run whose driver has not been started."""
-        self.left(driver)
-        self.store.release(driver.run_id, driver.token)
+    def give_back(self, drivers: Collection[Driver]) -> None:
+        """Let go of runs whose drivers have not been started."""
+        # All drivers leave first: where the store fails, `doubt` leads to the claims without a driver.
+        for driver in drivers:
+            self.left(driver)
+        for driver in drivers:
+            self.store.release(driver.run_id, driver.token)
 
     def _driver(self, run: RunRow, spec: TaskSpec, *, fresh: bool, taken: Taken | None = None) -> Driver:
         driver = Driver(self, run, spec, self.loops.free_loop(), fresh=fresh, taken=taken)

@@ -224,6 +224,9 @@ class Driver(Ending):
             return
         except asyncio.CancelledError:
             return
+        except StoreError as error:
+            self.stop(error)
+            return
         except BaseException as error:
             log.exception("driving run %s failed", self.run.name)
             self.stop(error)
