@@ -48,9 +48,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Run one history."""
     kind, seed, attempt = request["kind"], request["seed"], request["attempt"]
     if kind == "simulated":
-        from tests.torture.sim import run_simulated
+        from tests.torture.sim import history
 
-        return {"violations": run_simulated(seed), "faults": {}, "lives": 1, "nodes": {}}
+        report = history(seed)
+        return {"violations": report.violations, "faults": report.faults, "lives": report.lives, "nodes": report.nodes}
     program = programs.parse(request["program"]) if request.get("program") else programs.generate(seed)
     make: Callable[[], lives.Place] = lives.sqlite_place
     if kind == "postgres":
