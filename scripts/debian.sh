@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What some tests need from Debian: libfaketime, to step the clock of a child process, a Postgres server, strace, to record
-# what reaches the disk, and the command ip, to make networks that can be cut. Where one of these is absent, root gets a
+# What some tests need from Debian: libfaketime, to step the clock of a child process, the programs of Postgres and MariaDB, strace, to
+# record what reaches the disk, and the command ip, to make networks that can be cut. Where one of these is absent, root gets a
 # package installed, and any other user is told how. Never a reason to fail: the tests say themselves what they skip.
 set -uo pipefail
 
@@ -13,9 +13,14 @@ has_postgres() {
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null
 }
 
+has_mariadb() {
+    command -v mariadb-install-db >/dev/null
+}
+
 missing=()
 has_faketime || missing+=(libfaketime)
 has_postgres || missing+=(postgresql)
+has_mariadb || missing+=(mariadb-server-core) # the programs without a service
 [ "$(uname)" != Linux ] || command -v strace >/dev/null || missing+=(strace)
 # Only on Linux, and only for root, does it help.
 [ "$(uname)" != Linux ] || [ "$(id -u)" != 0 ] || command -v ip >/dev/null || missing+=(iproute2)

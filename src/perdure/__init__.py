@@ -5,8 +5,8 @@ sleep starts over, and every race is won by the same side as before.
 
 Layers, each importing only from layers to its right (`lint-imports` checks the imports):
 
-    perdure (names only), cli -> api, durable, extras, io, report -> runtime -> store, executors, containers -> core
-    -> errors
+    perdure (names only), cli -> sql -> api, durable, extras, io, report -> runtime -> store, executors, containers
+    -> core -> errors
 
 `core` is the durable core and imports no adapter; `runtime` is the only place that puts adapters and core together.
 """
@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import durable, errors, extras, io, report
+    from . import durable, errors, extras, io, report, sql
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.hosting import Worker
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .core.ground.model import Status
     from .core.ground.spec import Backoff, RetryStrategy
     from .runtime import init
+    from .sql import transaction
 
 __version__ = "0.1.0"
 
@@ -69,8 +70,10 @@ __all__ = [
     "report",
     "run",
     "runs",
+    "sql",
     "submit",
     "trace",
+    "transaction",
     "with_runcontext",
 ]
 
@@ -103,6 +106,7 @@ _HOMES = {
     "runs": ".api.listing",
     "submit": ".api.submitting",
     "trace": ".api.trace",
+    "transaction": ".sql",
     "with_runcontext": ".api.submitting",
 }
 
@@ -112,7 +116,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is not None:
         value = getattr(importlib.import_module(home, __name__), name)
-    elif name in ("durable", "errors", "extras", "io", "report"):
+    elif name in ("durable", "errors", "extras", "io", "report", "sql"):
         value = importlib.import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module 'perdure' has no attribute {name!r}")

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,8 @@ class Assign(_Frame):
     module: str
     """The name under which the outer process has imported the code's module; empty for `__main__`."""
     action: int
+    path: bytes
+    """See `core.body.branch.path_below`."""
     name: str
     label: str | None
     inputs: bytes
@@ -171,6 +173,14 @@ class Needs(msgspec.Struct, frozen=True, array_like=True):
     gpu: int = 0
 
 
+class Within(NamedTuple):
+    """An action whose body led to a call."""
+
+    action: int
+    path: bytes
+    """See `core.body.branch.path_below`."""
+
+
 class Delegate(_Frame):
     """Asks to carry out a task that cannot execute in the child. The answer is a `Final`."""
 
@@ -179,7 +189,7 @@ class Delegate(_Frame):
     inputs: bytes
     floor: int
     recorded: bool
-    within: list[int]
+    within: list[Within]
     """The actions whose bodies led to this call, innermost first, without the child's own body."""
     name: str
     target: str

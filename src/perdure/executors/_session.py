@@ -157,6 +157,7 @@ class BodySession:
                 target=self.spec.target(),
                 module="" if module == "__main__" else module,
                 action=body.action,
+                path=body.path,
                 name=body.name,
                 label=body.root.label,
                 inputs=self._inputs,
@@ -392,8 +393,8 @@ class BodySession:
             self._carried(frame.ticket, (Result.ERROR, encode_error(error), error, ()))
             return
         parent: Any = self.body
-        for action in reversed(frame.within):
-            parent = Between(action, parent)
+        for action, path in reversed(frame.within):
+            parent = Between(action, path, parent)
         protocol = attempts(
             self._driver, spec, frame.action, frame.inputs, parent=parent, floor=frame.floor, recorded=frame.recorded
         )

@@ -82,6 +82,8 @@ class Body(Activity):
         self.abandoned = False
         """Stopped early, by a timeout or by the end of the calling body: unrecorded outcomes no longer count."""
         self.parent: ParentPort | None = None
+        self.path = b""
+        """See `branch.path_below`."""
         self.children: set[Body] = set()
         """The open bodies of calls of this body."""
         self.refused = 0

@@ -105,6 +105,13 @@ class Branch:
         return " > ".join(reversed(titles))
 
 
+def path_below(path: bytes, branch: int, fp: bytes, occ: int) -> bytes:
+    """The path of a call in the body of that path: 16 bytes over all calls that lead to the call from the root task,
+    whose body has the empty path. The path is the same in every life of a run, and is known before any row is written.
+    """
+    return blake2b(b"%d\0%d\0%b%b" % (branch, occ, fp, path), digest_size=16).digest()
+
+
 def fork_for_coroutine(parent: Branch, coro: Any) -> Branch:
     """The branch of a task that is about to run `coro`."""
     name, arguments = _of_coroutine(coro)

@@ -160,6 +160,8 @@ class ParentPort(Protocol):
     """A `ParentPort`, or `None` for the root task's body."""
     children: set[Any]
     """The open bodies that calls of this one execute."""
+    path: bytes
+    """See `branch.path_below`."""
 
     @property
     def stopped(self) -> bool: ...
@@ -176,6 +178,8 @@ class BodyPort(Protocol):
     parent: Any
     """A `ParentPort`, or `None` for the root task's body."""
     children: set[Any]
+    path: bytes
+    """See `branch.path_below`."""
     name: str
     attempt: int
     root: Any

@@ -20,6 +20,7 @@ from ...errors import (
     UsageError,
 )
 from ..body.body import Body
+from ..body.branch import path_below
 from ..body.interfaces import ParentPort
 from ..body.waits import Sleeper
 from ..commit.records import Mark
@@ -141,6 +142,8 @@ class _Attempts:
             self._parent, action.action, spec.name, driver.worker.loop_for(driver),
             floor=self._floor, label=action.label, recorded=self._recorded, kind=_stand_in() if spec.process else Body,
         )  # fmt: skip
+        if self._parent is not None:
+            body.path = path_below(self._parent.path, action.branch, action.fp, action.occ)
         if self._continues:
             self._continues = False
             body.resume()

@@ -83,8 +83,9 @@ class StandIn(Body):
 class Between:
     """An action in an inner process, as the parent of a body in the outer process."""
 
-    def __init__(self, action: int, parent: ParentPort) -> None:
+    def __init__(self, action: int, path: bytes, parent: ParentPort) -> None:
         self.action = action
+        self.path = path
         self.parent = parent
         self.children = parent.children
 

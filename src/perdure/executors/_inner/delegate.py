@@ -140,16 +140,22 @@ def _final(data: msgspec.Raw) -> frames.Final:
     return msgspec.msgpack.decode(data, type=frames.Final)
 
 
-def _within(body: Any) -> list[int]:
-    found: list[int] = []
+def _within(body: Any) -> list[frames.Within]:
+    found: list[frames.Within] = []
     while body.parent is not None:
-        found.append(body.action)
+        found.append(frames.Within(body.action, body.path))
         body = body.parent
     return found
 
 
 def _call(
-    spec: TaskSpec, action: Action, inputs: bytes, floor: int, recorded: bool, within: list[int], moved: PathMap
+    spec: TaskSpec,
+    action: Action,
+    inputs: bytes,
+    floor: int,
+    recorded: bool,
+    within: list[frames.Within],
+    moved: PathMap,
 ) -> Callable[[int], frames.Delegate]:
     target, module, variable = spec.target(), spec.module, ""
     if not spec.process:

@@ -96,6 +96,7 @@ class InnerDriver(Driver):
         body = self.open_body(
             None, work.action, work.name, self.loop, floor=work.floor, label=work.label, recorded=work.recorded
         )
+        body.path = work.path
         try:
             try:
                 args, kwargs = self.spec.signature.decode_inputs(work.inputs)
