@@ -26,7 +26,7 @@ PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
 
-.PHONY: help venv demo test test-long check format debian bench clean
+.PHONY: help venv demo test test-long check format debian bench soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -72,6 +72,9 @@ check: $(STAMP) ## lint, format, types, layers, imports, references and language
 	$(BIN)/python scripts/check_functions.py
 	$(BIN)/python scripts/check_references.py
 	$(BIN)/python scripts/check_prose.py --quiet
+
+soak: $(STAMP) ## workers under load, kills, backups and collections for HOURS (8; fractions are allowed): every figure flat
+	$(BIN)/python -m tests.soak --hours $(or $(HOURS),8)
 
 format: $(STAMP) ## rewrite the sources in the one format
 	$(BIN)/ruff check --fix .

@@ -1,15 +1,22 @@
-"""Explore both models, once as they are and once with each fault: `python -m proof [--large]`."""
+"""Explore the models, once as they are and once with each fault: `python -m proof [--large]`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from . import claims, moves
+from . import claims, moves, signals
 from .checker import Broken, explore
 
 LARGE = claims.Bounds(deaths=2, freezes=1, lapses=1, workers=3)
+
+MODELS: list[tuple[str, dict[str, str], Callable[[str], Any]]] = [
+    ("claims", claims.FAULTS, claims.model),
+    ("moves", moves.FAULTS, moves.model),
+    ("signals", signals.FAULTS, signals.faulty),
+]
 
 
 def main() -> int:
@@ -18,9 +25,11 @@ def main() -> int:
     parser.add_argument("--large", action="store_true", help="three workers and more deaths; takes minutes")
     bounds = LARGE if parser.parse_args().large else claims.Bounds()
     right = [holds("claims", claims.model(None, bounds)), holds("moves", moves.model())]
+    for mail in (signals.MailBounds(),) if bounds is LARGE else (signals.FREEZES, signals.CANCELS):
+        right += [holds("signals", signals.model(parkable=parkable, bounds=mail)) for parkable in (True, False)]
     found = [
         is_found(name, fault, expected, model(fault))
-        for name, faults, model in (("claims", claims.FAULTS, claims.model), ("moves", moves.FAULTS, moves.model))
+        for name, faults, model in MODELS
         for fault, expected in faults.items()
     ]
     return 0 if all(right) and all(found) else 1

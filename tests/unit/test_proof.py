@@ -1,9 +1,9 @@
-"""The models of the protocol hold, and each fault planted in them is found (P1, P2, P3, P7, M1 to M3)."""
+"""The models of the protocol hold, and each fault planted in them is found (P1, P2, P3, P7, P12, M1 to M3)."""
 
 from __future__ import annotations
 
 import pytest
-from proof import claims, moves
+from proof import claims, moves, signals
 from proof.checker import Broken, Model, Step, explore
 
 
@@ -15,6 +15,22 @@ def test_the_protocol_of_claims_holds_in_every_state() -> None:
 def test_the_protocol_of_moves_holds_in_every_state() -> None:
     found = explore(moves.model())
     assert found.states > 200
+
+
+@pytest.mark.parametrize("parkable", [True, False])
+@pytest.mark.parametrize("bounds", [signals.FREEZES, signals.CANCELS])
+def test_no_message_is_lost_or_doubled_in_any_state(bounds: signals.MailBounds, parkable: bool) -> None:
+    """P12, for runs that are parked while they wait, and for runs that are not."""
+    found = explore(signals.model(parkable=parkable, bounds=bounds))
+    assert found.states > 4_000
+
+
+@pytest.mark.parametrize(("fault", "expected"), signals.FAULTS.items(), ids=str)
+def test_a_fault_in_the_delivery_of_messages_is_found(fault: str, expected: str) -> None:
+    """P12: a message lost, doubled, out of order, or never delivered."""
+    with pytest.raises(Broken) as broken:
+        explore(signals.faulty(fault))
+    assert broken.value.name == expected
 
 
 @pytest.mark.parametrize(("fault", "expected"), claims.FAULTS.items(), ids=str)

@@ -31,7 +31,7 @@ VERSIONS = {
 }
 _names = [
     "steps", "slow-steps", "values", "fan-out", "race", "child", "thread", "generator", "other-generator", "cache",
-    "retry", "sleep", "clock", "asks", "fails", "failures", "data", "edited", "container",
+    "retry", "sleep", "clock", "asks", "asks-again", "fails", "failures", "data", "edited", "container",
 ]  # fmt: skip
 
 

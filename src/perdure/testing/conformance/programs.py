@@ -208,6 +208,9 @@ async def asks() -> Any:
     return seen("last", await step("last", 3))
 
 
+asks_again = asks
+
+
 @env.task
 async def fails() -> Any:
     seen("good", await step("good", 1))
