@@ -21,7 +21,7 @@ from tests.waiting import PATIENCE, wait_for
 
 import perdure
 from perdure import errors, runtime
-from perdure.api import messages
+from perdure.api import messages, shapes
 from perdure.core.ground.model import Kind, Status
 from perdure.core.ground.values import ANY, INLINE_LIMIT
 from perdure.upkeep.moving import move
@@ -217,7 +217,9 @@ def test_a_value_that_does_not_fit_is_refused_before_anything_is_written() -> No
     driven = Driven(approval)
     driven.waits()
     for misfit in ("yes", {"ok": "yes"}, {"mood": "GOOD"}, {"ok": True, "mood": "UGLY"}):
-        with pytest.raises(errors.ValueMismatchError, match=r"condition 'approve' of run 'r' takes `.*Decision`, not"):
+        with pytest.raises(
+            errors.ValueMismatchError, match=r"condition 'approve' of run 'r' takes `.*Decision`.*, and not"
+        ):
             driven.run.signal("approve", misfit)
     assert list(runtime.worker().store.all_messages(driven.run.row.id)) == []
     driven.run.signal("approve", {"ok": True})
@@ -343,3 +345,23 @@ def test_each_kind_of_wait_has_a_kind_of_its_own_in_the_journal() -> None:
     assert (entry.kind, entry.name) == (Kind.RECEIVE, "mailbox:box")
     [message] = runtime.worker().store.all_messages(run.row.id)
     assert message.taken == entry.n
+
+
+@pytest.mark.parametrize(
+    ("tp", "text"),
+    [
+        (bool, "bool"),
+        (int | None, "int | None"),
+        (list[Mood], "list[GOOD | BAD]"),
+        (dict[str, tuple[int, ...]], "dict[tuple[int, ...]]"),
+        (Decision, '{"ok": bool, "mood": GOOD | BAD (optional), "why": str (optional)}'),
+    ],
+)
+def test_the_type_of_a_message_is_described_for_senders(tp: Any, text: str) -> None:
+    assert shapes.text_of(shapes.shape_of(tp)) == text
+
+
+@pytest.mark.parametrize("data", [None, [], 7, ["record"], ["record", "x", 7], ["union"], ["literal"], [["list"]], {}])
+def test_a_description_that_is_damaged_says_nothing_about_the_type(data: Any) -> None:
+    assert shapes.type_of(data) is Any or data == ["record", "x", 7]
+    assert isinstance(shapes.text_of(data), str)

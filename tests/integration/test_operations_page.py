@@ -1,4 +1,4 @@
-"""The blocks of docs/operations.md, run in order in one directory: Python as written, commands with what they print.
+"""The blocks of pages, run in order in one directory: Python as written, commands with what they print.
 
 A Python block begins with the name of its file. The file is written and run; a module of tasks alone does nothing. In
 a console block each line behind `$` is a command, and the lines below it are what the command prints.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ PAGES = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["operations.md"])
+@pytest.mark.parametrize("page", ["operations.md", "messages.md"])
 def test_every_block_of_the_page_works_as_printed(page: str, tmp_path: Path) -> None:
     blocks = BLOCK.findall((PAGES / page).read_text())
     assert len(blocks) > 2
@@ -37,7 +38,7 @@ def test_every_block_of_the_page_works_as_printed(page: str, tmp_path: Path) -> 
 def _commands(text: str, directory: Path) -> None:
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, expected = part.partition("\n")
-        words = command.split("#")[0].split()
+        words = shlex.split(command, comments=True)
         assert words[0] == "perdure"
         done = _run([sys.executable, "-m", *words], directory)
         assert done.returncode == 0, done.stderr

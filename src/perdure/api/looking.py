@@ -538,7 +538,7 @@ class _Grown:
             _KINDS[action.kind], action.name, status, action.action,
             max(1, action.attempt) if action.kind in (Kind.TASK, Kind.CONTAINER) else None, action.at, None,
             action.wake_at if action.state is None else None, action.label,
-            inputs=action.inputs,
+            inputs=None if action.kind in WAITS else action.inputs,
         )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ from ..errors import (
 )
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from ._seconds import seconds_of
-from .shapes import shape_of, type_of
+from .shapes import ANY as ANY_SHAPE
+from .shapes import shape_of, text_of, type_of
 from .status import refuse_moved
 
 SHOWN = 200
@@ -87,13 +88,31 @@ def asked_by(action: Action) -> Asked:
         found = {}
     known = found if isinstance(found, dict) else {}
     texts = [str(known.get(field, "")) for field in Asked._fields[:4]]
-    return Asked(texts[0], texts[1], texts[2], texts[3], known.get("shape", "Any"))
+    return Asked(texts[0], texts[1], texts[2], texts[3], known.get("shape", ANY_SHAPE))
 
 
 def wait_for_box(run: int, box: str) -> Asked | None:
     """What the first open wait of the run for the box says; `None`: no call waits."""
     waits = [one for one in runtime.worker().store.open_actions(run) if one.kind in WAITS and one.name == box]
     return asked_by(waits[0]) if waits else None
+
+
+class WaitedFor(NamedTuple):
+    """The type that a call waits for."""
+
+    type: Any
+    """A type with the same encoding (`shapes.type_of`)."""
+    text: str
+    """The type for people."""
+
+
+def type_waited_for(run: int, box: str) -> WaitedFor | None:
+    """The type of the message that the run waits for; `None`: no call waits, or the type cannot be said."""
+    asked = wait_for_box(run, box)
+    if asked is None or asked.shape == ANY_SHAPE:
+        return None
+    text = text_of(asked.shape)
+    return WaitedFor(type_of(asked.shape), f"`{asked.type}`" + (f", {text}" if text != asked.type else ""))
 
 
 # -- sending ---------------------------------------------------------------------------------------------------
@@ -141,15 +160,15 @@ def fitted(message: Outgoing, run: int) -> bytes:
     Raises:
         ValueMismatchError: the value does not fit the declared type.
     """
-    asked = wait_for_box(run, message.box)
-    if asked is None or asked.shape == "Any":
+    asked = type_waited_for(run, message.box)
+    if asked is None:
         return message.data
-    codec = codec_for(type_of(asked.shape), f"the message for {shown_box(message.box)} of run {message.run!r}")
+    codec = codec_for(asked.type, f"the message for {shown_box(message.box)}")
     try:
         return codec.encode(codec.decode(calls.as_declared(codec, message.data)))
     except ValueMismatchError as misfit:
         raise ValueMismatchError(
-            f"{shown_box(message.box)} of run {message.run!r} takes `{asked.type}`, not "
+            f"{shown_box(message.box)} of run {message.run!r} takes {asked.text}, and not "
             f"{preview(message.data, SHOWN)}; nothing was sent ({misfit})"
         ) from None
 

@@ -90,6 +90,26 @@ def _fields(tp: Any) -> dict[str, bool] | None:
     return None
 
 
+def text_of(shape: Any) -> str:
+    """A shape for people, such as `{"ok": bool, "why": str (optional)}`."""
+    if not isinstance(shape, list) or not shape:
+        return "None" if shape == "NoneType" else str(shape)
+    kind, rest = shape[0], shape[1:]
+    if kind == "literal":
+        return " | ".join(map(str, rest))
+    if kind == "record" and len(rest) == 2 and isinstance(rest[1], dict):
+        fields = [
+            f'"{name}": {text_of(field[0])}{"" if field[1] else " (optional)"}'
+            for name, field in rest[1].items()
+            if isinstance(field, list) and len(field) == 2
+        ]
+        return "{" + ", ".join(fields) + "}"
+    parts = [text_of(part) for part in rest]
+    if kind == "union":
+        return " | ".join(parts)
+    return f"{kind.removesuffix('...')}[{', '.join(parts)}{', ...' if kind == 'tuple...' else ''}]"
+
+
 def type_of(shape: Any) -> Any:
     """A type with the encoding that the shape describes. Data that is no shape counts as `"Any"`."""
     if isinstance(shape, str):

@@ -1,0 +1,149 @@
+"""The commands that talk to runs: `perdure signal`, `perdure send`, `perdure conditions`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ValueMismatchError
+from . import completion
+from .base import CliCommand, cli, common, log_to_stderr, output, run_or_url
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..api.messages import ConditionInfo
+    from ..api.run import Run
+
+SIGNAL_EPILOG = """  perdure signal daily approve true                       a condition of type bool
+  perdure signal daily approve '{"ok": true}'             of a dataclass, as JSON
+  perdure conditions                                      who waits, and for which type"""
+
+
+@cli.command("signal", cls=CliCommand, epilog=SIGNAL_EPILOG, short_help="Set a condition that a run waits for.")
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
+@click.argument("name", metavar="NAME")
+@click.argument("value", metavar="VALUE")
+@common
+def signal_command(run: str, name: str, value: str) -> None:
+    """Set condition NAME of a run. The first value counts; an equal value is accepted again.
+
+    VALUE is read by the type that the run waits for. Where the run does not wait yet, VALUE is JSON, or else text.
+    """
+    from ..api.run import Run
+    from ..core.ground.model import Kind
+
+    log_to_stderr()
+    found = Run.get(run)
+    data, data_type = _value(found, Kind.CONDITION, name, value)
+    found.signal(name, data, data_type=data_type)
+    _told(found, "condition", name, f"condition {name!r} is set")
+
+
+SEND_EPILOG = """  perdure send daily orders '{"id": 7}'                   a message to the mailbox orders
+  perdure send daily orders '{"id": 7}' --key evt-77      sent once, however often the command is repeated"""
+
+
+@cli.command("send", cls=CliCommand, epilog=SEND_EPILOG, short_help="Send a message to a mailbox of a run.")
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
+@click.argument("name", metavar="NAME")
+@click.argument("value", metavar="VALUE")
+@click.option("--key", metavar="KEY", help="Messages of one run and mailbox with one key are one message.")
+@common
+def send_command(run: str, name: str, value: str, key: str | None) -> None:
+    """Send a message to mailbox NAME of a run. Messages are received one by one, in the order of sending.
+
+    VALUE is read by the type that the run waits for. Where the run does not wait yet, VALUE is JSON, or else text.
+    """
+    from ..api.run import Run
+    from ..core.ground.model import Kind
+
+    log_to_stderr()
+    found = Run.get(run)
+    data, data_type = _value(found, Kind.RECEIVE, name, value)
+    found.send(name, data, key=key, data_type=data_type)
+    _told(found, "mailbox", name, f"a message for mailbox {name!r} is stored")
+
+
+def _value(run: Run, kind: Any, name: str, text: str) -> tuple[Any, Any]:
+    """The value of a command line, and the type under which the value is encoded."""
+    from ..api.messages import check_message_name, shown_box, type_waited_for
+    from ..core.run.mailbox import box_of
+    from .convert import Unfit, from_text
+
+    box = box_of(kind, check_message_name(name, "a message"))
+    asked = type_waited_for(run.row.id, box)
+    if asked is None:
+        return from_text(text, Any), None
+    try:
+        return from_text(text, asked.type), asked.type
+    except Unfit as misfit:
+        raise ValueMismatchError(
+            f"{shown_box(box)} of run {run.name!r} takes {asked.text}; nothing was sent: {misfit}"
+        ) from None
+
+
+def _told(run: Run, kind: str, name: str, what: str) -> None:
+    if output.json:
+        output.result_json({"run": run.name, "kind": kind, "name": name})
+    else:
+        output.note(f"run {run.name}: {what}")
+
+
+CONDITIONS_EPILOG = """  perdure conditions                          who waits for what, since when, until when
+  perdure conditions --json                   the same for machines"""
+
+
+@cli.command("conditions", cls=CliCommand, epilog=CONDITIONS_EPILOG, short_help="Who waits for which message.")
+@common
+def conditions_command() -> None:
+    """List the calls that wait for a condition or a message, and the messages that no call has asked for."""
+    from ..api import looking, messages
+
+    log_to_stderr()
+    found = messages.conditions() if looking.store_exists() else []
+    if output.json:
+        output.result_json([_data(one) for one in found])
+    elif found:
+        output.draw(_table(found))
+    else:
+        output.note("no run waits for a message")
+
+
+def _data(one: ConditionInfo) -> dict[str, Any]:
+    from .output import iso
+
+    return {
+        "run": one.run,
+        "kind": one.kind,
+        "name": one.name,
+        "prompt": one.prompt or None,
+        "description": one.description or None,
+        "type": one.type or None,
+        "waits": one.waits,
+        "since": iso(one.since),
+        "until": iso(one.until),
+        "unread": one.unread,
+    }
+
+
+def _table(found: list[ConditionInfo]) -> Table:
+    from rich.table import Table
+
+    from .output import cell, local
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("RUN", "KIND", "NAME", "STATE"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for heading in ("SINCE", "UNTIL"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("TYPE", "PROMPT"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1)
+    for one in found:
+        state = "waits" if one.waits else f"{one.unread} unread"
+        table.add_row(
+            cell(one.run), one.kind, cell(one.name), state, local(one.since),
+            local(one.until) if one.until is not None else "", cell(one.type), cell(one.prompt),
+        )  # fmt: skip
+    return table
