@@ -288,7 +288,7 @@ class Driver(Ending):
         why = "it waits for a message" if waits else f"it sleeps for {left / US:.3g} s"
         self.stop(Parked(f"run {self.run.name!r} is parked: {why}", wake, waits=waits))
 
-    def rest(self, patience: float) -> int | None:
+    def rest(self, patience: float = 0.0) -> int | None:
         """Microseconds until the earliest recorded deadline, if nothing but a message can move the run before; else
         `None`. `patience`: see `Body.rest`."""
         if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
