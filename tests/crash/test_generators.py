@@ -172,6 +172,49 @@ def test_a_generator_that_failed_is_tried_again_as_a_whole(hosts: Hosts, place: 
     assert any(run_parallel([partial(fails_once, hosts, place, point) for point in POINTS]))
 
 
+UNFINISHED = (
+    "consumer_fails",
+    "consumer_fails_between_steps",
+    "async_consumer_fails",
+    "sibling_fails",
+    "threaded_consumer_fails",
+)
+
+
+def one_execution(hosts: Hosts, place: Path, name: str, point: str | None, executor: str = "local") -> int:
+    """The number of the execution whose items the run has ended with; 0 if an execution was interrupted between two
+    items, and the next execution gave others."""
+    lab = Lab(hosts, place / f"{name}-{point}".replace(":", ""), SCRIPT, name, {"LAB_EXECUTOR": executor})
+    trial = lab.start(kill_at=point)
+    if trial.killed:
+        trial = lab.start()
+    answer = trial.answer or {}
+    if answer.get("error") == "GeneratorDivergedError" and point is not None:
+        return 0
+    items = [str(item).split("(")[-1].strip("')") for item in answer.get("value", [])]
+    numbers = {item.split("-")[0] for item in items if "-" in item}
+    if len(numbers) != 1 or [item for item in items if item.endswith("-2")] == []:
+        raise Broken(f"P1: {answer}\n{lab.story()}")
+    return int(numbers.pop())
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_a_retry_executes_a_generator_that_had_not_ended_as_a_whole(hosts: Hosts, place: Path, name: str) -> None:
+    """P1, GI3: its consumer has failed half-way. The family: consumers that are sync, async, in a thread, with steps
+    between the items, and a generator that is cancelled while it executes."""
+    assert one_execution(hosts, place, name, None) == 1
+    found = run_parallel([partial(one_execution, hosts, place, name, point) for point in POINTS])
+    assert any(found)
+
+
+@pytest.mark.parametrize("name", ["consumer_fails_between_steps", "sibling_fails"])
+def test_a_retry_in_a_pool_process_executes_an_unfinished_generator_as_a_whole(
+    hosts: Hosts, place: Path, name: str
+) -> None:
+    """P1, GI3."""
+    assert one_execution(hosts, place, name, None, "process") == 1
+
+
 def resumes(hosts: Hosts, place: Path, name: str, point: str) -> bool:
     lab = killed_at(hosts, place, name, point)
     if lab is None:

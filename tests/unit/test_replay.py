@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -160,6 +161,44 @@ def test_a_cancellation_replaces_an_outcome_that_was_never_delivered_and_keeps_i
         order.append((head.name, head.result))
         machine.consume(head)
     assert order == [("a", Result.VALUE), ("b", Result.CANCELLED), ("c", Result.VALUE)]
+
+
+def items(count: int, first: int = 1) -> list[Entry]:
+    return [replace(entry(first + item, "g", seq=0, result=Result.ITEM), item=item) for item in range(count)]
+
+
+@pytest.mark.parametrize("last", [Result.CANCELLED, None])
+def test_items_of_a_generator_that_had_not_ended_are_given_up_with_the_attempt(last: Result | None) -> None:
+    """GI3: also where the failure discards only what came later, and whether or not the next life is the one that
+    executes the generator again."""
+    before = entry(1, "a", seq=0)
+    rows = [before, *(replace(row, seq=1) for row in items(2, 2))]
+    if last is not None:
+        rows.append(replace(entry(4, "g", seq=1, result=last), item=2))
+    rows += [entry(5, "b", seq=2), mark(6, Result.DISCARD, 5), mark(7, Result.FAILED, 5)]
+    machine = replay(*rows)
+    assert ask(machine, "a", 0) == Decision(Verdict.REPLAY, before)
+    machine.consume(before)
+    machine.execute_again((0, fp("g"), 0))
+    assert ask(machine, "g", 1).verdict is Verdict.EXECUTE
+    again = replay(*rows, replace(entry(8, "g", seq=1, result=Result.ITEM), item=0))
+    assert [row.n for row in again.outcomes()] == [1, 8]
+
+
+def test_items_of_a_generator_that_continues_by_itself_stay() -> None:
+    """GI3."""
+    machine = replay(*items(2), mark(3, Result.FAILED, 0))
+    assert ask(machine, "g", 0).verdict is Verdict.REUSE
+    assert ask(machine, "g", 1, item=1).verdict is Verdict.REUSE
+
+
+@pytest.mark.parametrize("end", [Result.END, Result.ERROR, Result.CLOSED])
+def test_items_of_a_generator_that_had_ended_stay(end: Result) -> None:
+    """GI2."""
+    rows = [*items(2), replace(entry(3, "g", seq=0, result=end), item=2), mark(4, Result.FAILED, 0)]
+    machine = replay(*rows)
+    machine.execute_again((0, fp("g"), 0))
+    assert ask(machine, "g", 0).verdict is Verdict.REUSE
 
 
 def test_a_cancelled_call_is_not_reused_on_a_new_path() -> None:

@@ -393,7 +393,7 @@ class _Grown:
     def _mark(self, entry: Entry) -> None:
         if entry.result == Result.NOTE:
             return
-        if entry.result == Result.LOOSEN:
+        if entry.result in (Result.LOOSEN, Result.FAILED):
             loose = {row.n for row in self._rows.get(entry.action, ()) if isinstance(row, Entry) and row.n >= entry.seq}
             self._earlier |= loose - self._discarded.keys()
             self._reused -= loose

@@ -328,6 +328,8 @@ def _items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwargs: di
 
 def _drive_items(source: _Source) -> Any:
     call, function = source.call, source.trace._function
+    if source.trace._resume is None:
+        calls.open_generator(call)
     try:
         while True:
             value = run_sync(calls.trace(call, function, (), {}, source))
@@ -401,6 +403,8 @@ def _async_items(trace: Trace[Any, Any], call: Call, args: tuple[Any, ...], kwar
 
 async def _drive_async_items(source: _Source) -> Any:
     call, function = source.call, source.trace._function
+    if source.trace._resume is None:
+        calls.open_generator(call)
     try:
         while True:
             value = await run_async(calls.trace(call, function, (), {}, source))

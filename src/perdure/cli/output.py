@@ -383,7 +383,7 @@ def entry_data(entry: Entry) -> dict[str, Any]:
     from ..errors import UsageError
 
     result = Result(entry.result)
-    about = result in (Result.LOOSEN, Result.DISCARD, Result.REUSE)
+    about = result in (Result.LOOSEN, Result.FAILED, Result.DISCARD, Result.REUSE)
     error: dict[str, Any] | None = None
     if result is Result.ERROR and entry.value is not None:
         try:

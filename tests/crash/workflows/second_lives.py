@@ -189,6 +189,78 @@ def breaking() -> Iterator[str]:
         yield f"{number}-{place}"
 
 
+@perdure.trace
+def numbered(name: str) -> Iterator[str]:
+    """Each execution gives other items."""
+    number = lab.tries(name)
+    log("executed", name)
+    for place in range(3):
+        yield f"{number}-{place}"
+
+
+@perdure.trace
+async def async_numbered(name: str, *, waits: bool = False) -> AsyncIterator[str]:
+    number = lab.tries(name)
+    log("executed", name)
+    for place in range(3):
+        if place == 2 and waits and number == 0:
+            await asyncio.sleep(60)
+        yield f"{number}-{place}"
+
+
+def checked(one: str) -> str:
+    """The first execution's second item is refused."""
+    if one == "0-1":
+        raise LabError(f"{one} is refused")
+    return one
+
+
+@env.task(retries=1)
+def consumer_fails() -> list[str]:
+    return [checked(one) for one in numbered("numbered")]
+
+
+@env.task(retries=1)
+def consumer_fails_between_steps() -> list[str]:
+    sync_step("a")
+    out = [sync_step(checked(one)) for one in numbered("numbered")]
+    return [*out, sync_step("b")]
+
+
+@env.task(retries=1)
+async def async_consumer_fails() -> list[str]:
+    return [checked(one) async for one in async_numbered("numbered")]
+
+
+@env.task(retries=1)
+async def sibling_fails() -> list[str]:
+    """The generator is executing when the attempt fails."""
+    reached = asyncio.Event()
+    out = []
+
+    async def consumes() -> None:
+        async for one in async_numbered("numbered", waits=True):
+            out.append(one)
+            if one == "0-1":
+                reached.set()
+        reached.set()
+
+    async def fails() -> None:
+        await reached.wait()
+        for one in out:
+            checked(one)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(consumes())
+        group.create_task(fails())
+    return out
+
+
+@env.task(retries=1)
+async def threaded_consumer_fails() -> list[str]:
+    return await asyncio.to_thread(lambda: [checked(one) for one in numbered("numbered")])
+
+
 @perdure.trace(resume="before")
 def resuming(before: Sequence[str] = ()) -> Iterator[str]:
     log("opened", list(before))

@@ -95,7 +95,7 @@ class Record(Struct, eq=False):
 
 
 class Mark:
-    """A row about other entries (`LOOSEN`, `DISCARD`)."""
+    """A row about other entries (`LOOSEN`, `FAILED`, `DISCARD`)."""
 
     __slots__ = ("action", "result", "seq")
 

@@ -76,10 +76,12 @@ class Result(IntEnum):
 
     `VALUE`, `ERROR`, `ITEM` (one item of a generator) and `END` (the generator is exhausted) are delivered to user
     code. `CANCELLED`: user code cancelled the call; on replay the call stays pending until cancelled again. `CLOSED`:
-    the consumer closed a generator early; nothing to deliver. `FIRED`: a `durable.timeout` ran out. Three results are
+    the consumer closed a generator early; nothing to deliver. `FIRED`: a `durable.timeout` ran out. Four results are
     about other entries. `LOOSEN`: entries from number `seq` up to here are reused where a call asks for them, in any
-    order, and no call has to ask. `DISCARD`: a tombstone, entry number `seq` no longer counts. `REUSE`: entry number
-    `seq` was delivered again here. `NOTE` carries `notes` where no other entry is about to be written.
+    order, and no call has to ask. `FAILED`: an attempt has failed or was cancelled; like `LOOSEN`, and a generator
+    that had not ended is executed from its beginning by the next attempt. `DISCARD`: a tombstone, entry number `seq`
+    no longer counts. `REUSE`: entry number `seq` was delivered again here. `NOTE` carries `notes` where no other entry
+    is about to be written.
     """
 
     VALUE = 0
@@ -93,6 +95,7 @@ class Result(IntEnum):
     DISCARD = 8
     REUSE = 9
     NOTE = 10
+    FAILED = 11
 
 
 # As constants of the module for hot paths: Python 3.11 finds a member of an enum through a hook of the enum's class,
@@ -112,7 +115,7 @@ class Entry(Struct, array_like=True, frozen=True, gc=False):
     branch: int
     """Signed 64-bit hash of the branch's path in the body; 0 is the body's root branch."""
     seq: int
-    """Position of the call in the branch, from 0; for LOOSEN, DISCARD and REUSE the number of the other entry."""
+    """Position of the call in the branch, from 0; for LOOSEN, FAILED, DISCARD and REUSE another entry's number."""
     occ: int
     """How many calls of the same fingerprint came before in this branch."""
     item: int

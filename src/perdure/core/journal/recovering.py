@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, RunRow
-from .replay import Replay
+from .replay import CallKey, Replay, call_of
 
 
 def work_of(journal: Iterable[Entry], started: Sequence[Action], new: RunRow) -> tuple[list[Entry], list[Action]]:
@@ -89,7 +89,7 @@ def _succeeded(body: Iterable[Entry]) -> list[Entry]:
     for entry in body:
         key = (entry.branch, entry.fp, entry.occ, entry.item)
         if entry.result == Result.END:
-            over.add(_call_of(entry))
+            over.add(call_of(entry))
         if entry.result in (Result.VALUE, Result.ITEM, Result.END, Result.ERROR, Result.CANCELLED):
             # A call that was recorded and then cancelled before delivery has two entries; the later entry counts.
             kept.pop(by_key.pop(key, 0), None)
@@ -100,15 +100,7 @@ def _succeeded(body: Iterable[Entry]) -> list[Entry]:
             alias[entry.n] = entry.seq
         elif entry.result == Result.DISCARD:
             kept.pop(alias.get(entry.seq, entry.seq), None)
-    return [entry for entry in kept.values() if entry.result != Result.ITEM or _call_of(entry) in over]
-
-
-CallKey = tuple[int, bytes, int]
-"""(branch, fingerprint, occurrence): a call, with all items of a generator."""
-
-
-def _call_of(entry: Entry) -> CallKey:
-    return entry.branch, entry.fp, entry.occ
+    return [entry for entry in kept.values() if entry.result != Result.ITEM or call_of(entry) in over]
 
 
 class CaughtFailure(NamedTuple):
@@ -140,7 +132,7 @@ def caught_failures(
                 todo.append(one.action)
         calls: dict[CallKey, list[int]] = {}
         for entry in sorted(left, key=lambda entry: entry.item):
-            numbers = calls.setdefault(_call_of(entry), [])
+            numbers = calls.setdefault(call_of(entry), [])
             numbers.append(entry.n)
             if entry.result == Result.ERROR:
                 found.append(CaughtFailure(entry, numbers))

@@ -30,6 +30,8 @@ from ..ground.model import Entry, Result
 
 Key = tuple[int, bytes, int, int]
 """(branch, fingerprint, occurrence, item): what a call is found by."""
+CallKey = tuple[int, bytes, int]
+"""(branch, fingerprint, occurrence): a call, with all items of a generator."""
 
 
 EventKey = tuple[int, int, int]
@@ -99,7 +101,9 @@ _HOLD = Decision(Verdict.HOLD)
 
 _NOWHERE: Key = (0, b"", -1, -1)
 
-_ABOUT_OTHERS = frozenset({Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Result.DISCARD, Result.REUSE, Result.NOTE})
+_ABOUT_OTHERS = frozenset(
+    {Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Result.DISCARD, Result.REUSE, Result.NOTE, Result.FAILED}
+)
 
 
 class Replay:
@@ -116,6 +120,7 @@ class Replay:
         "_sources",
         "_strict",
         "_turn",
+        "_unfinished",
         "children",
         "closed",
         "late_timers",
@@ -134,6 +139,8 @@ class Replay:
         """The timeouts that had run out when they were armed (`EventKind.LATE`, by the key of their timer)."""
         self.children: set[int] = set()
         """The actions whose outcome counts; one whose outcome was discarded goes on where it is called again."""
+        self._unfinished: dict[CallKey, list[Key]] = {}
+        """The generators that had not ended when an attempt failed, and their loose items."""
         self._strict: list[Entry | Event] = self._settle(entries)
         self._turn = 0
         self._consumed: set[int] = set()
@@ -177,9 +184,10 @@ class Replay:
                     gone = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
                 if gone is not None and gone.child is not None:
                     self.children.discard(gone.child)
-            elif result == Result.LOOSEN:
+            elif result in (Result.LOOSEN, Result.FAILED):
                 self.loosened = True
-                for n in [n for n in kept if n >= entry.seq]:
+                low = entry.seq if result == Result.LOOSEN else self._find_unfinished(kept, entry.seq)
+                for n in [n for n in kept if n >= low]:
                     moved = kept.pop(n)
                     by_key.pop(key_of(moved), None)
                     # A cancelled call is not reused: nothing may ever cancel it again on the new path.
@@ -197,6 +205,7 @@ class Replay:
                     kept[entry.n] = replace(old, n=entry.n, after=entry.after, seq=entry.occ, begun=entry.begun)
                     by_key[key_of(old)] = entry.n
                     alias[entry.seq] = entry.n
+                    self._unfinished.pop(call_of(old), None)
             elif result == Result.CLOSED:
                 self.closed.add(key)
             elif result == Result.NOTE:
@@ -206,10 +215,25 @@ class Replay:
                 earlier = by_key.get(key)
                 if earlier is not None:
                     del kept[earlier]
+                if not entry.item:
+                    self.execute_again(call_of(entry))
                 self.loose.pop(key, None)
                 kept[entry.n] = entry
                 by_key[key] = entry.n
         return self._merge(sorted(kept.values(), key=_delivery_order), events)
+
+    def _find_unfinished(self, kept: dict[int, Entry], low: int) -> int:
+        """Find the generators that had not ended when the attempt failed. What came from their first item on binds the
+        next attempt no longer: the number of the first such entry, or `low`."""
+        items: dict[CallKey, list[Key]] = {}
+        over = {key[:3] for key in self.closed}
+        for entry in (*self.loose.values(), *kept.values()):
+            if entry.result == Result.ITEM:
+                items.setdefault(call_of(entry), []).append(key_of(entry))
+            elif entry.result in (Result.END, Result.ERROR):
+                over.add(call_of(entry))
+        self._unfinished = {call: keys for call, keys in items.items() if call not in over}
+        return min([low, *(entry.n for entry in kept.values() if call_of(entry) in self._unfinished)])
 
     def _merge(self, strict: list[Entry], events: list[Event]) -> list[Any]:
         """Put each event behind the entry that had been delivered last when the event happened."""
@@ -267,6 +291,12 @@ class Replay:
                     return Decision(Verdict.CHANGED, found)
                 return Decision(Verdict.MISMATCH, found)
         return _HOLD
+
+    def execute_again(self, call: CallKey) -> None:
+        """A generator begins from its beginning, and not behind its recorded items: where it had not ended when an
+        attempt failed, the items of that attempt are not handed out."""
+        for key in self._unfinished.pop(call, ()):
+            self.loose.pop(key, None)
 
     # -- handing out -------------------------------------------------------------------------------------------
 
@@ -374,6 +404,11 @@ class Replay:
 def key_of(entry: Entry) -> Key:
     """What an entry is found by."""
     return (entry.branch, entry.fp, entry.occ, entry.item)
+
+
+def call_of(entry: Entry) -> CallKey:
+    """The call of an entry."""
+    return (entry.branch, entry.fp, entry.occ)
 
 
 def encode_notes(events: list[Event]) -> bytes | None:

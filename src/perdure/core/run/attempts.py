@@ -331,7 +331,7 @@ def _marks(driver: Driver, action: int, error: BaseException) -> tuple[Mark, ...
     failure = _failure_of(error)
     discards = failure.discards if failure is not None else escaped(error, driver.run.uid, action)
     low = discards[0] if discards else 0
-    return (*(Mark(action, Result.DISCARD, n) for n in discards), Mark(action, Result.LOOSEN, low))
+    return (*(Mark(action, Result.DISCARD, n) for n in discards), Mark(action, Result.FAILED, low))
 
 
 def escaped(error: BaseException, run: bytes, action: int) -> list[int]:

@@ -207,6 +207,13 @@ def diverged(call: Call, item: int, expected: str, received: str) -> RunStopped:
     return driver.stopped_error()
 
 
+def open_generator(call: Call) -> None:
+    """The consumer asks for the first item of a generator that does not continue by itself."""
+    replay = call.body.delivery.replay
+    if replay is not None and replay.loosened:
+        replay.execute_again((call.branch.id, call.fp, call.occ))
+
+
 def close_generator(call: Call, item: int) -> None:
     """The consumer closed a generator before asking for `item`; no caller waits for the row."""
     body = call.body

@@ -185,7 +185,7 @@ class Driver(Ending):
             action = failure.entry.action
             first[action] = min(first.get(action, failure.discards[0]), *failure.discards)
             marks += [Mark(action, Result.DISCARD, n) for n in failure.discards]
-        marks += [Mark(action, Result.LOOSEN, low) for action, low in first.items()]
+        marks += [Mark(action, Result.FAILED, low) for action, low in first.items()]
         if marks:
             [written] = store.commit([rows(self, marks).sealed(self)])
             if not written:
@@ -592,7 +592,7 @@ class Driver(Ending):
         # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
         # recorded is there to be reused, but what was cancelled in it is not waited for.
         if child is not None and row.call.kind is Kind.TASK:
-            extra = [*extra, Mark(child, Result.LOOSEN, 0)]
+            extra = [*extra, Mark(child, Result.FAILED, 0)]
         self.outbox.append((*extra, row) if extra else row)
         self.worker.writer.mark_ready(self)
         if body.loop.here():
