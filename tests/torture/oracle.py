@@ -167,14 +167,16 @@ def differences(before: Life, after: Life) -> Iterator[str]:
 
 def _sleeps(history: History, facts: list[Facts]) -> Iterator[Violation]:
     first: dict[str, float] = {}
+    for life in history.lives:  # a life that was frozen may come later than the lives that follow
+        for line in life.lines:
+            if line.kind == "enter":
+                first[line.name] = min(line.at, first.get(line.name, line.at))
     for number, life in enumerate(history.lives):
         paths = facts[number].nodes
         for line in life.lines:
             node = paths.get(line.name)
             if node is None or node.kind != "dsleep":
                 continue
-            if line.kind == "enter":
-                first.setdefault(line.name, line.at)
             took = line.at - first.get(line.name, line.at)
             if line.kind == "leave" and line.what.startswith("ok") and took < node.amount - EARLY:
                 yield Violation("P7", f"life {number}: the sleep {line.name} of {node.amount} s took {took:.4f} s")

@@ -28,14 +28,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import perdure.core as core
 from perdure.core.body.body import Body
 from perdure.core.body.scope import SCOPE, THREAD, TraceScope
 from perdure.core.ground.model import FINISHED, Status
 from perdure.core.journal import source
-from perdure.core.process.serving import ServedRun, Server
+from perdure.core.process.serving import LOOK_SECONDS, ServedRun, Server
 from perdure.core.process.submission import new_run
 from perdure.core.process.worker import Worker
 from perdure.errors import PerdureError, StoreError
+from perdure.executors import local
 from perdure.executors.local import DaemonThreads
 from perdure.store.memory import MemoryStore
 
@@ -72,12 +74,20 @@ class Settings:
     pace: float = 1.0
     """How many times longer steps take than the programs' timeouts expect."""
     restless: float = 0.1
+    lines: float = 0.0
+    """How likely another thread goes on at any line of the core."""
     sight: Sight = Sight.SAME_MACHINE
     error_rate: float = 0.0
     kill_rate: float = 0.0
     freeze_rate: float = 0.0
     slow_disk: float = 0.0
     bells: bool = False
+    drain_rate: float = 0.0
+    """How likely a process is told to stop at one look (SIGTERM), and a clock is set; `power`: the power is cut."""
+    clock_rate: float = 0.0
+    power: bool = False
+    direct: float = 0.0
+    """How likely a run is submitted to be driven at once by the submitting process."""
     faults: int = 0
     """How many faults strike at most."""
     replay_at_end: bool = False
@@ -101,6 +111,8 @@ class Settings:
                 freeze_rate=pick([0.0, 0.01, 0.05]),
                 faults=pick([3, 6]),
                 replay_at_end=choices.chance() < 0.5,
+                drain_rate=pick([0.0, 0.03]),
+                direct=0.2,
             )
         return cls(
             workers=pick([1, 1, 2, 2, 3]),
@@ -111,12 +123,17 @@ class Settings:
             concurrency=pick([1, 2, 100]),
             pace=pick([1.0, 1.0, 1.0, 20.0, 200.0]),
             restless=pick([0.02, 0.1, 0.3, 0.7]),
+            lines=pick([0.0] * 9 + [0.02]),
             sight=pick(list(Sight)),
             error_rate=0.0 if calm else pick([0.0, 0.005, 0.02, 0.05]),
             kill_rate=0.0 if calm else pick([0.0, 0.002, 0.01, 0.03]),
             freeze_rate=0.0 if calm else pick([0.0, 0.002, 0.01, 0.03]),
             slow_disk=pick([0.0, 0.0, 0.0, 0.01, 0.03]),
             bells=choices.chance() < 0.5,
+            drain_rate=pick([0.0, 0.0, 0.03]),
+            clock_rate=pick([0.0, 0.0, 0.03]),
+            power=not calm and choices.chance() < 0.2,
+            direct=pick([0.0, 0.5]),
             faults=pick([1, 2, 4, 6]),
             replay_at_end=choices.chance() < 0.8,
         )
@@ -129,11 +146,11 @@ def _picker(choices: Choices) -> Callable[[list[Any]], Any]:
 class Life(programs.World):
     """One life of one run: from a claim to the end of driving. Its log is kept beside the simulated processes."""
 
-    def __init__(self, simulation: Simulation, run: str, program: programs.Node, claim: int) -> None:
+    def __init__(self, simulation: Simulation, run: str, program: programs.Node, token: bytes) -> None:
         super().__init__(program)
         self.run = run
-        self.claim = claim
-        """The place of its claim in the order of all claims. A process that was frozen begins late."""
+        self.token = token
+        """Of the claim."""
         self.lines: list[programs.Line] = []
         self._simulation = simulation
         self.whole = False
@@ -230,7 +247,7 @@ class Simulation:
             if trees is not None
             else [programs.generate(seed * 10 + number, size) for number in range(self.settings.runs)]
         )
-        self.scheduler = Scheduler(self.choices, restless=self.settings.restless)
+        self.scheduler = Scheduler(self.choices, restless=self.settings.restless, lines=self.settings.lines, under=CORE)
         self.clock = SimClock(self.scheduler)
         self.report = Report(seed)
         self.counts: Counter[str] = Counter()
@@ -308,16 +325,22 @@ class Simulation:
             )
             self._submit(worker)
             self._until_it_works(process.server.serve)
+            process.server.drain(self.choices.between(0.0, 0.2))
+            self._until_it_works(worker.retire)
+            self.scheduler.kill(process)
         except BaseException:
             self.wrong(f"a process that serves ended: {traceback.format_exc()}")
 
     def _submit(self, worker: Worker) -> None:
+        spec = programs.root.spec
         for name in self.runs:
-            self._until_it_works(
-                lambda name=name: worker.enqueue(
-                    new_run(programs.root.spec, (), {}, name=name, created_at=self.clock.wall()), None
-                )
-            )
+            if self.memory.run(name) is not None:
+                continue
+            new = new_run(spec, (), {}, name=name, created_at=self.clock.wall())
+            if self.choices.chance() < self.settings.direct:
+                self._until_it_works(lambda new=new: worker.submit(new, spec))
+            else:
+                self._until_it_works(lambda new=new: worker.enqueue(new, None))
 
     def _until_it_works(self, work: Callable[[], Any]) -> None:
         while True:
@@ -332,7 +355,8 @@ class Simulation:
         scheduler = self.scheduler
         quiet_since = scheduler.now
         while True:
-            scheduler.sleep(0.1)
+            scheduler.sleep(0.2 * self.choices.chance() ** 4)
+            self._disturb()
             names = {run.name: run.status for run in self.memory.runs()}
             if len(names) == len(self.runs) and FINISHED.issuperset(names.values()):
                 return
@@ -346,6 +370,29 @@ class Simulation:
             alive = [process for process in self.processes if not process.dead]
             if len(alive) < self.settings.workers and self.choices.chance() < 0.5:
                 self.start_process()
+
+    def _disturb(self) -> None:
+        """Maybe a fault that strikes no single call."""
+        settings, chance = self.settings, self.choices.chance
+        if not self.faults_left:
+            return
+        if settings.drain_rate and chance() < settings.drain_rate:
+            serving = [process for process in self.processes if not process.dead and hasattr(process, "server")]
+            if serving:
+                self.faults_left -= 1
+                self.count("told to stop (SIGTERM)")
+                serving[self.choices.among(len(serving))].server.stop()
+        if settings.clock_rate and chance() < settings.clock_rate:
+            self.faults_left -= 1
+            self.count("the wall clock was set")
+            self.scheduler.epoch += [-3600, 3600, -86400 * 365, 86400 * 365][self.choices.among(4)] * US
+        if settings.power and chance() < 0.03:
+            self.faults_left -= 1
+            self.count("the power was cut")
+            for process in self.processes:
+                if not process.dead:
+                    self.scheduler.kill(process)
+            self.ledger.lose_power()
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -377,7 +424,7 @@ class Simulation:
         if life is None:
             name = driver.run.name
             tree = programs.parse(self.runs[name].show())
-            life = self._by_token[driver.token] = Life(self, name, tree, self.ledger.claims[driver.token])
+            life = self._by_token[driver.token] = Life(self, name, tree, driver.token)
             self.lives[name].append(life)
         return life
 
@@ -411,9 +458,10 @@ class Simulation:
             self.scheduler.kill(self.scheduler.current.process)
 
     def freeze(self, process: SimProcess) -> None:
-        """SIGSTOP, for up to three leases."""
+        """SIGSTOP, for up to three leases, and maybe for as long as others need to notice."""
         process.ever_frozen = True
-        self.scheduler.freeze(process, self.settings.lease * self.choices.between(0.1, 3.0))
+        notice = LOOK_SECONDS * 2 if self.choices.chance() < 0.5 else 0.0
+        self.scheduler.freeze(process, self.settings.lease * self.choices.between(0.1, 3.0) + notice)
 
     def is_healthy(self, process: SimProcess) -> bool:
         """Whether the process has been at work all the time, with a store that answers."""
@@ -454,14 +502,14 @@ class Simulation:
         if not self.faults_left:
             return None
         drawn = chance()
-        kill = settings.kill_rate * (3 if writes else 0.3)
+        kill, freeze = settings.kill_rate * (3 if writes else 0.3), settings.freeze_rate * (3 if writes else 0.3)
         for fault, rate in (
             (Fault.KILLED_BEFORE, kill / 2),
             (Fault.KILLED_AFTER, kill / 2),
             (Fault.FAILS, settings.error_rate / 2),
             (Fault.ANSWER_LOST, settings.error_rate / 2),
-            (Fault.FROZEN_BEFORE, settings.freeze_rate / 2),
-            (Fault.FROZEN_AFTER, settings.freeze_rate / 2),
+            (Fault.FROZEN_BEFORE, freeze / 2),
+            (Fault.FROZEN_AFTER, freeze / 2),
         ):
             if drawn < rate:
                 self.faults_left -= 1
@@ -479,13 +527,17 @@ class Simulation:
         if run.status is not Status.SUCCEEDED:
             self.wrong(f"run {name} ended as {run.status.name}: {run.value!r}")
             return
-        lives = sorted(self.lives[name], key=lambda life: life.claim)
+        claims = self.ledger.claims
+        lives = sorted(self.lives[name], key=lambda life: claims[life.token].at)
         lives[-1].ended = True
         lives[-1].found = programs.root.spec.signature.returns.decode(run.value)
-        told = [
-            oracle.Life(life.lines, oracle.DONE if life.ended else oracle.KILLED, life.found, whole=life.whole)
-            for life in lives
-        ]
+        told = []
+        for life in lives:
+            # A process that was frozen begins late, or goes on beside the process that has overtaken it. What it does
+            # then is not recorded.
+            end = self.ledger.overtaken(life.token)
+            lines = [line for line in life.lines if line.at * US < end]
+            told.append(oracle.Life(lines, oracle.DONE if life.ended else oracle.KILLED, life.found))
         shared = {
             line.name
             for lives in self.lives.values()
@@ -527,6 +579,8 @@ def _complain_to(wrong: Callable[[str], None]) -> None:
 TELLING = False
 SNAPSHOT = source.Sources(source.code_root(__file__)).snapshot()
 BINDINGS = find_bindings("perdure", "tests.torture")
+CORE = (os.path.join(os.path.dirname(core.__file__), ""), local.__file__)
+"""The code that threads share."""
 
 
 def history(

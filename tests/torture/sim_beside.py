@@ -22,13 +22,7 @@ from perdure.store.memory import MemoryLiveness, MemoryStore
 
 from . import oracle, programs
 from .sim import Life, Report, Settings, Simulation, in_child
-
-OF_THE_PROCESS = ("_mutex", "_clock")
-
-
-def tables(store: MemoryStore) -> bytes:
-    """All that a store in memory holds."""
-    return pickle.dumps({name: value for name, value in vars(store).items() if name not in OF_THE_PROCESS})
+from .sim_store import tables
 
 
 @dataclass
@@ -49,7 +43,7 @@ class Recording(Simulation):
 
     def recorded_all(self, life: Life) -> None:
         if not self.report.store:
-            self.report.store = tables(self.memory)
+            self.report.store = pickle.dumps(tables(self.memory))
         super().recorded_all(life)
         self.report.lines = life.lines
 

@@ -7,8 +7,10 @@ and its fault, if there is one, strikes before the call has been applied or afte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perdure.core.ground.model import CreateRun
 from perdure.core.ground.ports import Hold
@@ -115,15 +117,35 @@ def _shown(arguments: Sequence[Any]) -> list[str]:
     return [str(argument)[:200] for argument in arguments]
 
 
+def tables(memory: MemoryStore) -> dict[str, Any]:
+    """A copy of all that the store holds."""
+    held = {name: value for name, value in vars(memory).items() if name not in ("id", "_mutex", "_clock", "_closed")}
+    return {name: _copied(value) for name, value in held.items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: copy(inner) if isinstance(inner, dict | set) else inner for key, inner in value.items()}
+    return copy(value)
+
+
+class ClaimTaken(NamedTuple):
+    """A claim that the store has taken."""
+
+    run: str
+    at: int
+
+
 class Ledger:
     """Checks each answer of the store beside the store (P3): a write under a lost claim must not be applied, and no
-    claim is taken from a process that has renewed its lease in time."""
+    claim is taken from a process that has renewed its lease in time. Keeps what a power cut would leave."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._memory: MemoryStore = simulation.memory
-        self.claims: dict[bytes, int] = {}
-        """The tokens of all claims, numbered in the order in which the store has taken them."""
+        self._on_disk = tables(self._memory)
+        self.claims: dict[bytes, ClaimTaken] = {}
+        """All claims by token, in the order in which the store has taken them."""
 
     def apply(self, process: SimProcess, verb: str, function: Any, arguments: Any, options: Any) -> Any:
         """Call the store, and check the answer."""
@@ -133,11 +155,26 @@ class Ledger:
             answer = self._claim(process, function, arguments, options)
         else:
             answer = function(*arguments, **options)
+        if self._simulation.settings.power and _to_disk(verb, arguments):
+            self._on_disk = tables(self._memory)
         if verb in WRITES:
             for row in self._memory.runs():
-                if row.token is not None:
-                    self.claims.setdefault(row.token, len(self.claims))
+                if row.token is not None and row.token not in self.claims:
+                    self.claims[row.token] = ClaimTaken(row.name, self._simulation.scheduler.now)
         return answer
+
+    def overtaken(self, token: bytes) -> float:
+        """When the next claim of the same run was taken (microseconds); never: infinity."""
+        mine = self.claims[token]
+        later = (claim.at for claim in self.claims.values() if claim.run == mine.run and claim.at > mine.at)
+        return min(later, default=inf)
+
+    def lose_power(self) -> None:
+        """Writes that were only visible are gone."""
+        version = self._memory.version()
+        vars(self._memory).update(self._on_disk)
+        self._memory._version = version + 1
+        self._on_disk = tables(self._memory)
 
     def _write(self, verb: str, function: Any, arguments: Any) -> Any:
         memory = self._memory
@@ -150,6 +187,8 @@ class Ledger:
         for (run, token), row, written in zip(claims, before, [answer] if verb == "append" else answer, strict=True):
             if run and written and (row is None or row.token != token):
                 self._simulation.wrong(f"a write of run {run} under a lost claim was applied")
+            if run and not written:
+                self._simulation.counts["a write under a lost claim was refused"] += 1
         return answer
 
     def _claim(self, process: SimProcess, function: Any, arguments: Any, options: Any) -> Any:
@@ -163,6 +202,13 @@ class Ledger:
                 if self._simulation.is_healthy(holder) and row.id in worker.drivers:
                     self._simulation.wrong(f"run {row.name} was taken from process {holder.number}, which was at work")
         return answer
+
+
+def _to_disk(verb: str, arguments: Any) -> bool:
+    """Whether the write, and every write before it, survives a power cut (`Journals.commit`)."""
+    if verb == "commit":
+        return not all(isinstance(write, CreateRun) and write.claim is not None for write in arguments[0])
+    return verb in ("append", "abort", "advance")
 
 
 class SimLiveness:

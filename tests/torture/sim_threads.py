@@ -30,7 +30,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from math import ceil
-from types import ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 US = 1_000_000
@@ -143,10 +143,14 @@ class Stuck(Exception):
 class Scheduler:
     """See the module text."""
 
-    def __init__(self, choices: Choices, *, restless: float) -> None:
-        """`restless`: how likely another thread goes on at a point where the running thread could."""
+    def __init__(self, choices: Choices, *, restless: float, lines: float = 0.0, under: tuple[str, ...] = ()) -> None:
+        """`restless`: how likely another thread goes on at a point where the running thread could; `lines`: the same
+        for each line of the files under these directories."""
         self.choices = choices
         self.restless = restless
+        self._lines = lines
+        self._under = under
+        self._followed: dict[CodeType, Any] = {}
         self.now = 1_000 * US
         """Microseconds since the boot of the simulated machine."""
         self.epoch = 1_600_000_000 * US
@@ -286,7 +290,10 @@ class Scheduler:
         try:
             thread.gate.acquire()
             self._threads[threading.get_ident()] = thread
+            if self._lines:
+                sys.settrace(self._call)
             function(*args)
+            sys.settrace(None)
             thread.over = True
             for other in thread.joining:
                 self.wake(other)
@@ -298,6 +305,21 @@ class Scheduler:
         except BaseException:
             traceback.print_exc()
             os._exit(BROKEN)
+
+    def _call(self, frame: FrameType, event: str, arg: object) -> Any:
+        """A function is called: whether its lines are points, too."""
+        code = frame.f_code
+        if code not in self._followed:
+            follows = code.co_filename.startswith(self._under) and code.co_name != "<module>"
+            self._followed[code] = self._line if follows else None
+        return self._followed[code]
+
+    def _line(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line" and len(self._ready) > 1 and self.choices.preempts(self._lines):
+            self.points += 1
+            self.now += 1
+            self._switch(self._pick(but=self.current))
+        return self._line
 
     def join(self, ident: int | None, timeout: float | None) -> None:
         """Wait for the end of a thread."""
@@ -349,6 +371,8 @@ class Scheduler:
             setattr(module, name, self._simulated(real))
 
     def _simulated(self, real: str) -> Any:
+        if real == LOCK:
+            return SimLock()
         return {
             "sleep": self.sleep,
             "time": lambda: self.wall() / US,
@@ -449,7 +473,7 @@ class SimSelector(selectors._BaseSelectorImpl):  # type: ignore[name-defined, mi
 
 
 class Binding(NamedTuple):
-    """A name in a module that stands for a function of `time`."""
+    """A name in a module that stands for a function of `time`, or for a lock."""
 
     module: ModuleType
     name: str
@@ -470,8 +494,12 @@ CLOCKS = (
 )
 
 
+LOCK = "a lock"
+
+
 def find_bindings(*prefixes: str) -> list[Binding]:
-    """Every name that stands for a function of `time`, in `time` itself and in the modules whose names begin so."""
+    """Every name that stands for a function of `time`, in `time` itself and in the modules whose names begin so, and
+    the locks of these modules."""
     wanted = {id(getattr(time, name)): name for name in CLOCKS}
     found = [Binding(time, name, name) for name in CLOCKS]
     for module_name, module in list(sys.modules.items()):
@@ -480,4 +508,6 @@ def find_bindings(*prefixes: str) -> list[Binding]:
                 real = wanted.get(id(value))
                 if real is not None:
                     found.append(Binding(module, name, real))
+                elif type(value) is _thread.LockType and module_name.startswith(prefixes):
+                    found.append(Binding(module, name, LOCK))
     return found
