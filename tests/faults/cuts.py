@@ -1,10 +1,13 @@
-"""A Postgres connection is cut before or after any message of the protocol, while a workflow runs."""
+"""Postgres is lost while a workflow runs: its connection is cut at any message of the protocol, or the server ends."""
 
 from __future__ import annotations
 
+import random
 import shutil
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -13,7 +16,6 @@ from tests.faults.proxy import Proxy
 from tests.faults.syscalls import Place, Violation, expected
 from tests.journals import recorded
 from tests.postgres_server import DATABASE, PASSWORD, USER, Server
-from tests.stores import drop_postgres
 
 from perdure.store.postgres import PostgresStore
 from perdure.upkeep.moving import checked
@@ -35,15 +37,40 @@ class Cuts:
         Raises:
             Violation: a promise was not kept.
         """
-        direct = self._server.url()
-        through = f"postgresql://{USER}:{PASSWORD}@/{DATABASE}?host={self.proxy.directory}"
-        self._count += 1
-        place = Place(self._hosts, self._directory / f"cut{self._count}", f"{through}&{direct.rpartition('&')[2]}")
-        where = f"cut {'after' if after else 'before'} message {number} in {place.directory}"
         self.proxy.arm(number, after)
-        first = place.run("first")
-        was_cut = self.proxy.was_cut
+        self._drive(f"cut {'after' if after else 'before'} message {number}")
+        return self.proxy.was_cut
+
+    def outage(self, dice: random.Random) -> str:
+        """One process whose server ends at a random moment, and is started again; how it ended.
+
+        Raises:
+            Violation: a promise was not kept.
+        """
+        how, delay = dice.choice(("quit", "kill", "stop")), dice.random()
+
+        def strike() -> None:
+            time.sleep(delay)  # the moment that is tried
+            getattr(self._server, how)()
+            self._server.start()
+
         self.proxy.arm(-1, False)
+        striking = threading.Thread(target=strike)
+        striking.start()
+        try:
+            self._drive(f"server ended by {how} after {delay:.3f} s", striking.join)
+        finally:
+            striking.join()
+        return how
+
+    def _drive(self, what: str, settled: Callable[[], None] = lambda: None) -> None:
+        direct, through = self._urls()
+        self._count += 1
+        place = Place(self._hosts, self._directory / f"cut{self._count}", through)
+        where = f"{what}, in {place.directory}"
+        first = place.run("first")
+        settled()
+        self.proxy.disarm()
         if not first.answer or "value" not in first.answer:
             # The first connection of a process reports a fault at once; the same command again carries on.
             if not first.answer or "StoreError" not in first.answer["error"]:
@@ -57,9 +84,8 @@ class Cuts:
         if first.answer != {"value": expected()}:
             raise Violation(f"{where}: ended with {first.answer}\n{first.errors}")
         self._check(direct, where)
-        drop_postgres(direct)
+        self._server.execute(f"DROP SCHEMA {direct.rpartition('=')[2]} CASCADE")
         shutil.rmtree(place.directory)
-        return was_cut
 
     def _check(self, url: str, where: str) -> None:
         if problems := checked(url).problems:
@@ -74,14 +100,16 @@ class Cuts:
     def messages(self) -> int:
         """How many messages an undisturbed workflow exchanges with the server."""
         self.proxy.arm(-1, False)
-        place = Place(self._hosts, self._directory / "count", self._url_of_new_schema())
+        place = Place(self._hosts, self._directory / "count", self._urls()[1])
         ended = place.run("first")
         assert ended.answer == {"value": expected()}, (ended.answer, ended.errors)
         return self.proxy.count
 
-    def _url_of_new_schema(self) -> str:
-        schema = self._server.url().rpartition("&")[2]
-        return f"postgresql://{USER}:{PASSWORD}@/{DATABASE}?host={self.proxy.directory}&{schema}"
+    def _urls(self) -> tuple[str, str]:
+        """The URL of a new schema, and the same through the proxy."""
+        direct = self._server.url()
+        schema = direct.rpartition("&")[2]
+        return direct, f"postgresql://{USER}:{PASSWORD}@/{DATABASE}?host={self.proxy.directory}&{schema}"
 
 
 @contextmanager

@@ -53,6 +53,11 @@ class Proxy:
         with self._lock:
             self.count, self.cut_at, self.after, self.was_cut = 0, number, after, False
 
+    def disarm(self) -> None:
+        """Cut nothing from now on."""
+        with self._lock:
+            self.cut_at = -1
+
     def close(self) -> None:
         """Refuse new connections."""
         self._listener.close()

@@ -90,6 +90,7 @@ def _kinds() -> Iterator[dict[str, tuple[int, Trial]]]:
                 return ("after" if after else "before") if cuts.trial(dice.randrange(count), after) else "not reached"
 
             kinds["cut connection"] = (6, cut)
+            kinds["server ends"] = (2, cuts.outage)
         yield kinds
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter
 from pathlib import Path
 
 from tests.crash.harness import Hosts
@@ -15,7 +14,7 @@ TRIALS = 20 if os.environ.get("PERDURE_TEST_WHOLE") == "1" else 2
 
 
 @sqlite_only
-def test_a_process_frozen_at_a_random_moment_writes_nothing_when_it_continues(hosts: Hosts, tmp_path: Path) -> None:
+def test_a_process_frozen_at_a_random_moment_writes_nothing_when_it_continues(hosts: Hosts, place: Path) -> None:
     """The run ends as an undisturbed one does, and each step is recorded once."""
-    ways = Counter(freeze(hosts, tmp_path / f"freeze{number}", random.Random(number)) for number in range(TRIALS))
-    assert ways["LeaseLostError"] >= 1, ways
+    for number in range(TRIALS):
+        freeze(hosts, place / f"freeze{number}", random.Random(number))
