@@ -19,7 +19,8 @@ from typing import NamedTuple
 from tests.crash.harness import Hosts
 from tests.faults.cuts import cutting
 from tests.faults.freezing import freeze
-from tests.faults.syscalls import Place, counted, points, trial
+from tests.faults.syscalls import Place, counted, points, short_writes, trial
+from tests.faults.upkeep import MODES, Upkeep
 from tests.postgres_server import Server, programs
 from tests.power.histories import PROGRAMS, Histories
 
@@ -73,8 +74,10 @@ def _kinds() -> Iterator[dict[str, tuple[int, Trial]]]:
         fresh = (base / f"trial{number}" for number in range(1 << 30))
         kinds: dict[str, tuple[int, Trial]] = {"freeze": (1, lambda dice: freeze(hosts, next(fresh), dice))}
         if shutil.which("strace") is not None:
-            faults = points(counted(Place(hosts, base / "count")))
+            faults = points(counted(Place(hosts, base / "count"))) + short_writes()
             kinds["system call"] = (12, lambda dice: trial(hosts, next(fresh), dice.choice(faults)))
+            upkeep = {mode: Upkeep(hosts, base / mode, mode) for mode in MODES}
+            kinds["system call in upkeep"] = (4, lambda dice: upkeep[dice.choice(MODES)].trial(dice))
             histories = Histories(base / "histories")
             kinds["power loss"] = (6, lambda dice: histories.trial(dice.choice(PROGRAMS), dice))
         if (folder := programs()) is not None:

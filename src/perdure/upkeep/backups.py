@@ -25,11 +25,14 @@ def backup(url: str, to: str) -> Look:
             raise UsageError(
                 f"{store.url} is no SQLite file: back a Postgres store up with pg_dump, or with its archive"
             )
-        store.backup(path)
-    found = checked(f"sqlite:///{path}")
-    if found.problems:
-        os.unlink(path)
-        raise StoreError(
-            f"the copy of {runtime.store_name(url)} has problems and was removed: {'; '.join(found.problems)}"
-        )
-    return found
+        looks: list[Look] = []
+
+        def verify(copy: str) -> None:
+            looks.append(found := checked(f"sqlite:///{copy}"))
+            if found.problems:
+                raise StoreError(
+                    f"the copy of {runtime.store_name(url)} has problems and was removed: {'; '.join(found.problems)}"
+                )
+
+        store.backup(path, verify)
+    return looks[0]

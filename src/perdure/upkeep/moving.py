@@ -26,7 +26,7 @@ from ..core.ground.model import UNDRIVEN, Action, Ended, Message, RunRow, Segmen
 from ..core.ground.ports import Blobs, Store
 from ..core.journal.segment import entries_of, rewritten
 from ..core.run.attached import deadline_of
-from ..errors import JournalDamagedError, StoreError, StoreVersionError, UsageError
+from ..errors import JournalDamagedError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
 from .collecting import FOREVER, reachable
 
 RUNS: Final = 50
@@ -257,14 +257,23 @@ class _Move:
         wanted = reachable(self.source_files, self._sizes, filter(None, values))
         for hash in sorted(wanted - self._put):
             size = self._sizes[hash]
-            with tempfile.TemporaryDirectory(prefix="perdure-move-") as folder:
-                path = os.path.join(folder, "content")
-                self.source_files.copy(hash, size, path)
-                self.target_files.put([path])
+            self._copy_file(hash, size)
             self._put.add(hash)
             if hash not in self._there:
                 self.done.files += 1
                 self.done.size += size
+
+    def _copy_file(self, hash: str, size: int) -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="perdure-move-") as folder:
+                path = os.path.join(folder, "content")
+                self.source_files.copy(hash, size, path)
+                self.target_files.put([path])
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"file {hash} cannot pass through a directory for temporary files: {error.strerror}; free some space, "
+                "or name another directory with TMPDIR, then call this again"
+            ) from error
 
 
 def _after(left: int, clock: Clock) -> Deadline:

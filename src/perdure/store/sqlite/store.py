@@ -45,13 +45,13 @@ from perdure.core.ground.model import (
     WholeRun,
     WorkerRow,
 )
-from perdure.core.ground.private import sync_folder
-from perdure.errors import RowDamagedError, StoreError, UsageError
+from perdure.errors import RowDamagedError, StoreError
 
 from .. import _messages, _moving
 from .._reading import PAGE, Reading, log
 from .._rows import SHORT, EndOfRun, claimed, rows_of, run_of, submitted
 from .._sql import queries
+from .backup import copy_database
 from .bell import ENDED, MESSAGES, QUEUED, Bells
 from .errors import REPAIR, is_undecodable
 from .file import VERSION, SQLiteLink, StoreFile
@@ -464,33 +464,17 @@ class SQLiteStore(Reading):
         problems += [f"{self.path} is damaged: {fault}; {remedy}" for fault in faults]
         return Checked(facts, problems)
 
-    def backup(self, to: str) -> None:
+    def backup(self, to: str, verify: Callable[[str], None]) -> None:
         """Copy the database to a new file while other processes write: one moment of it, on disk, private to the owner.
+
+        Args:
+            verify: looks at the copy, at a preliminary path, and raises an error for a copy with problems.
 
         Raises:
             UsageError: there is a file already, or the directory cannot be written.
+            StoreError: the database cannot be read, or the copy cannot be written.
         """
-        part = f"{to}.part"
-        try:
-            os.close(os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
-        except OSError as error:
-            raise UsageError(f"no backup can be written to {to}: {error.strerror}") from error
-        link = SQLiteLink(self._file, synchronous="NORMAL", read_only=True)
-        copy = sqlite3.connect(part)
-        try:
-            link.run(lambda cursor: cursor.connection.backup(copy))
-            copy.execute("PRAGMA journal_mode = DELETE")
-            copy.close()
-            os.replace(part, to)
-        except BaseException:
-            copy.close()
-            for made in (part, to):
-                os.unlink(made)
-            raise
-        finally:
-            link.close()
-        sync_folder(os.path.dirname(os.path.abspath(to)))
+        copy_database(self._file, to, verify)
 
     # -- messages ----------------------------------------------------------------------------------------------
 
