@@ -17,6 +17,7 @@
     │   └── InsideTraceError           a durable call that may not stand inside a trace
     ├── RunAlreadyActive           another driver has this run right now; wait for the run, or look there
     ├── RunAbortedError            the run was aborted by a person
+    ├── RunCancelledError          the run was asked to cancel; at durable calls of sync code, and for callers
     ├── NonDeterminismError        the code does not ask for the recorded calls; restore the code
     │   └── GeneratorDivergedError     a generator that runs again does not give the recorded items
     ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
@@ -78,6 +79,7 @@ __all__ = [
     "RemoteError",
     "RunAbortedError",
     "RunAlreadyActive",
+    "RunCancelledError",
     "RunConflictError",
     "RunEndedError",
     "RunMovedError",
@@ -181,6 +183,16 @@ class RunAlreadyActive(PerdureError):
 
 class RunAbortedError(PerdureError):
     """The run was aborted."""
+
+
+class RunCancelledError(PerdureError):
+    """The run was asked to cancel. Raised once in each sync body of the run, at a durable call, and by `Run.result` of
+    a cancelled run."""
+
+
+def cancelled_text(name: str, reason: str | None) -> str:
+    """That a run was cancelled, and the reason."""
+    return f"run {name!r} was cancelled" + (f": {reason}" if reason else "")
 
 
 class RunMovedError(UsageError):

@@ -182,6 +182,14 @@ class Stores(RuleBasedStateMachine):
     def abort(self, run: int, at: int) -> None:
         self.same(lambda store: store.abort(run, at))
 
+    @rule(run=RUNS, reason=st.sampled_from(["", "x"]), until=st.none() | st.integers(0, 99), at=st.integers(0, 99))
+    def cancel(self, run: int, reason: str, until: int | None, at: int) -> None:
+        self.same(lambda store: store.cancel(run, reason, until, at))
+
+    @rule(run=RUNS, at=st.integers(0, 99))
+    def end_cancelled(self, run: int, at: int) -> None:
+        self.same(lambda store: store.end_cancelled(run, at))
+
     @rule(run=RUNS)
     def wake(self, run: int) -> None:
         self.same(lambda store: store.wake(run))

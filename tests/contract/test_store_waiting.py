@@ -24,7 +24,7 @@ from tests.contract._records import (
 from tests.postgres_server import Handed
 
 from perdure.core.ground.clock import US
-from perdure.core.ground.model import Claim, Created, CreateRun, Park, RunRow, RunWrites, Status, Wake
+from perdure.core.ground.model import Claim, Created, CreateRun, Park, Result, RunRow, RunWrites, Status, Wake
 from perdure.core.ground.ports import Store
 from perdure.store.memory import MemoryStore
 from perdure.store.sqlite import SQLiteStore
@@ -325,3 +325,69 @@ def test_two_stores_share_what_is_due(tmp_path: Path, clock: Hands) -> None:
     assert [name for name, _ in taken(two, 8)] == ["run-3", "run-4"]
     one.close()
     two.close()
+
+
+def test_a_queued_run_that_is_cancelled_is_over_at_once(store: Store, clock: Hands) -> None:
+    run = queued(store, "q", clock.after(60))
+    asked = store.cancel(run.id, "why", 5, 77)
+    assert asked == run._replace(
+        status=Status.CANCELLED, result=int(Result.CANCELLED), ended_at=77, wake_at=None, cancel="why", cancel_until=5
+    )
+    assert store.run("q") == asked
+    assert store.next_due(MINE) is None
+    assert store.cancel(run.id, "again", None, 78) is None
+    assert not store.end_cancelled(run.id, 79)
+
+
+def test_a_parked_run_that_is_asked_to_cancel_is_due_now(store: Store, clock: Hands) -> None:
+    run = parked(store, "p", clock.after(60))
+    asked = store.cancel(run.id, "why", None, 77)
+    assert asked is not None
+    assert (asked.status, asked.cancel, asked.cancel_until) == (Status.SLEEPING, "why", None)
+    assert taken(store) == [("p", True)]
+    found = store.run("p")
+    assert found is not None
+    assert found.cancel == "why"
+
+
+def test_the_first_reason_and_the_earliest_limit_count(store: Store) -> None:
+    run = created(store, "r")
+    assert store.cancel(run.id, "first", None, 1) == run._replace(cancel="first")
+    assert store.cancel(run.id, "second", 90, 1) == run._replace(cancel="first", cancel_until=90)
+    assert store.cancel(run.id, "third", 70, 1) == run._replace(cancel="first", cancel_until=70)
+    assert store.cancel(run.id, "", 80, 1) == run._replace(cancel="first", cancel_until=70)
+    assert store.cancel(run.id, "", None, 1) == run._replace(cancel="first", cancel_until=70)
+
+
+def test_a_run_that_parks_without_knowledge_of_the_request_is_due_now(store: Store, clock: Hands) -> None:
+    """B12: the request may come while the driver parks the run; a run that cleans up may sleep."""
+    for name, aware in (("unaware", False), ("aware", True)):
+        run = created(store, name)
+        store.cancel(run.id, "why", None, 1)
+        assert store.commit([RunWrites(run.id, TOKEN, park=Park(clock.after(60), 0, aware=aware))]) == [True]
+    assert taken(store) == [("unaware", True)]
+
+
+def test_the_hard_end_of_a_cancelled_run_overrules_its_driver(store: Store) -> None:
+    run = created(store, "r")
+    assert not store.end_cancelled(run.id, 50)
+    store.cancel(run.id, "why", 1, 1)
+    assert store.end_cancelled(run.id, 50)
+    assert store.commit([writes(run.id, entry(1))]) == [False]
+    found = store.run("r")
+    assert found is not None
+    assert (found.status, found.ended_at, found.token, found.result) == (Status.CANCELLED, 50, None, Result.CANCELLED)
+    assert [ended.name for ended in store.ended(60, {Status.CANCELLED}, limit=9)] == ["r"]
+
+
+@pytest.mark.parametrize("end", [Status.SUCCEEDED, Status.ABORTED])
+def test_a_run_that_has_ended_takes_no_request_to_cancel(store: Store, end: Status) -> None:
+    run = created(store, "r")
+    if end is Status.ABORTED:
+        store.abort(run.id, 9)
+    else:
+        store.commit([writes(run.id, finish=DONE)])
+    before = store.run("r")
+    assert store.cancel(run.id, "why", None, 1) is None
+    assert store.cancel(77, "why", None, 1) is None
+    assert store.run("r") == before

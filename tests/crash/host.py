@@ -91,7 +91,7 @@ def arm(kill_at: str, slow: float, *, postgres: bool = ON_POSTGRES) -> None:
 
         return commit
 
-    for write in ("commit", "append", "send"):
+    for write in ("commit", "append", "send", "cancel"):
         setattr(store, write, arming(getattr(store, write)))
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from .. import runtime
 from ..core.body.scope import SCOPE, TraceScope
+from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, Status
 from ..errors import NestedRunError, UsageError
 from .looking import find
 from .status import refuse_moved
+
+LONGEST = 1e10
+"""The limit for lengths of time, in seconds."""
 
 
 def abort(name: str) -> bool:
@@ -28,6 +34,49 @@ def abort(name: str) -> bool:
         return False
     refuse_moved(row)
     raise UsageError(f"run {name!r} has ended already, it is {row.status}; there is nothing to abort")
+
+
+def cancel(name: str, reason: str = "", grace: float | timedelta | None = None) -> bool:
+    """Ask to cancel a run, wherever the run is driven. `False` if the run was asked, or is cancelled, already.
+
+    Args:
+        reason: for people.
+        grace: how long the run's code may clean up before the run is ended; for ever by default.
+
+    Raises:
+        RunNotFoundError: no such run.
+        UsageError: the run has ended by itself, or an argument means nothing.
+    """
+    if not isinstance(reason, str):
+        raise UsageError(f"reason must be text, not {reason!r}")
+    limit = grace.total_seconds() if isinstance(grace, timedelta) else grace
+    if limit is not None and (
+        isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit < LONGEST
+    ):
+        raise UsageError(f"grace must be seconds from 0 up, or a timedelta, not {grace!r}")
+    row = find(name)
+    refuse_in_body("cancel")
+    worker = runtime.worker()
+    now = worker.clock.wall()
+    fresh = row.cancel is None
+    asked = worker.store.cancel(row.id, reason, None if limit is None else now + int(limit * US), now)
+    if asked is None:
+        return _refused_cancellation(name)
+    driver = worker.drivers.get(row.id)
+    if driver is not None and driver.token == asked.token:
+        driver.cancel_run(reason)
+    if limit == 0 and worker.store.end_cancelled(row.id, now):
+        runtime.drop_containers(row)
+    return fresh
+
+
+def _refused_cancellation(name: str) -> bool:
+    """The store has refused to cancel, because the run has ended. `False` if the run is cancelled."""
+    row = find(name)
+    if row.status == Status.CANCELLED:
+        return False
+    refuse_moved(row)
+    raise UsageError(f"run {name!r} has ended already, it is {row.status}; there is nothing to cancel")
 
 
 def wake(name: str) -> bool:

@@ -46,7 +46,7 @@ PAGE = 500
 
 def store_exists() -> bool:
     """Whether there is a store to look at: looking creates none."""
-    return store_path() is None or runtime.exists(runtime.store_url())
+    return runtime.is_open() or store_path() is None or runtime.exists(runtime.store_url())
 
 
 def store_path() -> str | None:
@@ -532,7 +532,7 @@ class _Grown:
             status = "NOT_FIRED"
         elif self._status in (Status.RUNNING, *PARKED):
             status = "WAITING" if action.kind in WAITS else "SLEEPING" if waits else "RUNNING"
-        elif self._status in (Status.SUCCEEDED, Status.FAILED):
+        elif self._status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
             status = "UNFINISHED"
         return ActionNode(
             _KINDS[action.kind], action.name, status, action.action,

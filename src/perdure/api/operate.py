@@ -29,6 +29,8 @@ from ..core.run.driver import Driver
 from ..errors import (
     PerdureError,
     RunAbortedError,
+    RunCancelledError,
+    cancelled_text,
 )
 from .ending import aborted
 from .loading import spec_of_loaded
@@ -97,12 +99,16 @@ def outcome(handle: Handle) -> RunEnd:
         return _recorded(handle.run.row)
     result, data, live = driver.done.result()
     counts = (driver.replayed, driver.executed, True)
+    if result == Result.CANCELLED:
+        raise RunCancelledError(cancelled_text(driver.run.name, driver.cancel))
     if result == Result.VALUE:
         return RunEnd(handle.name, handle.task, Status.SUCCEEDED, live, None, *counts)
     return RunEnd(handle.name, handle.task, Status.FAILED, None, RecordedFailure(*describe_error(data)), *counts)
 
 
 def _recorded(row: model.RunRow) -> RunEnd:
+    if row.status == Status.CANCELLED:
+        raise RunCancelledError(cancelled_text(row.name, row.cancel))
     if row.status == Status.ABORTED:
         raise RunAbortedError(aborted(row.name))
     if row.value is None:

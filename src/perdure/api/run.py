@@ -10,14 +10,14 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from .. import runtime
 from ..core.ground import model
 from ..core.ground.clock import US, seconds
-from ..core.ground.model import FINISHED, PARKED, Kind, Result, Status
+from ..core.ground.model import ENDS, FINISHED, PARKED, Kind, Result, Status
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import ANY, decode_error
 from ..core.process.schedule import moment
@@ -27,13 +27,15 @@ from ..errors import (
     PerdureError,
     RunAbortedError,
     RunAlreadyActive,
+    RunCancelledError,
     RunConflictError,
     RunNotFoundError,
+    cancelled_text,
 )
 from . import ends, messages
 from ._dual import Dual, dual_method
 from .arrivals import arrival
-from .ending import abort, aborted, refuse_in_body, wake
+from .ending import abort, aborted, cancel, refuse_in_body, wake
 from .loading import parsed, spec_of_loaded
 from .looking import LogFile, Tree, find, log_files, tree
 from .requests import RunRequest, code_of, refuse_active, request_for, request_rerun
@@ -123,7 +125,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """`QUEUED RUNNING SLEEPING WAITING INTERRUPTED SUCCEEDED FAILED ABORTED MOVED`, as of now."""
+        """`QUEUED RUNNING SLEEPING WAITING INTERRUPTED SUCCEEDED FAILED ABORTED CANCELLED MOVED`, as of now."""
         return derived_status(self.row)
 
     @property
@@ -132,10 +134,13 @@ class Run:
 
         Raises:
             RunAbortedError: the run was aborted.
+            RunCancelledError: the run was cancelled.
             RunMovedError: another store has the run now.
             PerdureError: the run has not ended yet.
         """
         row = self.row
+        if row.status == Status.CANCELLED:
+            raise attach(RunCancelledError(cancelled_text(row.name, row.cancel)), self)
         if row.status == Status.ABORTED:
             raise attach(RunAbortedError(aborted(row.name)), self)
         refuse_moved(row)
@@ -206,6 +211,23 @@ class Run:
             UsageError: the run has ended by itself.
         """
         return abort(self.name)
+
+    @dual_method
+    def cancel(self, reason: str = "", grace: float | timedelta | None = None) -> bool:
+        """Ask the run to end, wherever the run is driven, and return at once; `wait` waits for the end. The run's async
+        code gets `asyncio.CancelledError`, its sync code `RunCancelledError` at a durable call, and may clean up with
+        durable calls. Then the run is CANCELLED. A run that has not begun is CANCELLED at once. `False`: the run was
+        asked to cancel before, and of several requests the first gives the reason, and the shortest `grace` counts.
+
+        Args:
+            reason: for people, and the text of `RunCancelledError`.
+            grace: how long the code may clean up, in seconds or as a `timedelta`; then the run is ended as it is. For
+                ever by default.
+
+        Raises:
+            UsageError: the run has ended by itself, or an argument means nothing.
+        """
+        return cancel(self.name, reason, grace)
 
     @dual_method
     def wake(self) -> bool:
@@ -457,11 +479,15 @@ def show_inputs(data: bytes) -> str:
 def _finish(run: Run, outcome: tuple[int, bytes, Any]) -> Run:
     """The run has ended while this process drove it."""
     result, value, live = outcome
-    status = Status.SUCCEEDED if result == Result.VALUE else Status.FAILED
+    status = ENDS[result]
     ended = run._row._replace(status=status, token=None, worker=None, result=result, value=value)
     run._row = ended
     if result == Result.VALUE:
         return run
+    if result == Result.CANCELLED:
+        # The reason is in the store.
+        run._row = runtime.worker().store.run_by_id(ended.id) or ended
+        run.result  # noqa: B018 - raises that the run was cancelled
     error = decode_error(value)
     attach(error, run)
     raise error.with_traceback(live.__traceback__)
@@ -525,6 +551,8 @@ def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_f
         return None, Run(row)
     if row.status == Status.ABORTED:
         raise RunAbortedError(aborted(name))
+    if row.status == Status.CANCELLED:
+        raise RunCancelledError(cancelled_text(name, row.cancel))
     refuse_moved(row)
     refuse_active(worker, row)
     spec = code_of(row, file)

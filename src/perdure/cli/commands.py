@@ -275,6 +275,34 @@ def rerun(run: str, recover: bool, name: str | None, file: str | None) -> None:
     sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
 
 
+CANCEL_EPILOG = """  perdure cancel daily                          its code cleans up, however long that takes
+  perdure cancel daily --grace 30s --reason "wrong input"
+  perdure cancel daily && perdure wait daily    until it is CANCELLED"""
+
+
+@cli.command(cls=CliCommand, epilog=CANCEL_EPILOG, short_help="Ask runs to clean up and end.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
+@click.option("--reason", metavar="TEXT", default="", help="Why, for people.")
+@click.option("--grace", callback=length, metavar="LENGTH", help="How long the code may clean up. For ever by default.")
+@common
+def cancel(runs: tuple[str, ...], reason: str, grace: Any) -> None:
+    """Ask runs to end, as CANCELLED, wherever they are driven, and return at once.
+
+    The code of a run hears of that at its durable calls and may clean up, with durable calls. After --grace the run is
+    ended as it is.
+    """
+    from ..api.run import Run
+    from .driving import operate_on_each
+
+    def cancel_one(name: str) -> str:
+        run = Run.get(name)
+        if not run.cancel(reason, grace):
+            return f"run {name} was asked to cancel before, it is {run.status}"
+        return f"run {name} is cancelled" if run.status == "CANCELLED" else f"run {name} is asked to cancel"
+
+    sys.exit(operate_on_each(output, runs, cancel_one))
+
+
 WAKE_EPILOG = "  perdure wake daily        begin now what was submitted with --at or --in"
 
 
@@ -317,7 +345,7 @@ GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show wha
 @cli.command(cls=CliCommand, epilog=GC_EPILOG, short_help="Remove finished runs and what only they needed.")
 @click.option("--older-than", callback=length, required=True, metavar="AGE", help="As 30d, 12h, 90m, 45s or 1d12h.")
 @click.option(
-    "--status", "statuses", type=click.Choice(STATUSES[4:7], case_sensitive=False), multiple=True,
+    "--status", "statuses", type=click.Choice(STATUSES[5:9], case_sensitive=False), multiple=True,
     help="Only runs of this status; may be given several times.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")

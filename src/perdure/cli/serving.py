@@ -191,6 +191,7 @@ def _tell(outcome: ServedRun) -> None:
 _DONE = {
     "SUCCEEDED": "succeeded",
     "ABORTED": "was aborted",
+    "CANCELLED": "was cancelled",
     "SLEEPING": "sleeps",
     "WAITING": "waits",
     "MOVED": "was moved",

@@ -32,6 +32,7 @@ _PHASES = {
     Status.SUCCEEDED: ActionPhase.SUCCEEDED,
     Status.FAILED: ActionPhase.FAILED,
     Status.ABORTED: ActionPhase.ABORTED,
+    Status.CANCELLED: ActionPhase.ABORTED,
 }
 
 

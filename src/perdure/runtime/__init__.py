@@ -129,6 +129,11 @@ def opened(url: str, at: str | None = None, *, create: bool = True) -> Iterator[
         store.close()
 
 
+def is_open() -> bool:
+    """Whether this process has opened the store, or stands for a process that has."""
+    return process().is_open
+
+
 def exists(url: str) -> bool:
     """Whether a store may exist at that URL. For a database on a server, only opening tells."""
     if is_postgres(url):

@@ -106,6 +106,11 @@ class Process:
             self.containers().sweep()
         return found
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the worker, and with it the store, is open."""
+        return self._worker is not None
+
     def begin_serving(self) -> None:
         """A worker inside the application begins.
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
-from perdure.core.ground.model import FINISHED, UNDRIVEN, Claim, NewRun, Park, Result, RunRow, RunWrites, Status, Wake
+from perdure.core.ground.model import (
+    ENDS,
+    FINISHED,
+    PARKED,
+    UNDRIVEN,
+    Claim,
+    NewRun,
+    Park,
+    Result,
+    RunRow,
+    RunWrites,
+    Status,
+    Wake,
+)
 
 Row = tuple[Any, ...]
 
@@ -85,12 +98,25 @@ def unmoved(run: RunRow) -> RunRow:
     """A MOVED run before the move. The earlier status follows from the other columns, which a move leaves alone; a run
     that was WAITING comes back as SLEEPING, which means the same to a worker."""
     if run.result is not None:
-        status = Status.SUCCEEDED if run.result == Result.VALUE else Status.FAILED
+        status = ENDS[run.result]
     elif run.ended_at is not None:
         status = Status.ABORTED
     else:
         status = Status.QUEUED if run.started_at is None else Status.SLEEPING
     return run._replace(status=status, token=None, worker=None)
+
+
+def asked_to_cancel(run: RunRow, reason: str, until: int | None, at: int, now: int) -> RunRow:
+    """An unfinished run after a request to cancel; see `Queue.cancel`. `now`: wall."""
+    limits = [limit for limit in (run.cancel_until, until) if limit is not None]
+    asked = run._replace(
+        cancel=reason if run.cancel is None else run.cancel, cancel_until=min(limits) if limits else None
+    )
+    if run.status is Status.QUEUED:
+        return asked._replace(status=Status.CANCELLED, result=Result.CANCELLED, ended_at=at, wake_at=None)
+    if run.status in PARKED and run.wake_at is not None:
+        return asked._replace(wake_at=min(run.wake_at, now))
+    return asked
 
 
 def adopted(run: RunRow, due: Wake | None) -> RunRow:
@@ -113,3 +139,8 @@ def parked(run: RunRow, park: Park) -> RunRow:
         mark=park.mark,
         wake_at=park.wake.at,
     )
+
+
+def is_due_now(run: RunRow, park: Park) -> bool:
+    """Whether a parked run is due now, because its driver has not heard of the request to cancel the run."""
+    return run.cancel is not None and not park.aware

@@ -30,6 +30,7 @@ from perdure.core.ground.model import (
     NewMessage,
     NewRun,
     OpenWait,
+    Result,
     RunRow,
     RunWrites,
     Segment,
@@ -46,7 +47,7 @@ from perdure.core.ground.ports import Hold
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._messages import accepts
-from ._rows import MOVABLE, SHORT, adopted, claimed, comes_back, parked, submitted, unmoved
+from ._rows import MOVABLE, SHORT, adopted, asked_to_cancel, claimed, comes_back, is_due_now, parked, submitted, unmoved
 
 
 class MemoryStore:
@@ -150,7 +151,7 @@ class MemoryStore:
             self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None, crashes=0, mark=length)
         elif write.park is not None:
             self._runs[run.id] = parked(run, write.park)
-            self._wakes[run.id] = write.park.wake.boot
+            self._wakes[run.id] = self._clock.boot() if is_due_now(run, write.park) else write.park.wake.boot
             if write.park.waits:
                 self._wake_for_message(run.id)
         return True
@@ -227,6 +228,32 @@ class MemoryStore:
             self._runs[run] = old._replace(
                 status=Status.ABORTED, token=None, worker=None, ended_at=ended_at, wake_at=None
             )
+            return True
+
+    def cancel(self, run: int, reason: str, until: int | None, at: int) -> RunRow | None:
+        with self._lock:
+            old = self._runs.get(run)
+            if old is None or old.status in FINISHED or old.status is Status.MOVED:
+                return None
+            self._version += 1
+            if old.status is Status.QUEUED:
+                self._wakes.pop(run, None)
+            elif run in self._wakes:
+                self._wakes[run] = min(self._wakes[run], self._clock.boot())
+            self._runs[run] = asked_to_cancel(old, reason, until, at, self._clock.wall())
+            return self._runs[run]
+
+    def end_cancelled(self, run: int, ended_at: int) -> bool:
+        with self._lock:
+            old = self._runs.get(run)
+            if old is None or old.cancel is None or old.status in FINISHED or old.status is Status.MOVED:
+                return False
+            self._version += 1
+            self._wakes.pop(run, None)
+            self._runs[run] = old._replace(
+                status=Status.CANCELLED, result=Result.CANCELLED, token=None, worker=None, ended_at=ended_at,
+                wake_at=None,
+            )  # fmt: skip
             return True
 
     def wake(self, run: int) -> bool:

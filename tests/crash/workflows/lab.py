@@ -149,6 +149,8 @@ def main(tasks: dict[str, Any], plain: Callable[[Any], Any] = lambda value: valu
     name = sys.argv[1]
     try:
         run = perdure.with_runcontext(name="r").run(tasks[name])
+    except perdure.errors.RunCancelledError as error:
+        print(json.dumps({"value": str(error)}))
     except Exception as error:
         print(json.dumps({"error": type(error).__name__, "text": str(error)}))
     else:

@@ -1,7 +1,7 @@
 """A body as it executes or replays: the shell around `Delivery`, which decides what the body may be handed next.
 
 `Body` supplies the facts (what is at work in the body, which calls were made, what has come), carries out the steps,
-and speaks with the run that the body belongs to. The invariants B1 to B11 stand in `delivery`.
+and speaks with the run that the body belongs to. The invariants B1 to B12 stand in `delivery`.
 
 Owners: what `Activity` says of its counters holds here. `Delivery`, `_sleepers` and the transition to `stopped` are
 guarded by `_lock`. `refused` and the fields that only say how to go on are written by any thread and read as hints.
@@ -10,6 +10,7 @@ guarded by `_lock`. `refused` and the fields that only say how to go on are writ
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from ...errors import BranchError, StoreError
@@ -53,16 +54,19 @@ class CallerCancels:
     """A cancellation by the code that called this body, and the source of an event: it reaches the body's own task when
     its turn comes (B7), and what the body does then is recorded like all else."""
 
-    __slots__ = ("key", "over", "ripe", "task")
+    __slots__ = ("_happened", "key", "over", "ripe", "task")
 
-    def __init__(self, number: int, task: asyncio.Task[Any]) -> None:
+    def __init__(self, number: int, task: asyncio.Task[Any], happened: Callable[[], None] | None = None) -> None:
         self.key: EventKey = (EventKind.CALLER, 0, number)
         self.task = task
         self.ripe = True
         self.over = False
+        self._happened = happened
 
     def happen(self) -> None:
         """Cancel the body's own task; on the loop's thread."""
+        if self._happened is not None:
+            self._happened()
         self.task.cancel()
 
 
@@ -103,6 +107,14 @@ class Body(Activity):
         """Traces at work until the writer has the outcomes, and deadlines on their way to disk; counted
         on the loop's thread. A trace in a thread shows by its thread alone."""
         self._cancelled_by_caller = 0
+        self.is_sync = False
+        """The code is a plain function in a thread."""
+        self.addressed = False
+        """No asyncio task awaits this body, so a cancellation of the run is told to the body itself (B12)."""
+        self.cancel_delivered = False
+        """The code has heard of the cancellation of the run."""
+        self.main: asyncio.Task[Any] | None = None
+        """The task that executes an async body."""
         self.delivery = Delivery()
         self.root = Branch(self, 0, name, parent=None, floor=floor)
         self.root.label = label
@@ -151,7 +163,7 @@ class Body(Activity):
             return self._refuse(call, item)
         call.begun = self.delivery.last
         if self.delivery.replay is None and self.gate.free:
-            return None
+            return None if self.driver.cancel is None else self.may_execute(call, item)
         try:
             with self._lock:
                 answer = self._begin(call, item)
@@ -162,7 +174,7 @@ class Body(Activity):
             # Outside the lock: a thread commits here, and the leader of a commit may be waiting for this body.
             again: Outcome | Waiter = self.driver.reuse(call, item, answer)
             return again
-        return answer
+        return self.may_execute(call, item) if answer is None else answer
 
     def _refuse(self, call: Call, item: int) -> Waiter:
         """The body is over. Code that retries even on `RunStopped` must not spin for ever: after a while its calls
@@ -352,6 +364,61 @@ class Body(Activity):
         self._cancelled_by_caller += 1
         self.source_begins(source)
         self.source_arrives(source)
+
+    def cancel_by_run(self) -> None:
+        """The run is being cancelled; from any thread. An async body hears of that as an event, in its turn (B7); a
+        sync body hears of that at a durable call (B12)."""
+        with self._lock:
+            sleepers = list(self._sleepers) if self.cancel_due else []
+        for sleeper in sleepers:
+            sleeper.interrupt()
+            if isinstance(sleeper, Sleeper):
+                self.loop.soon(sleeper.wake)
+        if self.main is not None:
+            self.loop.soon(self.cancel_main)
+
+    def cancel_main(self) -> None:
+        """Cancel the body's own task, because the run is being cancelled; on the loop's thread. Once only."""
+        main = self.main
+        if main is None or main.done() or self._cancelled_by_caller or self.stopped:
+            return
+        source = CallerCancels(0, main, self._hear_of_cancellation)
+        self._cancelled_by_caller = 1
+        self.source_begins(source)
+        self.source_arrives(source)
+
+    def _hear_of_cancellation(self) -> None:
+        self.cancel_delivered = True
+
+    @property
+    def cancel_due(self) -> bool:
+        """The run is being cancelled, and a sync body has not heard of that yet, or the root task pauses between two
+        attempts."""
+        if self.driver.cancel is None:
+            return False
+        if self.pausing:
+            return self.parent is None
+        return self.is_sync and self.addressed and not self.cancel_delivered
+
+    def _cancel_pending(self) -> bool:
+        """Whether the code is about to hear of the cancellation of the run."""
+        if self.driver.cancel is None or not self.addressed:
+            return False
+        return self.cancel_due or (self.main is not None and not self._cancelled_by_caller and not self.main.done())
+
+    def _cancels(self, call: Call) -> bool:
+        """Whether a call without an entry is refused, because the run is being cancelled (B12). A call that was under
+        way when the last driver ended goes on: its own body or sleep hears of the cancellation."""
+        if not self.cancel_due or call.kind is Kind.TIMEOUT or asyncio._get_running_loop() is not None:
+            return False
+        return (call.branch.id, call.fp, call.occ) not in self.delivery.open_actions
+
+    def may_execute(self, call: Call, item: int) -> Outcome | None:
+        """`None`: `call` may be executed now. Otherwise its outcome: the cancellation of the run."""
+        if self.driver.cancel is None or not self._cancels(call):
+            return None
+        outcome: Outcome = self.driver.cancelled_call(call, item)
+        return outcome
 
     def is_late(self, key: EventKey, now: bool) -> bool:
         """See `Activity`."""
@@ -666,6 +733,7 @@ class Body(Activity):
                 or delivery.entrances
                 or (self.idle_replaying and not self.pausing)
                 or self.outside_pending()
+                or self._cancel_pending()
             ):
                 return None
             waits = [sleeper for sleeper in self._sleepers if isinstance(sleeper, MessageWait)]

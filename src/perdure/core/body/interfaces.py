@@ -68,6 +68,8 @@ class DriverPort(Protocol):
     run: RunRow
     abandoning: bool
     """Some body was abandoned: records have to be looked at before they are written."""
+    cancel: str | None
+    """The reason of the request to cancel the run."""
 
     @property
     def worker(self) -> ProcessPort: ...
@@ -116,6 +118,9 @@ class DriverPort(Protocol):
     def reuse_for(self, waiter: Any, entry: Entry) -> None:
         """The same for a call that waits for that entry."""
 
+    def cancelled_call(self, call: Any, item: int) -> Any:
+        """Record the cancellation of the run as the outcome of a call of a thread (B12)."""
+
     def record_cancellation(self, waiter: Any) -> None:
         """User code has asked to cancel a call that waits (B11)."""
 
@@ -162,6 +167,8 @@ class ParentPort(Protocol):
     """The open bodies that calls of this one execute."""
     path: bytes
     """See `branch.path_below`."""
+    cancel_delivered: bool
+    """The code has heard of the cancellation of the run."""
 
     @property
     def stopped(self) -> bool: ...
@@ -191,9 +198,16 @@ class BodyPort(Protocol):
     abandoned: bool
     executing: int
     """Traces that are being executed on the loop's thread."""
+    cancel_delivered: bool
+    """The code has heard of the cancellation of the run."""
 
     @property
     def idle_replaying(self) -> bool: ...
+
+    @property
+    def cancel_due(self) -> bool: ...
+
+    def may_execute(self, call: Any, item: int) -> Outcome | None: ...
 
     def check_open(self) -> None: ...
 

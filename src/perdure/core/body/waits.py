@@ -102,7 +102,7 @@ class ThreadWaiter:
             outcome = body.driver.reuse(self.call, self.item, self.reuse)
             assert isinstance(outcome, Outcome)
             return outcome
-        return self.outcome
+        return self.outcome if self.outcome is not None else body.may_execute(self.call, self.item)
 
     def __await__(self) -> Any:
         raise AssertionError("a thread's wait cannot suspend a task")
@@ -147,7 +147,7 @@ class Sleeper:
         body.sleeper(self, True)
         body.driver.slept(self._seconds())
         try:
-            while (left := self._seconds()) > 0 and not body.stopped:
+            while (left := self._seconds()) > 0 and not body.stopped and not body.cancel_due:
                 self._future = loop.create_future()
                 # In a context without a scope: this is no timer of the body's.
                 timer = loop.call_later(min(left, REARM), self.wake, context=Context())
@@ -170,7 +170,7 @@ class Sleeper:
             body.driver.worker.threads.parked()
         body.driver.slept(self._seconds())
         try:
-            while (left := self._seconds()) > 0 and not body.stopped:
+            while (left := self._seconds()) > 0 and not body.stopped and not body.cancel_due:
                 self._lock.acquire(timeout=min(left, REARM))
         finally:
             # At work again before the deadline is gone: in between the run would seem to wait for later ones only (D5).
@@ -256,7 +256,7 @@ class MessageWait(Sleeper):
             body.driver.worker.threads.parked()
         try:
             self._mailbox.enter(self)
-            while self.message is None and (left := self._seconds()) > 0 and not body.stopped:
+            while self.message is None and (left := self._seconds()) > 0 and not (body.stopped or body.cancel_due):
                 self._lock.acquire(timeout=min(left, REARM))
         except BaseException:
             self._leave(give_back=True)

@@ -39,11 +39,12 @@ class Status(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     ABORTED = "ABORTED"
+    CANCELLED = "CANCELLED"
     MOVED = "MOVED"
 
 
 STORED_STATUSES = tuple(status for status in Status if status is not Status.INTERRUPTED)
-FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED})
+FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED, Status.CANCELLED})
 """The run has ended. A MOVED run is over for this store too, but another store continues the run."""
 PARKED = (Status.SLEEPING, Status.WAITING)
 """The run has left memory, with the claim given back, until its wake time or until a message for the run comes."""
@@ -103,6 +104,14 @@ class Result(IntEnum):
 VALUE: Final = Result.VALUE
 ERROR: Final = Result.ERROR
 CANCELLED: Final = Result.CANCELLED
+
+
+ENDS: Final[dict[int, Status]] = {
+    Result.VALUE: Status.SUCCEEDED,
+    Result.ERROR: Status.FAILED,
+    Result.CANCELLED: Status.CANCELLED,
+}
+"""The statuses of ended runs by their results."""
 
 
 class Entry(Struct, array_like=True, frozen=True, gc=False):
@@ -257,7 +266,7 @@ class RunRow(NamedTuple):
     started_at: int | None
     ended_at: int | None
     result: int | None
-    """`Result.VALUE` or `Result.ERROR` after an end without an abort."""
+    """`Result.VALUE`, `Result.ERROR` or `Result.CANCELLED` after an end without an abort."""
     value: bytes | None
     crashes: int
     """Claims in a row without a new entry."""
@@ -265,6 +274,10 @@ class RunRow(NamedTuple):
     """The journal's length when the run was last claimed, parked or finished."""
     wake_at: int | None
     """The wake time of a run in `UNDRIVEN`; otherwise `None`."""
+    cancel: str | None = None
+    """The reason of the request to cancel the run; `None`: there is no such request."""
+    cancel_until: int | None = None
+    """When the time for cleaning up is over after such a request (wall); `None`: there is no limit."""
 
 
 class Wake(NamedTuple):
@@ -289,6 +302,8 @@ class Park(NamedTuple):
     """The journal's length."""
     waits: bool = False
     """Whether the run waits for a message."""
+    aware: bool = False
+    """The run's code has been told of a request to cancel the run, if there is one. Otherwise the run is due now."""
 
 
 class Taken(NamedTuple):

@@ -76,6 +76,17 @@ class Queue(Protocol):
         """End a run that has not ended: status ABORTED, claim and wake time cleared. Any claim is overruled. On
         disk."""
 
+    def cancel(self, run: int, reason: str, until: int | None, at: int) -> RunRow | None:
+        """Ask to cancel a run that has not ended. On disk.
+
+        A QUEUED run is CANCELLED at once, ended at `at`. A SLEEPING run is due now. Of several requests the first gives
+        the reason, and the earliest limit counts. Returns the run after the change; `None`: the run has ended.
+        """
+
+    def end_cancelled(self, run: int, ended_at: int) -> bool:
+        """End a run that has not ended and was asked to cancel: status CANCELLED, claim and wake time cleared. Any
+        claim is overruled. On disk."""
+
     def wake(self, run: int) -> bool:
         """Make a QUEUED or parked run due now. `False` for every other run. Visible is enough; a bell rings."""
 

@@ -114,12 +114,22 @@ class Lease:
                 body.watch.look_for_rest(now)
 
     def watch(self) -> None:
-        """Fence the drivers whose claim is lost. Blocks on the store."""
+        """Fence the drivers whose claim is lost, and pass on requests to cancel. Blocks on the store."""
         for driver in list(self._drivers.values()):
             now = self._store.run_by_id(driver.run_id)
             if now is not None and now.token != driver.token and not driver.stopping and not driver.ending:
                 # A stopping driver notices by itself, and a parking driver has just given its claim back.
                 driver.fenced()
+            elif now is not None and now.cancel is not None:
+                self._cancel(driver, now.cancel, now.cancel_until)
+
+    def _cancel(self, driver: Driver, reason: str, until: int | None) -> None:
+        """The run was asked to cancel; end the run once its time for cleaning up is over."""
+        driver.cancel_run(reason)
+        if until is None or driver.stopping or driver.ending or self._clock.wall() < until:
+            return
+        if self._store.end_cancelled(driver.run_id, self._clock.wall()):
+            driver.fenced()
 
     def complain(self, what: str, error: StoreError) -> None:
         """Warn that the store fails. A failure hits all runs at once, so the same cause is logged now and then only."""

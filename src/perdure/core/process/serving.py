@@ -22,7 +22,15 @@ from collections.abc import Callable, Mapping
 from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...errors import LeaseLostError, Parked, PerdureError, RunAbortedError, StoreError, StoreUnavailableError
+from ...errors import (
+    LeaseLostError,
+    Parked,
+    PerdureError,
+    RunAbortedError,
+    RunCancelledError,
+    StoreError,
+    StoreUnavailableError,
+)
 from ..ground.clock import US, seconds
 from ..ground.model import Result, Status
 from ..ground.spec import TaskSpec
@@ -70,8 +78,7 @@ class ServedRun(NamedTuple):
     run: str
     task: str
     status: Status
-    """SUCCEEDED, FAILED or ABORTED; SLEEPING or WAITING: parked; INTERRUPTED: it could not be driven any further
-    here."""
+    """How the run ended; SLEEPING or WAITING: parked; INTERRUPTED: it could not be driven any further here."""
     error: BaseException | None
     """A failed run's error, or why it could not be driven."""
     again: float | None
@@ -369,6 +376,8 @@ class Server:
             result, _, live = driver.done.result()
             if result == Result.VALUE:
                 self._tell(ServedRun(run.name, run.task, Status.SUCCEEDED, None, None))
+            elif result == Result.CANCELLED:
+                self._tell(ServedRun(run.name, run.task, Status.CANCELLED, None, None))
             else:
                 self._tell(ServedRun(run.name, run.task, Status.FAILED, live, None))
         elif isinstance(error, Parked):
@@ -380,10 +389,11 @@ class Server:
                         again.park_after = None
             status = Status.WAITING if error.waits else Status.SLEEPING
             self._tell(ServedRun(run.name, run.task, status, None, None))
-        elif isinstance(error, RunAbortedError):
+        elif isinstance(error, (RunAbortedError, RunCancelledError)):
             self._later.pop(run.id, None)
             self._stubborn.discard(run.id)
-            self._tell(ServedRun(run.name, run.task, Status.ABORTED, None, None))
+            status = Status.ABORTED if isinstance(error, RunAbortedError) else Status.CANCELLED
+            self._tell(ServedRun(run.name, run.task, status, None, None))
         elif isinstance(error, LeaseLostError) or error is self._letting_go:
             self._tell(ServedRun(run.name, run.task, Status.INTERRUPTED, error, None))
         else:

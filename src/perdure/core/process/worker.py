@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any
 
-from ...errors import LeaseLostError, PerdureError, RunAbortedError, StoreError
+from ...errors import LeaseLostError, PerdureError, RunAbortedError, RunCancelledError, StoreError, cancelled_text
 from ..body.interfaces import LoopPort
 from ..body.loop import LoopThread
 from ..body.scope import Slot
@@ -320,6 +320,8 @@ class Worker:
             now = None
         if now is not None and now.status == Status.ABORTED:
             reason = RunAbortedError(f"run {name!r} was aborted")
+        elif now is not None and now.status == Status.CANCELLED:
+            reason = RunCancelledError(cancelled_text(name, now.cancel))
         elif now is not None and now.worker is not None and now.worker != self.id:
             reason = LeaseLostError(f"{reason} It is driven by {now.worker} now.")
         return reason

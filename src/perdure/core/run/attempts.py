@@ -8,6 +8,7 @@ bind no longer: the next attempt may take another path (`Replay`, loose entries)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Generator
 from typing import Any
@@ -16,6 +17,7 @@ from ...errors import (
     AttemptsLostError,
     NonDeterminismError,
     NonRecoverableError,
+    RunCancelledError,
     RunStopped,
     UsageError,
 )
@@ -224,6 +226,8 @@ class _Attempts:
     def failed(self, error: BaseException) -> Generator[Any, Any, Final | None]:
         """An attempt has ended by `error`. Gives the final outcome; `None`: the next attempt may begin."""
         clock, spec = self._driver.worker.clock, self._spec
+        if self._body.cancel_delivered and self._body.addressed:
+            return self._cancelled(error)
         if isinstance(error, AttemptLost):
             self._losses += 1
             if self._losses < LOSSES:
@@ -248,6 +252,16 @@ class _Attempts:
         )  # fmt: skip
         yield from self._announce(*marks)
         return None
+
+    def _cancelled(self, error: BaseException) -> Final:
+        """The end of an attempt whose code has heard of the cancellation of the run: nothing is retried."""
+        marks: tuple[Mark, ...] = ()
+        if isinstance(error, asyncio.CancelledError):
+            error = self._driver.cancelled_error().with_traceback(error.__traceback__)
+        elif not isinstance(error, RunCancelledError):
+            # A `resume` may try the cleanup again.
+            marks = _marks(self._driver, self._action.action, error)
+        return self._given_up(error, marks)
 
     def _announce(self, *marks: Mark) -> Generator[Any, Any, None]:
         """Get the number and the pause of the next attempt onto disk, with the marks of the last attempt."""

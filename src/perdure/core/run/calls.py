@@ -9,7 +9,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ...errors import GeneratorDivergedError, RunStopped, StoreError, UsageError, ValueMismatchError
+from ...errors import (
+    GeneratorDivergedError,
+    RunCancelledError,
+    RunStopped,
+    StoreError,
+    UsageError,
+    ValueMismatchError,
+)
 from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
 from ..body.scope import SCOPE, THREAD, set_scope
@@ -272,7 +279,7 @@ def sleep(call: Call, seconds: float) -> Protocol:
             outcome = yield waiter
         if outcome is not None:
             body.driver.replayed += 1
-            return None
+            return open_outcome(call, outcome, ANY)
         at = clock.wall()
         began = perf()
         if seconds > 0 or (call.branch.id, call.fp, call.occ) in body.delivery.open_actions:
@@ -281,6 +288,8 @@ def sleep(call: Call, seconds: float) -> Protocol:
             at = min(at, action.at)
             if deadline.remaining(clock) > 0:
                 yield Sleeper(body, deadline)
+                if body.cancel_due and deadline.remaining(clock) > 0:
+                    return open_outcome(call, body.driver.cancelled_call(call, 0, at, child), ANY)
         waiter = record(call, Result.VALUE, None, at, max(0, clock.wall() - at), child=child)
         yield waiter
         return None
@@ -409,6 +418,8 @@ def receive(call: Call, wanted: MessageSpec) -> Protocol:
                 action, deadline = yield from _deadline(call, wanted.seconds, wanted.shown)
                 child, at = action.action, min(at, action.at)
                 message = yield driver.mailbox.wait(body, call.name, action, deadline)
+                if message is None and body.cancel_due:
+                    return open_outcome(call, driver.cancelled_call(call, 0, at, child), ANY)
             took = max(0, driver.worker.clock.wall() - at)
             if message is None:
                 failure = wanted.late()
@@ -513,6 +524,8 @@ def child_task(call: Call, spec: TaskSpec, inputs: bytes, identity: bytes) -> Pr
                 if result == Result.VALUE:
                     return live
                 failure = live
+                if isinstance(live, RunCancelledError):
+                    body.cancel_delivered = True
     except StoreError as error:
         # An error of perdure, not of the body: user code must not catch it, and no retry is charged.
         raise stopped_by(call, error) from error

@@ -17,9 +17,11 @@ from typing import Any
 from ...errors import (
     CrashLoopError,
     Parked,
+    RunCancelledError,
     RunNotFoundError,
     RunStopped,
     StoreError,
+    cancelled_text,
 )
 from ..body.body import Body
 from ..body.branch import Call
@@ -32,6 +34,7 @@ from ..body.wording import describe, mismatch
 from ..commit.records import Mark, Noted, Record, Reuse, rows
 from ..ground.clock import US
 from ..ground.model import (
+    ENDS,
     NO_PARENT,
     ROOT,
     WAITS,
@@ -42,11 +45,10 @@ from ..ground.model import (
     Result,
     RunRow,
     RunWrites,
-    Status,
     Taken,
 )
 from ..ground.spec import TaskSpec
-from ..ground.values import encode_error
+from ..ground.values import describe_error, encode_error
 from ..journal.moved import Moves
 from ..journal.recovering import caught_failures, work_of
 from ..journal.replay import Replay
@@ -124,6 +126,9 @@ class Driver(Ending):
         """Where the code differs from the journal, the journal becomes loose, as if the source had changed (P6)."""
         self.retries_failures = False
         """Recorded failures that the code has caught are tried again."""
+        self.cancel = run.cancel
+        """The reason of the request to cancel the run; `None`: there is no such request."""
+        self.cancel_told = run.cancel is not None
 
     def make_mailbox(self) -> MailboxLike:
         """The messages of the run, for the calls of its bodies."""
@@ -216,6 +221,8 @@ class Driver(Ending):
 
     async def _drive(self) -> None:
         try:
+            if self.cancel is not None and self.spec.process:
+                raise asyncio.CancelledError
             if self.run.crashes > CRASH_LIMIT and not self._was_waiting():
                 result, value, live, extra = self._crash_loop()
             else:
@@ -223,7 +230,11 @@ class Driver(Ending):
         except RunStopped:
             return
         except asyncio.CancelledError:
-            return
+            if self.cancel is None or self._stopping is not None:
+                return
+            # The root task executes in another process, whose body is ended without a chance to clean up.
+            error_of_run = self.cancelled_error()
+            result, value, live, extra = Result.ERROR, encode_error(error_of_run), error_of_run, ()
         except StoreError as error:
             self.stop(error)
             return
@@ -233,9 +244,10 @@ class Driver(Ending):
             return
         if self._stopping is not None:
             return
+        if self.cancel is not None and isinstance(live, RunCancelledError):
+            result = Result.CANCELLED
         self._outcome = (result, value, live)
-        status = Status.SUCCEEDED if result == Result.VALUE else Status.FAILED
-        self.outbox.append((*extra, Finish(status, result, value, self.worker.clock.wall())))
+        self.outbox.append((*extra, Finish(ENDS[result], result, value, self.worker.clock.wall())))
         self.worker.writer.mark_ready(self)
         self.loop.flush_soon(self.worker.writer)
 
@@ -254,6 +266,43 @@ class Driver(Ending):
             f"running out. Continue it with: perdure resume {self.run.name}"
         )
         return Result.ERROR, encode_error(error), error, ()
+
+    # -- cancelling --------------------------------------------------------------------------------------------
+
+    def cancel_run(self, reason: str) -> None:
+        """Let the run's bodies hear of a request to cancel the run, which is on disk. From any thread; idempotent."""
+        with self._lock:
+            if self.cancel is not None:
+                return
+            self.cancel = reason
+        self.loop.soon(self._cancel_bodies)
+
+    def _cancel_bodies(self) -> None:
+        if self._stopping is not None or self._outcome is not None:
+            return
+        for body in list(self.bodies.values()):
+            if body.addressed or body.parent is None:
+                body.cancel_by_run()
+        self.cancel_told = True
+        if self.spec.process and self._main is not None:
+            self._main.cancel()
+
+    def cancelled_error(self) -> RunCancelledError:
+        """The error of the cancelled run."""
+        return RunCancelledError(cancelled_text(self.run.name, self.cancel))
+
+    def cancelled_call(self, call: Call, item: int, at: int = 0, child: int | None = None) -> Outcome:
+        """Record the cancellation of the run as the outcome of a call of a thread (B12), perhaps with a started sleep
+        `child`."""
+        now = self.worker.clock.wall()
+        call.body.cancel_delivered = True
+        record = Record(
+            call, Result.ERROR, encode_error(self.cancelled_error()), at or now, now - at if at else 0, item, child
+        )
+        record.slot = THREAD.slot
+        self.executed += 1
+        self.outbox.append(record)
+        return record.block()
 
     # -- parking and handing over ------------------------------------------------------------------------------
 
@@ -293,7 +342,7 @@ class Driver(Ending):
         `None`. `patience`: see `Body.rest`."""
         if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
             return None
-        if self.gate.undrained:
+        if self.gate.undrained or (self.cancel is not None and not self.cancel_told):
             return None
         lefts: list[int] = []
         for body in list(self.bodies.values()):
@@ -382,6 +431,8 @@ class Driver(Ending):
 
     def _load(self, body: Body) -> None:
         rows, actions = self.entries_of(body.action), self.actions_of(body.action)
+        if self.cancel is not None:
+            body.cancel_delivered = any(entry.result == Result.ERROR and _is_cancellation(entry) for entry in rows)
         replay = Replay(rows, self.is_changed)
         body.load(
             replay,
@@ -611,6 +662,10 @@ class Driver(Ending):
 
 CRASH_LIMIT = 10
 """Attempts in a row that die without a new entry before the run is given up."""
+
+
+def _is_cancellation(entry: Entry) -> bool:
+    return entry.value is not None and describe_error(entry.value)[0].rpartition(".")[2] == RunCancelledError.__name__
 
 
 def driver_of(body: BodyPort) -> Driver:

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from ...errors import LeaseLostError, Parked, PerdureError, RunAbortedError, RunStopped, StoreError
+from ...errors import LeaseLostError, Parked, PerdureError, RunAbortedError, RunCancelledError, RunStopped, StoreError
 from ..body.body import Body
 from ..body.loop import LoopThread
 from ..body.scope import driving
@@ -49,6 +49,8 @@ class Ending:
     def __init__(self) -> None:
         self.done: Future[tuple[int, bytes, Any]] = Future()
         """`(Result, encoded value, the value itself or its error)`, or the exception that ended driving."""
+        self.cancel_told = False
+        """The open bodies have been told of the request to cancel the run. Known before the run is parked."""
         self.overdue = False
         """The run was parked, and something in it did not unwind in time."""
         self._lock = threading.Lock()
@@ -132,7 +134,7 @@ class Ending:
                     "but what is left of it stays in memory, and it will not be parked again by this process",
                     self.run.name,
                 )
-            self.outbox.append(Park(Wake(*reason.wake), self.n, reason.waits))
+            self.outbox.append(Park(Wake(*reason.wake), self.n, reason.waits, self.cancel_told))
             self.worker.writer.mark_ready(self)
             self.loop.flush_soon(self.worker.writer)
             return
@@ -151,7 +153,7 @@ class Ending:
                 self.worker.doubt = True
                 if not isinstance(reason, StoreError):
                     log.warning("run %s could not be released: %s", self.run.name, error)
-        if isinstance(reason, RunAbortedError):
+        if isinstance(reason, (RunAbortedError, RunCancelledError)):
             self.dispose_all()
         self._resolve_error(reason)
 

@@ -49,6 +49,7 @@ class Execute:
         """When the body ended (`seconds()`)."""
         body.attempt = attempt
         body.limited = timeout is not None
+        body.is_sync = not spec.is_async
         if spec.env_vars:
             # Bodies share this process, and so its environment.
             os.environ.update(spec.env_vars)
@@ -60,6 +61,7 @@ class Execute:
 
     async def _run(self) -> tuple[int, Any]:
         body, timeout = self.body, self.timeout
+        body.addressed = body.parent is None
         began = seconds()
         future: asyncio.Future[tuple[int, Any]]
         if self.spec.is_async and body.loop.here():
@@ -132,6 +134,9 @@ class Execute:
         assert isinstance(task, BranchTask)
         task.branch = body.root
         body.starting = False
+        body.main = task
+        if body.addressed and self.driver.cancel is not None:
+            body.cancel_main()
         return task
 
     async def _main(self) -> tuple[int, Any]:
@@ -173,6 +178,8 @@ class Execute:
     def block(self) -> tuple[int, Any]:
         body = self.body
         on_loop = asyncio._get_running_loop() is not None
+        # What a sync body calls to clean up goes on, once that body has heard of the cancellation of the run.
+        body.addressed = body.parent is None or not body.parent.cancel_delivered
         if not self.spec.is_async and self.timeout is None and not on_loop and not _deep():
             return self._inline(copy_context())
         worker = self.driver.worker

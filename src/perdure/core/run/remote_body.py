@@ -88,6 +88,8 @@ class Between:
         self.path = path
         self.parent = parent
         self.children = parent.children
+        # The end of the inner process cancels this action, and nothing else does.
+        self.cancel_delivered = True
 
     @property
     def stopped(self) -> bool:

@@ -49,6 +49,8 @@ class InnerDriver(Driver):
         self._work = work
         self._process = worker
         super().__init__(worker, work.run, spec, loop, fresh=work.fresh)
+        # The outer process ends this one where the body is cancelled.
+        self.cancel = None
         self.accepts = work.accepts
         self._delegating = Delegating(self, self.gate, connection, self.turn)
         self.outer = self._delegating

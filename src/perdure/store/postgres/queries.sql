@@ -96,7 +96,7 @@ SELECT 1 FROM perdure.runs WHERE status = %s AND result = %s AND value = %s AND 
 -- name: claimable
 -- A run, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: claim
@@ -110,9 +110,10 @@ WHERE id = %s;
 SELECT count(*) FROM perdure.runs WHERE id = ANY(%s) AND token = ANY(%s);
 
 -- name: park
--- Let a run leave memory until the wake time, given as a time from now, and clear the claim, if the claim still holds.
+-- Let a run leave memory until the wake time, given as a time from now, and clear the claim, if the claim still holds. A
+-- run whose driver has not heard of the request to cancel the run is due now.
 UPDATE perdure.runs SET status = %s, token = NULL, worker = NULL, crashes = 0, mark = %s, wake_at = %s,
-                        due = perdure.now_us() + %s::bigint
+                        due = perdure.now_us() + CASE WHEN cancel IS NULL OR %s THEN %s::bigint ELSE 0 END
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: is_parked
@@ -126,7 +127,7 @@ WHERE id = %s AND (token = %s OR (status = %s AND token IS NULL AND mark = %s AN
 SELECT run.*
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-           result, value, crashes, mark, wake_at, due
+           result, value, crashes, mark, wake_at, cancel, cancel_until, due
     FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING')
       AND due <= (SELECT perdure.now_us())
@@ -155,6 +156,30 @@ SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
 UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL
 WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
+-- name: cancel
+-- Ask to cancel an unfinished run. A queued run is over at once, a parked run is due now.
+UPDATE perdure.runs SET cancel = coalesce(cancel, %s), cancel_until = least(cancel_until, %s::bigint),
+    ended_at = CASE status WHEN 'QUEUED' THEN %s::bigint END,
+    result = CASE status WHEN 'QUEUED' THEN 2 END,
+    wake_at = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN least(wake_at, %s::bigint) END,
+    due = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN least(due, perdure.now_us()) END,
+    status = CASE status WHEN 'QUEUED' THEN 'CANCELLED' ELSE status END
+WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: is_cancelling
+-- Whether a run was asked to cancel.
+SELECT 1 FROM perdure.runs WHERE id = %s AND cancel IS NOT NULL;
+
+-- name: end_cancelled
+-- End an unfinished run that was asked to cancel, also under the claim of a worker.
+UPDATE perdure.runs SET status = 'CANCELLED', result = 2, token = NULL, worker = NULL, ended_at = %s, wake_at = NULL,
+                        due = NULL
+WHERE id = %s AND cancel IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: is_cancelled
+-- Whether a run was cancelled at a time.
+SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'CANCELLED';
+
 -- name: wake
 -- Make a run without a driver due now.
 UPDATE perdure.runs SET wake_at = least(wake_at, %s), due = least(due, perdure.now_us())
@@ -171,37 +196,37 @@ SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE name = %s;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE status = 'RUNNING' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
 ORDER BY id DESC LIMIT %s;
 
@@ -212,13 +237,13 @@ SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY sta
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of these tasks without a claim of one of these workers.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs
 WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s)) ORDER BY id LIMIT %s;
 
@@ -452,7 +477,7 @@ LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
 -- name: receiver
 -- The run of a message, locked until the transaction ends, so that no commit of the run comes in between.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: message_keyed
@@ -555,7 +580,7 @@ SELECT key, at FROM perdure.schedules;
 -- name: movable
 -- A run that may go to another store, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: move
@@ -579,9 +604,9 @@ WHERE id = %s AND status = 'MOVED';
 -- Store a run from another store; no row is inserted when the name is taken. The last parameter is the time until the
 -- run is due, if the run waits.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at,
-                          result, value, crashes, mark, wake_at, due)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint,
-        perdure.now_us() + %s::bigint)
+                          result, value, crashes, mark, wake_at, cancel, cancel_until, due)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint, %s,
+        %s::bigint, perdure.now_us() + %s::bigint)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 

@@ -283,7 +283,7 @@ class PostgresStore(UpkeepVerbs):
                 if write.finish is not None:
                     return [(self._sql["is_finished"], (*write.finish, write.run))]
                 if write.park is not None:
-                    wake, mark, waits = write.park
+                    wake, mark, waits, _ = write.park
                     weak.append((self._sql["is_parked"], (write.run, write.token, _parked(waits), mark, wake.at)))
         return weak
 
@@ -330,8 +330,8 @@ class PostgresStore(UpkeepVerbs):
                 ends.append((*write.finish, run, write.token))
                 holders[run] = None
             elif write.park is not None:
-                (at, boot), mark, waits = write.park
-                parks.append((_parked(waits), mark, at, boot - self._clock.boot(), run, write.token))
+                (at, boot), mark, waits, aware = write.park
+                parks.append((_parked(waits), mark, at, aware, boot - self._clock.boot(), run, write.token))
                 holders[run] = None
             answers.append(True)
         _many(cursor, self._sql["insert_action"], actions)
@@ -433,7 +433,7 @@ class PostgresStore(UpkeepVerbs):
 
         def take(cursor: Cursor) -> list[Taken]:
             rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
-            old = [run_of(row[:19]) for row in rows]
+            old = [run_of(row[:21]) for row in rows]
             new = self._claim(cursor, old, claims, [run.mark for run in old])
             return [Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True)]
 
@@ -470,6 +470,18 @@ class PostgresStore(UpkeepVerbs):
         aborted = self._writer.change(self._sql["abort"], (ended_at, run), done)
         self._tell()
         return aborted
+
+    def cancel(self, run: int, reason: str, until: int | None, at: int) -> RunRow | None:
+        row = (reason, until, at, self._clock.wall(), run)
+        asked = self._writer.change(self._sql["cancel"], row, (self._sql["is_cancelling"], (run,)))
+        self._tell()
+        return self.run_by_id(run) if asked else None
+
+    def end_cancelled(self, run: int, ended_at: int) -> bool:
+        done = (self._sql["is_cancelled"], (ended_at, run))
+        ended = self._writer.change(self._sql["end_cancelled"], (ended_at, run), done)
+        self._tell()
+        return ended
 
     def wake(self, run: int) -> bool:
         woken = self._aside.change(self._sql["wake"], (self._clock.wall(), run), (self._sql["is_woken"], (run,)))

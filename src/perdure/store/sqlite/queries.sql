@@ -58,8 +58,11 @@ UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value 
 WHERE id = ?;
 
 -- name: park
--- Let a run leave memory until the wake time and clear the claim, if the claim still holds.
-UPDATE runs SET status = ?, token = NULL, worker = NULL, crashes = 0, mark = ?, wake_at = ?, wake_boot = ?
+-- Let a run leave memory until the wake time and clear the claim, if the claim still holds. A run whose driver has not
+-- heard of the request to cancel the run is due now.
+UPDATE runs SET status = ?, token = NULL, worker = NULL, crashes = 0, mark = ?,
+                wake_at = CASE WHEN cancel IS NULL OR ? THEN ? ELSE created_at END,
+                wake_boot = CASE WHEN cancel IS NULL OR ? THEN ? ELSE 0 END
 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: due
@@ -70,7 +73,7 @@ WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= 
 -- name: due_run
 -- A run, if due.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= ?;
 
 -- name: next_due
@@ -91,6 +94,23 @@ UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token 
 UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL
 WHERE id = ? AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
+-- name: cancel
+-- Ask to cancel an unfinished run. A queued run is over at once, a parked run is due now.
+UPDATE runs SET cancel = coalesce(cancel, ?1),
+    cancel_until = min(coalesce(cancel_until, ?2), coalesce(?2, cancel_until)),
+    ended_at = CASE status WHEN 'QUEUED' THEN ?3 END,
+    result = CASE status WHEN 'QUEUED' THEN 2 END,
+    wake_at = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN min(wake_at, ?4) END,
+    wake_boot = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN min(wake_boot, ?5) END,
+    status = CASE status WHEN 'QUEUED' THEN 'CANCELLED' ELSE status END
+WHERE id = ?6 AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: end_cancelled
+-- End an unfinished run that was asked to cancel, also under the claim of a worker.
+UPDATE runs SET status = 'CANCELLED', result = 2, token = NULL, worker = NULL, ended_at = ?, wake_at = NULL,
+                wake_boot = NULL
+WHERE id = ? AND cancel IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
 -- name: wake
 -- Make a run without a driver due now.
 UPDATE runs SET wake_at = min(wake_at, ?), wake_boot = min(wake_boot, ?)
@@ -99,25 +119,25 @@ WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING');
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE name = ?;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- RUNNING runs, newest first. Without the hint SQLite would read the whole table to avoid a sort.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND id < ? ORDER BY id DESC LIMIT ?
 ) ORDER BY id DESC;
@@ -125,13 +145,13 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
 ORDER BY id DESC LIMIT ?;
 
@@ -142,13 +162,13 @@ SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of a task without a claim of one of these workers (a JSON array).
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs INDEXED BY runs_running
 WHERE status = 'RUNNING' AND task = ? AND (worker IS NULL OR worker NOT IN (SELECT value FROM json_each(?)))
 ORDER BY id LIMIT ?;
@@ -253,7 +273,7 @@ SELECT value FROM meta WHERE key = ?;
 -- name: ended
 -- Finished runs that ended before a time, by number; an unwanted status is bound as NULL.
 SELECT id, uid, name, status, ended_at FROM runs
-WHERE id > ? AND status IN (?, ?, ?) AND ended_at < ? ORDER BY id LIMIT ?;
+WHERE id > ? AND status IN (?, ?, ?, ?) AND ended_at < ? ORDER BY id LIMIT ?;
 
 -- name: reused
 -- The runs that an unfinished run is to reuse. Two queries, each with its index.
@@ -352,7 +372,7 @@ DELETE FROM sources WHERE id = ?;
 -- name: receiver
 -- The run of a message; the write lock keeps commits of the run out.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: message_keyed
@@ -457,7 +477,7 @@ SELECT key, at FROM schedules;
 -- name: movable
 -- A run that may go to another store.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at
+       result, value, crashes, mark, wake_at, cancel, cancel_until
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: move
@@ -475,8 +495,8 @@ UPDATE runs SET status = ?, token = NULL, worker = NULL, wake_boot = ? WHERE id 
 -- name: adopt_run
 -- Store a run from another store; no row is inserted when the name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at, result,
-                  value, crashes, mark, wake_at, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  value, crashes, mark, wake_at, cancel, cancel_until, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 

@@ -281,6 +281,18 @@ class SQLiteStore(Reading):
     def abort(self, run: int, ended_at: int) -> bool:
         return self._writer.change(_SQL["abort"], (ended_at, run))
 
+    def cancel(self, run: int, reason: str, until: int | None, at: int) -> RunRow | None:
+        now = (self._clock.wall(), self._clock.boot())
+        asked = self._writer.change(_SQL["cancel"], (reason, until, at, *now, run))
+        self._ring(QUEUED)
+        self._ring(ENDED)
+        return self.run_by_id(run) if asked else None
+
+    def end_cancelled(self, run: int, ended_at: int) -> bool:
+        ended = self._writer.change(_SQL["end_cancelled"], (ended_at, run))
+        self._ring(ENDED)
+        return ended
+
     def wake(self, run: int) -> bool:
         woken = self._aside.change(_SQL["wake"], (self._clock.wall(), self._clock.boot(), run))
         self._ring(QUEUED)
@@ -564,8 +576,8 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
             ends.append((*_plain(write.finish), run, write.token))
             holders[run] = None
         elif write.park is not None:
-            wake, mark, waits = write.park
-            parks.append((_WAITING if waits else _SLEEPING, mark, *wake, run, write.token))
+            (at, boot), mark, waits, aware = write.park
+            parks.append((_WAITING if waits else _SLEEPING, mark, aware, at, aware, boot, run, write.token))
             holders[run] = None
         answers.append(True)
     if actions:

@@ -33,6 +33,8 @@ CREATE TABLE perdure.runs (
     task        text   NOT NULL COLLATE "C",
     target      text   NOT NULL,
     reuse       text COLLATE "C",
+    cancel_until bigint,
+    cancel      text,
     inputs      bytea  NOT NULL,
     value       bytea
 ) WITH (fillfactor = 80);

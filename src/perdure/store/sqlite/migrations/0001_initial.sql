@@ -27,6 +27,8 @@ CREATE TABLE runs (
     task        TEXT    NOT NULL,
     target      TEXT    NOT NULL,
     reuse       TEXT,
+    cancel_until INTEGER,
+    cancel      TEXT,
     inputs      BLOB    NOT NULL,
     value       BLOB
 ) STRICT;
