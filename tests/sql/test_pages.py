@@ -43,3 +43,9 @@ def test_the_outbox_sends_the_message_of_the_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_a_program_of_the_page_compiles(name: str) -> None:
     compile(BLOCKS[name], name, "exec")
+
+
+def test_a_run_submitted_in_a_transaction_is_there_after_the_commit_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "perdure", "store", "migrate"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE)
+    assert execute(tmp_path, "signup.py") == "['welcome-ann']\n"

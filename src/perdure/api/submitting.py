@@ -9,6 +9,7 @@ from typing import Any
 from .. import runtime
 from ..core.ground.clock import US
 from ..core.ground.model import Created, Wake
+from ..core.ground.steps import run_now, run_soon
 from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name
@@ -71,13 +72,29 @@ def _enqueued(request: RunRequest, created: Created) -> Run:
 
 
 def _submit(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+    connection = _connection_of(context, task, inputs)
+    if connection is not None:
+        request = request_submission(task, args, inputs, context.name)
+        due = due_at(context.at, context.delay)
+        return _enqueued(request, run_now(runtime.enqueue_within(connection, request.new, due)))
     return enqueue(request_submission(task, args, inputs, context.name), due_at(context.at, context.delay))
 
 
 async def _submit_aio(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+    connection = _connection_of(context, task, inputs)
     request = request_submission(task, args, inputs, context.name)
+    if connection is not None:
+        due = due_at(context.at, context.delay)
+        return _enqueued(request, await run_soon(runtime.enqueue_within(connection, request.new, due)))
     pending = runtime.worker().enqueue_soon(request.new, due_at(context.at, context.delay))
     return _enqueued(request, await arrival(pending))
+
+
+def _connection_of(context: RunContext, task: Any, inputs: dict[str, Any]) -> Any:
+    """The connection in whose transaction the run is to be submitted; taken out of the inputs."""
+    if "connection" in inputs and isinstance(task, Task) and "connection" not in task.spec.signature.parameters:
+        return inputs.pop("connection")
+    return context.connection
 
 
 def _submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
@@ -86,6 +103,10 @@ def _submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
     Args:
         task: a task, defined in a file.
         args, inputs: its arguments.
+        connection: submit the run in the transaction of this connection: the run exists if and only if that transaction
+            commits. A connection of psycopg, sqlite3 or aiosqlite to the database of the store, or a `Connection` or
+            `Session` of SQLAlchemy. A task with a parameter of that name takes
+            `with_runcontext(connection=...).submit(...)`.
 
     Returns:
         The run; `run.wait()` waits for its end, `run.status` looks.
@@ -108,8 +129,15 @@ _submit_sync.__name__ = _submit_sync.__qualname__ = "submit"
 class RunContext:
     """Settings for the next run: `perdure.with_runcontext(name="daily").run(main, n=3)`."""
 
-    def __init__(self, name: str | None, at: datetime | None = None, delay: float | timedelta | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None,
+        at: datetime | None = None,
+        delay: float | timedelta | None = None,
+        connection: Any = None,
+    ) -> None:
         self.name = name
+        self.connection = connection
         self.at = at
         self.delay = delay
 
@@ -133,15 +161,19 @@ class RunContext:
         self.submit: Dual[..., Run] = Dual(submit_sync, submit_aio)
 
     def _refuse_times(self) -> None:
-        if self.at is not None or self.delay is not None:
-            raise UsageError("perdure.run drives a run at once; at= and delay= are for .submit(...)")
+        if self.at is not None or self.delay is not None or self.connection is not None:
+            raise UsageError("perdure.run drives a run at once; at=, delay= and connection= are for .submit(...)")
 
 
 submit: Dual[..., Run] = Dual(_submit_sync, _submit_async)
 
 
 def with_runcontext(
-    *, name: str | None = None, at: datetime | None = None, delay: float | timedelta | None = None
+    *,
+    name: str | None = None,
+    at: datetime | None = None,
+    delay: float | timedelta | None = None,
+    connection: Any = None,
 ) -> RunContext:
     """Settings for a run.
 
@@ -150,10 +182,11 @@ def with_runcontext(
             continues an interrupted run. A readable random name by default.
         at: for `submit`: no worker begins the run before this time; a time without a zone is local.
         delay: for `submit`: the same as seconds (or a `timedelta`) from now.
+        connection: for `submit`: the run exists if and only if the connection's transaction commits; see `submit`.
 
     Raises:
         UsageError: the name or the times cannot be used.
     """
     if name is not None:
         check_name(name)
-    return RunContext(name, at, delay)
+    return RunContext(name, at, delay, connection)

@@ -10,13 +10,15 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..core.ground.model import RunRow
+from ..core.ground.model import Created, CreateRun, NewRun, RunRow, Wake
 from ..core.ground.ports import Blobs, Store
+from ..core.ground.steps import Steps
 from ..core.process.worker import Worker
 from ..store import is_postgres, open_blobs, open_store, public_url, store_path
+from ..store.joining import joined
 from .process import Process
 from .settings import Durability, Settings, refuse_durability, refuse_ray_address
 
@@ -86,6 +88,15 @@ def worker() -> Worker:
         UsageError: `PERDURE_LEASE` or `PERDURE_BLOBS` makes no sense.
     """
     return process().worker()
+
+
+def enqueue_within(connection: Any, new: NewRun, due: Wake | None) -> Steps[Created]:
+    """Store a run without a driver in the transaction of the caller's connection, which the caller commits.
+
+    Raises:
+        UsageError: the connection is of no known kind, has no transaction, or leads to another database.
+    """
+    return joined(worker().store, connection, CreateRun(new, None, due))
 
 
 def adopt(found: Worker, blobs_at: str) -> None:

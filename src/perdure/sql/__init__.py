@@ -17,11 +17,12 @@ from ..api.trace import Trace
 from ..core.body.branch import Branch, Call
 from ..core.body.scope import TraceScope
 from ..core.ground.spec import Function
+from ..core.ground.steps import Steps, run_now, run_soon
 from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
 from ._pruning import prune
 from ._steps import Execution, StepTarget
-from ._units import Steps, database_of, run_now, run_soon
+from ._units import database_of
 
 if TYPE_CHECKING:
     import psycopg

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from ..core.ground.steps import Steps
 from ..errors import UsageError
 from ._failures import is_again, is_duplicate, is_lost
-from ._units import Database, Row, Steps, Unit
+from ._units import Database, Row, Unit
 
 TABLE: Final = "perdure_outcomes"
 

@@ -12,9 +12,10 @@ from ..api._dual import Dual
 from ..core.ground.clock import US
 from ..core.ground.model import Status
 from ..core.ground.ports import Store
+from ..core.ground.steps import Steps, run_now, run_soon
 from ..errors import UsageError
 from ._outcomes import DELETE, OLD, make_table
-from ._units import Database, Steps, database_of, run_now, run_soon
+from ._units import Database, database_of
 
 _PAGE: Final = 500
 _OVER: Final = frozenset({Status.SUCCEEDED, Status.ABORTED})

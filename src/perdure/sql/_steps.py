@@ -20,11 +20,12 @@ from typing import Any, Final
 
 from ..core.body.branch import Call, path_below
 from ..core.ground.spec import Function
+from ..core.ground.steps import Steps
 from ..core.run import calls
 from ..errors import RunStopped, StoreUnavailableError, UsageError
 from ._failures import is_again, is_duplicate, is_lost
 from ._outcomes import BEGIN, END, INSERT, TABLE, OutcomeRow, look, make_table
-from ._units import Database, Row, Steps, Unit
+from ._units import Database, Row, Unit
 
 TRIES: Final = 10
 """Executions of the function for one call, while the database refuses for the sake of others."""

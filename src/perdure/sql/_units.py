@@ -1,57 +1,23 @@
 """Units of work in the user's database: a connection or session with one transaction.
 
-Each method of a unit is a generator that yields the answers of a database library. `run_now` and `run_soon` drive such
-a generator: a synchronous library has answered already, and an asynchronous library gives something to await. So both
-colours share one implementation.
+Each method of a unit is a generator in `Steps`, so that both colours share one implementation.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
+from ..core.ground.steps import Steps
 from ..errors import UsageError
 
-T = TypeVar("T")
-Steps = Generator[Any, Any, T]
 Row = dict[str, Any]
 
 _PARAMETER: Final = re.compile(r":(\w+)")
-
-
-def run_now(steps: Steps[T]) -> T:
-    """Drive a generator whose answers are there already."""
-    answer: Any = None
-    while True:
-        try:
-            answer = steps.send(answer)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-
-
-async def run_soon(steps: Steps[T]) -> T:
-    """Drive a generator in the current task; what can be awaited is awaited."""
-    try:
-        answer = steps.send(None)
-        while True:
-            try:
-                if inspect.isawaitable(answer):
-                    answer = await answer
-            except GeneratorExit:
-                raise  # the garbage collector closes the coroutine, and nothing can be awaited any more
-            except BaseException as error:
-                answer = steps.throw(error)
-            else:
-                answer = steps.send(answer)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
 
 
 class Unit(Protocol):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from typing import Any, Final
 
 from perdure.core.ground.clock import US, Clock, SystemClock
 from perdure.core.ground.model import (
@@ -43,7 +43,7 @@ from perdure.core.ground.model import (
     WholeRun,
     WorkerRow,
 )
-from perdure.core.ground.ports import Hold
+from perdure.core.ground.ports import Hold, SqlStatement
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._messages import accepts
@@ -101,6 +101,9 @@ class MemoryStore:
 
     def append(self, run: int, token: bytes, segment: Segment) -> bool:
         return self.commit([RunWrites(run, token, [segment])]) == [True]
+
+    def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
+        raise UsageError("the store is in memory, where no transaction of another connection reaches")
 
     def _create(self, write: CreateRun) -> Created:
         new, claim, due = write

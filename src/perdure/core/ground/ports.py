@@ -9,9 +9,9 @@ it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from .clock import Clock
 from .model import (
@@ -40,6 +40,13 @@ from .model import (
 from .trees import InTree
 
 
+class SqlStatement(NamedTuple):
+    """A statement in the words of a store's database, for a connection of the caller's."""
+
+    sql: str
+    row: Sequence[Any] = ()
+
+
 class Queue(Protocol):
     """Runs that wait, are claimed, driven and ended, and the workers that drive runs."""
 
@@ -60,6 +67,14 @@ class Queue(Protocol):
         `crashes` grows by 1 if `crashed`; `mark` becomes `entries`. `crashed=False`: the claim before was lost by a
         living worker, which is no crash. Returns the run after the change, or `None` if another claim was faster.
         Visible is enough.
+        """
+
+    def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
+        """The submission of a run without a claim, as statements for a transaction of the caller's. Yields statements,
+        and is sent the rows of each.
+
+        Raises:
+            UsageError: the caller's connection does not lead to the database of this store.
         """
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:

@@ -57,6 +57,11 @@ OVERDUE_LOOKS: Final = 4
 """Looks, `_RETRY_SECONDS` apart, at a lease that is over before the lock file is removed."""
 
 
+def channel_of(store_id: str) -> str:
+    """The channel on which the processes of a store notify each other of changes."""
+    return f"perdure_{store_id[:16]}"
+
+
 class Session:
     """See the module text. Safe from any thread."""
 
@@ -70,7 +75,7 @@ class Session:
         self._address = address
         self._say = say
         self._mark: Final = mark
-        self._channel: Final = f"perdure_{store_id[:16]}"
+        self._channel: Final = channel_of(store_id)
         self._store_id = store_id
         self._pid = os.getpid()
         self._mutex = threading.RLock()

@@ -22,7 +22,7 @@ URLs, service and password files, TLS settings mean what they mean everywhere el
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -47,14 +47,15 @@ from perdure.core.ground.model import (
     Taken,
     WorkerRow,
 )
-from perdure.errors import ForeignStoreError, StoreError, StoreVersionError
+from perdure.core.ground.ports import SqlStatement
+from perdure.errors import ForeignStoreError, StoreError, StoreVersionError, UsageError
 
 from .. import _messages
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
 from .link import Address, Cursor, PostgresLink, Row, ServerClock, text_bytes
-from .session import GRACE, PostgresLiveness, Session
+from .session import GRACE, PostgresLiveness, Session, channel_of
 from .upkeep import UpkeepVerbs
 from .watch import LONG_SILENCE, SILENCE, Watch
 
@@ -254,6 +255,26 @@ class PostgresStore(UpkeepVerbs):
         else:
             self._count()
         return created
+
+    def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
+        schema, new = self._address.schema, write.new
+        # Asked in two steps: a statement about a missing table would end the caller's transaction.
+        [(there,)] = yield SqlStatement("SELECT to_regclass(%s) IS NOT NULL", (f"{schema}.meta",))
+        facts = (yield SqlStatement(self._sql["meta"])) if there else []
+        if dict(facts).get("store_id") != self._id:
+            raise UsageError(
+                f"the connection does not lead to the database of the store, {self.url}: a run can only be submitted "
+                "in a transaction of the database that it is stored in"
+            )
+        run, left = self._submission(write)
+        values = (*new, str(run.status), None, None, None, run.crashes, run.wake_at, left, new.name)
+        while True:
+            yield SqlStatement(self._sql["insert_run"], values)
+            for row in (yield SqlStatement(self._sql["run_by_name"], (new.name,))):
+                # The notification leaves with the commit.
+                yield SqlStatement(f"NOTIFY {channel_of(self._id)}")
+                found = run_of(row)
+                return Created(found, found.uid == new.uid)
 
     def append(self, run: int, token: bytes, segment: Segment) -> bool:
         written = self._writer.change_directly(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -45,7 +45,8 @@ from perdure.core.ground.model import (
     WholeRun,
     WorkerRow,
 )
-from perdure.errors import RowDamagedError, StoreError
+from perdure.core.ground.ports import SqlStatement
+from perdure.errors import RowDamagedError, StoreError, UsageError
 
 from .. import _messages, _moving
 from .._reading import PAGE, Reading, log
@@ -200,6 +201,19 @@ class SQLiteStore(Reading):
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
             self._ring(ENDED)
         return answers
+
+    def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
+        files = yield SqlStatement("PRAGMA database_list")
+        file = next((row[2] for row in files if row[1] == "main"), "")
+        if not file or os.path.realpath(file) != self.path:
+            raise UsageError(
+                f"the connection is to {file or 'a database in memory'}, and the store is {self.path}: a run can only "
+                "be submitted in a transaction of the file that it is stored in"
+            )
+        yield SqlStatement(_INSERT_RUN, _queued(write, self._clock.boot()))
+        [row] = yield SqlStatement(_SQL["run_by_name"], (write.new.name,))
+        run = run_of(row)
+        return Created(run, run.uid == write.new.uid)
 
     def append(self, run: int, token: bytes, segment: Segment) -> bool:
         # The driver looks for an adapter of every bytes object, and makes an exception when there is none. A bytearray
@@ -522,13 +536,19 @@ def _plain(finish: Finish) -> Row:
     return (str(status), int(result), value, ended_at)
 
 
+def _queued(write: CreateRun, now: int) -> Row:
+    """The parameters of `insert_run` for a run without a claim."""
+    at, boot = (write.new.created_at, now) if write.due is None else write.due
+    # Plain text and numbers: `sqlite3` converts members of an enum on a slower path.
+    return (*write.new, _QUEUED, None, None, None, 0, at, boot)
+
+
 def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
     new, claim, due = write
     at = None
-    # Plain text and numbers: `sqlite3` converts members of an enum on a slower path.
     if claim is None:
-        at, boot = (new.created_at, now) if due is None else due
-        cursor.execute(_INSERT_RUN, (*new, _QUEUED, None, None, None, 0, at, boot))
+        at = new.created_at if due is None else due.at
+        cursor.execute(_INSERT_RUN, _queued(write, now))
     else:
         cursor.execute(_INSERT_RUN, (*new, _RUNNING, claim.token, claim.worker, new.created_at, 1, None, None))
     if cursor.rowcount == 1:
