@@ -282,6 +282,21 @@ class TestWriting:
             status=Status.SUCCEEDED, token=None, worker=None, ended_at=99, result=0, value=b"result", crashes=0, mark=1
         )
 
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_the_mark_counts_segments_of_a_batch_that_creates_runs_too(self, store: Store, place: int) -> None:
+        """The family: rows of a batch that a later row is computed from. A submission before, between and behind the
+        ends of two runs makes no difference to the mark (SG1)."""
+        first, second = created(store, "first"), created(store, "second")
+        batch: list[RunWrites | CreateRun] = [
+            writes(run.id, entry(1), entry(2), finish=DONE) for run in (first, second)
+        ]
+        batch.insert(place, CreateRun(new_run("third"), None))
+        store.commit(batch)
+        for run in (first, second):
+            found = store.run_by_id(run.id)
+            assert found is not None
+            assert found.mark == 2
+
     @pytest.mark.parametrize("alone", [True, False])
     def test_an_entry_number_that_is_taken_is_an_error_and_changes_nothing(self, store: Store, alone: bool) -> None:
         run = created(store).id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -95,7 +96,7 @@ class Stores(RuleBasedStateMachine):
         self.memory: Store = MemoryStore(clock=self.clock)
         self.sqlite: Store = SQLiteStore(self.directory / "store.db", "process", clock=self.clock)
         self.stores = [self.memory, self.sqlite]
-        if programs() is not None:
+        if programs() is not None and os.environ.get("PERDURE_TEST_STORE") != "sqlite":
             self.stores.append(self._postgres())
             self.schema = postgres_url().rpartition("=")[2]
             for table in ("runs", "segments", "run_sources", "actions", "sources", "cache", "workers", "schedules"):

@@ -331,7 +331,7 @@ class PostgresStore(UpkeepVerbs):
         for write in writes:
             if isinstance(write, CreateRun):
                 # The answer shows a run of the same name after all earlier elements of the batch.
-                self._finish(cursor, ends, parks)
+                self._finish(cursor, segments, ends, parks)
                 answers.append(self._create(cursor, write))
                 continue
             run = write.run
@@ -358,16 +358,18 @@ class PostgresStore(UpkeepVerbs):
         _many(cursor, self._sql["insert_action"], actions)
         _many(cursor, self._sql["update_action"], [(*state[3:], *state[:3]) for state in states])
         _many(cursor, self._sql["end_action"], ended)
-        _many(cursor, self._sql["insert_segment"], segments)
         _many(cursor, self._sql["note_source"], sources)
         # Sorted by key: a fixed lock order avoids deadlocks.
         cache.sort(key=_key)
         _many(cursor, self._sql["put_cache"], cache)
         _many(cursor, self._sql["take_message"], takes)
-        self._finish(cursor, ends, parks)
+        self._finish(cursor, segments, ends, parks)
         return answers
 
-    def _finish(self, cursor: Cursor, ends: list[Row], parks: list[Row]) -> None:
+    def _finish(self, cursor: Cursor, segments: list[Row], ends: list[Row], parks: list[Row]) -> None:
+        # Segments first: the mark of a run that ends is the number of its last segment.
+        _many(cursor, self._sql["insert_segment"], segments)
+        segments.clear()
         _many(cursor, self._sql["finish"], ends)
         ends.clear()
         _many(cursor, self._sql["park"], parks)

@@ -573,7 +573,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     for write in writes:
         if isinstance(write, CreateRun):
             # The answer shows a run of the same name after all earlier elements of the batch.
-            _end(cursor, ends, parks, now)
+            _end(cursor, segments, ends, parks, now)
             answers.append(_create(cursor, write, now.boot))
             continue
         run = write.run
@@ -606,19 +606,21 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         cursor.executemany(_SQL["update_action"], [(*state[3:], *state[:3]) for state in states])
     if ended:
         cursor.executemany(_SQL["end_action"], ended)
-    if segments:
-        cursor.executemany(_SQL["insert_segment"], segments)
     if sources:
         cursor.executemany(_SQL["note_source"], sources)
     if cache:
         cursor.executemany(_SQL["put_cache"], cache)
     if takes:
         cursor.executemany(_SQL["take_message"], takes)
-    _end(cursor, ends, parks, now)
+    _end(cursor, segments, ends, parks, now)
     return answers
 
 
-def _end(cursor: sqlite3.Cursor, ends: list[Row], parks: list[Row], now: Wake) -> None:
+def _end(cursor: sqlite3.Cursor, segments: list[Row], ends: list[Row], parks: list[Row], now: Wake) -> None:
+    if segments:
+        # Before the ends: the mark of a run that ends is the number of its last segment.
+        cursor.executemany(_SQL["insert_segment"], segments)
+        segments.clear()
     if ends:
         cursor.executemany(_FINISH, ends)
         ends.clear()
