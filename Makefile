@@ -19,6 +19,7 @@ DEMO_STAMP := $(DEMO)/.installed
 PEERS := $(foreach peer,dbos flyte restate absurd,.venvs/$(peer)/.installed) .venvs/restate-server/.installed
 NPM := npm install --no-save --no-package-lock --no-audit --no-fund --no-update-notifier --ignore-scripts --loglevel error
 BENCH_ARGS ?=
+TORTURE_ARGS ?=
 # Most tests wait for processes now and then; six at a time keep two cores busy and leave none of them short.
 PARALLEL := -n 6
 # The versions of Python that the core's tests run on beside that of .venv, where they are installed.
@@ -26,7 +27,7 @@ PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
 
-.PHONY: help venv demo test test-long check format debian bench soak clean
+.PHONY: help venv demo test test-long torture check format debian bench soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -62,6 +63,9 @@ test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes sam
 	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
 		--timeout 900
+
+torture: $(STAMP) ## random workflows, killed anywhere, against an oracle: half an hour (TORTURE_ARGS="--seconds 60 --seed 1")
+	@$(BIN)/python -m tests.torture $(TORTURE_ARGS)
 
 check: $(STAMP) ## lint, format, types, layers, imports, references and language, without running tests
 	$(BIN)/ruff check .

@@ -109,11 +109,11 @@ class Campaign:
         yield from (f"   {text[:2000]}" for text in violations[:5])
         if kind == "simulated":
             return
-        tree = programs.parse(self.options.program) if self.options.program else programs.generate(seed)
+        tree = programs.parse(self.options.program) if self.options.program else hand.the_program(seed)
         if not self.options.shrink:
             yield tree.show()
             return
-        last = violations
+        last: list[str] = []
 
         def fails(other: programs.Node) -> bool:
             nonlocal last

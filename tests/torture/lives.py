@@ -16,6 +16,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -31,41 +32,55 @@ import perdure
 import perdure.api.run
 import perdure.runtime
 import perdure.store.sqlite
+from perdure.core.process.serving import ServedRun, Server
 
 HANGS_AFTER = float(os.environ.get("PERDURE_TEST_HANG", "60"))
 ENDED_AT_THE_END = 7
 MEMORY = "/dev/shm"
+LEASE = "2"
+"""Seconds: how long a stopped process keeps its run."""
+LOST = "LeaseLostError"
+NEVER = float("inf")
+SLOW = 0.004
+"""Seconds by which a slow commit is longer, at most; ten times as long for the first three of a process."""
+WITH_WORKERS = 0.3
+"""The share of histories in which workers drive the run."""
 
 
 class Kill(NamedTuple):
-    """When a life is killed: at a line of its log, or at a commit."""
+    """When a life is killed: at a line of its log, or at a commit. `frozen`: the process is stopped by SIGSTOP instead,
+    and goes on when all other processes have ended."""
 
     line: int = -1
     commit: str = "0:never"
+    frozen: bool = False
 
     @property
     def kind(self) -> str:
         """The name of the fault in the counts."""
+        if self.frozen:
+            return "SIGSTOP past the lease"
         if self.line > 0:
             return "SIGKILL at a line of the log"
         return f"SIGKILL {self.commit.partition(':')[2]} a commit" if self.commit != "0:never" else "no kill"
 
 
-class FileWorld(programs.World):
-    """The world of a real life: a log file, and a line of it at which the process dies."""
+class RealWorld(programs.LoggingWorld):
+    """The world of a real life: a line of the log at which the process dies, and an end."""
 
     def __init__(self, program: programs.Node, log_file: Path, kill: Kill, ends: bool) -> None:
-        super().__init__(program)
-        self._fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        super().__init__(program, str(log_file))
         self._kill = kill
         self._ends = ends
         self._lines = 0
+        # For processes that this one starts.
+        os.environ["TORTURE_PROGRAM"], os.environ["TORTURE_LOG"] = program.show(), str(log_file)
 
     def write(self, line: programs.Line) -> None:
         self._lines += 1
         if self._lines == self._kill.line:
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.write(self._fd, programs.encode(line))
+            os.kill(os.getpid(), signal.SIGSTOP if self._kill.frozen else signal.SIGKILL)
+        super().write(line)
 
     def recorded_all(self) -> None:
         if self._ends:
@@ -97,23 +112,40 @@ def warm() -> None:
     gc.freeze()
 
 
-# -- one life ------------------------------------------------------------------------------------------------------
+# -- processes -----------------------------------------------------------------------------------------------------
 
 
-def _live(place: Place, number: int, program: programs.Node, kill: Kill, ends: bool) -> str:
-    """What the process of a life does; the result."""
-    # Other addresses than the siblings', so that no order of a set is the same by accident.
-    junk = [bytearray(random.randrange(32, 700)) for _ in range(random.randrange(300))]
-    del junk[:: random.randrange(2, 5)]
-    host.arm(kill.commit, 0.0, postgres=place.postgres)
-    programs.install(FileWorld(program, place.directory / f"log{number}", kill, ends))
-    perdure.init(store=place.store)
-    found: str = perdure.with_runcontext(name="r").run(programs.root).result
+class Orders(NamedTuple):
+    """What a process does: "run" drives the run, "submit" leaves it to workers, "serve" is a worker."""
+
+    how: str = "run"
+    kill: Kill = Kill()
+    ends: bool = True
+    """Whether the process ends right behind the last durable call of the program."""
+    park_after: float = 60.0
+    slow: float = 0.0
+    """Seconds that each commit takes longer: commits move from the event loop to the writer's thread."""
+
+
+def _run(orders: Orders) -> str:
+    context = perdure.with_runcontext(name="r")
+    if orders.how == "submit":
+        context.submit(programs.root)
+        return ""
+    if orders.how == "serve":
+        spec = programs.root.spec
+        Server(perdure.runtime.worker(), {spec.name: spec}, park_after=orders.park_after, tell=_heard).serve()
+    found: str = context.run(programs.root).result
     return found
 
 
-def one_life(place: Place, number: int, program: programs.Node, kill: Kill, ends: bool = True) -> Life:
-    """Fork one life and wait until it has ended."""
+def _heard(end: ServedRun) -> None:
+    if end.status is not perdure.Status.SLEEPING:
+        raise RuntimeError(f"the worker stopped driving: {end.status} {end.error}") from end.error
+
+
+def start(place: Place, number: int, program: programs.Node, orders: Orders) -> int:
+    """Fork a process; its pid."""
     assert threading.active_count() == 1, threading.enumerate()
     directory = place.directory
     pid = os.fork()
@@ -124,27 +156,67 @@ def one_life(place: Place, number: int, program: programs.Node, kill: Kill, ends
             hang = open(directory / f"hang{number}", "w")  # noqa: SIM115 - open until the process ends
             faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=hang)
             os.dup2(os.open(directory / f"err{number}", os.O_WRONLY | os.O_CREAT, 0o600), 2)
-            (directory / f"out{number}").write_text(_live(place, number, program, kill, ends))
+            # Other addresses than the siblings', so that no order of a set is the same by accident.
+            junk = [bytearray(random.randrange(32, 700)) for _ in range(random.randrange(300))]
+            del junk[:: random.randrange(2, 5)]
+            host.arm(orders.kill.commit, random.random() * orders.slow, postgres=place.postgres)
+            programs.install(RealWorld(program, directory / f"log{number}", orders.kill, orders.ends))
+            os.environ["PERDURE_LEASE"] = LEASE
+            perdure.init(store=place.store)
+            (directory / f"out{number}").write_text(_run(orders))
             code = 0
         except BaseException:
             (directory / f"out{number}").write_text(traceback.format_exc())
         finally:
             os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return _life(directory, number, code)
+    return pid
 
 
-def _life(directory: Path, number: int, code: int) -> Life:
-    log, out, hang = (directory / f"{name}{number}" for name in ("log", "out", "hang"))
-    lines = programs.decode(log.read_text()) if log.exists() else []
+def wait(pids: list[int]) -> tuple[dict[int, int], dict[int, float]]:
+    """Wait until all these processes have ended; their exit codes, and when (since boot) a process was seen to be
+    stopped. A stopped process goes on when the others have ended."""
+    codes: dict[int, int] = {}
+    times: dict[int, float] = {}
+    stopped: list[int] = []
+    while len(codes) < len(pids):
+        if stopped and len(codes) + len(stopped) == len(pids):
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            stopped.clear()
+        pid, status = os.waitpid(-1, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            stopped.append(pid)
+            times[pid] = time.clock_gettime(time.CLOCK_BOOTTIME)
+        elif pid in pids:
+            codes[pid] = os.waitstatus_to_exitcode(status)
+    return codes, times
+
+
+def read(place: Place, number: int, code: int, frozen_at: float) -> list[Life]:
+    """The lives that an ended process gave the run, each from a first line of the root body on."""
+    log, out, hang = (place.directory / f"{name}{number}" for name in ("log", "out", "hang"))
     text = out.read_text() if out.exists() else ""
     if code in (-signal.SIGKILL, ENDED_AT_THE_END):
-        return Life(lines, KILLED, whole=code == ENDED_AT_THE_END)
-    if code == 0:
-        return Life(lines, DONE, text)
-    if code == 3:
-        return Life(lines, FAILED, text)
-    return Life(lines, HUNG, f"code {code}\n{hang.read_text()[-4000:] if hang.exists() else ''}")
+        end = KILLED
+    elif frozen_at < NEVER and code == 3 and LOST in text:
+        end = KILLED  # the process has noticed that another worker has the run
+    elif code in (0, 3):
+        end = FAILED if code else DONE
+    else:
+        end, text = HUNG, f"code {code}\n{hang.read_text()[-4000:] if hang.exists() else ''}"
+    parts: list[list[programs.Line]] = []
+    late: list[programs.Line] = []
+    for line in programs.decode(log.read_text()) if log.exists() else []:
+        if line.at > frozen_at:
+            # What a frozen process does when it goes on is no life of the run, but it must be told of nothing new.
+            late.append(line)
+            continue
+        if line.kind == "drive" or not parts:
+            parts.append([])
+        parts[-1].append(line)
+    # A run that was parked and woken in one process has had a life before that one.
+    found = [Life(lines, KILLED) for lines in parts[:-1]]
+    return [*found, Life(parts[-1] if parts else [], end, text, whole=code == ENDED_AT_THE_END, late=late)]
 
 
 # -- one history ---------------------------------------------------------------------------------------------------
@@ -159,40 +231,85 @@ class Found:
     lives: int = 0
 
 
-def kills(rng: random.Random, program: programs.Node) -> list[Kill]:
-    """Up to three kills, each at a random moment of a life."""
-    found = []
-    for _ in range(rng.choice([0, 1, 1, 1, 2, 2, 3])):
-        size = 1 + programs.count(program) * rng.random()
-        if rng.random() < 0.4:
-            found.append(Kill(line=rng.randint(1, 2 + int(4 * size))))
-        else:
-            # A process's first commit submits the run or claims it.
-            when = rng.choice(("before", "inside", "after"))
-            found.append(Kill(commit=f"{rng.randint(1, 2 + int(size))}:{when}"))
-    return found
+def a_kill(rng: random.Random, program: programs.Node) -> Kill:
+    """A random moment of a life."""
+    size = 1 + programs.count(program) * rng.random()
+    if rng.random() < 0.4:
+        return Kill(line=rng.randint(1, 2 + int(4 * size)))
+    # A process's first commit submits the run or claims it.
+    return Kill(commit=f"{rng.randint(1, 2 + int(size))}:{rng.choice(('before', 'inside', 'after'))}")
+
+
+class Story:
+    """One history under way."""
+
+    def __init__(self, program: programs.Node, place: Place, rng: random.Random) -> None:
+        self.place = place
+        self.rng = rng
+        self.history = History(program)
+        self.faults: Counter[str] = Counter()
+        self.processes = 0
+
+    def together(self, *all_orders: Orders) -> list[Life]:
+        """Start processes side by side, and wait for all. In one life of four, commits are slow."""
+        started = []
+        for orders in (each._replace(slow=self.rng.choice((0.0, 0.0, 0.0, SLOW))) for each in all_orders):
+            started.append((self.processes, start(self.place, self.processes, self.history.program, orders), orders))
+            self.processes += 1
+        lives = []
+        codes, frozen = wait([pid for _, pid, _ in started])
+        for number, pid, orders in started:
+            own = read(self.place, number, codes[pid], frozen.get(pid, NEVER))
+            lives += own
+            was_killed = own[-1].end == KILLED and not own[-1].whole
+            self.faults[f"{orders.how}: {orders.kill.kind if was_killed else 'no kill'}"] += 1
+            self.faults["lives with slow commits"] += orders.slow > 0
+            self.faults["lives that began when a parked run was woken"] += len(own) - 1
+        lives = [life for life in lives if life.lines or life.end != KILLED]
+        lives.sort(key=lambda life: life.lines[0].at if life.lines else float("inf"))
+        self.history.lives += lives
+        return lives
+
+    def by_one_process_after_the_other(self) -> None:
+        """Each process drives the run itself."""
+        kills = [a_kill(self.rng, self.history.program) for _ in range(self.rng.choice((0, 1, 1, 1, 2, 2, 3)))]
+        for kill in (*kills, Kill()):
+            lives = self.together(Orders(kill=kill))
+            if lives and (lives[-1].end != KILLED or lives[-1].whole):
+                return
+
+    def by_workers(self) -> None:
+        """Two workers serve the store at the same time; when the first dies, the second takes the run over."""
+        if self.rng.random() < 0.2:
+            self.together(Orders("submit", Kill(commit=f"1:{self.rng.choice(('before', 'inside', 'after'))}")))
+        self.history.lives.clear()
+        [submitted] = self.together(Orders("submit"))
+        if submitted.end == DONE:
+            self.history.lives.clear()
+        park_after = self.rng.choice((60.0, 0.0))
+        kills = [a_kill(self.rng, self.history.program), Kill()]
+        if self.rng.random() < 0.25:
+            kills[0] = Kill(self.rng.randint(1, 4 * programs.count(self.history.program)), frozen=True)
+        self.together(*(Orders("serve", kill, park_after=park_after) for kill in kills))
 
 
 def history(program: programs.Node, lives_seed: int, make: Callable[[], Place] = sqlite_place) -> Found:
     """A few lives of one program, judged."""
     place = make()
-    faults: Counter[str] = Counter()
-    story = History(program)
+    story = Story(program, place, random.Random(lives_seed))
     try:
-        for kill in (*kills(random.Random(lives_seed), program), Kill()):
-            life = one_life(place, len(story.lives), program, kill)
-            story.lives.append(life)
-            faults[kill.kind if life.end == KILLED and not life.whole else "no kill"] += 1
-            if life.end != KILLED or life.whole:
-                break
-        if story.lives[-1].whole:
-            story.lives.append(one_life(place, len(story.lives), program, Kill(), ends=False))
-            faults["replay of the whole journal"] += 1
-            story.replayed = True
-        found = [str(violation) for violation in oracle.judge(story)]
-        if not story.replayed and not found:
-            found = [f"hang: the last life ended too early: {story.lives[-1].end} {story.lives[-1].what}"]
-        return Found(found, faults, len(story.lives))
+        if story.rng.random() < WITH_WORKERS:
+            story.by_workers()
+        else:
+            story.by_one_process_after_the_other()
+        if any(life.whole for life in story.history.lives):
+            story.together(Orders(ends=False))
+            story.faults["replay of the whole journal"] += 1
+            story.history.replayed = True
+        found = [str(violation) for violation in oracle.judge(story.history)]
+        if not story.history.replayed and not found:
+            found = [f"hang: no life has come to the end: {[life.end for life in story.history.lives]}"]
+        return Found(found, story.faults, story.processes)
     finally:
         with contextlib.suppress(FileNotFoundError):
             place.remove()

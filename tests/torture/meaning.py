@@ -85,7 +85,7 @@ def kid_paths(path: str, node: Node, place: int) -> list[str]:
     """The paths under which a kid is executed."""
     if node.kind == "retry":
         return [f"{path}r{turn}" for turn in range(3)]
-    return [f"{path}.c"] if node.kind == "child" else [f"{path}.{place}"]
+    return [f"{path}.c"] if node.kind in ("child", "process") else [f"{path}.{place}"]
 
 
 def steps(path: str, node: Node) -> list[str]:
@@ -372,5 +372,5 @@ RULES: dict[str, Rule] = {
     "attempt": _attempt,
     "event": _event,
     "lock": _lock,
-    "child": _child,
+    **dict.fromkeys(("child", "process"), _child),
 }

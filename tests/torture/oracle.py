@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.torture.meaning import Facts, broken_rules
+from tests.torture.meaning import CANCELLED, Facts, broken_rules
 from tests.torture.programs import LAST, Line, Node
 
 KILLED, DONE, FAILED, HUNG = "killed", "done", "failed", "hung"
@@ -43,6 +43,8 @@ class Life:
     """The result, or the error."""
     whole: bool = False
     """The life was killed behind its last durable call, so that all that it saw is recorded."""
+    late: list[Line] = field(default_factory=list)
+    """What the process logged after another one had taken its run over. perdure cancels the body then (P3)."""
 
 
 @dataclass
@@ -115,11 +117,27 @@ def _executions(history: History, facts: list[Facts]) -> Iterator[Violation]:
             known.setdefault(name, number)
             if what.startswith("ok") and facts[number].is_step(name) and name not in begun:
                 yield Violation("P2", f"life {number} was told of {name}, which no life has executed")
+    yield from _fenced(history)
     if history.replayed:
+        known = {name: number for name, number in known.items() if number < len(history.lives) - 1}
         again = executed(history.lives[-1].lines)
         left = facts[-1].left_behind()
         if wrong := [name for name in again if name in known or name not in left]:
             yield Violation("P1", f"the replay of the whole journal executed {wrong}")
+
+
+def _fenced(history: History) -> Iterator[Violation]:
+    """P3: what a process was told of after it had lost its run is in the journal, so that another life knows it."""
+    for number, life in enumerate(history.lives):
+        for name, what in told(life.late).items():
+            if what != CANCELLED and what != _told_at_last(history, name):
+                yield Violation("P3", f"life {number} lost the run, and was then told of {name}: {what}")
+
+
+def _told_at_last(history: History, name: str) -> str | None:
+    """What the last life that was told of a call was told."""
+    found = [told(life.lines)[name] for life in history.lives if name in told(life.lines)]
+    return found[-1] if found else None
 
 
 # -- P4: a later life sees what earlier lives have seen ------------------------------------------------------------

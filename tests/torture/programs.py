@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +21,7 @@ import perdure
 from perdure.extras import durable_sleep, durable_time
 
 env = perdure.TaskEnvironment(name="torture")
+apart = perdure.TaskEnvironment(name="apart", executor="process")
 
 SCALE = 0.004
 """Seconds: the longest step, and the length about which the timeouts lie."""
@@ -98,7 +100,7 @@ INNER = {
     "spawn": 1,
     "child": 1,
 }
-"""Kinds with kids."""
+"""Kinds with kids. Besides, `generate` puts a "process" into some programs, as processes take long to start."""
 KIDS = {
     "timeout": 1,
     "wait_for": 1,
@@ -110,6 +112,7 @@ KIDS = {
     "chain": 1,
     "spawn": 1,
     "child": 1,
+    "process": 1,
     "cancel": 2,
     "finally": 2,
     "winner": 3,
@@ -117,12 +120,17 @@ KIDS = {
 """How many kids a node of that kind has; other inner nodes have one or more."""
 
 
-def generate(seed: int, size: int = 4) -> Node:
-    """The program of a seed; `size` is the depth of its tree at most. A negative seed: one of `FOUND`."""
+def generate(seed: int, size: int = 4, *, processes: bool = False) -> Node:
+    """The program of a seed; `size` is the depth of its tree at most. A negative seed: one of `FOUND`. `processes`: a
+    part of the program is a body in a process of its own."""
     if seed < 0:
         return parse(list(FOUND.values())[-1 - seed])
     rng = random.Random(seed)
-    return Node("seq", kids=[_random_node(rng, rng.randint(1, size)) for _ in range(rng.randint(1, 3))])
+    parts = [_random_node(rng, rng.randint(1, size)) for _ in range(rng.randint(1, 3))]
+    if processes:
+        other = Node("process", kids=[_random_node(rng, 2)])
+        parts.append(Node(rng.choice(("seq", "gather")), 0.0, 1, [other, parts.pop()]))
+    return Node("seq", kids=parts)
 
 
 def _random_node(rng: random.Random, depth: int) -> Node:
@@ -242,9 +250,10 @@ def shrink(tree: Node, fails: Callable[[Node], bool], until: float = float("inf"
 class Line(NamedTuple):
     """One line of the log of a life.
 
-    `kind`: "begin" and "end" of the function of a step; "enter" and "leave" of a node's coroutine; "told", a durable
-    call has answered; "see", another observation of the body. `body`: the task that the line belongs to. `thread`: the
-    line of control that orders the lines, "" for the body's loop. `name`: the step or the path of the node.
+    `kind`: "drive", the root body begins; "begin" and "end" of the function of a step; "enter" and "leave" of a node's
+    coroutine; "told", a durable call has answered; "see", another observation of the body. `body`: the task that the
+    line belongs to. `thread`: the line of control that orders the lines, "" for the body's loop. `name`: the step or
+    the path of the node. `at`: seconds since boot.
     """
 
     kind: str
@@ -284,8 +293,29 @@ class World:
         """Let a thread sleep."""
         time.sleep(seconds)
 
+    def stopping(self, body: str) -> None:
+        """perdure has begun to unwind that body: a worker that parks the run, or has lost the run."""
+
     def recorded_all(self) -> None:
         """Called by the root body behind its last durable call."""
+
+
+class LoggingWorld(World):
+    """A world whose log is a file."""
+
+    def __init__(self, program: Node, log_file: str) -> None:
+        super().__init__(program)
+        self._fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._stopping: set[str] = set()
+
+    def stopping(self, body: str) -> None:
+        self._stopping.add(body)
+
+    def write(self, line: Line) -> None:
+        if line.kind == "drive":
+            self._stopping.clear()
+        if line.body not in self._stopping or line.kind in ("begin", "end"):
+            os.write(self._fd, encode(line))
 
 
 _worlds: list[World] = []
@@ -297,7 +327,9 @@ def install(world: World) -> None:
 
 
 def world() -> World:
-    """The world of this process."""
+    """The world of this process. A process of `executor="process"` finds its world in the environment."""
+    if not _worlds:
+        install(LoggingWorld(parse(os.environ["TORTURE_PROGRAM"]), os.environ["TORTURE_LOG"]))
     return _worlds[0]
 
 
@@ -405,8 +437,10 @@ def name_of(error: BaseException) -> str:
     return f"{text} from {name_of(cause)}" if isinstance(error, Broken) and cause is not None else text
 
 
-def _counts(error: BaseException) -> bool:
+def _counts(error: BaseException, body: str) -> bool:
     # perdure unwinds a body that it stops driving. What the body sees meanwhile is no observation of the program.
+    if isinstance(error, perdure.errors.RunStopped):
+        world().stopping(body)
     return not isinstance(error, (perdure.errors.RunStopped, GeneratorExit))
 
 
@@ -415,7 +449,7 @@ async def told(name: str, body: str, work: Awaitable[Any]) -> str:
     try:
         value = str(await work)
     except BaseException as error:
-        if _counts(error):
+        if _counts(error, body):
             log("told", body, name, name_of(error))
         raise
     log("told", body, name, f"ok {value}")
@@ -427,7 +461,7 @@ def told_in_thread(name: str, body: str, thread: str, work: Callable[[], Any]) -
     try:
         value = str(work())
     except BaseException as error:
-        if _counts(error):
+        if _counts(error, body):
             log("told", body, name, name_of(error), thread)
         raise
     log("told", body, name, f"ok {value}", thread)
@@ -444,7 +478,7 @@ async def run(path: str, number: int, body: str) -> str:
     try:
         value: str = await HOW[node.kind](path, node, body)
     except BaseException as error:
-        if _counts(error):
+        if _counts(error, body):
             log("leave", body, path, name_of(error))
         raise
     log("leave", body, path, f"ok {value}")
@@ -471,6 +505,8 @@ def tasks(path: str, node: Node, body: str) -> list[asyncio.Task[str]]:
 async def settle(path: str, body: str, works: list[asyncio.Task[str]]) -> str:
     """Wait for all tasks; how they ended."""
     ended = await asyncio.gather(*works, return_exceptions=True)
+    if any(isinstance(value, perdure.errors.RunStopped) for value in ended):
+        world().stopping(body)
     text = " ".join(name_of(value) if isinstance(value, BaseException) else "ok" for value in ended)
     log("see", body, path, f"all {text}")
     return text
@@ -604,6 +640,10 @@ async def do_sync_items(path: str, node: Node, body: str) -> str:
 
 async def do_child(path: str, node: Node, body: str) -> str:
     return await told(f"{path}.c", body, child(f"{path}.c", node.kids[0].number))
+
+
+async def do_process(path: str, node: Node, body: str) -> str:
+    return await told(f"{path}.c", body, process_child(f"{path}.c", node.kids[0].number))
 
 
 async def do_sync_child(path: str, node: Node, body: str) -> str:
@@ -883,15 +923,22 @@ async def whole_body(path: str, number: int, body: str) -> str:
     try:
         return await run(path, number, body)
     finally:
-        works = world().apart.get(body)
+        works = world().apart.get(body, [])
+        while left := [work for work in works if not work.done()]:
+            await asyncio.wait(left)  # a task may start further ones meanwhile
         if works:
-            await asyncio.wait(works)
             log("see", body, path, "joins " + " ".join("x" if work.cancelled() else "." for work in works))
 
 
 @env.task
 async def child(path: str, number: int) -> str:
     """A child task whose body is a part of the program."""
+    return await whole_body(path, number, path)
+
+
+@apart.task
+async def process_child(path: str, number: int) -> str:
+    """The same in a process of its own."""
     return await whole_body(path, number, path)
 
 
@@ -959,6 +1006,9 @@ LAST = "last"
 @env.task
 async def root() -> str:
     """The whole program, and one more step."""
+    world().spawned.clear()
+    world().apart.clear()
+    log("drive", "root", "0")
     try:
         found = f"ok {await whole_body('0', 0, 'root')}"
     except (*CAUGHT, asyncio.CancelledError) as error:

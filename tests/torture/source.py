@@ -56,6 +56,7 @@ BODIES = {
     "lock": "await asyncio.gather({kids}), each inside of one asyncio.Lock",
     "spawn": "create_task({0})  # joined by `join`, or at the end of the body",
     "child": "await child(...)  # a task with this body:\nawait {0}",
+    "process": "await process_child(...)  # a task with this body, in a process of its own:\nawait {0}",
 }
 """The body of the function of a node with kids."""
 

@@ -14,8 +14,8 @@ from tests.crash.harness import WHOLE
 from tests.torture import programs
 from tests.torture.source import source
 
-BATCH = 20
-BATCHES = 40 if WHOLE else 4
+BATCH = 15
+BATCHES = 40 if WHOLE else 3
 
 
 def _torture(*arguments: object, busy: int = 0) -> None:
