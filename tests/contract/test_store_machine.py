@@ -26,12 +26,15 @@ from perdure.core.ground.model import (
     CreateRun,
     Ended,
     Finish,
+    Kind,
+    NewMessage,
     Park,
     Result,
     RunWrites,
     Segment,
     Source,
     Status,
+    Take,
     Wake,
     WholeRun,
 )
@@ -54,7 +57,10 @@ ENDS = st.builds(
 TASKS = {"etl.main"}
 WAKES = st.builds(Wake, st.integers(0, 9), st.integers(-3, 3))
 """Half of them are due: the boot clock of these stores stands at 0."""
-PARKS = st.builds(Park, WAKES, st.integers(0, 9))
+PARKS = st.builds(Park, WAKES, st.integers(0, 9), st.booleans())
+BOXES = st.sampled_from(["condition:go", "mailbox:a", "mailbox:b"])
+WAITING = st.just({}) | st.builds(lambda box: {"kind": int(Kind.RECEIVE), "name": box}, BOXES)
+"""The fields of an action: any action, or a wait for a message."""
 SCHEDULES = st.sampled_from(["daily", "hourly"])
 PUTS = st.builds(CachePut, st.sampled_from([b"k", b"l"]), st.binary(max_size=3), st.integers(0, 9))
 
@@ -99,7 +105,17 @@ class Stores(RuleBasedStateMachine):
         if programs() is not None and os.environ.get("PERDURE_TEST_STORE") != "sqlite":
             self.stores.append(self._postgres())
             self.schema = postgres_url().rpartition("=")[2]
-            for table in ("runs", "segments", "run_sources", "actions", "sources", "cache", "workers", "schedules"):
+            for table in (
+                "runs",
+                "segments",
+                "run_sources",
+                "actions",
+                "sources",
+                "cache",
+                "workers",
+                "schedules",
+                "messages",
+            ):
                 server().execute(f"TRUNCATE {self.schema}.{table} RESTART IDENTITY")
 
     def _postgres(self) -> Store:
@@ -141,7 +157,8 @@ class Stores(RuleBasedStateMachine):
             Segment(next(self.numbers), data.draw(st.binary(max_size=40))) for _ in range(data.draw(st.integers(0, 3)))
         ]
         actions = [
-            action(run, next(self.numbers), parent=data.draw(ACTIONS)) for _ in range(data.draw(st.integers(0, 2)))
+            action(run, next(self.numbers), parent=data.draw(ACTIONS), **data.draw(WAITING))
+            for _ in range(data.draw(st.integers(0, 2)))
         ]
         known = [(a.action, a.parent) for a in (*self.memory.actions(run), *actions)]
         states = [
@@ -156,8 +173,9 @@ class Stores(RuleBasedStateMachine):
             for number, parent in (data.draw(st.lists(st.sampled_from(known), max_size=2)) if known else [])
         ]
         sources = data.draw(st.sets(st.integers(1, 3), max_size=2))
+        takes = data.draw(st.lists(st.builds(Take, st.integers(1, 3), st.none() | st.integers(1, 9)), max_size=2))
         return RunWrites(
-            run, data.draw(TOKENS), segments, actions, states, puts, finish, park, ends, tuple(sources)
+            run, data.draw(TOKENS), segments, actions, states, puts, finish, park, ends, tuple(sources), takes
         )  # fmt: skip
 
     @rule(run=RUNS, token=TOKENS, expect=st.none() | TOKENS, entries=st.integers(0, 4), statuses=STATUSES)
@@ -178,6 +196,11 @@ class Stores(RuleBasedStateMachine):
     @rule(run=RUNS, token=TOKENS)
     def release(self, run: int, token: bytes) -> None:
         self.same(lambda store: store.release(run, token))
+
+    @rule(run=RUNS, box=BOXES, key=st.none() | st.sampled_from(["", "k"]), value=st.binary(max_size=40))
+    def send(self, run: int, box: str, key: str | None, value: bytes) -> None:
+        self.same(lambda store: store.send(run, NewMessage(box, key, value, 3)))
+        self.same(lambda store: store.news([(run, box)]))
 
     @rule(run=RUNS, at=st.integers(0, 99))
     def abort(self, run: int, at: int) -> None:
@@ -275,6 +298,7 @@ class Stores(RuleBasedStateMachine):
     @invariant()
     def read_alike(self) -> None:
         self.same(lambda store: store.uids())
+        self.same(lambda store: (store.open_waits(), store.unread()))
         self.same(lambda store: store.claimed_since())
         self.same(lambda store: {value for value in store.stored() if len(value) > 31})
         for run in range(6):
@@ -290,6 +314,7 @@ class Stores(RuleBasedStateMachine):
     def _of_run(store: Store, run: int) -> list[Any]:
         parts: list[Any] = [store.run_by_id(run), list(store.segments(run)), store.actions(run)]
         parts += [store.journal_length(run), store.open_actions(run), store.last_action(run)]
+        parts += [list(store.all_messages(run)), store.messages(run, "mailbox:a"), store.message(run, "mailbox:a", "k")]
         for number in range(4):
             parts += [list(store.segments(run, [number, number + 9])), store.actions(run, number)]
         return parts

@@ -518,3 +518,51 @@ if __name__ == "__main__":
     _task = globals()[sys.argv[2]]
     _run = perdure.with_runcontext(name="r").run(_task, *(eval(text) for text in sys.argv[3:]))
     print(repr(_run.result))
+
+
+# -- messages --------------------------------------------------------------------------------------------------
+
+
+@far.task(retries=2)
+async def receives(count: int, log: str) -> list[Any]:
+    condition = perdure.new_condition("go", data_type=Point, timeout=100)
+    go, first = await asyncio.gather(condition.wait.aio(), perdure.receive.aio("box", int))
+    await anote(log, "going")
+    found = [await perdure.receive.aio("box", int) for _ in range(count - 1)]
+    try:
+        await perdure.receive.aio("box", int, timeout=0.01)
+    except perdure.errors.MessageTimedoutError:
+        found.append("late")
+    return [go.x, first, *found]
+
+
+@far.task
+def receives_in_a_thread(count: int) -> list[int]:
+    return [perdure.receive("box", int) for _ in range(count)]
+
+
+@far.task
+async def receives_where_cancelled() -> list[Any]:
+    found: list[Any] = []
+    for _ in range(4):
+        try:
+            found.append(await asyncio.wait_for(perdure.receive.aio("box", int), 0.02))
+        except TimeoutError:
+            found.append("late")
+    while len([one for one in found if one != "late"]) < 3:
+        found.append(await perdure.receive.aio("box", int))
+    return [one for one in found if one != "late"]
+
+
+@far.task
+async def talks_to_itself() -> list[int]:
+    own = perdure.Run.get("r")
+    for number in range(2):
+        await own.send.aio("box", number)
+    own.send("box", 2)
+    return [await perdure.receive.aio("box", int) for _ in range(3)]
+
+
+@near.task
+async def receives_here_and_there() -> list[list[int]]:
+    return list(await asyncio.gather(receives_in_a_thread.aio(2), receives_in_a_thread.aio(2)))

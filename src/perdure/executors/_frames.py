@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..core.ground.clock import seconds as clock_seconds
-from ..core.ground.model import Action, ActionState, CachePut, Entry, RunRow, Source, Take
+from ..core.ground.model import Action, ActionState, CachePut, Entry, NewMessage, RunRow, Source, Take
 
 
 class _Frame(msgspec.Struct, array_like=True, tag=True):
@@ -156,6 +156,28 @@ class PutBack(_Frame):
     number: int
 
 
+class FindRun(_Frame):
+    """Asks for the run of a name."""
+
+    ticket: int
+    name: str
+
+
+class OpenActions(_Frame):
+    """Asks for the actions of a run without an outcome."""
+
+    ticket: int
+    run: int
+
+
+class Send(_Frame):
+    """Asks to send a message to a run. The answer is a `SendAnswer`."""
+
+    ticket: int
+    run: int
+    message: NewMessage
+
+
 class Retries(_Frame):
     """As `RetryStrategy`."""
 
@@ -273,7 +295,7 @@ class Final(_Frame):
 ToChild = Hello | Assign | Free | GiveUp | Answer
 ToParent = (
     Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Await | Left | PutBack
-    | Delegate | Cancel | Begun | Undrained | Idle | Quiet | Stop | BodyEnded
+    | FindRun | OpenActions | Send | Delegate | Cancel | Begun | Undrained | Idle | Quiet | Stop | BodyEnded
 )  # fmt: skip
 
 AT_ONCE = 16 * 1024

@@ -344,6 +344,20 @@ class BodySession:
             driver.settled(child)
         self._answer(frame.ticket, rows.n)
 
+    def _find_run(self, frame: frames.FindRun) -> None:
+        row = self._driver.worker.store.run(frame.name)
+        self._answer(frame.ticket, None if row is None else row._replace(inputs=b"", token=None))
+
+    def _open_actions(self, frame: frames.OpenActions) -> None:
+        self._answer(frame.ticket, self._driver.worker.store.open_actions(frame.run))
+
+    def _send_message(self, frame: frames.Send) -> None:
+        sent = self._driver.worker.store.send(frame.run, frame.message)
+        row = sent.run
+        self._answer(
+            frame.ticket, sent if row is None else sent._replace(run=row._replace(inputs=b"", token=None, value=None))
+        )
+
     def _await(self, frame: frames.Await) -> None:
         self._waits.begin(frame)
 
@@ -438,6 +452,9 @@ _HANDLERS: dict[type, Callable[[BodySession, Any], None]] = {
     frames.Delegate: BodySession._call,
     frames.Cancel: BodySession._cancel,
     frames.Await: BodySession._await,
+    frames.FindRun: BodySession._find_run,
+    frames.OpenActions: BodySession._open_actions,
+    frames.Send: BodySession._send_message,
     frames.Left: BodySession._left,
     frames.PutBack: BodySession._put_back,
 }

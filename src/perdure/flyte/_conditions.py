@@ -1,12 +1,19 @@
-"""Conditions: questions to people. Each can be declared, and raises one sentence where the code waits for an answer."""
+"""Conditions: a run waits for an answer of a person, under Flyte's names, by perdure's conditions.
+
+The answer comes by `perdure signal RUN NAME VALUE` or `perdure.Run.get(RUN).signal(NAME, VALUE)`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from datetime import timedelta
+from typing import Any
 
+from .. import errors as own
+from ..api import receiving
 from ..api._dual import Dual
-from ..errors import UsageError
+from . import errors
 
 
 @dataclass(frozen=True)
@@ -20,34 +27,65 @@ class ConditionWebhook:
 class Condition:
     """A question under a name."""
 
-    def __init__(self, name: str, **settings: Any) -> None:
-        self.name = name
-        self.prompt: str = settings.get("prompt", "Approve?")
-        self.data_type: Any = settings.get("data_type", bool)
+    def __init__(self, condition: receiving.Condition[Any]) -> None:
+        self._condition = condition
+        self.name = condition.name
+        self.prompt = condition.prompt
+        self.data_type = condition.data_type
+        self.description = condition.description
 
     @property
-    def wait(self) -> Dual[..., Any]:
-        """Wait for the answer: absent."""
+    def wait(self) -> Dual[[], Any]:
+        """Wait for the answer, and return the answer.
 
-        async def aio(*args: Any, **kwargs: Any) -> Any:
-            self._refuse()
+        Raises:
+            ConditionTimedoutError: no answer has come in time.
+        """
+        return Dual(self._wait, self._wait_aio)
 
-        return Dual(lambda *args, **kwargs: self._refuse(), aio)
+    def _wait(self) -> Any:
+        try:
+            return self._condition.wait()
+        except own.ConditionTimedoutError as late:
+            raise errors.ConditionTimedoutError(str(late)) from late
 
-    def _refuse(self) -> NoReturn:
-        raise UsageError(
-            f"condition {self.name!r}: perdure has no console that asks people for an answer; read the answer in a "
-            "trace, from a file or a database, with flyte.durable.sleep between two looks"
+    def _wait_aio(self) -> Coroutine[Any, Any, Any]:
+        # The place of the call is taken now, as for every durable call.
+        return _answer(self._condition.wait.aio())
+
+
+async def _answer(waiting: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await waiting
+    except own.ConditionTimedoutError as late:
+        raise errors.ConditionTimedoutError(str(late)) from late
+
+
+def _new(
+    name: str,
+    /,
+    prompt: str = "Approve?",
+    prompt_type: str = "text",
+    data_type: Any = bool,
+    description: str = "",
+    timeout: timedelta | float | None = None,
+    webhook: ConditionWebhook | None = None,
+) -> Condition:
+    """A question to people, as `perdure.new_condition`.
+
+    Raises:
+        UsageError: a webhook is given; perdure sends no requests.
+    """
+    if webhook is not None:
+        raise own.UsageError(
+            f"condition {name!r}: perdure sends no request for a condition; send the request in a trace, in front of "
+            "`wait`, and answer with: perdure signal RUN NAME VALUE"
         )
+    return Condition(receiving.new_condition(name, prompt, prompt_type, data_type, description, timeout))
 
 
-def _new(name: str, /, **settings: Any) -> Condition:
-    """A question to people."""
-    return Condition(name, **settings)
-
-
-async def _new_aio(name: str, /, **settings: Any) -> Condition:
-    return Condition(name, **settings)
+async def _new_aio(name: str, /, *args: Any, **settings: Any) -> Condition:
+    return _new(name, *args, **settings)
 
 
 _new.__name__ = _new.__qualname__ = "new_condition"

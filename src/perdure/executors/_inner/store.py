@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ...core.ground.model import Action, Entry, Source
+from ...core.ground.model import Action, Entry, NewMessage, RunRow, SendAnswer, Source
 from ...errors import RunStopped, UsageError
 from .. import _frames as frames
 
@@ -136,6 +136,18 @@ class InnerStore:
     def source(self, id: int) -> Source | None:
         """See `Store`."""
         return self._connection.ask(lambda ticket: frames.SourceOf(ticket, id), Source | None)
+
+    def run(self, name: str) -> RunRow | None:
+        """See `Store`."""
+        return self._connection.ask(lambda ticket: frames.FindRun(ticket, name), RunRow | None)
+
+    def open_actions(self, run: int) -> list[Action]:
+        """See `Store`."""
+        return self._connection.ask(lambda ticket: frames.OpenActions(ticket, run), list[Action])
+
+    def send(self, run: int, message: NewMessage) -> SendAnswer:
+        """See `Store`."""
+        return self._connection.ask(lambda ticket: frames.Send(ticket, run, message), SendAnswer)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
