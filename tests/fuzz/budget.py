@@ -1,13 +1,18 @@
-"""How many examples a fuzz target tries: few in `make test`, many in `make test-long` (`PERDURE_TEST_FUZZ`)."""
+"""How many examples a fuzz target tries: few in `make test`, many in `make test-long` (`PERDURE_TEST_FUZZ`).
+
+Each target begins with the kept inputs of its directory in `corpus/`; `corpus/README.md` says what each input is.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, example, settings
 from hypothesis import strategies as st
 
 FACTOR = int(os.environ.get("PERDURE_TEST_FUZZ", "1"))
@@ -19,6 +24,29 @@ def examples(brief: int) -> settings:
     """The settings of a target that tries so many examples in `make test`."""
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     return settings(max_examples=brief * FACTOR, deadline=None, suppress_health_check=checks, print_blob=True)
+
+
+CORPUS = Path(__file__).with_name("corpus")
+Target = TypeVar("Target", bound=Callable[..., Any])
+
+
+def kept(folder: str, argument: str = "data", read: Callable[[bytes], Any] = bytes, **others: Any) -> Any:
+    """Try the kept inputs of a directory of the corpus first, in each run of the target.
+
+    Args:
+        folder: the directory.
+        argument: the parameter that gets the content of a file, made by `read`.
+        others: values of the other parameters.
+    """
+    files = sorted((CORPUS / folder).iterdir())
+    assert files, f"the corpus has nothing in {folder}"
+
+    def with_examples(target: Target) -> Target:
+        for file in files:
+            target = example(**{argument: read(file.read_bytes()), **others})(target)
+        return target
+
+    return with_examples
 
 
 @contextmanager

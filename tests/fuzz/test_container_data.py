@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.budget import examples
+from tests.fuzz.budget import examples, kept
 
 from perdure import runtime
 from perdure.api.container_files import ContainerFiles
@@ -76,6 +76,8 @@ def top() -> Iterator[Path]:
     remove_tree(folder)
 
 
+@kept("outputs", "content", type=list[int])
+@kept("outputs", "content", type=int)
 @given(type=st.sampled_from(TYPES), content=CONTENT)
 @examples(300)
 def test_any_content_of_an_output_is_a_value_or_a_typed_error(top: Path, type: Any, content: bytes) -> None:
@@ -155,6 +157,7 @@ class Manifest:
         raise FileNotFoundError(key)
 
 
+@kept("trees")
 @given(
     data=st.one_of(
         st.binary(max_size=100), st.lists(ITEMS, max_size=6).map(lambda items: msgspec.msgpack.encode((1, items)))

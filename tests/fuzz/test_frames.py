@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.budget import bounded, damaged, examples
+from tests.fuzz.budget import bounded, damaged, examples, kept
 from tests.fuzz.test_values import BYTES
 
 from perdure.errors import UsageError
@@ -45,6 +45,7 @@ STREAMS = st.lists(
 ).map(b"".join)
 
 
+@kept("frames", "stream")
 @given(stream=STREAMS | damaged(STREAMS))
 @examples(300)
 def test_any_stream_is_a_row_of_frames_and_an_error(stream: bytes) -> None:
@@ -121,6 +122,7 @@ MANIFESTS = st.builds(
 )  # fmt: skip
 
 
+@kept("manifests")
 @given(data=MANIFESTS | damaged(MANIFESTS) | BYTES)
 @examples(400)
 def test_any_manifest_lists_names_inside_of_the_directory_or_is_refused(data: bytes) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.fuzz.budget import bounded, damaged, examples
+from tests.fuzz.budget import bounded, damaged, examples, kept
 from tests.fuzz.test_values import BYTES
 
 from perdure.api.looking import ActionNode, _Grown
@@ -96,6 +96,7 @@ def test_a_changed_segment_is_damage(made: tuple[list[Entry], list[int]], data: 
     assert found == entries[: len(found)]
 
 
+@kept("segments")
 @given(data=st.one_of(BYTES, damaged(JOURNALS.map(msgspec.msgpack.encode))))
 @examples(300)
 def test_any_bytes_under_a_right_checksum_are_entries_or_damage(data: bytes) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.budget import bounded, examples
+from tests.fuzz.budget import bounded, examples, kept
 from tests.fuzz.test_values import REFUSED, TYPES
 
 from perdure import runtime
@@ -134,6 +134,7 @@ def test_no_text_about_a_store_shows_its_password(url: str) -> None:
     assert not [text for text in shown if SECRET in text]
 
 
+@kept("urls", "url", bytes.decode)
 @given(url=URLS | st.text(max_size=30))
 @examples(300)
 def test_any_store_url_names_a_place_or_is_refused(url: str) -> None:

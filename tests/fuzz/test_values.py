@@ -18,7 +18,7 @@ import msgspec
 import pydantic
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.budget import bounded, damaged, examples
+from tests.fuzz.budget import bounded, damaged, examples, kept
 
 from perdure.core.ground.values import ANY, Signature, codec_for, decode_error, describe_error, encode_error, preview
 from perdure.core.ground.values._preview import preview_inputs
@@ -113,6 +113,8 @@ BYTES = st.one_of(
 )
 
 
+@kept("values", codec=CODECS[0])
+@kept("values", codec=CODECS[TYPES.index(Point)])
 @given(codec=st.sampled_from(CODECS), data=BYTES)
 @examples(600)
 def test_any_bytes_are_a_value_of_the_type_or_a_mismatch(codec: Any, data: bytes) -> None:
@@ -243,6 +245,7 @@ NODES = st.lists(
 )  # fmt: skip
 
 
+@kept("errors")
 @given(data=st.one_of(BYTES, NODES.map(encoded), damaged(NODES.map(encoded))))
 @examples(500)
 def test_any_bytes_are_an_exception_or_a_mismatch(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The models of the protocol hold, and each fault planted in them is found (P1, P2, P3, P7, P12, M1 to M3)."""
+"""The models of the protocol hold, and each planted fault is found (P1, P2, P3, P7, P12, MS1 to MS4, M1 to M3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_protocol_of_moves_holds_in_every_state() -> None:
 @pytest.mark.parametrize("parkable", [True, False])
 @pytest.mark.parametrize("bounds", [signals.FREEZES, signals.CANCELS])
 def test_no_message_is_lost_or_doubled_in_any_state(bounds: signals.MailBounds, parkable: bool) -> None:
-    """P12, for runs that are parked while they wait, and for runs that are not."""
+    """P12, MS1 to MS4, for runs that are parked while they wait, and for runs that are not."""
     found = explore(signals.model(parkable=parkable, bounds=bounds))
     assert found.states > 4_000
 

@@ -23,18 +23,18 @@ def read_template(source: Any, where: str) -> dict[str, Any]:
         try:
             with open(os.path.expanduser(source), encoding="utf-8") as stream:
                 found = yaml.safe_load(stream)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
+        except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:500]
             raise UsageError(f"{where}: the pod template {os.fspath(source)} cannot be read: {reason}") from None
     else:
         found = source
-    if not isinstance(found, dict) or not isinstance(found.get("spec", {}), dict):
+    if isinstance(found, dict) and "template" in found:  # a PodTemplate object, which holds no further PodTemplate
+        found = found["template"]
+    if not isinstance(found, dict) or not isinstance(found.get("spec") or {}, dict):
         raise UsageError(f"{where}: a pod template looks like a pod's manifest, with `metadata` and `spec`")
-    unknown = found.keys() - {"apiVersion", "kind", "metadata", "spec", "template"}
-    if "template" in found:  # a PodTemplate object
-        return read_template(found["template"], where)
+    unknown = sorted(str(key)[:50] for key in found.keys() - {"apiVersion", "kind", "metadata", "spec"})
     if unknown:
-        raise UsageError(f"{where}: a pod template has `metadata` and `spec`, not {', '.join(sorted(unknown))}")
+        raise UsageError(f"{where}: a pod template has `metadata` and `spec`, not {', '.join(unknown[:20])}")
     return {"metadata": found.get("metadata") or {}, "spec": found.get("spec") or {}}
 
 
