@@ -268,7 +268,7 @@ class Simulation:
         self._compare_told_and_durable()
         _complain_to(self.wrong)
         self.liveness = SimLiveness(self.settings.sight, self.processes)
-        self.memory = MemoryStore(clock=self.clock)
+        self.memory = self.make_store()
         self.ledger = Ledger(self)
         self.runs = {f"r{number}": tree for number, tree in enumerate(self.trees)}
         self.lives = {name: [] for name in self.runs}
@@ -276,7 +276,7 @@ class Simulation:
             self.start_process()
         self._watch()
         for name in self.runs:
-            self._judge(name)
+            self.judge(name)
         report, scheduler = self.report, self.scheduler
         report.faults = dict(self.counts)
         report.nodes = dict(Counter(node.kind for tree in self.trees for node in tree.walk()))
@@ -286,6 +286,10 @@ class Simulation:
             report.made = self.choices.made
         report.lives = sum(map(len, self.lives.values()))
         return report
+
+    def make_store(self) -> MemoryStore:
+        """The tables that all processes share."""
+        return MemoryStore(clock=self.clock)
 
     def _compare_told_and_durable(self) -> None:
         """No body is told an outcome that the store does not hold (W2)."""
@@ -520,7 +524,8 @@ class Simulation:
 
     # -- what is judged --------------------------------------------------------------------------------------------
 
-    def _judge(self, name: str) -> None:
+    def judge(self, name: str) -> None:
+        """Whether the lives of a run keep the promises."""
         run = self.memory.run(name)
         if run is None or run.status not in FINISHED:
             return

@@ -15,7 +15,7 @@ from tests.torture import sim_plants
 
 SLICE = 4000 if WHOLE else 80
 SWEPT = 20 if WHOLE else 2
-BESIDE = 400 if WHOLE else 8
+BESIDE = 400 if WHOLE else 5
 
 
 def _python(*arguments: object, hash_seed: int = 0) -> str:
@@ -29,7 +29,7 @@ def _python(*arguments: object, hash_seed: int = 0) -> str:
 
 
 def test_simulated_histories_break_no_promise() -> None:
-    """P1 to P8, B1 to B11, SV1 to SV4: random programs on several workers that are killed, frozen and cut off."""
+    """P1 to P8, B1 to B11, W2, SV1 to SV4: random programs on several workers that are killed, frozen and cut off."""
     _python("-m", "tests.torture.sim", 0, SLICE)
 
 
@@ -52,7 +52,7 @@ def test_two_bodies_end_their_steps_in_every_order() -> None:
     _python("-m", "tests.torture.sim_bounded", "--kills", int(WHOLE))
 
 
-def test_real_threads_replay_a_journal_as_the_simulation_does() -> None:
+def test_real_threads_and_the_simulation_replay_the_journals_of_each_other() -> None:
     """R1 to R4, B1 to B11: the same outcomes in the same order, on a simulated loop and on asyncio's own."""
     _python("-m", "tests.torture.sim_beside", 1, BESIDE)
 
