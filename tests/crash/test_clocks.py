@@ -1,4 +1,5 @@
-"""P7, P8 under a system clock that is set by an hour, forwards and back: during a sleep, and between crash and resume.
+"""P7, P8 under a system clock that is set by an hour or a year, either way: during a sleep, and between crash and
+resume.
 
 libfaketime moves the wall clock of real processes; the boot clock is left alone, as when a person sets the time.
 Within one boot a sleep's length does not change, and no reading is earlier than one that its branch knows of."""
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.harness import TIME_KIND, WORKFLOWS, Hosts, Lab
+from tests.crash.harness import TIME_KIND, WHOLE, WORKFLOWS, Hosts, Lab
 from tests.crash.test_one_driver import Process, executed, lines
 from tests.stores import sqlite_only
 from tests.waiting import Stall, kill, wait_for
@@ -25,6 +26,8 @@ from perdure.core.ground.values import ANY
 
 LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
 HOUR = 3600
+YEAR = 365 * 24 * HOUR
+STEPS = {"forward": HOUR, "back": -HOUR, **({"a year forward": YEAR, "a year back": -YEAR} if WHOLE else {})}
 
 pytestmark = [
     pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed (make debian)"),
@@ -94,7 +97,7 @@ def woken(lab: Lab) -> float:
     return float(lines(lab, "woke")[-1][1])
 
 
-@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("task", ["sleeping", "sync_sleeping"])
 def test_a_clock_set_during_a_sleep_does_not_change_its_length(
     hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int
@@ -109,7 +112,7 @@ def test_a_clock_set_during_a_sleep_does_not_change_its_length(
     assert 0.79 <= woken(lab) - begun(lab) < stall.bound(1.2, work=0.2)
 
 
-@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("task", ["sleeping", "sync_sleeping"])
 def test_a_clock_set_between_crash_and_resume_does_not_change_a_sleeps_length(
     hosts: Hosts, place: Path, clock: FakeClock, task: str, step: int
@@ -129,7 +132,7 @@ def test_a_clock_set_between_crash_and_resume_does_not_change_a_sleeps_length(
     assert executed(lab) == ["before", "after"]
 
 
-@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_a_sleep_whose_deadline_passed_while_nothing_ran_ends_at_once(
     hosts: Hosts, place: Path, clock: FakeClock, step: int
 ) -> None:
@@ -168,7 +171,7 @@ def test_time_readings_never_decrease_while_the_clock_is_set(
     assert ascending(answer), answer
 
 
-@pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_time_readings_never_decrease_over_crashes_and_stay_as_read(
     hosts: Hosts, place: Path, clock: FakeClock, step: int
 ) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.crash.fleet import Fleet
-from tests.crash.test_clocks import HOUR
+from tests.crash.test_clocks import HOUR, YEAR
 from tests.stores import sqlite_only
 from tests.waiting import Stall, stays_true
 
 from perdure.core.ground.model import Status
 
-YEAR = 365 * 24 * HOUR
 WHOLE = os.environ.get("PERDURE_TEST_WHOLE") == "1"
 LEASE = 1.0
 SLEEP = 2.5
