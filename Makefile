@@ -60,7 +60,8 @@ test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes sam
 			tests/integration/test_remote_files.py tests/kubernetes/test_tree.py || exit; done
 	scripts/core_tests.sh --required 3.12 3.13
 	PERDURE_TEST_FUZZ=40 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/fuzz --timeout 3600
-	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py
+	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py tests/sql \
+		--timeout 900
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
 		--timeout 900
 

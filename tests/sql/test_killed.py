@@ -21,7 +21,7 @@ from tests.sql.conftest import Make
 from tests.sql.databases import ROOT, Project
 from tests.waiting import PATIENCE, is_stopped, wait_for
 
-SAMPLE = 1 if os.environ.get("PERDURE_TEST_WHOLE") == "1" else 3
+SAMPLE = 1 if os.environ.get("PERDURE_TEST_WHOLE") == "1" else 13
 """Of all moments, one in so many is tried; the first moment differs from case to case."""
 
 KILLED = [
@@ -57,7 +57,7 @@ def test_a_step_in_a_pool_process_takes_effect_once(project: Make, kind: str, st
     called from there."""
     made = project(kind, "engine", "sync", store)
     moments = made.run("pool", "whole")["events"]
-    for kill_at in range(1, moments + 1, 3):
+    for kill_at in range(1, moments + 1, SAMPLE):
         made.database.reset()
         made.run("pool", f"k{kill_at}", kill_at)
         assert made.result("pool", f"k{kill_at}") == [5, 15]
