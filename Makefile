@@ -27,7 +27,7 @@ PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
 
-.PHONY: help venv demo test test-long torture check format debian bench soak clean
+.PHONY: help venv demo test test-long torture planted check format debian bench soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -67,6 +67,9 @@ test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes sam
 
 torture: $(STAMP) ## random workflows, killed anywhere, against an oracle: half an hour (TORTURE_ARGS="--seconds 60 --seed 1")
 	@$(BIN)/python -m tests.torture $(TORTURE_ARGS)
+
+planted: $(STAMP) ## plant each fault of proof/planted in a copy of the sources, and see what catches the fault: hours
+	$(BIN)/python -m proof.planted
 
 check: $(STAMP) ## lint, format, types, layers, imports, references and language, without running tests
 	$(BIN)/ruff check .

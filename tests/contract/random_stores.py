@@ -294,8 +294,11 @@ class History:
         self.same(self._workers, "workers")
 
     def _workers(self, store: Any) -> list[Any]:
-        """A lease that was counted from another boot has run out, and the twin has none."""
-        return sorted(row._replace(lease=row.lease if row.boot == self.clock.boot_id else 0) for row in store.workers())
+        """A lease that was counted from another boot has run out; the twin knows of no boot."""
+        rows = store.workers()
+        if store is self.twin:
+            rows = [row if row.boot == self.clock.boot_id else row._replace(lease=0) for row in rows]
+        return sorted(rows)
 
 
 def sqlite(folder: Path) -> Callable[[Hands], Any]:

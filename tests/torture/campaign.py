@@ -72,7 +72,7 @@ class Campaign:
         """The kind and number of the next history: of the kind that is farthest behind its target."""
         with self._lock:
             left = [kind for kind, many in self._given.items() if many < self.options.histories * self.options.lives]
-            if not left or time.monotonic() > self.until:
+            if not left or time.monotonic() > self.until or (self.options.first and self.wrong):
                 return None
             kind = min(left, key=lambda each: self._given[each] / TARGETS[each])
             self._given[kind] += 1
@@ -150,6 +150,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--program", type=Path, default=None, help="a program as printed by a failure, in a file")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
     parser.add_argument("--no-shrink", dest="shrink", action="store_false", help="print failures as they are")
+    parser.add_argument("--first", action="store_true", help="end with the first failure")
     return parser.parse_args(arguments)
 
 
