@@ -210,6 +210,37 @@ def test_a_send_in_the_body_of_another_run_is_recorded_and_sent_once() -> None:
     assert perdure.with_runcontext(name="receiver").run(mailbox, 4).result == [0, 1, 2, 99]
 
 
+@env.task
+async def cleans_up() -> list[str]:
+    try:
+        await perdure.receive.aio("box", int)
+    except asyncio.CancelledError:
+        await noted.aio("cleaned up")
+        raise
+    return []
+
+
+noted_words: list[str] = []
+
+
+@perdure.trace
+def noted(word: str) -> str:
+    noted_words.append(word)
+    return word
+
+
+def test_a_cancelled_run_stops_waiting_and_cleans_up() -> None:
+    noted_words.clear()
+    driven = Driven(cleans_up)
+    driven.waits()
+    driven.run.cancel()
+    assert isinstance(driven.ended(), errors.PerdureError)
+    assert driven.run.status == Status.CANCELLED
+    assert noted_words == ["cleaned up"]
+    with pytest.raises(errors.RunEndedError, match=r"has ended .CANCELLED."):
+        driven.run.send("box", 1)
+
+
 # -- refusals --------------------------------------------------------------------------------------------------
 
 
