@@ -35,7 +35,7 @@ DONE = Finish(Status.SUCCEEDED, int(Result.VALUE), b"result", 99)
 
 def new_run(name: str = "run", *, task: str = "etl.main", inputs: bytes = b"in", reuse: str | None = None) -> NewRun:
     uid = name.encode().ljust(16, b"\0")
-    return NewRun(uid, name, task, f"etl.py::etl::{task}", inputs, inputs.ljust(16, b"#"), 1_000, reuse)
+    return NewRun(uid, name, task, f"etl.py::etl::{task}", inputs, inputs.ljust(16, b"#"), 1_000, reuse, '{"k":"v"}')
 
 
 def created(store: Store, name: str = "run", token: bytes | None = TOKEN, **fields: Any) -> RunRow:

@@ -127,6 +127,65 @@ def test_a_store_that_is_absent_holds_no_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "absent.db").exists()
 
 
+def test_tags_are_kept_with_a_run_and_found(fleet: Fleet) -> None:
+    """Tags of a run that is driven here, of a submitted run, and of a run that repeats another."""
+    perdure.with_runcontext(name="a", tags={"team": "data", "day": "monday"}).run(add, 1)
+    perdure.with_runcontext(name="b", tags={"team": "web"}, delay=60).submit(add, 1)
+    named("c", add, 1)
+    assert perdure.Run.get("a").tags == {"team": "data", "day": "monday"}
+    assert perdure.Run.get("c").tags == {}
+    assert perdure.Run.get("a").rerun(name="d", file=__file__).tags == {"team": "data", "day": "monday"}
+    assert names(perdure.runs(tags={"team": "data"})) == ["d", "a"]
+    assert names(perdure.runs(tags={"team": "data", "day": "tuesday"})) == []
+    assert names(perdure.runs(tags={})) == ["d", "c", "b", "a"]
+    done = fleet.perdure("ls", "--json", "--tag", "team=web")
+    assert [(run["name"], run["tags"]) for run in json.loads(done.stdout)] == [("b", {"team": "web"})]
+    assert "NAME=VALUE" in fleet.perdure("ls", "--tag", "team").stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"": "x"}, {"a=b": "x"}, {"a": 1}, {1: "x"}, "a=b", {"a": "x" * 201}, {f"t{n}": "" for n in range(51)}]
+)
+def test_tags_that_cannot_be_kept_are_refused(wrong: Any) -> None:
+    with pytest.raises(errors.UsageError, match="tag"):
+        perdure.with_runcontext(tags=wrong)
+
+
+LOOKS = """
+import os
+import sys
+import perdure
+
+env = perdure.TaskEnvironment(name="looks")
+
+
+@perdure.trace
+async def look(n: int) -> bool:
+    return perdure.ctx().replaying
+
+
+@env.task
+async def looks() -> list[bool]:
+    found = [perdure.ctx().replaying]
+    found.append(await look(1))
+    found.append(perdure.ctx().replaying)
+    print(*found, file=sys.stderr, flush=True)
+    if "PERDURE_TEST_FAULT" in os.environ:
+        os._exit(3)
+    return found
+"""
+
+
+def test_the_context_says_whether_a_body_replays(fleet: Fleet) -> None:
+    """The first life dies behind its calls; the second goes through their outcomes."""
+    file = fleet.directory / "looks.py"
+    file.write_text(LOOKS)
+    first = fleet.perdure("run", "looks.py", "looks", "--name", "r", env={FAULT: "1"})
+    assert (first.returncode, "False False False" in first.stderr) == (3, True)
+    second = fleet.perdure("run", "looks.py", "looks", "--name", "r", "--json")
+    assert json.loads(second.stdout)["result"] == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

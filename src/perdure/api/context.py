@@ -29,6 +29,9 @@ class Context(Struct, frozen=True):
     """The innermost `perdure.group`, if any."""
     trace: str | None
     """The trace that executes, if any."""
+    replaying: bool = False
+    """Whether the body still goes through outcomes that an earlier life recorded. For logs and the like only: code with
+    durable calls that depend on this does not replay."""
 
 
 def ctx() -> Context | None:
@@ -48,6 +51,7 @@ def ctx() -> Context | None:
         attempt=body.attempt,
         group=label,
         trace=scope.name if isinstance(scope, TraceScope) else None,
+        replaying=not isinstance(scope, TraceScope) and body.idle_replaying,
     )
 
 

@@ -15,6 +15,7 @@ from ._dual import Dual, dual
 from .local_time import local_moment
 from .looking import RunFilter, selected
 from .run import Run
+from .tags import check_tags
 from .task import Task
 
 StatusRequest = Status | str | Collection[Status | str]
@@ -57,6 +58,7 @@ def _runs(
     name: str | None = None,
     inputs: Mapping[str, Any] | None = None,
     created: CreatedRequest | None = None,
+    tags: Mapping[str, str] | None = None,
     limit: int = 100,
     after: int | None = None,
 ) -> RunPage:
@@ -69,6 +71,7 @@ def _runs(
         inputs: only runs with these inputs, compared by value; a run may have further inputs.
         created: only runs created since a time, within a `timedelta` back from now, or in between two times, the end
             excluded; `None` in place of a time leaves that side open. A time without a zone is local.
+        tags: only runs with these tags; a run may have further tags.
         limit: the size of a page.
         after: `RunPage.after` of the page before.
 
@@ -84,8 +87,10 @@ def _runs(
         raise UsageError(f"inputs must map names of inputs to values, not {inputs!r}")
     if not isinstance(name, (str, type(None))):
         raise UsageError(f"name must be the name of a run or a pattern, not {name!r}")
+    if tags is not None:
+        check_tags(tags)
     since, until = _times(created)
-    wanted = RunFilter(_statuses(status), _task_name(task), name, inputs, since, until)
+    wanted = RunFilter(_statuses(status), _task_name(task), name, inputs, since, until, tags)
     found = list(islice(selected(wanted, after), limit + 1))
     page = [Run(row) for row in found[:limit]]
     return RunPage(page, found[limit - 1].id if len(found) > limit else None)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -39,6 +40,7 @@ from ..store import is_postgres
 from ..store import store_path as path_of
 from .loading import spec_of_loaded
 from .status import derived_status
+from .tags import decode_tags
 
 PAGE = 500
 """Runs that are read from the store in one go."""
@@ -90,6 +92,8 @@ class RunInfo(NamedTuple):
     wake_at: int | None = None
     """The earliest time to drive the run (again), for a run that is QUEUED or parked; `None` too where a message alone
     can wake the run."""
+    tags: Mapping[str, str] = MappingProxyType({})
+    """See `api.tags`."""
 
 
 class RunList(NamedTuple):
@@ -115,6 +119,8 @@ class RunFilter(Struct, frozen=True):
     """Created at this time or later (wall, microseconds)."""
     until: int | None = None
     """Created before this time."""
+    tags: Mapping[str, str] | None = None
+    """Tags with their values; a run may have further tags."""
 
     def takes(self, row: model.RunRow) -> bool:
         """Whether the run is wanted, apart from the status."""
@@ -123,6 +129,7 @@ class RunFilter(Struct, frozen=True):
             and (self.since is None or row.created_at >= self.since)
             and (self.until is None or row.created_at < self.until)
             and (self.name is None or row.name == self.name or fnmatchcase(row.name, self.name))
+            and (self.tags is None or self.tags.items() <= decode_tags(row.tags).items())
             and (self.inputs is None or _has_inputs(row, self.inputs))
         )
 
@@ -202,7 +209,7 @@ def _info(worker: Worker, row: model.RunRow) -> RunInfo:
     return RunInfo(
         row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
         worker.holder(row) if row.status == Status.RUNNING else None,
-        row.wake_at if row.wake_at is not None and row.wake_at < NEVER else None,
+        row.wake_at if row.wake_at is not None and row.wake_at < NEVER else None, decode_tags(row.tags),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ from ._names import check_name, random_run_name
 from .loading import load_file, load_target, loading_file, parsed, task_at
 from .looking import find
 from .status import describe_holder
+from .tags import encode_tags
 from .task import Task
 
 
@@ -38,6 +40,7 @@ def request_for(
     reuse: str | None,
     *,
     what: str = "run",
+    tags: Mapping[str, str] | None = None,
 ) -> RunRequest:
     scope = SCOPE.get()
     if what == "submit" and scope is not None and not isinstance(scope, TraceScope):
@@ -67,7 +70,7 @@ def request_for(
     spec = task.spec
     called, now = name or random_run_name(), runtime.worker().clock.wall()
     args, inputs = spec.signature.coerced(args, inputs, task.coercion)
-    new = new_run(spec, args, inputs, name=called, created_at=now, reuse=reuse)
+    new = new_run(spec, args, inputs, name=called, created_at=now, reuse=reuse, tags=encode_tags(tags))
     return RunRequest(spec, new, name is not None)
 
 
@@ -103,6 +106,7 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
         inputs_hash=old.inputs_hash,
         created_at=worker.clock.wall(),
         reuse=old.name if recover else None,
+        tags=old.tags,
     )
     return RunRequest(spec, new, True)
 

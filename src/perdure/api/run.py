@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
@@ -40,6 +40,7 @@ from .loading import parsed, spec_of_loaded
 from .looking import LogFile, Tree, find, log_files, tree
 from .requests import RunRequest, code_of, refuse_active, request_for, request_rerun
 from .status import derived_status, describe_holder, refuse_moved, unchanged
+from .tags import decode_tags
 from .task import Task
 
 log = logging.getLogger("perdure")
@@ -91,6 +92,11 @@ class Run:
     def task(self) -> str:
         """The full name of the task."""
         return self._row.task
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The run's tags, as given to `with_runcontext`."""
+        return decode_tags(self._row.tags)
 
     @property
     def created_at(self) -> datetime:
@@ -559,8 +565,14 @@ def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_f
     return continue_run(worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed)
 
 
-def run_named(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
-    return run_requested(request_for(task, args, inputs, name, None))
+def run_named(
+    name: str | None,
+    task: Task[..., Any],
+    args: tuple[Any, ...],
+    inputs: dict[str, Any],
+    tags: Mapping[str, str] | None = None,
+) -> Run:
+    return run_requested(request_for(task, args, inputs, name, None, tags=tags))
 
 
 def run_requested(request: RunRequest) -> Run:
@@ -576,8 +588,14 @@ def _driven(existing: Existing) -> Run:
     return wait_for(driver, run) if driver is not None else _ended(run)
 
 
-async def run_named_aio(name: str | None, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
-    return await run_requested_aio(request_for(task, args, inputs, name, None))
+async def run_named_aio(
+    name: str | None,
+    task: Task[..., Any],
+    args: tuple[Any, ...],
+    inputs: dict[str, Any],
+    tags: Mapping[str, str] | None = None,
+) -> Run:
+    return await run_requested_aio(request_for(task, args, inputs, name, None, tags=tags))
 
 
 async def run_requested_aio(request: RunRequest) -> Run:

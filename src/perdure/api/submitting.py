@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,16 +18,23 @@ from .loading import parsed
 from .local_time import local_moment
 from .requests import RunRequest, request_for
 from .run import Run, refuse_conflict, run, run_named, run_named_aio
+from .tags import encode_tags
 from .task import Task
 
 
-def request_submission(task: Any, args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> RunRequest:
+def request_submission(
+    task: Any,
+    args: tuple[Any, ...],
+    inputs: dict[str, Any],
+    name: str | None,
+    tags: Mapping[str, str] | None = None,
+) -> RunRequest:
     """A request for a run that a worker is to drive, checked and named; nothing is stored yet.
 
     Raises:
         UsageError: the inputs or the name cannot be used, or no worker could load the task.
     """
-    request = request_for(task, args, inputs, name, None, what="submit")
+    request = request_for(task, args, inputs, name, None, what="submit", tags=tags)
     if not parsed(request.new.target).file:
         raise UsageError(
             f"task {request.new.task} is defined in a notebook or an interactive session, where no worker can load it: "
@@ -74,15 +81,17 @@ def _enqueued(request: RunRequest, created: Created) -> Run:
 def _submit(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     connection = _connection_of(context, task, inputs)
     if connection is not None:
-        request = request_submission(task, args, inputs, context.name)
+        request = request_submission(task, args, inputs, context.name, context.tags)
         due = due_at(context.at, context.delay)
         return _enqueued(request, run_now(runtime.enqueue_within(connection, request.new, due)))
-    return enqueue(request_submission(task, args, inputs, context.name), due_at(context.at, context.delay))
+    return enqueue(
+        request_submission(task, args, inputs, context.name, context.tags), due_at(context.at, context.delay)
+    )
 
 
 async def _submit_aio(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     connection = _connection_of(context, task, inputs)
-    request = request_submission(task, args, inputs, context.name)
+    request = request_submission(task, args, inputs, context.name, context.tags)
     if connection is not None:
         due = due_at(context.at, context.delay)
         return _enqueued(request, await run_soon(runtime.enqueue_within(connection, request.new, due)))
@@ -135,19 +144,21 @@ class RunContext:
         at: datetime | None = None,
         delay: float | timedelta | None = None,
         connection: Any = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.connection = connection
+        self.tags = tags
         self.at = at
         self.delay = delay
 
         def sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
             self._refuse_times()
-            return run_named(name, task, args, inputs)
+            return run_named(name, task, args, inputs, tags)
 
         def aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any, Run]:
             self._refuse_times()
-            return run_named_aio(name, task, args, inputs)
+            return run_named_aio(name, task, args, inputs, tags)
 
         def submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
             return _submit(self, task, args, inputs)
@@ -174,6 +185,7 @@ def with_runcontext(
     at: datetime | None = None,
     delay: float | timedelta | None = None,
     connection: Any = None,
+    tags: Mapping[str, str] | None = None,
 ) -> RunContext:
     """Settings for a run.
 
@@ -183,10 +195,13 @@ def with_runcontext(
         at: for `submit`: no worker begins the run before this time; a time without a zone is local.
         delay: for `submit`: the same as seconds (or a `timedelta`) from now.
         connection: for `submit`: the run exists if and only if the connection's transaction commits; see `submit`.
+        tags: names with values, both text, kept with the run for `perdure.runs(tags=...)` and `perdure ls --tag`. The
+            tags of a run that exists already stay.
 
     Raises:
-        UsageError: the name or the times cannot be used.
+        UsageError: the name, the tags or the times cannot be used.
     """
     if name is not None:
         check_name(name)
-    return RunContext(name, at, delay, connection)
+    encode_tags(tags)
+    return RunContext(name, at, delay, connection, tags)

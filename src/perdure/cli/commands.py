@@ -390,16 +390,22 @@ LS_EPILOG = """  perdure ls --status FAILED
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only runs of this status.")
 @click.option("--task", metavar="TASK", help="Only runs of this task, by its full name, such as etl.main.")
 @click.option("--name", metavar="NAME", help="Only runs of this name; * and ? stand for any characters and for one.")
+@click.option(
+    "--tag", "tags", metavar="NAME=VALUE", multiple=True, help="Only runs with this tag; several may be given."
+)
 @common
-def list_command(limit: int | None, status: str | None, task: str | None, name: str | None) -> None:
+def list_command(
+    limit: int | None, status: str | None, task: str | None, name: str | None, tags: tuple[str, ...]
+) -> None:
     """List the runs in the store, newest first."""
     from ..api import looking
+    from ..api.tags import tags_of_words
     from ..core.ground.model import Status
     from .output import run_data, runs_table
 
     most = _rows(limit)
     statuses = None if status is None else {Status(status.upper())}
-    wanted = looking.RunFilter(statuses, task, name)
+    wanted = looking.RunFilter(statuses, task, name, tags=tags_of_words(tags) if tags else None)
     runs, more = looking.runs(limit=most, wanted=wanted)
     if output.json:
         output.result_json([run_data(run) for run in runs])

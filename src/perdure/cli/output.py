@@ -307,6 +307,7 @@ def run_data(run: RunInfo) -> dict[str, Any]:
         "started_at": iso(run.started_at),
         "ended_at": iso(run.ended_at),
         "recovers": run.reuse,
+        "tags": run.tags,
         "wakes_at": iso(run.wake_at),
         "driven_by": None if holder is None else {"pid": holder.pid, "host": holder.host},
     }

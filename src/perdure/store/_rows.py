@@ -60,7 +60,7 @@ def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None)
     """A submitted run. With a claim the run is queued and claimed in the same moment."""
     return RunRow(
         number,
-        *new,
+        *new[:8],
         status=Status.QUEUED if claim is None else Status.RUNNING,
         token=None if claim is None else claim.token,
         worker=None if claim is None else claim.worker,
@@ -71,6 +71,7 @@ def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None)
         crashes=0 if claim is None else 1,
         mark=0,
         wake_at=None if claim is not None else due_at,
+        tags=new.tags,
     )
 
 

@@ -245,6 +245,8 @@ class NewRun(NamedTuple):
     created_at: int
     reuse: str | None = None
     """For `rerun --recover`: the name of the run whose outcomes may be reused."""
+    tags: str | None = None
+    """The run's tags as a JSON object of strings with sorted keys; `None`: the run has none."""
 
 
 class RunRow(NamedTuple):
@@ -278,6 +280,8 @@ class RunRow(NamedTuple):
     """The reason of the request to cancel the run; `None`: there is no such request."""
     cancel_until: int | None = None
     """When the time for cleaning up is over after such a request (wall); `None`: there is no limit."""
+    tags: str | None = None
+    """As `NewRun.tags`."""
 
 
 class Wake(NamedTuple):

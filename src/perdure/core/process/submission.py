@@ -20,6 +20,7 @@ def new_run(
     name: str,
     created_at: int,
     reuse: str | None = None,
+    tags: str | None = None,
 ) -> NewRun:
     """The record of a run of the task, before submission.
 
@@ -29,6 +30,7 @@ def new_run(
         name: the run's name, already checked.
         created_at: wall, microseconds.
         reuse: the name of a run with outcomes for reuse.
+        tags: as `NewRun.tags`.
 
     Raises:
         InputError: an argument is missing or unknown.
@@ -51,4 +53,5 @@ def new_run(
         inputs_hash=blake2b(identity, digest_size=16).digest(),
         created_at=created_at,
         reuse=reuse,
+        tags=tags,
     )

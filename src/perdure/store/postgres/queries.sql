@@ -21,9 +21,9 @@ SELECT perdure.now_us();
 -- name: insert_run
 -- Submit a run; no row is inserted when the name is taken. The name is looked up first, since a conflict would use up a
 -- number. The last parameter but one is the time until the run is due, if the run is queued.
-INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker,
+INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, status, token, worker,
                           started_at, crashes, mark, wake_at, due)
-SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
+SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
        perdure.now_us() + %s::bigint
 WHERE NOT EXISTS (SELECT 1 FROM perdure.runs WHERE name = %s)
 ON CONFLICT (name) DO NOTHING
@@ -96,7 +96,7 @@ SELECT 1 FROM perdure.runs WHERE status = %s AND result = %s AND value = %s AND 
 -- name: claimable
 -- A run, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: claim
@@ -127,7 +127,7 @@ WHERE id = %s AND (token = %s OR (status = %s AND token IS NULL AND mark = %s AN
 SELECT run.*
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-           result, value, crashes, mark, wake_at, cancel, cancel_until, due
+           result, value, crashes, mark, wake_at, cancel, cancel_until, tags, due
     FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING')
       AND due <= (SELECT perdure.now_us())
@@ -196,37 +196,37 @@ SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE name = %s;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE status = 'RUNNING' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
 ORDER BY id DESC LIMIT %s;
 
@@ -237,13 +237,13 @@ SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY sta
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of these tasks without a claim of one of these workers.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs
 WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s)) ORDER BY id LIMIT %s;
 
@@ -477,7 +477,7 @@ LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
 -- name: receiver
 -- The run of a message, locked until the transaction ends, so that no commit of the run comes in between.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: message_keyed
@@ -580,7 +580,7 @@ SELECT key, at FROM perdure.schedules;
 -- name: movable
 -- A run that may go to another store, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: move
@@ -604,9 +604,9 @@ WHERE id = %s AND status = 'MOVED';
 -- Store a run from another store; no row is inserted when the name is taken. The last parameter is the time until the
 -- run is due, if the run waits.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at,
-                          result, value, crashes, mark, wake_at, cancel, cancel_until, due)
+                          result, value, crashes, mark, wake_at, cancel, cancel_until, tags, due)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint, %s,
-        %s::bigint, perdure.now_us() + %s::bigint)
+        %s::bigint, %s, perdure.now_us() + %s::bigint)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 

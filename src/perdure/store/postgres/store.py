@@ -375,7 +375,7 @@ class PostgresStore(UpkeepVerbs):
         _many(cursor, self._sql["park"], parks)
         # A message may have come since the driver looked last. The lock on the run's row keeps later messages out.
         now = self._clock.wall()
-        waiting = [(now, park[4]) for park in parks if park[0] == Status.WAITING]
+        waiting = [(now, park[-2]) for park in parks if park[0] == Status.WAITING]
         _many(cursor, self._sql["wake_for_message"], waiting)
         parks.clear()
 
@@ -456,7 +456,7 @@ class PostgresStore(UpkeepVerbs):
 
         def take(cursor: Cursor) -> list[Taken]:
             rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
-            old = [run_of(row[:21]) for row in rows]
+            old = [run_of(row[:22]) for row in rows]
             new = self._claim(cursor, old, claims, [run.mark for run in old])
             return [Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True)]
 

@@ -3,9 +3,9 @@
 
 -- name: insert_run
 -- Submit a run; no row is inserted when the name is taken.
-INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at,
+INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, status, token, worker, started_at,
                   crashes, mark, wake_at, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
 ON CONFLICT (name) DO NOTHING;
 
 -- name: insert_segment_fenced
@@ -73,7 +73,7 @@ WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= 
 -- name: due_run
 -- A run, if due.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= ?;
 
 -- name: next_due
@@ -119,25 +119,25 @@ WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING');
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE name = ?;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- RUNNING runs, newest first. Without the hint SQLite would read the whole table to avoid a sort.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND id < ? ORDER BY id DESC LIMIT ?
 ) ORDER BY id DESC;
@@ -145,13 +145,13 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
 ORDER BY id DESC LIMIT ?;
 
@@ -162,13 +162,13 @@ SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of a task without a claim of one of these workers (a JSON array).
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs INDEXED BY runs_running
 WHERE status = 'RUNNING' AND task = ? AND (worker IS NULL OR worker NOT IN (SELECT value FROM json_each(?)))
 ORDER BY id LIMIT ?;
@@ -372,7 +372,7 @@ DELETE FROM sources WHERE id = ?;
 -- name: receiver
 -- The run of a message; the write lock keeps commits of the run out.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: message_keyed
@@ -477,7 +477,7 @@ SELECT key, at FROM schedules;
 -- name: movable
 -- A run that may go to another store.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: move
@@ -495,8 +495,8 @@ UPDATE runs SET status = ?, token = NULL, worker = NULL, wake_boot = ? WHERE id 
 -- name: adopt_run
 -- Store a run from another store; no row is inserted when the name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at, result,
-                  value, crashes, mark, wake_at, cancel, cancel_until, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  value, crashes, mark, wake_at, cancel, cancel_until, tags, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 

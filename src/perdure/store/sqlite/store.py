@@ -626,7 +626,7 @@ def _end(cursor: sqlite3.Cursor, segments: list[Row], ends: list[Row], parks: li
         ends.clear()
     if parks:
         cursor.executemany(_SQL["park"], parks)
-        waiting = [(*now, park[4]) for park in parks if park[0] is _WAITING]
+        waiting = [(*now, park[-2]) for park in parks if park[0] is _WAITING]
         if waiting:
             # A message may have come since the driver looked last.
             cursor.executemany(_SQL["wake_for_message"], waiting)

@@ -35,6 +35,7 @@ CREATE TABLE perdure.runs (
     reuse       text COLLATE "C",
     cancel_until bigint,
     cancel      text,
+    tags        text,
     inputs      bytea  NOT NULL,
     value       bytea
 ) WITH (fillfactor = 80);

@@ -29,6 +29,7 @@ CREATE TABLE runs (
     reuse       TEXT,
     cancel_until INTEGER,
     cancel      TEXT,
+    tags        TEXT,
     inputs      BLOB    NOT NULL,
     value       BLOB
 ) STRICT;
