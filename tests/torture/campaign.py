@@ -24,6 +24,10 @@ TRIES = 3
 """How often a smaller program is tried before it counts as sound."""
 
 
+class HandEnded(Exception):
+    """A process that executes histories has ended."""
+
+
 class Hand:
     """One process that executes histories (`hand`)."""
 
@@ -42,7 +46,7 @@ class Hand:
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            raise SystemExit(f"the process that executes histories ended with {code} at {request}")
+            raise HandEnded(f"the process that executes histories ended with {code} at {request}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -81,10 +85,13 @@ class Campaign:
     def work(self) -> None:
         """Execute histories until none are left; real and simulated ones in two processes."""
         hands: dict[bool, Hand] = {}
-        while (given := self._next()) is not None:
-            kind, number = given
-            hands.setdefault(kind == "simulated", Hand())
-            self._one(hands[kind == "simulated"], kind, number)
+        try:
+            while (given := self._next()) is not None:
+                kind, number = given
+                hands.setdefault(kind == "simulated", Hand())
+                self._one(hands[kind == "simulated"], kind, number)
+        except HandEnded as error:
+            self.wrong.append(str(error))
         for each in hands.values():
             each.close()
 

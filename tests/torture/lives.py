@@ -37,6 +37,8 @@ from perdure.core.process.serving import ServedRun, Server
 HANGS_AFTER = float(os.environ.get("PERDURE_TEST_HANG", "60"))
 ENDED_AT_THE_END = 7
 MEMORY = "/dev/shm"
+LONG = 0.3
+"""Seconds: a sleep for which a run leaves memory."""
 LEASE = "2"
 """Seconds: how long a stopped process keeps its run."""
 LOST = "LeaseLostError"
@@ -287,6 +289,11 @@ class Story:
         if submitted.end == DONE:
             self.history.lives.clear()
         park_after = self.rng.choice((60.0, 0.0))
+        if park_after == 0.0:
+            # Long enough for the worker to park the run.
+            tree = self.history.program
+            long = programs.Node("dsleep", LONG)
+            self.history.program = programs.Node("seq", kids=[tree, long, programs.Node("time"), long])
         kills = [a_kill(self.rng, self.history.program), Kill()]
         if self.rng.random() < 0.25:
             kills[0] = Kill(self.rng.randint(1, 4 * programs.count(self.history.program)), frozen=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import perdure
+from perdure.core.body.scope import SCOPE, THREAD, TraceScope
 from perdure.extras import durable_sleep, durable_time
 
 env = perdure.TaskEnvironment(name="torture")
@@ -293,9 +294,6 @@ class World:
         """Let a thread sleep."""
         time.sleep(seconds)
 
-    def stopping(self, body: str) -> None:
-        """perdure has begun to unwind that body: a worker that parks the run, or has lost the run."""
-
     def recorded_all(self) -> None:
         """Called by the root body behind its last durable call."""
 
@@ -306,16 +304,21 @@ class LoggingWorld(World):
     def __init__(self, program: Node, log_file: str) -> None:
         super().__init__(program)
         self._fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._stopping: set[str] = set()
-
-    def stopping(self, body: str) -> None:
-        self._stopping.add(body)
 
     def write(self, line: Line) -> None:
-        if line.kind == "drive":
-            self._stopping.clear()
-        if line.body not in self._stopping or line.kind in ("begin", "end"):
+        # What a body sees while perdure unwinds it is no observation: the run is parked, or another process has it.
+        if line.kind in ("begin", "end") or (here := driver()) is None or not here.stopping:
             os.write(self._fd, encode(line))
+
+
+def driver() -> Any:
+    """The driver of the body whose code runs now."""
+    scope: Any = SCOPE.get()
+    if isinstance(scope, TraceScope):
+        scope = scope.body
+    if scope is None and THREAD.slot is not None:
+        scope = THREAD.slot.branch.body
+    return None if scope is None else scope.driver
 
 
 _worlds: list[World] = []
@@ -437,10 +440,8 @@ def name_of(error: BaseException) -> str:
     return f"{text} from {name_of(cause)}" if isinstance(error, Broken) and cause is not None else text
 
 
-def _counts(error: BaseException, body: str) -> bool:
+def _counts(error: BaseException) -> bool:
     # perdure unwinds a body that it stops driving. What the body sees meanwhile is no observation of the program.
-    if isinstance(error, perdure.errors.RunStopped):
-        world().stopping(body)
     return not isinstance(error, (perdure.errors.RunStopped, GeneratorExit))
 
 
@@ -449,7 +450,7 @@ async def told(name: str, body: str, work: Awaitable[Any]) -> str:
     try:
         value = str(await work)
     except BaseException as error:
-        if _counts(error, body):
+        if _counts(error):
             log("told", body, name, name_of(error))
         raise
     log("told", body, name, f"ok {value}")
@@ -461,7 +462,7 @@ def told_in_thread(name: str, body: str, thread: str, work: Callable[[], Any]) -
     try:
         value = str(work())
     except BaseException as error:
-        if _counts(error, body):
+        if _counts(error):
             log("told", body, name, name_of(error), thread)
         raise
     log("told", body, name, f"ok {value}", thread)
@@ -478,7 +479,7 @@ async def run(path: str, number: int, body: str) -> str:
     try:
         value: str = await HOW[node.kind](path, node, body)
     except BaseException as error:
-        if _counts(error, body):
+        if _counts(error):
             log("leave", body, path, name_of(error))
         raise
     log("leave", body, path, f"ok {value}")
@@ -505,8 +506,6 @@ def tasks(path: str, node: Node, body: str) -> list[asyncio.Task[str]]:
 async def settle(path: str, body: str, works: list[asyncio.Task[str]]) -> str:
     """Wait for all tasks; how they ended."""
     ended = await asyncio.gather(*works, return_exceptions=True)
-    if any(isinstance(value, perdure.errors.RunStopped) for value in ended):
-        world().stopping(body)
     text = " ".join(name_of(value) if isinstance(value, BaseException) else "ok" for value in ended)
     log("see", body, path, f"all {text}")
     return text

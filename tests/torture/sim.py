@@ -30,7 +30,6 @@ from typing import Any
 
 import perdure.core as core
 from perdure.core.body.body import Body
-from perdure.core.body.scope import SCOPE, THREAD, TraceScope
 from perdure.core.ground.model import FINISHED, Status
 from perdure.core.journal import source
 from perdure.core.process.serving import LOOK_SECONDS, ServedRun, Server
@@ -161,7 +160,7 @@ class Life(programs.World):
         """The result of the run."""
 
     def write(self, line: programs.Line) -> None:
-        driver = _driver()
+        driver = programs.driver()
         if driver is not None and not driver.stopping and not self.whole:
             # What a body sees while it is unwound is no observation, nor what the tasks see that it leaves behind.
             self.lines.append(line)
@@ -176,15 +175,6 @@ class Life(programs.World):
     def recorded_all(self) -> None:
         self.whole = True
         self._simulation.recorded_all(self)
-
-
-def _driver() -> Any:
-    scope: Any = SCOPE.get()
-    if isinstance(scope, TraceScope):
-        scope = scope.body
-    if scope is None and THREAD.slot is not None:
-        scope = THREAD.slot.branch.body
-    return None if scope is None else scope.driver
 
 
 class SimProcess(Process):
@@ -423,7 +413,7 @@ class Simulation:
 
     def world(self) -> Life:
         """The life of the body whose code runs now."""
-        driver = _driver()
+        driver = programs.driver()
         life = self._by_token.get(driver.token)
         if life is None:
             name = driver.run.name
