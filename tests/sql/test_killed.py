@@ -51,13 +51,14 @@ def test_a_step_takes_effect_once_killed_before_and_after_every_statement_and_co
         assert made.database.effects() == ["a", "b", "c"], kill_at
 
 
-@pytest.mark.parametrize(("kind", "store"), [("postgres", "sqlite"), ("sqlite", "postgres")])
+@pytest.mark.parametrize(("kind", "store"), [("sqlite", "postgres")])
 def test_a_step_in_a_pool_process_takes_effect_once(project: Make, kind: str, store: str) -> None:
     """TX1. Family: a body whose action has no row yet when its step commits: a body in another process, and a task
     called from there."""
     made = project(kind, "engine", "sync", store)
     moments = made.run("pool", "whole")["events"]
-    for kill_at in range(1, moments + 1, SAMPLE):
+    # The moments before the commits of the driving process: the steps have committed in the other process by then.
+    for kill_at in range(1, moments + 1, 2):
         made.database.reset()
         made.run("pool", f"k{kill_at}", kill_at)
         assert made.result("pool", f"k{kill_at}") == [5, 15]
