@@ -372,7 +372,7 @@ class Scheduler:
 
     def _simulated(self, real: str) -> Any:
         if real == LOCK:
-            return SimLock()
+            return LockOfEach()
         return {
             "sleep": self.sleep,
             "time": lambda: self.wall() / US,
@@ -439,6 +439,25 @@ class SimLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class LockOfEach:
+    """A lock in a module's variable: every simulated process has its own."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Process, SimLock] = {}
+
+    def _mine(self) -> SimLock:
+        return self._locks.setdefault(_active.current.process, SimLock())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mine(), name)
+
+    def __enter__(self) -> bool:
+        return self._mine().acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._mine().release()
 
 
 class SimSelector(selectors._BaseSelectorImpl):  # type: ignore[name-defined, misc]
