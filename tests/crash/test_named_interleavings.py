@@ -136,6 +136,7 @@ CASES |= {
 CASES |= {
     "messages:sent_before_the_receive": exactly("a", "b", "c"),
     "messages:two_receivers": exactly("0", "1", "2", "3"),
+    "messages:first_waits_first": exactly("older a", "younger b"),
     "messages:receive_races_a_step": exactly("late", "quick"),
     "messages:receive_cancelled_gives_way": exactly("m"),
     "messages:receive_cancelled_as_the_message_comes": exactly("m"),

@@ -60,6 +60,32 @@ async def two_receivers() -> list[str]:
 
 
 @env.task
+async def first_waits_first() -> list[str]:
+    older_waits, younger_waits = asyncio.Event(), asyncio.Event()
+
+    async def older() -> str:
+        for number in range(2):
+            await step(f"older{number}")
+        older_waits.set()
+        return f"older {await take('box')}"
+
+    async def younger() -> str:
+        await older_waits.wait()
+        await step("younger")
+        younger_waits.set()
+        return f"younger {await take('box')}"
+
+    async def sender() -> None:
+        await younger_waits.wait()
+        await step("sender")
+        for value in ("a", "b"):
+            await post("box", value)
+
+    older_found, younger_found, _ = await asyncio.gather(older(), younger(), sender())
+    return [older_found, younger_found, *await rest("box")]
+
+
+@env.task
 async def receive_races_a_step() -> list[str]:
     out: list[str] = []
 
