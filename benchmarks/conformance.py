@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import DBOS, PEERS, Peer
+from peers import DBOS, PEERS, RESTATE, Peer, restate_server
 from perdure.testing.conformance import ProcessTrial, check
 
 ATTACKED = Path(__file__).resolve().parent / "attacked"
@@ -27,11 +27,13 @@ class PeerSystem:
     script: str
     claims: frozenset[str]
     programs: frozenset[str]
+    first: tuple[str, ...] = ()
+    """Arguments in front of the program and the run."""
     outlives: bool = True
     lease: float = 2.0
 
     def trial(self, program: str, folder: Path) -> ProcessTrial:
-        command = [str(self.peer.python), "flow.py", program, f"run-{folder.name}"]
+        command = [str(self.peer.python), "flow.py", *self.first, program, f"run-{folder.name}"]
         return ProcessTrial(folder, command, {"flow.py": ATTACKED / self.script}, {})
 
 
@@ -43,6 +45,12 @@ SYSTEMS = (
     PeerSystem(
         DBOS, "dbos on SQLite", "dbos_flow.py", frozenset({"P1", "P2", "P5", "P7"}),
         frozenset({"steps", "slow-steps", "values", "fan-out", "child", "sleep", "asks"}),
+    ),
+    # restate states the same of steps and sleeps. Other steps than the recorded ones are an error that the server tries
+    # again without end, which the kit cannot tell from work. The order of outcomes holds for its own combinators alone.
+    PeerSystem(
+        RESTATE, "restate, server and service lost together", "restate_flow.py", frozenset({"P1", "P2", "P7"}),
+        frozenset({"steps", "slow-steps", "values", "child", "sleep"}), (str(restate_server() or "absent"),),
     ),
 )  # fmt: skip
 
