@@ -59,7 +59,7 @@ from .session import GRACE, PostgresLiveness, Session, channel_of
 from .upkeep import UpkeepVerbs
 from .watch import LONG_SILENCE, SILENCE, Watch
 
-MIGRATIONS: Final = ("0001_initial.sql", "0002_messages.sql")
+MIGRATIONS: Final = ("0001_initial.sql", "0002_messages.sql", "0003_cancelling_and_tags.sql")
 VERSION: Final = len(MIGRATIONS)
 
 _STATUS: Final = {str(status): status for status in Status}

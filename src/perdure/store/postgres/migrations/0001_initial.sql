@@ -33,9 +33,6 @@ CREATE TABLE perdure.runs (
     task        text   NOT NULL COLLATE "C",
     target      text   NOT NULL,
     reuse       text COLLATE "C",
-    cancel_until bigint,
-    cancel      text,
-    tags        text,
     inputs      bytea  NOT NULL,
     value       bytea
 ) WITH (fillfactor = 80);

@@ -27,9 +27,6 @@ CREATE TABLE runs (
     task        TEXT    NOT NULL,
     target      TEXT    NOT NULL,
     reuse       TEXT,
-    cancel_until INTEGER,
-    cancel      TEXT,
-    tags        TEXT,
     inputs      BLOB    NOT NULL,
     value       BLOB
 ) STRICT;
