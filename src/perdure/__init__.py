@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .api.hosting import Worker
     from .api.listing import RunPage, runs
     from .api.mapping import map
+    from .api.publishing import publish
     from .api.receiving import new_condition, receive
     from .api.resources import Image, Resources, Secret
     from .api.run import Run, run
@@ -66,6 +67,7 @@ __all__ = [
     "io",
     "map",
     "new_condition",
+    "publish",
     "receive",
     "report",
     "run",
@@ -101,6 +103,7 @@ _HOMES = {
     "init": ".runtime",
     "map": ".api.mapping",
     "new_condition": ".api.receiving",
+    "publish": ".api.publishing",
     "receive": ".api.receiving",
     "run": ".api.run",
     "runs": ".api.listing",

@@ -145,6 +145,7 @@ CASES |= {
     "messages:receive_in_a_sync_body": exactly("a", "b", "none"),
     "messages:receive_in_children": exactly("a", "b"),
     "messages:misfit_in_the_mailbox": exactly("misfit", "7"),
+    "messages:values_of_a_body_and_of_traces": exactly("body 2", "shared trace 2", "thread 1", "trace 2"),
 }
 LEFTOVERS = {"more:body_ends_while_a_step_runs", "more:thread_cancelled", "map:map_sync_half_consumed"}
 TIMER_RACES = {
@@ -174,7 +175,7 @@ def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Exp
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_workflow_goes_on_after_a_kill_at_any_write(hosts: Hosts, place: Path, name: str) -> None:
-    """P1, P4, P12, B1, B2, B5, B6, W2, W4, MS1, MS2, MS3."""
+    """P1, P4, P12, B1, B2, B5, B6, W2, W4, MS1, MS2, MS3, PB1."""
     assert explore(explorer_for(hosts, place, name)) >= in_sample(4)
 
 

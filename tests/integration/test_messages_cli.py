@@ -85,3 +85,20 @@ def test_conditions_without_a_store_say_so(shell: Shell) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "no run waits for a message\n"
     assert shell.json("conditions") == []
+
+
+def test_published_values_are_shown_and_given_as_json(shell: Shell) -> None:
+    shell.write(
+        "told.py",
+        "import perdure\nenv = perdure.TaskEnvironment('told')\n@env.task\n"
+        "def tells(text: str) -> None:\n    if text:\n        perdure.publish('text', [text])\n",
+    )
+    assert shell("run", "told.py", "tells", "--name", "r1", "--text", "\x1b[31mred").returncode == 0
+    assert shell.json("published", "r1") == {"text": ["\x1b[31mred"]}
+    shown = shell("published", "r1").stdout
+    assert shown.splitlines()[0].split() == ["NAME", "VALUE"]
+    assert "red" in shown
+    assert "\x1b" not in shown
+    assert shell("run", "told.py", "tells", "--name", "r2", "--text", "").returncode == 0
+    assert shell("published", "r2").stderr == "run r2 has published nothing\n"
+    assert shell("published", "r3").returncode == 2

@@ -140,11 +140,12 @@ def outgoing(run: RunRow, kind: Kind, name: str, value: Any, data_type: Any, key
     box = box_of(kind, check_message_name(name, what))
     if key is not None and (not isinstance(key, str) or not key):
         raise UsageError(f"the key of a message is a text, not {key!r}")
-    data = _encoded(value, data_type, f"the message for {shown_box(box)}")
+    data = encoded(value, data_type, f"the message for {shown_box(box)}")
     return Outgoing(run.name, box, data, ONLY if kind is Kind.CONDITION else key)
 
 
-def _encoded(value: Any, data_type: Any, where: str) -> bytes:
+def encoded(value: Any, data_type: Any, where: str) -> bytes:
+    """The bytes of a value; `data_type`: the declared type, `None` for the type of the value itself."""
     if data_type is not None:
         return codec_for(data_type, where).encode(value)
     try:

@@ -32,7 +32,7 @@ from ..errors import (
     RunNotFoundError,
     cancelled_text,
 )
-from . import ends, messages
+from . import ends, messages, publishing
 from ._dual import Dual, dual_method
 from .arrivals import arrival
 from .ending import abort, aborted, cancel, refuse_in_body, wake
@@ -366,6 +366,22 @@ class Run:
         self, name: str, value: Any, *, key: str | None = None, data_type: Any = None
     ) -> Coroutine[Any, Any, None]:
         return messages.send_aio(messages.outgoing(self._row, Kind.RECEIVE, name, value, data_type, key))
+
+    @dual_method
+    def published(self, name: str | None = None, data_type: Any = None) -> Any:
+        """The latest value that the run has published under the name (`perdure.publish`); `None`: no value yet.
+
+        Without a name: all values, as a dict from names to values. A value stays after the end of the run.
+
+        Args:
+            name: the name of the value.
+            data_type: the type of the value; needed for a class of yours, which else is read as a dict.
+
+        Raises:
+            ValueMismatchError: the value has another type.
+            RunMovedError: another store has the run now.
+        """
+        return publishing.published(self.row, name, data_type)
 
     def outputs(self) -> tuple[Any, ...]:
         """The result as a tuple with the names `o0`, `o1`, ...: an element for each element of a declared tuple, else a

@@ -1,4 +1,4 @@
-"""The commands that talk to runs: `perdure signal`, `perdure send`, `perdure conditions`."""
+"""The commands that talk to runs: `perdure signal`, `perdure send`, `perdure conditions`, `perdure published`."""
 
 from __future__ import annotations
 
@@ -109,6 +109,37 @@ def conditions_command() -> None:
         output.draw(_table(found))
     else:
         output.note("no run waits for a message")
+
+
+@cli.command("published", cls=CliCommand, short_help="The values that a run has published.")
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
+@common
+def published_command(run: str) -> None:
+    """Show the latest value of each name that the code of a run has published (`perdure.publish`)."""
+    from ..api.run import Run
+    from .output import jsonable
+
+    log_to_stderr()
+    found = Run.get(run).published()
+    if output.json:
+        output.result_json(jsonable(found))
+    elif found:
+        output.draw(_values(found))
+    else:
+        output.note(f"run {run} has published nothing")
+
+
+def _values(found: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    from .output import cell
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("NAME", no_wrap=True, overflow="ellipsis")
+    table.add_column("VALUE", no_wrap=True, overflow="ellipsis", ratio=1)
+    for name, value in found.items():
+        table.add_row(cell(name), cell(repr(value)))
+    return table
 
 
 def _data(one: ConditionInfo) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..core.ground.clock import seconds as clock_seconds
-from ..core.ground.model import Action, ActionState, CachePut, Entry, NewMessage, RunRow, Source, Take
+from ..core.ground.model import Action, ActionState, CachePut, Entry, NewMessage, Publication, RunRow, Source, Take
 
 
 class _Frame(msgspec.Struct, array_like=True, tag=True):
@@ -132,6 +132,7 @@ class Commit(_Frame):
     cache: list[CachePut]
     takes: list[Take]
     """Their entries are counted as those of `entries`, from 1."""
+    published: list[Publication]
 
 
 class Await(_Frame):
@@ -176,6 +177,13 @@ class Send(_Frame):
     ticket: int
     run: int
     message: NewMessage
+
+
+class Publish(_Frame):
+    """Asks to publish values of the run at once. The answer says whether the claim still holds."""
+
+    ticket: int
+    published: list[Publication]
 
 
 class Retries(_Frame):
@@ -295,7 +303,7 @@ class Final(_Frame):
 ToChild = Hello | Assign | Free | GiveUp | Answer
 ToParent = (
     Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Await | Left | PutBack
-    | FindRun | OpenActions | Send | Delegate | Cancel | Begun | Undrained | Idle | Quiet | Stop | BodyEnded
+    | FindRun | OpenActions | Send | Publish | Delegate | Cancel | Begun | Undrained | Idle | Quiet | Stop | BodyEnded
 )  # fmt: skip
 
 AT_ONCE = 16 * 1024

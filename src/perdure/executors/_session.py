@@ -332,7 +332,7 @@ class BodySession:
     def _commit(self, frame: frames.Commit) -> None:
         driver = self._driver
         children = [row.child for row in frame.entries if row.child is not None]
-        rows = Foreign(self.body, frame.entries, frame.actions, frame.states, frame.cache, frame.takes)
+        rows = Foreign(self.body, frame.entries, frame.actions, frame.states, frame.cache, frame.takes, frame.published)
         ended = [row for child in children for row in driver.attached.ended(child)]
         with self._lock:
             if self.over:
@@ -357,6 +357,10 @@ class BodySession:
         self._answer(
             frame.ticket, sent if row is None else sent._replace(run=row._replace(inputs=b"", token=None, value=None))
         )
+
+    def _publish(self, frame: frames.Publish) -> None:
+        driver = self._driver
+        self._answer(frame.ticket, driver.worker.store.publish(driver.run_id, driver.token, frame.published))
 
     def _await(self, frame: frames.Await) -> None:
         self._waits.begin(frame)
@@ -455,6 +459,7 @@ _HANDLERS: dict[type, Callable[[BodySession, Any], None]] = {
     frames.FindRun: BodySession._find_run,
     frames.OpenActions: BodySession._open_actions,
     frames.Send: BodySession._send_message,
+    frames.Publish: BodySession._publish,
     frames.Left: BodySession._left,
     frames.PutBack: BodySession._put_back,
 }

@@ -15,6 +15,7 @@ from perdure.core.ground.model import (
     Message,
     NewMessage,
     OpenWait,
+    Publication,
     RunRow,
     SendAnswer,
     Status,
@@ -60,6 +61,11 @@ def take_rows(run: int, takes: Sequence[Take]) -> list[Row]:
     return [(take.entry, take.entry, run, take.number) for take in takes]
 
 
+def publish_rows(run: int, published: Sequence[Publication]) -> list[Row]:
+    """The parameters of `publish` for the values that a run publishes."""
+    return [(run, *one) for one in published]
+
+
 class ReadingMessages:
     """The reading verbs of the port `Messages`."""
 
@@ -80,6 +86,9 @@ class ReadingMessages:
         while page := list(map(Message._make, self._rows("messages", (run, above, _PAGE)))):
             yield from page
             above = page[-1].number
+
+    def published(self, run: int) -> list[Publication]:
+        return list(map(Publication._make, self._rows("published", (run,))))
 
     def open_waits(self) -> list[OpenWait]:
         return [OpenWait(name, Action._make(action)) for name, *action in self._rows("open_waits")]

@@ -128,7 +128,12 @@ class Reading(ReadingMessages):
         for run, *values in self._pages("stored_runs", (0,)):
             if run not in skip:
                 yield from filter(None, values)
-        for name, start in (("stored_segments", (0, 0)), ("stored_actions", (0, -2, -1)), ("stored_messages", (0, 0))):
+        for name, start in (
+            ("stored_segments", (0, 0)),
+            ("stored_actions", (0, -2, -1)),
+            ("stored_messages", (0, 0)),
+            ("stored_published", (0, "")),
+        ):
             for row in self._pages(name, start):
                 if row[0] not in skip:
                     yield from filter(None, row[len(start) :])

@@ -30,6 +30,7 @@ from perdure.core.ground.model import (
     NewMessage,
     NewRun,
     OpenWait,
+    Publication,
     Result,
     RunRow,
     RunWrites,
@@ -77,6 +78,7 @@ class MemoryStore:
         self._leases: dict[str, int] = {}
         self._schedules: dict[str, int] = {}
         self._messages: dict[int, list[Message]] = {}
+        self._published: dict[int, dict[str, Publication]] = {}
         self._bells: list[Callable[[], None]] = []
 
     @property
@@ -125,9 +127,11 @@ class MemoryStore:
         self._ended[run] = set()
         self._used[run] = set()
         self._messages[run] = []
+        self._published[run] = {}
 
     def _drop(self, run: int) -> None:
-        for rows in (self._runs, self._segments, self._actions, self._ended, self._used, self._messages):
+        tables = (self._segments, self._actions, self._ended, self._used, self._messages, self._published)
+        for rows in (self._runs, *tables):
             del rows[run]
 
     def _write(self, write: RunWrites) -> bool:
@@ -149,6 +153,7 @@ class MemoryStore:
             self._cache[put.key] = put
         for take in write.takes:
             self._take(run.id, take.number, take.entry)
+        self._published[run.id].update((one.name, one) for one in write.published)
         if end := write.finish:
             length = max(segments, default=0)
             self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None, crashes=0, mark=length)
@@ -429,6 +434,7 @@ class MemoryStore:
             values += [data for n in numbers for data in self._segments[n].values()]
             values += [value for n in numbers for a in self._actions[n].values() for value in (a.inputs, a.state)]
             values += [message.value for n in numbers for message in self._messages[n]]
+            values += [one.value for n in numbers for one in self._published[n].values()]
             values += [put.value for put in self._cache.values()]
         return iter([value for value in values if value])
 
@@ -515,6 +521,7 @@ class MemoryStore:
         self._end(run.id, whole.ended)
         self._used[run.id].update(whole.sources)
         self._messages[run.id] = list(whole.messages)
+        self._published[run.id] = {one.name: one for one in whole.published}
         if due is not None:
             self._wakes[run.id] = due.boot
         return Created(run, True)
@@ -562,6 +569,14 @@ class MemoryStore:
     def all_messages(self, run: int) -> Iterator[Message]:
         with self._lock:
             return iter(list(self._messages.get(run, ())))
+
+    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
+        return self.commit([RunWrites(run, token, published=published)]) == [True]
+
+    def published(self, run: int) -> list[Publication]:
+        with self._lock:
+            found = self._published.get(run, {})
+            return [found[name] for name in sorted(found)]
 
     def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
         return {(run, box) for run, box in wanted if self.messages(run, box, limit=1)}

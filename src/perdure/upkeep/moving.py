@@ -22,7 +22,7 @@ from typing import Final
 
 from .. import runtime
 from ..core.ground.clock import US, Clock, Deadline
-from ..core.ground.model import UNDRIVEN, Action, Ended, Message, RunRow, Segment, Status, Wake, WholeRun
+from ..core.ground.model import UNDRIVEN, Action, Ended, RunRow, Segment, Status, Wake, WholeRun
 from ..core.ground.ports import Blobs, Store
 from ..core.journal.segment import entries_of, rewritten
 from ..core.run.attached import deadline_of
@@ -209,11 +209,13 @@ class _Move:
         segments = list(rewritten(row, self.source.segments(row.id), lambda number: self._noted(number, sources)))
         actions = [self._action(action) for action in self.source.actions(row.id)]
         messages = list(self.source.all_messages(row.id))
-        self._copy_files(row, segments, actions, messages)
+        published = self.source.published(row.id)
+        texts = [*(message.value for message in messages), *(one.value for one in published)]
+        self._copy_files(row, segments, actions, texts)
         open_ones = {action.action for action in self.source.open_actions(row.id)}
         ended = [Ended(one.parent, one.action, True) for one in actions if one.action not in open_ones]
         if row.status not in UNDRIVEN:
-            return WholeRun(row, segments, actions, None, ended, sources, messages)
+            return WholeRun(row, segments, actions, None, ended, sources, messages, published)
         assert row.wake_at is not None
         left = row.wake_at - self.source.clock.wall()
         for place, action in enumerate(actions):
@@ -226,7 +228,7 @@ class _Move:
                 actions[place] = action._replace(wake_at=moved.wall, wake_boot=moved.boot, boot=moved.boot_id)
         due = _after(left, self.target.clock)
         assert due.boot is not None
-        return WholeRun(row, segments, actions, Wake(due.wall, due.boot), ended, sources, messages)
+        return WholeRun(row, segments, actions, Wake(due.wall, due.boot), ended, sources, messages, published)
 
     def _noted(self, number: int, sources: set[int]) -> int:
         known = self._code(number)
@@ -248,10 +250,10 @@ class _Move:
 
     # -- files -------------------------------------------------------------------------------------------------
 
-    def _copy_files(self, row: RunRow, segments: list[Segment], actions: list[Action], messages: list[Message]) -> None:
+    def _copy_files(self, row: RunRow, segments: list[Segment], actions: list[Action], more: list[bytes]) -> None:
         if not self._sizes:
             return
-        values = [row.inputs, row.value, *(part.data for part in segments), *(message.value for message in messages)]
+        values = [row.inputs, row.value, *(part.data for part in segments), *more]
         for action in actions:
             values += (action.inputs, action.state)
         wanted = reachable(self.source_files, self._sizes, filter(None, values))

@@ -218,6 +218,36 @@ async def misfit_in_the_mailbox() -> list[str]:
     return out + await rest("box")
 
 
+@perdure.trace
+async def tell(name: str, value: str) -> None:
+    perdure.publish(name, value)
+
+
+@perdure.trace
+async def told() -> dict[str, str]:
+    found: dict[str, str] = await perdure.Run.get("r").published.aio()
+    return found
+
+
+@env.task
+async def values_of_a_body_and_of_traces() -> list[str]:
+    """A call that is replayed publishes nothing, so the value that a trace publishes later stays."""
+
+    async def from_threads() -> None:
+        for number in range(2):
+            await asyncio.to_thread(perdure.publish, "thread", f"{number}")
+
+    beside = asyncio.create_task(from_threads())
+    for number in range(3):
+        await perdure.publish.aio("body", f"{number}")
+        await perdure.publish.aio("shared", f"body {number}")
+        await tell("trace", f"{number}")
+        await tell("shared", f"trace {number}")
+        see("main", number)
+    await beside
+    return [f"{name} {value}" for name, value in (await told()).items()]
+
+
 TASKS = {name: value for name, value in globals().items() if isinstance(value, perdure.Task)}
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from ..ground.model import (
     Entry,
     Finish,
     Park,
+    Publication,
     Result,
     RunWrites,
     Take,
@@ -130,7 +131,7 @@ class Reuse(Record, eq=False):
 class Foreign:
     """Rows of a body in another process, to be numbered and written in one transaction (`remote_body`)."""
 
-    __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "states", "takes")
+    __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "published", "states", "takes")
 
     def __init__(
         self,
@@ -140,6 +141,7 @@ class Foreign:
         states: list[ActionState],
         cache: list[CachePut],
         takes: list[Take],
+        published: list[Publication],
     ) -> None:
         self.body = body
         """The stand-in of the body."""
@@ -149,6 +151,7 @@ class Foreign:
         self.cache = cache
         self.takes = takes
         """Their entries are counted as those of `entries`, from 1."""
+        self.published = published
         self.n = 0
         """The number before that of the first entry."""
         self.done = False
@@ -242,8 +245,8 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Foreign, Finish, Park, or an inseparable tuple of
-them."""
+"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Publication, Foreign, Finish, Park, or an inseparable
+tuple of them."""
 
 _MARK_FP = bytes(16)
 
@@ -285,15 +288,16 @@ class Rows(NamedTuple):
     states: list[ActionState]
     cache: list[CachePut]
     takes: list[Take]
+    published: list[Publication]
     finish: Finish | None
     park: Park | None
 
     def sealed(self, driver: Sink) -> RunWrites:
         """With the entries as the next segments of the run's journal."""
-        entries, actions, states, cache, takes, finish, park = self
+        entries, actions, states, cache, takes, published, finish, park = self
         segments, ends, sources = driver.journal.append(entries)
         return RunWrites(
-            driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources, takes
+            driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources, takes, published
         )
 
 
@@ -305,6 +309,7 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
     states: list[ActionState] = []
     cache: list[CachePut] = []
     takes: list[Take] = []
+    published: list[Publication] = []
     finish: Finish | None = None
     park: Park | None = None
     for item in _parts(outbox):
@@ -317,8 +322,7 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             n += 1
             entries.append(_mark(item.action, n, item.seq, item.result, source))
         elif kind is Noted:
-            notes = item.body.take_notes()
-            if notes is not None:
+            if (notes := item.body.take_notes()) is not None:
                 n += 1
                 entries.append(replace(_mark(item.body.action, n, 0, Result.NOTE, source), notes=notes))
         elif kind is Reuse:
@@ -343,10 +347,12 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             states.extend(item.states)
             cache.extend(item.cache)
             takes.extend(one if one.entry is None else Take(one.number, item.n + one.entry) for one in item.takes)
+            published.extend(item.published)
         elif kind is Taking:
-            take = item.row(n + 1)
-            if take is not None:
+            if (take := item.row(n + 1)) is not None:
                 takes.append(take)
+        elif kind is Publication:
+            published.append(item)
         elif kind is Synced:
             pass
         elif kind is Finish:
@@ -355,7 +361,7 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             assert kind is Park, kind
             park = item._replace(mark=n)
     driver.n = n
-    return Rows(entries, actions, states, cache, takes, finish, park)
+    return Rows(entries, actions, states, cache, takes, published, finish, park)
 
 
 def _parts(outbox: list[Item]) -> list[Item]:

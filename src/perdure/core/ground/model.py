@@ -375,6 +375,15 @@ class SendAnswer(NamedTuple):
     """The run before the message; `None`: there is no such run."""
 
 
+class Publication(NamedTuple):
+    """The latest value of a name of a run, published by the run."""
+
+    name: str
+    value: bytes
+    at: int
+    """When the value was published (wall, microseconds)."""
+
+
 class Take(NamedTuple):
     """A message is taken by an entry of the same commit, or given back by a cancellation in the same commit."""
 
@@ -420,12 +429,14 @@ class RunWrites(Struct, frozen=True):
     """Source snapshots that the journal refers to from now on."""
     takes: Sequence[Take] = ()
     """Messages that the entries of the segments take."""
+    published: Sequence[Publication] = ()
+    """Values that replace the earlier values of their names."""
 
     def only(self) -> Segment | Finish | None:
         """The segment, or the end of the run, if there is nothing else to write: a single statement is enough then."""
         if self.actions or self.states or self.ends or self.sources or self.cache or self.takes:
             return None
-        if self.park is not None:
+        if self.published or self.park is not None:
             return None
         if self.finish is None:
             return self.segments[0] if len(self.segments) == 1 else None
@@ -462,6 +473,7 @@ class WholeRun(NamedTuple):
     sources: Collection[int] = ()
     """The source snapshots that the segments refer to, by their numbers in the store that takes the run."""
     messages: Sequence[Message] = ()
+    published: Sequence[Publication] = ()
 
 
 class Checked(NamedTuple):

@@ -26,6 +26,7 @@ from .model import (
     NewMessage,
     NewRun,
     OpenWait,
+    Publication,
     RunRow,
     RunWrites,
     Segment,
@@ -345,6 +346,13 @@ class Messages(Protocol):
 
     def unread(self) -> list[Unread]:
         """The untaken messages of unfinished runs, in order of run and box."""
+
+    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
+        """Let values replace the earlier values of their names, if `token` still holds. Visible is enough. A commit
+        publishes, too (`RunWrites.published`), with the other writes of the commit."""
+
+    def published(self, run: int) -> list[Publication]:
+        """The latest values of a run, in order of the names."""
 
 
 class Store(Queue, Journals, Messages, Upkeep, Moving, Schedules, Protocol):

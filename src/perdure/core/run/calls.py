@@ -23,7 +23,7 @@ from ..body.scope import SCOPE, THREAD, set_scope
 from ..body.waits import LoopWaiter, Sleeper, Waiter
 from ..commit.records import Noted, Record
 from ..ground.clock import Deadline, perf
-from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Message, Result
+from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Message, Publication, Result
 from ..ground.spec import Function, TaskSpec
 from ..ground.values import ANY, Codec, decode_error, encode_error, tame
 from .attached import deadline_of
@@ -258,6 +258,28 @@ def reading(
         waiter = record(call, Result.VALUE, codec.encode(value), call.body.driver.worker.clock.wall(), 0)
         yield waiter
         return value
+    except asyncio.CancelledError:
+        yield from cancelled(call, waiter, 0, 0, 0)
+        raise
+
+
+# -- publishing ------------------------------------------------------------------------------------------------
+
+
+def publish(call: Call, row: Publication) -> Protocol:
+    """Publish a value in the commit that holds the outcome of the call (PB1)."""
+    body = call.body
+    waiter: Any = None
+    try:
+        outcome = waiter = body.begin(call)
+        if waiter is not None:
+            outcome = yield waiter
+        if outcome is not None:
+            body.driver.replayed += 1
+            return open_outcome(call, outcome, ANY)
+        waiter = record(call, Result.VALUE, None, row.at, 0, extra=(row,))
+        yield waiter
+        return None
     except asyncio.CancelledError:
         yield from cancelled(call, waiter, 0, 0, 0)
         raise

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ...core.ground.model import Action, Entry, NewMessage, RunRow, SendAnswer, Source
+from ...core.ground.model import Action, Entry, NewMessage, Publication, RunRow, SendAnswer, Source
 from ...errors import RunStopped, UsageError
 from .. import _frames as frames
 
@@ -148,6 +148,10 @@ class InnerStore:
     def send(self, run: int, message: NewMessage) -> SendAnswer:
         """See `Store`."""
         return self._connection.ask(lambda ticket: frames.Send(ticket, run, message), SendAnswer)
+
+    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
+        """See `Store`. The outer process has the token."""
+        return self._connection.ask(lambda ticket: frames.Publish(ticket, list(published)), bool)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -42,11 +42,17 @@ class InnerWriter(Leaders):
         # Counted from zero; the numbers proper come with the answer (E1).
         driver.n = 0
         writes = rows(driver, outbox)
-        if any((writes.entries, writes.actions, writes.states, writes.cache, writes.takes)):
+        if any((writes.entries, writes.actions, writes.states, writes.cache, writes.takes, writes.published)):
             began = perf()
             before: int = self._connection.ask(
                 lambda ticket: frames.Commit(
-                    ticket, writes.entries, writes.actions, writes.states, writes.cache, writes.takes
+                    ticket,
+                    writes.entries,
+                    writes.actions,
+                    writes.states,
+                    writes.cache,
+                    writes.takes,
+                    writes.published,
                 ),
                 int,
                 driver.turn,

@@ -556,6 +556,26 @@ DELETE FROM perdure.messages WHERE (run, number) IN (
     SELECT run, number FROM perdure.messages WHERE run = %s ORDER BY number LIMIT %s
 );
 
+-- name: publish
+-- Replace the latest value of a name of a run.
+INSERT INTO perdure.published (run, name, value, at) VALUES (%s, %s, %s, %s)
+ON CONFLICT (run, name) DO UPDATE SET value = excluded.value, at = excluded.at;
+
+-- name: published
+-- The latest values of a run.
+SELECT name, value, at FROM perdure.published WHERE run = %s ORDER BY name;
+
+-- name: purge_published
+-- Some published values of a removed run.
+DELETE FROM perdure.published WHERE (run, name) IN (
+    SELECT run, name FROM perdure.published WHERE run = %s ORDER BY name LIMIT %s
+);
+
+-- name: stored_published
+-- One page of published values, long enough for a reference to a file.
+SELECT run, name, value FROM perdure.published
+WHERE (run, name) > (%s, %s) AND length(value) >= 32 ORDER BY run, name LIMIT %s;
+
 -- name: stored_messages
 -- One page of the values of messages, long enough for a reference to a file.
 SELECT run, number, value FROM perdure.messages

@@ -38,6 +38,7 @@ from perdure.core.ground.model import (
     CreateRun,
     NewMessage,
     NewRun,
+    Publication,
     RunRow,
     RunWrites,
     Segment,
@@ -59,7 +60,7 @@ from .session import GRACE, PostgresLiveness, Session, channel_of
 from .upkeep import UpkeepVerbs
 from .watch import LONG_SILENCE, SILENCE, Watch
 
-MIGRATIONS: Final = ("0001_initial.sql", "0002_messages.sql", "0003_cancelling_and_tags.sql")
+MIGRATIONS: Final = ("0001_initial.sql", "0002_messages.sql", "0003_cancelling_and_tags.sql", "0004_published.sql")
 VERSION: Final = len(MIGRATIONS)
 
 _STATUS: Final = {str(status): status for status in Status}
@@ -326,6 +327,7 @@ class PostgresStore(UpkeepVerbs):
         states: list[ActionState] = []
         cache: list[CachePut] = []
         takes: list[Row] = []
+        published: list[Row] = []
         ends: list[Row] = []
         parks: list[Row] = []
         for write in writes:
@@ -347,6 +349,7 @@ class PostgresStore(UpkeepVerbs):
             states += write.states
             cache += write.cache
             takes += _messages.take_rows(run, write.takes)
+            published += _messages.publish_rows(run, write.published)
             if write.finish is not None:
                 ends.append((*write.finish, run, write.token))
                 holders[run] = None
@@ -363,6 +366,7 @@ class PostgresStore(UpkeepVerbs):
         cache.sort(key=_key)
         _many(cursor, self._sql["put_cache"], cache)
         _many(cursor, self._sql["take_message"], takes)
+        _many(cursor, self._sql["publish"], published)
         self._finish(cursor, segments, ends, parks)
         return answers
 
@@ -627,6 +631,10 @@ class PostgresStore(UpkeepVerbs):
     def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
         runs, boxes = [run for run, _ in wanted], [box for _, box in wanted]
         return set(self._rows("news", (runs, boxes)))
+
+    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
+        writes = [RunWrites(run, token, published=published)]
+        return self._aside.transaction(lambda cursor: self._write_batch(cursor, writes)) == [True]
 
     def hear(self, bell: Callable[[], None]) -> bool:
         return self.listen(bell)

@@ -453,6 +453,26 @@ DELETE FROM messages WHERE (run, number) IN (
     SELECT run, number FROM messages WHERE run = ? ORDER BY number LIMIT ?
 );
 
+-- name: publish
+-- Replace the latest value of a name of a run.
+INSERT INTO published (run, name, value, at) VALUES (?, ?, ?, ?)
+ON CONFLICT (run, name) DO UPDATE SET value = excluded.value, at = excluded.at;
+
+-- name: published
+-- The latest values of a run.
+SELECT name, value, at FROM published WHERE run = ? ORDER BY name;
+
+-- name: purge_published
+-- Some published values of a removed run.
+DELETE FROM published WHERE (run, name) IN (
+    SELECT run, name FROM published WHERE run = ? ORDER BY name LIMIT ?
+);
+
+-- name: stored_published
+-- One page of published values, long enough for a reference to a file.
+SELECT run, name, value FROM published
+WHERE (run, name) > (?, ?) AND length(value) >= 32 ORDER BY run, name LIMIT ?;
+
 -- name: stored_messages
 -- One page of the values of messages, long enough for a reference to a file.
 SELECT run, number, value FROM messages

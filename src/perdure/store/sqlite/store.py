@@ -34,6 +34,7 @@ from perdure.core.ground.model import (
     Finish,
     NewMessage,
     NewRun,
+    Publication,
     RunRow,
     RunWrites,
     Segment,
@@ -425,7 +426,7 @@ class SQLiteStore(Reading):
                 (number,) = row
                 chunk = min(left, _CHUNK)
                 gone = cursor.execute(_SQL["purge_segments"], (number, chunk)).rowcount
-                for purge in ("purge_actions", "purge_messages"):
+                for purge in ("purge_actions", "purge_messages", "purge_published"):
                     if gone < chunk:
                         gone += cursor.execute(_SQL[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
@@ -513,6 +514,10 @@ class SQLiteStore(Reading):
     def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
         return set(self._rows("news", (msgspec.json.encode(list(wanted)).decode(),)))
 
+    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
+        writes = [RunWrites(run, token, published=published)]
+        return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._now())) == [True]
+
     def hear(self, bell: Callable[[], None]) -> bool:
         return self._bells is not None and self._bells.listen(MESSAGES, bell)
 
@@ -568,6 +573,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     states: list[ActionState] = []
     cache: list[CachePut] = []
     takes: list[Row] = []
+    published: list[Row] = []
     ends: list[Row] = []
     parks: list[Row] = []
     for write in writes:
@@ -592,6 +598,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         states += write.states
         cache += write.cache
         takes += _messages.take_rows(run, write.takes)
+        published += _messages.publish_rows(run, write.published)
         if write.finish is not None:
             ends.append((*_plain(write.finish), run, write.token))
             holders[run] = None
@@ -612,6 +619,8 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         cursor.executemany(_SQL["put_cache"], cache)
     if takes:
         cursor.executemany(_SQL["take_message"], takes)
+    if published:
+        cursor.executemany(_SQL["publish"], published)
     _end(cursor, segments, ends, parks, now)
     return answers
 

@@ -1,0 +1,88 @@
+"""The contract of the port `Messages`, second part: the latest values that runs publish (PB1, PB2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.contract._records import DONE, OTHER, TOKEN, created, entry, segment
+from tests.contract.test_store_messages import LATER, MAKERS
+
+from perdure.core.ground.model import Park, Publication, RunWrites, Status, WholeRun
+from perdure.core.ground.ports import Store
+from perdure.errors import StoreError
+
+ONE, TWO = Publication("progress", b"1", 5), Publication("progress", b"2", 6)
+LONG = Publication("long", b"x" * 40, 7)
+
+
+@pytest.fixture(params=MAKERS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = MAKERS[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def test_the_latest_value_of_each_name_is_kept(store: Store) -> None:
+    run, other = created(store), created(store, "other")
+    assert store.published(run.id) == []
+    assert store.publish(run.id, TOKEN, [ONE, LONG])
+    assert store.publish(run.id, TOKEN, [TWO])
+    assert store.published(run.id) == [LONG, TWO]
+    assert store.published(other.id) == []
+
+
+def test_of_two_values_in_one_commit_the_last_value_counts(store: Store) -> None:
+    run = created(store)
+    writes = [RunWrites(run.id, TOKEN, published=[TWO, ONE]), RunWrites(run.id, TOKEN, published=[LONG, TWO])]
+    assert store.commit(writes) == [True, True]
+    assert store.published(run.id) == [LONG, TWO]
+
+
+def test_a_value_is_published_with_its_entry_or_not_at_all(store: Store) -> None:
+    """PB1. Family: refused by the token, refused by the database, refused because the run has ended or is parked."""
+    run = created(store)
+    one = segment(entry(1))
+    assert store.commit([RunWrites(run.id, TOKEN, [one], published=[ONE])]) == [True]
+    assert store.commit([RunWrites(run.id, OTHER, [segment(entry(2), token=OTHER)], published=[TWO])]) == [False]
+    with pytest.raises(StoreError):
+        store.commit([RunWrites(run.id, TOKEN, [one], published=[TWO])])
+    assert store.published(run.id) == [ONE]
+    assert store.commit([RunWrites(run.id, TOKEN, park=Park(LATER, 1))]) == [True]
+    assert store.commit([RunWrites(run.id, TOKEN, published=[TWO])]) == [False]
+    assert store.published(run.id) == [ONE]
+
+
+def test_a_worker_without_the_claim_publishes_nothing(store: Store) -> None:
+    """PB2. Family: another token, a run that has ended, a run that is removed, an unknown run."""
+    run = created(store)
+    assert store.publish(run.id, TOKEN, [ONE])
+    assert not store.publish(run.id, OTHER, [TWO])
+    assert not store.publish(run.id + 1, TOKEN, [TWO])
+    store.commit([RunWrites(run.id, TOKEN, finish=DONE)])
+    assert not store.publish(run.id, TOKEN, [TWO])
+    assert store.published(run.id) == [ONE]
+    store.remove([run.id], 10**15, {Status.SUCCEEDED})
+    assert not store.publish(run.id, TOKEN, [TWO])
+
+
+def test_the_values_of_a_removed_run_are_purged_with_the_run(store: Store) -> None:
+    run = created(store)
+    assert store.publish(run.id, TOKEN, [LONG, *(Publication(f"n{n}", b"v", n) for n in range(5))])
+    assert LONG.value in set(store.stored())
+    store.commit([RunWrites(run.id, TOKEN, finish=DONE)])
+    store.remove([run.id], 10**15, {Status.SUCCEEDED})
+    while store.purge(2):
+        pass
+    assert store.published(run.id) == []
+    assert LONG.value not in set(store.stored())
+
+
+def test_a_run_from_another_store_brings_its_values_along(store: Store) -> None:
+    run = created(store, "one")
+    assert store.publish(run.id, TOKEN, [ONE, LONG])
+    stranger = run._replace(uid=b"q" * 16, name="two", status=Status.SLEEPING)
+    [answer] = store.adopt([WholeRun(stranger, [], [], LATER, published=store.published(run.id))])
+    assert answer.fresh
+    assert store.published(answer.run.id) == [LONG, ONE]
