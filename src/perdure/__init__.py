@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .api.receiving import new_condition, receive
     from .api.resources import Image, Resources, Secret
     from .api.run import Run, run
+    from .api.scheduling import TaskSchedule, schedules
     from .api.settings import Cache, Timeout
     from .api.submitting import submit, with_runcontext
     from .api.task import Task
@@ -54,6 +55,7 @@ __all__ = [
     "Status",
     "Task",
     "TaskEnvironment",
+    "TaskSchedule",
     "Timeout",
     "Trigger",
     "TriggerTime",
@@ -72,6 +74,7 @@ __all__ = [
     "report",
     "run",
     "runs",
+    "schedules",
     "sql",
     "submit",
     "trace",
@@ -94,6 +97,7 @@ _HOMES = {
     "Status": ".core.ground.model",
     "Task": ".api.task",
     "TaskEnvironment": ".api.environment",
+    "TaskSchedule": ".api.scheduling",
     "Timeout": ".api.settings",
     "Trigger": ".api.triggers",
     "TriggerTime": ".api.triggers",
@@ -107,6 +111,7 @@ _HOMES = {
     "receive": ".api.receiving",
     "run": ".api.run",
     "runs": ".api.listing",
+    "schedules": ".api.scheduling",
     "submit": ".api.submitting",
     "trace": ".api.trace",
     "transaction": ".sql",

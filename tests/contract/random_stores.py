@@ -232,11 +232,24 @@ class History:
 
     def do_advance(self) -> None:
         key = self.dice.choice(("daily", "hourly"))
-        stands = self.twin.schedule(key)
+        row = self.twin.schedule(key)
+        stands = None if row is None else row.at
         expect = stands if self.dice.random() < 0.6 else self.dice.choice((None, self.clock.at - 3))
         at = (stands or 0) + self.dice.randrange(-1, 9)
         runs = [new_run(name) for name in self.dice.sample(NAMES, self.dice.randrange(2))]
-        self.same(lambda store: store.advance(key, at, expect=expect, runs=runs), f"advance {key} {expect} to {at}")
+        fired = self.dice.choice((None, at))
+        self.same(
+            lambda store: store.advance(key, at, expect=expect, runs=runs, fired=fired),
+            f"advance {key} {expect} to {at}",
+        )
+
+    def do_pause_schedules(self) -> None:
+        key = self.dice.choice(("daily", "hourly"))
+        now = self.clock.at
+        if self.dice.random() < 0.4:
+            self.same(lambda store: store.pause_schedules(key, now), f"pause {key}")
+        else:
+            self.same(lambda store: store.resume_schedules(key, now), f"resume {key}")
 
     def do_move(self) -> None:
         if (run := self.some_run()) is not None:

@@ -259,12 +259,21 @@ class Stores(RuleBasedStateMachine):
 
     @rule(key=SCHEDULES, ahead=st.integers(0, 3), names=st.lists(NAMES, max_size=2))
     def advance_from_where_it_stands(self, key: str, ahead: int, names: list[str]) -> None:
-        expect = self.memory.schedule(key)
+        row = self.memory.schedule(key)
+        expect = None if row is None else row.at
         self._advance(key, (expect or 0) + ahead, expect, names)
 
     def _advance(self, key: str, at: int, expect: int | None, names: list[str]) -> None:
         runs = [new_run(name) for name in names]
-        self.same(lambda store: store.advance(key, at, expect=expect, runs=runs))
+        self.same(lambda store: store.advance(key, at, expect=expect, runs=runs, fired=at if runs else None))
+
+    @rule(name=SCHEDULES, now=st.integers(0, 9))
+    def pause_schedules(self, name: str, now: int) -> None:
+        self.same(lambda store: store.pause_schedules(name, now))
+
+    @rule(name=SCHEDULES, now=st.integers(0, 9))
+    def resume_schedules(self, name: str, now: int) -> None:
+        self.same(lambda store: store.resume_schedules(name, now))
 
     @rule(limit=st.none() | st.integers(0, 4), statuses=st.none() | STATUSES, below=st.none() | RUNS)
     def list_runs(self, limit: int | None, statuses: frozenset[Status] | None, below: int | None) -> None:

@@ -14,6 +14,7 @@ from perdure.core.ground.model import (
     Result,
     RunRow,
     RunWrites,
+    ScheduleRow,
     Status,
     Wake,
     WholeRun,
@@ -181,10 +182,18 @@ def test_pages_of_runs_and_all_schedules(store: Store) -> None:
     assert [run.id for run in store.runs(limit=2, below=numbers[3])] == numbers[2:0:-1]
     assert [run.id for run in store.runs(statuses={Status.QUEUED, Status.RUNNING}, below=numbers[1])] == numbers[:1]
     assert store.runs(below=numbers[0]) == []
-    assert store.schedules() == {}
-    store.advance("a", 5, expect=None)
+    assert store.schedules() == []
     store.advance("b", 7, expect=None)
-    assert store.schedules() == {"a": 5, "b": 7}
+    store.advance("a", 5, expect=None)
+    assert store.schedules() == [ScheduleRow("a", 5), ScheduleRow("b", 7)]
+
+
+def test_a_moved_schedule_keeps_its_position_and_its_pause(store: Store) -> None:
+    """A known schedule of the target stays as it is."""
+    assert store.adopt_schedule(ScheduleRow("a", 5, 6, 4))
+    assert store.adopt_schedule(ScheduleRow("b", 7))
+    assert not store.adopt_schedule(ScheduleRow("b", 9, 8))
+    assert store.schedules() == [ScheduleRow("a", 5, 6, 4), ScheduleRow("b", 7)]
 
 
 def test_a_healthy_store_has_no_problems(store: Store) -> None:

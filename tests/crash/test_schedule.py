@@ -87,6 +87,7 @@ class Servers:
 
 @pytest.mark.slow
 def test_every_scheduled_instant_has_one_run_though_servers_die(tmp_path: Path) -> None:
+    """FI1."""
     file, database = tmp_path / "wf.py", tmp_path / "store.db"
     file.write_text(SERVER)
     dice = random.Random(7)

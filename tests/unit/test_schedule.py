@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 import perdure
 from perdure import Cron, FixedRate, Trigger, TriggerTime
 from perdure.api.triggers import Triggers, schedule_for
-from perdure.core.ground.clock import US
-from perdure.core.ground.model import FINISHED, Created, CreateRun, NewRun, RunRow, Status
-from perdure.core.process.schedule import EPOCH, LATE, PAGE, CatchUp, CronCalendar, RateCalendar, Schedule, moment
+from perdure.core.ground.clock import EPOCH, US, moment
+from perdure.core.ground.model import FINISHED, Created, CreateRun, NewRun, RunRow, ScheduleRow, Status
+from perdure.core.process.schedule import LATE, PAGE, CatchUp, CronCalendar, RateCalendar, Schedule, calendar_of
 from perdure.errors import InputError, UsageError
 from perdure.store.memory import MemoryStore
 
@@ -320,6 +320,64 @@ class TestClocks:
         assert len(schedule.fire(START + 50 * HOUR)) == runs
 
 
+class TestPausing:
+    @pytest.mark.parametrize("catch_up", ["skip", "one", "all"])
+    def test_a_paused_rule_fires_nothing_and_goes_on_from_the_resume(self, catch_up: CatchUp) -> None:
+        """Family: firings of a pause that are made up for. Tried with each policy, over many firings, and for a worker
+        that begins while the rule is paused."""
+        store, schedule = scheduled(hourly(catch_up), START)
+        assert store.pause_schedules("etl.nightly", START + 1) == 1
+        assert schedule.fire(START + 5 * HOUR) == []
+        assert schedule.next_at() is None
+        assert schedule.any_paused
+        begun = schedule_for(store, [declared(hourly(catch_up))])
+        assert begun.fire(START + 6 * HOUR) == []
+        assert begun.next_at() is None
+        assert store.resume_schedules("etl.nightly", START + 6 * HOUR + MINUTE) == 1
+        following = at("2026-11-22 07:00")
+        assert schedule.next_at() == following
+        assert not schedule.any_paused
+        assert schedule.fire(following - 1) == []
+        assert len(schedule.fire(following) + begun.fire(following)) == 1
+
+    def test_a_paused_rule_does_not_hold_up_others(self) -> None:
+        store = MemoryStore()
+        both = schedule_for(store, [declared([Cron("0 * * * *", name="a"), Cron("30 * * * *", name="b")])])
+        assert both.fire(START) == []
+        store.pause_schedules("etl.nightly:a", START)
+        assert both.next_at() == START + HOUR
+        assert names(both.fire(START + DAY)) == ["etl.nightly:b@2026-11-23T00:30:00Z"]
+
+    def test_a_pause_between_look_and_move_wins(self) -> None:
+        store = FrozenBetween()
+        _, schedule = scheduled(hourly("all"), START, store)
+        store.meanwhile = lambda: store.pause_schedules("etl.nightly", START)
+        assert schedule.fire(START + 3 * HOUR) == []
+        assert store.runs() == []
+
+    @pytest.mark.parametrize(
+        "trigger",
+        [
+            Cron("*/5 1-3 * JAN-MAR MON", timezone="America/Argentina/Buenos_Aires"),
+            Cron("0   2 L * *"),
+            FixedRate(period=0.25),
+            FixedRate(90, start_time=datetime(2026, 1, 1, 5, tzinfo=UTC)),
+        ],
+    )
+    def test_a_definition_leads_back_to_its_calendar(self, trigger: Cron | FixedRate) -> None:
+        [rule] = declared(trigger).triggers
+        found = calendar_of(rule.calendar.definition)
+        assert found is not None
+        assert found.definition == rule.calendar.definition
+        assert list(islice(found.after(START), 5)) == list(islice(rule.calendar.after(START), 5))
+
+    @pytest.mark.parametrize(
+        "text", ["", "cron", "cron 0 2 * * * No/Zone", "cron 99 2 * * * UTC", "every x from 0", "lunar 7"]
+    )
+    def test_a_definition_of_another_version_has_no_calendar(self, text: str) -> None:
+        assert calendar_of(text) is None
+
+
 # -- neither lost nor doubled ----------------------------------------------------------------------------------
 
 
@@ -328,7 +386,7 @@ class FrozenBetween(MemoryStore):
 
     meanwhile: Any = None
 
-    def schedule(self, key: str) -> int | None:
+    def schedule(self, key: str) -> ScheduleRow | None:
         found = super().schedule(key)
         if self.meanwhile is not None:
             do, self.meanwhile = self.meanwhile, None
@@ -338,6 +396,7 @@ class FrozenBetween(MemoryStore):
 
 @pytest.mark.parametrize("catch_up", ["skip", "one", "all"])
 def test_a_process_that_was_frozen_while_others_fired_fires_nothing_even_after_gc(catch_up: CatchUp) -> None:
+    """FI1."""
     store = FrozenBetween()
     _, frozen = scheduled(hourly(catch_up), START, store)
     _, other = scheduled(hourly(catch_up), START, store)

@@ -24,7 +24,7 @@ def abort(name: str) -> bool:
         UsageError: the run has ended by itself.
     """
     row = find(name)
-    refuse_in_body("abort")
+    refuse_in_body("Run.abort")
     worker = runtime.worker()
     if worker.store.abort(row.id, worker.clock.wall()):
         runtime.drop_containers(row)
@@ -55,7 +55,7 @@ def cancel(name: str, reason: str = "", grace: float | timedelta | None = None) 
     ):
         raise UsageError(f"grace must be seconds from 0 up, or a timedelta, not {grace!r}")
     row = find(name)
-    refuse_in_body("cancel")
+    refuse_in_body("Run.cancel")
     worker = runtime.worker()
     now = worker.clock.wall()
     fresh = row.cancel is None
@@ -87,7 +87,7 @@ def wake(name: str) -> bool:
         UsageError: the run has ended.
     """
     row = find(name)
-    refuse_in_body("wake")
+    refuse_in_body("Run.wake")
     if runtime.worker().store.wake(row.id):
         return True
     row = find(name)
@@ -106,7 +106,7 @@ def refuse_in_body(what: str) -> None:
     scope = SCOPE.get()
     if scope is not None and not isinstance(scope, TraceScope):
         raise NestedRunError(
-            f"Run.{what} was called in the body of task {scope.name}, where each replay would call it again. Put that "
+            f"{what} was called in the body of task {scope.name}, where each replay would call it again. Put that "
             "call into a function under @perdure.trace: then it is recorded."
         )
 

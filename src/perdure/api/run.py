@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 
 from .. import runtime
 from ..core.ground import model
-from ..core.ground.clock import US, seconds
+from ..core.ground.clock import US, moment, seconds
 from ..core.ground.model import ENDS, FINISHED, PARKED, Kind, Result, Status
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import ANY, decode_error
-from ..core.process.schedule import moment
 from ..core.process.worker import Worker
 from ..core.run.driver import Driver
 from ..errors import (
@@ -283,11 +282,11 @@ class Run:
         return Dual(self._resume, self._resume_aio)
 
     def _resume(self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Run:
-        refuse_in_body("resume")
+        refuse_in_body("Run.resume")
         return _driven(resumed(self.name, file, accept=accept, retry_failed=retry_failed))
 
     async def _resume_aio(self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Run:
-        refuse_in_body("resume")
+        refuse_in_body("Run.resume")
         existing = partial(resumed, self.name, file, accept=accept, retry_failed=retry_failed)
         return await _driven_aio(await _uncancelled(_in_thread(existing)))
 
@@ -308,11 +307,11 @@ class Run:
         return Dual(self._rerun, self._rerun_aio)
 
     def _rerun(self, *, recover: bool = False, name: str | None = None, file: str | None = None) -> Run:
-        refuse_in_body("rerun")
+        refuse_in_body("Run.rerun")
         return run_requested(request_rerun(self.name, recover=recover, new_name=name, file=file))
 
     async def _rerun_aio(self, *, recover: bool = False, name: str | None = None, file: str | None = None) -> Run:
-        refuse_in_body("rerun")
+        refuse_in_body("Run.rerun")
         request = partial(request_rerun, self.name, recover=recover, new_name=name, file=file)
         return await run_requested_aio(await arrival(_in_thread(request)))
 

@@ -13,13 +13,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, get_args
 from zoneinfo import ZoneInfo
 
+from ..core.ground.clock import EPOCH, MICROSECOND
 from ..core.ground.model import NewRun
 from ..core.ground.ports import Store
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import UnresolvedNameError
 from ..core.process.schedule import (
-    EPOCH,
-    MICROSECOND,
     Calendar,
     CatchUp,
     CronCalendar,

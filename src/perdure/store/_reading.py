@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from perdure.core.ground.model import Action, CachePut, RunRow, Segment, Status
+from perdure.core.ground.model import Action, CachePut, RunRow, ScheduleRow, Segment, Status
 from perdure.errors import RowDamagedError
 
 from ._messages import ReadingMessages
@@ -152,9 +152,9 @@ class Reading(ReadingMessages):
     def cached(self, before: int, *, limit: int) -> list[CachePut]:
         return list(map(CachePut._make, self._rows("cached", (before, limit))))
 
-    def schedules(self) -> dict[str, int]:
-        return dict(self._good(self._sql["schedules"]))
+    def schedules(self) -> list[ScheduleRow]:
+        return list(map(ScheduleRow._make, self._good(self._sql["schedules"])))
 
-    def schedule(self, key: str) -> int | None:
+    def schedule(self, key: str) -> ScheduleRow | None:
         rows = self._rows("schedule", (key,))
-        return rows[0][0] if rows else None
+        return ScheduleRow._make(rows[0]) if rows else None

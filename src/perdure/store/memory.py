@@ -34,6 +34,7 @@ from perdure.core.ground.model import (
     Result,
     RunRow,
     RunWrites,
+    ScheduleRow,
     Segment,
     SendAnswer,
     Source,
@@ -43,6 +44,7 @@ from perdure.core.ground.model import (
     Wake,
     WholeRun,
     WorkerRow,
+    schedule_name,
 )
 from perdure.core.ground.ports import Hold, SqlStatement
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
@@ -76,7 +78,7 @@ class MemoryStore:
         self._cache: dict[bytes, CachePut] = {}
         self._workers: dict[str, WorkerRow] = {}
         self._leases: dict[str, int] = {}
-        self._schedules: dict[str, int] = {}
+        self._schedules: dict[str, ScheduleRow] = {}
         self._messages: dict[int, list[Message]] = {}
         self._published: dict[int, dict[str, Publication]] = {}
         self._bells: list[Callable[[], None]] = []
@@ -607,20 +609,51 @@ class MemoryStore:
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
-    def schedules(self) -> dict[str, int]:
+    def schedules(self) -> list[ScheduleRow]:
         with self._lock:
-            return dict(self._schedules)
+            return [self._schedules[key] for key in sorted(self._schedules)]
 
-    def schedule(self, key: str) -> int | None:
+    def schedule(self, key: str) -> ScheduleRow | None:
         with self._lock:
             return self._schedules.get(key)
 
-    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+    def advance(
+        self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = (), fired: int | None = None
+    ) -> list[Created] | None:
         with self._lock:
-            if self._schedules.get(key) != expect or (expect is not None and at <= expect):
+            old = self._schedules.get(key)
+            if old is None and expect is None:
+                pauses = [row.paused for row in self._named(schedule_name(key)) if row.paused is not None]
+                self._schedules[key] = ScheduleRow(key, at, max(pauses, default=None))
+            elif old is not None and old.at == expect and at > expect and old.paused is None:
+                self._schedules[key] = old._replace(at=at, fired=old.fired if fired is None else fired)
+            else:
                 return None
-            self._schedules[key] = at
             return [self._create(CreateRun(new, None)) for new in runs]
+
+    def pause_schedules(self, name: str, now: int) -> int:
+        with self._lock:
+            changed = [row._replace(paused=now) for row in self._named(name) if row.paused is None]
+            return self._put_schedules(changed)
+
+    def resume_schedules(self, name: str, now: int) -> int:
+        with self._lock:
+            changed = [
+                row._replace(paused=None, at=max(row.at, now)) for row in self._named(name) if row.paused is not None
+            ]
+            return self._put_schedules(changed)
+
+    def adopt_schedule(self, row: ScheduleRow) -> bool:
+        with self._lock:
+            return row.key not in self._schedules and self._put_schedules([row]) == 1
+
+    def _named(self, name: str) -> list[ScheduleRow]:
+        return [row for row in self._schedules.values() if schedule_name(row.key) == name]
+
+    def _put_schedules(self, rows: Sequence[ScheduleRow]) -> int:
+        self._version += 1
+        self._schedules.update((row.key, row) for row in rows)
+        return len(rows)
 
 
 class MemoryLiveness:

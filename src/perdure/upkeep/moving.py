@@ -131,8 +131,8 @@ class _Move:
 
     def all(self, tell: Callable[[int, int], None] | None) -> Moved:
         # Schedules first: otherwise the target would take the schedules in the code of moved runs for new schedules.
-        for key, at in self.source.schedules().items():
-            self.done.schedules += self.target.advance(key, at, expect=None) is not None
+        for row in self.source.schedules():
+            self.done.schedules += self.target.adopt_schedule(row)
         # Oldest first, so that the target lists the runs in the same order.
         numbers = [row.id for row in _rows(self.source)][::-1]
         for first in range(0, len(numbers), RUNS):

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
 US: Final = 1_000_000
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def moment(at: int) -> datetime:
+    """Microseconds since the Unix epoch as a time in UTC."""
+    return EPOCH + timedelta(microseconds=at)
 
 
 class Clock(Protocol):

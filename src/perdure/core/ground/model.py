@@ -401,6 +401,24 @@ class OpenWait(NamedTuple):
     action: Action
 
 
+class ScheduleRow(NamedTuple):
+    """A schedule as it is stored."""
+
+    key: str
+    """The name of the schedule, a space, and the definition of the times."""
+    at: int
+    """The time up to which firings have been considered (wall, microseconds)."""
+    paused: int | None = None
+    """Since when the schedule is paused (wall, microseconds)."""
+    fired: int | None = None
+    """The newest firing that has, or had, a run (wall, microseconds)."""
+
+
+def schedule_name(key: str) -> str:
+    """The name in the key of a schedule. Schedules of one name are paused together."""
+    return key.partition(" ")[0]
+
+
 class Unread(NamedTuple):
     """Messages of an unfinished run that no call has taken."""
 

@@ -29,6 +29,7 @@ from .model import (
     Publication,
     RunRow,
     RunWrites,
+    ScheduleRow,
     Segment,
     SendAnswer,
     Source,
@@ -291,24 +292,39 @@ class Moving(Protocol):
 
 
 class Schedules(Protocol):
-    """How far each schedule has been considered."""
+    """How far each schedule has been considered, and which schedules are paused."""
 
-    def schedules(self) -> dict[str, int]:
-        """All schedules, each with the time up to which its firings have been considered (wall, microseconds)."""
+    def schedules(self) -> list[ScheduleRow]:
+        """All schedules, sorted by key."""
 
-    def schedule(self, key: str) -> int | None:
-        """The time up to which a schedule has been considered; `None` for an unknown schedule."""
+    def schedule(self, key: str) -> ScheduleRow | None:
+        """A schedule; `None` for an unknown schedule."""
 
-    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+    def advance(
+        self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = (), fired: int | None = None
+    ) -> list[Created] | None:
         """Compare-and-set, in ONE transaction, on disk: move a schedule on, and submit the runs of the firings in
         between, QUEUED.
 
-        If `schedule(key)` is still `expect` and `at` is later, the schedule moves to `at`, and each run is created as
-        by `CreateRun` without a claim: one answer for each, also for a taken name. Otherwise `None`, and nothing is
-        written, because another process has moved the schedule. So of all processes that consider a stretch of time one
-        process creates the runs, also where a run of the same name was removed since; a crash leaves both changes or
-        neither.
+        If the schedule is not paused and still stands at `expect`, and `at` is later, the schedule moves to `at`, and
+        each run is created as by `CreateRun` without a claim: one answer for each, also for a taken name. `fired` is
+        the newest firing with a run. Otherwise `None`, and nothing is written, because another process has moved or
+        paused the schedule. So of all processes that consider a stretch of time one process creates the runs, also
+        where a run of the same name was removed since; a crash leaves both changes or neither.
+
+        With `expect=None` an unknown schedule begins at `at`: paused if a schedule of the same name is paused.
         """
+
+    def pause_schedules(self, name: str, now: int) -> int:
+        """On disk: pause the schedules of a name, and give the number of those that were not paused. From the return
+        on, `advance` moves none of them."""
+
+    def resume_schedules(self, name: str, now: int) -> int:
+        """On disk: end the pause of the schedules of a name, and give the number of those that were paused. In the same
+        transaction each moves to `now`, unless it stands at a later time."""
+
+    def adopt_schedule(self, row: ScheduleRow) -> bool:
+        """Store a schedule that another store had. `False`, and nothing is written, for a known schedule."""
 
 
 class Messages(Protocol):

@@ -6,6 +6,10 @@ have been considered. A look considers the firings from the position up to now. 
 position and creates the runs, and counts only if the position is unchanged since the look began (`Store.advance`). So
 each stretch of time is considered exactly once: crashes, frozen processes, clocks that step and the removal of ended
 runs neither lose nor double a firing. Times are microseconds, as in `core.model`.
+
+- FI1 each firing is considered once by one of any number of processes, and gets at most one run.
+- FI2 no firing between the return of a pause and the resume gets a run: a paused position is never moved on, and a
+  resume moves the position to the present.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from itertools import islice, takewhile
 from typing import Any, Final, Literal, Protocol
 from zoneinfo import ZoneInfo
 
-from ..ground.clock import US
+from ..ground.clock import EPOCH, MICROSECOND, US, moment
 from ..ground.model import NewRun, RunRow
 from ..ground.ports import Store
 from ..ground.spec import TaskSpec
@@ -35,8 +39,6 @@ LATE: Final = 60 * US
 PAGE: Final = 100
 """The largest number of runs of a rule that a look submits."""
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
 _END: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 _HOUR: Final = 3600 * US
 _MINUTE: Final = timedelta(minutes=1)
@@ -174,6 +176,22 @@ class RateCalendar:
         return self._start + max(0, -(-(at - self._start) // self._period)) * self._period
 
 
+def calendar_of(definition: str) -> Calendar | None:
+    """The calendar of a definition, the inverse of `Calendar.definition`; `None`: the definition is of another version
+    of perdure, or its time zone is unknown here."""
+    kind, _, rest = definition.partition(" ")
+    try:
+        if kind == "every":
+            period, _, start = rest.partition(" from ")
+            return RateCalendar(int(period), int(start))
+        if kind == "cron":
+            expression, _, zone = rest.rpartition(" ")
+            return CronCalendar(expression, ZoneInfo(zone))
+    except (ValueError, KeyError, OSError):
+        pass
+    return None
+
+
 class TriggerTimeType:
     """The type of `TriggerTime`."""
 
@@ -236,6 +254,8 @@ class Schedule:
         self._store = store
         self._rules = tuple(rules)
         self._told: set[str] = set()
+        self.any_paused = False
+        """Whether the last call of `next_at` has found a paused rule. Written by the thread that calls `next_at`."""
 
     def fire(self, now: int) -> list[RunRow]:
         """Submit the runs that are due at `now` (wall), and give the created runs, QUEUED and on disk.
@@ -250,18 +270,21 @@ class Schedule:
         """
         fired: list[RunRow] = []
         for rule in self._rules:
-            since = self._store.schedule(rule.key)
-            if since is None:
+            row = self._store.schedule(rule.key)
+            if row is None:
                 self._store.advance(rule.key, now, expect=None)
                 continue
-            self._mention_future(rule, since, now)
-            due = rule.due(since, now)
+            if row.paused is not None:
+                continue
+            self._mention_future(rule, row.at, now)
+            due = rule.due(row.at, now)
             if due is None:
                 continue
             firings, considered = due
             asked = [rule.new_run(at, now) for at in firings]
+            newest = max(firings, default=None)
             # If another process was faster, the rest is due in the next look.
-            answers = self._store.advance(rule.key, considered, expect=since, runs=asked) or ()
+            answers = self._store.advance(rule.key, considered, expect=row.at, runs=asked, fired=newest) or ()
             for new, (run, fresh) in zip(asked, answers, strict=False):
                 if fresh:
                     fired.append(run)
@@ -273,13 +296,20 @@ class Schedule:
         return fired
 
     def next_at(self) -> int | None:
-        """The time of the next call of `fire` (wall); a past time means at once, `None`: nothing will be due."""
+        """The time of the next call of `fire` (wall); a past time means at once, `None`: nothing will be due.
+
+        Paused rules do not count. If `any_paused`, the answer holds until the store has changed.
+        """
         found: list[int] = []
+        self.any_paused = False
         for rule in self._rules:
-            since = self._store.schedule(rule.key)
-            if since is None:
+            row = self._store.schedule(rule.key)
+            if row is None:
                 return 0
-            found += islice(rule.calendar.after(since), 1)
+            if row.paused is not None:
+                self.any_paused = True
+                continue
+            found += islice(rule.calendar.after(row.at), 1)
         return min(found, default=None)
 
     def _mention_future(self, rule: Rule, since: int, now: int) -> None:
@@ -289,8 +319,3 @@ class Schedule:
                 "schedule of %s: the system clock has stepped back. Firings up to %s are done with; it goes on after "
                 "that time", rule.prefix, moment(since).isoformat(),
             )  # fmt: skip
-
-
-def moment(at: int) -> datetime:
-    """Microseconds since the Unix epoch as a time in UTC."""
-    return EPOCH + timedelta(microseconds=at)

@@ -210,6 +210,8 @@ class Server:
         if changed:
             self._version = version
             self._next_due = None
+            if self._schedule is not None and self._schedule.any_paused:
+                self._fire_at = 0
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             if now >= self._doubt_at:

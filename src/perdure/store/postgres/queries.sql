@@ -582,20 +582,37 @@ SELECT run, number, value FROM perdure.messages
 WHERE (run, number) > (%s, %s) AND octet_length(value) >= 32 ORDER BY run, number LIMIT %s;
 
 -- name: schedule
--- How far a schedule has been considered.
-SELECT at FROM perdure.schedules WHERE key = %s;
+-- One schedule.
+SELECT key, at, paused, fired FROM perdure.schedules WHERE key = %s;
 
 -- name: begin_schedule
--- Where a schedule begins, unless it has begun.
-INSERT INTO perdure.schedules (key, at) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING;
+-- Begin an unknown schedule, paused like the others of the name; no row is inserted when another process was faster.
+INSERT INTO perdure.schedules (key, at, paused)
+VALUES (%s, %s, (SELECT max(paused) FROM perdure.schedules WHERE split_part(key, ' ', 1) = %s))
+ON CONFLICT (key) DO NOTHING;
 
 -- name: advance_schedule
--- Move a schedule on from the expected position.
-UPDATE perdure.schedules SET at = %s WHERE key = %s AND at = %s AND at < %s;
+-- Move a schedule on from the expected position, unless the schedule is paused.
+UPDATE perdure.schedules SET at = %s, fired = coalesce(%s::bigint, fired)
+WHERE key = %s AND at = %s AND at < %s AND paused IS NULL;
+
+-- name: pause_schedules
+-- Pause the schedules of a name.
+UPDATE perdure.schedules SET paused = %s WHERE split_part(key, ' ', 1) = %s AND paused IS NULL;
+
+-- name: resume_schedules
+-- End the pause of the schedules of a name, and leave out what fell into the pause.
+UPDATE perdure.schedules SET paused = NULL, at = greatest(at, %s)
+WHERE split_part(key, ' ', 1) = %s AND paused IS NOT NULL;
+
+-- name: adopt_schedule
+-- Store a schedule that another store had.
+INSERT INTO perdure.schedules (key, at, paused, fired) VALUES (%s, %s, %s, %s)
+ON CONFLICT (key) DO NOTHING;
 
 -- name: schedules
 -- All schedules.
-SELECT key, at FROM perdure.schedules;
+SELECT key, at, paused, fired FROM perdure.schedules ORDER BY key COLLATE "C";
 
 -- name: movable
 -- A run that may go to another store, locked until the transaction ends.

@@ -41,12 +41,14 @@ from perdure.core.ground.model import (
     Publication,
     RunRow,
     RunWrites,
+    ScheduleRow,
     Segment,
     SendAnswer,
     Source,
     Status,
     Taken,
     WorkerRow,
+    schedule_name,
 )
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError, UsageError
@@ -60,7 +62,13 @@ from .session import GRACE, PostgresLiveness, Session, channel_of
 from .upkeep import UpkeepVerbs
 from .watch import LONG_SILENCE, SILENCE, Watch
 
-MIGRATIONS: Final = ("0001_initial.sql", "0002_messages.sql", "0003_cancelling_and_tags.sql", "0004_published.sql")
+MIGRATIONS: Final = (
+    "0001_initial.sql",
+    "0002_messages.sql",
+    "0003_cancelling_and_tags.sql",
+    "0004_published.sql",
+    "0005_paused_schedules.sql",
+)
 VERSION: Final = len(MIGRATIONS)
 
 _STATUS: Final = {str(status): status for status in Status}
@@ -641,12 +649,14 @@ class PostgresStore(UpkeepVerbs):
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
-    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+    def advance(
+        self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = (), fired: int | None = None
+    ) -> list[Created] | None:
         def move(cursor: Cursor) -> list[Created] | None:
             if expect is None:
-                cursor.execute(self._sql["begin_schedule"], (key, at))
+                cursor.execute(self._sql["begin_schedule"], (key, at, schedule_name(key)))
             else:
-                cursor.execute(self._sql["advance_schedule"], (at, key, expect, at))
+                cursor.execute(self._sql["advance_schedule"], (at, fired, key, expect, at))
             if cursor.rowcount != 1:
                 return None
             return [self._create(cursor, CreateRun(new, None)) for new in runs]
@@ -664,6 +674,29 @@ class PostgresStore(UpkeepVerbs):
         if answers:
             self._tell()
         return answers
+
+    def pause_schedules(self, name: str, now: int) -> int:
+        return self._change_schedules("pause_schedules", (now, name))
+
+    def resume_schedules(self, name: str, now: int) -> int:
+        return self._change_schedules("resume_schedules", (now, name))
+
+    def adopt_schedule(self, row: ScheduleRow) -> bool:
+        return self._change_schedules("adopt_schedule", row) == 1
+
+    def _change_schedules(self, statement: str, row: Row) -> int:
+        """Execute the statement, and give the number of changed rows."""
+        found: list[int] = []
+
+        def change(cursor: Cursor) -> int:
+            # The work is repeated when the answer to COMMIT was lost: if the first try has changed rows, the second
+            # finds nothing to change, and the first number counts.
+            found.append(cursor.execute(self._sql[statement], row).rowcount)
+            return max(found)
+
+        changed = self._writer.transaction(change)
+        self._tell()
+        return changed
 
 
 def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:

@@ -23,7 +23,13 @@ from .errors import REPAIR, is_busy, moved, read_only, translate
 T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x70657264  # "perd"; see https://www.sqlite.org/fileformat.html#application_id
-MIGRATIONS: Final = ("0001_initial.sql", "0002_messages.sql", "0003_cancelling_and_tags.sql", "0004_published.sql")
+MIGRATIONS: Final = (
+    "0001_initial.sql",
+    "0002_messages.sql",
+    "0003_cancelling_and_tags.sql",
+    "0004_published.sql",
+    "0005_paused_schedules.sql",
+)
 VERSION: Final = len(MIGRATIONS)
 
 _FIRST_PAUSE: Final = 0.0002

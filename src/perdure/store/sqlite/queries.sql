@@ -479,20 +479,37 @@ SELECT run, number, value FROM messages
 WHERE (run, number) > (?, ?) AND length(value) >= 32 ORDER BY run, number LIMIT ?;
 
 -- name: schedule
--- How far a schedule has been considered.
-SELECT at FROM schedules WHERE key = ?;
+-- One schedule.
+SELECT key, at, paused, fired FROM schedules WHERE key = ?;
 
 -- name: begin_schedule
--- Begin an unknown schedule; no row is inserted when another process was faster.
-INSERT INTO schedules (key, at) VALUES (?, ?) ON CONFLICT (key) DO NOTHING;
+-- Begin an unknown schedule, paused like the others of the name; no row is inserted when another process was faster.
+INSERT INTO schedules (key, at, paused)
+VALUES (?, ?, (SELECT max(paused) FROM schedules WHERE substr(key || ' ', 1, instr(key || ' ', ' ') - 1) = ?))
+ON CONFLICT (key) DO NOTHING;
 
 -- name: advance_schedule
--- Move a schedule on from the expected position.
-UPDATE schedules SET at = ? WHERE key = ? AND at = ? AND at < ?;
+-- Move a schedule on from the expected position, unless the schedule is paused.
+UPDATE schedules SET at = ?, fired = coalesce(?, fired)
+WHERE key = ? AND at = ? AND at < ? AND paused IS NULL;
+
+-- name: pause_schedules
+-- Pause the schedules of a name.
+UPDATE schedules SET paused = ? WHERE substr(key || ' ', 1, instr(key || ' ', ' ') - 1) = ? AND paused IS NULL;
+
+-- name: resume_schedules
+-- End the pause of the schedules of a name, and leave out what fell into the pause.
+UPDATE schedules SET paused = NULL, at = max(at, ?)
+WHERE substr(key || ' ', 1, instr(key || ' ', ' ') - 1) = ? AND paused IS NOT NULL;
+
+-- name: adopt_schedule
+-- Store a schedule that another store had.
+INSERT INTO schedules (key, at, paused, fired) VALUES (?, ?, ?, ?)
+ON CONFLICT (key) DO NOTHING;
 
 -- name: schedules
 -- All schedules.
-SELECT key, at FROM schedules;
+SELECT key, at, paused, fired FROM schedules ORDER BY key;
 
 -- name: movable
 -- A run that may go to another store.

@@ -37,6 +37,7 @@ from perdure.core.ground.model import (
     Publication,
     RunRow,
     RunWrites,
+    ScheduleRow,
     Segment,
     SendAnswer,
     Source,
@@ -45,6 +46,7 @@ from perdure.core.ground.model import (
     Wake,
     WholeRun,
     WorkerRow,
+    schedule_name,
 )
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import RowDamagedError, StoreError, UsageError
@@ -523,17 +525,35 @@ class SQLiteStore(Reading):
 
     # -- schedules ---------------------------------------------------------------------------------------------
 
-    def advance(self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = ()) -> list[Created] | None:
+    def advance(
+        self, key: str, at: int, *, expect: int | None, runs: Sequence[NewRun] = (), fired: int | None = None
+    ) -> list[Created] | None:
         def move(cursor: sqlite3.Cursor) -> list[Created] | None:
             if expect is None:
-                cursor.execute(_SQL["begin_schedule"], (key, at))
+                cursor.execute(_SQL["begin_schedule"], (key, at, schedule_name(key)))
             else:
-                cursor.execute(_SQL["advance_schedule"], (at, key, expect, at))
+                cursor.execute(_SQL["advance_schedule"], (at, fired, key, expect, at))
             if cursor.rowcount != 1:
                 return None
             return [_create(cursor, CreateRun(new, None), self._clock.boot()) for new in runs]
 
         return self._writer.transaction(move)
+
+    def pause_schedules(self, name: str, now: int) -> int:
+        return self._change_schedules("pause_schedules", (now, name))
+
+    def resume_schedules(self, name: str, now: int) -> int:
+        return self._change_schedules("resume_schedules", (now, name))
+
+    def adopt_schedule(self, row: ScheduleRow) -> bool:
+        return self._change_schedules("adopt_schedule", row) == 1
+
+    def _change_schedules(self, statement: str, row: Row) -> int:
+        """Execute the statement, and give the number of changed rows."""
+        changed = self._writer.transaction(lambda cursor: cursor.execute(_SQL[statement], row).rowcount)
+        # A worker with a paused schedule looks again when the store has changed.
+        self._ring(QUEUED)
+        return changed
 
 
 def _plain(finish: Finish) -> Row:

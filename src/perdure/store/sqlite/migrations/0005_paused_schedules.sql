@@ -1,0 +1,7 @@
+-- Schedules that are paused, and the newest firing of each schedule.
+
+-- Since when no firing of the schedule gets a run (wall clock, microseconds); NULL for a schedule that is not paused.
+ALTER TABLE schedules ADD COLUMN paused INTEGER;
+
+-- The newest firing that has a run, also where that run was removed since (wall clock, microseconds).
+ALTER TABLE schedules ADD COLUMN fired INTEGER;
