@@ -141,3 +141,69 @@ def test_every_scheduled_instant_has_one_run_though_servers_die(tmp_path: Path) 
     assert servers.killed > PROCESSES + 5
     assert sorted(seen) == sorted(due)
     store.close()
+
+
+@pytest.mark.slow
+def test_no_firing_of_a_pause_has_a_run_though_servers_die_and_freeze(tmp_path: Path) -> None:
+    """FI2. Family: a server that looked before the pause acts behind it. Tried over pauses at random moments, while
+    servers are killed, are started in the pause, and are frozen over the beginning or the end of the pause."""
+    file, database = tmp_path / "wf.py", tmp_path / "store.db"
+    # Firings in a row, so that some server is always between a look and the moving on.
+    file.write_text(SERVER.replace("period=0.2", "period=0.02"))
+    dice = random.Random(11)
+    url = store_url() or str(database)
+    store, _ = open_store(url)
+    task = find_task(str(file), "tick")
+    schedule = schedule_for(store, [task])
+    [rule] = task.triggers
+    assert schedule.fire(wall()) == []
+    pauses: list[tuple[int, int]] = []
+    servers = Servers(file, url)
+
+    def disturb() -> None:
+        victim = dice.choice(servers.live)
+        if dice.random() < 0.5:
+            servers.kill(victim)
+            servers.start()
+            return
+        victim.send_signal(signal.SIGSTOP)
+        time.sleep(dice.uniform(0.0, 0.3))
+        victim.send_signal(signal.SIGCONT)
+
+    try:
+        for _ in range(PROCESSES):
+            servers.start()
+        servers.wait_ready()
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            time.sleep(dice.uniform(0.1, 0.6))
+            frozen = dice.choice(servers.live)
+            frozen.send_signal(signal.SIGSTOP)
+            assert store.pause_schedules("wf.tick", wall()) == 1
+            begin, known = wall(), {run.name for run in store.runs()}
+            frozen.send_signal(signal.SIGCONT)
+            disturb()
+            time.sleep(dice.uniform(0.1, 0.5))
+            assert {run.name for run in store.runs()} == known
+            frozen = dice.choice(servers.live)
+            frozen.send_signal(signal.SIGSTOP)
+            pauses.append((begin, wall()))
+            assert store.resume_schedules("wf.tick", wall()) == 1
+            frozen.send_signal(signal.SIGCONT)
+        servers.wait_ready()
+    finally:
+        for process in list(servers.live):
+            servers.kill(process)
+    end = wall()
+    while schedule.fire(end):
+        pass
+    seen = {run.name for run in store.runs()}
+    for begin, over in pauses:
+        inside = takewhile(lambda at, over=over: at <= over, rule.calendar.after(begin))  # type: ignore[misc]
+        assert not seen.intersection(map(rule.run_name, inside))
+    # The resume took the time a moment after the end of the pause as noted here.
+    after = [rule.run_name(at) for at in takewhile(lambda at: at <= end, rule.calendar.after(pauses[-1][1]))]
+    assert seen.issuperset(after[1:])
+    assert len(pauses) > 3
+    assert servers.killed > PROCESSES
+    store.close()

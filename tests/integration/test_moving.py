@@ -16,7 +16,7 @@ from tests.integration.shell import Shell
 from tests.journals import recorded_in
 from tests.postgres_server import server
 
-from perdure.core.ground.model import Status
+from perdure.core.ground.model import ScheduleRow, Status
 from perdure.core.journal.segment import Chain
 from perdure.errors import UsageError
 from perdure.store import open_blobs, open_store
@@ -238,6 +238,30 @@ def test_killed_between_any_two_changes(prepared: Callable[[str], str], tmp_path
         target.close()
         if ended is not None:
             assert point > 4
+            return
+    raise AssertionError("it never came to its end")
+
+
+def test_a_paused_schedule_stays_paused_over_there_wherever_the_move_was_killed(
+    prepared: Callable[[str], str], tmp_path: Path
+) -> None:
+    """FI2. Family: a move that makes a schedule known before its pause. Tried: killed at each call of either store,
+    with a paused and an active schedule, and with a schedule that the target knows already."""
+    rows = [ScheduleRow("a cron", 5, 6, 4), ScheduleRow("b cron", 7, None, 7), ScheduleRow("c cron", 8, 9)]
+    for point in range(1, 1000):
+        source_url, target_url = prepared(f"source-{point}"), str(tmp_path / f"target-{point}.db")
+        source, _ = open_store(source_url)
+        target, _ = open_store(target_url)
+        assert all(map(source.adopt_schedule, rows))
+        assert target.advance("c cron", 10, expect=None) == []
+        source.close()
+        ended = _try(source_url, target_url, [point])
+        expected = [*rows[:2], ScheduleRow("c cron", 10)]
+        assert all(row in expected for row in target.schedules())
+        _try(source_url, target_url, [-1])
+        assert target.schedules() == expected
+        target.close()
+        if ended is not None:
             return
     raise AssertionError("it never came to its end")
 
