@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .api.run import Run, run
     from .api.scheduling import TaskSchedule, schedules
     from .api.settings import Cache, Timeout
+    from .api.streaming import StreamItem, stream
     from .api.submitting import submit, with_runcontext
     from .api.task import Task
     from .api.trace import trace
@@ -53,6 +54,7 @@ __all__ = [
     "RunPage",
     "Secret",
     "Status",
+    "StreamItem",
     "Task",
     "TaskEnvironment",
     "TaskSchedule",
@@ -76,6 +78,7 @@ __all__ = [
     "runs",
     "schedules",
     "sql",
+    "stream",
     "submit",
     "trace",
     "transaction",
@@ -95,6 +98,7 @@ _HOMES = {
     "RunPage": ".api.listing",
     "Secret": ".api.resources",
     "Status": ".core.ground.model",
+    "StreamItem": ".api.streaming",
     "Task": ".api.task",
     "TaskEnvironment": ".api.environment",
     "TaskSchedule": ".api.scheduling",
@@ -112,6 +116,7 @@ _HOMES = {
     "run": ".api.run",
     "runs": ".api.listing",
     "schedules": ".api.scheduling",
+    "stream": ".api.streaming",
     "submit": ".api.submitting",
     "trace": ".api.trace",
     "transaction": ".sql",

@@ -1,7 +1,8 @@
-"""The contract of the port `Messages`, second part: the latest values that runs publish (PB1, PB2)."""
+"""The contract of the port `Messages`, second part: what runs publish: values and streams (PB1, PB2, ST1)."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from tests.contract._records import DONE, OTHER, TOKEN, created, entry, segment
 from tests.contract.test_store_messages import LATER, MAKERS
 
-from perdure.core.ground.model import Park, Publication, RunWrites, Status, WholeRun
+from perdure.core.ground.model import Park, Publication, RunWrites, Status, Streamed, WholeRun
 from perdure.core.ground.ports import Store
 from perdure.errors import StoreError
 
@@ -86,3 +87,77 @@ def test_a_run_from_another_store_brings_its_values_along(store: Store) -> None:
     [answer] = store.adopt([WholeRun(stranger, [], [], LATER, published=store.published(run.id))])
     assert answer.fresh
     assert store.published(answer.run.id) == [LONG, ONE]
+
+
+def items(store: Store, run: int, name: str = "answer", **limits: int) -> list[tuple[int, int, bytes | None]]:
+    return [(one.number, one.attempt, one.value) for one in store.streamed(run, name, **limits)]
+
+
+def item(value: bytes | None, attempt: int = 1, name: str = "answer") -> Streamed:
+    return Streamed(name, 0, attempt, value, 7)
+
+
+def test_the_items_of_each_stream_are_numbered_in_commit_order(store: Store) -> None:
+    run, other = created(store), created(store, "other")
+    assert store.last_streamed(run.id, "answer") is None
+    writes = [RunWrites(run.id, TOKEN, streamed=[item(b"a"), item(b"x", name="beside"), item(b"b")])]
+    assert store.commit(writes) == [True]
+    assert store.publish(run.id, TOKEN, [ONE], [item(b"c", 2), item(None, 2)])
+    whole = [(1, 1, b"a"), (2, 1, b"b"), (3, 2, b"c"), (4, 2, None)]
+    assert items(store, run.id) == whole
+    assert items(store, run.id, above=1, limit=2) == whole[1:3]
+    assert items(store, run.id, "beside") == [(1, 1, b"x")]
+    assert store.last_streamed(run.id, "answer") == Streamed("answer", 4, 2, None, 7)
+    assert store.published(run.id) == [ONE]
+    assert items(store, other.id) == []
+    assert [one.name for one in store.all_streamed(run.id)] == ["answer"] * 4 + ["beside"]
+
+
+def test_an_item_is_written_with_its_entry_or_not_at_all(store: Store) -> None:
+    """ST1. Family: refused by the token, refused by the database, refused because the run has ended."""
+    run = created(store)
+    one = segment(entry(1))
+    assert store.commit([RunWrites(run.id, TOKEN, [one], streamed=[item(b"a")])]) == [True]
+    assert store.commit([RunWrites(run.id, OTHER, [segment(entry(2), token=OTHER)], streamed=[item(b"b")])]) == [False]
+    assert not store.publish(run.id, OTHER, (), [item(b"b")])
+    with pytest.raises(StoreError):
+        store.commit([RunWrites(run.id, TOKEN, [one], streamed=[item(b"b")])])
+    store.commit([RunWrites(run.id, TOKEN, finish=DONE)])
+    assert not store.publish(run.id, TOKEN, (), [item(b"b")])
+    assert items(store, run.id) == [(1, 1, b"a")]
+
+
+@pytest.mark.parametrize("by_commit", [True, False])
+def test_a_bell_rings_for_an_item(store: Store, by_commit: bool) -> None:
+    run = created(store)
+    rung = threading.Event()
+    assert store.hear(rung.set)
+    rung.clear()
+    if by_commit:
+        store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], streamed=[item(b"a")])])
+    else:
+        store.publish(run.id, TOKEN, (), [item(b"a")])
+    assert rung.wait(5)
+
+
+def test_the_items_of_a_removed_run_are_purged_with_the_run(store: Store) -> None:
+    run = created(store)
+    assert store.publish(run.id, TOKEN, (), [item(LONG.value), *(item(b"v") for _ in range(5)), item(None)])
+    assert LONG.value in set(store.stored())
+    assert LONG.value not in set(store.stored({run.id}))
+    store.commit([RunWrites(run.id, TOKEN, finish=DONE)])
+    store.remove([run.id], 10**15, {Status.SUCCEEDED})
+    while store.purge(2):
+        pass
+    assert list(store.all_streamed(run.id)) == []
+    assert LONG.value not in set(store.stored())
+
+
+def test_a_run_from_another_store_brings_its_streams_along(store: Store) -> None:
+    run = created(store, "one")
+    assert store.publish(run.id, TOKEN, (), [item(b"a"), item(b"b", 2), item(None, 2), item(b"x", name="beside")])
+    brought = list(store.all_streamed(run.id))
+    stranger = run._replace(uid=b"q" * 16, name="two", status=Status.SLEEPING)
+    [answer] = store.adopt([WholeRun(stranger, [], [], LATER, streamed=brought)])
+    assert answer.fresh
+    assert list(store.all_streamed(answer.run.id)) == brought

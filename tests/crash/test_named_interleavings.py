@@ -146,6 +146,7 @@ CASES |= {
     "messages:receive_in_children": exactly("a", "b"),
     "messages:misfit_in_the_mailbox": exactly("misfit", "7"),
     "messages:values_of_a_body_and_of_traces": exactly("body 2", "shared trace 2", "thread 1", "trace 2"),
+    "messages:streams_of_a_body_and_of_a_trace": exactly("0", "1", "2", "inner", "0", "1", "2"),
 }
 LEFTOVERS = {"more:body_ends_while_a_step_runs", "more:thread_cancelled", "map:map_sync_half_consumed"}
 TIMER_RACES = {
@@ -175,7 +176,7 @@ def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Exp
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_workflow_goes_on_after_a_kill_at_any_write(hosts: Hosts, place: Path, name: str) -> None:
-    """P1, P4, P12, B1, B2, B5, B6, W2, W4, MS1, MS2, MS3, PB1."""
+    """P1, P4, P12, B1, B2, B5, B6, W2, W4, MS1, MS2, MS3, PB1, ST1, ST2, ST3."""
     assert explore(explorer_for(hosts, place, name)) >= in_sample(4)
 
 

@@ -31,7 +31,7 @@ from ..errors import (
     RunNotFoundError,
     cancelled_text,
 )
-from . import ends, messages, publishing
+from . import ends, messages, publishing, streaming
 from ._dual import Dual, dual_method
 from .arrivals import arrival
 from .ending import abort, aborted, cancel, refuse_in_body, wake
@@ -381,6 +381,25 @@ class Run:
             RunMovedError: another store has the run now.
         """
         return publishing.published(self.row, name, data_type)
+
+    @property
+    def stream(self) -> streaming.Following:
+        """Follow a stream that the run writes (`perdure.stream`): `for item in run.stream("answer")`, or
+        `async for item in run.stream.aio("answer", str, after=offset)`. Each item is a `perdure.StreamItem`.
+
+        The iteration waits for further items. The iteration ends when the writer has closed the stream, or the run has
+        ended.
+
+        Args:
+            name: the name of the stream.
+            data_type: the type of the items; needed for a class of yours, which else is read as a dict.
+            after: the offset of the last item that the reader knows; 0 for the whole stream.
+
+        Raises:
+            ValueMismatchError: an item has another type.
+            RunMovedError: another store has the run now.
+        """
+        return streaming.Following(self.row)
 
     def outputs(self) -> tuple[Any, ...]:
         """The result as a tuple with the names `o0`, `o1`, ...: an element for each element of a declared tuple, else a

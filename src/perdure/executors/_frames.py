@@ -15,7 +15,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..core.ground.clock import seconds as clock_seconds
-from ..core.ground.model import Action, ActionState, CachePut, Entry, NewMessage, Publication, RunRow, Source, Take
+from ..core.ground.model import (
+    Action,
+    ActionState,
+    CachePut,
+    Entry,
+    NewMessage,
+    Publication,
+    RunRow,
+    Source,
+    Streamed,
+    Take,
+)
 
 
 class _Frame(msgspec.Struct, array_like=True, tag=True):
@@ -133,6 +144,7 @@ class Commit(_Frame):
     takes: list[Take]
     """Their entries are counted as those of `entries`, from 1."""
     published: list[Publication]
+    streamed: list[Streamed]
 
 
 class Await(_Frame):
@@ -180,10 +192,18 @@ class Send(_Frame):
 
 
 class Publish(_Frame):
-    """Asks to publish values of the run at once. The answer says whether the claim still holds."""
+    """Asks to publish values and items of the run at once. The answer says whether the claim still holds."""
 
     ticket: int
     published: list[Publication]
+    streamed: list[Streamed]
+
+
+class LastStreamed(_Frame):
+    """Asks for the last item of a stream of the run."""
+
+    ticket: int
+    name: str
 
 
 class Retries(_Frame):
@@ -303,7 +323,8 @@ class Final(_Frame):
 ToChild = Hello | Assign | Free | GiveUp | Answer
 ToParent = (
     Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Await | Left | PutBack
-    | FindRun | OpenActions | Send | Publish | Delegate | Cancel | Begun | Undrained | Idle | Quiet | Stop | BodyEnded
+    | FindRun | OpenActions | Send | Publish | LastStreamed | Delegate | Cancel | Begun | Undrained
+    | Idle | Quiet | Stop | BodyEnded
 )  # fmt: skip
 
 AT_ONCE = 16 * 1024

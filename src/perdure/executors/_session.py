@@ -332,7 +332,10 @@ class BodySession:
     def _commit(self, frame: frames.Commit) -> None:
         driver = self._driver
         children = [row.child for row in frame.entries if row.child is not None]
-        rows = Foreign(self.body, frame.entries, frame.actions, frame.states, frame.cache, frame.takes, frame.published)
+        rows = Foreign(
+            self.body, frame.entries, frame.actions, frame.states, frame.cache, frame.takes, frame.published,
+            frame.streamed,
+        )  # fmt: skip
         ended = [row for child in children for row in driver.attached.ended(child)]
         with self._lock:
             if self.over:
@@ -360,7 +363,12 @@ class BodySession:
 
     def _publish(self, frame: frames.Publish) -> None:
         driver = self._driver
-        self._answer(frame.ticket, driver.worker.store.publish(driver.run_id, driver.token, frame.published))
+        store = driver.worker.store
+        self._answer(frame.ticket, store.publish(driver.run_id, driver.token, frame.published, frame.streamed))
+
+    def _last_streamed(self, frame: frames.LastStreamed) -> None:
+        driver = self._driver
+        self._answer(frame.ticket, driver.worker.store.last_streamed(driver.run_id, frame.name))
 
     def _await(self, frame: frames.Await) -> None:
         self._waits.begin(frame)
@@ -460,6 +468,7 @@ _HANDLERS: dict[type, Callable[[BodySession, Any], None]] = {
     frames.OpenActions: BodySession._open_actions,
     frames.Send: BodySession._send_message,
     frames.Publish: BodySession._publish,
+    frames.LastStreamed: BodySession._last_streamed,
     frames.Left: BodySession._left,
     frames.PutBack: BodySession._put_back,
 }

@@ -19,6 +19,7 @@ from perdure.core.ground.model import (
     RunRow,
     SendAnswer,
     Status,
+    Streamed,
     Take,
     Unread,
 )
@@ -66,6 +67,11 @@ def publish_rows(run: int, published: Sequence[Publication]) -> list[Row]:
     return [(run, *one) for one in published]
 
 
+def stream_rows(run: int, streamed: Sequence[Streamed]) -> list[Row]:
+    """The parameters of `stream` for the items that a run writes."""
+    return [(run, one.name, one.attempt, one.value, one.at, run, one.name) for one in streamed]
+
+
 class ReadingMessages:
     """The reading verbs of the port `Messages`."""
 
@@ -89,6 +95,20 @@ class ReadingMessages:
 
     def published(self, run: int) -> list[Publication]:
         return list(map(Publication._make, self._rows("published", (run,))))
+
+    def streamed(self, run: int, name: str, *, above: int = 0, limit: int | None = None) -> list[Streamed]:
+        most = _ALL if limit is None else limit
+        return list(map(Streamed._make, self._rows("streamed", (run, name, above, most))))
+
+    def last_streamed(self, run: int, name: str) -> Streamed | None:
+        rows = self._rows("last_streamed", (run, name))
+        return Streamed._make(rows[0]) if rows else None
+
+    def all_streamed(self, run: int) -> Iterator[Streamed]:
+        key: tuple[str, int] = ("", 0)
+        while page := list(map(Streamed._make, self._rows("streamed_of_run", (run, *key, _PAGE)))):
+            yield from page
+            key = (page[-1].name, page[-1].number)
 
     def open_waits(self) -> list[OpenWait]:
         return [OpenWait(name, Action._make(action)) for name, *action in self._rows("open_waits")]

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from perdure.core.ground.model import Created, RunRow, Status, Wake, WholeRun
 
-from ._messages import publish_rows
+from ._messages import publish_rows, stream_rows
 from ._rows import MOVABLE, adopted, comes_back, run_of, unmoved
 
 _CHUNK: Final = 1000
@@ -90,6 +90,7 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
     _insert(cursor, sql["note_source"], [(number, source) for source in whole.sources])
     _insert(cursor, sql["insert_message"], [(number, *message) for message in whole.messages])
     _insert(cursor, sql["publish"], publish_rows(number, whole.published))
+    _insert(cursor, sql["stream"], stream_rows(number, whole.streamed))
     cursor.execute(sql["note_adopted"], (run.uid,))
     return Created(run._replace(id=number), True)
 

@@ -133,6 +133,7 @@ class Reading(ReadingMessages):
             ("stored_actions", (0, -2, -1)),
             ("stored_messages", (0, 0)),
             ("stored_published", (0, "")),
+            ("stored_streamed", (0, "", 0)),
         ):
             for row in self._pages(name, start):
                 if row[0] not in skip:

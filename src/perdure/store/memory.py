@@ -39,6 +39,7 @@ from perdure.core.ground.model import (
     SendAnswer,
     Source,
     Status,
+    Streamed,
     Taken,
     Unread,
     Wake,
@@ -81,6 +82,7 @@ class MemoryStore:
         self._schedules: dict[str, ScheduleRow] = {}
         self._messages: dict[int, list[Message]] = {}
         self._published: dict[int, dict[str, Publication]] = {}
+        self._streamed: dict[int, dict[str, list[Streamed]]] = {}
         self._bells: list[Callable[[], None]] = []
 
     @property
@@ -101,7 +103,14 @@ class MemoryStore:
     def commit(self, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
         with self._lock:
             self._version += 1
-            return [self._create(w) if isinstance(w, CreateRun) else self._write(w) for w in writes]
+            answers = [self._create(w) if isinstance(w, CreateRun) else self._write(w) for w in writes]
+        if any(isinstance(write, RunWrites) and write.streamed for write in writes):
+            self._ring()
+        return answers
+
+    def _ring(self) -> None:
+        for bell in list(self._bells):
+            bell()
 
     def append(self, run: int, token: bytes, segment: Segment) -> bool:
         return self.commit([RunWrites(run, token, [segment])]) == [True]
@@ -130,10 +139,11 @@ class MemoryStore:
         self._used[run] = set()
         self._messages[run] = []
         self._published[run] = {}
+        self._streamed[run] = {}
 
     def _drop(self, run: int) -> None:
         tables = (self._segments, self._actions, self._ended, self._used, self._messages, self._published)
-        for rows in (self._runs, *tables):
+        for rows in (self._runs, *tables, self._streamed):
             del rows[run]
 
     def _write(self, write: RunWrites) -> bool:
@@ -156,6 +166,7 @@ class MemoryStore:
         for take in write.takes:
             self._take(run.id, take.number, take.entry)
         self._published[run.id].update((one.name, one) for one in write.published)
+        self._stream(run.id, write.streamed)
         if end := write.finish:
             length = max(segments, default=0)
             self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None, crashes=0, mark=length)
@@ -165,6 +176,11 @@ class MemoryStore:
             if write.park.waits:
                 self._wake_for_message(run.id)
         return True
+
+    def _stream(self, run: int, streamed: Sequence[Streamed]) -> None:
+        for one in streamed:
+            items = self._streamed[run].setdefault(one.name, [])
+            items.append(one._replace(number=len(items) + 1))
 
     def _take(self, run: int, number: int, entry: int | None) -> None:
         messages = self._messages[run]
@@ -437,6 +453,7 @@ class MemoryStore:
             values += [value for n in numbers for a in self._actions[n].values() for value in (a.inputs, a.state)]
             values += [message.value for n in numbers for message in self._messages[n]]
             values += [one.value for n in numbers for one in self._published[n].values()]
+            values += [one.value for n in numbers for one in self.all_streamed(n)]
             values += [put.value for put in self._cache.values()]
         return iter([value for value in values if value])
 
@@ -524,6 +541,7 @@ class MemoryStore:
         self._used[run.id].update(whole.sources)
         self._messages[run.id] = list(whole.messages)
         self._published[run.id] = {one.name: one for one in whole.published}
+        self._stream(run.id, whole.streamed)
         if due is not None:
             self._wakes[run.id] = due.boot
         return Created(run, True)
@@ -545,9 +563,7 @@ class MemoryStore:
             stored = Message(len(self._messages[run]) + 1, *message, None)
             self._messages[run].append(stored)
             self._wake_for_message(run)
-            bells = list(self._bells)
-        for bell in bells:
-            bell()
+        self._ring()
         return SendAnswer(stored, True, receiver)
 
     def _wake_for_message(self, run: int) -> None:
@@ -572,8 +588,23 @@ class MemoryStore:
         with self._lock:
             return iter(list(self._messages.get(run, ())))
 
-    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
-        return self.commit([RunWrites(run, token, published=published)]) == [True]
+    def publish(
+        self, run: int, token: bytes, published: Sequence[Publication], streamed: Sequence[Streamed] = ()
+    ) -> bool:
+        return self.commit([RunWrites(run, token, published=published, streamed=streamed)]) == [True]
+
+    def streamed(self, run: int, name: str, *, above: int = 0, limit: int | None = None) -> list[Streamed]:
+        with self._lock:
+            return self._streamed.get(run, {}).get(name, [])[above:][:limit]
+
+    def last_streamed(self, run: int, name: str) -> Streamed | None:
+        items = self.streamed(run, name)
+        return items[-1] if items else None
+
+    def all_streamed(self, run: int) -> Iterator[Streamed]:
+        with self._lock:
+            streams = self._streamed.get(run, {})
+            return iter([one for name in sorted(streams) for one in streams[name]])
 
     def published(self, run: int) -> list[Publication]:
         with self._lock:

@@ -210,12 +210,14 @@ class _Move:
         actions = [self._action(action) for action in self.source.actions(row.id)]
         messages = list(self.source.all_messages(row.id))
         published = self.source.published(row.id)
+        streamed = list(self.source.all_streamed(row.id))
         texts = [*(message.value for message in messages), *(one.value for one in published)]
+        texts += [one.value for one in streamed if one.value is not None]
         self._copy_files(row, segments, actions, texts)
         open_ones = {action.action for action in self.source.open_actions(row.id)}
         ended = [Ended(one.parent, one.action, True) for one in actions if one.action not in open_ones]
         if row.status not in UNDRIVEN:
-            return WholeRun(row, segments, actions, None, ended, sources, messages, published)
+            return WholeRun(row, segments, actions, None, ended, sources, messages, published, streamed)
         assert row.wake_at is not None
         left = row.wake_at - self.source.clock.wall()
         for place, action in enumerate(actions):
@@ -228,7 +230,7 @@ class _Move:
                 actions[place] = action._replace(wake_at=moved.wall, wake_boot=moved.boot, boot=moved.boot_id)
         due = _after(left, self.target.clock)
         assert due.boot is not None
-        return WholeRun(row, segments, actions, Wake(due.wall, due.boot), ended, sources, messages, published)
+        return WholeRun(row, segments, actions, Wake(due.wall, due.boot), ended, sources, messages, published, streamed)
 
     def _noted(self, number: int, sources: set[int]) -> int:
         known = self._code(number)

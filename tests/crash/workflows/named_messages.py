@@ -248,6 +248,35 @@ async def values_of_a_body_and_of_traces() -> list[str]:
     return [f"{name} {value}" for name, value in (await told()).items()]
 
 
+@perdure.trace
+async def writes_in_a_trace() -> str:
+    async with perdure.stream("inner", str) as out:
+        for number in range(3):
+            await out.write.aio(f"{number}")
+            await asyncio.sleep(0.03)
+    return "written"
+
+
+@perdure.trace
+def read(name: str) -> list[str]:
+    """The items that count: those of the last attempt."""
+    found: list[str] = []
+    for item in perdure.Run.get("r").stream(name):
+        found = [] if item.restarted else found
+        found.append(item.value)
+    return found
+
+
+@env.task
+async def streams_of_a_body_and_of_a_trace() -> list[str]:
+    async with perdure.stream("body", str) as out:
+        for number in range(3):
+            await out.write.aio(f"{number}")
+            see("main", number)
+    await writes_in_a_trace()
+    return [*await read.aio("body"), "inner", *await read.aio("inner")]
+
+
 TASKS = {name: value for name, value in globals().items() if isinstance(value, perdure.Task)}
 
 if __name__ == "__main__":

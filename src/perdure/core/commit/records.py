@@ -31,6 +31,7 @@ from ..ground.model import (
     Publication,
     Result,
     RunWrites,
+    Streamed,
     Take,
 )
 from .interfaces import Sink
@@ -131,7 +132,19 @@ class Reuse(Record, eq=False):
 class Foreign:
     """Rows of a body in another process, to be numbered and written in one transaction (`remote_body`)."""
 
-    __slots__ = ("actions", "body", "cache", "done", "entries", "error", "n", "published", "states", "takes")
+    __slots__ = (
+        "actions",
+        "body",
+        "cache",
+        "done",
+        "entries",
+        "error",
+        "n",
+        "published",
+        "states",
+        "streamed",
+        "takes",
+    )
 
     def __init__(
         self,
@@ -142,6 +155,7 @@ class Foreign:
         cache: list[CachePut],
         takes: list[Take],
         published: list[Publication],
+        streamed: list[Streamed],
     ) -> None:
         self.body = body
         """The stand-in of the body."""
@@ -152,6 +166,7 @@ class Foreign:
         self.takes = takes
         """Their entries are counted as those of `entries`, from 1."""
         self.published = published
+        self.streamed = streamed
         self.n = 0
         """The number before that of the first entry."""
         self.done = False
@@ -245,8 +260,8 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Publication, Foreign, Finish, Park, or an inseparable
-tuple of them."""
+"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Publication, Streamed, Foreign, Finish, Park, or an
+inseparable tuple of them."""
 
 _MARK_FP = bytes(16)
 
@@ -289,16 +304,18 @@ class Rows(NamedTuple):
     cache: list[CachePut]
     takes: list[Take]
     published: list[Publication]
+    streamed: list[Streamed]
     finish: Finish | None
     park: Park | None
 
     def sealed(self, driver: Sink) -> RunWrites:
         """With the entries as the next segments of the run's journal."""
-        entries, actions, states, cache, takes, published, finish, park = self
+        entries, actions, states, cache, takes, published, streamed, finish, park = self
         segments, ends, sources = driver.journal.append(entries)
         return RunWrites(
-            driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources, takes, published
-        )
+            driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources, takes,
+            published, streamed,
+        )  # fmt: skip
 
 
 def rows(driver: Sink, outbox: list[Item]) -> Rows:
@@ -310,6 +327,7 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
     cache: list[CachePut] = []
     takes: list[Take] = []
     published: list[Publication] = []
+    streamed: list[Streamed] = []
     finish: Finish | None = None
     park: Park | None = None
     for item in _parts(outbox):
@@ -339,29 +357,37 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
         elif kind is CachePut:
             cache.append(item)
         elif kind is Foreign:
-            item.n = n
-            for row in item.entries:
-                n += 1
-                entries.append(replace(row, n=n))
+            n = _number(item, n, entries, takes)
             actions.extend(item.actions)
             states.extend(item.states)
             cache.extend(item.cache)
-            takes.extend(one if one.entry is None else Take(one.number, item.n + one.entry) for one in item.takes)
             published.extend(item.published)
+            streamed.extend(item.streamed)
         elif kind is Taking:
             if (take := item.row(n + 1)) is not None:
                 takes.append(take)
         elif kind is Publication:
             published.append(item)
-        elif kind is Synced:
-            pass
+        elif kind is Streamed:
+            streamed.append(item)
         elif kind is Finish:
             finish = item
-        else:
-            assert kind is Park, kind
+        elif kind is Park:
             park = item._replace(mark=n)
+        else:
+            assert kind is Synced, kind
     driver.n = n
-    return Rows(entries, actions, states, cache, takes, published, finish, park)
+    return Rows(entries, actions, states, cache, takes, published, streamed, finish, park)
+
+
+def _number(item: Foreign, n: int, entries: list[Entry], takes: list[Take]) -> int:
+    """Number the entries of a body in another process after `n`; the number of the last entry."""
+    item.n = n
+    for row in item.entries:
+        n += 1
+        entries.append(replace(row, n=n))
+    takes.extend(one if one.entry is None else Take(one.number, item.n + one.entry) for one in item.takes)
+    return n
 
 
 def _parts(outbox: list[Item]) -> list[Item]:

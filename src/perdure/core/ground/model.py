@@ -384,6 +384,20 @@ class Publication(NamedTuple):
     """When the value was published (wall, microseconds)."""
 
 
+class Streamed(NamedTuple):
+    """An item of a stream that a run writes, or the end of the stream."""
+
+    name: str
+    number: int
+    """The position in the stream, from 1. The store gives the number; 0 on the way there."""
+    attempt: int
+    """How often the writer had begun the stream, from 1."""
+    value: bytes | None
+    """`None`: the writer has closed the stream."""
+    at: int
+    """When the item was written (wall, microseconds)."""
+
+
 class Take(NamedTuple):
     """A message is taken by an entry of the same commit, or given back by a cancellation in the same commit."""
 
@@ -449,12 +463,14 @@ class RunWrites(Struct, frozen=True):
     """Messages that the entries of the segments take."""
     published: Sequence[Publication] = ()
     """Values that replace the earlier values of their names."""
+    streamed: Sequence[Streamed] = ()
+    """Items behind the earlier items of their streams."""
 
     def only(self) -> Segment | Finish | None:
         """The segment, or the end of the run, if there is nothing else to write: a single statement is enough then."""
         if self.actions or self.states or self.ends or self.sources or self.cache or self.takes:
             return None
-        if self.published or self.park is not None:
+        if self.published or self.streamed or self.park is not None:
             return None
         if self.finish is None:
             return self.segments[0] if len(self.segments) == 1 else None
@@ -492,6 +508,7 @@ class WholeRun(NamedTuple):
     """The source snapshots that the segments refer to, by their numbers in the store that takes the run."""
     messages: Sequence[Message] = ()
     published: Sequence[Publication] = ()
+    streamed: Sequence[Streamed] = ()
 
 
 class Checked(NamedTuple):

@@ -34,6 +34,7 @@ from .model import (
     SendAnswer,
     Source,
     Status,
+    Streamed,
     Taken,
     Unread,
     WholeRun,
@@ -363,12 +364,24 @@ class Messages(Protocol):
     def unread(self) -> list[Unread]:
         """The untaken messages of unfinished runs, in order of run and box."""
 
-    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
-        """Let values replace the earlier values of their names, if `token` still holds. Visible is enough. A commit
-        publishes, too (`RunWrites.published`), with the other writes of the commit."""
+    def publish(
+        self, run: int, token: bytes, published: Sequence[Publication], streamed: Sequence[Streamed] = ()
+    ) -> bool:
+        """Let values replace the earlier values of their names, and add items to streams, if `token` still holds.
+        Visible is enough. A commit publishes, too (`RunWrites.published`, `RunWrites.streamed`), with the other writes
+        of the commit. The bell for messages rings for items."""
 
     def published(self, run: int) -> list[Publication]:
         """The latest values of a run, in order of the names."""
+
+    def streamed(self, run: int, name: str, *, above: int = 0, limit: int | None = None) -> list[Streamed]:
+        """The items of a stream with numbers above `above`, in order of number. Must use an index."""
+
+    def last_streamed(self, run: int, name: str) -> Streamed | None:
+        """The last item of a stream. Must use an index."""
+
+    def all_streamed(self, run: int) -> Iterator[Streamed]:
+        """The items of all streams of a run, in order of name and number. Read page by page."""
 
 
 class Store(Queue, Journals, Messages, Upkeep, Moving, Schedules, Protocol):

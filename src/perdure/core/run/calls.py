@@ -23,7 +23,7 @@ from ..body.scope import SCOPE, THREAD, set_scope
 from ..body.waits import LoopWaiter, Sleeper, Waiter
 from ..commit.records import Noted, Record
 from ..ground.clock import Deadline, perf
-from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Message, Publication, Result
+from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Message, Publication, Result, Streamed
 from ..ground.spec import Function, TaskSpec
 from ..ground.values import ANY, Codec, decode_error, encode_error, tame
 from .attached import deadline_of
@@ -266,8 +266,8 @@ def reading(
 # -- publishing ------------------------------------------------------------------------------------------------
 
 
-def publish(call: Call, row: Publication) -> Protocol:
-    """Publish a value in the commit that holds the outcome of the call (PB1)."""
+def publish(call: Call, row: Publication | Streamed) -> Protocol:
+    """Publish a value, or write an item of a stream, in the commit that holds the outcome of the call (PB1, ST1)."""
     body = call.body
     waiter: Any = None
     try:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ...core.ground.model import Action, Entry, NewMessage, Publication, RunRow, SendAnswer, Source
+from ...core.ground.model import Action, Entry, NewMessage, Publication, RunRow, SendAnswer, Source, Streamed
 from ...errors import RunStopped, UsageError
 from .. import _frames as frames
 
@@ -149,9 +149,15 @@ class InnerStore:
         """See `Store`."""
         return self._connection.ask(lambda ticket: frames.Send(ticket, run, message), SendAnswer)
 
-    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
+    def publish(
+        self, run: int, token: bytes, published: Sequence[Publication], streamed: Sequence[Streamed] = ()
+    ) -> bool:
         """See `Store`. The outer process has the token."""
-        return self._connection.ask(lambda ticket: frames.Publish(ticket, list(published)), bool)
+        return self._connection.ask(lambda ticket: frames.Publish(ticket, list(published), list(streamed)), bool)
+
+    def last_streamed(self, run: int, name: str) -> Streamed | None:
+        """See `Store`."""
+        return self._connection.ask(lambda ticket: frames.LastStreamed(ticket, name), Streamed | None)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

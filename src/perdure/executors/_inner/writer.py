@@ -42,18 +42,11 @@ class InnerWriter(Leaders):
         # Counted from zero; the numbers proper come with the answer (E1).
         driver.n = 0
         writes = rows(driver, outbox)
-        if any((writes.entries, writes.actions, writes.states, writes.cache, writes.takes, writes.published)):
+        kinds = (writes.entries, writes.actions, writes.states, writes.cache, writes.takes)
+        if any((*kinds, writes.published, writes.streamed)):
             began = perf()
             before: int = self._connection.ask(
-                lambda ticket: frames.Commit(
-                    ticket,
-                    writes.entries,
-                    writes.actions,
-                    writes.states,
-                    writes.cache,
-                    writes.takes,
-                    writes.published,
-                ),
+                lambda ticket: frames.Commit(ticket, *kinds, writes.published, writes.streamed),
                 int,
                 driver.turn,
             )

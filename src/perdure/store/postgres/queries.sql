@@ -576,6 +576,39 @@ DELETE FROM perdure.published WHERE (run, name) IN (
 SELECT run, name, value FROM perdure.published
 WHERE (run, name) > (%s, %s) AND length(value) >= 32 ORDER BY run, name LIMIT %s;
 
+-- name: stream
+-- Add an item to a stream, under the next number.
+INSERT INTO perdure.streamed (run, name, attempt, value, at, number)
+SELECT %s::bigint, %s::text, %s::bigint, %s::bytea, %s::bigint, coalesce(
+    (SELECT number FROM perdure.streamed WHERE run = %s AND name = %s ORDER BY number DESC LIMIT 1), 0
+) + 1;
+
+-- name: streamed
+-- One page of the items of a stream.
+SELECT name, number, attempt, value, at FROM perdure.streamed
+WHERE run = %s AND name = %s AND number > %s ORDER BY number LIMIT %s;
+
+-- name: last_streamed
+-- The last item of a stream.
+SELECT name, number, attempt, value, at FROM perdure.streamed
+WHERE run = %s AND name = %s ORDER BY number DESC LIMIT 1;
+
+-- name: streamed_of_run
+-- One page of the items of all streams of a run.
+SELECT name, number, attempt, value, at FROM perdure.streamed
+WHERE run = %s AND (name, number) > (%s, %s) ORDER BY name, number LIMIT %s;
+
+-- name: purge_streamed
+-- Some items of a removed run.
+DELETE FROM perdure.streamed WHERE (run, name, number) IN (
+    SELECT run, name, number FROM perdure.streamed WHERE run = %s ORDER BY name, number LIMIT %s
+);
+
+-- name: stored_streamed
+-- One page of items of streams, long enough for a reference to a file.
+SELECT run, name, number, value FROM perdure.streamed
+WHERE (run, name, number) > (%s, %s, %s) AND length(value) >= 32 ORDER BY run, name, number LIMIT %s;
+
 -- name: stored_messages
 -- One page of the values of messages, long enough for a reference to a file.
 SELECT run, number, value FROM perdure.messages

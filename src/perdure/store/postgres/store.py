@@ -46,6 +46,7 @@ from perdure.core.ground.model import (
     SendAnswer,
     Source,
     Status,
+    Streamed,
     Taken,
     WorkerRow,
     schedule_name,
@@ -68,6 +69,7 @@ MIGRATIONS: Final = (
     "0003_cancelling_and_tags.sql",
     "0004_published.sql",
     "0005_paused_schedules.sql",
+    "0006_streamed.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -336,6 +338,7 @@ class PostgresStore(UpkeepVerbs):
         cache: list[CachePut] = []
         takes: list[Row] = []
         published: list[Row] = []
+        streamed: list[Row] = []
         ends: list[Row] = []
         parks: list[Row] = []
         for write in writes:
@@ -358,6 +361,7 @@ class PostgresStore(UpkeepVerbs):
             cache += write.cache
             takes += _messages.take_rows(run, write.takes)
             published += _messages.publish_rows(run, write.published)
+            streamed += _messages.stream_rows(run, write.streamed)
             if write.finish is not None:
                 ends.append((*write.finish, run, write.token))
                 holders[run] = None
@@ -375,6 +379,7 @@ class PostgresStore(UpkeepVerbs):
         _many(cursor, self._sql["put_cache"], cache)
         _many(cursor, self._sql["take_message"], takes)
         _many(cursor, self._sql["publish"], published)
+        _many(cursor, self._sql["stream"], streamed)
         self._finish(cursor, segments, ends, parks)
         return answers
 
@@ -640,9 +645,21 @@ class PostgresStore(UpkeepVerbs):
         runs, boxes = [run for run, _ in wanted], [box for _, box in wanted]
         return set(self._rows("news", (runs, boxes)))
 
-    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
-        writes = [RunWrites(run, token, published=published)]
-        return self._aside.transaction(lambda cursor: self._write_batch(cursor, writes)) == [True]
+    def publish(
+        self, run: int, token: bytes, published: Sequence[Publication], streamed: Sequence[Streamed] = ()
+    ) -> bool:
+        writes = [RunWrites(run, token, published=published, streamed=streamed)]
+
+        def is_done(cursor: Cursor, answers: list[Created | bool]) -> bool:
+            if answers != [True] or not streamed:
+                return False
+            last = cursor.execute(self._sql["last_streamed"], (run, streamed[-1].name)).fetchone()
+            return last is not None and Streamed._make(last)._replace(number=0) == streamed[-1]
+
+        written = self._aside.transaction(lambda cursor: self._write_batch(cursor, writes), is_done) == [True]
+        if streamed:
+            self._tell()
+        return written
 
     def hear(self, bell: Callable[[], None]) -> bool:
         return self.listen(bell)
@@ -707,10 +724,10 @@ def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
 
 
 def _is_news(write: RunWrites | CreateRun) -> bool:
-    """Whether another process may wait for the write: a run to claim, or the end of a run."""
+    """Whether another process may wait for the write: a run to claim, the end of a run, or an item of a stream."""
     if isinstance(write, CreateRun):
         return write.claim is None
-    return write.finish is not None or write.park is not None
+    return write.finish is not None or write.park is not None or bool(write.streamed)
 
 
 def _parked(waits: bool) -> Status:

@@ -91,7 +91,7 @@ class UpkeepVerbs(Reading):
                 (number,) = row
                 chunk = min(left, 20 * _CHUNK)
                 gone = cursor.execute(self._sql["purge_segments"], (number, chunk)).rowcount
-                for purge in ("purge_actions", "purge_messages", "purge_published"):
+                for purge in ("purge_actions", "purge_messages", "purge_published", "purge_streamed"):
                     if gone < chunk:
                         gone += cursor.execute(self._sql[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:

@@ -29,6 +29,7 @@ MIGRATIONS: Final = (
     "0003_cancelling_and_tags.sql",
     "0004_published.sql",
     "0005_paused_schedules.sql",
+    "0006_streamed.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -473,6 +473,39 @@ DELETE FROM published WHERE (run, name) IN (
 SELECT run, name, value FROM published
 WHERE (run, name) > (?, ?) AND length(value) >= 32 ORDER BY run, name LIMIT ?;
 
+-- name: stream
+-- Add an item to a stream, under the next number.
+INSERT INTO streamed (run, name, attempt, value, at, number)
+SELECT ?, ?, ?, ?, ?, coalesce(
+    (SELECT number FROM streamed WHERE run = ? AND name = ? ORDER BY number DESC LIMIT 1), 0
+) + 1;
+
+-- name: streamed
+-- One page of the items of a stream.
+SELECT name, number, attempt, value, at FROM streamed
+WHERE run = ? AND name = ? AND number > ? ORDER BY number LIMIT ?;
+
+-- name: last_streamed
+-- The last item of a stream.
+SELECT name, number, attempt, value, at FROM streamed
+WHERE run = ? AND name = ? ORDER BY number DESC LIMIT 1;
+
+-- name: streamed_of_run
+-- One page of the items of all streams of a run.
+SELECT name, number, attempt, value, at FROM streamed
+WHERE run = ? AND (name, number) > (?, ?) ORDER BY name, number LIMIT ?;
+
+-- name: purge_streamed
+-- Some items of a removed run.
+DELETE FROM streamed WHERE (run, name, number) IN (
+    SELECT run, name, number FROM streamed WHERE run = ? ORDER BY name, number LIMIT ?
+);
+
+-- name: stored_streamed
+-- One page of items of streams, long enough for a reference to a file.
+SELECT run, name, number, value FROM streamed
+WHERE (run, name, number) > (?, ?, ?) AND length(value) >= 32 ORDER BY run, name, number LIMIT ?;
+
 -- name: stored_messages
 -- One page of the values of messages, long enough for a reference to a file.
 SELECT run, number, value FROM messages

@@ -42,6 +42,7 @@ from perdure.core.ground.model import (
     SendAnswer,
     Source,
     Status,
+    Streamed,
     Taken,
     Wake,
     WholeRun,
@@ -203,6 +204,8 @@ class SQLiteStore(Reading):
             self._ring(QUEUED)
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
             self._ring(ENDED)
+        if any(isinstance(write, RunWrites) and write.streamed for write in writes):
+            self._ring(MESSAGES)
         return answers
 
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
@@ -428,7 +431,7 @@ class SQLiteStore(Reading):
                 (number,) = row
                 chunk = min(left, _CHUNK)
                 gone = cursor.execute(_SQL["purge_segments"], (number, chunk)).rowcount
-                for purge in ("purge_actions", "purge_messages", "purge_published"):
+                for purge in ("purge_actions", "purge_messages", "purge_published", "purge_streamed"):
                     if gone < chunk:
                         gone += cursor.execute(_SQL[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
@@ -516,9 +519,14 @@ class SQLiteStore(Reading):
     def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
         return set(self._rows("news", (msgspec.json.encode(list(wanted)).decode(),)))
 
-    def publish(self, run: int, token: bytes, published: Sequence[Publication]) -> bool:
-        writes = [RunWrites(run, token, published=published)]
-        return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._now())) == [True]
+    def publish(
+        self, run: int, token: bytes, published: Sequence[Publication], streamed: Sequence[Streamed] = ()
+    ) -> bool:
+        writes = [RunWrites(run, token, published=published, streamed=streamed)]
+        written = self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._now())) == [True]
+        if streamed:
+            self._ring(MESSAGES)
+        return written
 
     def hear(self, bell: Callable[[], None]) -> bool:
         return self._bells is not None and self._bells.listen(MESSAGES, bell)
@@ -594,6 +602,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     cache: list[CachePut] = []
     takes: list[Row] = []
     published: list[Row] = []
+    streamed: list[Row] = []
     ends: list[Row] = []
     parks: list[Row] = []
     for write in writes:
@@ -619,6 +628,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
         cache += write.cache
         takes += _messages.take_rows(run, write.takes)
         published += _messages.publish_rows(run, write.published)
+        streamed += _messages.stream_rows(run, write.streamed)
         if write.finish is not None:
             ends.append((*_plain(write.finish), run, write.token))
             holders[run] = None
@@ -627,22 +637,21 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
             parks.append((_WAITING if waits else _SLEEPING, mark, aware, at, aware, boot, run, write.token))
             holders[run] = None
         answers.append(True)
-    if actions:
-        cursor.executemany(_SQL["insert_action"], actions)
-    if states:
-        cursor.executemany(_SQL["update_action"], [(*state[3:], *state[:3]) for state in states])
-    if ended:
-        cursor.executemany(_SQL["end_action"], ended)
-    if sources:
-        cursor.executemany(_SQL["note_source"], sources)
-    if cache:
-        cursor.executemany(_SQL["put_cache"], cache)
-    if takes:
-        cursor.executemany(_SQL["take_message"], takes)
-    if published:
-        cursor.executemany(_SQL["publish"], published)
+    _many(cursor, "insert_action", actions)
+    _many(cursor, "update_action", [(*state[3:], *state[:3]) for state in states])
+    _many(cursor, "end_action", ended)
+    _many(cursor, "note_source", sources)
+    _many(cursor, "put_cache", cache)
+    _many(cursor, "take_message", takes)
+    _many(cursor, "publish", published)
+    _many(cursor, "stream", streamed)
     _end(cursor, segments, ends, parks, now)
     return answers
+
+
+def _many(cursor: sqlite3.Cursor, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
+        cursor.executemany(_SQL[name], rows)
 
 
 def _end(cursor: sqlite3.Cursor, segments: list[Row], ends: list[Row], parks: list[Row], now: Wake) -> None:
