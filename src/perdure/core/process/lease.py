@@ -92,7 +92,8 @@ class Lease:
                     renewed, worked = now, process_cpu()
                 if self._drivers and (due or len(self._drivers) <= WATCHED):
                     self.watch()
-            except StoreError as error:
+            except Exception as error:
+                # Also a fault of the store's own code: without this thread each later run would lose its lease.
                 self.complain("the lease could not be renewed", error)
 
     def _lengthen(self, gap: float, computed: float) -> None:
@@ -131,9 +132,9 @@ class Lease:
         if self._store.end_cancelled(driver.run_id, self._clock.wall()):
             driver.fenced()
 
-    def complain(self, what: str, error: StoreError) -> None:
+    def complain(self, what: str, error: Exception) -> None:
         """Warn that the store fails. A failure hits all runs at once, so the same cause is logged now and then only."""
-        now, text = seconds(), str(error)
+        now, text = seconds(), str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"
         if text != self._complaint or now > self._complain_at:
             self._complaint, self._complain_at = text, now + COMPLAIN_SECONDS
             log.warning("%s: %s", what, text)

@@ -69,7 +69,7 @@ class Post:
             self._rung.clear()
             try:
                 self._look()
-            except StoreError as error:
+            except Exception as error:
                 # The drivers of the runs notice by themselves, with their next write.
                 log.debug("messages cannot be looked for now: %s", error)
 

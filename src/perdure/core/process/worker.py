@@ -316,7 +316,7 @@ class Worker:
         )
         try:
             now = self.store.run_by_id(driver.run_id)
-        except StoreError:
+        except Exception:
             now = None
         if now is not None and now.status == Status.ABORTED:
             reason = RunAbortedError(f"run {name!r} was aborted")

@@ -149,7 +149,8 @@ class Ending:
         if not isinstance(reason, LeaseLostError):
             try:
                 self.worker.store.release(self.run_id, self.token)
-            except PerdureError as error:
+            except Exception as error:
+                # Also a fault of the store's own code: the caller of the run waits for the end.
                 self.worker.doubt = True
                 if not isinstance(reason, StoreError):
                     log.warning("run %s could not be released: %s", self.run.name, error)
