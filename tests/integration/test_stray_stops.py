@@ -16,7 +16,7 @@ import pytest
 
 import perdure
 from perdure import errors
-from perdure.api import operate
+from perdure.api import ending
 
 env = perdure.TaskEnvironment(name="stray")
 far = perdure.TaskEnvironment(name="stray_far", executor="process")
@@ -119,13 +119,18 @@ def test_a_failure_by_a_stray_stop_may_be_caught() -> None:
 
 @env.task
 def is_stopped() -> int:
-    operate.abort("first")
     try:
+        aborts("first")
         while True:
             traced_number(1)
     except errors.RunStopped as error:
         CARRIED.set_exception(error)
         raise
+
+
+@perdure.trace
+def aborts(name: str) -> None:
+    ending.abort(name)
 
 
 @perdure.trace

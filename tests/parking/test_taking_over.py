@@ -53,12 +53,12 @@ def test_a_parked_run_is_taken_over_while_a_worker_serves(clock: VirtualClock) -
 
 
 def test_a_parked_run_that_is_aborted_does_not_wake(clock: VirtualClock) -> None:
-    from perdure.api import operate
+    from perdure.api import ending
 
     with Serving([sleeps_long], clock) as serving:
         run = perdure.submit(sleeps_long)
         wait_for(lambda: parked(run))
-        assert operate.abort(run.name)
+        assert ending.abort(run.name)
         clock.advance(2 * NAP)
         serving.look_twice()
     assert run.status == Status.ABORTED

@@ -217,13 +217,13 @@ async def unwinds_for_a_while() -> None:
 def test_a_run_that_is_aborted_while_it_is_parked_stays_aborted(
     clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, notice: bool
 ) -> None:
-    from perdure.api import operate
+    from perdure.api import ending
 
     monkeypatch.setattr(driver_module, "UNWIND_SECONDS", 100 * NAP)
     with Serving([unwinds_for_a_while, quick], clock) as serving:
         run = perdure.submit(unwinds_for_a_while)
         wait_for(lambda: seen)
-        assert operate.abort(run.name)
+        assert ending.abort(run.name)
         if notice:
             runtime.worker().lease.watch()
         let_go(run.name)

@@ -96,6 +96,7 @@ class Driver:
         self.free = True
         self.checked = 0
         self.worker = SimpleNamespace(writer=SimpleNamespace(through=lambda driver, rows: None))
+        self.mailbox = SimpleNamespace(leave=lambda wait: None)
 
     def stopped_error(self) -> BaseException:
         return RuntimeError("stopped")
@@ -125,7 +126,7 @@ def session() -> BodySession:
 def test_nothing_is_written_for_a_stand_in_that_is_closed(session: BodySession) -> None:
     """E3: a frame that arrives, or is being handled, when the body is closed."""
     session._begin()
-    commit = frames.Commit(1, [], [], [], [])
+    commit = frames.Commit(1, [], [], [], [], [], [])
     session.handle(commit)
     driver: Any = session.body.driver
     assert len(driver.outbox) == 1
@@ -160,8 +161,8 @@ def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: BodySessi
 def test_no_process_may_start_new_calls_while_driving_ends() -> None:
     """P5: bodies are closed in turn, here and in children, and an outcome for the first body held the others back."""
     driver = RunDriver(
-        SimpleNamespace(),  # type: ignore[arg-type]
-        SimpleNamespace(token=b"", id=1, uid=b"", name="r", target=""),  # type: ignore[arg-type]
+        SimpleNamespace(store=None, post=None),  # type: ignore[arg-type]
+        SimpleNamespace(token=b"", id=1, uid=b"", name="r", target="", cancel=None, cancel_until=None),  # type: ignore[arg-type]
         SimpleNamespace(target=lambda: ""),  # type: ignore[arg-type]
         SimpleNamespace(soon=lambda *_: None),  # type: ignore[arg-type]
         fresh=False,
@@ -181,7 +182,7 @@ def test_a_frame_before_the_journal_is_loaded_allows_no_new_calls(ends: Ends) ->
         SimpleNamespace(),  # type: ignore[arg-type]
         Connection(inner),
         SimpleNamespace(  # type: ignore[arg-type]
-            run=SimpleNamespace(token=b"", id=1, uid=b"", name="r", target=""),
+            run=SimpleNamespace(token=b"", id=1, uid=b"", name="r", target="", cancel=None, cancel_until=None),
             fresh=False,
             undrained=[1],
             accepts=False,

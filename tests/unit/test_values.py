@@ -27,7 +27,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perdure.core.ground.values import ANY, INLINE_LIMIT, codec_for, preview
+from perdure.core.ground.values import ANY, INLINE_LIMIT, _forms, codec_for, preview
 from perdure.core.ground.values import _wire as wire
 from perdure.core.ground.values._compile import is_native, node_of
 from perdure.core.ground.values._wire import Mode
@@ -164,6 +164,13 @@ class Model(pydantic.BaseModel):
     at: datetime
     points: list[Point] = []
     parent: Model | None = None
+
+
+@pytest.fixture(autouse=True)
+def no_forms_of_flyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`perdure.flyte` stores more types, and another test may have imported it."""
+    finders = [find for find in _forms._finders if not find.__module__.startswith("perdure.flyte")]
+    monkeypatch.setattr(_forms, "_finders", finders)
 
 
 def same(left: Any, right: Any) -> bool:

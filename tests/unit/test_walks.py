@@ -23,6 +23,8 @@ def test_no_module_walks_by_path() -> None:
             match node:
                 case ast.Attribute(ast.Name("os" | "shutil" | "glob" | "Path"), attribute) if attribute in FORBIDDEN:
                     found.add((name, attribute))
+    # The conformance kit works in directories of its own, beside other systems.
+    found = {each for each in found if not each[0].startswith("testing/conformance/")}
     # `perdure.flyte` copies and lists the user's own directories on behalf of the user's own code, as Flyte does.
     found = {each for each in found if not each[0].startswith("flyte/") or each[1] not in ("copytree", "walk")}
     assert found <= ALLOWED

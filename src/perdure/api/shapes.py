@@ -95,6 +95,8 @@ def text_of(shape: Any) -> str:
     if not isinstance(shape, list) or not shape:
         return "None" if shape == "NoneType" else str(shape)
     kind, rest = shape[0], shape[1:]
+    if not isinstance(kind, str):
+        return "Any"
     if kind == "literal":
         return " | ".join(map(str, rest))
     if kind == "record" and len(rest) == 2 and isinstance(rest[1], dict):
@@ -117,6 +119,8 @@ def type_of(shape: Any) -> Any:
     if not isinstance(shape, list) or not shape:
         return Any
     kind, rest = shape[0], shape[1:]
+    if not isinstance(kind, str):
+        return Any
     if kind == "literal" and rest:
         return Literal[tuple(rest)]
     if kind == "record" and len(rest) == 2 and isinstance(rest[1], dict):

@@ -19,6 +19,8 @@ _LOST_STATES: Final = frozenset({"25P03", "25P04", "57P01", "57P02", "57P03", "5
 _BUSY: Final = frozenset({5, 6})
 """SQLite: another connection holds the lock of the file, or of a table."""
 _DEPTH: Final = 8
+_MADE_STATES: Final = frozenset({"42P07", "42710"})
+"""SQLSTATE of a table, and of another object, that exists already."""
 
 
 def is_again(error: BaseException) -> bool:
@@ -46,6 +48,11 @@ def is_lost(error: BaseException) -> bool:
 def is_duplicate(error: BaseException) -> bool:
     """Whether a unique key exists already."""
     return any(_state(one) == "23505" or _number(one) == 1062 or _sqlite(one) == 19 for one in _chain(error))
+
+
+def is_made(error: BaseException) -> bool:
+    """Whether the statement that makes a table met the table, or a part of the table, of another process."""
+    return is_duplicate(error) or any(_state(one) in _MADE_STATES or _number(one) == 1050 for one in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from ..core.ground.steps import Steps
 from ..errors import UsageError
-from ._failures import is_again, is_duplicate, is_lost
+from ._failures import is_again, is_lost, is_made
 from ._units import Database, Row, Unit
 
 TABLE: Final = "perdure_outcomes"
@@ -75,8 +75,9 @@ def make_table(database: Database) -> Steps[None]:
             yield from unit.commit()
             return
         except Exception as error:
-            # Postgres refuses the slower of two processes that create one table with the error of a unique key.
-            if not left or not (is_again(error) or is_duplicate(error)):
+            # `IF NOT EXISTS` does not look and create at once: Postgres refuses the slower of two processes, with the
+            # error of a unique key, of a type or of a table that exists.
+            if not left or not (is_again(error) or is_made(error)):
                 raise
         finally:
             yield from unit.close()
