@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from tests.integration.shell import Shell, last
@@ -292,8 +293,33 @@ def test_show_of_attempts_and_interruptions(shell: Shell) -> None:
     assert [(node["kind"], node["status"]) for node in tree["actions"]] == [
         ("trace", "SUCCEEDED"), ("sleep", "INTERRUPTED"),
     ]  # fmt: skip
+    assert [node["entry"] is None for node in tree["actions"]] == [False, True]
     shell("abort", "x")
     assert [node["status"] for node in shell.json("show", "x")["actions"]] == ["SUCCEEDED", "ABORTED"]
+
+
+@pytest.mark.parametrize("call", [("tree", "--n", "3"), ("flaky",), ("fails",), ("slow", "--s", "0.01"), ("nothing",)])
+def test_show_names_the_entry_that_holds_each_outcome(shell: Shell, call: tuple[str, ...]) -> None:
+    """Family: a number that leads to another entry, or to none. Tried: nested and parallel children, a failure that a
+    retry has taken back, a failed call, a sleep and a single call."""
+    shell("run", "wf.py", *call, "--name", "x")
+    entries = {row["entry"]: row for row in map(json.loads, shell("store", "dump", "x").stdout.splitlines())}
+
+    def below(node: dict[str, Any]) -> list[dict[str, Any]]:
+        return [found for child in node["actions"] for found in (child, *below(child))]
+
+    root = shell.json("show", "x")
+    assert root["entry"] is None
+    nodes = below(root)
+    assert nodes
+    numbers = [node["entry"] for node in nodes]
+    assert len(set(numbers)) == len(numbers)
+    for node in nodes:
+        entry = entries[node["entry"]]
+        assert (entry["kind"], entry["name"], entry["child"]) == (node["kind"], node["name"], node["action"])
+        assert entry["outcome"] == node["outcome"]
+    lines = shell("show", "x").stdout.splitlines()
+    assert [line for line in lines if line.split()[:1] == [str(numbers[0])]]
 
 
 def test_show_of_generators_cancellations_and_timeouts(shell: Shell) -> None:

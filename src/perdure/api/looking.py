@@ -290,6 +290,9 @@ class ActionNode:
     depth: int = 0
     parent: int = -1
     """The parent's position in the tree."""
+    entry: int | None = None
+    """The number of the entry in the run's journal that holds the outcome, in commit order; of a generator, the first
+    entry."""
 
 
 class Tree(NamedTuple):
@@ -513,7 +516,7 @@ class _Grown:
         node = ActionNode(
             _KINDS[entry.kind], entry.name, _OUTCOMES[result], entry.child, None, entry.at, entry.took,
             label=entry.label, inputs=entry.inputs, discarded=n in self._discarded, earlier=n in self._earlier,
-            reused=n in self._reused,
+            reused=n in self._reused, entry=n,
         )  # fmt: skip
         if generator is not None:
             node.items, node.took, node.error = generator.items, generator.took, generator.error
