@@ -158,7 +158,7 @@ def test_the_command_line_pauses_resumes_and_triggers(shell: Shell) -> None:
         assert (eu["paused"], us["next"], frequent["next"]) == (None, [], [])
         assert frequent["paused"] is not None
         table = shell("schedules", "--task", "etl.often").stdout
-        assert "etl.often" in table
+        assert "etl.often  every 200 ms  paused" in table
         assert "paused" in table
         known = shell.json("ls", "--limit", "1000")
         name = shell("schedule", "trigger", "etl.often", "--file", "etl.py").stdout.strip()

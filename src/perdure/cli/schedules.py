@@ -128,9 +128,19 @@ def _table(found: list[TaskSchedule]) -> Table:
     for one in found:
         state = "paused" if one.paused is not None else "overdue" if one.overdue is not None else "active"
         table.add_row(
-            cell(one.name), cell(one.rule), state, _local(one.next[0] if one.next else None), _local(one.fired)
+            cell(one.name), cell(_rule(one.rule)), state, _local(one.next[0] if one.next else None), _local(one.fired)
         )
     return table
+
+
+def _rule(definition: str) -> str:
+    """A definition for people: lengths with their units, beginnings in the local zone."""
+    from .output import local, span
+
+    period, found, start = definition.removeprefix("every ").partition(" from ")
+    if not (found and definition.startswith("every ") and period.isdecimal() and start.lstrip("-").isdecimal()):
+        return definition
+    return f"every {span(int(period))}" + (f" from {local(int(start))}" if int(start) else "")
 
 
 def _local(at: datetime | None) -> str:
