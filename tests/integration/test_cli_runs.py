@@ -318,8 +318,10 @@ def test_show_names_the_entry_that_holds_each_outcome(shell: Shell, call: tuple[
         entry = entries[node["entry"]]
         assert (entry["kind"], entry["name"], entry["child"]) == (node["kind"], node["name"], node["action"])
         assert entry["outcome"] == node["outcome"]
-    lines = shell("show", "x").stdout.splitlines()
-    assert [line for line in lines if line.split()[:1] == [str(numbers[0])]]
+    table = shell("show", "x").stdout.splitlines()
+    heading = next(number for number, line in enumerate(table) if line.startswith("ACTION "))
+    end = table[heading].index("ENTRY") + len("ENTRY")
+    assert [line[:end].split()[-1] for line in table[heading + 2 :]] == list(map(str, numbers))
 
 
 def test_show_of_generators_cancellations_and_timeouts(shell: Shell) -> None:

@@ -19,7 +19,18 @@ from tests.postgres_server import PASSWORD, Server, server
 from tests.waiting import stays_true, wait_for
 
 from perdure.core.ground.clock import US, SystemClock
-from perdure.core.ground.model import CachePut, Claim, Created, CreateRun, Park, RunWrites, Status, Wake, WorkerRow
+from perdure.core.ground.model import (
+    CachePut,
+    Claim,
+    Created,
+    CreateRun,
+    Park,
+    RunWrites,
+    ScheduleRow,
+    Status,
+    Wake,
+    WorkerRow,
+)
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, UsageError
 from perdure.store import files_base, open_store, public_url
 from perdure.store.postgres import PostgresStore
@@ -144,7 +155,16 @@ SHAPES: dict[str, Callable[[PostgresStore, int], tuple[Callable[[], Any], Any, C
     ),
     "advance": lambda store, run: (
         lambda: [answer.fresh for answer in store.advance("daily", 5, expect=None, runs=[new_run("b")]) or ()], [True],
-        lambda: (store.schedule("daily"), [found.name for found in store.runs()]), (5, ["b", "run"]),
+        lambda: (store.schedules(), [found.name for found in store.runs()]),
+        ([ScheduleRow("daily", 5)], ["b", "run"]),
+    ),
+    "pause": lambda store, run: (
+        lambda: [store.advance("daily", 5, expect=None), store.pause_schedules("daily", 9)], [[], 1],
+        lambda: store.schedules(), [ScheduleRow("daily", 5, 9)],
+    ),
+    "resume": lambda store, run: (
+        lambda: [store.adopt_schedule(ScheduleRow("daily", 5, 6)), store.resume_schedules("daily", 9)], [True, 1],
+        lambda: store.schedules(), [ScheduleRow("daily", 9)],
     ),
 }  # fmt: skip
 

@@ -458,11 +458,11 @@ def print_tree(output: Output, tree: Tree) -> None:
     if run.reuse is not None:
         head.append(f"\nrecovers {run.reuse}")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("ENTRY", no_wrap=True, justify="right")
     table.add_column("ACTION", no_wrap=True, overflow="ellipsis")
     for heading in ("KIND", "STATUS"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("ATTEMPTS", no_wrap=True, justify="right")
+    for heading in ("ATTEMPTS", "ENTRY"):
+        table.add_column(heading, no_wrap=True, justify="right")
     for heading in ("START", "TOOK"):
         table.add_column(heading, no_wrap=True)
     for heading in ("INPUTS", "OUTCOME"):
@@ -470,15 +470,15 @@ def print_tree(output: Output, tree: Tree) -> None:
     before = -1
     for position, node in tree.nodes.items():
         if position != before + 1:
-            table.add_row("", Text(f"… {position - before - 1:,} more", "dim"))
+            table.add_row(Text(f"… {position - before - 1:,} more", "dim"))
         before = position
         name = f"{'  ' * min(node.depth, 20)}{node.name}" + (f" [{node.label}]" if node.label else "")
         marks = {"discarded": node.discarded, "earlier attempt": node.earlier, "reused": node.reused}
         status = ", ".join([node.status, *(mark for mark, holds in marks.items() if holds)])
         table.add_row(
-            "" if node.entry is None else str(node.entry), cell(name), node.kind,
-            cell(status, _STYLES.get(node.status, "")),
-            "" if node.attempts is None else str(node.attempts), local(node.at), span(node.took),
+            cell(name), node.kind, cell(status, _STYLES.get(node.status, "")),
+            "" if node.attempts is None else str(node.attempts), "" if node.entry is None else str(node.entry),
+            local(node.at), span(node.took),
             cell(_inputs_text(node)), cell(_outcome_text(node)),
             style="dim" if node.discarded or node.earlier or node.status == "UNFINISHED" else None,
         )  # fmt: skip

@@ -685,7 +685,7 @@ class PostgresStore(UpkeepVerbs):
                     return cursor.execute(self._sql["is_created"], mine).fetchone() is not None
             # Without a created run the mover of the schedule does not matter.
             row = cursor.execute(self._sql["schedule"], (key,)).fetchone()
-            return answers is not None and row is not None and row[0] == at
+            return answers is not None and row is not None and ScheduleRow._make(row).at == at
 
         answers = self._writer.transaction(move, is_done)
         if answers:
