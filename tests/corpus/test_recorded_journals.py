@@ -44,7 +44,7 @@ def test_the_present_versions_have_recordings() -> None:
 
 def test_every_kind_of_entry_and_call_is_recorded(tmp_path: Path) -> None:
     """In the recordings of all versions together. A container needs an engine, so its kind alone is missing. `LOOSEN`
-    comes from versions 1 and 2, in which failed attempts had that result, too."""
+    comes from version 1, in which failed attempts had that result, too."""
     results: set[int] = set()
     kinds: set[int] = set()
     noted = placed = False

@@ -16,7 +16,7 @@ from tests.faults.syscalls import Fault, Place, counted, points, short_writes, t
 from tests.faults.upkeep import MODES, Upkeep
 from tests.stores import sqlite_only
 
-SAMPLE = 1 if os.environ.get("PERDURE_TEST_WHOLE") == "1" else 13
+SAMPLE = 1 if os.environ.get("PERDURE_TEST_WHOLE") == "1" else 41
 
 pytestmark = [pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace, to inject faults"), sqlite_only]
 
@@ -55,5 +55,5 @@ def test_a_move_a_backup_and_a_collection_carry_on_after_a_fault_in_any_system_c
     """M1 to M5, G1 to G8: the same command again ends well, and no run is lost or doubled."""
     upkeep = Upkeep(hosts, tmp_path, mode)
     assert len(upkeep.points) > 40
-    chosen = upkeep.points[:: 5 * SAMPLE if SAMPLE > 1 else 1]
+    chosen = upkeep.points[:: 2 * SAMPLE if SAMPLE > 1 else 1]
     run_parallel([lambda fault=fault: upkeep.strike(fault) for fault in chosen])  # type: ignore[misc]

@@ -21,7 +21,7 @@ from tests.sql.conftest import Make
 from tests.sql.databases import ROOT, Project
 from tests.waiting import PATIENCE, is_stopped, wait_for
 
-SAMPLE = 1 if os.environ.get("PERDURE_TEST_WHOLE") == "1" else 13
+SAMPLE = 1 if os.environ.get("PERDURE_TEST_WHOLE") == "1" else 31
 """Of all moments, one in so many is tried; the first moment differs from case to case."""
 
 KILLED = [

@@ -15,7 +15,7 @@ from tests.torture import programs
 from tests.torture.source import source
 
 BATCH = 15
-BATCHES = 40 if WHOLE else 3
+BATCHES = 40 if WHOLE else 2
 
 
 def _torture(*arguments: object, busy: int = 0) -> None:

@@ -13,7 +13,8 @@ from ...store import is_postgres, public_url, store_path
 from .checking import PROMISES
 from .system import PYTHON, ProcessTrial, Unsupported
 
-PROGRAMS = Path(__file__).with_name("programs.py")
+PROGRAMS = Path(__file__).parent / "copied" / "flow.py"
+"""In a directory that is no package, because the file can be imported beside its copied log alone."""
 EDITED = """
 from outside import note
 from flow import env, seen, step

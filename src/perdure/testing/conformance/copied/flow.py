@@ -1,6 +1,6 @@
 """The programs of the kit, written for perdure: `flow.py PROGRAM RUN` drives the named run.
 
-`PerdureSystem` copies the file as `flow.py` into the directory of each trial, so each trial is a project with a
+`PerdureSystem` copies the file into the directory of each trial, so each trial is a project with a
 separate source. Adapters of other systems have programs of the same names and results (docs/reliability.md).
 """
 
