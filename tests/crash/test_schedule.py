@@ -147,6 +147,8 @@ def test_every_scheduled_instant_has_one_run_though_servers_die(tmp_path: Path) 
 def test_no_firing_of_a_pause_has_a_run_though_servers_die_and_freeze(tmp_path: Path) -> None:
     """FI2. Family: a server that looked before the pause acts behind it. Tried over pauses at random moments, while
     servers are killed, are started in the pause, and are frozen over the beginning or the end of the pause."""
+    if store_url():
+        pytest.skip("a process that is stopped in a transaction on Postgres keeps the row's lock, and the pause waits")
     file, database = tmp_path / "wf.py", tmp_path / "store.db"
     # Firings in a row, so that some server is always between a look and the moving on.
     file.write_text(SERVER.replace("period=0.2", "period=0.02"))
