@@ -52,7 +52,7 @@ def _reading(
         if where is None or isinstance(where, TraceScope):
             return plain()
         if on_loop():
-            warn_blocking(name, depth=4)
+            warn_blocking(name)
         return run_sync(calls.reading(where.call(kind, name, fp), read, codec, seen))  # type: ignore[no-any-return]
 
     def aio() -> Coroutine[Any, Any, T]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from collections.abc import Callable
+from types import FrameType
 
 from ..core.body.branch import Branch
 from ..core.body.loop import PerdureLoop
@@ -12,7 +14,9 @@ from ..core.body.scope import TraceScope, current_scope, find_branch, refuse_str
 from ..core.run.effects import run_async, run_blocking, run_sync
 from ..errors import BranchError, PerdureWarning
 
-__all__ = ["caller", "on_loop", "run_async", "run_blocking", "run_sync", "warn_blocking"]
+__all__ = ["caller", "on_loop", "outside", "run_async", "run_blocking", "run_sync", "warn_blocking"]
+
+_OURS = __name__.partition(".")[0]
 
 INPUTS_SHOWN = 4096
 """Size in bytes up to which the entry of a trace keeps the encoded arguments, for people to read."""
@@ -43,8 +47,17 @@ def on_loop() -> bool:
     return asyncio._get_running_loop() is not None
 
 
-def warn_blocking(name: str, depth: int = 3) -> None:
+def outside() -> tuple[FrameType, int]:
+    """The nearest calling frame of another package, and its distance from the caller of this function."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _OURS:
+        frame, depth = frame.f_back, depth + 1
+    return frame, depth
+
+
+def warn_blocking(name: str) -> None:
     """Warn of a synchronous durable call on an event loop's thread: the call blocks every task of the loop."""
+    _, depth = outside()
     warnings.warn(
         f"{name}() blocks the event loop here until its outcome is on disk; in async code write: await {name}.aio(...)",
         PerdureWarning,

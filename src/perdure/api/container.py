@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -17,6 +16,7 @@ from ..core.ground.model import Kind
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import Signature, by_content
 from ..errors import UsageError
+from ._calling import outside
 from ._container_settings import Folders, Options, Types, cache_version, declared_name, one_of, option_names
 from ._container_settings import settings_of as _settings_of
 from ._container_settings import texts as _texts
@@ -27,9 +27,6 @@ from .task import Task
 
 if TYPE_CHECKING:
     from ..containers.program import Program
-
-
-_OURS = __name__.partition(".")[0]
 
 
 class ContainerGroup(Protocol):
@@ -118,7 +115,7 @@ class ContainerTask(Task[..., Any]):
         self.__name__ = self.__qualname__ = name
         self.__doc__ = f"Container task {name}."
         self._cache_signature = None
-        module = _calling_module()
+        module = str(outside()[0].f_globals.get("__name__", "__main__"))
         self.spec.fn.__module__ = module
         self._live_at(module, home_of(self.spec.fn))
 
@@ -308,10 +305,3 @@ def _dispose(attempt: Detached) -> None:
 
     with suppress(UsageError):  # without a usable engine nothing can have been begun
         runtime.containers().dispose(attempt)
-
-
-def _calling_module() -> str:
-    frame = sys._getframe(2)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _OURS:
-        frame = frame.f_back
-    return str(frame.f_globals.get("__name__", "__main__"))

@@ -251,7 +251,7 @@ def send(message: Outgoing) -> None:
         deliver(*message)
         return
     if on_loop():
-        warn_blocking("Run.send", depth=4)
+        warn_blocking("Run.send")
     run_sync(_durable(where, message))
 
 

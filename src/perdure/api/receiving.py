@@ -73,7 +73,7 @@ class Condition(Generic[T]):
     def _wait(self) -> T:
         protocol = self._protocol()
         if on_loop():
-            warn_blocking("Condition.wait", depth=4)
+            warn_blocking("Condition.wait")
         return run_sync(protocol)  # type: ignore[no-any-return]
 
     def _wait_aio(self) -> Coroutine[Any, Any, T]:

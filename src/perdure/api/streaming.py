@@ -193,7 +193,7 @@ class Stream(Generic[T]):
                 writer.flush()
             return
         if on_loop():
-            warn_blocking("Stream.write", depth=4)
+            warn_blocking("Stream.write")
         run_sync(writer.protocol(data))
 
     def _write_aio(self, item: T) -> Coroutine[Any, Any, None]:
