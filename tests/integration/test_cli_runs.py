@@ -429,3 +429,35 @@ def test_show_leaves_out_the_middle_of_a_large_run_and_says_so(shell: Shell) -> 
     tree = shell.json("show", "m", "--limit", "10")
     assert (tree["total"], tree["left_out"], len(tree["actions"])) == (3001, 2991, 9)
     assert len(shell.json("show", "m")["actions"]) == 3000
+
+
+# -- tags ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["run", "submit"])
+def test_tags_of_the_command_line_are_kept_with_a_new_run(shell: Shell, verb: str) -> None:
+    shell(verb, "wf.py", "add", "--name", "x", "--a", "1", "--tag", "team=data", "--tag=day=mon=day")
+    shell(verb, "--tag", "team=web", "wf.py", "add", "--name", "y", "--a", "1")
+    shell(verb, "wf.py", "add", "--name", "y", "--a", "1", "--tag", "team=data")
+    assert {run["name"]: run["tags"] for run in shell.json("ls")} == {
+        "x": {"team": "data", "day": "mon=day"},
+        "y": {"team": "web"},
+    }
+    assert [run["name"] for run in shell.json("ls", "--tag", "team=data")] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tag", "team"], "NAME=VALUE"),
+        (["--tag", "=data"], "NAME=VALUE"),
+        (["--tag"], "--tag needs a value"),
+        (["--tag", "team=a", "--tag", "team=b"], "given twice"),
+        (["--tag", "team=" + "x" * 201], "at most 200"),
+    ],
+)
+def test_tags_that_cannot_be_kept_start_nothing(shell: Shell, words: list[str], said: str) -> None:
+    done = shell("submit", "wf.py", "add", "--a", "1", *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert shell.json("ls") == []

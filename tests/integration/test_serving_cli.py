@@ -396,8 +396,8 @@ def test_a_module_can_be_served_by_its_name(fleet: Fleet) -> None:
     ("line", "words"),
     [
         ("perdure submit flow.py fr", ["from_a_trace", "from_an_async_trace", "from_a_body"]),
-        ("perdure submit flow.py add --", ["--a", "--b", "--name", "--at", "--in", "--json", "--help"]),
-        ("perdure run flow.py add --", ["--a", "--b", "--name", "--json", "--help"]),
+        ("perdure submit flow.py add --", ["--a", "--b", "--name", "--tag", "--at", "--in", "--json", "--help"]),
+        ("perdure run flow.py add --", ["--a", "--b", "--name", "--tag", "--json", "--help"]),
         ("perdure wait fi", ["first"]),
         ("perdure watch --status q", ["queued"]),
         ("perdure serve --con", ["--concurrency"]),

@@ -7,7 +7,7 @@ a `Handle`, and the run is driven meanwhile. Times are in microseconds, as in `c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -164,13 +164,19 @@ def progress(handle: Handle) -> Progress:
 # -- starting and continuing -----------------------------------------------------------------------------------
 
 
-def request(task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any], name: str | None) -> RunRequest:
+def request(
+    task: Task[..., Any],
+    args: tuple[Any, ...],
+    inputs: dict[str, Any],
+    name: str | None,
+    tags: Mapping[str, str] | None = None,
+) -> RunRequest:
     """A requested run, checked and named; nothing is stored yet.
 
     Raises:
         UsageError: the inputs or the name cannot be used.
     """
-    return request_for(task, args, inputs, name, None)
+    return request_for(task, args, inputs, name, None, tags=tags)
 
 
 def submit(asked: RunRequest) -> Handle:

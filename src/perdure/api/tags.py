@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -55,16 +55,17 @@ def decode_tags(stored: str | None) -> dict[str, str]:
         return {}
 
 
-def tags_of_words(words: tuple[str, ...]) -> dict[str, str]:
-    """Tags from words of a command line, each `NAME=VALUE`.
+def tags_of_words(words: Sequence[str]) -> dict[str, str] | None:
+    """Tags from words of a command line, each `NAME=VALUE`; no word makes no tags.
 
     Raises:
-        UsageError: a word is none.
+        UsageError: a word is not of that form, or names a tag a second time with another value.
     """
     found: dict[str, str] = {}
     for word in words:
         name, mark, value = word.partition("=")
         if not mark or not name:
             raise UsageError(f"a tag is given as NAME=VALUE, not {word!r}")
-        found[name] = value
-    return found
+        if found.setdefault(name, value) != value:
+            raise UsageError(f"tag {name!r} is given twice: {found[name]!r} and {value!r}")
+    return found or None

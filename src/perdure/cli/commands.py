@@ -42,7 +42,7 @@ RUN_HELP = """Run a task of a Python file, or carry on with the run of that name
 
 The task's parameters are options: `n: int = 3` becomes --n, `batch_size` --batch-size (or --batch_size). Numbers, text,
 dates, enums and paths are typed as they are, a bool is --flag or --no-flag; dataclasses, lists, dicts and other
-structures are JSON, and a list may also be given item by item (--tag a --tag b). `null` is None where that is allowed.
+structures are JSON, and a list may also be given item by item (--to a --to b). `null` is None where that is allowed.
 
 FILE alone lists its tasks; FILE TASK --help shows the inputs of one.
 
@@ -57,14 +57,16 @@ RUN_EPILOG = """  perdure run etl.py                                  list the t
 
 @cli.command("run", cls=RunCommand, help=RUN_HELP, epilog=RUN_EPILOG, short_help="Run a task, or carry on with a run.")
 @click.option("--name", metavar="NAME", help="The run's name, its idempotency key. A readable random one by default.")
+@click.option("--tag", metavar="NAME=VALUE", multiple=True, help="Keep a tag with a new run; several may be given.")
 @common
 @click.pass_context
 def run_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any) -> None:
     from ..api import operate
+    from ..api.tags import tags_of_words
     from .driving import Wanted
 
     task, args, values, own = called(ctx, "run", words)
-    asked = operate.request(task, args, values, own.name)
+    asked = operate.request(task, args, values, own.name, tags_of_words(own.tags))
     sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
 
 
@@ -173,6 +175,7 @@ def _task_help(verb: str, file: str, name: str, task: Any) -> str:
     with formatter.section("Options of perdure"):
         formatter.write_dl([
             ("--name NAME", "The run's name, its idempotency key."),
+            ("--tag NAME=VALUE", "Keep a tag with a new run; several may be given."),
             *(TIMES if verb == "submit" else ()),
             ("--json", "JSON on stdout."),
             ("--store URL", "The store."),
@@ -405,7 +408,7 @@ def list_command(
 
     most = _rows(limit)
     statuses = None if status is None else {Status(status.upper())}
-    wanted = looking.RunFilter(statuses, task, name, tags=tags_of_words(tags) if tags else None)
+    wanted = looking.RunFilter(statuses, task, name, tags=tags_of_words(tags))
     runs, more = looking.runs(limit=most, wanted=wanted)
     if output.json:
         output.result_json([run_data(run) for run in runs])

@@ -45,7 +45,7 @@ def _declares(decorator: ast.expr) -> bool:
 
 def run_words(command: str, args: list[str], incomplete: str) -> list[CompletionItem]:
     """Possible next words of `perdure run ...` or `perdure submit ...`."""
-    own = ["--name", "--at", "--in", "--json"] if command == "submit" else ["--name", "--json"]
+    own = ["--name", "--tag", "--at", "--in", "--json"] if command == "submit" else ["--name", "--tag", "--json"]
     plain = [word for word in args if not word.startswith("-")]
     if not plain:
         if incomplete.startswith("-"):

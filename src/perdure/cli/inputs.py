@@ -102,6 +102,7 @@ class Own:
     store: str | None = None
     at: str | None = None
     delay: str | None = None
+    tags: list[str] = field(default_factory=list)
     json: bool = False
     verbose: int = 0
     quiet: bool = False
@@ -113,8 +114,8 @@ _OWN_FLAGS = {
     "-h": "help",
 }  # fmt: skip
 _OWN_VALUES = {
-    "run": {"--name": "name", "--store": "store"},
-    "submit": {"--name": "name", "--store": "store", "--at": "at", "--in": "delay"},
+    "run": {"--name": "name", "--store": "store", "--tag": "tags"},
+    "submit": {"--name": "name", "--store": "store", "--tag": "tags", "--at": "at", "--in": "delay"},
 }
 
 
@@ -165,7 +166,10 @@ def _take_own(own: Own, word: str, queue: Iterator[str]) -> bool:
             value = next(queue)
         except StopIteration:
             raise InputError(f"{option} needs a value") from None
-    setattr(own, values[option], value)
+    if option == "--tag":
+        own.tags.append(value)
+    else:
+        setattr(own, values[option], value)
     return True
 
 

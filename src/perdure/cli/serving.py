@@ -42,6 +42,7 @@ SUBMIT_EPILOG = """  perdure submit etl.py main --limit 100                    a
 
 @cli.command("submit", cls=RunCommand, help=SUBMIT_HELP, epilog=SUBMIT_EPILOG, short_help="Leave a run to the workers.")
 @click.option("--name", metavar="NAME", help="The run's name, its idempotency key. A readable random one by default.")
+@click.option("--tag", metavar="NAME=VALUE", multiple=True, help="Keep a tag with a new run; several may be given.")
 @click.option("--at", metavar="TIME", help="Begin it then: 2026-11-23T02:00 (local time), with an offset, or 02:00.")
 @click.option("--in", metavar="LENGTH", help="Begin it after that: 45s, 90m, 12h, 30d or 1d12h.")
 @common
@@ -49,13 +50,14 @@ SUBMIT_EPILOG = """  perdure submit etl.py main --limit 100                    a
 def submit_command(ctx: click.Context, /, words: tuple[str, ...], **ignored: Any) -> None:
     from ..api._names import check_name
     from ..api.submitting import due_at, enqueue, request_submission
+    from ..api.tags import tags_of_words
 
     task, args, values, own = called(ctx, "submit", words)
     at = None if own.at is None else moment(own.at)
     delay = None if own.delay is None else length(ctx, None, own.delay, "'--in'")
     if own.name is not None:
         check_name(own.name)
-    run = enqueue(request_submission(task, args, values, own.name), due_at(at, delay))
+    run = enqueue(request_submission(task, args, values, own.name, tags_of_words(own.tags)), due_at(at, delay))
     if output.json:
         output.result_json(_of_run(run))
     else:
