@@ -19,7 +19,7 @@ from tests.fuzz.budget import bounded, examples, kept
 from tests.fuzz.test_values import REFUSED, TYPES
 
 from perdure import runtime
-from perdure.cli.convert import Unfit, from_json, from_text, is_simple, label
+from perdure.api.convert import Unfit, from_json, from_text, is_simple, label
 from perdure.core.ground.trees import remove_tree
 from perdure.core.ground.values import codec_for
 from perdure.errors import PerdureError, UsageError

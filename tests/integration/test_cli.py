@@ -16,10 +16,11 @@ import pytest
 from tests.integration.shell import Shell, last
 from tests.waiting import PATIENCE, Stall
 
+from perdure.api.jsonable import jsonable
 from perdure.api.looking import ActionNode, _Grown
 from perdure.cli import commands
 from perdure.cli.failures import users_frames
-from perdure.cli.output import jsonable, span
+from perdure.cli.output import span
 from perdure.core.ground.model import Entry, Kind, NewRun, Result, Status
 from perdure.core.journal.recovering import work_of
 from perdure.store._rows import submitted

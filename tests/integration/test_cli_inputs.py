@@ -17,9 +17,10 @@ import pydantic
 import pytest
 
 import perdure
-from perdure.cli.convert import Unfit, from_json, from_text
+from perdure.api.convert import Unfit, from_json, from_text
+from perdure.api.jsonable import jsonable
 from perdure.cli.inputs import Own, inputs_of, read, split
-from perdure.cli.output import jsonable, readable
+from perdure.cli.output import readable
 from perdure.errors import InputError
 from perdure.io import Dir, File
 
@@ -342,3 +343,12 @@ def test_files_are_given_by_path_and_shown_by_path(tmp_path: Path, monkeypatch: 
         assert Path(shown["path"]).read_text() == Path(readable(file)).read_text() == "content"
     finally:
         perdure.init()
+
+
+@pytest.mark.parametrize("tp", [float, complex, timedelta, dict[str, float], list[complex], timedelta | None])
+@pytest.mark.parametrize("number", [10**400, -(10**400)])
+def test_a_number_out_of_the_range_of_the_type_is_refused(tp: Any, number: int) -> None:
+    """Numbers from outside that a type cannot hold, alone and inside of other values."""
+    data = {"a": number} if tp == dict[str, float] else [number] if tp == list[complex] else number
+    with pytest.raises(Unfit, match="expected"):
+        from_json(data, tp)

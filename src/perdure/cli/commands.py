@@ -136,8 +136,8 @@ def _first_line(fn: Any) -> str:
 
 
 def _input_data(one: Input) -> dict[str, Any]:
+    from ..api.jsonable import jsonable
     from .inputs import NOTHING
-    from .output import jsonable
 
     default = None if one.default is NOTHING else jsonable(one.default)
     return {
@@ -191,7 +191,7 @@ def _input_usage(one: Input) -> str:
 
 
 def _input_help(one: Input) -> str:
-    from .convert import is_simple
+    from ..api.convert import is_simple
     from .inputs import NOTHING
     from .output import plain_repr
 

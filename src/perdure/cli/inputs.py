@@ -6,7 +6,6 @@ All functions take a task and words, and return values or raise one `InputError`
 from __future__ import annotations
 
 import difflib
-import inspect
 import shlex
 import types
 import typing
@@ -15,8 +14,8 @@ from dataclasses import dataclass, field
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
+from ..api.convert import LISTS, Unfit, from_text, is_simple, item_of, label, members, shown, stripped
 from ..errors import InputError
-from .convert import LISTS, Unfit, from_text, is_simple, item_of, label, members, shown, stripped
 
 if TYPE_CHECKING:
     from ..api.task import Task
@@ -62,20 +61,13 @@ class Input:
 
 def inputs_of(task: Task[..., Any]) -> list[Input]:
     """The inputs of a task, in the order of the parameters."""
-    fn = inspect.unwrap(task.fn)
-    try:
-        hints = typing.get_type_hints(fn, include_extras=True)
-    except Exception:  # an undefined annotation; the task's own signature has the better message
-        hints = {}
+    from ..api.given import declared_types
+
+    parameters = task.spec.signature.parameters
     found = []
-    names = set(task.spec.signature.parameters)
-    for parameter in task.spec.signature.parameters.values():
-        declared = hints.get(parameter.name, parameter.annotation)
-        if isinstance(declared, str):
-            declared = NOTHING
-        if declared is NOTHING and isinstance(parameter.default, (bool, str)):
-            declared = type(parameter.default)
-        found.append(Input(parameter.name, _option(parameter.name, names), declared, parameter.default, parameter.kind))
+    for name, declared in declared_types(task).items():
+        parameter = parameters[name]
+        found.append(Input(name, _option(name, set(parameters)), declared, parameter.default, parameter.kind))
     return found
 
 
@@ -251,27 +243,16 @@ class _WordReader:
         return word
 
     def _arranged(self, given: dict[str, list[str]], further: dict[str, str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        from ..api.given import arranged
+
         missing = [one for one in self.inputs if one.required and one.name not in given]
         if missing:
             raise InputError(self._missing(missing))
         values = {name: self._converted(self.by_name[name], texts) for name, texts in given.items()}
-        args: list[Any] = []
-        last = max(
-            (i for i, one in enumerate(self.inputs) if one.kind is Parameter.POSITIONAL_ONLY and one.name in values),
-            default=-1,
-        )
-        many = next((one for one in self.inputs if one.kind is Parameter.VAR_POSITIONAL and one.name in values), None)
-        for position, one in enumerate(self.inputs):
-            if one is many:
-                args.extend(values.pop(one.name))
-            elif one.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) and (
-                many or position <= last
-            ):
-                # Python has no way to name positional-only parameters, nor parameters before them.
-                args.append(values.pop(one.name) if one.name in values else one.default)
+        args, values = arranged(self.task.spec.signature.parameters.values(), values)
         if self.rest is not None:
             values |= {name: self._converted(self.rest, [text], name) for name, text in further.items()}
-        return tuple(args), values
+        return args, values
 
     def _converted(self, one: Input, texts: list[str], name: str | None = None) -> Any:
         option = one.option if name is None else f"--{name}"

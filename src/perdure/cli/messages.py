@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ValueMismatchError
 from . import completion
 from .base import CliCommand, cli, common, log_to_stderr, output, run_or_url
 
@@ -31,12 +31,14 @@ def signal_command(run: str, name: str, value: str) -> None:
 
     VALUE is read by the type that the run waits for. Where the run does not wait yet, VALUE is JSON, or else text.
     """
+    from ..api.convert import from_text
+    from ..api.given import given_message
     from ..api.run import Run
     from ..core.ground.model import Kind
 
     log_to_stderr()
     found = Run.get(run)
-    data, data_type = _value(found, Kind.CONDITION, name, value)
+    data, data_type = given_message(found, Kind.CONDITION, name, partial(from_text, value))
     found.signal(name, data, data_type=data_type)
     _told(found, "condition", name, f"condition {name!r} is set")
 
@@ -56,32 +58,16 @@ def send_command(run: str, name: str, value: str, key: str | None) -> None:
 
     VALUE is read by the type that the run waits for. Where the run does not wait yet, VALUE is JSON, or else text.
     """
+    from ..api.convert import from_text
+    from ..api.given import given_message
     from ..api.run import Run
     from ..core.ground.model import Kind
 
     log_to_stderr()
     found = Run.get(run)
-    data, data_type = _value(found, Kind.RECEIVE, name, value)
+    data, data_type = given_message(found, Kind.RECEIVE, name, partial(from_text, value))
     found.send(name, data, key=key, data_type=data_type)
     _told(found, "mailbox", name, f"a message for mailbox {name!r} is stored")
-
-
-def _value(run: Run, kind: Any, name: str, text: str) -> tuple[Any, Any]:
-    """The value of a command line, and the type under which the value is encoded."""
-    from ..api.messages import check_message_name, shown_box, type_waited_for
-    from ..core.run.mailbox import box_of
-    from .convert import Unfit, from_text
-
-    box = box_of(kind, check_message_name(name, "a message"))
-    asked = type_waited_for(run.row.id, box)
-    if asked is None:
-        return from_text(text, Any), None
-    try:
-        return from_text(text, asked.type), asked.type
-    except Unfit as misfit:
-        raise ValueMismatchError(
-            f"{shown_box(box)} of run {run.name!r} takes {asked.text}; nothing was sent: {misfit}"
-        ) from None
 
 
 def _told(run: Run, kind: str, name: str, what: str) -> None:
@@ -116,8 +102,8 @@ def conditions_command() -> None:
 @common
 def published_command(run: str) -> None:
     """Show the latest value of each name that the code of a run has published (`perdure.publish`)."""
+    from ..api.jsonable import jsonable
     from ..api.run import Run
-    from .output import jsonable
 
     log_to_stderr()
     found = Run.get(run).published()

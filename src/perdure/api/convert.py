@@ -1,4 +1,4 @@
-"""Text from the command line into values of declared types: plain text for simple types, JSON for the others.
+"""Text and JSON from outside into values of declared types: plain text for simple types, JSON for the others.
 
 `from_text` reads the value of an option, `from_json` a part of JSON data. Both raise `Unfit`, which names the place,
 the expected and the found value. Every class comes from the annotation, never from the text.
@@ -14,7 +14,9 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -227,7 +229,7 @@ def from_text(text: str, tp: Any) -> Any:
     tp = stripped(tp)
     if tp is Any:
         try:
-            return _plain(_parsed(text))
+            return _plain(parsed_json(text))
         except ValueError:
             return text
     union = members(tp)
@@ -242,13 +244,18 @@ def from_text(text: str, tp: Any) -> Any:
     if _is_reference(tp):
         return _reference(text, tp)
     try:
-        data = _parsed(text)
+        data = parsed_json(text)
     except ValueError as error:
         raise Unfit(f"{label(tp)} as JSON", text, note=str(error)) from None
     return from_json(data, tp)
 
 
-def _parsed(text: str) -> Any:
+def parsed_json(text: str | bytes) -> Any:
+    """JSON, with numbers that `from_json` can read as `Decimal` without a loss.
+
+    Raises:
+        ValueError: the text is no JSON.
+    """
     try:
         return json.loads(text, parse_float=_Float.of)
     except RecursionError:
@@ -263,6 +270,19 @@ def _is_flyte(tp: type) -> bool:
     return tp.__module__.startswith("perdure.flyte.io.") and tp.__name__ in ("File", "Dir", "DataFrame")
 
 
+_FROM_AFAR: ContextVar[bool] = ContextVar("perdure_from_afar", default=False)
+
+
+@contextmanager
+def from_afar() -> Iterator[None]:
+    """Values that are read in this block come from another machine: no path names a file of this machine."""
+    token = _FROM_AFAR.set(True)
+    try:
+        yield
+    finally:
+        _FROM_AFAR.reset(token)
+
+
 def _reference(data: object, tp: Any, path: str = "") -> Any:
     """A file or directory by its path (the content is taken into the blob store), or by its URL (the content stays).
     A data frame by the path of a Parquet file."""
@@ -272,6 +292,8 @@ def _reference(data: object, tp: Any, path: str = "") -> Any:
     )
     if not isinstance(data, str) or not data:
         raise Unfit(what, data, path)
+    if _FROM_AFAR.get() and ("://" not in data or data.lower().startswith("file:")):
+        raise Unfit("the URL of an object", data, path, "the files of this machine cannot be named from elsewhere")
     if frames is not None and "://" in data:
         raise Unfit("the path of a Parquet file", data, path, "download the file first")
     if "://" not in data:
@@ -310,7 +332,7 @@ def _union_from_text(text: str, tp: Any, union: tuple[Any, ...]) -> Any:
         except Unfit as unfit:
             raise Unfit(f"{unfit.expected} or null", unfit.found, unfit.path, unfit.note) from None
     try:
-        return from_json(_parsed(text), tp)
+        return from_json(parsed_json(text), tp)
     except (ValueError, Unfit):
         pass
     for member in sorted(rest, key=lambda member: member is str):
@@ -320,7 +342,7 @@ def _union_from_text(text: str, tp: Any, union: tuple[Any, ...]) -> Any:
             except Unfit:
                 continue
     try:
-        _parsed(text)
+        parsed_json(text)
     except ValueError as error:
         raise Unfit(label(tp), text, note=f"as JSON: {error}") from None
     raise Unfit(label(tp), text)
@@ -399,20 +421,25 @@ def _plain(data: Any) -> Any:
     return data
 
 
+_FROM_NUMBERS: Final[dict[Any, Callable[[Any], Any]]] = {
+    float: float,
+    complex: complex,
+    Decimal: lambda data: Decimal(data.text if type(data) is _Float else data),
+    timedelta: lambda data: timedelta(seconds=data),
+}
+
+
 def _simple_from_json(data: Any, tp: Any, path: str) -> Any:
     expected = _SIMPLE[tp].expected if tp in _SIMPLE else label(tp)
     kind = type(data)
-    if tp is float and kind in (int, _Float):
-        return float(data)
+    try:
+        if kind in (int, _Float) and tp in _FROM_NUMBERS:
+            return _FROM_NUMBERS[tp](data)
+    except (OverflowError, ValueError):  # out of range, or not a number
+        raise Unfit(expected, data, path) from None
     if tp in (str, int, bool, types.NoneType):
         if kind is tp:
             return data
-    elif tp is Decimal and kind in (int, _Float):
-        return Decimal(data.text if kind is _Float else data)
-    elif tp is timedelta and kind in (int, _Float):
-        return timedelta(seconds=data)
-    elif tp is complex and kind in (int, _Float):
-        return complex(data)
     elif kind is str and (tp is not float or data.lower().lstrip("+-") in ("nan", "inf", "infinity")):
         return _simple(data, tp, path)
     raise Unfit(expected, data, path)
@@ -535,7 +562,7 @@ def _by_msgspec(data: Any, tp: Any, path: str) -> Any:
 
     def converted(inner: Any, item: Any) -> Any:
         if inner is tp:
-            raise Unfit(label(tp), data, path, "this type cannot be given on the command line")
+            raise Unfit(label(tp), data, path, "this type cannot be given as text or JSON")
         return from_json(item, inner)
 
     try:
@@ -543,4 +570,4 @@ def _by_msgspec(data: Any, tp: Any, path: str) -> Any:
     except msgspec.ValidationError as error:
         raise Unfit(label(tp), data, path, str(error)) from None
     except (TypeError, ValueError) as error:
-        raise Unfit(label(tp), data, path, f"this type cannot be given on the command line: {error}") from None
+        raise Unfit(label(tp), data, path, f"this type cannot be given as text or JSON: {error}") from None
