@@ -24,8 +24,17 @@ from tests.faults.upkeep import MODES, Upkeep
 from tests.postgres_server import Server, programs
 from tests.power.histories import PROGRAMS, Histories
 
-Trial = Callable[[random.Random], str]
-"""One trial; a word for how the faulty process ended."""
+
+class Kind(NamedTuple):
+    """A kind of fault."""
+
+    weight: int
+    """How often the kind is chosen."""
+    trial: Callable[[random.Random], str]
+    """One trial; a word for how the faulty process ended."""
+
+
+FaultKinds = dict[str, Kind]
 
 
 class Faults(NamedTuple):
@@ -48,38 +57,51 @@ def run_faults(seed: int, seconds: float) -> Faults:
     counts: Counter[str] = Counter()
     violations: list[str] = []
     end = time.monotonic() + seconds
-    with _kinds() as kinds:
-        names = [name for name, (weight, _) in kinds.items() for _ in range(weight)]
-        number = 0
+    with fault_kinds() as kinds:
         while time.monotonic() < end:
-            dice = random.Random(f"{seed} {number}")
-            name = dice.choice(names)
-            try:
-                counts[f"{name}: {kinds[name][1](dice)}"] += 1
-            except AssertionError as error:
-                counts[f"{name}: violation"] += 1
-                violations.append(f"seed {seed}, trial {number}, {name}: {error}")
-            number += 1
+            name, ended, wrong = one_trial(kinds, seed)
+            counts[f"{name}: {ended}"] += 1
+            violations += [f"seed {seed}, {text}" for text in wrong]
+            seed += 1
     return Faults(dict(counts), violations)
 
 
+class Tried(NamedTuple):
+    """A trial of one fault."""
+
+    kind: str
+    ended: str
+    """How the faulty process ended."""
+    violations: list[str]
+
+
+def one_trial(kinds: FaultKinds, seed: int) -> Tried:
+    """One trial, of a kind and at a place that the seed chooses."""
+    dice = random.Random(seed)
+    name = dice.choice([name for name, (weight, _) in kinds.items() for _ in range(weight)])
+    try:
+        return Tried(name, kinds[name].trial(dice), [])
+    except AssertionError as error:
+        return Tried(name, "violation", [f"{name}: {error}"])
+
+
 @contextmanager
-def _kinds() -> Iterator[dict[str, tuple[int, Trial]]]:
-    """The kinds of faults, each with its weight and a trial."""
+def fault_kinds() -> Iterator[FaultKinds]:
+    """The kinds of faults that this machine can inject."""
     with ExitStack() as stack:
         base = Path(tempfile.mkdtemp(prefix="perdure-faults-"))
         stack.callback(shutil.rmtree, base, ignore_errors=True)
         hosts = Hosts(base, 1)
         stack.callback(hosts.close)
         fresh = (base / f"trial{number}" for number in range(1 << 30))
-        kinds: dict[str, tuple[int, Trial]] = {"freeze": (1, lambda dice: freeze(hosts, next(fresh), dice))}
+        kinds = {"freeze": Kind(1, lambda dice: freeze(hosts, next(fresh), dice))}
         if shutil.which("strace") is not None:
             faults = points(counted(Place(hosts, base / "count"))) + short_writes()
-            kinds["system call"] = (12, lambda dice: trial(hosts, next(fresh), dice.choice(faults)))
+            kinds["system call"] = Kind(12, lambda dice: trial(hosts, next(fresh), dice.choice(faults)))
             upkeep = {mode: Upkeep(hosts, base / mode, mode) for mode in MODES}
-            kinds["system call in upkeep"] = (4, lambda dice: upkeep[dice.choice(MODES)].trial(dice))
+            kinds["system call in upkeep"] = Kind(4, lambda dice: upkeep[dice.choice(MODES)].trial(dice))
             histories = Histories(base / "histories")
-            kinds["power loss"] = (6, lambda dice: histories.trial(dice.choice(PROGRAMS), dice))
+            kinds["power loss"] = Kind(6, lambda dice: histories.trial(dice.choice(PROGRAMS), dice))
         if (folder := programs()) is not None:
             server = Server(folder)
             stack.callback(server.close)
@@ -92,8 +114,8 @@ def _kinds() -> Iterator[dict[str, tuple[int, Trial]]]:
                 after = dice.random() < 0.5
                 return ("after" if after else "before") if cuts.trial(dice.randrange(count), after) else "not reached"
 
-            kinds["cut connection"] = (6, cut)
-            kinds["server ends"] = (2, cuts.outage)
+            kinds["cut connection"] = Kind(6, cut)
+            kinds["server ends"] = Kind(2, cuts.outage)
         yield kinds
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
 import os
 import random
 import shutil
@@ -99,17 +100,21 @@ class Place:
     postgres: bool = False
 
 
-def sqlite_place() -> Place:
+def sqlite_place(*, on_disk: bool = False) -> Place:
     """A directory in memory where that is possible, with a SQLite file."""
-    memory = MEMORY if os.access(MEMORY, os.W_OK) else None
+    memory = MEMORY if os.access(MEMORY, os.W_OK) and not on_disk else None
     directory = Path(tempfile.mkdtemp(prefix="perdure-torture-", dir=memory))
     return Place(directory, str(directory / "p.db"), lambda: shutil.rmtree(directory))
 
 
-def warm() -> None:
+def warm(*, postgres: bool = False) -> None:
     """Import what lives need, and keep it out of the garbage collector."""
     for name in perdure.__all__:
         getattr(perdure, name)
+    for module in ("perdure.store.locks", "perdure.store.sqlite.store", "perdure.store.sqlite.bell"):
+        importlib.import_module(module)
+    if postgres:
+        importlib.import_module("perdure.store.postgres")
     gc.collect()
     gc.freeze()
 

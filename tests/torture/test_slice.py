@@ -23,7 +23,7 @@ def _torture(*arguments: object, busy: int = 0) -> None:
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         found = subprocess.run(
-            [sys.executable, "-m", "tests.torture", "--only", "sqlite", *map(str, arguments)],
+            [sys.executable, "-m", "tests.torture", "--only", "sqlite", "--jobs", "4", *map(str, arguments)],
             capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
     finally:
