@@ -47,6 +47,15 @@ def test_it_moves_on_together_with_its_runs(store: Store) -> None:
     assert position(store, "daily") == 300
 
 
+def test_the_version_changes_with_the_runs_of_a_schedule(store: Store) -> None:
+    """A worker that serves looks for due runs when the version has changed: runs of schedules, submitted runs (in
+    `test_store_waiting`), adopted runs and cancelled runs."""
+    store.advance("daily", 100, expect=None)
+    before = store.version()
+    store.advance("daily", 300, expect=100, runs=[new_run("a")])
+    assert store.version() != before
+
+
 @pytest.mark.parametrize(("at", "expect"), [(300, 99), (300, 101), (300, None), (100, 100), (99, 100)])
 def test_from_anywhere_else_or_not_forward_nothing_is_written(store: Store, at: int, expect: int | None) -> None:
     store.advance("daily", 100, expect=None)

@@ -11,16 +11,17 @@ import hypothesis  # noqa: F401
 import pytest
 from tests.parking import serving
 from tests.parking.serving import Watched
-from tests.virtual_time import VirtualClock
 
 import perdure
 from perdure import runtime
+from perdure.testing import VirtualClock, virtual_time
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
-    """The clock of all stores, workers and loops."""
-    return VirtualClock.install(monkeypatch)
+def clock() -> Iterator[VirtualClock]:
+    """The clock of all stores, workers and loops. Each test makes the clock jump."""
+    with virtual_time(auto=False) as clock:
+        yield clock
 
 
 @pytest.fixture(autouse=True)

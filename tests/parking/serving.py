@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Any
 
-from tests.virtual_time import JUST_AFTER, VirtualClock, left_until_next
 from tests.waiting import PATIENCE, wait_for
 
 import perdure
@@ -22,12 +21,17 @@ from perdure import runtime
 from perdure.core.ground.clock import US
 from perdure.core.ground.model import PARKED, Kind, RunWrites, Status
 from perdure.core.process.serving import ServedRun, Server
+from perdure.core.process.worker import Worker
+from perdure.core.run.driver import Driver
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 NAP = 60.0
 """Long enough to be parked for. The clock jumps over it."""
 PARK_AFTER = 10.0
 FOR_EVER = float("inf")
+JUST_AFTER = 1000
+"""Microseconds behind a deadline that a jump ends at."""
 
 counts: Counter[str] = Counter()
 """How often each trace was executed."""
@@ -106,10 +110,10 @@ class Serving:
             if condition():
                 return True
             left = left_until_next(worker, self.specs)
-            at = -1 if left is None else self.clock.boot() + left
+            at = -1 if left is None else worker.clock.boot() + left
             # Twice the same: between a claim and its driver, nothing shows that a run is under way.
             if left is not None and abs(at - before) < 2 * JUST_AFTER:
-                self.clock.advance((left + JUST_AFTER) / US)
+                self.clock.jump((left + JUST_AFTER) / US)
                 at = -1
             before = at
             return False
@@ -123,6 +127,31 @@ class Serving:
 
     def parks(self, run: Any = None) -> int:
         return sum(o.status in PARKED for o in self.outcomes if run is None or o.run == run.name)
+
+
+def left_until_next(worker: Worker, tasks: Any) -> int | None:
+    """Microseconds until something happens by itself in a worker that serves; `None` while something is under way, or
+    about to be parked."""
+    due = worker.store.next_due(tasks)
+    lefts = [] if due is None else [int(due * US)]
+    for driver in list(worker.drivers.values()):
+        left = _on_its_loop(driver, driver.rest)
+        if left is None or (driver.park_after is not None and left > driver.park_after * US):
+            return None
+        lefts.append(left)
+    return None if not lefts or min(lefts) <= 0 else min(lefts)
+
+
+def _on_its_loop(driver: Driver, look: Callable[[], int | None]) -> int | None:
+    found: list[int | None] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        found.append(look())
+        done.set()
+
+    driver.loop.soon(ask)
+    return found[0] if done.wait(5) else None
 
 
 def parked(run: Any) -> bool:

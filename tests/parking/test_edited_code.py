@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from tests.parking.serving import NAP, Serving, counts, parked, step
-from tests.virtual_time import VirtualClock
 from tests.waiting import wait_for
 
 import perdure
@@ -17,6 +16,7 @@ from perdure import errors, runtime
 from perdure.api.loading import find_task
 from perdure.core.process import serving as serving_module
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 
@@ -47,7 +47,7 @@ def test_code_that_no_longer_fits_is_reported_and_holds_up_no_other_run(
             run = perdure.submit(may_not_fit)
             wait_for(lambda: parked(run))
             fits = False
-            clock.advance(NAP)
+            clock.jump(NAP)
             wait_for(lambda: sum(o.run == run.name and o.again is not None for o in serving.outcomes) >= 2)
             assert serving.finish(perdure.submit(quick)) == "done"
             fits = True

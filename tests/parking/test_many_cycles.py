@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from tests.parking.serving import FOR_EVER, NAP, PARK_AFTER, Serving, assert_replays, counts, step
-from tests.virtual_time import VirtualClock
 from tests.waiting import wait_for
 
 import perdure
 from perdure import runtime
 from perdure.core.run.driver import Driver
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 

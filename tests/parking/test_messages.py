@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from tests.parking.serving import NAP, PARK_AFTER, Serving, Watched, assert_replays, seen, step
-from tests.virtual_time import VirtualClock
 from tests.waiting import wait_for
 
 import perdure
@@ -16,6 +15,7 @@ from perdure.core.ground.model import NewMessage, RunWrites, Status
 from perdure.core.ground.values import ANY
 from perdure.errors import ConditionTimedoutError
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 
@@ -87,7 +87,7 @@ def leave_memory(serving: Serving, run: Any) -> None:
     store = runtime.worker().store
     wait_for(lambda: any(wait.run == run.name for wait in store.open_waits()))
     serving.look_twice()
-    serving.clock.advance(PARK_AFTER + 1)
+    serving.clock.jump(PARK_AFTER + 1)
     wait_for(lambda: run.row.status == Status.WAITING, story=lambda: serving.outcomes)
 
 
@@ -195,7 +195,7 @@ def test_a_message_between_the_last_look_and_the_park_is_not_missed(clock: Virtu
 
         watched.before = send_first
         serving.look_twice()
-        clock.advance(PARK_AFTER + 1)
+        clock.jump(PARK_AFTER + 1)
         assert ended(run) == "after yes"
         wait_for(lambda: serving.parks() == 1)
 

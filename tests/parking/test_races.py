@@ -20,12 +20,12 @@ from tests.parking.serving import (
     step,
     sync_step,
 )  # fmt: skip
-from tests.virtual_time import VirtualClock
 
 import perdure
 from perdure import runtime
 from perdure.core.ground.model import Status
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 

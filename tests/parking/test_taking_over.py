@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.parking.serving import NAP, PARK_AFTER, Serving, Watched, attempt, counts, parked, step, sync_step
-from tests.virtual_time import VirtualClock
 from tests.waiting import PATIENCE, wait_for
 
 import perdure
@@ -16,6 +15,7 @@ from perdure import errors, runtime
 from perdure.core.ground.model import Claim, RunWrites, Status
 from perdure.core.process import serving as serving_module
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 
@@ -34,7 +34,7 @@ def test_a_parked_run_that_is_asked_for_by_name_goes_on_here_in_the_same_attempt
     with Serving([sleeps_long], clock):
         run = perdure.with_runcontext(name="mine").submit(sleeps_long)
         wait_for(lambda: parked(run))
-    clock.advance(NAP)
+    clock.jump(NAP)
     assert perdure.with_runcontext(name="mine").run(sleeps_long).result == 1
     assert counts == {"before": 1, "after": 1}
 
@@ -45,7 +45,7 @@ def test_a_parked_run_is_taken_over_while_a_worker_serves(clock: VirtualClock) -
         wait_for(lambda: parked(run))
         taken = pool.submit(lambda: perdure.with_runcontext(name="mine").run(sleeps_long).result)
         wait_for(lambda: run.row.status == Status.RUNNING)
-        clock.advance(NAP)
+        clock.jump(NAP)
         assert taken.result(PATIENCE) == 1
         serving.look_twice()
     assert serving.parks() == 1
@@ -59,7 +59,7 @@ def test_a_parked_run_that_is_aborted_does_not_wake(clock: VirtualClock) -> None
         run = perdure.submit(sleeps_long)
         wait_for(lambda: parked(run))
         assert ending.abort(run.name)
-        clock.advance(2 * NAP)
+        clock.jump(2 * NAP)
         serving.look_twice()
     assert run.status == Status.ABORTED
     assert counts == {"before": 1}
@@ -100,7 +100,7 @@ def test_a_claim_that_stands_for_no_driver_is_given_back(clock: VirtualClock) ->
     [taken] = worker.store.take_due([is_quick.name], [Claim(b"t" * 16, worker.id)])
     assert taken.run.name == run.name
     with Serving([is_quick], clock):
-        clock.advance(2 * serving_module.DOUBT_SECONDS)
+        clock.jump(2 * serving_module.DOUBT_SECONDS)
         assert run.wait(PATIENCE).result == "done"
 
 

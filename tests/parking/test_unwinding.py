@@ -26,7 +26,6 @@ from tests.parking.serving import (
     step,
     sync_step,
 )  # fmt: skip
-from tests.virtual_time import VirtualClock
 from tests.waiting import PATIENCE, wait_for
 
 import perdure
@@ -35,6 +34,7 @@ from perdure.core.ground.model import Kind, Status
 from perdure.core.run import driver as driver_module
 from perdure.core.run.driver import Driver
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 
@@ -189,7 +189,7 @@ def test_a_wake_time_that_passes_while_the_run_unwinds_wakes_it(
     with Serving([slow_to_unwind], clock) as serving:
         runs = [perdure.submit(slow_to_unwind) for _ in range(3)]
         wait_for(lambda: len(seen) == 3)
-        clock.advance(1.3 * NAP)
+        clock.jump(1.3 * NAP)
         serving.look_twice()
         for run in runs:
             let_go(run.name)
@@ -228,7 +228,7 @@ def test_a_run_that_is_aborted_while_it_is_parked_stays_aborted(
             runtime.worker().lease.watch()
         let_go(run.name)
         wait_for(lambda: serving.outcomes)
-        clock.advance(2 * NAP)
+        clock.jump(2 * NAP)
         serving.look_twice()
         assert serving.finish(perdure.submit(quick)) == "done"
     assert run.status == Status.ABORTED

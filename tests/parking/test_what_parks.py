@@ -18,10 +18,10 @@ from tests.parking.serving import (
     step,
     sync_step,
 )
-from tests.virtual_time import VirtualClock
 
 import perdure
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from tests.parking.serving import NAP, Serving, gates, held, let_go, name_of_run, seen
-from tests.virtual_time import VirtualClock
 from tests.waiting import PATIENCE, wait_for
 
 import perdure
 from perdure import runtime
 from perdure.core.ground.model import Kind
 from perdure.extras import durable_sleep
+from perdure.testing import VirtualClock
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
 
@@ -169,12 +169,12 @@ def test_a_run_with_anything_else_under_way_stays_in_memory(clock: VirtualClock)
         runs += [perdure.submit(has_a_timeout), perdure.submit(child_has_a_timeout)]
         wait_for(lambda: all(map(sleeps, runs)))
         # The sleeps have long to go yet, and the worker looks at each run again.
-        clock.advance(NAP / 4)
+        clock.jump(NAP / 4)
         serving.look_twice()
         assert serving.parks() == 0
         for what in UNDER_WAY:
             let_go(what)
-        clock.advance(LONGER)
+        clock.jump(LONGER)
         results = [run.wait(PATIENCE).result for run in runs]
     assert all(result in ("x", "traced", [1]) for result in results), results
     assert serving.parks() == 0

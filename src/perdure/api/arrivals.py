@@ -9,6 +9,25 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+_callers: set[object] = set()
+
+
+class waiting:  # noqa: N801 - reads as a statement
+    """Within the block, a caller outside of all runs waits for a run: a virtual clock may jump meanwhile."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _callers.add(self)
+
+    def __exit__(self, *error: object) -> None:
+        _callers.discard(self)
+
+
+def callers_wait() -> bool:
+    """Whether any caller waits for a run right now."""
+    return bool(_callers)
+
 
 class _Arrivals:
     """Results that come to an event loop from perdure's threads; the first of simultaneous results wakes the loop."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from .. import runtime
 from ..core.ground import model
-from ..core.ground.clock import US, moment, seconds
+from ..core.ground.clock import US, machine_seconds, moment
 from ..core.ground.model import ENDS, FINISHED, PARKED, Kind, Result, Status
 from ..core.ground.spec import TaskSpec
 from ..core.ground.values import ANY, decode_error
@@ -33,7 +33,7 @@ from ..errors import (
 )
 from . import ends, messages, publishing, streaming
 from ._dual import Dual, dual_method
-from .arrivals import arrival
+from .arrivals import arrival, waiting
 from .ending import abort, aborted, cancel, refuse_in_body, wake
 from .loading import parsed, spec_of_loaded
 from .looking import LogFile, Tree, find, log_files, tree
@@ -171,14 +171,14 @@ class Run:
         return Dual(self._wait, self._wait_aio)
 
     def _wait(self, timeout: float | None = None) -> Run:
-        with ends.heard(threading.Event()) as heard:
+        with ends.heard(threading.Event()) as heard, waiting():
             for pause in self._pauses(timeout):
                 heard.wait(pause)
                 heard.clear()
         return self
 
     async def _wait_aio(self, timeout: float | None = None) -> Run:
-        with ends.heard(ends.LoopEvent()) as heard:
+        with ends.heard(ends.LoopEvent()) as heard, waiting():
             for pause in self._pauses(timeout):
                 await heard.wait_for(pause)
                 heard.clear()
@@ -187,7 +187,7 @@ class Run:
     def _pauses(self, timeout: float | None) -> Iterator[float]:
         """How long to wait before the next look, until the run has ended."""
         store = runtime.worker().store
-        begun = seconds()
+        begun = machine_seconds()
         pause, version, hint = FIRST_PAUSE, None, begun + HINT_SECONDS
         while True:
             # Read before the run, so that a change in between is seen by the next look.
@@ -198,10 +198,10 @@ class Run:
                 refuse_moved(row)
                 if row.status in FINISHED:
                     return
-            left = math.inf if timeout is None else begun + timeout - seconds()
+            left = math.inf if timeout is None else begun + timeout - machine_seconds()
             if left <= 0:
                 raise TimeoutError(f"run {self.name!r} has not ended within {timeout:g} s; it is {self.status}")
-            if seconds() > hint:
+            if machine_seconds() > hint:
                 hint = math.inf
                 _hint(self)
             yield min(pause, left)
@@ -545,11 +545,12 @@ def wait_for(driver: Driver, run: Run) -> Run:
     """Block until the run has ended, which this process drives. Ctrl-C stops driving; the run stays resumable."""
     done = driver.done
     try:
-        while True:
-            # The system may hand a signal to any thread. Python runs the handler in the main thread, once awake.
-            with suppress(TimeoutError):
-                done.exception(SIGNALS_SECONDS)
-                break
+        with waiting():
+            while True:
+                # The system may hand a signal to any thread. Python runs the handler in the main thread, once awake.
+                with suppress(TimeoutError):
+                    done.exception(SIGNALS_SECONDS)
+                    break
         outcome = done.result()
     except KeyboardInterrupt:
         _interrupt(driver, "interrupted")
@@ -654,7 +655,8 @@ async def _driven_aio(existing: Existing) -> Run:
     if driver is None:
         return _ended(run)
     try:
-        outcome = await arrival(driver.done)
+        with waiting():
+            outcome = await arrival(driver.done)
     except asyncio.CancelledError:
         driver.stop(PerdureError("cancelled by the caller"))
         await _in_time(arrival(driver.done))

@@ -84,6 +84,12 @@ class DaemonThreads(Executor):
         self._working += 1
         return self._jobs.popleft()
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a job is at work or queued, without waiting jobs."""
+        with self._lock:
+            return self._working > 0 or bool(self._jobs)
+
     def parked(self) -> None:
         """The calling job begins to wait for a durable outcome and frees its place."""
         with self._lock:

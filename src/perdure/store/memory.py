@@ -660,6 +660,7 @@ class MemoryStore:
                 self._schedules[key] = old._replace(at=at, fired=old.fired if fired is None else fired)
             else:
                 return None
+            self._version += 1
             return [self._create(CreateRun(new, None)) for new in runs]
 
     def pause_schedules(self, name: str, now: int) -> int:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import BranchError, StoreError
+from ..ground.clock import US, seconds
 from ..ground.model import CANCELLED, WAITS, Action, Entry, Kind
 from ..journal.replay import (
     CHANGED,
@@ -32,7 +33,7 @@ from .branch import Branch, Call
 from .delivery import HAND, HAPPEN, NOTHING, CancelVerdict, Delivery, Entrance, Move, Outcome, Step
 from .interfaces import DriverPort, LoopPort, ParentPort
 from .scope import THREAD
-from .waits import BLOCKING, Interruptible, LoopWaiter, MessageWait, Sleeper, ThreadWaiter, Waiter
+from .waits import BLOCKING, FOREVER, Interruptible, LoopWaiter, MessageWait, Sleeper, ThreadWaiter, Waiter
 from .watch import BodyWatch
 from .wording import describe, mismatch
 
@@ -48,6 +49,15 @@ NOTES_AT_ONCE = 500
 
 _GOES_ON = (Kind.SLEEP, Kind.CONTAINER, *WAITS)
 """The kinds of calls that go on where they were under way, before new calls may start."""
+
+
+class Stillness(NamedTuple):
+    """What a body waits for; see `Body.still`."""
+
+    lefts: list[int]
+    """Microseconds left of each deadline and time limit."""
+    traces: int
+    """Traces of the body that are under way on the loop, each of which has to wait for a timer of its own."""
 
 
 class CallerCancels:
@@ -101,8 +111,8 @@ class Body(Activity):
         """Its code has not begun yet."""
         self.pausing = False
         """The code has not begun: the pause before the attempt is not over."""
-        self.limited = False
-        """The attempt has a timeout, counted in memory only."""
+        self.limit: float | None = None
+        """When the attempt runs out of time (`seconds()`), counted in memory only; `None`: never."""
         self.executing = 0
         """Traces at work until the writer has the outcomes, and deadlines on their way to disk; counted
         on the loop's thread. A trace in a thread shows by its thread alone."""
@@ -723,7 +733,7 @@ class Body(Activity):
                 or (self.starting and not self.pausing)
                 or self.stopped
                 or self.returned
-                or self.limited
+                or self.limit is not None
                 or self.executing
                 or self.joining
                 or delivery.in_flight
@@ -740,6 +750,37 @@ class Body(Activity):
             if not all(wait.rests(patience) for wait in waits):
                 return None
             return [sleeper.left() for sleeper in self._sleepers if isinstance(sleeper, Sleeper)]
+
+    def still(self) -> Stillness | None:
+        """What the body waits for, if nothing but time or a message can move the body, apart from the timers of its
+        loop and from bodies that it called; `None` while something else is under way. For a virtual clock."""
+        with self._lock:
+            delivery = self.delivery
+            if (
+                (self.active and not self.blocked)
+                or (self.starting and not self.pausing)
+                or self.stopped
+                or self.returned
+                or delivery.in_flight
+                or delivery.due
+                or delivery.entrances
+                or self.unrecorded
+                or self._cancel_pending()
+            ):
+                return None
+            if any(isinstance(sleeper, MessageWait) and sleeper.message is not None for sleeper in self._sleepers):
+                return None
+            lefts = [sleeper.left() for sleeper in self._sleepers if isinstance(sleeper, Sleeper)]
+            if self.limit is not None:
+                lefts.append(int((self.limit - seconds()) * US))
+            return Stillness([left for left in lefts if left < FOREVER], self.executing)
+
+    def look_at_clock(self) -> None:
+        """The clock has jumped: threads that sleep look again. From any thread."""
+        with self._lock:
+            sleepers = list(self._sleepers)
+        for sleeper in sleepers:
+            sleeper.interrupt()
 
     def waits_for_message(self) -> bool:
         """Whether some call of the body waits for a message."""

@@ -24,15 +24,16 @@ from concurrent.futures import Executor
 from contextvars import Context, copy_context
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UsageError
-from ..ground.clock import perf
+from ..ground.clock import loop_seconds, perf
 from ..journal.replay import EventKey, EventKind
 from .activity import Activity, ErrorHandler
 from .branch import Branch, fork_for_coroutine, fork_for_function
 from .interfaces import Flushes
 from .scope import SCOPE, THREAD, Slot, TraceScope, is_body
+from .waits import MessageWait, Sleeper
 
 log = logging.getLogger("perdure")
 
@@ -183,6 +184,22 @@ class BranchTask(asyncio.Task[Any]):
         return self.number
 
 
+class LoopStillness(NamedTuple):
+    """The timers of a loop on which nothing is under way; see `PerdureLoop.still`."""
+
+    lefts: list[float]
+    """Seconds left of each timer of a body or a trace."""
+    traces: dict[Any, int]
+    """How many timers the traces of each body have armed."""
+
+
+OWN_TIMER_SECONDS = 1.0
+"""A loop with a timer of perdure's own that is due within this is at work."""
+
+COUNTED_ELSEWHERE: set[Any] = {Sleeper.wake, MessageWait.wake}
+"""The callbacks of timers for deadlines that bodies count (`Body.still`)."""
+
+
 class PerdureLoop(asyncio.SelectorEventLoop):
     """See the module text."""
 
@@ -246,6 +263,31 @@ class PerdureLoop(asyncio.SelectorEventLoop):
             return False
         self.spin_until = now + SPIN_NS
         return True
+
+    def time(self) -> float:
+        return loop_seconds()
+
+    def still(self) -> LoopStillness | None:
+        """The timers of bodies and traces, if nothing else is under way on this loop; else `None`. On the
+        loop's thread, in a callback of its own."""
+        if self._ready or self.flush_due is not None or len(self._selector.get_map()) > 1:  # type: ignore[attr-defined]
+            return None
+        now = self.time()
+        lefts: list[float] = []
+        traces: dict[Any, int] = {}
+        for timer in self._scheduled:  # type: ignore[attr-defined]
+            if timer._cancelled or getattr(timer._callback, "__func__", None) in COUNTED_ELSEWHERE:
+                continue
+            scope = timer._context.get(SCOPE)
+            if scope is None:
+                # perdure's own, which runs on for real.
+                if timer._when - now < OWN_TIMER_SECONDS:
+                    return None
+                continue
+            lefts.append(timer._when - now)
+            if scope.__class__ is TraceScope:
+                traces[scope.body] = traces.get(scope.body, 0) + 1
+        return LoopStillness(lefts, traces)
 
     def _read_from_self(self) -> None:
         # Once, not until it is empty: of what is left the selector tells again, and a read of an empty pipe costs an

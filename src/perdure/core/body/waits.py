@@ -190,7 +190,10 @@ class Sleeper:
         """The body is closed. From any thread. A task is not woken, as it is about to be cancelled: what its code then
         sees is what it sees of any cancellation."""
         if self._lock is not None and self._lock.locked():
-            self._lock.release()
+            try:
+                self._lock.release()
+            except RuntimeError:
+                pass  # another thread was faster
 
 
 FOREVER = 1 << 60

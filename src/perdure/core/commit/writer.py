@@ -90,6 +90,11 @@ class Leaders:
         """The same for a submission. Called by the leader."""
         return False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be committed. From any thread; late by a moment."""
+        return not (self._ready or self._submissions or self._lock.locked())
+
     def cut_ready(self) -> list[Sink]:
         """The runs in whose outboxes something waits, each once. Called by the leader."""
         ready = cut(self._ready)

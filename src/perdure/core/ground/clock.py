@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sys
 import time
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
+T = TypeVar("T")
 US: Final = 1_000_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -54,6 +56,24 @@ class Deadline(NamedTuple):
         return self.wall - clock.wall()
 
 
+class _Shift:
+    """How far a test has put the clocks of this process ahead, in microseconds. Zero outside of tests."""
+
+    boot = 0
+    """Of the boot clock, and of all time limits within the process."""
+    wall = 0
+    on = False
+    """A virtual clock is in use, which may jump at any moment."""
+
+
+_shift = _Shift()
+
+
+def shift(boot: int, wall: int, *, on: bool) -> None:
+    """Put all clocks of this process that far ahead of the machine's; for `perdure.testing.virtual_time`."""
+    _shift.boot, _shift.wall, _shift.on = boot, wall, on
+
+
 class SystemClock:
     """The machine's clocks."""
 
@@ -61,22 +81,22 @@ class SystemClock:
         self.boot_id = _boot_id()
 
     def wall(self) -> int:
-        return time.time_ns() // 1000
+        return time.time_ns() // 1000 + _shift.wall
 
     if sys.platform == "darwin":
         # The boot clock: Darwin's CLOCK_MONOTONIC goes on while the machine sleeps.
         def boot(self) -> int:
-            return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 + _shift.boot
 
     else:
 
         def boot(self) -> int:
-            return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+            return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000 + _shift.boot
 
 
 def wall() -> int:
     """Microseconds since the Unix epoch."""
-    return time.time_ns() // 1000
+    return time.time_ns() // 1000 + _shift.wall
 
 
 cpu = time.thread_time_ns
@@ -111,4 +131,35 @@ def _boot_id() -> str:
 
 def seconds() -> float:
     """Seconds on a monotonic clock, for time limits and pauses within the process."""
+    return machine_seconds() + _shift.boot / US
+
+
+def machine_seconds() -> float:
+    """The same of the machine, also under a virtual clock: for callers outside of runs."""
     return perf() / 1e9
+
+
+def loop_seconds() -> float:
+    """The clock of event loops, in seconds."""
+    return time.monotonic() + _shift.boot / US
+
+
+LOOK_SECONDS = 0.01
+"""How often a thread with a time limit looks at a virtual clock."""
+
+
+def result_within(future: Future[T], limit: float | None) -> T:
+    """The result of `future`.
+
+    Raises:
+        TimeoutError: `limit` seconds have passed before.
+    """
+    if limit is None or not _shift.on:
+        return future.result(limit)
+    end = seconds() + limit
+    while True:
+        try:
+            return future.result(min(LOOK_SECONDS, max(0.0, end - seconds())))
+        except TimeoutError:
+            if future.done() or seconds() >= end:
+                raise

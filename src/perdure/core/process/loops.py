@@ -15,6 +15,7 @@ from typing import Any
 from ..body.interfaces import LoopPort
 from ..body.loop import LoopThread
 from ..body.scope import Slot
+from ..ground.clock import result_within
 from ..run.driver import Driver
 
 
@@ -86,14 +87,14 @@ class Loops:
             TimeoutError: `timeout` seconds have passed.
         """
         if slot is None:
-            return future.result(timeout)
+            return result_within(future, timeout)
         body = slot.branch.body
         if not shown:
             body.joins_unseen(1)
         body.thread_joins(future, slot)
         self._threads.parked()
         try:
-            return future.result(timeout)
+            return result_within(future, timeout)
         finally:
             self._threads.resumed()
             body.thread_runs(slot, future)

@@ -68,12 +68,13 @@ class Post:
             self._rung.wait(pause if self._attended else None)
             self._rung.clear()
             try:
-                self._look()
+                self.look()
             except Exception as error:
                 # The drivers of the runs notice by themselves, with their next write.
                 log.debug("messages cannot be looked for now: %s", error)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Give the messages that have come to the calls that wait for them. From any thread."""
         with self._lock:
             attended = list(self._attended)
         wanted = {pair: mailbox for mailbox in attended for pair in mailbox.wanted()}

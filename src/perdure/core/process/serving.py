@@ -143,6 +143,8 @@ class Server:
         self._doubt_at = seconds() + DOUBT_SECONDS
         self._sweep_at = 0.0
         self._pulses: dict[LoopThread, _Pulse] = {}
+        # Before `serve` begins in a thread of its own: a virtual clock waits for the first look.
+        worker.servers.append(self)
 
     @property
     def driven(self) -> int:
@@ -164,6 +166,12 @@ class Server:
         """
         self.worker.lease.attend()
         self.worker.store.listen(self._bell.set)
+        try:
+            self._serve()
+        finally:
+            self.worker.servers.remove(self)
+
+    def _serve(self) -> None:
         pause = FIRST_POLL
         away = 0.0
         while not self._stopping:
@@ -188,6 +196,27 @@ class Server:
             sleep(TICK)
             self._bell.wait(max(0.0, min(pause, self._wait())))
         self._reap()
+
+    def still(self) -> list[int] | None:
+        """Microseconds until each moment at which the server does something by itself, `None` while something is to be
+        done now. For a virtual clock. From any thread; late by a moment."""
+        due, fire_at = self._next_due, self._fire_at
+        if due is None or self._ended or self._more or self.worker.store.version() != self._version:
+            return None
+        if any(driver.has_left for driver in list(self._driven)):
+            return None
+        now = seconds()
+        moments = [later.at - now for later in list(self._later.values())]
+        if due != float("inf") and len(self._driven) < self.concurrency:
+            moments.append(due - now)
+        lefts = [int(left * US) for left in moments]
+        if fire_at is not None:
+            lefts.append(fire_at - self.worker.clock.wall())
+        return lefts
+
+    def look_at_clock(self) -> None:
+        """The clock has jumped. From any thread."""
+        self._bell.set()
 
     def _wait(self) -> float:
         """Seconds until something is to be done, whether or not the store changes."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Protocol
 
 from ...errors import LeaseLostError, PerdureError, RunAbortedError, RunCancelledError, StoreError, cancelled_text
 from ..body.interfaces import LoopPort
@@ -58,6 +58,16 @@ DOUBT_SECONDS = 0.05
 """Seconds between looks at a worker that looks dead."""
 
 
+class Serves(Protocol):
+    """A `Server` of this worker's, as a virtual clock sees it."""
+
+    def still(self) -> list[int] | None:
+        """Microseconds until each moment at which the server does something by itself; `None`: it is at work."""
+
+    def look_at_clock(self) -> None:
+        """The clock has jumped. From any thread."""
+
+
 class Worker:
     """See the module text. One per store and process."""
 
@@ -84,6 +94,8 @@ class Worker:
         self.post = Post(store)
         self.lease = Lease(self.id, store, liveness, self.clock, self.drivers, seconds=lease)
         self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
+        self.servers: list[Serves] = []
+        """What serves runs through this worker, or is about to."""
         self._claiming: set[bytes] = set()
         """Tokens on their way into the store, without a driver yet."""
         self._submitting = False
@@ -351,6 +363,24 @@ class Worker:
         then = self.store.source(source_id)
         return then is None or source.changed(then, sources.snapshot())
 
+    # -- for a virtual clock -------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being submitted, claimed or committed, and no thread of a body or a trace is at work."""
+        claims = self._claiming or self._submitting or self._lazy
+        return not claims and self.writer.idle and not self.threads.at_work
+
+    def look_at_clock(self) -> None:
+        """The clock has jumped: all that waits for a time looks again. From any thread."""
+        for driver in list(self.drivers.values()):
+            for body in list(driver.bodies.values()):
+                body.look_at_clock()
+        for loop in self.loops.existing():
+            loop.soon(_look)
+        for server in list(self.servers):
+            server.look_at_clock()
+
     # -- rows without a waiting caller --------------------------------------------------------------------------
 
     def flush_lazily(self, driver: Driver) -> None:
@@ -395,3 +425,7 @@ class Worker:
         except StoreError as error:
             log.debug("the worker's row stays behind: %s", error)
         self.store.close()
+
+
+def _look() -> None:
+    """Does nothing: a loop looks at its timers after each callback."""

@@ -23,7 +23,7 @@ from ...errors import (
     StoreError,
     cancelled_text,
 )
-from ..body.body import Body
+from ..body.body import Body, Stillness
 from ..body.branch import Call
 from ..body.delivery import Outcome
 from ..body.interfaces import BodyPort, ParentPort
@@ -351,6 +351,17 @@ class Driver(Ending):
                 return None
             lefts += left
         return min(lefts, default=None)
+
+    def still(self) -> list[Stillness] | None:
+        """What each open body waits for, if nothing but time or a message can move the run; else `None`. On any thread;
+        the timers of the loops are the loops' to tell."""
+        if self._stopping is not None or self._outcome is not None or self.busy or self.attached or self.outbox:
+            return None
+        if self._main is None or (self.cancel is not None and not self.cancel_told):
+            return None
+        bodies = list(self.bodies.values())
+        found = [still for body in bodies if (still := body.still()) is not None]
+        return found if found and len(found) == len(bodies) else None
 
     def works(self, change: int) -> None:
         """A task begins (1) or ends (-1) to be at work outside of its body. From any thread."""

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import RunStopped, TaskTimeoutError, UsageError
 from ..body.body import Body
 from ..body.interfaces import BodyPort
-from ..body.loop import DURABLE_CODE, BranchTask
+from ..body.loop import COUNTED_ELSEWHERE, DURABLE_CODE, BranchTask
 from ..body.scope import SCOPE, THREAD, Slot
 from ..body.waits import BLOCKING
 from ..ground.clock import seconds
@@ -48,7 +48,7 @@ class Execute:
         self._returned_at = 0.0
         """When the body ended (`seconds()`)."""
         body.attempt = attempt
-        body.limited = timeout is not None
+        body.limit = None if timeout is None else seconds() + timeout
         body.is_sync = not spec.is_async
         if spec.env_vars:
             # Bodies share this process, and so its environment.
@@ -268,6 +268,7 @@ def _look_at(future: asyncio.Future[Any]) -> None:
 
 
 DURABLE_CODE.add(Execute._main.__code__)
+COUNTED_ELSEWHERE.add(Execute._time_out)
 
 
 def stray_stop(body: BodyPort, what: str, error: RunStopped) -> UsageError:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..body.body import Body
+from ..body.body import Body, Stillness
 from ..body.delivery import Delivery
 from ..body.interfaces import ParentPort
 from ..ground.model import Action, Kind
@@ -58,6 +58,10 @@ class StandIn(Body):
 
     def rest(self, patience: float) -> list[int] | None:
         # The body keeps its process during every wait.
+        return None
+
+    def still(self) -> Stillness | None:
+        # The clock of another process does not jump.
         return None
 
     def between_calls(self) -> bool:
