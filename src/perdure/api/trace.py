@@ -59,6 +59,11 @@ class Trace(Generic[P, R]):
         self._generator = inspect.isgeneratorfunction(fn)
         self._async_generator = inspect.isasyncgenfunction(fn)
 
+    @property
+    def function(self) -> Function:
+        """The function as the core knows it."""
+        return self._function
+
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else _BoundTrace(self, instance)
 

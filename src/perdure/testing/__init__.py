@@ -1,15 +1,23 @@
-"""Tools for testing: time that jumps (`virtual_time`), and the conformance kit, `perdure.testing.conformance`."""
+"""Tools for tests: time that jumps (`virtual_time`), fakes in place of steps (`fake`), fixtures for pytest (`plugin`),
+and the conformance kit, `perdure.testing.conformance`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .fakes import Fake, FakeCall, fake
     from .virtual import VirtualClock, virtual_time
 
-__all__ = ["VirtualClock", "virtual_time"]
+__all__ = ["Fake", "FakeCall", "VirtualClock", "fake", "virtual_time"]
 
-_PLACES = {"VirtualClock": "virtual", "virtual_time": "virtual"}
+_PLACES = {
+    "Fake": "fakes",
+    "FakeCall": "fakes",
+    "VirtualClock": "virtual",
+    "fake": "fakes",
+    "virtual_time": "virtual",
+}
 
 
 def __getattr__(name: str) -> Any:
