@@ -35,7 +35,7 @@ def test_simulated_histories_break_no_promise() -> None:
 
 def test_a_seed_gives_the_same_history_in_every_process() -> None:
     """Every switch between threads, every call of the store and every line of a log, by a hash of them all."""
-    first, second = (_python("-m", "tests.torture.sim", "--digests", 70, 12, hash_seed=seed) for seed in (1, 2))
+    first, second = (_python("-m", "tests.torture.sim", "--digests", 0, 12, hash_seed=seed) for seed in (1, 2))
     assert first.count("\n") == 12
     assert first == second
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ...errors import BranchError, StoreError
@@ -815,8 +816,10 @@ class Body(Activity):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def abandon_children(self) -> None:
-        """Close the bodies of calls of this body, and theirs: this body has ended before them."""
-        for child in list(self.children):
+        """Close the bodies of calls of this body, and theirs: this body has ended before them.
+
+        In the order of the calls: the order of a set of objects differs between two processes."""
+        for child in sorted(self.children, key=attrgetter("action")):
             child.abandoned = True
             self.driver.abandoning = True
             child.close()
