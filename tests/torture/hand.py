@@ -51,8 +51,9 @@ def postgres_place(dsn: str) -> lives.Place:
 
 
 def the_program(seed: int) -> programs.Node:
-    """The program of a seed in real lives: one of twenty has a body in a process of its own."""
-    return programs.generate(seed, processes=seed % 20 == 19)
+    """The program of a seed in real lives: one of twenty has a body in a process of its own, two of five exchange
+    messages."""
+    return programs.generate(seed, processes=seed % 20 == 19, messages=seed % 5 in (2, 4))
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import json
 import os
 import random
 import shutil
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.crash import host
-from tests.torture import oracle, programs
+from tests.torture import exchange, oracle, programs
 from tests.torture.oracle import DONE, FAILED, HUNG, KILLED, History, Life
 
 import perdure
@@ -123,7 +124,8 @@ def warm(*, postgres: bool = False) -> None:
 
 
 class Orders(NamedTuple):
-    """What a process does: "run" drives the run, "submit" leaves it to workers, "serve" is a worker."""
+    """What a process does: "run" drives the run, "submit" leaves it to workers, "serve" is a worker, "send" sends all
+    messages that the program waits for."""
 
     how: str = "run"
     kill: Kill = Kill()
@@ -134,16 +136,33 @@ class Orders(NamedTuple):
     """Seconds that each commit takes longer: commits move from the event loop to the writer's thread."""
 
 
-def _run(orders: Orders) -> str:
+def _run(orders: Orders, program: programs.Node, left: Path) -> str:
     context = perdure.with_runcontext(name="r")
+    if orders.how == "send":
+        _send(context.submit(programs.root), program)
+        return ""
     if orders.how == "submit":
         context.submit(programs.root)
         return ""
     if orders.how == "serve":
         spec = programs.root.spec
         Server(perdure.runtime.worker(), {spec.name: spec}, park_after=orders.park_after, tell=_heard).serve()
-    found: str = context.run(programs.root).result
+    run = context.run(programs.root)
+    if not orders.ends:
+        left.write_text(json.dumps(exchange.kept(perdure.runtime.worker().store, run.row.id)))
+    found: str = run.result
     return found
+
+
+def _send(run: perdure.Run, program: programs.Node) -> None:
+    """Send all messages, some of them again."""
+    for mail in exchange.mails(program):
+        for _ in range(random.choice((1, 1, 1, 2))):
+            time.sleep(random.choice((0.0, random.random() * programs.SCALE)))
+            try:
+                mail.send(run)
+            except perdure.errors.RunEndedError:
+                return
 
 
 def _heard(end: ServedRun) -> None:
@@ -170,7 +189,7 @@ def start(place: Place, number: int, program: programs.Node, orders: Orders) -> 
             programs.install(RealWorld(program, directory / f"log{number}", orders.kill, orders.ends))
             os.environ["PERDURE_LEASE"] = LEASE
             perdure.init(store=place.store)
-            (directory / f"out{number}").write_text(_run(orders))
+            (directory / f"out{number}").write_text(_run(orders, program, directory / "left"))
             code = 0
         except BaseException:
             (directory / f"out{number}").write_text(traceback.format_exc())
@@ -256,10 +275,17 @@ class Story:
         self.history = History(program)
         self.faults: Counter[str] = Counter()
         self.processes = 0
+        self.has_mails = bool(exchange.mails(program))
 
     def together(self, *all_orders: Orders) -> list[Life]:
         """Start processes side by side, and wait for all. In one life of four, commits are slow."""
         started = []
+        if self.has_mails and all_orders[0].how in ("run", "serve") and all_orders[0].ends:
+            if self.rng.random() < 0.3:
+                # A sender that dies somewhere in between; the next sender repeats the messages.
+                kill = Kill(commit=f"{self.rng.randint(1, 4)}:{self.rng.choice(('before', 'inside', 'after'))}")
+                self.together(Orders("send", kill))
+            all_orders = (*all_orders, Orders("send"))
         for orders in (each._replace(slow=self.rng.choice((0.0, 0.0, 0.0, SLOW))) for each in all_orders):
             started.append((self.processes, start(self.place, self.processes, self.history.program, orders), orders))
             self.processes += 1
@@ -267,7 +293,8 @@ class Story:
         codes, frozen = wait([pid for _, pid, _ in started])
         for number, pid, orders in started:
             own = read(self.place, number, codes[pid], frozen.get(pid, NEVER))
-            lives += own
+            if orders.how != "send" or own[-1].end not in (DONE, KILLED):
+                lives += own
             was_killed = own[-1].end == KILLED and not own[-1].whole
             self.faults[f"{orders.how}: {orders.kill.kind if was_killed else 'no kill'}"] += 1
             self.faults["lives with slow commits"] += orders.slow > 0
@@ -318,6 +345,8 @@ def history(program: programs.Node, lives_seed: int, make: Callable[[], Place] =
             story.together(Orders(ends=False))
             story.faults["replay of the whole journal"] += 1
             story.history.replayed = True
+            left = place.directory / "left"
+            story.history.left = exchange.from_json(json.loads(left.read_text())) if left.exists() else None
         found = [str(violation) for violation in oracle.judge(story.history)]
         if not story.history.replayed and not found:
             found = [f"hang: no life has come to the end: {[life.end for life in story.history.lives]}"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from tests.torture.programs import LAST, Line, Node, jobs
+from tests.torture.programs import LAST, MESSAGES, Line, Node, jobs
 
 CANCELLED = "CancelledError"
 CANCELS = ("group", "gather", "timeout", "wait_for", "dtimeout", "cancel", "first", "wait", "winner", "queue", "snipe")
@@ -91,7 +91,7 @@ def kid_paths(path: str, node: Node, place: int) -> list[str]:
 def steps(path: str, node: Node) -> list[str]:
     """The names of the steps that a node executes by itself."""
     below = f"{path}.c"
-    if node.kind in ("step", "fail", "cleanup", "sync", "snipe"):
+    if node.kind in ("step", "fail", "cleanup", "sync", "snipe", "stream_step"):
         return [path]
     if node.kind == "thread":
         own = [job.name for job in jobs(path, node) if job.what in ("step", "fail")]
@@ -350,6 +350,7 @@ _OWN = _exactly(lambda path, node: f"ok {path}")
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("step", "cleanup", "sync", "nap", "spin", "later", "dsleep", "time", "random", "snipe"), _OWN),
     **dict.fromkeys(("items", "sync_items", "map", "cached", "queue", "spawn"), _OWN),
+    **dict.fromkeys(MESSAGES, _OWN),
     "fail": _exactly(lambda path, node: f"Broken({path})"),
     "thread": _exactly(_thread),
     "sync_child": _exactly(lambda path, node: f"ok {path}.c"),

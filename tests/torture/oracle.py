@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tests.torture import exchange
 from tests.torture.meaning import CANCELLED, Facts, broken_rules
 from tests.torture.programs import LAST, Line, Node
 
@@ -54,6 +55,8 @@ class History:
     program: Node
     lives: list[Life] = field(default_factory=list)
     replayed: bool = False
+    left: exchange.Kept | None = None
+    """What the store holds at the end."""
 
 
 def judge(history: History) -> list[Violation]:
@@ -72,6 +75,7 @@ def _violations(history: History) -> Iterator[Violation]:
         for text in broken_rules(each):
             yield Violation("meaning", f"life {number}: {text}")
     yield from _executions(history, facts)
+    yield from (Violation("P12", text) for text in exchange.judge(facts, history.left))
     for number, life in enumerate(history.lives):
         for earlier, before in enumerate(history.lives[:number]):
             for text in differences(before, life):

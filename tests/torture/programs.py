@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import perdure
+from perdure.api.run import Run
 from perdure.core.body.scope import SCOPE, THREAD, TraceScope
 from perdure.extras import durable_sleep, durable_time
 
@@ -102,6 +103,18 @@ INNER = {
     "child": 1,
 }
 """Kinds with kids. Besides, `generate` puts a "process" into some programs, as processes take long to start."""
+MESSAGES = {
+    "receive": 4,
+    "receive_in_thread": 2,
+    "ask": 2,
+    "post": 3,
+    "answer": 1,
+    "publish": 2,
+    "stream": 1,
+    "stream_step": 1,
+}
+"""Kinds without kids that exchange something with the outside (`exchange`). They need a sender beside the run, so
+`generate` takes them only if asked to."""
 KIDS = {
     "timeout": 1,
     "wait_for": 1,
@@ -121,26 +134,27 @@ KIDS = {
 """How many kids a node of that kind has; other inner nodes have one or more."""
 
 
-def generate(seed: int, size: int = 4, *, processes: bool = False) -> Node:
+def generate(seed: int, size: int = 4, *, processes: bool = False, messages: bool = False) -> Node:
     """The program of a seed; `size` is the depth of its tree at most. A negative seed: one of `FOUND`. `processes`: a
-    part of the program is a body in a process of its own."""
+    part of the program is a body in a process of its own. `messages`: with nodes of `MESSAGES`."""
     if seed < 0:
         return parse(list(FOUND.values())[-1 - seed])
     rng = random.Random(seed)
-    parts = [_random_node(rng, rng.randint(1, size)) for _ in range(rng.randint(1, 3))]
+    leaves = {**LEAVES, **MESSAGES} if messages else LEAVES
+    parts = [_random_node(rng, rng.randint(1, size), leaves) for _ in range(rng.randint(1, 3))]
     if processes:
-        other = Node("process", kids=[_random_node(rng, 2)])
+        other = Node("process", kids=[_random_node(rng, 2, leaves)])
         parts.append(Node(rng.choice(("seq", "gather")), 0.0, 1, [other, parts.pop()]))
     return Node("seq", kids=parts)
 
 
-def _random_node(rng: random.Random, depth: int) -> Node:
-    table = LEAVES if depth == 0 or rng.random() < 0.2 else INNER
+def _random_node(rng: random.Random, depth: int, leaves: dict[str, int]) -> Node:
+    table = leaves if depth == 0 or rng.random() < 0.2 else INNER
     kind = rng.choices(list(table), list(table.values()))[0]
     node = Node(kind, rng.choice([0.0, 0.1, 0.5, 1.0, 1.0, 2.0]) * SCALE, rng.randrange(1000))
     if kind in INNER:
         below = min(depth, 3) if kind == "child" else depth
-        node.kids = [_random_node(rng, below - 1) for _ in range(KIDS.get(kind) or rng.randint(2, 4))]
+        node.kids = [_random_node(rng, below - 1, leaves) for _ in range(KIDS.get(kind) or rng.randint(2, 4))]
     return node
 
 
@@ -294,6 +308,10 @@ class World:
         """Let a thread sleep."""
         time.sleep(seconds)
 
+    def target(self, choice: int) -> perdure.Run:
+        """The run to which a program sends: its own."""
+        return Run(driver().run)
+
     def recorded_all(self) -> None:
         """Called by the root body behind its last durable call."""
 
@@ -428,6 +446,48 @@ def sync_items(name: str, body: str, many: int, seconds: float) -> Any:
         world().pause(world().seconds(seconds))
         log("end", body, f"{name}.{number}", "item")
         yield f"{name}.{number}"
+
+
+@perdure.trace
+async def stream_step(name: str, body: str, values: list[str], seconds: float) -> str:
+    """A step that writes a stream."""
+    log("begin", body, name)
+    async with perdure.stream(name, str) as out:
+        for value in values:
+            await asyncio.sleep(world().seconds(seconds))
+            await out.write.aio(value)
+    log("end", body, name)
+    return name
+
+
+def box_name(node: Node) -> str:
+    """The mailbox of a node that sends or receives."""
+    return f"box{node.choice % 2}"
+
+
+def condition_name(node: Node) -> str:
+    """The condition of a node that signals or waits."""
+    return f"fact{node.choice % 2}"
+
+
+def condition_value(name: str) -> str:
+    """The value of a condition."""
+    return f"the value of {name}"
+
+
+def has_limit(node: Node) -> bool:
+    """Whether a wait of the program has a time limit."""
+    return node.choice % 5 == 4
+
+
+def limit(node: Node) -> float | None:
+    """The time limit of a wait."""
+    return node.amount if has_limit(node) else None
+
+
+def stream_items(path: str, node: Node) -> list[str]:
+    """The items that a node writes."""
+    return [f"{path}.{number}" for number in range(node.choice % 3)]
 
 
 def name_of(error: BaseException) -> str:
@@ -673,6 +733,84 @@ async def do_map(path: str, node: Node, body: str) -> str:
 async def do_cached(path: str, node: Node, body: str) -> str:
     key = f"cached{node.choice % 3}"
     await told(key, body, cached(key))
+    return path
+
+
+async def do_receive(path: str, node: Node, body: str) -> str:
+    try:
+        await told(path, body, perdure.receive.aio(box_name(node), str, timeout=limit(node)))
+    except perdure.errors.MessageTimedoutError:
+        log("see", body, path, "late")
+    return path
+
+
+def receive_in_thread(path: str, number: int, body: str) -> str:
+    """What a thread does that waits for a message."""
+    node = world().nodes[number]
+    try:
+        told_in_thread(path, body, path, lambda: perdure.receive(box_name(node), str, timeout=limit(node)))
+    except perdure.errors.MessageTimedoutError:
+        log("see", body, path, "late", path)
+    return path
+
+
+async def do_receive_in_thread(path: str, node: Node, body: str) -> str:
+    return await asyncio.to_thread(receive_in_thread, path, node.number, body)
+
+
+async def do_ask(path: str, node: Node, body: str) -> str:
+    condition = perdure.new_condition(condition_name(node), data_type=str, timeout=limit(node))
+    try:
+        await told(path, body, condition.wait.aio())
+    except perdure.errors.ConditionTimedoutError:
+        log("see", body, path, "late")
+    return path
+
+
+REFUSED = (perdure.errors.StoreError, perdure.errors.RunEndedError)
+"""What a send may fail with."""
+
+
+async def do_post(path: str, node: Node, body: str) -> str:
+    """Send a message to a run; one of three messages is the same for all nodes, under one key."""
+    run = world().target(node.choice)
+    box = box_name(node)
+    value, key = (f"{box} from {run.name} {path}", None)
+    if node.choice % 3 == 0:
+        value = key = f"{box} shared"
+    try:
+        await told(path, body, run.send.aio(box, value, key=key))
+    except REFUSED as error:
+        log("see", body, path, f"gives up: {name_of(error)}")
+    return path
+
+
+async def do_answer(path: str, node: Node, body: str) -> str:
+    name = condition_name(node)
+    try:
+        await told(path, body, world().target(node.choice).signal.aio(name, condition_value(name)))
+    except REFUSED as error:
+        log("see", body, path, f"gives up: {name_of(error)}")
+    return path
+
+
+async def do_publish(path: str, node: Node, body: str) -> str:
+    await told(path, body, perdure.publish.aio(f"p{node.choice % 2}", path))
+    return path
+
+
+async def do_stream(path: str, node: Node, body: str) -> str:
+    async with perdure.stream(path, str) as out:
+        for item in stream_items(path, node):
+            await told(item, body, out.write.aio(item))
+    return path
+
+
+async def do_stream_step(path: str, node: Node, body: str) -> str:
+    try:
+        await told(path, body, stream_step(path, body, stream_items(path, node), node.amount / 4))
+    except perdure.errors.StoreError as error:
+        log("see", body, path, f"gives up: {name_of(error)}")
     return path
 
 

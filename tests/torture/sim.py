@@ -25,22 +25,25 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import perdure.core as core
+from perdure import runtime
+from perdure.api.run import Run
 from perdure.core.body.body import Body
 from perdure.core.ground.model import FINISHED, Status
 from perdure.core.journal import source
 from perdure.core.process.serving import LOOK_SECONDS, ServedRun, Server
 from perdure.core.process.submission import new_run
 from perdure.core.process.worker import Worker
-from perdure.errors import PerdureError, StoreError
+from perdure.errors import PerdureError, RunEndedError, StoreError
 from perdure.executors import local
 from perdure.executors.local import DaemonThreads
 from perdure.store.memory import MemoryStore
 
-from . import oracle, programs
+from . import exchange, oracle, programs
 from .sim_store import Fault, Ledger, Sight, SimLiveness, SimStore
 from .sim_threads import US, Choices, Decision, Enumerated, Process, Scheduler, SimThread, find_bindings
 
@@ -172,6 +175,12 @@ class Life(programs.World):
     def seconds(self, most: float) -> float:
         return self._simulation.seconds_of_a_step(super().seconds(most))
 
+    def target(self, choice: int) -> Run:
+        """The program's own run, or a run that was submitted before."""
+        earlier = self._simulation.memory.run(f"r{choice // 6 % 2}")
+        mine = programs.driver().run  # a `Run` would read the store, which may fail, outside of a durable call
+        return Run(earlier if earlier is not None and earlier.id < mine.id else mine)
+
     def recorded_all(self) -> None:
         self.whole = True
         self._simulation.recorded_all(self)
@@ -183,6 +192,15 @@ class SimProcess(Process):
     worker: Worker
     server: Server
     ever_frozen = False
+
+
+class Sender(NamedTuple):
+    """What a process has that only sends messages."""
+
+    store: SimStore
+    clock: SimClock
+    id: str = "sender"
+    drivers: tuple[int, ...] = ()
 
 
 class Listener:
@@ -235,7 +253,10 @@ class Simulation:
         self.trees = (
             list(trees)
             if trees is not None
-            else [programs.generate(seed * 10 + number, size) for number in range(self.settings.runs)]
+            else [
+                programs.generate(seed * 10 + number, size, messages=seed % 2 == 1)
+                for number in range(self.settings.runs)
+            ]
         )
         self.scheduler = Scheduler(self.choices, restless=self.settings.restless, lines=self.settings.lines, under=CORE)
         self.clock = SimClock(self.scheduler)
@@ -246,6 +267,9 @@ class Simulation:
         self._by_token: dict[bytes, Life] = {}
         self.processes: list[SimProcess] = []
         self._replayed: set[str] = set()
+        self.letters: list[tuple[str, exchange.Mail]] = []
+        self._sender: SimProcess | None = None
+        self._all_sent = False
         self._listeners: list[Listener] = []
         self._count = 0
 
@@ -254,6 +278,7 @@ class Simulation:
     def run(self) -> Report:
         self.scheduler.take_over(BINDINGS, self.seed)
         programs.world = self.world
+        runtime.worker = lambda: self.scheduler.current.process.worker
         source.Sources.snapshot = lambda self: SNAPSHOT  # type: ignore[method-assign]
         self._compare_told_and_durable()
         _complain_to(self.wrong)
@@ -264,6 +289,7 @@ class Simulation:
         self.lives = {name: [] for name in self.runs}
         for _ in range(self.settings.workers):
             self.start_process()
+        self.letters = [(name, mail) for name, tree in self.runs.items() for mail in exchange.mails(tree)]
         self._watch()
         for name in self.runs:
             self.judge(name)
@@ -336,6 +362,30 @@ class Simulation:
             else:
                 self._until_it_works(lambda new=new: worker.enqueue(new, None))
 
+    def _start_sender(self) -> None:
+        """A process that sends messages, unless one is at work or all were sent."""
+        before = self._sender
+        if not self.letters or self._all_sent or (before is not None and not before.dead):
+            return
+        self._count += 1
+        self._sender = process = SimProcess(self._count)
+        self.scheduler.start_in(process, "sender", lambda: self._send_letters(process))
+
+    def _send_letters(self, process: SimProcess) -> None:
+        """A process that sends all messages to all runs, some of them twice. As the process may die, a later process
+        sends all again."""
+        try:
+            process.worker = Sender(SimStore(self.memory, self, process), self.clock)  # type: ignore[assignment]
+            for name, mail in self.letters:
+                for _ in range(1 + (self.choices.chance() < 0.2)):
+                    self.scheduler.sleep(self.choices.chance() ** 4)
+                    with suppress(RunEndedError):
+                        self._until_it_works(lambda name=name, mail=mail: mail.send(Run(self.memory.run(name))))
+            self._all_sent = True
+            self.scheduler.kill(process)
+        except BaseException:
+            self.wrong(f"a sender ended: {traceback.format_exc()}")
+
     def _until_it_works(self, work: Callable[[], Any]) -> None:
         while True:
             try:
@@ -361,6 +411,8 @@ class Simulation:
             if scheduler.now - quiet_since > LONGEST * US:
                 self.wrong(f"not ended after {LONGEST:g} s: {names}")
                 return
+            if names.keys() == self.runs.keys():
+                self._start_sender()
             alive = [process for process in self.processes if not process.dead]
             if len(alive) < self.settings.workers and self.choices.chance() < 0.5:
                 self.start_process()
@@ -383,9 +435,10 @@ class Simulation:
         if settings.power and chance() < 0.03:
             self.faults_left -= 1
             self.count("the power was cut")
-            for process in self.processes:
+            for process in [*self.processes, *filter(None, [self._sender])]:
                 if not process.dead:
                     self.scheduler.kill(process)
+            self._all_sent = False  # for all that the sender knows; messages that are there are not sent twice
             self.ledger.lose_power()
 
     # -- what happens ----------------------------------------------------------------------------------------------
@@ -540,7 +593,8 @@ class Simulation:
             for line in life.lines
             if line.body == line.name
         }
-        for violation in oracle.judge(oracle.History(self.runs[name], told)):
+        left = exchange.kept(self.memory, run.id)
+        for violation in oracle.judge(oracle.History(self.runs[name], told, left=left)):
             # The task `cached` may have been executed by another run.
             if violation.promise != "P2" or not any(f"told of {key}," in violation.text for key in shared):
                 self.wrong(f"run {name}: {violation}")

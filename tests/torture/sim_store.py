@@ -43,6 +43,7 @@ class Sight(Enum):
 
 WRITES = frozenset(
     {"commit", "append", "claim", "take_due", "release", "abort", "renew", "forget", "source_id", "advance", "move"}
+    | {"send", "cancel", "publish"}
 )
 
 
@@ -208,7 +209,7 @@ def _to_disk(verb: str, arguments: Any) -> bool:
     """Whether the write, and every write before it, survives a power cut (`Journals.commit`)."""
     if verb == "commit":
         return not all(isinstance(write, CreateRun) and write.claim is not None for write in arguments[0])
-    return verb in ("append", "abort", "advance")
+    return verb in ("append", "abort", "advance", "send", "cancel")
 
 
 class SimLiveness:

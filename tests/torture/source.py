@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.torture.programs import SCALE, Node, jobs
+from tests.torture.programs import SCALE, Node, box_name, condition_name, jobs, limit
 
 CALLS = {
     "step": "step({path!r}, {amount})",
@@ -26,6 +26,14 @@ CALLS = {
     "exhausted": "task_that_fails_in_both_attempts({path!r})",
     "map": "all_of(perdure.map.aio({unit}, range({mapped}), concurrency={limit}))",
     "cached": "cached('cached{three}')",
+    "receive": "perdure.receive.aio('{box}', str, timeout={until})  # late is well",
+    "receive_in_thread": "asyncio.to_thread(lambda: perdure.receive('{box}', str, timeout={until}))  # late is well",
+    "ask": "perdure.new_condition('{fact}', data_type=str, timeout={until}).wait.aio()  # late is well",
+    "post": "perdure.Run.get(perdure.ctx().run).send.aio('{box}', {message})",
+    "answer": "perdure.Run.get(perdure.ctx().run).signal.aio('{fact}', 'the value of {fact}')",
+    "publish": "perdure.publish.aio('p{two}', {path!r})",
+    "stream": "write_items(perdure.stream({path!r}, str), {streamed})",
+    "stream_step": "step_that_writes_items(perdure.stream({path!r}, str), {streamed})",
 }
 """What stands behind `await` for a node without kids."""
 
@@ -96,6 +104,12 @@ def _call(path: str, node: Node) -> str:
         unit="sync_unit" if choice % 8 < 4 else "unit",
         mapped=choice % 4,
         limit=choice // 8 % 3,
+        two=choice % 2,
+        until=limit(node),
+        box=box_name(node),
+        fact=condition_name(node),
+        message="'shared', key='shared'" if choice % 3 == 0 else repr(path),
+        streamed=choice % 3,
     )
 
 
