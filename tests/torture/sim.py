@@ -92,11 +92,13 @@ class Settings:
     """How likely a run is submitted to be driven at once by the submitting process."""
     faults: int = 0
     """How many faults strike at most."""
+    messages: bool = False
+    """The programs exchange messages, and a process sends those that come from outside."""
     replay_at_end: bool = False
     """Kill the process that drives a run once, when only the end of the run is left to be recorded."""
 
     @classmethod
-    def of(cls, choices: Choices) -> Settings:
+    def of(cls, choices: Choices, *, messages: bool) -> Settings:
         """Settings by chance. In one of five histories, workers that are long at work take runs from each other."""
         pick = _picker(choices)
         calm = choices.chance() < 0.15
@@ -115,6 +117,7 @@ class Settings:
                 replay_at_end=choices.chance() < 0.5,
                 drain_rate=pick([0.0, 0.03]),
                 direct=0.2,
+                messages=messages,
             )
         return cls(
             workers=pick([1, 1, 2, 2, 3]),
@@ -136,6 +139,7 @@ class Settings:
             clock_rate=pick([0.0, 0.0, 0.03]),
             power=not calm and choices.chance() < 0.2,
             direct=pick([0.0, 0.5]),
+            messages=messages,
             faults=pick([1, 2, 4, 6]),
             replay_at_end=choices.chance() < 0.8,
         )
@@ -246,7 +250,7 @@ class Simulation:
         """The programs, the settings and the choices are those of the seed, unless given. `script`: faults by the
         number of the store's call, besides those of the settings."""
         self.choices = Choices(seed) if choices is None else choices
-        self.settings = Settings.of(self.choices) if settings is None else settings
+        self.settings = Settings.of(self.choices, messages=seed % 2 == 1) if settings is None else settings
         self.script = {} if script is None else script
         self.seed = seed
         size = self.settings.size
@@ -254,7 +258,7 @@ class Simulation:
             list(trees)
             if trees is not None
             else [
-                programs.generate(seed * 10 + number, size, messages=seed % 2 == 1)
+                programs.generate(seed * 10 + number, size, messages=self.settings.messages)
                 for number in range(self.settings.runs)
             ]
         )
