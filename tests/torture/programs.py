@@ -775,7 +775,7 @@ async def do_post(path: str, node: Node, body: str) -> str:
     """Send a message to a run; one of three messages is the same for all nodes, under one key."""
     run = world().target(node.choice)
     box = box_name(node)
-    value, key = (f"{box} from {run.name} {path}", None)
+    value, key = f"{box} from {driver().run.name} {path}", None
     if node.choice % 3 == 0:
         value = key = f"{box} shared"
     try:
