@@ -21,6 +21,7 @@ class Plan:
     longest: int
     instructions: int
     latencies: int
+    dbos_latencies: int
     imports: int
 
     dbos_sequential: int
@@ -65,6 +66,7 @@ FULL = Plan(
     longest=1_000_000,
     instructions=1000,
     latencies=200,
+    dbos_latencies=30,
     imports=7,
     dbos_sequential=300,
     dbos_gathered=1000,
@@ -105,6 +107,7 @@ QUICK = Plan(
     longest=100_000,
     instructions=300,
     latencies=60,
+    dbos_latencies=10,
     imports=5,
     dbos_sequential=100,
     dbos_gathered=300,

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from peers import ABSURD, DBOS, Case
 from plan import Plan
+from runner import Runner
+from servers import MissingError, private_postgres
 from table import Line, at_least, markdown, rate, times
 from timeline import Timeline
 
 
-def measure_postgres(measure: Callable[..., None], measure_cases: Callable[..., None], plan: Plan, url: str) -> None:
-    """One round of them, on the server of that URL."""
-    server = ("--postgres", url)
-    raw = ("pg_raw", "postgres_insert.py", *server, "--count", plan.sequential)
-    measure(*raw)
+def measure(runner: Runner) -> None:
+    """All rounds of the rows."""
+    try:
+        with private_postgres() as url:
+            for number in range(runner.plan.postgres_rounds):
+                runner.say(f"postgres, round {number + 1} of {runner.plan.postgres_rounds}")
+                _round(runner, "--postgres", url)
+    except MissingError as error:
+        runner.timeline.absent["postgres"] = str(error)
+
+
+def _round(runner: Runner, *server: str) -> None:
+    plan = runner.plan
+
+    def raw() -> None:
+        runner.measure("pg_raw", "postgres_insert.py", *server, "--count", plan.sequential)
+
+    raw()
     for mode in ("sync", "async"):
-        measure(f"pg_{mode}", "perdure_sequential.py", *server, "--mode", mode, "--count", plan.sequential)
-        measure(*raw)
+        runner.measure(f"pg_{mode}", "perdure_sequential.py", *server, "--mode", mode, "--count", plan.sequential)
+        raw()
     for mode in ("sync", "async"):
-        measure_cases(
+        runner.measure_cases(
             Case(DBOS, f"pg_dbos_{mode}", "dbos_sequential.py", (*server, "--mode", mode, "--count", plan.pg_dbos)),
             Case(
                 ABSURD, f"pg_absurd_{mode}", "absurd_sequential.py", (*server, "--mode", mode, "--count", plan.absurd)
             ),
         )
-    measure(*raw)
-    measure("pg_gathered", "perdure_gather.py", *server, "--count", plan.gathered)
-    measure_cases(
+    raw()
+    runner.measure("pg_gathered", "perdure_gather.py", *server, "--count", plan.gathered)
+    runner.measure_cases(
         Case(DBOS, "pg_dbos_gathered", "dbos_gather.py", (*server, "--count", plan.dbos_gathered)),
         Case(ABSURD, "pg_absurd_gathered", "absurd_gather.py", (*server, "--count", plan.absurd_gathered)),
     )
 
 
-def postgres_lines(t: Timeline, plan: Plan) -> list[Line]:
-    """Their lines of the table."""
+def lines(t: Timeline, plan: Plan) -> list[Line]:
+    """The rows of the table."""
     result = [Line("postgres: raw: INSERT + commit, one by one", rate(t.median("pg_raw"), "rows/s"))]
     for mode in ("sync", "async"):
         key, ratio = f"pg_{mode}", t.ratio(f"pg_{mode}", "pg_raw")
@@ -55,7 +68,7 @@ def _ratios(t: Timeline, key: str, work: str) -> dict[str, str]:
     return {peer.name: times(t.ratio(key, f"pg_{peer.name}_{work}")) for peer in (DBOS, ABSURD)}
 
 
-def postgres_peer_table(t: Timeline, plan: Plan) -> str:
+def peer_tables(t: Timeline, plan: Plan) -> list[str]:
     """What the peers do on Postgres by themselves, perdure beside them."""
 
     def cell(key: str, count: int = 0) -> str:
@@ -77,4 +90,4 @@ def postgres_peer_table(t: Timeline, plan: Plan) -> str:
         (f"{plan.gathered:,} gathered durable calls", cell("pg_gathered"),
          cell("pg_dbos_gathered", plan.dbos_gathered), cell("pg_absurd_gathered", plan.absurd_gathered))
     )  # fmt: skip
-    return markdown(rows)
+    return ["On Postgres:", markdown(rows)]

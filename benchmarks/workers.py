@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from statistics import median
 
 from plan import Plan
+from runner import Runner
 from table import Line, at_least, at_most, rate, times
 from timeline import Timeline
 
@@ -15,16 +15,19 @@ LATE = 50.0  # ms, p99
 GROWTH = 1.7  # what more workers make of one worker's rate on two cores
 
 
-def measure_workers(measure: Callable[..., None], plan: Plan) -> None:
-    """One round of them."""
-    for number in WORKERS:
-        measure(f"workers_{number}", "perdure_workers.py", "--count", plan.served, "--workers", number)
+def measure(runner: Runner) -> None:
+    """All rounds of the rows."""
+    plan = runner.plan
     parked = ("--count", plan.parked, "--driven", plan.parked_driven, "--wakes", plan.wakes)
-    measure("parked", "perdure_parked.py", *parked)
+    for round_number in range(plan.worker_rounds):
+        runner.say(f"workers, round {round_number + 1} of {plan.worker_rounds}")
+        for number in WORKERS:
+            runner.measure(f"workers_{number}", "perdure_workers.py", "--count", plan.served, "--workers", number)
+        runner.measure("parked", "perdure_parked.py", *parked)
 
 
-def worker_lines(t: Timeline, plan: Plan) -> list[Line]:
-    """Their lines of the table."""
+def lines(t: Timeline, plan: Plan) -> list[Line]:
+    """The rows of the table."""
     result = []
     one = t.median("workers_1")
     for number in WORKERS:

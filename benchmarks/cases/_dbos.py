@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def launched(options: argparse.Namespace) -> Iterator[None]:
     """Decorated functions must exist by now: dbos registers them at import and is launched here."""
-    with _database(options) as url:
+    with store(options) as url:
         DBOS(
             config={
                 "name": "bench",
@@ -43,7 +43,8 @@ def launched(options: argparse.Namespace) -> Iterator[None]:
 
 
 @contextmanager
-def _database(options: argparse.Namespace) -> Iterator[str]:
+def store(options: argparse.Namespace) -> Iterator[str]:
+    """The URL of a new database."""
     with workdir(options.dir) as directory:
         if options.postgres is not None:
             with database(options.postgres) as url:

@@ -1,4 +1,5 @@
-"""The Restate service that the cases call: one step after the other, many steps at once, three steps, and nothing."""
+"""The Restate service that the cases call: one step after the other, many steps at once, three steps, nothing, a wait
+for each of some messages, and a little work."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from restate import Context, RunOptions
 from restate.serde import BytesSerde
 
 from _common import VALUE
+from _told import WORK, reporter
 
 BYTES = RunOptions[bytes](serde=BytesSerde())
 
@@ -53,6 +55,27 @@ async def gathered(context: Context, count: int) -> float:
     started = perf_counter()
     await restate.gather(*(context.run_typed("step", step, BYTES, number) for number in range(count)))
     return perf_counter() - started
+
+
+@bench.handler()
+async def listener(context: Context, wanted: tuple[int, str]) -> int:
+    count, address = wanted
+    with reporter(address) as tell:
+        now = perf_counter()
+        for _ in range(count):
+            name, message = context.awakeable(type_hint=int)
+            tell(now, name)
+            await message
+            now = perf_counter()
+        tell(now, "")
+    return count
+
+
+@bench.handler()
+async def work(context: Context, number: int) -> list[float]:
+    first = perf_counter()
+    await asyncio.sleep(WORK)
+    return [first, perf_counter()]
 
 
 def main() -> None:
