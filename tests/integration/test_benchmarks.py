@@ -36,6 +36,7 @@ def case(directory: Path, script: str, *arguments: object) -> dict[str, object]:
         "perdure_empty.py --mode at-once --count 10",
         "perdure_lengths.py --count 2000",
         "import_time.py --count 1 --modules perdure",
+        "perdure_messages.py --count 3 --runs 3",
         "perdure_workers.py --count 50 --workers 2",
         "perdure_parked.py --count 100 --driven 20 --wakes 20 --over 0.5",
     ],
@@ -51,6 +52,7 @@ def test_a_case_gives_a_figure(tmp_path: Path, words: str) -> None:
         "perdure_sequential.py --mode sync --count 20",
         "perdure_sequential.py --mode async --count 20",
         "perdure_gather.py --count 50",
+        "perdure_messages.py --count 3 --runs 3",
     ],
 )
 def test_a_case_on_postgres_gives_a_figure_and_leaves_nothing(tmp_path: Path, words: str) -> None:
