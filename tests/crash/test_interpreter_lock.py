@@ -146,6 +146,8 @@ def test_two_machines_do_not_take_a_busy_run_from_each_other_for_ever(fleet: Fle
         worker.ready()
     fleet.submit(fleet.new("holding", "busy", tag="busy", work=work, seconds=HELD))
     fleet.wait("busy")
-    # The lease grows with the longest gap so far, and the work is a row of calls, each longer than the one before.
-    assert 2 <= begun(fleet)["busy"] <= 6, fleet.story()
-    assert any("no heartbeat for" in worker.errors() for worker in workers), fleet.story()
+    lengthened = sum(worker.errors().count("no heartbeat for") for worker in workers)
+    # How many attempts the growing lease needs depends on the speed of the machine. Each attempt that lost its lease
+    # has lengthened the lease of its worker; the last two attempts may have ended at the same time.
+    assert 2 <= begun(fleet)["busy"] <= 2 + lengthened, fleet.story()
+    assert lengthened, fleet.story()

@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from pathlib import Path
 
 import perdure
 from perdure.extras import durable_sleep
@@ -131,9 +132,9 @@ def sync_deep(depth: int) -> int:
 
 
 @env.task
-async def blocks(seconds: float) -> None:
-    """A body that blocks its event loop."""
-    time.sleep(seconds)
+async def blocks(path: str) -> None:
+    """A body that blocks its event loop until a process has opened and closed the named pipe."""
+    Path(path).read_bytes()
 
 
 @env.task
