@@ -264,6 +264,30 @@ def test_b11_a_cancellation_takes_its_turn() -> None:
     assert delivery.in_flight == 0
 
 
+def test_b11_nothing_overtakes_a_recorded_outcome_until_its_cancellation_is_on_disk() -> None:
+    """B11, P4. The family: an outcome is on disk, and its call was cancelled before its turn. A crash before the
+    CANCELLED row leaves the outcome for the replay to hand over, so nothing behind the outcome may be seen earlier: an
+    outcome for a task, an outcome for a thread, an event, or a call that starts."""
+    for behind in ("outcome", "thread", "event", "start"):
+        delivery, slow = Delivery(), Waiter("slow")
+        other = Waiter("other", on_loop=behind != "thread")
+        delivery.in_flight = 3
+        delivery.cancel(slow)
+        delivery.committed(slow, live(1))
+        if behind == "event":
+            delivery.arrived(Source(TIMER, 3))
+        elif behind == "start":
+            delivery.held.append(other)
+        else:
+            delivery.committed(other, live(2))
+        assert moves(delivery) == [], behind
+        assert not delivery.goes_at_once(9, blocked=False), behind
+        delivery.committed(slow, live(3, Result.CANCELLED))
+        first = Move.HAPPEN if behind == "event" else Move.HAND
+        expected = [Move.CANCEL, Move.START] if behind == "start" else [first, Move.CANCEL]
+        assert moves(delivery) == expected, behind
+
+
 def test_b11_on_replay_the_entry_decides_whether_a_call_is_cancelled() -> None:
     """B11."""
     delivery = loaded(entry(1, "a"), replace(entry(2, "b"), result=Result.CANCELLED), entry(3, "c"))

@@ -32,7 +32,8 @@ lock and no clock.
   which the blocks asked; live when the deadline is on disk, on replay at once. Until then nothing else is handed over.
 - B11 a cancellation reaches its call as an outcome does: when its CANCELLED entry is on disk, in the order of entry
   numbers. On replay the recorded outcome decides: a call that was given a value is given that value although the code
-  has asked to cancel the call (the cancelled trace returned a value nevertheless).
+  has asked to cancel the call (the cancelled trace returned a value nevertheless). Where an outcome of the call is on
+  disk already, nothing behind that outcome is handed over before the CANCELLED entry is on disk, too.
 - B12 a request to cancel the run is a row on disk first, and then part of the journal of each body that hears of it. An
   async body without an asyncio task as caller gets the request as an event of its own task (B7). A sync body gets the
   request once, as the recorded outcome of its next durable call, or of the sleep or child that it waits for. Calls that
@@ -473,6 +474,9 @@ class Delivery:
             elif not first[0].handed:
                 if not first[0].cancelling or first[1].result == CANCELLED:
                     break
+                if not self._is_cancelled(first[0]):
+                    # A crash now would leave this outcome for the replay to hand over, ahead of all that follows.
+                    return NOTHING
                 # Recorded, then cancelled before its turn: the CANCELLED entry comes later in the queue.
                 self.in_flight -= 1
             else:
@@ -491,6 +495,12 @@ class Delivery:
         if self.held:
             return self._start(facts)
         return SETTLED
+
+    def _is_cancelled(self, waiter: Any) -> bool:
+        """Whether the CANCELLED entry of a call that is being cancelled is on disk (B11)."""
+        return any(
+            item.__class__ is tuple and item[0] is waiter and item[1].result == CANCELLED for item in self.due
+        )
 
     def _hand_first(self, facts: Facts) -> Step:
         first = self.due[0]
