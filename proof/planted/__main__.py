@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="ID", help="this plant alone; may be given several times")
     parser.add_argument("--missing", action="store_true", help="plants that lack a row, or a cell of it, alone")
     parser.add_argument("--quick", action="store_true", help="tests by hand only where the proof catches nothing")
+    parser.add_argument("--gaps", action="store_true", help="the proof alone, on plants that the proof has not caught")
     parser.add_argument("--by-hand", action="store_true", help="the tests written by hand alone")
     parser.add_argument("--detector", metavar="NAME", help="this detector alone; the table stays as it is")
     parser.add_argument("--sound", action="store_true", help="let the detectors loose on sound code instead")
@@ -32,6 +33,8 @@ def main() -> int:
     wanted = [plant for plant in known if not given.only or plant.id in given.only]
     if given.missing:
         wanted = [plant for plant in wanted if plant.id not in rows or table.NOT_TRIED in rows[plant.id]]
+    if given.gaps:
+        wanted = [plant for plant in wanted if plant.id not in rows or not table.is_catch(rows[plant.id].proof)]
     if strangers := set(given.only or ()) - {plant.id for plant in known}:
         parser.error(f"there is no plant {', '.join(sorted(strangers))}")
     detectors = [one for one in PROOF if one.exists and given.detector in (None, one.name)]
@@ -61,13 +64,16 @@ def sound(detectors: list[Detector]) -> int:
 
 
 def catch(detectors: list[Detector], given: argparse.Namespace, known: table.Row | None, plant: Plant) -> table.Row:
-    """What the proof and the tests written by hand say of one fault. With `--missing`, what is known is not tried
-    again."""
-    proof, tests = known if known is not None and given.missing else (table.NOT_TRIED, table.NOT_TRIED)
+    """What the proof and the tests written by hand say of one fault. With `--missing` and `--gaps`, what is known is
+    not tried again."""
+    keep = known is not None and (given.missing or given.gaps)
+    proof, tests = known if known is not None and keep else (table.NOT_TRIED, table.NOT_TRIED)
+    if given.gaps:
+        proof = table.NOT_TRIED
     with tree(plant) as top:
         if proof == table.NOT_TRIED and not given.by_hand:
             proof = _proof(detectors, plant, top)
-        command = by_hand(plant) if given.detector is None else None
+        command = by_hand(plant) if given.detector is None and not given.gaps else None
         if command is not None and tests == table.NOT_TRIED and not (given.quick and table.is_catch(proof)):
             tests = _told(run(command, top, BY_HAND_SECONDS, {"PERDURE_TEST_SAMPLE": "7"}))
     return table.Row(proof, tests)

@@ -71,10 +71,19 @@ def torture(kind: str, histories: int) -> tuple[str, ...]:
     return ("-m", "tests.torture", "--seconds", "90", *options)
 
 
+def generator(name: str, histories: int) -> tuple[str, ...]:
+    """The arguments of Python for a generator of `proof.generators`, up to the first violation."""
+    return ("-m", "proof.generators", name, "0", str(histories))
+
+
 BODIES: Final = (
     "core/journal", "core/body", "core/commit", "core/run", "core/ground/clock", "api/trace", "durable",
 )  # fmt: skip
 PROOF: Final[tuple[Detector, ...]] = (
+    Detector("reactive bodies", generator("bodies", 10_000), 60, ("core/body/delivery", "core/journal/replay")),
+    Detector("replays", generator("replays", 5_000), 60, ("core/journal/replay",)),
+    Detector("segments", generator("segments", 3_000), 60, ("core/journal/segment",)),
+    Detector("schedules", generator("schedules", 300), 60, ("core/process/schedule",)),
     Detector(
         "orders of replay",
         pytest(

@@ -498,9 +498,7 @@ class Delivery:
 
     def _is_cancelled(self, waiter: Any) -> bool:
         """Whether the CANCELLED entry of a call that is being cancelled is on disk (B11)."""
-        return any(
-            item.__class__ is tuple and item[0] is waiter and item[1].result == CANCELLED for item in self.due
-        )
+        return any(item.__class__ is tuple and item[0] is waiter and item[1].result == CANCELLED for item in self.due)
 
     def _hand_first(self, facts: Facts) -> Step:
         first = self.due[0]
