@@ -34,6 +34,7 @@ import perdure
 import perdure.api.run
 import perdure.runtime
 import perdure.store.sqlite
+from perdure.core.ground.model import PARKED
 from perdure.core.process.serving import ServedRun, Server
 
 HANGS_AFTER = float(os.environ.get("PERDURE_TEST_HANG", "60"))
@@ -166,7 +167,7 @@ def _send(run: perdure.Run, program: programs.Node) -> None:
 
 
 def _heard(end: ServedRun) -> None:
-    if end.status is not perdure.Status.SLEEPING:
+    if end.status not in PARKED:
         raise RuntimeError(f"the worker stopped driving: {end.status} {end.error}") from end.error
 
 
