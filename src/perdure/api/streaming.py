@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing, suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -364,7 +364,20 @@ def _items(reader: _Reader) -> Iterator[StreamItem]:
         reader.ear.leave(rung.set)
 
 
-async def _items_aio(reader: _Reader) -> AsyncIterator[StreamItem]:
+async def _items_aio(reader: _Reader) -> AsyncGenerator[StreamItem, None]:
+    async with aclosing(_rings(reader.ear)) as rings:
+        async for _ in rings:
+            page = None
+            while not reader.ended and page != []:
+                page = await asyncio.to_thread(reader.page)
+                for item in page:
+                    yield item
+            if reader.ended:
+                return
+
+
+async def _rings(ear: _Ear) -> AsyncGenerator[None, None]:
+    """Yields at once, then whenever the bell has rung, and now and then without a ring, which may be lost."""
     rung = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -372,19 +385,22 @@ async def _items_aio(reader: _Reader) -> AsyncIterator[StreamItem]:
         if not loop.is_closed():
             loop.call_soon_threadsafe(rung.set)
 
-    reader.ear.enter(wake)
+    ear.enter(wake)
     try:
-        while not reader.ended:
+        while True:
             rung.clear()
-            page = await asyncio.to_thread(reader.page)
-            for item in page:
-                yield item
-            if not page and not reader.ended:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(reader.ear.seconds):
-                        await rung.wait()
+            yield
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ear.seconds):
+                    await rung.wait()
     finally:
-        reader.ear.leave(wake)
+        ear.leave(wake)
+
+
+def changes(run: RunRow) -> AsyncGenerator[None, None]:
+    """Yields at once, and whenever the run may have written an item, published a value or ended."""
+    refuse_moved(run)
+    return _rings(_ear_of(runtime.worker().store))
 
 
 class Following:
