@@ -205,6 +205,11 @@ def names(statuses: Collection[Status] | None = None, limit: int = 500) -> list[
     return [row.name for row in runtime.worker().store.runs(limit=limit, statuses=statuses)]
 
 
+def info_of(row: model.RunRow) -> RunInfo:
+    """A run as a list shows it, from the stored record."""
+    return _info(runtime.worker(), row)
+
+
 def _info(worker: Worker, row: model.RunRow) -> RunInfo:
     return RunInfo(
         row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
@@ -304,11 +309,36 @@ class Tree(NamedTuple):
     total: int
 
 
-def tree(name: str, limit: int | None = None) -> Tree:
-    """The actions of a run, each below its caller, in the order of their beginnings.
+class Picture:
+    """All actions of a run, parents first. A node is made when asked for, as a run may have very many actions."""
 
-    Args:
-        limit: at most so many nodes: the first and the last, with their ancestors.
+    def __init__(self, row: model.RunRow, run: RunInfo, grown: _Grown) -> None:
+        self.row = row
+        self.run = run
+        self._grown = grown
+        self._nodes: dict[int, ActionNode] = {}
+
+    @property
+    def total(self) -> int:
+        """The number of nodes; the root is node 0."""
+        return len(self._grown.flat)
+
+    def node(self, position: int) -> ActionNode:
+        """The node at a position from 0 to `total - 1`."""
+        return self._grown.node(position, self._nodes)
+
+    def nodes(self, positions: Iterable[int]) -> dict[int, ActionNode]:
+        """The nodes at these positions and their ancestors, by position."""
+        found: dict[int, ActionNode] = {}
+        for position in positions:
+            while position >= 0 and position not in found:
+                found[position] = self.node(position)
+                position = found[position].parent
+        return dict(sorted(found.items()))
+
+
+def picture(name: str) -> Picture:
+    """The actions of a run, each below its caller, in the order of their beginnings.
 
     Raises:
         RunNotFoundError: no such run.
@@ -319,15 +349,25 @@ def tree(name: str, limit: int | None = None) -> Tree:
     grown = _Grown(row, info.status, worker.store.actions(row.id), worker.clock.wall())
     grown.read(journal_of(worker.store, row))
     grown.arrange()
-    total = len(grown.flat)
+    return Picture(row, info, grown)
+
+
+def tree(name: str, limit: int | None = None) -> Tree:
+    """The actions of a run, each below its caller, in the order of their beginnings.
+
+    Args:
+        limit: at most so many nodes: the first and the last, with their ancestors.
+
+    Raises:
+        RunNotFoundError: no such run.
+    """
+    found = picture(name)
+    total = found.total
     wanted: Iterable[int] = range(total)
     if limit is not None and total > limit:
         tail = limit // 2
         wanted = (*range(limit - tail), *range(total - tail, total))
-    nodes: dict[int, ActionNode] = {}
-    for position in wanted:
-        grown.node(position, nodes)
-    return Tree(info, dict(sorted(nodes.items())), total)
+    return Tree(found.run, found.nodes(wanted), total)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,129 @@
+"""Why a run stands still, in one sentence for people, from what the store knows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from .. import runtime
+from ..core.ground.clock import US
+from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Result, RunRow, Status
+from ..core.ground.values import describe_error
+from ..core.process.worker import Worker
+from ..errors import UsageError
+from .messages import asked_by, shown_box
+from .status import derived_status
+
+SHOWN = 3
+"""Actions under way that a sentence names."""
+
+
+def standing(row: RunRow, status: Status | None = None) -> str:
+    """Why the run does not move, or what the run does right now; for a run that has ended, how the run ended.
+
+    Args:
+        row: the stored record of the run.
+        status: the status for people, where the caller knows the status already.
+    """
+    worker = runtime.worker()
+    status = derived_status(row) if status is None else status
+    if status in FINISHED or status == Status.MOVED:
+        return _end(row)
+    told = _unfinished(worker, row, status)
+    if row.cancel is None:
+        return told
+    reason = f" ({row.cancel})" if row.cancel else ""
+    return f"The run was asked to cancel{reason}. {told}"
+
+
+def _end(row: RunRow) -> str:
+    if row.status == Status.FAILED and row.value is not None and row.result == Result.ERROR:
+        try:
+            kind, message, _ = describe_error(row.value)
+        except UsageError:
+            return "The run failed; its error cannot be read."
+        first = message.partition("\n")[0]
+        return f"The run failed: {kind.rpartition('.')[2]}: {first}" if first else f"The run failed: {kind}"
+    if row.status == Status.CANCELLED:
+        return f"The run was cancelled: {row.cancel}" if row.cancel else "The run was cancelled."
+    if row.status == Status.MOVED:
+        return f"The run was moved to {row.worker}."
+    return {Status.SUCCEEDED: "The run succeeded.", Status.ABORTED: "The run was aborted."}.get(row.status, "")
+
+
+def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
+    now = worker.clock.wall()
+    if status == Status.QUEUED:
+        if row.wake_at is not None and row.wake_at > now:
+            return f"The run begins at {moment_text(row.wake_at)} at the earliest."
+        return f"The run is due since {moment_text(max(row.wake_at or 0, row.created_at))}, and {_untaken(worker)}"
+    if status == Status.INTERRUPTED:
+        return (
+            f"No process drives the run{_last_holder(row)}: a worker that serves task {row.task} takes the run up, or "
+            f"resume the run."
+        )
+    waits = [one for one in worker.store.open_actions(row.id) if one.parent != -1 or one.wake_at is not None]
+    if status == Status.WAITING:
+        return _waiting(row, waits)
+    if status == Status.SLEEPING:
+        return _sleeping(row, waits, now)
+    return _running(worker, row, waits)
+
+
+def _untaken(worker: Worker) -> str:
+    alive = sum(worker.lives(one) for one in worker.store.workers())
+    if not alive:
+        return "no worker is alive: start one with `perdure serve`."
+    workers = "the only live worker has not" if alive == 1 else f"none of {alive} live workers has"
+    return f"{workers} taken the run. Does a worker serve the task, and has the worker a free place?"
+
+
+def _last_holder(row: RunRow) -> str:
+    if row.worker is None:
+        return ""
+    host, _, pid = row.worker.rpartition("-")[0].rpartition("-")
+    return f" since process {pid} on {host} has gone" if host and pid else ""
+
+
+def _waiting(row: RunRow, waits: list[Action]) -> str:
+    boxes = [one for one in waits if one.kind in WAITS]
+    if not boxes:
+        return "The run waits for a message."
+    first = boxes[0]
+    asked = asked_by(first)
+    prompt = f": {asked.prompt}" if asked.prompt else ""
+    until = f" It gives up at {moment_text(first.wake_at)}." if first.wake_at is not None else ""
+    more = f" {len(boxes) - 1} more waits are open." if len(boxes) > 1 else ""
+    stop = "" if prompt.endswith(("?", ".", "!")) else "."
+    return f"The run waits for {shown_box(first.name)}{prompt}{stop}{until}{more}"
+
+
+def _sleeping(row: RunRow, waits: list[Action], now: int) -> str:
+    timed = [
+        one for one in waits
+        if one.wake_at is not None and one.state is None and one.kind != Kind.TIMEOUT and now < one.wake_at < NEVER
+    ]  # fmt: skip
+    if not timed:
+        until = f" until {moment_text(row.wake_at)}" if row.wake_at is not None and row.wake_at < NEVER else ""
+        return f"The run sleeps{until}."
+    first = min(timed, key=lambda one: one.wake_at or 0)
+    assert first.wake_at is not None
+    if first.kind == Kind.SLEEP:
+        return f"The run sleeps until {moment_text(first.wake_at)}."
+    return (
+        f"Attempt {first.attempt} of {first.name} failed, and the next attempt begins at {moment_text(first.wake_at)}."
+    )
+
+
+def _running(worker: Worker, row: RunRow, open_: list[Action]) -> str:
+    holder = worker.holder(row)
+    where = f"Process {holder.pid} on {holder.host} drives the run" if holder is not None else "The run is driven"
+    names = [one.name for one in open_ if one.kind in (Kind.TASK, Kind.CONTAINER) and one.parent != -1]
+    if not names:
+        return f"{where}."
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"{where}; under way: {shown}."
+
+
+def moment_text(us: int) -> str:
+    """A time for people, in the zone of this process, with the offset."""
+    return datetime.fromtimestamp(us // US, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")

@@ -1,0 +1,403 @@
+"""The data of each page, as JSON data. Times are texts in ISO 8601 and UTC, lengths are seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from .. import runtime
+from ..api import looking
+from ..api.hosting import served_tasks
+from ..api.listing import StatusRequest, runs
+from ..api.local_time import local_moment
+from ..api.looking import ActionNode, Picture
+from ..api.messages import ConditionInfo, conditions, wait_for_box
+from ..api.run import Run
+from ..api.scheduling import schedules
+from ..api.standing import standing
+from ..api.tags import tags_of_words
+from ..api.task import Task
+from ..cli.output import iso, jsonable, run_data
+from ..core.ground.clock import US
+from ..core.ground.model import FINISHED, Kind, RunRow, Status, WorkerRow
+from ..core.run.mailbox import box_of
+from ..errors import UsageError
+from . import forms
+from .values import LONGEST, Mask, error_data, pretty
+
+PAGE: Final = 50
+"""Runs on a page."""
+ROWS: Final = 200
+"""Actions on a page."""
+GROUPS: Final = 30
+"""Names of actions in the summary of a run."""
+
+Query = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class UiSettings:
+    """What a page may show and do."""
+
+    tasks: Mapping[str, Task[..., Any]]
+    """The tasks that can be started, by their full names."""
+    mask: Mask
+    read_only: bool = False
+    token: bool = False
+    """Whether browsers need a one-time link."""
+
+
+def tasks_of(files: tuple[str, ...]) -> Mapping[str, Task[..., Any]]:
+    """The tasks of files and modules; none without files."""
+    return served_tasks(files) if files else {}
+
+
+# -- runs ------------------------------------------------------------------------------------------------------
+
+
+def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """A page of runs, newest first, by the filters in the query."""
+    filters = {name: asked.get(name, "").strip() for name in ("status", "task", "name", "tag", "since", "until")}
+    chosen: StatusRequest | None = filters["status"] or None
+    tags = tags_of_words(tuple(filters["tag"].split())) if filters["tag"] else None
+    since, until = _time(filters["since"], "since"), _time(filters["until"], "until")
+    after = asked.get("after", "")
+    if after and not after.isdecimal():
+        raise UsageError(f"after must be a number, not {after!r}")
+    page = runs(
+        status=chosen, task=filters["task"] or None, name=filters["name"] or None, tags=tags,
+        created=(since, until) if since or until else None, limit=PAGE, after=int(after) if after else None,
+    )  # fmt: skip
+    found = [_run(ui, run.row) for run in page]
+    return {
+        "runs": found, "after": page.after, "filters": filters, "statuses": [str(status) for status in Status],
+        "first": not after, "store_exists": looking.store_exists(),
+    }  # fmt: skip
+
+
+def _time(text: str, name: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return local_moment(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        raise UsageError(f"{name} takes a time such as 2026-11-23T02:00, not {text!r}") from None
+
+
+def _run(ui: UiSettings, row: RunRow) -> dict[str, Any]:
+    info = looking.info_of(row)
+    began, ended = info.started_at, info.ended_at
+    now = runtime.worker().clock.wall()
+    end = ended if ended is not None else now if info.status not in FINISHED else None
+    return {
+        **run_data(info),
+        "inputs_line": ui.mask.inputs_line(row.inputs),
+        "duration": (end - began) / US if began is not None and end is not None else None,
+        "why": standing(row, info.status),
+    }
+
+
+# -- a run -----------------------------------------------------------------------------------------------------
+
+
+def run_page(ui: UiSettings, name: str, asked: Query) -> dict[str, Any]:
+    """A run: a part of its actions with places on the timeline, the summary by name, and the chosen action."""
+    picture = looking.picture(name)
+    only, order = asked.get("only", ""), asked.get("order", "")
+    first = _number(asked.get("from", "0"), "from")
+    wanted = _chosen(picture, only, order)
+    part = wanted[first : first + ROWS]
+    begin, end = _range(picture)
+    rows = [_action(picture.node(position), position, begin, end) for position in part]
+    at = asked.get("at", "0")
+    chosen = _detail(ui, picture, _number(at, "at"))
+    return {
+        "run": {**_run(ui, picture.row), "uid": picture.row.uid.hex()},
+        "actions": rows,
+        "total": picture.total,
+        "matching": len(wanted),
+        "first_row": first,
+        "previous": max(0, first - ROWS) if first else None,
+        "next": first + ROWS if first + ROWS < len(wanted) else None,
+        "only": only,
+        "order": order,
+        "groups": _groups(picture),
+        "chosen": chosen,
+        "waits": [_condition(one) for one in conditions() if one.run == name],
+        "published": ui.mask.masked(_published(name)),
+        "length": (end - begin) / US,
+        "acts": _acts(picture.run.status),
+    }
+
+
+def _acts(status: Status) -> list[str]:
+    """The operations that a run of the status allows."""
+    if status in FINISHED:
+        again = ["rerun", "recover"]
+        return ["resume", *again] if status == Status.FAILED else again
+    if status == Status.MOVED:
+        return []
+    found = ["cancel", "abort"]
+    if status in (Status.QUEUED, Status.SLEEPING, Status.WAITING):
+        return ["wake", *found]
+    return ["resume", *found] if status == Status.INTERRUPTED else found
+
+
+def _number(text: str, name: str) -> int:
+    if not text.isdecimal() or len(text) > 12:
+        raise UsageError(f"{name} must be a number from 0 up, not {text!r}")
+    return int(text)
+
+
+def _chosen(picture: Picture, only: str, order: str) -> list[int]:
+    positions = range(picture.total)
+    if only == "failed":
+        found = [one for one in positions if picture.node(one).status == "FAILED"]
+    elif only == "open":
+        found = [one for one in positions if picture.node(one).took is None]
+    elif only:
+        found = [one for one in positions if picture.node(one).name == only]
+    else:
+        found = list(positions)
+    if order == "slowest":
+        found.sort(key=lambda one: -(picture.node(one).took or 0))
+    return found
+
+
+def _range(picture: Picture) -> tuple[int, int]:
+    row = picture.row
+    begin = row.started_at if row.started_at is not None else row.created_at
+    end = row.ended_at if row.ended_at is not None else runtime.worker().clock.wall()
+    return begin, max(end, begin + 1)
+
+
+def _action(node: ActionNode, position: int, begin: int, end: int) -> dict[str, Any]:
+    at = begin if node.at is None else node.at
+    length = end - at if node.took is None and node.at is not None else node.took or 0
+    whole = end - begin
+    left = min(max((at - begin) * 1000 // whole, 0), 1000)
+    width = max(2, min(length * 1000 // whole, 1000 - left))
+    error = error_data(node.error)
+    return {
+        "position": position,
+        "parent": node.parent,
+        "depth": node.depth,
+        "action": node.action,
+        "entry": node.entry,
+        "kind": node.kind,
+        "name": node.name,
+        "group": node.label,
+        "status": node.status,
+        "attempts": node.attempts,
+        "start": iso(node.at),
+        "duration": None if node.took is None else node.took / US,
+        "until": iso(node.until),
+        "items": node.items,
+        "discarded": node.discarded,
+        "earlier": node.earlier,
+        "reused": node.reused,
+        "phase": _phase(node),
+        "bar": [min(left, 998), width],
+        "error": None if error is None else f"{error['type'].rpartition('.')[2]}: {error['message']}",
+    }
+
+
+def _phase(node: ActionNode) -> str:
+    """The look of an action on the timeline."""
+    if node.discarded or node.earlier or node.status == "UNFINISHED":
+        return "dropped"
+    if node.status == "FAILED":
+        return "failed"
+    if node.kind == "sleep" or node.status == "SLEEPING":
+        return "sleeping"
+    if node.kind in ("condition", "receive") or node.status == "WAITING":
+        return "waiting"
+    if node.reused or node.attempts == 0:
+        return "reused"
+    return "container" if node.kind == "container" else "executing"
+
+
+def _groups(picture: Picture) -> list[dict[str, Any]]:
+    """The actions of each name, summed up: the names with the most time first."""
+    found: dict[str, dict[str, Any]] = {}
+    for position in range(1, picture.total):
+        node = picture.node(position)
+        one = found.setdefault(node.name, {"name": node.name, "count": 0, "failed": 0, "open": 0, "time": 0, "most": 0})
+        one["count"] += 1
+        one["failed"] += node.status == "FAILED"
+        one["open"] += node.took is None
+        one["time"] += node.took or 0
+        one["most"] = max(one["most"], node.took or 0)
+    groups = sorted(found.values(), key=lambda one: -one["time"])[:GROUPS]
+    return [{**one, "time": one["time"] / US, "most": one["most"] / US} for one in groups]
+
+
+def _detail(ui: UiSettings, picture: Picture, position: int) -> dict[str, Any]:
+    if position >= picture.total:
+        raise UsageError(f"run {picture.run.name!r} has {picture.total} actions; there is no number {position}")
+    node = picture.node(position)
+    begin, end = _range(picture)
+    path = []
+    above = node.parent
+    while above >= 0:
+        path.append({"position": above, "name": picture.node(above).name})
+        above = picture.node(above).parent
+    return {
+        **_action(node, position, begin, end),
+        "inputs": _shown(ui.mask.inputs(node.inputs), node.inputs),
+        "outcome": _shown(ui.mask.value(node.value), node.value),
+        "failure": error_data(node.error),
+        "path": path[::-1],
+    }
+
+
+def _shown(data: Any, stored: bytes | None) -> dict[str, Any] | None:
+    if stored is None:
+        return None
+    text, cut = pretty(data)
+    # A page must stay small, also as JSON: the download has the rest.
+    return {"text": text, "cut": cut, "value": data if len(stored) <= LONGEST else None}
+
+
+def _published(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = jsonable(Run.get(name).published())
+    return found
+
+
+def value_of(ui: UiSettings, name: str, position: int, which: str) -> str:
+    """The whole inputs or outcome of an action as JSON text, for a download."""
+    picture = looking.picture(name)
+    if not 0 <= position < picture.total or which not in ("inputs", "outcome"):
+        raise UsageError(f"run {name!r} has no such value")
+    node = picture.node(position)
+    data = ui.mask.inputs(node.inputs) if which == "inputs" else ui.mask.value(node.value)
+    return pretty(data, None).text
+
+
+# -- conditions ------------------------------------------------------------------------------------------------
+
+
+def conditions_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """The waits of all unfinished runs, and messages that no call has asked for."""
+    found = conditions() if looking.store_exists() else []
+    return {"conditions": [_condition(one) for one in found]}
+
+
+def _condition(one: ConditionInfo) -> dict[str, Any]:
+    return {
+        "run": one.run, "kind": one.kind, "name": one.name, "prompt": one.prompt, "description": one.description,
+        "type": one.type, "since": iso(one.since), "until": iso(one.until), "unread": one.unread, "waits": one.waits,
+    }  # fmt: skip
+
+
+def condition_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """The page on which a person answers a wait of a run."""
+    name, kind, box_name = asked.get("run", ""), asked.get("kind", "condition"), asked.get("box", "")
+    row = looking.find(name)
+    found = [one for one in conditions() if (one.run, one.kind, one.name) == (name, kind, box_name)]
+    asks = wait_for_box(row.id, box_of(_kind(kind), box_name))
+    shape = asks.shape if asks is not None else "Any"
+    return {
+        "run": _run(ui, row),
+        "condition": _condition(found[0]) if found else None,
+        "kind": kind,
+        "name": box_name,
+        "fields": [field._asdict() for field in forms.message_fields(shape)],
+        "yes_no": shape == "bool" and kind == "condition",
+    }
+
+
+def _kind(text: str) -> Kind:
+    if text not in ("condition", "mailbox"):
+        raise UsageError(f"a message is for a condition or a mailbox, not {text!r}")
+    return Kind.CONDITION if text == "condition" else Kind.RECEIVE
+
+
+# -- start -----------------------------------------------------------------------------------------------------
+
+
+def start_page(ui: UiSettings, asked: Query, given: Query | None = None, problem: str = "") -> dict[str, Any]:
+    """The tasks that can be started, and the form of the chosen task."""
+    texts = given or {}
+    chosen = asked.get("task", "")
+    task = ui.tasks.get(chosen)
+    if chosen and task is None:
+        raise UsageError(f"no task {chosen!r} is loaded here; name its file: perdure ui FILE")
+    return {
+        "tasks": [{"name": name, "doc": _doc(one)} for name, one in ui.tasks.items()],
+        "task": None if task is None else {"name": chosen, "doc": _doc(task)},
+        "fields": [] if task is None else [one._asdict() for one in forms.task_fields(task, texts, ui.mask)],
+        "name": texts.get("name", ""),
+        "tags": texts.get("tags", ""),
+        "at": texts.get("at", ""),
+        "problem": problem,
+    }
+
+
+def _doc(task: Task[..., Any]) -> str:
+    return (task.fn.__doc__ or "").strip().partition("\n")[0]
+
+
+# -- workers, schedules, storage -------------------------------------------------------------------------------
+
+
+def workers_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """The workers that the store knows, and the runs that each drives."""
+    if not looking.store_exists():
+        return {"workers": []}
+    worker = runtime.worker()
+    driven: dict[str, list[str]] = {}
+    for row in worker.store.runs(statuses={Status.RUNNING}, limit=looking.PAGE):
+        if row.worker is not None:
+            driven.setdefault(row.worker, []).append(row.name)
+    known = sorted(worker.store.workers(), key=lambda one: one.started_at)
+    return {"workers": [_worker(one, driven.get(one.id, [])) for one in known]}
+
+
+def _worker(row: WorkerRow, driven: list[str]) -> dict[str, Any]:
+    worker = runtime.worker()
+    return {
+        "id": row.id,
+        "pid": row.pid,
+        "host": row.host,
+        "alive": worker.lives(row),
+        "started_at": iso(row.started_at),
+        "lease": row.lease / US,
+        "runs": driven,
+        "here": row.id == worker.id,
+    }
+
+
+def schedules_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """The schedules of the store."""
+    return {
+        "schedules": [
+            {
+                "name": one.name,
+                "task": one.task,
+                "rule": one.rule,
+                "next": [at.isoformat() for at in one.next],
+                "paused": None if one.paused is None else one.paused.isoformat(),
+                "fired": None if one.fired is None else one.fired.isoformat(),
+                "overdue": None if one.overdue is None else one.overdue.isoformat(),
+                "loaded": one.task in ui.tasks,
+            }
+            for one in schedules()
+        ]
+    }
+
+
+def storage_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """Where the store is, and how much it holds."""
+    path = looking.store_path()
+    sizes = {name: os.path.getsize(path + name) for name in ("", "-wal") if path and os.path.exists(path + name)}
+    return {
+        "url": runtime.store_name(),
+        "exists": looking.store_exists(),
+        "bytes": sum(sizes.values()) if path else None,
+        "log_bytes": sizes.get("-wal", 0) if path else None,
+        "files": runtime.blobs_at() or "beside the store",
+    }

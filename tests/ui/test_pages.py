@@ -1,0 +1,145 @@
+"""The pages and their JSON, as a program asks for them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from urllib.parse import quote
+
+from tests.ui.site import MARKUP, Site, Visitor
+
+
+def test_the_list_of_runs_is_filtered_by_the_address(visitor: Visitor) -> None:
+    """The family: each filter alone, together, and one that means nothing."""
+
+    def names(query: str) -> list[str]:
+        return [run["name"] for run in visitor.json(f"/runs.json?{query}")["runs"]]
+
+    assert "broken-1" in names("status=FAILED")
+    assert names("task=shop.nap&name=nap-*") == ["nap-1"]
+    assert names("tag=team%3Dweb&name=o*") == ["order-1"]
+    assert names("tag=team%3Dother") == []
+    assert names("status=waiting&name=mail*") == ["mail-1"]
+    assert names("until=2001-01-01T00:00") == []
+    assert "order-1" in names("since=2001-01-01T00:00")
+    assert visitor.http.get("/runs?status=odd").status_code == 400
+    assert visitor.http.get("/runs?since=yesterday").status_code == 400
+    assert visitor.http.get("/runs?after=x").status_code == 400
+
+
+def test_a_run_tells_why_it_does_not_move(visitor: Visitor) -> None:
+    """One sentence for each reason: a time, a condition, a message, an error, an earliest beginning."""
+    said = {name: visitor.json(f"/run/{name}.json")["run"]["why"] for name in
+            ("nap-1", "ask-1", "mail-1", "broken-1", "later-2", "order-1")}  # fmt: skip
+    assert said["nap-1"].startswith("The run sleeps until ")
+    assert said["ask-1"].startswith(f"The run waits for condition 'ship': Ship it? {MARKUP}")
+    assert said["mail-1"] == "The run waits for mailbox 'numbers'."
+    assert said["broken-1"] == f"The run failed: LookupError: {MARKUP}"
+    assert re.fullmatch(r"The run begins at \S+ \S+ \S+ at the earliest.", said["later-2"])
+    assert said["order-1"] == "The run succeeded."
+
+
+def test_a_failed_action_shows_its_error_with_the_line_that_raised(visitor: Visitor) -> None:
+    found = visitor.json("/run/broken-1.json")["chosen"]["failure"]
+    assert found["type"].endswith("LookupError")
+    assert found["message"] == MARKUP
+    assert found["line"]["file"].endswith("shop.py")
+    assert found["line"]["function"] == "broken"
+    assert "raise LookupError(text)" in found["frames"]
+
+
+def test_actions_are_filtered_sorted_and_summed_up(visitor: Visitor) -> None:
+    whole = visitor.json("/run/order-1.json")
+    assert [one["name"] for one in whole["actions"]] == ["shop.order", "shop.pick", "reserve", "reserve"]
+    assert {one["name"]: one["count"] for one in whole["groups"]} == {"shop.pick": 1, "reserve": 2}
+    assert visitor.json("/run/order-1.json?only=failed")["matching"] == 0
+    assert visitor.json("/run/order-1.json?only=reserve")["matching"] == 2
+    slowest = [one["duration"] for one in visitor.json("/run/order-1.json?order=slowest")["actions"]]
+    assert slowest == sorted(slowest, reverse=True)
+    assert all(left + width <= 1002 for left, width in (one["bar"] for one in whole["actions"]))
+    assert visitor.http.get("/run/order-1?at=99").status_code == 400
+    assert visitor.http.get("/run/order-1?from=-1").status_code == 400
+
+
+def test_a_run_is_found_under_any_name_that_a_run_may_have(visitor: Visitor) -> None:
+    """The family: markup, slashes, blanks, a name that ends like the address of JSON, no such run."""
+    for name in (MARKUP, "a/b .json"):
+        path = f"/run/{quote(name, safe='')}"
+        assert visitor.http.get(path).headers["content-type"].startswith("text/html")
+        assert visitor.json(f"{path}.json")["run"]["name"] == name
+        assert visitor.json(f"{path}?format=json")["run"]["name"] == name
+    assert visitor.http.get("/run/nothing").status_code == 404
+    assert visitor.json("/run?format=json&name=order-1")["run"]["name"] == "order-1"
+
+
+def test_every_page_is_there_as_json(visitor: Visitor) -> None:
+    assert {one["run"] for one in visitor.json("/conditions.json")["conditions"]} >= {"ask-1", "ask-2", "mail-1"}
+    assert visitor.json("/condition.json?run=ask-1&box=ship")["yes_no"]
+    assert any(one["alive"] for one in visitor.json("/workers.json")["workers"])
+    assert [one["name"] for one in visitor.json("/schedules.json")["schedules"]] == ["shop.nap"]
+    assert visitor.json("/storage.json")["bytes"] > 0
+    fields = {one["name"]: one for one in visitor.json("/start.json?task=shop.order")["fields"]}
+    assert fields["size"]["choices"] == ["SMALL", "LARGE"]
+    assert fields["speed"]["choices"] == ["slow", "fast"]
+    assert fields["gift"]["value"] == "false"
+    assert fields["api_key"]["kind"] == "secret"
+    assert fields["parts"]["kind"] == "long"
+
+
+def test_an_unchanged_page_is_not_sent_again(visitor: Visitor) -> None:
+    first = visitor.http.get("/storage")
+    again = visitor.http.get("/storage", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.text) == (304, "")
+
+
+def test_a_wrong_input_is_told_beside_the_form_with_the_inputs_kept(visitor: Visitor) -> None:
+    """The family: a text for a number, a choice that does not exist, JSON that is none, a name that is taken."""
+    for field, text in (("n", "many"), ("size", "HUGE"), ("parts", "[1,"), ("gift", "perhaps")):
+        answer = visitor.post("start", "shop.order", **{"in-item": "kept text", f"in-{field}": text})
+        assert answer.status_code == 400, field
+        assert 'role="alert"' in answer.text
+        assert "kept text" in answer.text
+    taken = visitor.post("start", "shop.order", name="broken-1")
+    assert taken.status_code in (303, 400)
+    assert visitor.status("broken-1") == "FAILED"
+
+
+def test_a_message_that_does_not_fit_is_not_sent(visitor: Visitor) -> None:
+    for act, name, box, field in (
+        ("signal", "ask-1", "ship", {"in-value": "maybe"}),
+        ("signal", "ask-2", "decide", {"in-ok": "perhaps"}),
+        ("send", "mail-1", "numbers", {"in-value": "many"}),
+    ):
+        answer = visitor.post(act, name, box=box, **field)
+        assert answer.status_code == 303
+        assert "Error:" in visitor.http.get(answer.headers["location"]).text
+        assert visitor.status(name) == "WAITING"
+
+
+def test_the_page_of_a_store_that_does_not_exist_makes_no_store(site: Site) -> None:
+    (site.path / "empty").mkdir()
+    found = Visitor(site.ui("--store", "empty/none.db"))
+    for page in ("/runs", "/conditions", "/workers", "/schedules", "/storage", "/runs.json"):
+        assert found.http.get(page).status_code == 200, page
+    assert found.http.get("/run/none").status_code == 404
+    assert list((site.path / "empty").iterdir()) == []
+
+
+def test_a_page_without_its_packages_says_what_to_install(site: Site) -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None; sys.argv = ['perdure', 'ui']; import perdure.cli as c; c.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=site.path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'perdure[ui]'" in done.stderr
+
+
+def test_a_port_that_is_taken_is_one_clear_message(site: Site, url: str) -> None:
+    port = url.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "perdure", "ui", "--port", port], cwd=site.path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "choose another address with --host and --port" in done.stderr
