@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What some tests need from Debian: libfaketime, to step the clock of a child process, the programs of Postgres and MariaDB, strace, to
-# record what reaches the disk, and the command ip, to make networks that can be cut. Where one of these is absent, root gets a
+# record what reaches the disk, the command ip, to make networks that can be cut, and Chromium, to look at the web page. Where one of these is absent, root gets a
 # package installed, and any other user is told how. Never a reason to fail: the tests say themselves what they skip.
 set -uo pipefail
 
@@ -22,6 +22,7 @@ has_faketime || missing+=(libfaketime)
 has_postgres || missing+=(postgresql)
 has_mariadb || missing+=(mariadb-server-core) # the programs without a service
 [ "$(uname)" != Linux ] || command -v strace >/dev/null || missing+=(strace)
+[ "$(uname)" != Linux ] || command -v chromium >/dev/null || missing+=(chromium)
 # Only on Linux, and only for root, does it help.
 [ "$(uname)" != Linux ] || [ "$(id -u)" != 0 ] || command -v ip >/dev/null || missing+=(iproute2)
 [ ${#missing[@]} -gt 0 ] || exit 0

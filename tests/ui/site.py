@@ -24,7 +24,7 @@ import os, time
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
-import perdure
+import perdure, perdure.io
 from perdure.extras import durable_sleep
 
 env = perdure.TaskEnvironment(name="shop")
@@ -81,6 +81,10 @@ def inbox() -> int:
 def nap(s: float = 3600) -> str:
     durable_sleep(s)
     return "woke"
+
+@env.task
+def size_of(file: perdure.io.File) -> int:
+    return file.size
 
 @env.task
 def blocks() -> str:
@@ -171,6 +175,13 @@ class Visitor:
         answer = self.http.get(page)
         assert answer.status_code == 200, answer.text
         return json.loads(answer.text)
+
+    @classmethod
+    def by_link(cls, link: str) -> Visitor:
+        """A session that a one-time link has opened."""
+        found = cls(link)
+        assert found.http.get(link).status_code == 303
+        return found
 
     def csrf(self) -> str:
         """The token in the forms of this session."""

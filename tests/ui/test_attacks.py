@@ -210,6 +210,16 @@ def test_a_browser_that_is_logged_in_makes_a_link_for_another(site: Site) -> Non
     assert httpx.Client(follow_redirects=True).get(second[0]).status_code == 200
 
 
+def test_a_browser_of_another_machine_cannot_name_files_of_this_machine(site: Site, visitor: Visitor) -> None:
+    """The family: an absolute path, a relative path, a file URL. On loopback without a token the path is taken."""
+    far = Visitor.by_link(site.ui("--token"))
+    for text in ("/etc/passwd", "shop.py", "file:///etc/passwd"):
+        answer = far.post("start", "shop.size_of", **{"in-file": text})
+        assert answer.status_code == 400
+        assert "cannot be named from elsewhere" in answer.text
+    assert visitor.post("start", "shop.size_of", **{"in-file": "shop.py"}).status_code == 303
+
+
 def test_an_address_for_other_machines_always_needs_the_link(site: Site) -> None:
     link = site.ui("--host", "0.0.0.0")
     assert "/login?token=" in link

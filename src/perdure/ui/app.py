@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -18,6 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from .. import runtime
+from ..api.convert import from_afar
 from ..core.ground.digest import blake2b
 from ..errors import InputError, PerdureError, RunNotFoundError, UsageError
 from . import pages
@@ -142,7 +144,9 @@ class Site:
         if operation is None:
             raise HTTPException(404, f"There is no operation {act!r}.")
         try:
-            done = operation(self.ui, name, form)
+            # With a token the browser may be on another machine, which must not name files of this machine.
+            with from_afar() if self.ui.token else nullcontext():
+                done = operation(self.ui, name, form)
         except PerdureError as error:
             if act == "start" and isinstance(error, InputError | UsageError) and name in self.ui.tasks:
                 data = pages.start_page(self.ui, {"task": name}, form, str(error))

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
+from ..api.convert import Unfit, from_text, is_simple, members, stripped
+from ..api.jsonable import jsonable
 from ..api.shapes import text_of, type_of
 from ..api.task import Task
-from ..cli.convert import Unfit, from_text, is_simple, members, stripped
 from ..cli.inputs import NOTHING, Input, Own, inputs_of, read
-from ..cli.output import jsonable
 from ..errors import ValueMismatchError
 from .values import Mask, pretty
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from .. import runtime
 from ..api import looking
 from ..api.hosting import served_tasks
+from ..api.jsonable import jsonable
 from ..api.listing import StatusRequest, runs
 from ..api.local_time import local_moment
 from ..api.looking import ActionNode, Picture
@@ -20,7 +21,7 @@ from ..api.scheduling import schedules
 from ..api.standing import standing
 from ..api.tags import tags_of_words
 from ..api.task import Task
-from ..cli.output import iso, jsonable, run_data
+from ..cli.output import iso, run_data
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, Kind, RunRow, Status, WorkerRow
 from ..core.run.mailbox import box_of

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
+from ..api.jsonable import jsonable
 from ..cli.failures import users_frames
-from ..cli.output import jsonable
 from ..core.ground.values import ANY, describe_error, plain_inputs, preview
 from ..errors import PerdureError, UsageError
 
