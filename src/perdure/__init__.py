@@ -132,9 +132,17 @@ def __getattr__(name: str) -> Any:
     elif name in ("durable", "errors", "extras", "io", "report", "sql"):
         value = importlib.import_module(f".{name}", __name__)
     else:
-        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+        raise AttributeError(f"module 'perdure' has no attribute {name!r}{_elsewhere(name)}", name=name)
     globals()[name] = value
     return value
+
+
+def _elsewhere(name: str) -> str:
+    """Where a public name of a submodule is, as the end of a message."""
+    for module in () if name.startswith("_") else ("errors", "extras", "durable"):
+        if name in importlib.import_module(f".{module}", __name__).__all__:
+            return f"; it is perdure.{module}.{name}"
+    return ""
 
 
 def __dir__() -> list[str]:

@@ -21,3 +21,25 @@ def test_every_public_name_can_be_fetched_by_itself(name: str) -> None:
 def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         perdure.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "errors.ConditionTimedoutError",
+        "errors.UsageError",
+        "extras.durable_sleep",
+        "extras.ContainerTask",
+        "durable.now",
+    ],
+)
+def test_a_name_of_a_submodule_is_told_with_its_place(place: str) -> None:
+    """Family: a public name that is asked of `perdure` itself, and lives in a submodule."""
+    with pytest.raises(AttributeError, match=f"; it is perdure.{place}$"):
+        getattr(perdure, place.partition(".")[2])
+
+
+@pytest.mark.parametrize("name", ["__wrapped__", "_errors", "nonsense"])
+def test_a_name_that_no_submodule_promises_gets_no_hint(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'$"):
+        getattr(perdure, name)
