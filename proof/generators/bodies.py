@@ -147,6 +147,7 @@ class Source:
 
     def __init__(self, kind: EventKind, branch: int, number: int, place: int) -> None:
         self.key = (int(kind), branch, number)
+        self.yields = False
         self.ripe = kind == EventKind.TIMER
         self.over = False
         self.place = place
@@ -156,7 +157,7 @@ class Life:
     """One life of a body: the shell around `Delivery`, with dice for the world outside."""
 
     here = True
-    is_child = False
+    is_child = child_retraces = False
 
     def __init__(
         self, dice: random.Random, program: Program, before: Life | None = None, changed: bool = False
@@ -207,6 +208,11 @@ class Life:
     def returned(self) -> bool:
         ended = all(at >= len(branch) for at, branch in zip(self.at, self.program, strict=True))
         return ended and not (self.ready or self.waits or self.armed or self.entering or self.sockets)
+
+    @property
+    def computes(self) -> bool:
+        """See `Facts`."""
+        return any(source.key[0] == EventKind.JOB and not source.ripe for source in self.armed)
 
     @property
     def unrecorded(self) -> bool:

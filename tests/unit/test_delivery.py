@@ -12,11 +12,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.unit.test_replay import entry, fp, same
+from tests.unit.test_replay import entry, fp, mark, same
 
 from perdure.core.body.delivery import CancelVerdict, Delivery, Entrance, Move, Outcome
 from perdure.core.ground.model import Entry, Result
-from perdure.core.journal.replay import Event, EventKind, Replay, encode_notes
+from perdure.core.journal.replay import REUSE, Event, EventKind, Replay, encode_notes
 
 TIMER, JOB, CALLER = EventKind.TIMER, EventKind.JOB, EventKind.CALLER
 
@@ -31,6 +31,8 @@ class Facts:
     may_start: bool = True
     unrecorded: bool = False
     timers: int = 0
+    computes: bool = False
+    child_retraces: bool = False
     is_child: bool = False
 
 
@@ -54,6 +56,7 @@ class Source:
     number: int = 0
     ripe: bool = True
     over: bool = False
+    yields: bool = False
     key: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -306,6 +309,49 @@ def test_b11_a_caller_s_cancellation_is_awaited_and_happens_in_its_turn() -> Non
     delivery.began(cancels)
     assert steps(delivery, Facts(is_child=True)) == [(Move.HAPPEN, cancels), (Move.HAND, b), (Move.DRAINED, None)]
     assert a.entry is not None
+
+
+def failed_once(*rows: Entry) -> Delivery:
+    """A body whose first attempt recorded `rows` and failed."""
+    return loaded(*rows, mark(len(rows) + 1, Result.FAILED, 0))
+
+
+def reuse(delivery: Delivery, name: str, seq: int) -> Waiter:
+    """A call that is given a loose entry."""
+    assert delivery.replay is not None
+    assert delivery.replay.ask(0, seq, fp(name), 0).verdict is REUSE
+    waiter = Waiter(name)
+    delivery.in_flight += 1
+    delivery.reused.add(waiter)
+    return waiter
+
+
+def test_b12_a_new_attempt_hears_of_the_cancellation_behind_what_is_reused() -> None:
+    """B12: the body failed in its cleanup, whose own entry ("undo") keeps nothing waiting."""
+    undo = noted(entry(3, "undo", seq=2), Event(2, CALLER, 0, 0))
+    delivery, cancels = failed_once(entry(1, "a"), entry(2, "b", seq=1), undo), Source(CALLER, 0, yields=True)
+    delivery.began(cancels)
+    delivery.arrived(cancels)
+    a = reuse(delivery, "a", 0)
+    assert moves(delivery) == []
+    delivery.committed(a, live(5))
+    assert steps(delivery, Facts(timers=1)) == [(Move.HAND, a)], "a timer may lead to b"
+    job = Source(JOB, 4)
+    delivery.began(job)
+    assert moves(delivery, computes=True) == []
+    delivery.arrived(job)
+    assert steps(delivery, Facts(timers=1)) == [(Move.HAPPEN, job)]
+    b = reuse(delivery, "b", 1)
+    delivery.committed(b, live(6))
+    assert steps(delivery, Facts(timers=1)) == [(Move.HAND, b), (Move.HAPPEN, cancels)]
+
+
+def test_b12_a_first_attempt_hears_of_the_cancellation_at_once() -> None:
+    delivery, cancels = Delivery(), Source(CALLER, 0, yields=True)
+    delivery.began(cancels)
+    delivery.arrived(cancels)
+    delivery.committed(Waiter(), live(1))
+    assert moves(delivery, timers=1, computes=True)[0] is Move.HAPPEN
 
 
 def test_steps_for_the_loop_are_left_to_the_loop_s_thread() -> None:

@@ -122,7 +122,8 @@ class Run:
     @property
     def row(self) -> model.RunRow:
         """The stored record, as of now."""
-        if self._row.status not in FINISHED:
+        # A failed run may be resumed, here or by another process; every other end is final.
+        if self._row.status not in FINISHED or self._row.status == Status.FAILED:
             found = runtime.worker().store.run_by_id(self._row.id)
             if found is not None:
                 self._row = found

@@ -186,14 +186,14 @@ class Activity:
     # -- what is pending ---------------------------------------------------------------------------------------------
 
     @property
+    def computes(self) -> bool:
+        """A thread or job of the body is at work."""
+        return self.jobs > 0 or bool(self.running)
+
+    @property
     def unrecorded(self) -> bool:
         """A thread, job, socket or subprocess is at work that may lead to a call."""
-        return (
-            self.descriptors > 0
-            or self.jobs > 0
-            or bool(self.running)
-            or (bool(self.subprocesses) and self._subprocess_runs())
-        )
+        return self.descriptors > 0 or self.computes or (bool(self.subprocesses) and self._subprocess_runs())
 
     def outside_pending(self) -> bool:
         """Something is pending that has no entry: `unrecorded`, or a plain timer."""

@@ -65,7 +65,7 @@ class CallerCancels:
     """A cancellation by the code that called this body, and the source of an event: it reaches the body's own task when
     its turn comes (B7), and what the body does then is recorded like all else."""
 
-    __slots__ = ("_happened", "key", "over", "ripe", "task")
+    __slots__ = ("_happened", "key", "over", "ripe", "task", "yields")
 
     def __init__(self, number: int, task: asyncio.Task[Any], happened: Callable[[], None] | None = None) -> None:
         self.key: EventKey = (EventKind.CALLER, 0, number)
@@ -73,6 +73,7 @@ class CallerCancels:
         self.ripe = True
         self.over = False
         self._happened = happened
+        self.yields = happened is not None
 
     def happen(self) -> None:
         """Cancel the body's own task; on the loop's thread."""
@@ -148,6 +149,23 @@ class Body(Activity):
     def is_child(self) -> bool:
         """See `Facts`."""
         return self.parent is not None
+
+    @property
+    def child_retraces(self) -> bool:
+        """See `Facts`."""
+        return any(child.on_its_way for child in tuple(self.children))
+
+    @property
+    def on_its_way(self) -> bool:
+        """Whether the body goes, without a wait for anything new, to where an earlier attempt was cancelled (B12)."""
+        delivery = self.delivery
+        if not delivery.retraces or self.stopped or self.pausing:
+            return False
+        if self.starting or delivery.reused or self.computes or self.child_retraces:
+            return True
+        replay = delivery.replay
+        moves = self.active > 0 or self.timers > 0 or bool(delivery.due)
+        return moves and replay is not None and replay.is_before_cancellation
 
     # -- what a call may do ------------------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ lock and no clock.
 - B12 a request to cancel the run is a row on disk first, and then part of the journal of each body that hears of it. An
   async body without an asyncio task as caller gets the request as an event of its own task (B7). A sync body gets the
   request once, as the recorded outcome of its next durable call, or of the sleep or child that it waits for. Calls that
-  a body makes after that go on undisturbed.
+  a body makes after that go on undisturbed. Behind a failed attempt or edited source, the body first goes through what
+  is reused: the code hears of the request where the request stopped it before, and can undo all that had been done.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class EventSource(Protocol):
     """The event may be handed over when its recorded turn comes: always for a timer, once it has ended for a job."""
     over: bool
     """The event has been handed over, or was cancelled."""
+    yields: bool
+    """The event lets outcomes that are reused go first (B12)."""
 
 
 class Facts(Protocol):
@@ -122,6 +125,14 @@ class Facts(Protocol):
     @property
     def timers(self) -> int:
         """Plain timers of the body that are pending."""
+
+    @property
+    def computes(self) -> bool:
+        """A thread or job of the body is at work."""
+
+    @property
+    def child_retraces(self) -> bool:
+        """A child of the body is on its way to where an earlier attempt was cancelled (B12)."""
 
     @property
     def is_child(self) -> bool:
@@ -221,6 +232,10 @@ class Delivery:
         """Armed timers and running jobs, by key."""
         self.in_flight = 0
         """Outcomes on their way to a waiting call: given to the writer, not yet handed over."""
+        self.reused: set[Any] = set()
+        """Calls whose reused outcome is on its way."""
+        self.retraces = False
+        """An earlier attempt has recorded outcomes that may be reused (B12)."""
         self.settling = False
         """The body was left with something under way, and may not have come to that point again yet (B9)."""
         self.woken = False
@@ -245,6 +260,7 @@ class Delivery:
         if not replay.done or replay.closed:
             self.replay = replay
         self._drained = replay.drained
+        self.retraces = replay.loosened
 
     @property
     def replaying(self) -> bool:
@@ -470,7 +486,12 @@ class Delivery:
             first = due[0]
             if first.__class__ is not tuple:
                 if not first.over:
-                    break
+                    if not first.yields or not self._goes_first(facts):
+                        break
+                    if len(due) == 1:
+                        return self._start(facts) if self.held else NOTHING
+                    due.rotate(-1)
+                    continue
             elif not first[0].handed:
                 if not first[0].cancelling or first[1].result == CANCELLED:
                     break
@@ -479,6 +500,7 @@ class Delivery:
                     return NOTHING
                 # Recorded, then cancelled before its turn: the CANCELLED entry comes later in the queue.
                 self.in_flight -= 1
+                self.reused.discard(first[0])
             else:
                 # The thread has helped itself (`Body.overtake`). In the order of things, the outcome comes here.
                 self.in_flight -= 1
@@ -509,6 +531,7 @@ class Delivery:
             return TO_LOOP
         self.due.popleft()
         self.in_flight -= 1
+        self.reused.discard(waiter)
         self.passed(outcome.n)
         return Step(Move.CANCEL if waiter.cancelling else HAND, waiter, outcome)
 
@@ -582,6 +605,16 @@ class Delivery:
         assert self.replay is not None
         return self.replay.late(n) or any(begun < n for begun in self.unasked_actions.values())
 
+    def _goes_first(self, facts: Facts) -> bool:
+        """Whether something goes before a cancellation of the run, because the body is still on its way to where the
+        cancellation reached an earlier attempt (B12)."""
+        if not self.retraces:
+            return False
+        if self.reused or self.held or len(self.due) > 1 or facts.computes or facts.child_retraces:
+            return True
+        replay = self.replay
+        return facts.timers > 0 and replay is not None and replay.is_before_cancellation
+
     def _settles(self, facts: Facts) -> bool:
         """Whether the body may still be on its way to where it was left (B9)."""
         if self.woken and not (facts.timers > 0 or facts.unrecorded):
@@ -603,6 +636,7 @@ class Delivery:
         replay = self.replay
         assert replay is not None
         low, asked = replay.loosen()
+        self.retraces = True
         waiting = []
         for entry in asked:
             waiter = self.waiting.pop(entry.n, None)

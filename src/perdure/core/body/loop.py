@@ -84,6 +84,7 @@ class BodyTimer(events.TimerHandle):
     """A plain timer of a body, and the source of an event: its callback runs when its turn comes (B7, B8)."""
 
     __slots__ = ("body", "key", "over", "ripe")
+    yields = False
     body: Activity | None
     key: EventKey
     over: bool
@@ -138,6 +139,7 @@ class Job:
     comes (B7). The executor's own future is `inner`; `outer` belongs to the loop."""
 
     __slots__ = ("inner", "key", "outer", "over", "ripe")
+    yields = False
 
     def __init__(self, branch: int, inner: concurrent.futures.Future[Any], outer: asyncio.Future[Any]) -> None:
         self.key: EventKey = (EventKind.JOB, branch, 0)

@@ -101,6 +101,9 @@ class BodyWatch:
         if self._starved >= STARVED_LOOKS:
             self._starved = 0
             self._body.force_next()
+        elif self._body.delivery.retraces:
+            # A child that a cancellation of the run has let go first gives no sign of its arrival (B12).
+            self._body.pump()
         self._look_later()
 
     # -- what is said to people --------------------------------------------------------------------------------------

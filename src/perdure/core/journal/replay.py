@@ -99,6 +99,9 @@ MISMATCH = Verdict.MISMATCH
 _EXECUTE = Decision(Verdict.EXECUTE)
 _HOLD = Decision(Verdict.HOLD)
 
+LAST = 1 << 62
+"""Beyond the number of each entry."""
+
 _NOWHERE: Key = (0, b"", -1, -1)
 
 _ABOUT_OTHERS = frozenset(
@@ -112,6 +115,7 @@ class Replay:
     __slots__ = (
         "_by_begun",
         "_by_begun_turn",
+        "_cancelled_behind",
         "_changed",
         "_consumed",
         "_index",
@@ -133,6 +137,8 @@ class Replay:
         self.loose: dict[Key, Entry] = {}
         self.closed: set[Key] = set()
         """Generators that their consumer closed early, and the index of the item that was never asked for."""
+        self._cancelled_behind = LAST
+        """The entry behind which the caller, or a cancellation of the run, had cancelled an attempt that failed."""
         self.loosened = False
         """An attempt has failed, or the source has changed, since the journal began."""
         self.late_timers: set[EventKey] = set()
@@ -196,9 +202,7 @@ class Replay:
                         loose_keys[n] = key_of(moved)
                     elif moved.child is not None:
                         self.children.discard(moved.child)
-                # What happened behind the last entry that still binds belongs to the path that is given up.
-                end = max(kept, default=0)
-                events = [event for event in events if event.after < end]
+                events = self._before(max(kept, default=0), events)
             elif result == Result.REUSE:
                 old = self.loose.pop(loose_keys.pop(entry.seq, _NOWHERE), None)
                 if old is not None:
@@ -221,6 +225,24 @@ class Replay:
                 kept[entry.n] = entry
                 by_key[key] = entry.n
         return self._merge(sorted(kept.values(), key=_delivery_order), events)
+
+    def _before(self, end: int, events: list[Event]) -> list[Event]:
+        """The events before the last entry that still binds. What happened behind that entry belongs to the path that
+        is given up."""
+        self._give_up(event for event in events if event.after >= end)
+        return [event for event in events if event.after < end]
+
+    def _give_up(self, events: Iterable[Entry | Event]) -> None:
+        """Keep the place of a cancellation among events that no longer bind."""
+        for event in events:
+            if isinstance(event, Event) and event.kind == EventKind.CALLER:
+                self._cancelled_behind = event.after
+
+    @property
+    def is_before_cancellation(self) -> bool:
+        """Whether loose entries are left that were recorded before an earlier attempt was cancelled: not those of the
+        cleanup, for which no call asks before the code is cancelled again."""
+        return any(entry.n <= self._cancelled_behind for entry in self.loose.values())
 
     def _find_unfinished(self, kept: dict[int, Entry], low: int) -> int:
         """Find the generators that had not ended when the attempt failed. What came from their first item on binds the
@@ -387,6 +409,7 @@ class Replay:
         Returns the entry number from which on that holds, and the entries that calls already wait for, in order.
         """
         rest = [entry for entry in self._entries_left() if entry.n not in self._consumed]
+        self._give_up(self._strict[self._turn :])
         self._strict, self._turn = [], 0
         self._consumed.clear()
         waiting = []

@@ -153,6 +153,10 @@ class _Attempts:
             if self._deadline is not None:
                 yield from self._pause(body, self._deadline)
                 self._deadline = None
+                if driver.cancel is not None and self._parent is None:
+                    # The code of the last attempt has had its end; a further one would only be cancelled.
+                    body.cancel_delivered = body.addressed = True
+                    return driver.cancelled_error()
             execution: Any
             if spec.process:
                 execution = _elsewhere(

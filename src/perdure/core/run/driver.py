@@ -442,9 +442,12 @@ class Driver(Ending):
 
     def _load(self, body: Body) -> None:
         rows, actions = self.entries_of(body.action), self.actions_of(body.action)
-        if self.cancel is not None:
-            body.cancel_delivered = any(entry.result == Result.ERROR and _is_cancellation(entry) for entry in rows)
         replay = Replay(rows, self.is_changed)
+        if self.cancel is not None:
+            # Of the entries that count: a cleanup that failed is tried again, from the cancellation on.
+            body.cancel_delivered = any(
+                one.result == Result.ERROR and _is_cancellation(one) for one in replay.outcomes()
+            )
         body.load(
             replay,
             {
@@ -611,6 +614,7 @@ class Driver(Ending):
     def _send_reuse(self, waiter: LoopWaiter, entry: Entry) -> None:
         body = waiter.call.body
         body.delivery.in_flight += 1
+        body.delivery.reused.add(waiter)
         self.outbox.append(Reuse.of(waiter.call, entry, waiter.item, waiter))
         self.worker.writer.mark_ready(self)
         if body.loop.here():
