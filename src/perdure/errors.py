@@ -18,6 +18,7 @@
     ├── RunAlreadyActive           another driver has this run right now; wait for the run, or look there
     ├── RunAbortedError            the run was aborted by a person
     ├── RunCancelledError          the run was asked to cancel; at durable calls of sync code, and for callers
+    ├── RunPausedError             the run is paused, or was paused while this process drove it; resume it
     ├── NonDeterminismError        the code does not ask for the recorded calls; restore the code
     │   └── GeneratorDivergedError     a generator that runs again does not give the recorded items
     ├── LeaseLostError             this process lost its claim (frozen or cut off too long); another may drive
@@ -84,6 +85,7 @@ __all__ = [
     "RunEndedError",
     "RunMovedError",
     "RunNotFoundError",
+    "RunPausedError",
     "RunStopped",
     "StoreError",
     "StoreUnavailableError",
@@ -193,6 +195,15 @@ class RunCancelledError(PerdureError):
 def cancelled_text(name: str, reason: str | None) -> str:
     """That a run was cancelled, and the reason."""
     return f"run {name!r} was cancelled" + (f": {reason}" if reason else "")
+
+
+class RunPausedError(PerdureError):
+    """The run is paused, or was paused while this process drove the run; the run continues when it is resumed."""
+
+
+def paused_text(name: str) -> str:
+    """That a run is paused, and the remedy."""
+    return f"run {name!r} is paused; to continue it: perdure resume {name}"
 
 
 class RunMovedError(UsageError):

@@ -178,9 +178,10 @@ class History:
             claim = Claim(self.dice.randbytes(16), self.dice.choice(WORKERS))
             expect = run.token if self.dice.random() < 0.6 else self.dice.choice((None, b"x" * 16))
             length, statuses, crashed = self.twin.journal_length(run.id), self.statuses(), self.dice.random() < 0.7
+            resumes = self.dice.random() < 0.3
             after = self.same(
                 lambda store: store.claim(
-                    run.id, claim, expect=expect, entries=length, statuses=statuses, crashed=crashed
+                    run.id, claim, expect=expect, entries=length, statuses=statuses, crashed=crashed, resumes=resumes
                 ),
                 f"claim {run.id} expecting {expect!r}",
             )
@@ -202,6 +203,14 @@ class History:
     def do_abort(self) -> None:
         if self.dice.random() < 0.4 and (run := self.some_run()) is not None:
             self.same(lambda store: store.abort(run.id, self.clock.at), f"abort {run.id}")
+
+    def do_pause(self) -> None:
+        if self.dice.random() < 0.4 and (run := self.some_run()) is not None:
+            self.same(lambda store: store.pause(run.id, self.clock.at), f"pause {run.id}")
+
+    def do_unpause(self) -> None:
+        if (run := self.some_run()) is not None:
+            self.same(lambda store: store.unpause(run.id), f"unpause {run.id}")
 
     def do_find_abandoned(self) -> None:
         alive = self.dice.sample(WORKERS, self.dice.randrange(3))

@@ -183,6 +183,13 @@ class Stores(RuleBasedStateMachine):
         claim = Claim(token, "w3")
         self.same(lambda store: store.claim(run, claim, expect=expect, entries=entries, statuses=statuses))
 
+    @rule(run=RUNS, token=TOKENS, expect=st.none() | TOKENS)
+    def claim_paused(self, run: int, token: bytes, expect: bytes | None) -> None:
+        claim = Claim(token, "w3")
+        self.same(
+            lambda store: store.claim(run, claim, expect=expect, entries=0, statuses=STORED_STATUSES, resumes=True)
+        )
+
     @rule(tokens=st.lists(TOKENS, max_size=3))
     def take_due(self, tokens: list[bytes]) -> None:
         claims = [Claim(token, "w4") for token in tokens]
@@ -213,6 +220,14 @@ class Stores(RuleBasedStateMachine):
     @rule(run=RUNS, at=st.integers(0, 99))
     def end_cancelled(self, run: int, at: int) -> None:
         self.same(lambda store: store.end_cancelled(run, at))
+
+    @rule(run=RUNS, at=st.integers(0, 99))
+    def pause(self, run: int, at: int) -> None:
+        self.same(lambda store: store.pause(run, at))
+
+    @rule(run=RUNS)
+    def unpause(self, run: int) -> None:
+        self.same(lambda store: store.unpause(run))
 
     @rule(run=RUNS)
     def wake(self, run: int) -> None:

@@ -8,7 +8,7 @@ from .. import runtime
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, Status
-from ..errors import NestedRunError, UsageError
+from ..errors import NestedRunError, UsageError, paused_text
 from .looking import find
 from .status import refuse_moved
 
@@ -84,10 +84,12 @@ def wake(name: str) -> bool:
 
     Raises:
         RunNotFoundError: no such run.
-        UsageError: the run has ended.
+        UsageError: the run has ended, or is paused.
     """
     row = find(name)
     refuse_in_body("Run.wake")
+    if row.paused is not None and row.status not in FINISHED:
+        raise UsageError(paused_text(name))
     if runtime.worker().store.wake(row.id):
         return True
     row = find(name)

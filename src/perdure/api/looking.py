@@ -22,6 +22,8 @@ from ..core.ground.model import (
     NO_PARENT,
     PARKED,
     ROOT,
+    STORED_STATUSES,
+    UNFINISHED,
     WAITS,
     Action,
     Entry,
@@ -137,9 +139,10 @@ class RunFilter(Struct, frozen=True):
         """The stored statuses of the runs that may be wanted."""
         if self.statuses is None:
             return None
-        # These are derived from a stored RUNNING, so each such run is looked at.
+        # These are derived from a stored RUNNING, or from the column `paused`, so each such run is looked at.
         derived = {Status.INTERRUPTED, *PARKED}.intersection(self.statuses)
-        return {*self.statuses, *({Status.RUNNING} if derived else ())} - {Status.INTERRUPTED}
+        more = UNFINISHED if Status.PAUSED in self.statuses else (Status.RUNNING,) if derived else ()
+        return {*self.statuses, *more}.intersection(STORED_STATUSES)
 
 
 def _has_inputs(row: model.RunRow, wanted: Mapping[str, Any]) -> bool:
@@ -528,8 +531,8 @@ class _Grown:
             if made.status in _UNDER_WAY and above.status not in _UNDER_WAY:
                 # The parent ended, or went on without this action.
                 made.status = "ABORTED" if above.status == "ABORTED" else "UNFINISHED"
-            elif made.status == "RUNNING" and self._status == Status.INTERRUPTED:
-                made.status = "INTERRUPTED"
+            elif made.status == "RUNNING" and self._status in (Status.INTERRUPTED, Status.PAUSED):
+                made.status = str(self._status)
         nodes[position] = made
         return made
 
@@ -597,7 +600,7 @@ _OUTCOMES: dict[int, str] = {
     Result.VALUE: "SUCCEEDED", Result.ERROR: "FAILED", Result.CANCELLED: "CANCELLED", Result.ITEM: "RUNNING",
     Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.FIRED: "FIRED",
 }  # fmt: skip
-_UNDER_WAY = ("RUNNING", "SLEEPING", "WAITING", "INTERRUPTED")
+_UNDER_WAY = ("RUNNING", "SLEEPING", "WAITING", "INTERRUPTED", "PAUSED")
 
 
 def _begin(row: Entry | Action) -> tuple[int, int]:

@@ -240,4 +240,4 @@ def interrupted() -> list[str]:
     worker = runtime.worker()
     rows = worker.store.runs(statuses={Status.RUNNING})
     worker.doubt_holders(rows)
-    return [row.name for row in reversed(rows) if worker.sure_holder(row) is None]
+    return [row.name for row in reversed(rows) if row.paused is None and worker.sure_holder(row) is None]

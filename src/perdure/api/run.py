@@ -29,9 +29,11 @@ from ..errors import (
     RunCancelledError,
     RunConflictError,
     RunNotFoundError,
+    RunPausedError,
     cancelled_text,
+    paused_text,
 )
-from . import ends, messages, publishing, streaming
+from . import ends, messages, pausing, publishing, streaming
 from ._dual import Dual, dual_method
 from .arrivals import arrival, waiting
 from .ending import abort, aborted, cancel, refuse_in_body, wake
@@ -131,7 +133,7 @@ class Run:
 
     @property
     def status(self) -> Status:
-        """`QUEUED RUNNING SLEEPING WAITING INTERRUPTED SUCCEEDED FAILED ABORTED CANCELLED MOVED`, as of now."""
+        """`QUEUED RUNNING SLEEPING WAITING INTERRUPTED PAUSED SUCCEEDED FAILED ABORTED CANCELLED MOVED`, as of now."""
         return derived_status(self.row)
 
     @property
@@ -236,13 +238,24 @@ class Run:
         return cancel(self.name, reason, grace)
 
     @dual_method
+    def pause(self) -> bool:
+        """Let the run stand still, wherever the run is driven, and return at once: nothing new starts, what executes is
+        recorded, then the run is PAUSED until `resume`. Sleeps and time limits go on meanwhile, and messages are kept.
+        The pause holds over the death of any process. `False`: the run was paused before.
+
+        Raises:
+            UsageError: the run has ended, or is being cancelled.
+        """
+        return pausing.pause(self.name)
+
+    @dual_method
     def wake(self) -> bool:
         """Let a worker take up the run now: a submitted run that waits for its time begins, and a parked run is
         executed again up to where it waits. Recorded deadlines stay. `False`: the run waits for no time, as it is
         driven or left behind.
 
         Raises:
-            UsageError: the run has ended.
+            UsageError: the run has ended, or is paused.
         """
         return wake(self.name)
 
@@ -266,28 +279,41 @@ class Run:
 
     @property
     def resume(self) -> Dual[..., Run]:
-        """Drive an interrupted or failed run in this process until the run has ended: `run.resume()`, or
+        """Drive a paused, interrupted or failed run in this process until the run has ended: `run.resume()`, or
         `.resume.aio()` as a coroutine. A run that has succeeded is left as it is.
 
         Args:
             file: the present place of the code, if the code was moved.
             accept: where the code asks for something else than is recorded, follow the code from there on.
             retry_failed: try recorded failures again that the code has caught.
+            drive: `False`: only end the pause of a paused run, and return at once; a worker that serves the task goes
+                on with the run.
 
         Raises:
             Exception: the task's own error, with the failed run as its `.run`.
             RunAbortedError: the run was aborted.
             RunMovedError: another store has the run now.
             RunAlreadyActive: another process drives the run.
+            UsageError: `drive=False`, and the run is not paused.
         """
         return Dual(self._resume, self._resume_aio)
 
-    def _resume(self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Run:
+    def _resume(
+        self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False, drive: bool = True
+    ) -> Run:
         refuse_in_body("Run.resume")
+        if not drive:
+            pausing.unpause(self.name)
+            return self
         return _driven(resumed(self.name, file, accept=accept, retry_failed=retry_failed))
 
-    async def _resume_aio(self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Run:
+    async def _resume_aio(
+        self, file: str | None = None, *, accept: bool = False, retry_failed: bool = False, drive: bool = True
+    ) -> Run:
         refuse_in_body("Run.resume")
+        if not drive:
+            await arrival(_in_thread(partial(pausing.unpause, self.name)))
+            return self
         existing = partial(resumed, self.name, file, accept=accept, retry_failed=retry_failed)
         return await _driven_aio(await _uncancelled(_in_thread(existing)))
 
@@ -420,7 +446,9 @@ def _hint(run: Run) -> None:
     row = run.row
     status = derived_status(row)
     late = status == Status.QUEUED and (row.wake_at or 0) < runtime.worker().clock.wall() - HINT_SECONDS * US
-    if late or status == Status.INTERRUPTED:
+    if status == Status.PAUSED:
+        log.warning("%s", paused_text(row.name))
+    elif late or status == Status.INTERRUPTED:
         file = parsed(row.target).file or "FILE"
         log.warning(
             "run %s is %s and no process drives the run: start a worker with `perdure serve %s`, or drive it with "
@@ -440,7 +468,7 @@ def attach(error: BaseException, run: Run) -> BaseException:
 
 def mention_similar(worker: Worker, request: RunRequest) -> None:
     for row in worker.store.similar(request.new.task, request.new.inputs_hash)[:1]:
-        if worker.holder(row) is None and unchanged(worker, row):
+        if row.paused is None and worker.holder(row) is None and unchanged(worker, row):
             log.warning(
                 "an interrupted run of %s with these inputs lies here; this is a new one, %s. "
                 "To continue the other: perdure resume %s",
@@ -486,18 +514,22 @@ def continue_run(
     *,
     accept: bool = False,
     retry_failed: bool = False,
+    resumes: bool = False,
 ) -> Existing:
     """Claim a stored run and drive it. `accept`: where the code differs from the journal, the code holds.
-    `retry_failed`: recorded failures that the code has caught are tried again.
+    `retry_failed`: recorded failures that the code has caught are tried again. `resumes`: a pause ends.
 
     Raises:
         RunAlreadyActive: another process drives the run.
+        RunPausedError: the run is paused.
     """
     for _ in range(10):
+        if row.paused is not None and row.status in statuses and not resumes:
+            raise attach(RunPausedError(paused_text(row.name)), Run(row, spec))
         holder = worker.sure_holder(row)
         if holder is not None:
             raise attach(RunAlreadyActive(describe_holder(worker, row, holder)), Run(row, spec))
-        driver = worker.take(row, spec, statuses, accepts=accept, retries_failures=retry_failed)
+        driver = worker.take(row, spec, statuses, accepts=accept, retries_failures=retry_failed, resumes=resumes)
         if driver is not None:
             return driver, Run(driver.run, spec)
         again = worker.store.run_by_id(row.id)
@@ -571,7 +603,7 @@ def _interrupt(driver: Driver, why: str) -> None:
 
 
 def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_failed: bool = False) -> Existing:
-    """Continue an interrupted or failed run; a run that has succeeded is only looked up.
+    """Continue a paused, interrupted or failed run; a run that has succeeded is only looked up.
 
     Args:
         file: the present place of the code, if the code was moved.
@@ -596,9 +628,12 @@ def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_f
     if row.status == Status.CANCELLED:
         raise RunCancelledError(cancelled_text(name, row.cancel))
     refuse_moved(row)
+    if row.paused is not None and worker.sure_holder(row) is not None:
+        # The run does not stand still yet, and its driver goes on.
+        pausing.unpause(name)
     refuse_active(worker, row)
     spec = code_of(row, file)
-    return continue_run(worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed)
+    return continue_run(worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed, resumes=True)
 
 
 def run_named(

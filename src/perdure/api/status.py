@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from .. import runtime
 from ..core.ground import model
-from ..core.ground.model import Status
+from ..core.ground.model import UNFINISHED, Status
 from ..core.process.worker import Worker
 from ..errors import RunMovedError
 
 
 def derived_status(row: model.RunRow) -> Status:
-    """The status for people: INTERRUPTED without a driver, SLEEPING where only time is left to wait for, WAITING where
-    the run waits for a message."""
+    """The status for people: without a driver PAUSED or INTERRUPTED, SLEEPING where only time is left to wait for,
+    WAITING where the run waits for a message."""
     if row.status != Status.RUNNING:
-        return row.status
+        return Status.PAUSED if row.paused is not None and row.status in UNFINISHED else row.status
     worker = runtime.worker()
     if worker.sure_holder(row) is None:
         if not unchanged(worker, row):
             again = worker.store.run_by_id(row.id)
             return derived_status(again) if again is not None else Status.INTERRUPTED
-        return Status.INTERRUPTED
+        return Status.PAUSED if row.paused is not None else Status.INTERRUPTED
     if worker.waits(row):
         return Status.WAITING
     return Status.SLEEPING if worker.sleeps(row) else Status.RUNNING
@@ -36,7 +36,7 @@ def refuse_moved(row: model.RunRow) -> None:
 def unchanged(worker: Worker, row: model.RunRow) -> bool:
     """Whether a run without a holder is still in the same state, rather than ended in the meantime."""
     again = worker.store.run_by_id(row.id)
-    return again is not None and again.status == row.status and again.token == row.token
+    return again is not None and (again.status, again.token, again.paused) == (row.status, row.token, row.paused)
 
 
 def describe_holder(worker: Worker, row: model.RunRow, holder: model.WorkerRow) -> str:

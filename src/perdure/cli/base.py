@@ -16,7 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # The names of `core.ground.model.Status`, so that `perdure --help` need not import the core; a test compares both.
 STATUSES = (
-    "QUEUED", "RUNNING", "SLEEPING", "WAITING", "INTERRUPTED", "SUCCEEDED", "FAILED", "ABORTED", "CANCELLED", "MOVED",
+    "QUEUED", "RUNNING", "SLEEPING", "WAITING", "INTERRUPTED", "PAUSED", "SUCCEEDED", "FAILED", "ABORTED", "CANCELLED",
+    "MOVED",
 )  # fmt: skip
 ROWS = 200
 """Rows of a list or tree for people, by default."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -212,15 +212,16 @@ def _input_help(one: Input) -> str:
 # -- resume, rerun, abort, gc ----------------------------------------------------------------------------------
 
 RESUME_EPILOG = """  perdure resume daily                   continue a run that was interrupted, or that failed
-  perdure resume --all                   continue everything that was interrupted, nothing that failed
+  perdure resume --all                   continue everything that was interrupted, nothing that failed or is paused
+  perdure resume daily --no-drive        end its pause; a worker that serves its task continues it
   perdure resume daily --file new.py     its code has moved
   perdure resume daily --retry-failed    also try again what failed and was caught by the code
   perdure resume daily --accept          go on under code that differs from what is recorded"""
 
 
-@cli.command(cls=CliCommand, epilog=RESUME_EPILOG, short_help="Carry on with interrupted or failed runs.")
+@cli.command(cls=CliCommand, epilog=RESUME_EPILOG, short_help="Carry on with paused, interrupted or failed runs.")
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completion.run_names)
-@click.option("--all", "every", is_flag=True, help="Every interrupted run; failed ones are left alone.")
+@click.option("--all", "every", is_flag=True, help="Every interrupted run; failed and paused ones are left alone.")
 @click.option("--file", metavar="FILE", type=click.Path(), help="Where the code is, if not where it was.")
 @click.option(
     "--accept",
@@ -229,9 +230,12 @@ RESUME_EPILOG = """  perdure resume daily                   continue a run that 
     "are reused where the code asks for them.",
 )
 @click.option("--retry-failed", is_flag=True, help="Also try calls again whose recorded failures the code has caught.")
+@click.option("--no-drive", is_flag=True, help="Only end the pause of paused runs, for workers to continue them.")
 @common
-def resume(runs: tuple[str, ...], every: bool, file: str | None, accept: bool, retry_failed: bool) -> None:
-    """Carry on with interrupted runs, where they were.
+def resume(
+    runs: tuple[str, ...], every: bool, file: str | None, accept: bool, retry_failed: bool, no_drive: bool
+) -> None:
+    """Carry on with paused or interrupted runs, where they were.
 
     A failed run is continued when it is named: the failures that ended the run are taken back and tried again, and all
     other outcomes stay. For a run that has succeeded, the recorded result is printed.
@@ -245,6 +249,9 @@ def resume(runs: tuple[str, ...], every: bool, file: str | None, accept: bool, r
         raise click.UsageError("--accept is about one run and its code: name the run")
     if every and retry_failed:
         raise click.UsageError("--retry-failed is about runs whose code has caught failures: name the runs")
+    if no_drive:
+        _check_no_drive(every, file, accept or retry_failed)
+        _end_pauses(runs)
     log_to_stderr()
     names = operate.interrupted() if every else list(dict.fromkeys(runs))
     if not names:
@@ -253,6 +260,23 @@ def resume(runs: tuple[str, ...], every: bool, file: str | None, accept: bool, r
     again = partial(operate.resume, file=file, accept=accept, retry_failed=retry_failed)
     wanted = [Wanted(name, partial(again, name)) for name in names]
     sys.exit(_drive(wanted, one=len(runs) == 1))
+
+
+def _check_no_drive(every: bool, file: str | None, driving: bool) -> None:
+    if every or file is not None or driving:
+        raise click.UsageError("--no-drive is about paused runs: name them, without the options for driving")
+
+
+def _end_pauses(runs: tuple[str, ...]) -> NoReturn:
+    from ..api.run import Run
+    from .driving import operate_on_each
+
+    def end_one(name: str) -> str:
+        run = Run.get(name)
+        run.resume(drive=False)
+        return f"run {name} is no longer paused, it is {run.status}"
+
+    sys.exit(operate_on_each(output, runs, end_one))
 
 
 RERUN_EPILOG = """  perdure rerun daily                    once more, from the start, under a new name
@@ -348,7 +372,7 @@ GC_EPILOG = """  perdure gc --older-than 30d --dry-run                  show wha
 @cli.command(cls=CliCommand, epilog=GC_EPILOG, short_help="Remove finished runs and what only they needed.")
 @click.option("--older-than", callback=length, required=True, metavar="AGE", help="As 30d, 12h, 90m, 45s or 1d12h.")
 @click.option(
-    "--status", "statuses", type=click.Choice(STATUSES[5:9], case_sensitive=False), multiple=True,
+    "--status", "statuses", type=click.Choice(STATUSES[6:10], case_sensitive=False), multiple=True,
     help="Only runs of this status; may be given several times.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only show what would go.")

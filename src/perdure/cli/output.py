@@ -208,8 +208,8 @@ def cell(text: str, style: str = "") -> Text:
 
 _STYLES = {
     "SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan", "SLEEPING": "blue", "WAITING": "blue",
-    "INTERRUPTED": "yellow", "ABORTED": "magenta", "MOVED": "dim", "CANCELLED": "dim", "UNFINISHED": "dim",
-    "NOT_FIRED": "dim",
+    "INTERRUPTED": "yellow", "PAUSED": "yellow", "ABORTED": "magenta", "MOVED": "dim", "CANCELLED": "dim",
+    "UNFINISHED": "dim", "NOT_FIRED": "dim",
 }  # fmt: skip
 
 

@@ -196,6 +196,7 @@ _DONE = {
     "CANCELLED": "was cancelled",
     "SLEEPING": "sleeps",
     "WAITING": "waits",
+    "PAUSED": "is paused",
     "MOVED": "was moved",
 }
 

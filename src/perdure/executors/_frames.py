@@ -285,6 +285,7 @@ class Quiet(_Frame):
     replaying: int
     awaiting: list[int]
     uncalled: list[Action]
+    still: bool
 
 
 class Stop(_Frame):

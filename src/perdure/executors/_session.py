@@ -393,7 +393,7 @@ class BodySession:
 
     def _quiet(self, frame: frames.Quiet) -> None:
         if frame.received == self._sent:
-            self.body.report = Report(frame.open, frame.replaying, frame.awaiting, frame.uncalled)
+            self.body.report = Report(frame.open, frame.replaying, frame.awaiting, frame.uncalled, frame.still)
             self._driver.check_stuck()
 
     def _give_up(self) -> None:

@@ -29,6 +29,7 @@ class ActionPhase(StrEnum):
 
 _PHASES = {
     Status.QUEUED: ActionPhase.QUEUED,
+    Status.PAUSED: ActionPhase.PAUSED,
     Status.SUCCEEDED: ActionPhase.SUCCEEDED,
     Status.FAILED: ActionPhase.FAILED,
     Status.ABORTED: ActionPhase.ABORTED,

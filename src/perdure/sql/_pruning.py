@@ -10,7 +10,7 @@ from typing import Any, Final
 from .. import runtime
 from ..api._dual import Dual
 from ..core.ground.clock import US
-from ..core.ground.model import Status
+from ..core.ground.model import STORED_STATUSES, Status
 from ..core.ground.ports import Store
 from ..core.ground.steps import Steps, run_now, run_soon
 from ..errors import UsageError
@@ -84,7 +84,7 @@ def _pruned(database: Database, older_than: timedelta) -> Steps[int]:
 
 def _may_ask(store: Store) -> set[str]:
     """The runs of the store that can still be continued."""
-    statuses = set(Status) - _OVER - {Status.INTERRUPTED}
+    statuses = set(STORED_STATUSES) - _OVER
     found: set[str] = set()
     below: int | None = None
     while page := store.runs(limit=_PAGE, statuses=statuses, below=below):

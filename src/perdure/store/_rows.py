@@ -88,6 +88,7 @@ def claimed(run: RunRow, claim: Claim, entries: int, now: int, *, crashed: bool 
         crashes=1 if entries > run.mark else run.crashes + crashed,
         mark=entries,
         wake_at=None,
+        paused=None,
     )
 
 
@@ -111,7 +112,9 @@ def asked_to_cancel(run: RunRow, reason: str, until: int | None, at: int, now: i
     """An unfinished run after a request to cancel; see `Queue.cancel`. `now`: wall."""
     limits = [limit for limit in (run.cancel_until, until) if limit is not None]
     asked = run._replace(
-        cancel=reason if run.cancel is None else run.cancel, cancel_until=min(limits) if limits else None
+        cancel=reason if run.cancel is None else run.cancel,
+        cancel_until=min(limits) if limits else None,
+        paused=None,
     )
     if run.status is Status.QUEUED:
         return asked._replace(status=Status.CANCELLED, result=Result.CANCELLED, ended_at=at, wake_at=None)

@@ -17,6 +17,7 @@ from perdure.core.ground.model import (
     NO_PARENT,
     PARKED,
     ROOT,
+    UNFINISHED,
     WAITS,
     Action,
     CachePut,
@@ -51,7 +52,18 @@ from perdure.core.ground.ports import Hold, SqlStatement
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
 from ._messages import accepts
-from ._rows import MOVABLE, SHORT, adopted, asked_to_cancel, claimed, comes_back, is_due_now, parked, submitted, unmoved
+from ._rows import (
+    MOVABLE,
+    SHORT,
+    adopted,
+    asked_to_cancel,
+    claimed,
+    comes_back,
+    is_due_now,
+    parked,
+    submitted,
+    unmoved,
+)
 
 
 class MemoryStore:
@@ -169,7 +181,9 @@ class MemoryStore:
         self._stream(run.id, write.streamed)
         if end := write.finish:
             length = max(segments, default=0)
-            self._runs[run.id] = run._replace(**end._asdict(), token=None, worker=None, crashes=0, mark=length)
+            self._runs[run.id] = run._replace(
+                **end._asdict(), token=None, worker=None, crashes=0, mark=length, paused=None
+            )
         elif write.park is not None:
             self._runs[run.id] = parked(run, write.park)
             self._wakes[run.id] = self._clock.boot() if is_due_now(run, write.park) else write.park.wake.boot
@@ -203,10 +217,13 @@ class MemoryStore:
         entries: int,
         statuses: Collection[Status],
         crashed: bool = True,
+        resumes: bool = False,
     ) -> RunRow | None:
         with self._lock:
             old = self._runs.get(run)
             if old is None or old.token != expect or old.status not in statuses:
+                return None
+            if old.paused is not None and not resumes:
                 return None
             return self._claim(old, claim, entries, crashed=crashed)
 
@@ -233,7 +250,8 @@ class MemoryStore:
         return list(self.segments(run.id)), actions
 
     def _due(self, tasks: Collection[str]) -> list[tuple[int, int]]:
-        return [(run, wake) for run, wake in self._wakes.items() if self._runs[run].task in tasks]
+        rows = ((self._runs[run], wake) for run, wake in self._wakes.items())
+        return [(run.id, wake) for run, wake in rows if run.task in tasks and run.paused is None]
 
     def release(self, run: int, token: bytes) -> bool:
         with self._lock:
@@ -252,7 +270,7 @@ class MemoryStore:
             self._version += 1
             self._wakes.pop(run, None)
             self._runs[run] = old._replace(
-                status=Status.ABORTED, token=None, worker=None, ended_at=ended_at, wake_at=None
+                status=Status.ABORTED, token=None, worker=None, ended_at=ended_at, wake_at=None, paused=None
             )
             return True
 
@@ -278,8 +296,26 @@ class MemoryStore:
             self._wakes.pop(run, None)
             self._runs[run] = old._replace(
                 status=Status.CANCELLED, result=Result.CANCELLED, token=None, worker=None, ended_at=ended_at,
-                wake_at=None,
+                wake_at=None, paused=None,
             )  # fmt: skip
+            return True
+
+    def pause(self, run: int, at: int) -> bool:
+        with self._lock:
+            old = self._runs.get(run)
+            if old is None or old.status not in UNFINISHED or old.cancel is not None:
+                return False
+            self._version += 1
+            self._runs[run] = old._replace(paused=at if old.paused is None else old.paused)
+            return True
+
+    def unpause(self, run: int) -> bool:
+        with self._lock:
+            old = self._runs.get(run)
+            if old is None or old.paused is None or old.status not in UNFINISHED:
+                return False
+            self._version += 1
+            self._runs[run] = old._replace(paused=None)
             return True
 
     def wake(self, run: int) -> bool:
@@ -327,7 +363,10 @@ class MemoryStore:
             return [
                 run
                 for run in self._runs.values()
-                if run.status is Status.RUNNING and run.task in tasks and run.worker not in workers
+                if run.status is Status.RUNNING
+                and run.task in tasks
+                and run.worker not in workers
+                and (run.paused is None or run.token is not None)
             ][:limit]
 
     def version(self) -> int:

@@ -22,6 +22,11 @@ env = perdure.TaskEnvironment(name="lab", executor=os.environ.get("LAB_EXECUTOR"
 NAP = 0.005
 _fd = -1
 
+_sights: dict[str, list[str]] = {}
+"""What each line has shown in this process."""
+_places: dict[str, int] = {}
+"""How much of it the line has shown since the run was started or resumed last."""
+
 waiting: list[Any] | None = None
 """A list while a warm host imports a script that its children will run: `main` leaves its arguments there."""
 
@@ -40,8 +45,15 @@ def log(kind: str, *fields: Any) -> None:
 
 
 def see(line: str, what: Any) -> None:
-    """What a body observes on one of its lines of control flow: replay must show the same, in the same order."""
-    log("see", line, what)
+    """What a body observes on one of its lines of control flow: replay must show the same, in the same order. Where
+    this process resumes a paused run, what a line shows again is not logged a second time."""
+    known, text = _sights.setdefault(line, []), json.dumps(what)
+    place = _places[line] = _places.get(line, 0) + 1
+    if place > len(known):
+        known.append(text)
+        log("see", line, what)
+    elif known[place - 1] != text:
+        log("see", line, ["differs after a resume", what])
 
 
 class LabError(Exception):
@@ -138,6 +150,19 @@ def _yardstick() -> None:
             log("stall", over)
 
 
+def _unpaused(task: Any) -> perdure.Run:
+    """The run, resumed as often as the run is paused."""
+    try:
+        return perdure.with_runcontext(name="r").run(task)
+    except perdure.errors.RunPausedError:
+        while True:
+            _places.clear()
+            try:
+                return perdure.Run.get("r").resume()
+            except perdure.errors.RunPausedError:
+                pass
+
+
 def main(tasks: dict[str, Any], plain: Callable[[Any], Any] = lambda value: value) -> None:
     """Run the task named on the command line as run "r", and print how it ended."""
     if waiting is not None:
@@ -148,7 +173,7 @@ def main(tasks: dict[str, Any], plain: Callable[[Any], Any] = lambda value: valu
     _thread.start_new_thread(_yardstick, ())
     name = sys.argv[1]
     try:
-        run = perdure.with_runcontext(name="r").run(tasks[name])
+        run = _unpaused(tasks[name])
     except perdure.errors.RunCancelledError as error:
         print(json.dumps({"value": str(error)}))
     except Exception as error:

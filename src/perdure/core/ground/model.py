@@ -28,7 +28,8 @@ class Status(StrEnum):
     The database stores the values in `STORED_STATUSES`. A stored SLEEPING or WAITING means parked: no process holds the
     run. A SLEEPING run waits for a recorded deadline, a WAITING run for a message too. A stored RUNNING is shown as
     SLEEPING or WAITING while the driving process only waits in the same way, and as INTERRUPTED (never stored) while no
-    process drives the run.
+    process drives the run. An unfinished run that is paused (`RunRow.paused`) and has no driver is shown as PAUSED
+    (never stored).
     """
 
     QUEUED = "QUEUED"
@@ -36,6 +37,7 @@ class Status(StrEnum):
     SLEEPING = "SLEEPING"
     WAITING = "WAITING"
     INTERRUPTED = "INTERRUPTED"
+    PAUSED = "PAUSED"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     ABORTED = "ABORTED"
@@ -43,13 +45,15 @@ class Status(StrEnum):
     MOVED = "MOVED"
 
 
-STORED_STATUSES = tuple(status for status in Status if status is not Status.INTERRUPTED)
+STORED_STATUSES = tuple(status for status in Status if status not in (Status.INTERRUPTED, Status.PAUSED))
 FINISHED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.ABORTED, Status.CANCELLED})
 """The run has ended. A MOVED run is over for this store too, but another store continues the run."""
 PARKED = (Status.SLEEPING, Status.WAITING)
 """The run has left memory, with the claim given back, until its wake time or until a message for the run comes."""
 UNDRIVEN = (Status.QUEUED, *PARKED)
 """No worker drives the run yet. The run has a wake time, from which on a worker may claim the run."""
+UNFINISHED = (Status.RUNNING, *UNDRIVEN)
+"""The stored statuses of a run that has not ended and was not moved."""
 
 
 class Kind(IntEnum):
@@ -282,6 +286,8 @@ class RunRow(NamedTuple):
     """When the time for cleaning up is over after such a request (wall); `None`: there is no limit."""
     tags: str | None = None
     """As `NewRun.tags`."""
+    paused: int | None = None
+    """Since when the run is paused (wall); `None`: the run is not paused."""
 
 
 class Wake(NamedTuple):

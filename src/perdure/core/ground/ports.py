@@ -62,8 +62,10 @@ class Queue(Protocol):
         entries: int,
         statuses: Collection[Status],
         crashed: bool = True,
+        resumes: bool = False,
     ) -> RunRow | None:
-        """Compare-and-set: take the run if the stored token is still `expect` and the stored status in `statuses`.
+        """Compare-and-set: take the run if the stored token is still `expect` and the stored status in `statuses`. A
+        paused run is taken only with `resumes`, and its pause ends.
 
         Sets token, worker and status RUNNING, clears result, value, ended_at and wake_at, sets started_at if unset. If
         `entries` (the length of the journal that the claimer saw) is greater than `mark`, `crashes` becomes 1, else
@@ -81,7 +83,7 @@ class Queue(Protocol):
         """
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
-        """Claim runs of the given tasks that are QUEUED or parked and due by the store's clock.
+        """Claim runs of the given tasks that are QUEUED or parked, due by the store's clock, and not paused.
 
         At most one run for each claim, the runs that are due longest first, each claimed as by `claim`. Visible is
         enough. `Taken.known` brings the data that a run needs first, because one read for many runs is cheaper.
@@ -91,19 +93,32 @@ class Queue(Protocol):
         """Give a claim back if `token` still holds: token and worker become NULL, status stays RUNNING, crashes 0."""
 
     def abort(self, run: int, ended_at: int) -> bool:
-        """End a run that has not ended: status ABORTED, claim and wake time cleared. Any claim is overruled. On
+        """End a run that has not ended: status ABORTED; claim, wake time and pause cleared. Any claim is overruled. On
         disk."""
 
     def cancel(self, run: int, reason: str, until: int | None, at: int) -> RunRow | None:
         """Ask to cancel a run that has not ended. On disk.
 
-        A QUEUED run is CANCELLED at once, ended at `at`. A SLEEPING run is due now. Of several requests the first gives
-        the reason, and the earliest limit counts. Returns the run after the change; `None`: the run has ended.
+        A QUEUED run is CANCELLED at once, ended at `at`. A SLEEPING run is due now. A pause ends, so that the code can
+        clean up. Of several requests the first gives the reason, and the earliest limit counts. Returns the run after
+        the change; `None`: the run has ended.
         """
 
     def end_cancelled(self, run: int, ended_at: int) -> bool:
         """End a run that has not ended and was asked to cancel: status CANCELLED, claim and wake time cleared. Any
         claim is overruled. On disk."""
+
+    def pause(self, run: int, at: int) -> bool:
+        """Pause a run that has not ended and was not asked to cancel: `paused` becomes `at`, unless set before. `False`
+        for every other run. On disk.
+
+        From the return on no worker claims the run. A claim that exists stays: its holder sees `paused` in the row, and
+        gives the claim back. Status and wake time stay as they are. The end of the run clears the pause.
+        """
+
+    def unpause(self, run: int) -> bool:
+        """End the pause of a run; whether the run was paused. A run that has become due meanwhile is due now. On disk;
+        a bell rings."""
 
     def wake(self, run: int) -> bool:
         """Make a QUEUED or parked run due now. `False` for every other run. Visible is enough; a bell rings."""
@@ -126,13 +141,15 @@ class Queue(Protocol):
         """Runs of the task and inputs with stored status RUNNING, newest first. Must use an index."""
 
     def next_due(self, tasks: Collection[str]) -> float | None:
-        """Seconds, by the store's clock, until the first QUEUED or parked run of these tasks is due.
+        """Seconds, by the store's clock, until the first QUEUED or parked run of these tasks is due. Paused runs do not
+        count.
 
         Zero or less if a run is due, `None` if no run waits. Must use an index.
         """
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
-        """RUNNING runs of the given tasks that none of the given workers has claimed, in order of their number."""
+        """RUNNING runs of the given tasks that none of the given workers has claimed, in order of their number. A
+        paused run is among them only while a claim is stored, which the caller then releases."""
 
     def version(self) -> int:
         """A number that changes with each commit that matters to other processes, own commits included.

@@ -115,14 +115,16 @@ class Lease:
                 body.watch.look_for_rest(now)
 
     def watch(self) -> None:
-        """Fence the drivers whose claim is lost, and pass on requests to cancel. Blocks on the store."""
+        """Fence the drivers whose claim is lost, and pass on pauses and requests to cancel. Blocks on the store."""
         for driver in list(self._drivers.values()):
             now = self._store.run_by_id(driver.run_id)
             if now is not None and now.token != driver.token and not driver.stopping and not driver.ending:
                 # A stopping driver notices by itself, and a parking driver has just given its claim back.
                 driver.fenced()
-            elif now is not None and now.cancel is not None:
-                self._cancel(driver, now.cancel, now.cancel_until)
+            elif now is not None:
+                driver.pausing.follow(paused=now.paused is not None)
+                if now.cancel is not None:
+                    self._cancel(driver, now.cancel, now.cancel_until)
 
     def _cancel(self, driver: Driver, reason: str, until: int | None) -> None:
         """The run was asked to cancel; end the run once its time for cleaning up is over."""

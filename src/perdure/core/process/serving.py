@@ -28,6 +28,7 @@ from ...errors import (
     PerdureError,
     RunAbortedError,
     RunCancelledError,
+    RunPausedError,
     StoreError,
     StoreUnavailableError,
 )
@@ -78,7 +79,8 @@ class ServedRun(NamedTuple):
     run: str
     task: str
     status: Status
-    """How the run ended; SLEEPING or WAITING: parked; INTERRUPTED: it could not be driven any further here."""
+    """How the run ended; SLEEPING or WAITING: parked; PAUSED: it stands still until it is resumed; INTERRUPTED: it
+    could not be driven any further here."""
     error: BaseException | None
     """A failed run's error, or why it could not be driven."""
     again: float | None
@@ -328,6 +330,9 @@ class Server:
             if len(self._driven) >= self.concurrency:
                 self._more = True
                 return
+            if run.paused is not None:
+                self._let_go_of_paused(run)
+                continue
             later = self._later.get(run.id)
             if (later is not None and later.at > now) or worker.holder(run) is not None or not self._fits(run):
                 continue
@@ -344,6 +349,11 @@ class Server:
         if len(found) < limit:
             self._looked = (version, alive)
             self._forget_later({run.id for run in found}, now)
+
+    def _let_go_of_paused(self, run: RunRow) -> None:
+        """Release the claim of a driver that died, or lost its store, before a paused run stood still."""
+        if run.token is not None and self.worker.holder(run) is None:
+            self.worker.store.release(run.id, run.token)
 
     def _give_back(self, alive: set[str]) -> None:
         """Release claims of this worker without a driver: the store failed when they were made or given back."""
@@ -411,15 +421,8 @@ class Server:
                 self._tell(ServedRun(run.name, run.task, Status.CANCELLED, None, None))
             else:
                 self._tell(ServedRun(run.name, run.task, Status.FAILED, live, None))
-        elif isinstance(error, Parked):
-            self._later.pop(run.id, None)
-            if driver.overdue:
-                self._stubborn.add(run.id)
-                for again in self._driven:
-                    if again.run_id == run.id:
-                        again.park_after = None
-            status = Status.WAITING if error.waits else Status.SLEEPING
-            self._tell(ServedRun(run.name, run.task, status, None, None))
+        elif isinstance(error, (Parked, RunPausedError)):
+            self._left_memory(driver, error)
         elif isinstance(error, (RunAbortedError, RunCancelledError)):
             self._later.pop(run.id, None)
             self._stubborn.discard(run.id)
@@ -434,6 +437,20 @@ class Server:
                 # It meets every run at once, and is no fault of theirs.
                 self.worker.lease.complain("runs are interrupted because the store cannot be used", error)
             self._postpone(run.id, run.name, run.task, error)
+
+    def _left_memory(self, driver: Driver, error: Parked | RunPausedError) -> None:
+        run = driver.run
+        self._later.pop(run.id, None)
+        if driver.overdue:
+            self._stubborn.add(run.id)
+            for again in self._driven:
+                if again.run_id == run.id:
+                    again.park_after = None
+        if isinstance(error, RunPausedError):
+            status = Status.PAUSED
+        else:
+            status = Status.WAITING if error.waits else Status.SLEEPING
+        self._tell(ServedRun(run.name, run.task, status, None, None))
 
     def _postpone(self, run: int, name: str, task: str, error: BaseException) -> None:
         before = self._later.get(run)

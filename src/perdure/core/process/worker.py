@@ -210,9 +210,11 @@ class Worker:
         start: bool = True,
         accepts: bool = False,
         retries_failures: bool = False,
+        resumes: bool = False,
     ) -> Driver | None:
         """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
-        on the store. `accepts`, `retries_failures`: see `Driver`."""
+        on the store. `accepts`, `retries_failures`: see `Driver`. `resumes`: a paused run is claimed as well, and its
+        pause ends."""
         self.lease.attend()
         woken = run.status in PARKED
         if woken:
@@ -222,7 +224,13 @@ class Worker:
         claim = self._claim()
         try:
             claimed = self.store.claim(
-                run.id, claim, expect=run.token, entries=length, statuses=statuses, crashed=self._crashed(run)
+                run.id,
+                claim,
+                expect=run.token,
+                entries=length,
+                statuses=statuses,
+                crashed=self._crashed(run),
+                resumes=resumes,
             )
             if claimed is None:
                 return None

@@ -58,6 +58,7 @@ from .ending import Ending
 from .gate import Gate
 from .interfaces import MailboxLike, Outer, WorkerPort
 from .mailbox import Mailbox
+from .pausing import Pausing
 
 log = logging.getLogger("perdure")
 
@@ -129,6 +130,7 @@ class Driver(Ending):
         self.cancel = run.cancel
         """The reason of the request to cancel the run; `None`: there is no such request."""
         self.cancel_told = run.cancel is not None
+        self.pausing = Pausing(self)
 
     def make_mailbox(self) -> MailboxLike:
         """The messages of the run, for the calls of its bodies."""
@@ -374,12 +376,16 @@ class Driver(Ending):
 
     def hand_over(self, reason: BaseException) -> bool:
         """Stop a run that is being drained, if nothing of it is under way. On the loop's thread."""
-        if self._stopping is not None or self._outcome is not None or self.busy or self.attached:
-            return False
-        if not all(body.between_calls() for body in list(self.bodies.values())):
+        if self._stopping is not None or self._outcome is not None or not self.between_calls():
             return False
         self.stop(reason)
         return True
+
+    def between_calls(self) -> bool:
+        """Whether nothing of the run is under way: no call executes, and no outcome is on its way to disk."""
+        if self.busy or self.attached:
+            return False
+        return all(body.between_calls() for body in list(self.bodies.values()))
 
     # -- bodies ------------------------------------------------------------------------------------------------
 

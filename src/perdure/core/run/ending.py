@@ -22,6 +22,7 @@ from ..ground.model import Park, RunRow, Wake
 from ..journal.segment import Journal
 from .gate import Gate
 from .interfaces import WorkerPort
+from .pausing import Pausing
 
 log = logging.getLogger("perdure")
 
@@ -45,6 +46,7 @@ class Ending:
     abandoning: bool
     broken: bool
     bodies: dict[int, Body]
+    pausing: Pausing
 
     def __init__(self) -> None:
         self.done: Future[tuple[int, bytes, Any]] = Future()
@@ -161,7 +163,7 @@ class Ending:
     def parked(self) -> None:
         """That the run sleeps is in the store."""
         assert self._stopping is not None
-        self._resolve_error(self._stopping)
+        self._resolve_error(self.pausing.error() if self.pausing.wanted else self._stopping)
 
     def _resolve_error(self, reason: BaseException) -> None:
         if self.leave():

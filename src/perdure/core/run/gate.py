@@ -23,6 +23,7 @@ class Gate:
         self.lock = threading.Lock()
         self._opened = opened
         self._draining = False
+        self._held = False
         self.closed = False
         """Driving ends."""
 
@@ -51,6 +52,14 @@ class Gate:
             self._draining = True
             self.refresh()
 
+    def hold(self, held: bool) -> None:
+        """Begin nothing new until told otherwise: the run is paused, or its pause has ended."""
+        with self.lock:
+            self._held = held
+            opened = self.refresh()
+        if opened:
+            self._opened()
+
     def close(self) -> None:
         """Driving ends. One body after the other is closed then: undelivered outcomes of a closed body must not set the
         others going."""
@@ -58,7 +67,7 @@ class Gate:
 
     def is_free(self) -> bool:
         """The value that `free` has to have."""
-        return not (self.undrained or self._draining or self.closed)
+        return not (self.undrained or self._draining or self._held or self.closed)
 
     def refresh(self) -> bool:
         """Bring `free` up to date and tell the listeners; whether it has become true. Under the lock."""

@@ -157,6 +157,8 @@ class Report(NamedTuple):
     """Bodies that wait for a cancellation by user code of another body."""
     uncalled: list[Action]
     """What was under way when the last driver ended, and has not been called again."""
+    still: bool
+    """Whether no call of the bodies executes, and no outcome is on its way to disk."""
 
 
 class Elsewhere(Protocol):

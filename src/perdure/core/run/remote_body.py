@@ -65,7 +65,7 @@ class StandIn(Body):
         return None
 
     def between_calls(self) -> bool:
-        return False
+        return self.report is not None and self.report.still
 
     @property
     def idle_replaying(self) -> bool:

@@ -196,6 +196,7 @@ class InnerDriver(Driver):
             sum(body.idle_replaying for body in bodies),
             [body.action for body in bodies if body.idle_replaying and body.awaits_cancellation()],
             [action for body in bodies for action in body.uncalled() if action.action not in opened],
+            all(body.between_calls() for body in bodies),
         )
 
 

@@ -85,7 +85,8 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
 -- name: finish
 -- End a run and clear the claim, if the claim still holds. The mark later shows whether the end of the journal is
 -- there.
-UPDATE perdure.runs AS ended SET status = %s, result = %s, value = %s, ended_at = %s, token = NULL, worker = NULL, crashes = 0, mark =
+UPDATE perdure.runs AS ended SET status = %s, result = %s, value = %s, ended_at = %s, token = NULL, worker = NULL, paused = NULL,
+    crashes = 0, mark =
     coalesce((SELECT number FROM perdure.segments WHERE run = ended.id ORDER BY number DESC LIMIT 1), 0)
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
@@ -96,13 +97,13 @@ SELECT 1 FROM perdure.runs WHERE status = %s AND result = %s AND value = %s AND 
 -- name: claimable
 -- A run, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: claim
 -- Claim a run; the caller has compared token and status under the row's lock.
 UPDATE perdure.runs SET token = %s, worker = %s, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
-                        started_at = %s, crashes = %s, mark = %s, wake_at = NULL, due = NULL
+                        started_at = %s, crashes = %s, mark = %s, wake_at = NULL, due = NULL, paused = NULL
 WHERE id = %s;
 
 -- name: claimed_with
@@ -127,10 +128,10 @@ WHERE id = %s AND (token = %s OR (status = %s AND token IS NULL AND mark = %s AN
 SELECT run.*
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-           result, value, crashes, mark, wake_at, cancel, cancel_until, tags, due
+           result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, due
     FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING')
-      AND due <= (SELECT perdure.now_us())
+      AND paused IS NULL AND due <= (SELECT perdure.now_us())
     ORDER BY due, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 ) AS run
 ORDER BY run.due, run.id LIMIT %s;
@@ -140,7 +141,8 @@ ORDER BY run.due, run.id LIMIT %s;
 SELECT min(first.due) - perdure.now_us()
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT due FROM perdure.runs AS due_run
-    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING') ORDER BY due LIMIT 1
+    WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL
+    ORDER BY due LIMIT 1
 ) AS first;
 
 -- name: release
@@ -153,7 +155,8 @@ SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
 
 -- name: abort
 -- End an unfinished run, also under the claim of a worker.
-UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL
+UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL,
+                        paused = NULL
 WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: cancel
@@ -163,6 +166,7 @@ UPDATE perdure.runs SET cancel = coalesce(cancel, %s), cancel_until = least(canc
     result = CASE status WHEN 'QUEUED' THEN 2 END,
     wake_at = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN least(wake_at, %s::bigint) END,
     due = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN least(due, perdure.now_us()) END,
+    paused = NULL,
     status = CASE status WHEN 'QUEUED' THEN 'CANCELLED' ELSE status END
 WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
@@ -170,10 +174,28 @@ WHERE id = %s AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 -- Whether a run was asked to cancel.
 SELECT 1 FROM perdure.runs WHERE id = %s AND cancel IS NOT NULL;
 
+-- name: pause
+-- Pause an unfinished run, unless the run was asked to cancel. A pause that holds already counts.
+UPDATE perdure.runs SET paused = coalesce(paused, %s::bigint)
+WHERE id = %s AND cancel IS NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: is_paused
+-- Whether a run is paused.
+SELECT 1 FROM perdure.runs WHERE id = %s AND paused IS NOT NULL;
+
+-- name: unpause
+-- End the pause of a run.
+UPDATE perdure.runs SET paused = NULL
+WHERE id = %s AND paused IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: is_unpaused
+-- Whether a run is not paused.
+SELECT 1 FROM perdure.runs WHERE id = %s AND paused IS NULL;
+
 -- name: end_cancelled
 -- End an unfinished run that was asked to cancel, also under the claim of a worker.
 UPDATE perdure.runs SET status = 'CANCELLED', result = 2, token = NULL, worker = NULL, ended_at = %s, wake_at = NULL,
-                        due = NULL
+                        due = NULL, paused = NULL
 WHERE id = %s AND cancel IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: is_cancelled
@@ -196,37 +218,37 @@ SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE name = %s;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE status = 'RUNNING' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
 ORDER BY id DESC LIMIT %s;
 
@@ -237,15 +259,16 @@ SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY sta
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
--- RUNNING runs of these tasks without a claim of one of these workers.
+-- RUNNING runs of these tasks without a claim of one of these workers; a paused run only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs
-WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s)) ORDER BY id LIMIT %s;
+WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s))
+      AND (paused IS NULL OR token IS NOT NULL) ORDER BY id LIMIT %s;
 
 -- name: version
 -- Changes whenever a transaction that wrote has ended, on this whole server; reads no table.
@@ -477,7 +500,7 @@ LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
 -- name: receiver
 -- The run of a message, locked until the transaction ends, so that no commit of the run comes in between.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: message_keyed
@@ -650,7 +673,7 @@ SELECT key, at, paused, fired FROM perdure.schedules ORDER BY key COLLATE "C";
 -- name: movable
 -- A run that may go to another store, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: move
@@ -674,9 +697,9 @@ WHERE id = %s AND status = 'MOVED';
 -- Store a run from another store; no row is inserted when the name is taken. The last parameter is the time until the
 -- run is due, if the run waits.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at,
-                          result, value, crashes, mark, wake_at, cancel, cancel_until, tags, due)
+                          result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, due)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint, %s,
-        %s::bigint, %s, perdure.now_us() + %s::bigint)
+        %s::bigint, %s, %s::bigint, perdure.now_us() + %s::bigint)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 

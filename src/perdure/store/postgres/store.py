@@ -70,6 +70,7 @@ MIGRATIONS: Final = (
     "0004_published.sql",
     "0005_paused_schedules.sql",
     "0006_streamed.sql",
+    "0007_paused.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -426,11 +427,14 @@ class PostgresStore(UpkeepVerbs):
         entries: int,
         statuses: Collection[Status],
         crashed: bool = True,
+        resumes: bool = False,
     ) -> RunRow | None:
         def take(cursor: Cursor) -> RunRow | None:
             row = cursor.execute(self._sql["claimable"], (run,)).fetchone()
             old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
+                return None
+            if old.paused is not None and not resumes:
                 return None
             [new] = self._claim(cursor, [old], [claim], [entries], crashed=crashed)
             return new
@@ -473,7 +477,7 @@ class PostgresStore(UpkeepVerbs):
 
         def take(cursor: Cursor) -> list[Taken]:
             rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
-            old = [run_of(row[:22]) for row in rows]
+            old = [run_of(row[:23]) for row in rows]
             new = self._claim(cursor, old, claims, [run.mark for run in old])
             return [Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True)]
 
@@ -522,6 +526,16 @@ class PostgresStore(UpkeepVerbs):
         ended = self._writer.change(self._sql["end_cancelled"], (ended_at, run), done)
         self._tell()
         return ended
+
+    def pause(self, run: int, at: int) -> bool:
+        paused = self._writer.change(self._sql["pause"], (at, run), (self._sql["is_paused"], (run,)))
+        self._tell()
+        return paused
+
+    def unpause(self, run: int) -> bool:
+        unpaused = self._writer.change(self._sql["unpause"], (run,), (self._sql["is_unpaused"], (run,)))
+        self._tell()
+        return unpaused
 
     def wake(self, run: int) -> bool:
         woken = self._aside.change(self._sql["wake"], (self._clock.wall(), run), (self._sql["is_woken"], (run,)))

@@ -30,6 +30,7 @@ MIGRATIONS: Final = (
     "0004_published.sql",
     "0005_paused_schedules.sql",
     "0006_streamed.sql",
+    "0007_paused.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

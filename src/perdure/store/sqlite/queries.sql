@@ -47,14 +47,16 @@ ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at;
 -- name: finish
 -- End a run and clear the claim, if the claim still holds. The mark later shows whether the end of the journal is
 -- there.
-UPDATE runs SET status = ?, result = ?, value = ?, ended_at = ?, token = NULL, worker = NULL, crashes = 0, mark =
+UPDATE runs SET status = ?, result = ?, value = ?, ended_at = ?, token = NULL, worker = NULL, paused = NULL,
+    crashes = 0, mark =
     coalesce((SELECT number FROM segments WHERE run = runs.id ORDER BY number DESC LIMIT 1), 0)
 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: claim
 -- Claim a run; the caller has compared token and status in the same transaction.
 UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
-                started_at = coalesce(started_at, ?), crashes = ?, mark = ?, wake_at = NULL, wake_boot = NULL
+                started_at = coalesce(started_at, ?), crashes = ?, mark = ?, wake_at = NULL, wake_boot = NULL,
+                paused = NULL
 WHERE id = ?;
 
 -- name: park
@@ -68,18 +70,19 @@ WHERE id = ? AND token = ? AND status = 'RUNNING';
 -- name: due
 -- Due runs of a task, the longest due first.
 SELECT id, wake_boot FROM runs INDEXED BY runs_due
-WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= ? ORDER BY wake_boot, id LIMIT ?;
+WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL AND wake_boot <= ?
+ORDER BY wake_boot, id LIMIT ?;
 
 -- name: due_run
 -- A run, if due.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
-FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND wake_boot <= ?;
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL AND wake_boot <= ?;
 
 -- name: next_due
 -- When the first run of a task is due.
 SELECT wake_boot FROM runs INDEXED BY runs_due
-WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') ORDER BY wake_boot LIMIT 1;
+WHERE task = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL ORDER BY wake_boot LIMIT 1;
 
 -- name: rebase
 -- The machine has booted: convert times since the last boot into times since this boot, by the wall clock.
@@ -91,7 +94,8 @@ UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token 
 
 -- name: abort
 -- End an unfinished run, also under the claim of a worker.
-UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL
+UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL,
+                paused = NULL
 WHERE id = ? AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: cancel
@@ -102,13 +106,23 @@ UPDATE runs SET cancel = coalesce(cancel, ?1),
     result = CASE status WHEN 'QUEUED' THEN 2 END,
     wake_at = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN min(wake_at, ?4) END,
     wake_boot = CASE WHEN status IN ('SLEEPING', 'WAITING') THEN min(wake_boot, ?5) END,
+    paused = NULL,
     status = CASE status WHEN 'QUEUED' THEN 'CANCELLED' ELSE status END
 WHERE id = ?6 AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: pause
+-- Pause an unfinished run, unless the run was asked to cancel. A pause that holds already counts.
+UPDATE runs SET paused = coalesce(paused, ?)
+WHERE id = ? AND cancel IS NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: unpause
+-- End the pause of a run.
+UPDATE runs SET paused = NULL WHERE id = ? AND paused IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: end_cancelled
 -- End an unfinished run that was asked to cancel, also under the claim of a worker.
 UPDATE runs SET status = 'CANCELLED', result = 2, token = NULL, worker = NULL, ended_at = ?, wake_at = NULL,
-                wake_boot = NULL
+                wake_boot = NULL, paused = NULL
 WHERE id = ? AND cancel IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: wake
@@ -119,25 +133,25 @@ WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING');
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE name = ?;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- RUNNING runs, newest first. Without the hint SQLite would read the whole table to avoid a sort.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND id < ? ORDER BY id DESC LIMIT ?
 ) ORDER BY id DESC;
@@ -145,13 +159,13 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
 ORDER BY id DESC LIMIT ?;
 
@@ -162,15 +176,16 @@ SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
--- RUNNING runs of a task without a claim of one of these workers (a JSON array).
+-- RUNNING runs of a task without a claim of one of these workers (a JSON array); a paused run only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs INDEXED BY runs_running
 WHERE status = 'RUNNING' AND task = ? AND (worker IS NULL OR worker NOT IN (SELECT value FROM json_each(?)))
+      AND (paused IS NULL OR token IS NOT NULL)
 ORDER BY id LIMIT ?;
 
 -- name: version
@@ -372,7 +387,7 @@ DELETE FROM sources WHERE id = ?;
 -- name: receiver
 -- The run of a message; the write lock keeps commits of the run out.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: message_keyed
@@ -547,7 +562,7 @@ SELECT key, at, paused, fired FROM schedules ORDER BY key;
 -- name: movable
 -- A run that may go to another store.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: move
@@ -565,8 +580,8 @@ UPDATE runs SET status = ?, token = NULL, worker = NULL, wake_boot = ? WHERE id 
 -- name: adopt_run
 -- Store a run from another store; no row is inserted when the name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at, result,
-                  value, crashes, mark, wake_at, cancel, cancel_until, tags, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 

@@ -236,11 +236,14 @@ class SQLiteStore(Reading):
         entries: int,
         statuses: Collection[Status],
         crashed: bool = True,
+        resumes: bool = False,
     ) -> RunRow | None:
         def take(cursor: sqlite3.Cursor) -> RunRow | None:
             row = cursor.execute(_SQL["run_by_id"], (run,)).fetchone()
             old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
+                return None
+            if old.paused is not None and not resumes:
                 return None
             return self._claim(cursor, old, claim, entries, crashed=crashed)
 
@@ -312,6 +315,16 @@ class SQLiteStore(Reading):
         ended = self._writer.change(_SQL["end_cancelled"], (ended_at, run))
         self._ring(ENDED)
         return ended
+
+    def pause(self, run: int, at: int) -> bool:
+        paused = self._writer.change(_SQL["pause"], (at, run))
+        self._ring(QUEUED)
+        return paused
+
+    def unpause(self, run: int) -> bool:
+        unpaused = self._writer.change(_SQL["unpause"], (run,))
+        self._ring(QUEUED)
+        return unpaused
 
     def wake(self, run: int) -> bool:
         woken = self._aside.change(_SQL["wake"], (self._clock.wall(), self._clock.boot(), run))
