@@ -76,12 +76,15 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
     )  # fmt: skip
     if _is_gone(cursor, sql, run):
         return Created(run, False)
-    row = cursor.execute(sql["adopt_run"], values).fetchone()
-    if row is None:
-        there = run_of(cursor.execute(sql["run_by_name"], (run.name,)).fetchone())
-        if not comes_back(run, there):
-            return Created(there, False)
-        cursor.execute(sql["remove"], (there.id,))
+    row = None
+    while row is None:
+        # The name is looked up first, since a conflict would use up a number.
+        found = cursor.execute(sql["run_by_name"], (run.name,)).fetchone()
+        if found is not None:
+            there = run_of(found)
+            if not comes_back(run, there):
+                return Created(there, False)
+            cursor.execute(sql["remove"], (there.id,))
         row = cursor.execute(sql["adopt_run"], values).fetchone()
     number = row[0]
     _insert(cursor, sql["insert_action"], [(number, *action[1:]) for action in whole.actions])

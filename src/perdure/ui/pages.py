@@ -144,7 +144,7 @@ def _acts(status: Status) -> list[str]:
     found = ["cancel", "abort"]
     if status in (Status.QUEUED, Status.SLEEPING, Status.WAITING):
         return ["wake", *found]
-    return ["resume", *found] if status == Status.INTERRUPTED else found
+    return ["resume", *found] if status in (Status.INTERRUPTED, Status.PAUSED) else found
 
 
 def _number(text: str, name: str) -> int:
