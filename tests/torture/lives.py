@@ -44,6 +44,8 @@ LONG = 0.3
 """Seconds: a sleep for which a run leaves memory."""
 LEASE = "2"
 """Seconds: how long a stopped process keeps its run."""
+FROZEN = 4.0 * float(LEASE)
+"""Seconds for which a process is stopped at most."""
 LOST = "LeaseLostError"
 NEVER = float("inf")
 SLOW = 0.004
@@ -201,10 +203,12 @@ def start(place: Place, number: int, program: programs.Node, orders: Orders) -> 
 
 def wait(pids: list[int]) -> tuple[dict[int, int], dict[int, float]]:
     """Wait until all these processes have ended; their exit codes, and when (since boot) a process was seen to be
-    stopped. A stopped process goes on when the others have ended."""
+    stopped. A stopped process goes on when the others have ended, and after `FROZEN` seconds at the latest: a process
+    that is stopped inside a transaction on SQLite holds the lock that the others need."""
     codes: dict[int, int] = {}
     times: dict[int, float] = {}
     stopped: list[int] = []
+    timers: list[int] = []
     while len(codes) < len(pids):
         if stopped and len(codes) + len(stopped) == len(pids):
             for pid in stopped:
@@ -214,9 +218,27 @@ def wait(pids: list[int]) -> tuple[dict[int, int], dict[int, float]]:
         if os.WIFSTOPPED(status):
             stopped.append(pid)
             times[pid] = time.clock_gettime(time.CLOCK_BOOTTIME)
+            timers.append(_continue_later(pid))
         elif pid in pids:
             codes[pid] = os.waitstatus_to_exitcode(status)
+        else:
+            timers.remove(pid)
+            stopped.clear()
+    for timer in timers:
+        os.kill(timer, signal.SIGKILL)
+        os.waitpid(timer, 0)
     return codes, times
+
+
+def _continue_later(pid: int) -> int:
+    """A process that lets a stopped process go on after a while; its pid."""
+    timer = os.fork()
+    if timer == 0:
+        time.sleep(FROZEN)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        os._exit(0)
+    return timer
 
 
 def read(place: Place, number: int, code: int, frozen_at: float) -> list[Life]:
