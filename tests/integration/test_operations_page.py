@@ -25,7 +25,7 @@ PAGES = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-PAGE_NAMES = ["operations.md", "messages.md", "testing.md", "approval.md", "applications.md"]
+PAGE_NAMES = ["operations.md", "messages.md", "testing.md", "approval.md", "agents.md", "applications.md"]
 LOOKS = ("perdure conditions", "perdure ls", "perdure show", "curl -s http")
 """Commands that change nothing: what they print may come a moment later than a person would type them."""
 
