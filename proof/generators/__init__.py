@@ -7,9 +7,22 @@ many seeds.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+
 
 class Violation(Exception):
     """An invariant does not hold. The first word is its id in the register."""
 
 
-NAMES = ("bodies", "replays", "schedules", "segments")
+MODULES = {
+    name: f"proof.generators.{name}"
+    for name in ("bodies", "collecting", "containers", "copies", "redactions", "replays", "schedules", "segments")
+} | {name: f"tests.torture.sim_{name}" for name in ("attempts", "endings", "leaders")}
+"""The generators. Those that use the simulation stand beside the simulation."""
+
+
+def history_of(name: str) -> Callable[[int], None]:
+    """The function `history` of a generator."""
+    found: Callable[[int], None] = importlib.import_module(MODULES[name]).history
+    return found

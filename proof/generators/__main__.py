@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import traceback
 
-from . import NAMES
+from . import MODULES, history_of
 
 
 def main() -> int:
     """1 at the first seed that breaks an invariant."""
     parser = argparse.ArgumentParser(prog="python -m proof.generators", description=__doc__)
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=sorted(MODULES))
     parser.add_argument("first", type=int)
     parser.add_argument("count", type=int)
     given = parser.parse_args()
-    history = importlib.import_module(f"proof.generators.{given.name}").history
+    history = history_of(given.name)
     for seed in range(given.first, given.first + given.count):
         try:
             history(seed)

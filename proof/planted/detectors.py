@@ -84,6 +84,18 @@ PROOF: Final[tuple[Detector, ...]] = (
     Detector("replays", generator("replays", 5_000), 60, ("core/journal/replay",)),
     Detector("segments", generator("segments", 3_000), 60, ("core/journal/segment",)),
     Detector("schedules", generator("schedules", 300), 60, ("core/process/schedule",)),
+    Detector("leaders", generator("leaders", 300), 60, ("core/commit/writer",)),
+    Detector("attempts", generator("attempts", 100), 60, ("core/run/attempts",)),
+    Detector("endings", generator("endings", 100), 60, ("core/run/ending",)),
+    Detector(
+        "redactions",
+        generator("redactions", 200),
+        60,
+        ("containers/redaction", "containers/logs", "containers/engine"),
+    ),
+    Detector("containers", generator("containers", 30), 90, ("containers/program", "containers/copilot")),
+    Detector("copies", generator("copies", 100), 60, ("store/blobs/directory", "store/blobs/copying")),
+    Detector("collections", generator("collecting", 30), 120, ("upkeep/collecting",)),
     Detector(
         "orders of replay",
         pytest(
