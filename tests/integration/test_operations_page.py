@@ -25,7 +25,15 @@ PAGES = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-PAGE_NAMES = ["operations.md", "messages.md", "testing.md", "approval.md", "agents.md", "applications.md"]
+PAGE_NAMES = [
+    "operations.md",
+    "messages.md",
+    "testing.md",
+    "approval.md",
+    "agents.md",
+    "applications.md",
+    "upgrading-code.md",
+]
 LOOKS = ("perdure conditions", "perdure ls", "perdure show", "curl -s http")
 """Commands that change nothing: what they print may come a moment later than a person would type them."""
 
@@ -53,6 +61,7 @@ class _Shell:
         self._directory = directory
         self._env = {key: value for key, value in os.environ.items() if not key.startswith("PERDURE")}
         self._env["PYTHONDONTWRITEBYTECODE"] = "1"
+        self._env["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), self._env.get("PATH", "")))
         self._background: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -75,11 +84,12 @@ class _Shell:
             elif command.startswith(LOOKS):
                 wait_for(functools.partial(self._prints, words, expected), story=lambda words=words: self.run(words))
             else:
-                assert self._prints(words, expected), f"{command}\n{expected}\n{self.run(words)}"
+                code = 1 if "# exit code 1" in command else 0
+                assert self._prints(words, expected, code), f"{command}\n{expected}\n{self.run(words)}"
 
-    def _prints(self, words: list[str], expected: str) -> bool:
+    def _prints(self, words: list[str], expected: str, code: int = 0) -> bool:
         done = self.run(words)
-        return done.returncode == 0 and expected.strip() in done.stdout + done.stderr
+        return done.returncode == code and expected.strip() in done.stdout + done.stderr
 
     def _kill(self, hard: bool) -> None:
         assert self._background is not None

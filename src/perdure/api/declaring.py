@@ -141,6 +141,11 @@ def distinct_name(fn: Callable[..., Any]) -> str:
     return fn.__qualname__ if counted.count == 1 else f"{fn.__qualname__}#{counted.count}"
 
 
+def all_tasks() -> list[Any]:
+    """The tasks declared by the top levels of all loaded modules."""
+    return [declared.task for tasks in list(_declared.values()) for declared in list(tasks.values())]
+
+
 def tasks_of(module: str) -> list[Any]:
     """The tasks declared by the top level of a loaded module, including tasks that no variable holds."""
     return [declared.task for declared in _declared.get(module, {}).values()]

@@ -97,6 +97,19 @@ class MemoryStore:
         self._streamed: dict[int, dict[str, list[Streamed]]] = {}
         self._bells: list[Callable[[], None]] = []
 
+    def copy(self) -> MemoryStore:
+        """The store as it is at this moment; rows are never changed in place."""
+        other = MemoryStore(clock=self._clock)
+        with self._lock:
+            for name, value in vars(self).items():
+                if isinstance(value, dict):
+                    setattr(other, name, {k: v.copy() if hasattr(v, "copy") else v for k, v in value.items()})
+                elif isinstance(value, (int, set)):
+                    setattr(other, name, value.copy() if isinstance(value, set) else value)
+            other._published = {run: dict(values) for run, values in self._published.items()}
+            other._streamed = {run: {n: list(i) for n, i in streams.items()} for run, streams in self._streamed.items()}
+        return other
+
     @property
     def clock(self) -> Clock:
         return self._clock

@@ -7,11 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .fakes import Fake, FakeCall, fake
+    from .replaying import assert_replays, assert_survives, replay
     from .virtual import VirtualClock, virtual_time
 
-__all__ = ["Fake", "FakeCall", "VirtualClock", "fake", "virtual_time"]
+__all__ = [
+    "Fake",
+    "FakeCall",
+    "VirtualClock",
+    "assert_replays",
+    "assert_survives",
+    "fake",
+    "replay",
+    "virtual_time",
+]
 
 _PLACES = {
+    "assert_replays": "replaying",
+    "assert_survives": "replaying",
+    "replay": "replaying",
     "Fake": "fakes",
     "FakeCall": "fakes",
     "VirtualClock": "virtual",

@@ -822,6 +822,11 @@ class Body(Activity):
         """What was under way when the last driver ended and has no outcome yet."""
         return list(self.delivery.open_actions.values())
 
+    def not_called_again(self) -> list[Action]:
+        """What was under way when the last driver ended, and was not called again so far."""
+        delivery = self.delivery
+        return [delivery.open_actions[key] for key in list(delivery.unasked_actions) if key in delivery.open_actions]
+
     def waits(self) -> bool:
         """Whether some call of it waits for something durable."""
         return bool(self._sleepers or self.delivery.waiting or self.delivery.held)

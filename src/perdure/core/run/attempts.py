@@ -109,6 +109,7 @@ class _Attempts:
         self._floor = floor
         self._recorded = recorded
         self._stored = stored
+        self._elsewhere = spec.process and not driver.rehearses
         self._number = action.attempt
         self._failures = action.failures
         self._losses = 0
@@ -142,7 +143,8 @@ class _Attempts:
         driver, spec, action = self._driver, self._spec, self._action
         body = self._body = driver.open_body(
             self._parent, action.action, spec.name, driver.worker.loop_for(driver),
-            floor=self._floor, label=action.label, recorded=self._recorded, kind=_stand_in() if spec.process else Body,
+            floor=self._floor, label=action.label, recorded=self._recorded,
+            kind=_stand_in() if self._elsewhere else Body,
         )  # fmt: skip
         if self._parent is not None:
             body.path = path_below(self._parent.path, action.branch, action.fp, action.occ)
@@ -158,7 +160,7 @@ class _Attempts:
                     body.cancel_delivered = body.addressed = True
                     return driver.cancelled_error()
             execution: Any
-            if spec.process:
+            if self._elsewhere:
                 execution = _elsewhere(
                     body, spec, action, self._inputs, self._number, self._floor, recorded=self._recorded
                 )
@@ -217,7 +219,7 @@ class _Attempts:
             assert isinstance(value, BaseException)
             return value
         try:
-            data, copy = _returned(self._spec, value)
+            data, copy = _returned(self._spec, value, elsewhere=self._elsewhere)
         except UsageError as misfit:
             return misfit
         if driver.ended_unasked(body):
@@ -325,10 +327,10 @@ def _failure_of(error: BaseException) -> Failure | None:
     return getattr(error, "__perdure_failure__", None)
 
 
-def _returned(spec: TaskSpec, value: Any) -> tuple[bytes, Any]:
+def _returned(spec: TaskSpec, value: Any, *, elsewhere: bool) -> tuple[bytes, Any]:
     """The returned value of a body, as bytes and as the caller gets it."""
     returns = spec.signature.returns
-    return (value, returns.decode(value)) if spec.process else returns.roundtrip(value)
+    return (value, returns.decode(value)) if elsewhere else returns.roundtrip(value)
 
 
 def _encoded(error: BaseException) -> bytes:

@@ -71,6 +71,8 @@ UNWIND_SECONDS = 1.0
 class Driver(Ending):
     """One run, driven by this process under one claim. See the module text."""
 
+    rehearses = False
+    """The run is replayed without effects, so that all bodies execute in this process."""
     outer: Outer | None = None
     """Set in an inner process: this process executes one body for the process that holds the claim."""
 
