@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes.test_killed import Project
 
 import perdure
 
@@ -96,3 +97,16 @@ def store(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     perdure.init(store=path, ray_address=cluster.address)
     yield path
     perdure.init()
+
+
+@pytest.fixture
+def project(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A run `r` of `remote_flows`, driven by processes of its own."""
+    monkeypatch.setenv("PERDURE_RAY_ADDRESS", cluster.address)
+    found = Project(tmp_path)
+    found.script = PROJECT / "remote_flows.py"
+    yield found
+    for process in found.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=10)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tests.journals import recorded_in
 from tests.processes.test_killed import Project
 from tests.processes.test_processes import gone
 from tests.ray.cluster import pids
-from tests.ray.conftest import PROJECT, Cluster
+from tests.ray.conftest import Cluster
 from tests.waiting import wait_for
 
 import perdure
@@ -25,18 +24,6 @@ import perdure
 pytestmark = pytest.mark.usefixtures("store")
 
 marks = flows.marks
-
-
-@pytest.fixture
-def project(tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.setenv("PERDURE_RAY_ADDRESS", cluster.address)
-    found = Project(tmp_path)
-    found.script = PROJECT / "remote_flows.py"
-    yield found
-    for process in found.started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
 
 
 def test_a_killed_driver_leaves_no_process_and_the_next_driver_continues(project: Project) -> None:

@@ -296,6 +296,50 @@ def cuts_its_connection_once(path: str) -> int:
     return perdure.ctx().attempt  # type: ignore[union-attr]
 
 
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+@perdure.trace
+async def says(words: list[str]) -> int:
+    """Publishes and streams from inside a trace."""
+    perdure.publish("spoken", len(words))
+    async with perdure.stream("trace", str) as out:
+        for word in words:
+            await out.write.aio(word)
+    return len(words)
+
+
+@far.task(retries=1)
+async def talks(path: str) -> list[int]:
+    """Waits for a condition, publishes, streams, sends and receives."""
+    condition = await perdure.new_condition.aio("go", data_type=Point)
+    go = await condition.wait.aio()
+    note(path, "went")
+    await perdure.publish.aio("progress", 0.5)
+    async with perdure.stream("body", int) as out:
+        for number in range(2):
+            await out.write.aio(number)
+    said = await says(["one", "two"])
+    await perdure.Run.get("r").send.aio("box", 1)
+    own = await perdure.receive.aio("box", int)
+    note(path, "sent")
+    return [go.x, said, own, await perdure.receive.aio("box", int)]
+
+
+@narrow.task
+async def awaits_for_ever(path: str) -> None:
+    note(path, "awaits")
+    await perdure.receive.aio("never")
+
+
+@near.task
+async def cleans_up_after_a_node(path: str) -> None:
+    try:
+        await awaits_for_ever.aio(path)
+    finally:
+        note(path, "cleaned")
+
+
 if __name__ == "__main__":
     perdure.init(store=sys.argv[1])
     _task = globals()[sys.argv[2]]
