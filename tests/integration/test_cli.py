@@ -262,6 +262,27 @@ def test_output_that_cannot_be_written(shell: Shell) -> None:
     assert shell("run", "wf.py", "text", "--name", "t").stdout == "plain text\n"
 
 
+@pytest.mark.parametrize("words", ["show t", "ls", "--help", "conditions --json"])
+def test_a_reader_that_has_seen_enough_ends_each_command_well(shell: Shell, words: str) -> None:
+    """The family: each way to write to stdout. A broken pipe of the output is no failure of the command."""
+    shell("run", "wf.py", "text", "--name", "t")
+    program = f"exec 3> >(exec true); wait $!; {sys.executable} -m perdure {words} >&3"
+    piped = subprocess.run(["bash", "-c", program], cwd=shell.path, env=shell.env, capture_output=True, text=True)
+    assert (piped.returncode, piped.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", ["ls", "conditions", "submit wf.py text", "run wf.py text"])
+def test_a_working_directory_that_is_gone_is_no_failure_of_the_output(shell: Shell, words: str) -> None:
+    """The family: errors of the operating system without a file name that have nothing to do with stdout."""
+    program = f"mkdir gone; cd gone; rmdir ../gone; {sys.executable} -m perdure {words}"
+    done = subprocess.run(["bash", "-c", program], cwd=shell.path, env=shell.env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "Error: the working directory does not exist any more; change to another directory"
+    )
+    assert "Traceback" not in done.stderr
+
+
 def test_a_closed_stdout_and_stderr_are_not_taken_by_the_next_file(shell: Shell) -> None:
     shell.write("fds.py", """
         import os, threading, perdure

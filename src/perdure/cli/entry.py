@@ -11,6 +11,7 @@ import click
 from ..errors import PerdureError
 from . import commands, completion, copilot, messages, pausing, rehearsal, schedules, serving, stores, ui
 from .base import cli, output, signals
+from .output import OutputFailedError
 from .signals import Interrupted
 
 __all__ = ["commands", "copilot", "messages", "pausing", "rehearsal", "run", "schedules", "serving", "stores", "ui"]
@@ -19,6 +20,7 @@ __all__ = ["commands", "copilot", "messages", "pausing", "rehearsal", "run", "sc
 def run(args: list[str] | None = None) -> NoReturn:
     """Run the command line and end the process; every foreseen error is one message."""
     _open_missing_streams()
+    output.claim_stdout()
     if "serve" in (sys.argv[1:] if args is None else args)[:1]:
         # A worker that is told to end has ended well, also where that comes early: a supervisor must not see a failure.
         signals.code = 0
@@ -49,15 +51,28 @@ def _run(args: list[str] | None) -> int:
 
         tell(output, error)
         return exit_code(error)
-    except BrokenPipeError:
-        # The reader of the output has seen enough (`| head`). Nothing may be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.out.fileno())
-        return 0
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        output.say(f"Error: the output could not be written: {error.strerror}; what was recorded is safe")
+    except OutputFailedError as failure:
+        cause = failure.__cause__
+        if isinstance(cause, BrokenPipeError):
+            # The reader of the output has seen enough (`| head`). Nothing may be flushed at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.out.fileno())
+            return 0
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        output.say(f"Error: the output could not be written: {reason}; what was recorded is safe")
         os._exit(1)
+    except FileNotFoundError:
+        if _has_directory():
+            raise
+        output.say("Error: the working directory does not exist any more; change to another directory")
+        return 1
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _open_missing_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -35,6 +36,26 @@ WIDE = 100_000
 # -- streams ---------------------------------------------------------------------------------------------------
 
 
+class OutputFailedError(Exception):
+    """Stdout cannot be written. The cause is the error of the system call. Not an `OSError`, so that no handler of such
+    errors takes the failure for the failure of another file."""
+
+
+class _Stdout(io.FileIO):
+    """A file whose own failures differ from the failures of other files, pipes and sockets of the process."""
+
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OutputFailedError from error
+
+
+def _stream(descriptor: int, encoding: str, errors: str | None) -> TextIO:
+    file = _Stdout(descriptor, "w")
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding, errors, line_buffering=file.isatty())
+
+
 class Output:
     """The two streams of a command, and its verbosity."""
 
@@ -43,6 +64,13 @@ class Output:
         self.quiet = False
         self.verbose = 0
         self._out: TextIO | None = None
+
+    def claim_stdout(self) -> None:
+        """From now on a failure to write `sys.stdout` is an `OutputFailedError`. Before any code of the user's."""
+        now = sys.__stdout__
+        if now is not None and now is sys.stdout:
+            with contextlib.suppress(OSError):  # closed
+                sys.stdout = _stream(os.dup(1), now.encoding, now.errors)
 
     def keep_stdout(self) -> None:
         """From now on stdout of code and subprocesses goes to stderr; only results go to the real stdout.
@@ -59,7 +87,9 @@ class Output:
         except (OSError, AttributeError):  # closed: there is no reader for the result
             self._out = open(os.devnull, "w", encoding=encoding)  # noqa: SIM115 - lives as long as the process
             return
-        self._out = open(kept, "w", encoding=encoding, errors="backslashreplace")  # noqa: SIM115
+        self._out = _stream(kept, encoding, "backslashreplace")
+        # What user code prints goes to stderr; its failures are the failures of user code.
+        sys.stdout = sys.__stdout__
         with contextlib.suppress(AttributeError):
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
