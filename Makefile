@@ -26,8 +26,10 @@ PARALLEL := -n 6
 PYTHONS := 3.12 3.13 3.14
 # Engines and clusters bring processes of their own.
 PARALLEL_ENGINES := -n 3
+# Beside engines and clusters.
+PARALLEL_BESIDE := -n 4
 
-.PHONY: help venv demo test test-long torture planted check format debian bench soak clean
+.PHONY: help venv demo test test-engines test-elsewhere test-long torture planted check format debian bench soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -46,22 +48,27 @@ $(STAMP): pyproject.toml constraints.txt scripts/venv.sh
 demo: $(DEMO_STAMP) ## a real workflow is killed with SIGKILL half-way and carries on
 	@$(DEMO)/bin/python scripts/demo.py
 
-test: check debian ## everything: lint, types, layers, all tests
+test: check debian ## everything: lint, types, layers, all tests; of the moments of a kill a sample
 	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests --ignore tests/containers --ignore tests/ray
-	scripts/core_tests.sh $(PYTHONS)
-	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=17 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
+	@# Tests of engines and clusters mostly wait, so the other parts run beside them.
+	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-engines test-elsewhere
+
+test-engines:
 	$(BIN)/python -m pytest tests/containers/test_engines.py
 	$(BIN)/python -m pytest $(PARALLEL_ENGINES) --dist loadgroup tests/ray tests/containers --ignore tests/containers/test_engines.py
 
-test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes samples of, whole, and other kinds of buckets: half an hour
+test-elsewhere:
+	scripts/core_tests.sh $(PYTHONS)
+	PERDURE_TEST_STORE=postgres PERDURE_TEST_SAMPLE=31 $(BIN)/python -m pytest $(PARALLEL_BESIDE) --dist worksteal tests/crash -k "not in_processes and not edited and not mismatch and not slow_disk"
+
+test-long: $(STAMP) .venvs/azurite/.installed debian ## what make test takes samples of, whole, and other kinds of buckets: an hour
 	for bucket in azure google; do \
 		PERDURE_TEST_BUCKET=$$bucket $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/integration/test_bucket.py \
 			tests/integration/test_remote_files.py tests/kubernetes/test_tree.py || exit; done
 	scripts/core_tests.sh --required 3.12 3.13
 	PERDURE_TEST_FUZZ=40 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/fuzz --timeout 3600
-	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash/test_in_processes.py tests/sql \
-		--timeout 900
+	PERDURE_TEST_WHOLE=1 $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash tests/sql --timeout 900
 	PERDURE_TEST_WHOLE=1 PERDURE_TEST_STORE=postgres $(BIN)/python -m pytest $(PARALLEL) --dist worksteal tests/crash \
 		--timeout 900
 

@@ -38,10 +38,10 @@ from perdure.core.ground.clock import US
 HERE = Path(__file__).resolve().parent
 WORKFLOWS = HERE / "workflows"
 WORKERS = 2
-SAMPLE = int(os.environ.get("PERDURE_TEST_SAMPLE", "1"))
-"""Of all moments at which a process could be killed, one in so many is tried. A prime number meets every kind."""
 WHOLE = os.environ.get("PERDURE_TEST_WHOLE") == "1"
-"""Whether cases are tried as well that differ little from others (`make test-long`)."""
+"""Whether every moment is tried, and cases that differ little from others (`make test-long`)."""
+SAMPLE = int(os.environ.get("PERDURE_TEST_SAMPLE", "1" if WHOLE else "5"))
+"""Of all moments at which a process could be killed, one in so many is tried. A prime number meets every kind."""
 COLD = ("choices", "long")
 
 T = TypeVar("T")

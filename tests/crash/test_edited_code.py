@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.harness import Broken, Hosts, Lab, check, plain_text, replay_all, run_parallel
+from tests.crash.harness import SAMPLE, Broken, Hosts, Lab, check, plain_text, replay_all, run_parallel
 
 HEAD = """
 from __future__ import annotations
@@ -165,10 +165,11 @@ def edited_after(hosts: Hosts, place: Path, name: str, kill_at: str, again: str 
 
 @pytest.mark.parametrize("name", EDITS)
 def test_a_script_edited_between_crash_and_resume_replays_unchanged_calls(hosts: Hosts, place: Path, name: str) -> None:
-    """P6, P1: at every write of the old code; then undisturbed, or killed at every write of the new."""
-    points = [f"{number}:after" for number in range(1, 9)]
+    """P6, P1: at every write of the old code; then undisturbed, or killed at every write of the new. In a sample,
+    the old code dies behind its first and its second outcome, the submission being its first write."""
+    points = [f"{number}:after" for number in (range(1, 9) if SAMPLE == 1 else (2, 3))]
     jobs = [partial(edited_after, hosts, place, name, point, again) for point in points for again in (None, "2:after")]
-    assert sum(run_parallel(jobs)) >= 4
+    assert sum(run_parallel(jobs)) >= (4 if SAMPLE == 1 else 2)
 
 
 def perdure(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
