@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from tests.torture.programs import Line, Node, box_name, condition_name, conditi
 import perdure
 from perdure.core.ground.values import ANY
 from perdure.core.run.mailbox import CONDITION
+from perdure.errors import UsageError
 
 RECEIVES = ("receive", "receive_in_thread")
 
@@ -35,6 +37,15 @@ class Mail(NamedTuple):
             run.signal(self.name, self.value)
         else:
             run.send(self.name, self.value, key=self.value)
+
+
+class Cancel(NamedTuple):
+    """The request to cancel a run."""
+
+    def send(self, run: perdure.Run) -> None:
+        """Ask from outside of the run."""
+        with suppress(UsageError):  # the run has ended
+            run.cancel("enough")
 
 
 def mails(program: Node) -> list[Mail]:

@@ -50,6 +50,8 @@ LOST = "LeaseLostError"
 NEVER = float("inf")
 SLOW = 0.004
 """Seconds by which a slow commit is longer, at most; ten times as long for the first three of a process."""
+WITH_CANCEL = 0.12
+"""The share of histories in which the run is asked to cancel."""
 WITH_WORKERS = 0.3
 """The share of histories in which workers drive the run."""
 
@@ -128,7 +130,7 @@ def warm(*, postgres: bool = False) -> None:
 
 class Orders(NamedTuple):
     """What a process does: "run" drives the run, "submit" leaves it to workers, "serve" is a worker, "send" sends all
-    messages that the program waits for."""
+    messages that the program waits for, "cancel" asks to cancel the run."""
 
     how: str = "run"
     kill: Kill = Kill()
@@ -144,16 +146,22 @@ def _run(orders: Orders, program: programs.Node, left: Path) -> str:
     if orders.how == "send":
         _send(context.submit(programs.root), program)
         return ""
+    if orders.how == "cancel":
+        _cancel(context.submit(programs.root))
+        return ""
     if orders.how == "submit":
         context.submit(programs.root)
         return ""
     if orders.how == "serve":
         spec = programs.root.spec
         Server(perdure.runtime.worker(), {spec.name: spec}, park_after=orders.park_after, tell=_heard).serve()
-    run = context.run(programs.root)
-    if not orders.ends:
-        left.write_text(json.dumps(exchange.kept(perdure.runtime.worker().store, run.row.id)))
-    found: str = run.result
+    try:
+        run = perdure.Run.get("r") if orders.how == "serve" else context.run(programs.root)
+        if not orders.ends:
+            left.write_text(json.dumps(exchange.kept(perdure.runtime.worker().store, run.row.id)))
+        found: str = run.result
+    except perdure.errors.RunCancelledError:
+        return oracle.RUN_CANCELLED
     return found
 
 
@@ -168,8 +176,17 @@ def _send(run: perdure.Run, program: programs.Node) -> None:
                 return
 
 
+def _cancel(run: perdure.Run) -> None:
+    """Ask to cancel the run, a moment after it has begun."""
+    until = time.monotonic() + 1.0
+    while run.status == perdure.Status.QUEUED and time.monotonic() < until:
+        time.sleep(0.002)
+    time.sleep(random.random() ** 2 * 0.1)
+    exchange.Cancel().send(run)
+
+
 def _heard(end: ServedRun) -> None:
-    if end.status not in PARKED:
+    if end.status not in (*PARKED, perdure.Status.CANCELLED):
         raise RuntimeError(f"the worker stopped driving: {end.status} {end.error}") from end.error
 
 
@@ -295,7 +312,7 @@ class Story:
     def __init__(self, program: programs.Node, place: Place, rng: random.Random) -> None:
         self.place = place
         self.rng = rng
-        self.history = History(program)
+        self.history = History(program, cancelled=rng.random() < WITH_CANCEL)
         self.faults: Counter[str] = Counter()
         self.processes = 0
         self.has_mails = bool(exchange.mails(program))
@@ -309,6 +326,8 @@ class Story:
                 kill = Kill(commit=f"{self.rng.randint(1, 4)}:{self.rng.choice(('before', 'inside', 'after'))}")
                 self.together(Orders("send", kill))
             all_orders = (*all_orders, Orders("send"))
+        if self.history.cancelled and all_orders[0].how in ("run", "serve") and all_orders[0].ends:
+            all_orders = (*all_orders, Orders("cancel"))
         for orders in (each._replace(slow=self.rng.choice((0.0, 0.0, 0.0, SLOW))) for each in all_orders):
             started.append((self.processes, start(self.place, self.processes, self.history.program, orders), orders))
             self.processes += 1
@@ -316,7 +335,7 @@ class Story:
         codes, frozen = wait([pid for _, pid, _ in started])
         for number, pid, orders in started:
             own = read(self.place, number, codes[pid], frozen.get(pid, NEVER))
-            if orders.how != "send" or own[-1].end not in (DONE, KILLED):
+            if orders.how not in ("send", "cancel") or own[-1].end not in (DONE, KILLED):
                 lives += own
             was_killed = own[-1].end == KILLED and not own[-1].whole
             self.faults[f"{orders.how}: {orders.kill.kind if was_killed else 'no kill'}"] += 1
@@ -371,7 +390,8 @@ def history(program: programs.Node, lives_seed: int, make: Callable[[], Place] =
             left = place.directory / "left"
             story.history.left = exchange.from_json(json.loads(left.read_text())) if left.exists() else None
         found = [str(violation) for violation in oracle.judge(story.history)]
-        if not story.history.replayed and not found:
+        ended = story.history.cancelled and any(life.end == DONE for life in story.history.lives)
+        if not story.history.replayed and not found and not ended:
             found = [f"hang: no life has come to the end: {[life.end for life in story.history.lives]}"]
         return Found(found, story.faults, story.processes)
     finally:

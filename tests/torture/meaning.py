@@ -20,13 +20,14 @@ CANCELS = ("group", "gather", "timeout", "wait_for", "dtimeout", "cancel", "firs
 class Facts:
     """What one life says about each node."""
 
-    def __init__(self, program: Node, lines: list[Line]) -> None:
+    def __init__(self, program: Node, lines: list[Line], *, cancelled: bool = False) -> None:
+        """`cancelled`: the run was asked to cancel, so anything may be cancelled."""
         self.nodes: dict[str, Node] = {}
         self._steps = {LAST}
         self._cancellable: set[str] = set()
         self.readings: dict[str, str] = {}
         """The readings of the time, each with the line of control in which time must not go back."""
-        self._map("0", program, any(node.kind == "snipe" for node in program.walk()))
+        self._map("0", program, cancelled or any(node.kind == "snipe" for node in program.walk()))
         self.lines = lines
         self.outcomes: dict[str, str] = {}
         self.entered: dict[str, int] = {}

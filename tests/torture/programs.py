@@ -1148,7 +1148,7 @@ async def root() -> str:
     log("drive", "root", "0")
     try:
         found = f"ok {await whole_body('0', 0, 'root')}"
-    except (*CAUGHT, asyncio.CancelledError) as error:
+    except (*CAUGHT, asyncio.CancelledError, perdure.errors.RunCancelledError) as error:
         found = name_of(error)
     log("see", "root", "0", f"found {found}")
     await told(LAST, "root", step(LAST, "root", 0.0, False, 0.0))

@@ -204,7 +204,7 @@ class Sender(NamedTuple):
     store: SimStore
     clock: SimClock
     id: str = "sender"
-    drivers: tuple[int, ...] = ()
+    drivers: dict[int, Any] = {}
 
 
 class Listener:
@@ -271,7 +271,9 @@ class Simulation:
         self._by_token: dict[bytes, Life] = {}
         self.processes: list[SimProcess] = []
         self._replayed: set[str] = set()
-        self.letters: list[tuple[str, exchange.Mail]] = []
+        self.letters: list[tuple[str, exchange.Mail | exchange.Cancel]] = []
+        self.cancelled = ""
+        """The run that is asked to cancel."""
         self._sender: SimProcess | None = None
         self._all_sent = False
         self._listeners: list[Listener] = []
@@ -294,6 +296,10 @@ class Simulation:
         for _ in range(self.settings.workers):
             self.start_process()
         self.letters = [(name, mail) for name, tree in self.runs.items() for mail in exchange.mails(tree)]
+        if self.settings.messages and self.choices.chance() < 0.2:
+            place = self.choices.among(len(self.letters) + 1)
+            self.cancelled = list(self.runs)[self.choices.among(len(self.runs))]
+            self.letters.insert(place, (self.cancelled, exchange.Cancel()))
         self._watch()
         for name in self.runs:
             self.judge(name)
@@ -576,13 +582,16 @@ class Simulation:
         run = self.memory.run(name)
         if run is None or run.status not in FINISHED:
             return
-        if run.status is not Status.SUCCEEDED:
+        if run.status is not Status.SUCCEEDED and (run.status is not Status.CANCELLED or name != self.cancelled):
             self.wrong(f"run {name} ended as {run.status.name}: {run.value!r}")
             return
         claims = self.ledger.claims
         lives = sorted(self.lives[name], key=lambda life: claims[life.token].at)
-        lives[-1].ended = True
-        lives[-1].found = programs.root.spec.signature.returns.decode(run.value)
+        if not lives:
+            return  # cancelled before the run had begun
+        if run.status is Status.SUCCEEDED:
+            lives[-1].ended = True
+            lives[-1].found = programs.root.spec.signature.returns.decode(run.value)
         told = []
         for life in lives:
             # A process that was frozen begins late, or goes on beside the process that has overtaken it. What it does
@@ -598,7 +607,9 @@ class Simulation:
             if line.body == line.name
         }
         left = exchange.kept(self.memory, run.id)
-        for violation in oracle.judge(oracle.History(self.runs[name], told, left=left)):
+        for violation in oracle.judge(
+            oracle.History(self.runs[name], told, cancelled=name == self.cancelled, left=left)
+        ):
             # The task `cached` may have been executed by another run.
             if violation.promise != "P2" or not any(f"told of {key}," in violation.text for key in shared):
                 self.wrong(f"run {name}: {violation}")
