@@ -34,7 +34,7 @@ import perdure
 import perdure.api.run
 import perdure.runtime
 import perdure.store.sqlite
-from perdure.core.ground.model import PARKED
+from perdure.core.ground.model import FINISHED, PARKED
 from perdure.core.process.serving import ServedRun, Server
 
 HANGS_AFTER = float(os.environ.get("PERDURE_TEST_HANG", "60"))
@@ -136,6 +136,8 @@ class Orders(NamedTuple):
     kill: Kill = Kill()
     ends: bool = True
     """Whether the process ends right behind the last durable call of the program."""
+    may_end: bool = False
+    """Whether a run that workers drive may end before its last durable call."""
     park_after: float = 60.0
     slow: float = 0.0
     """Seconds that each commit takes longer: commits move from the event loop to the writer's thread."""
@@ -154,7 +156,10 @@ def _run(orders: Orders, program: programs.Node, left: Path) -> str:
         return ""
     if orders.how == "serve":
         spec = programs.root.spec
-        Server(perdure.runtime.worker(), {spec.name: spec}, park_after=orders.park_after, tell=_heard).serve()
+        server = Server(perdure.runtime.worker(), {spec.name: spec}, park_after=orders.park_after, tell=_heard)
+        if orders.may_end:
+            threading.Thread(target=_stop_at_the_end, args=(server,), daemon=True).start()
+        server.serve()
     try:
         run = perdure.Run.get("r") if orders.how == "serve" else context.run(programs.root)
         if not orders.ends:
@@ -183,6 +188,13 @@ def _cancel(run: perdure.Run) -> None:
         time.sleep(0.002)
     time.sleep(random.random() ** 2 * 0.1)
     exchange.Cancel().send(run)
+
+
+def _stop_at_the_end(server: Server) -> None:
+    """End a worker when the run has ended."""
+    while perdure.Run.get("r").row.status not in FINISHED:
+        time.sleep(0.1)
+    server.stop()
 
 
 def _heard(end: ServedRun) -> None:
@@ -371,7 +383,8 @@ class Story:
         kills = [a_kill(self.rng, self.history.program), Kill()]
         if self.rng.random() < 0.25:
             kills[0] = Kill(self.rng.randint(1, 4 * programs.count(self.history.program)), frozen=True)
-        self.together(*(Orders("serve", kill, park_after=park_after) for kill in kills))
+        may_end = self.history.cancelled
+        self.together(*(Orders("serve", kill, may_end=may_end, park_after=park_after) for kill in kills))
 
 
 def history(program: programs.Node, lives_seed: int, make: Callable[[], Place] = sqlite_place) -> Found:
