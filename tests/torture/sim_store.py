@@ -74,6 +74,10 @@ class SimStore:
     def listen(self, bell: Callable[[], None], *, ends: bool = False) -> bool:
         return self._simulation.bells_of(self._process, bell)
 
+    def hear(self, bell: Callable[[], None]) -> bool:
+        """As `listen`. The tables know no bell: they outlive the process."""
+        return self._simulation.bells_of(self._process, bell)
+
     def _call(self, verb: str, writes: bool, function: Any, arguments: Any, options: Any) -> Any:
         simulation, scheduler, process = self._simulation, self._simulation.scheduler, self._process
         scheduler.point()
