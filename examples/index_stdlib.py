@@ -117,7 +117,7 @@ def package_of(path: str) -> str:
 
 
 @contextmanager
-def logged(step: str) -> Iterator[None]:
+def logged(step: str) -> Iterator[None]:  # perdure: ignore
     """Note an executed step outside of perdure's own records: one line, one write. `make demo` counts them."""
     began = time.time()  # noqa: TID251 - plain time, not durable time: it tells when a step really ran
     yield

@@ -29,6 +29,7 @@ PAGE_NAMES = [
     "operations.md",
     "messages.md",
     "testing.md",
+    "checks.md",
     "approval.md",
     "agents.md",
     "applications.md",

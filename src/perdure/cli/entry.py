@@ -9,12 +9,24 @@ from typing import NoReturn
 import click
 
 from ..errors import PerdureError
-from . import commands, completion, copilot, messages, pausing, rehearsal, schedules, serving, stores, ui
+from . import checking, commands, completion, copilot, messages, pausing, rehearsal, schedules, serving, stores, ui
 from .base import cli, output, signals
 from .output import OutputFailedError
 from .signals import Interrupted
 
-__all__ = ["commands", "copilot", "messages", "pausing", "rehearsal", "run", "schedules", "serving", "stores", "ui"]
+__all__ = [
+    "checking",
+    "commands",
+    "copilot",
+    "messages",
+    "pausing",
+    "rehearsal",
+    "run",
+    "schedules",
+    "serving",
+    "stores",
+    "ui",
+]
 
 
 def run(args: list[str] | None = None) -> NoReturn:
