@@ -32,11 +32,14 @@ class Unique(NamedTuple):
     run: str
     """The name of the run."""
     name: str
+    number: int
+    """The position among the unique names of the same beginning, from 1."""
 
 
-def unique(name: str) -> Unique:
+def unique(beginning: str) -> Unique:
     """A unique name in the run, the same when the body is executed again."""
     count, where = _counts.setdefault(SCOPE.get(), Counter()), ctx()
     assert where is not None
-    count[name] += 1
-    return Unique(where.run_name, f"{name}:{where.action}:{count[name]}")
+    count[beginning] += 1
+    number = count[beginning]
+    return Unique(where.run_name, f"{beginning}:{where.action}:{number}", number)

@@ -21,6 +21,7 @@ from ..api.streaming import Stream, stream
 from ..durable import now
 from ..errors import ConditionTimedoutError, UsageError
 from ._absent import needed
+from ._approvals import Approval, decision
 from ._steps import in_body, step, unique
 
 with needed("pydantic-ai", "perdure.integrations.pydantic_ai"):
@@ -160,7 +161,10 @@ class PerdureDurability(BaseDurabilityCapability[Any]):
         return _Backend(agent_name=self.name, default_model_id=self.default_model_id, config=config)
 
     def get_default_run_id(self) -> str | None:
-        return ":".join(unique(f"{self.name}.run")) if in_body() else None
+        if not in_body():
+            return None
+        own = unique(f"{self.name}.run")
+        return f"{own.run}:{own.name}"
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
         return conversation_id_from_run_id(run_id) if in_body() else None
@@ -206,14 +210,6 @@ def _no_config(operation_id: DurableOperationId, tool: object | None, tool_name:
 
 
 @dataclass
-class Approval:
-    """The decision of a person on a tool call."""
-
-    ok: bool
-    why: str = ""
-
-
-@dataclass
 class PersonApproves(AbstractCapability[Any]):
     """Tools with `requires_approval=True` wait for a person: each call waits for the condition `TOOL:CALL_ID` of the
     run, of the type `Approval`. The wait is durable, and in a run only; elsewhere the call stays deferred."""
@@ -231,14 +227,5 @@ class PersonApproves(AbstractCapability[Any]):
         return requests.build_results(approvals=dict(zip(asked, decisions, strict=True)))
 
     async def _ask(self, call: ToolCallPart) -> bool | ToolDenied:
-        condition = await new_condition.aio(
-            f"{call.tool_name}:{call.tool_call_id}",
-            prompt=f"{call.tool_name}({call.args_as_json_str()})",
-            data_type=Approval,
-            timeout=self.timeout,
-        )
-        try:
-            decision: Approval = await condition.wait.aio()
-        except ConditionTimedoutError:
-            return ToolDenied("no person has decided in time")
-        return True if decision.ok else ToolDenied(decision.why or "the person said no")
+        decided = await decision(call.tool_name, call.tool_call_id, call.args_as_json_str(), self.timeout)
+        return True if decided.ok else ToolDenied(decided.why)
