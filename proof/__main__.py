@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import claims, moves, signals
+from . import claims, moves, signals, submits
 from .checker import Broken, explore
 
 LARGE = claims.Bounds(deaths=2, freezes=1, lapses=1, workers=3)
@@ -16,6 +16,7 @@ MODELS: list[tuple[str, dict[str, str], Callable[[str], Any]]] = [
     ("claims", claims.FAULTS, claims.model),
     ("moves", moves.FAULTS, moves.model),
     ("signals", signals.FAULTS, signals.faulty),
+    ("submits", submits.FAULTS, submits.faulty),
 ]
 
 
@@ -27,6 +28,8 @@ def main() -> int:
     right = [holds("claims", claims.model(None, bounds)), holds("moves", moves.model())]
     for mail in (signals.MailBounds(),) if bounds is LARGE else (signals.FREEZES, signals.CANCELS):
         right += [holds("signals", signals.model(parkable=parkable, bounds=mail)) for parkable in (True, False)]
+    for limits in (submits.Limits(),) if bounds is LARGE else (submits.DEATHS, submits.READS, submits.CUTS):
+        right += [holds("submits", submits.model(polls=polls, limits=limits)) for polls in (True, False)]
     found = [
         is_found(name, fault, expected, model(fault))
         for name, faults, model in MODELS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from proof import claims, moves, signals
+from proof import claims, moves, signals, submits
 from proof.checker import Broken, Model, Step, explore
 
 
@@ -30,6 +30,22 @@ def test_a_fault_in_the_delivery_of_messages_is_found(fault: str, expected: str)
     """P12: a message lost, doubled, out of order, or never delivered."""
     with pytest.raises(Broken) as broken:
         explore(signals.faulty(fault))
+    assert broken.value.name == expected
+
+
+@pytest.mark.parametrize("polls", [True, False])
+@pytest.mark.parametrize("limits", [submits.DEATHS, submits.READS, submits.CUTS])
+def test_a_submission_is_driven_once_in_every_state(limits: submits.Limits, polls: bool) -> None:
+    """P2, P3: over deaths, failed reads and power cuts; for workers that poll, and for workers with a bell alone."""
+    found = explore(submits.model(polls=polls, limits=limits))
+    assert found.states > 10_000
+
+
+@pytest.mark.parametrize(("fault", "expected"), submits.FAULTS.items(), ids=str)
+def test_a_fault_in_submitting_is_found(fault: str, expected: str) -> None:
+    """P2, P3: a run lost, doubled, driven twice, or never driven."""
+    with pytest.raises(Broken) as broken:
+        explore(submits.faulty(fault))
     assert broken.value.name == expected
 
 
