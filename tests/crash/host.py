@@ -91,7 +91,7 @@ def arm(kill_at: str, slow: float, *, postgres: bool = ON_POSTGRES) -> None:
 
         return commit
 
-    for write in ("commit", "append", "send", "cancel"):
+    for write in ("commit", "append", "send", "cancel", "pause", "unpause", "adopt"):
         setattr(store, write, arming(getattr(store, write)))
 
 

@@ -30,10 +30,11 @@ from ..errors import (
     RunConflictError,
     RunNotFoundError,
     RunPausedError,
+    UsageError,
     cancelled_text,
     paused_text,
 )
-from . import ends, messages, pausing, publishing, streaming
+from . import ends, forking, messages, pausing, publishing, streaming
 from ._dual import Dual, dual_method
 from .arrivals import arrival, waiting
 from .ending import abort, aborted, cancel, refuse_in_body, wake
@@ -317,6 +318,35 @@ class Run:
         existing = partial(resumed, self.name, file, accept=accept, retry_failed=retry_failed)
         return await _driven_aio(await _uncancelled(_in_thread(existing)))
 
+    @dual_method
+    def fork(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        outcome: Any = forking.NOTHING,
+        name: str | None = None,
+        file: str | None = None,
+    ) -> Run:
+        """Store a new run that shares the journal of this run, which has ended, up to an entry: `run.fork(before=7)` or
+        `run.fork(after=7, outcome=0.5)`. This run stays as it is. The fork is due at once: a worker that serves the
+        task goes on with the fork, or `resume` does in this process.
+
+        Args:
+            before: the number of an entry of the root task (`perdure show`). The call of the entry is executed again,
+                and so is all that follows.
+            after: the same, but the call is not executed: `outcome` takes the place of its outcome.
+            outcome: a value of the declared result type of the trace or task.
+            name: the fork's name; a readable random name by default.
+            file: the present place of the code, if the code was moved.
+
+        Raises:
+            RunConflictError: a run has the name already.
+            UsageError: this run has not ended, or cannot be forked there.
+            ValueMismatchError: the outcome has another type.
+        """
+        return Run(forking.fork(self.name, before, after, outcome, new_name=name, file=file))
+
     @property
     def rerun(self) -> Dual[..., Run]:
         """Drive a new run of the same task with the same inputs, and return the new run: `run.rerun()`, or
@@ -324,6 +354,7 @@ class Run:
 
         Args:
             recover: reuse the successful outcomes of this run.
+            from_: the number of an entry: drive a fork of this run before that entry (`fork`).
             name: the new run's name; a readable random name by default.
             file: the present place of the code, if the code was moved.
 
@@ -333,12 +364,28 @@ class Run:
         """
         return Dual(self._rerun, self._rerun_aio)
 
-    def _rerun(self, *, recover: bool = False, name: str | None = None, file: str | None = None) -> Run:
+    def _rerun(
+        self, *, recover: bool = False, from_: int | None = None, name: str | None = None, file: str | None = None
+    ) -> Run:
         refuse_in_body("Run.rerun")
+        if from_ is not None:
+            return _driven(self._forked(recover, from_, name, file))
         return run_requested(request_rerun(self.name, recover=recover, new_name=name, file=file))
 
-    async def _rerun_aio(self, *, recover: bool = False, name: str | None = None, file: str | None = None) -> Run:
+    def _forked(self, recover: bool, before: int, name: str | None, file: str | None) -> Existing:
+        if recover:
+            raise UsageError("from_ shares all outcomes before an entry, recover the successful ones: give one of both")
+        # Paused, so that no worker is faster.
+        forked = forking.fork(self.name, before, new_name=name, file=file, paused=True)
+        return resumed(forked.name, file)
+
+    async def _rerun_aio(
+        self, *, recover: bool = False, from_: int | None = None, name: str | None = None, file: str | None = None
+    ) -> Run:
         refuse_in_body("Run.rerun")
+        if from_ is not None:
+            forked = partial(self._forked, recover, from_, name, file)
+            return await _driven_aio(await _uncancelled(_in_thread(forked)))
         request = partial(request_rerun, self.name, recover=recover, new_name=name, file=file)
         return await run_requested_aio(await arrival(_in_thread(request)))
 

@@ -281,23 +281,31 @@ def _end_pauses(runs: tuple[str, ...]) -> NoReturn:
 
 RERUN_EPILOG = """  perdure rerun daily                    once more, from the start, under a new name
   perdure rerun daily --recover          once more, without what had succeeded
+  perdure rerun daily --from 7           once more from entry 7 on, with the outcomes before it
   perdure rerun daily --name daily-2     the new run's name"""
 
 
 @cli.command(cls=CliCommand, epilog=RERUN_EPILOG, short_help="A new run with the same inputs.")
 @click.argument("run", metavar="RUN", shell_complete=completion.run_names)
 @click.option("--recover", is_flag=True, help="Reuse what succeeded in RUN: values, finished children, ended sleeps.")
+@click.option("--from", "entry", type=click.IntRange(min=1), metavar="N", help="Begin with entry N of perdure show.")
 @click.option("--name", metavar="NAME", help="The new run's name. A readable random one by default.")
 @click.option("--file", metavar="FILE", type=click.Path(), help="Where the code is, if not where it was.")
 @common
-def rerun(run: str, recover: bool, name: str | None, file: str | None) -> None:
+def rerun(run: str, recover: bool, entry: int | None, name: str | None, file: str | None) -> None:
     """Start a new run of the same task with the same inputs."""
     from ..api import operate
+    from ..api.forking import fork
     from ..api.requests import request_rerun
     from .driving import Wanted
 
     log_to_stderr()
     output.keep_stdout()
+    if entry is not None:
+        if recover:
+            raise click.UsageError("--from shares all outcomes before an entry, --recover the successful ones: say one")
+        forked = fork(run, entry, new_name=name, file=file, paused=True)
+        sys.exit(_drive([Wanted(forked.name, partial(operate.resume, forked.name, file))], one=True))
     asked = request_rerun(run, recover=recover, new_name=name, file=file)
     sys.exit(_drive([Wanted(asked.new.name, lambda: operate.submit(asked))], one=True))
 

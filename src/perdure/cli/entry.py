@@ -9,7 +9,20 @@ from typing import NoReturn
 import click
 
 from ..errors import PerdureError
-from . import checking, commands, completion, copilot, messages, pausing, rehearsal, schedules, serving, stores, ui
+from . import (
+    checking,
+    commands,
+    completion,
+    copilot,
+    forking,
+    messages,
+    pausing,
+    rehearsal,
+    schedules,
+    serving,
+    stores,
+    ui,
+)
 from .base import cli, output, signals
 from .output import OutputFailedError
 from .signals import Interrupted
@@ -18,6 +31,7 @@ __all__ = [
     "checking",
     "commands",
     "copilot",
+    "forking",
     "messages",
     "pausing",
     "rehearsal",
