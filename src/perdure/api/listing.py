@@ -119,12 +119,17 @@ def _times(created: CreatedRequest | None) -> tuple[int | None, int | None]:
     if created is None:
         return None, None
     if isinstance(created, timedelta):
-        return runtime.worker().clock.wall() - int(created.total_seconds() * US), None
+        return back_from_now(created), None
     pair = (created, None) if isinstance(created, datetime) else created
     if not isinstance(pair, tuple) or len(pair) != 2 or not all(isinstance(at, (datetime, type(None))) for at in pair):
         raise UsageError(f"created must be a datetime, a timedelta, or a pair of datetimes, not {created!r}")
     since, until = (None if at is None else int(local_moment(at).timestamp() * US) for at in pair)
     return since, until
+
+
+def back_from_now(length: timedelta) -> int:
+    """The time so long ago (wall, microseconds)."""
+    return runtime.worker().clock.wall() - int(length.total_seconds() * US)
 
 
 _runs.__name__ = _runs.__qualname__ = "runs"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -41,11 +41,14 @@ from ..errors import (
 from ..store import is_postgres
 from ..store import store_path as path_of
 from .loading import spec_of_loaded
+from .standing import standing
 from .status import derived_status
 from .tags import decode_tags
 
 PAGE = 500
 """Runs that are read from the store in one go."""
+KNOWN = 50
+"""Actions whose names an error message may list."""
 
 
 def store_exists() -> bool:
@@ -96,6 +99,8 @@ class RunInfo(NamedTuple):
     can wake the run."""
     tags: Mapping[str, str] = MappingProxyType({})
     """See `api.tags`."""
+    why: str = ""
+    """Why the run does not move, or how the run ended; see `api.standing`."""
 
 
 class RunList(NamedTuple):
@@ -123,6 +128,8 @@ class RunFilter(Struct, frozen=True):
     """Created before this time."""
     tags: Mapping[str, str] | None = None
     """Tags with their values; a run may have further tags."""
+    error: str | None = None
+    """The class of the exception with which the run failed, with or without its module."""
 
     def takes(self, row: model.RunRow) -> bool:
         """Whether the run is wanted, apart from the status."""
@@ -133,6 +140,7 @@ class RunFilter(Struct, frozen=True):
             and (self.name is None or row.name == self.name or fnmatchcase(row.name, self.name))
             and (self.tags is None or self.tags.items() <= decode_tags(row.tags).items())
             and (self.inputs is None or _has_inputs(row, self.inputs))
+            and (self.error is None or _failed_with(row, self.error))
         )
 
     def stored(self) -> Collection[Status] | None:
@@ -143,6 +151,16 @@ class RunFilter(Struct, frozen=True):
         derived = {Status.INTERRUPTED, *PARKED}.intersection(self.statuses)
         more = UNFINISHED if Status.PAUSED in self.statuses else (Status.RUNNING,) if derived else ()
         return {*self.statuses, *more}.intersection(STORED_STATUSES)
+
+
+def _failed_with(row: model.RunRow, error: str) -> bool:
+    if row.status != Status.FAILED or row.result != Result.ERROR or row.value is None:
+        return False
+    try:
+        kind, _, _ = describe_error(row.value)
+    except UsageError:
+        return False
+    return error in (kind, kind.rpartition(".")[2])
 
 
 def _has_inputs(row: model.RunRow, wanted: Mapping[str, Any]) -> bool:
@@ -214,10 +232,12 @@ def info_of(row: model.RunRow) -> RunInfo:
 
 
 def _info(worker: Worker, row: model.RunRow) -> RunInfo:
+    status = derived_status(row)
     return RunInfo(
-        row.name, row.task, derived_status(row), row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
+        row.name, row.task, status, row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
         worker.holder(row) if row.status == Status.RUNNING else None,
         row.wake_at if row.wake_at is not None and row.wake_at < NEVER else None, decode_tags(row.tags),
+        standing(row, status),
     )  # fmt: skip
 
 
@@ -364,13 +384,49 @@ def tree(name: str, limit: int | None = None) -> Tree:
     Raises:
         RunNotFoundError: no such run.
     """
-    found = picture(name)
-    total = found.total
-    wanted: Iterable[int] = range(total)
-    if limit is not None and total > limit:
+    return part(picture(name), limit)
+
+
+def part(found: Picture, limit: int | None = None, *, failed: bool = False) -> Tree:
+    """Some actions of a run as a tree, with their ancestors.
+
+    Args:
+        limit: at most so many nodes: the first and the last.
+        failed: only failed actions.
+    """
+    wanted: Sequence[int] = range(found.total)
+    if failed:
+        wanted = [position for position in wanted if found.node(position).status == "FAILED"]
+    if limit is not None and len(wanted) > limit:
         tail = limit // 2
-        wanted = (*range(limit - tail), *range(total - tail, total))
-    return Tree(found.run, found.nodes(wanted), total)
+        wanted = (*wanted[: limit - tail], *wanted[len(wanted) - tail :])
+    return Tree(found.run, found.nodes(wanted), found.total)
+
+
+def slowest(found: Picture, limit: int | None) -> Tree:
+    """The slowest actions of a run with the root in front, the slowest first, by their rank and not by position."""
+    ranked = sorted(range(1, found.total), key=lambda position: -(found.node(position).took or 0))[:limit]
+    nodes = {0: found.node(0)}
+    for rank, position in enumerate(ranked, 1):
+        nodes[rank] = replace(found.node(position), depth=1, parent=0)
+    return Tree(found.run, nodes, len(nodes))
+
+
+def named_action(found: Picture, action: str) -> ActionNode:
+    """The action of a number or a name; of several actions of a name, the last that failed, else the last.
+
+    Raises:
+        UsageError: the run has no such action.
+    """
+    nodes = [found.node(position) for position in range(found.total)]
+    chosen = [
+        node for node in nodes
+        if action in (node.name, node.name.rpartition(".")[2], "" if node.action is None else str(node.action))
+    ]  # fmt: skip
+    if not chosen:
+        known = ", ".join(dict.fromkeys(node.name for node in nodes[:KNOWN]))
+        raise UsageError(f"run {found.run.name!r} has no action {action!r}; its actions are: {known}")
+    return next((node for node in reversed(chosen) if node.status == "FAILED"), chosen[-1])
 
 
 @dataclass(slots=True)

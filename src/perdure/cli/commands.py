@@ -412,7 +412,8 @@ def _drive(wanted: list[Wanted], *, one: bool) -> int:
 
 # -- ls, show --------------------------------------------------------------------------------------------------
 
-LS_EPILOG = """  perdure ls --status FAILED
+LS_EPILOG = """  perdure ls --status FAILED --since 1d
+  perdure ls --error TimeoutError
   perdure ls --task etl.main --name 'daily-*'
   perdure ls --json | jq -r '.[].name'"""
 
@@ -428,19 +429,31 @@ LS_EPILOG = """  perdure ls --status FAILED
 @click.option(
     "--tag", "tags", metavar="NAME=VALUE", multiple=True, help="Only runs with this tag; several may be given."
 )
+@click.option(
+    "--since", callback=length, metavar="LENGTH", help="Only runs created since: 45s, 90m, 12h, 30d or 1d12h."
+)
+@click.option("--error", metavar="TYPE", help="Only runs that failed with an exception of this class, such as OSError.")
 @common
 def list_command(
-    limit: int | None, status: str | None, task: str | None, name: str | None, tags: tuple[str, ...]
+    limit: int | None,
+    status: str | None,
+    task: str | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    since: Any,
+    error: str | None,
 ) -> None:
-    """List the runs in the store, newest first."""
+    """List the runs in the store, newest first, each with the reason why the run does not move."""
     from ..api import looking
+    from ..api.listing import back_from_now
     from ..api.tags import tags_of_words
     from ..core.ground.model import Status
     from .output import run_data, runs_table
 
     most = _rows(limit)
     statuses = None if status is None else {Status(status.upper())}
-    wanted = looking.RunFilter(statuses, task, name, tags=tags_of_words(tags))
+    created = None if since is None else back_from_now(since)
+    wanted = looking.RunFilter(statuses, task, name, since=created, tags=tags_of_words(tags), error=error)
     runs, more = looking.runs(limit=most, wanted=wanted)
     if output.json:
         output.result_json([run_data(run) for run in runs])
@@ -460,7 +473,13 @@ def _rows(limit: int | None) -> int | None:
 
 
 SHOW_EPILOG = """  perdure show daily
+  perdure show daily --failed                     the failed actions alone
+  perdure show daily --slowest                    the slowest actions, the slowest first
+  perdure show daily --action fetch               whole inputs and outcome, or the error with its traceback
   perdure show daily --json | jq '.actions[] | select(.status == "FAILED")'"""
+
+SLOWEST = 20
+"""Actions that `--slowest` shows."""
 
 
 @cli.command(cls=CliCommand, epilog=SHOW_EPILOG, short_help="What a run did, as a tree.")
@@ -469,21 +488,35 @@ SHOW_EPILOG = """  perdure show daily
     "--limit", type=click.IntRange(min=0), metavar="N",
     help=f"At most so many actions, the first and the last; 0 for all. Default {ROWS}, with --json all.",
 )  # fmt: skip
+@click.option("--failed", is_flag=True, help="Only failed actions, with the actions that they belong to.")
+@click.option("--slowest", is_flag=True, help=f"The {SLOWEST} slowest actions, or --limit of them.")
+@click.option("--action", metavar="ACTION", help="One action in full: a task's name, or an action's number.")
 @common
-def show(run: str, limit: int | None) -> None:
-    """Show the tree of a run's actions: kind, status, attempts, start, duration, inputs, outcome."""
+def show(run: str, limit: int | None, failed: bool, slowest: bool, action: str | None) -> None:
+    """Show why a run does not move, and the tree of its actions: kind, status, attempts, start, duration, inputs,
+    outcome."""
     from ..api import looking
     from ..api.reports import report_files
-    from .output import print_tree, tree_data
+    from .output import action_data, print_action, print_tree, tree_data
 
-    most = _rows(limit)
-    tree = looking.tree(run, most)
+    if failed + slowest + (action is not None) > 1:
+        raise click.UsageError("--failed, --slowest and --action are different views: give one of them")
+    picture = looking.picture(run)
+    if action is not None:
+        node = looking.named_action(picture, action)
+        if output.json:
+            output.result_json(action_data(node))
+        else:
+            print_action(output, node)
+        return
+    most = SLOWEST if slowest and limit is None else _rows(limit)
+    tree = looking.slowest(picture, most) if slowest else looking.part(picture, most, failed=failed)
     if output.json:
         output.result_json(tree_data(tree))
     else:
-        print_tree(output, tree)
+        print_tree(output, tree, flat=slowest)
     left_out = tree.total - len(tree.nodes)
-    if left_out:
+    if left_out > 0 and not (failed or slowest):
         output.note(f"{left_out:,} of {tree.total:,} actions are left out; see all with: perdure show {run} --limit 0")
     if reports := report_files(run):
         names = ", ".join(f"{one.name} ({one.action})" for one in reports)

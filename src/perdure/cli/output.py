@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -17,7 +17,7 @@ from uuid import UUID
 
 from ..api.jsonable import is_reference, jsonable, local_path
 from ..core.ground.harmless import harmless
-from ..errors import PerdureError
+from ..errors import PerdureError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -133,6 +133,22 @@ class Output:
         with console.capture() as capture:
             console.print(*parts, sep="\n")
         self._write("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+    def draw_lines(self, head: RenderableType, lines: Callable[[int | None], Iterable[Text]]) -> None:
+        """A heading and lines to stdout. `lines` gets the width of a terminal, and `None` elsewhere."""
+        from rich.console import Console
+
+        console = Console(
+            file=self.out, width=None if self.out.isatty() else WIDE, highlight=False, markup=False, emoji=False
+        )
+        with console.capture() as capture:
+            console.print(head)
+        self._write("\n".join(line.rstrip() for line in capture.get().splitlines()))
+        if not self.out.isatty():
+            self._write("\n".join(line.plain for line in lines(None)))
+            return
+        for line in lines(console.width):
+            console.print(line)
 
 
 # -- values ----------------------------------------------------------------------------------------------------
@@ -256,12 +272,13 @@ def run_data(run: RunInfo) -> dict[str, Any]:
         "recovers": run.reuse,
         "tags": run.tags,
         "wakes_at": iso(run.wake_at),
+        "why": run.why,
         "driven_by": None if holder is None else {"pid": holder.pid, "host": holder.host},
     }
 
 
 def runs_table(runs: Iterable[RunInfo]) -> Table:
-    """Runs as a table."""
+    """Runs as a table. The last column says why a run does not move, or how the run failed."""
     from rich.table import Table
 
     from ..core.ground.values._preview import preview_inputs
@@ -271,12 +288,13 @@ def runs_table(runs: Iterable[RunInfo]) -> Table:
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for heading in ("CREATED", "TOOK"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("INPUTS", no_wrap=True, overflow="ellipsis", ratio=1)
+    for heading in ("INPUTS", "STATE"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1)
     for run in runs:
         took = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
         table.add_row(
             cell(run.name), cell(run.task), cell(str(run.status), _STYLES.get(run.status, "")), local(run.created_at),
-            span(took), cell(preview_inputs(run.inputs, 120)),
+            span(took), cell(preview_inputs(run.inputs, 120)), cell("" if run.status == "SUCCEEDED" else run.why),
         )  # fmt: skip
     return table
 
@@ -329,7 +347,6 @@ def entry_data(entry: Entry) -> dict[str, Any]:
     from ..core.ground.model import Kind, Result
     from ..core.ground.values import describe_error
     from ..core.journal.replay import EventKind, decode_notes
-    from ..errors import UsageError
 
     result = Result(entry.result)
     about = result in (Result.LOOSEN, Result.FAILED, Result.DISCARD, Result.REUSE)
@@ -385,51 +402,89 @@ def _decoded(data: bytes | None) -> Any:
         return preview(data)
 
 
-def print_tree(output: Output, tree: Tree) -> None:
-    """A run and its actions as an indented table."""
-    from rich.table import Table
-    from rich.text import Text
+_TREE_COLUMNS = (
+    ("ACTION", False, False), ("KIND", False, False), ("STATUS", False, False), ("ATTEMPTS", True, False),
+    ("ENTRY", True, False), ("START", False, False), ("TOOK", False, False), ("INPUTS", False, True),
+    ("OUTCOME", False, True),
+)  # fmt: skip
 
-    run = tree.run
-    style = _STYLES.get(run.status, "")
-    head = Text.assemble((run.name, "bold"), "  ", harmless(run.task), "  ", (str(run.status), style))
-    head.append(f"\ncreated {local(run.created_at)}" + (f", ended {local(run.ended_at)}" if run.ended_at else ""))
-    if run.wake_at is not None and run.status == "SLEEPING":
-        head.append(f", sleeps until {local(run.wake_at)}")
-    elif run.status == "WAITING":
-        head.append(", waits for a message" + (f" until {local(run.wake_at)}" if run.wake_at is not None else ""))
-    elif run.wake_at is not None and run.wake_at - run.created_at >= 1_000_000:
-        head.append(f", begins {local(run.wake_at)} at the earliest")
-    if run.holder is not None:
-        head.append(f"\ndriven by process {run.holder.pid} on {harmless(run.holder.host)}")
-    if run.reuse is not None:
-        head.append(f"\nrecovers {run.reuse}")
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("ACTION", no_wrap=True, overflow="ellipsis")
-    for heading in ("KIND", "STATUS"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("ATTEMPTS", "ENTRY"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    for heading in ("START", "TOOK"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("INPUTS", "OUTCOME"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1)
+
+def print_tree(output: Output, tree: Tree, *, flat: bool = False) -> None:
+    """A run and its actions as an indented table. `flat`: the nodes are a list and no tree."""
+    from .columns import Column, ColumnRow, laid_out
+
+    rows = []
     before = -1
     for position, node in tree.nodes.items():
-        if position != before + 1:
-            table.add_row(Text(f"… {position - before - 1:,} more", "dim"))
+        if position != before + 1 and before < position:
+            more = f"… {position - before - 1:,} more"
+            rows.append(ColumnRow([more, *[""] * (len(_TREE_COLUMNS) - 1)], {}, "dim"))
         before = position
-        name = f"{'  ' * min(node.depth, 20)}{node.name}" + (f" [{node.label}]" if node.label else "")
+        name = f"{'' if flat else '  ' * min(node.depth, 20)}{node.name}" + (f" [{node.label}]" if node.label else "")
         marks = {"discarded": node.discarded, "earlier attempt": node.earlier, "reused": node.reused}
         status = ", ".join([node.status, *(mark for mark, holds in marks.items() if holds)])
-        table.add_row(
-            cell(name), node.kind, cell(status, _STYLES.get(node.status, "")),
-            "" if node.attempts is None else str(node.attempts), "" if node.entry is None else str(node.entry),
-            local(node.at), span(node.took),
-            cell(_inputs_text(node)), cell(_outcome_text(node)),
-            style="dim" if node.discarded or node.earlier or node.status == "UNFINISHED" else None,
+        texts = (
+            name, node.kind, status, "" if node.attempts is None else str(node.attempts),
+            "" if node.entry is None else str(node.entry), local(node.at), span(node.took), _inputs_text(node),
+            _outcome_text(node),
         )  # fmt: skip
-    output.draw(head, table)
+        faint = node.discarded or node.earlier or node.status == "UNFINISHED"
+        styles = {2: _STYLES[node.status]} if node.status in _STYLES else {}
+        rows.append(ColumnRow([_one_line(text) for text in texts], styles, "dim" if faint else ""))
+    columns = [Column(*column) for column in _TREE_COLUMNS]
+    output.draw_lines(_head(tree.run), lambda width: laid_out(columns, rows, width))
+
+
+def action_data(node: ActionNode) -> dict[str, Any]:
+    """An action in full, as `show --action --json` prints it."""
+    from ..core.ground.values import describe_error
+
+    data = {**_node_data(node), "name": node.name, "status": node.status}
+    del data["actions"]
+    if node.error is not None and data["error"] is not None:
+        try:
+            data["error"]["traceback"] = describe_error(node.error)[2]
+        except UsageError:
+            data["error"]["traceback"] = ""
+    return data
+
+
+def print_action(output: Output, node: ActionNode) -> None:
+    """An action in full: whole inputs and outcome, or the error with the traceback of the user's code."""
+    from .failures import users_frames
+
+    data = action_data(node)
+    lines = [f"{node.name}  {node.kind}  {node.status}"]
+    if node.at is not None:
+        lines.append(f"began {local(node.at)}" + (f", took {span(node.took)}" if node.took is not None else ""))
+    if node.attempts is not None:
+        lines.append(f"attempts: {node.attempts}" if node.attempts else "from the cache")
+    output.result("\n".join(lines))
+    if node.inputs is not None:
+        output.result(f"inputs:\n{json.dumps(data['inputs'], indent=2, ensure_ascii=False)}")
+    error = data["error"]
+    if error is not None:
+        output.result(f"error: {error['type']}: {error['message']}\n{users_frames(error['traceback'])}".rstrip())
+    if node.value is not None:
+        output.result(f"outcome:\n{json.dumps(data['outcome'], indent=2, ensure_ascii=False)}")
+
+
+def _one_line(text: str) -> str:
+    return harmless(text).replace("\n", " ")
+
+
+def _head(run: RunInfo) -> Text:
+    from rich.text import Text
+
+    head = Text.assemble(
+        (run.name, "bold"), "  ", harmless(run.task), "  ", (str(run.status), _STYLES.get(run.status, ""))
+    )
+    head.append(f"\ncreated {local(run.created_at)}" + (f", ended {local(run.ended_at)}" if run.ended_at else ""))
+    if run.reuse is not None:
+        head.append(f"\nrecovers {run.reuse}")
+    if run.status != "SUCCEEDED":
+        head.append(f"\n{_one_line(run.why)}")
+    return head
 
 
 def _inputs_text(node: ActionNode) -> str:

@@ -18,7 +18,6 @@ from ..api.looking import ActionNode, Picture
 from ..api.messages import ConditionInfo, conditions, wait_for_box
 from ..api.run import Run
 from ..api.scheduling import schedules
-from ..api.standing import standing
 from ..api.tags import tags_of_words
 from ..api.task import Task
 from ..cli.output import iso, run_data
@@ -61,7 +60,9 @@ def tasks_of(files: tuple[str, ...]) -> Mapping[str, Task[..., Any]]:
 
 def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     """A page of runs, newest first, by the filters in the query."""
-    filters = {name: asked.get(name, "").strip() for name in ("status", "task", "name", "tag", "since", "until")}
+    filters = {
+        name: asked.get(name, "").strip() for name in ("status", "task", "name", "tag", "since", "until", "error")
+    }
     chosen: StatusRequest | None = filters["status"] or None
     tags = tags_of_words(tuple(filters["tag"].split())) if filters["tag"] else None
     since, until = _time(filters["since"], "since"), _time(filters["until"], "until")
@@ -97,7 +98,6 @@ def _run(ui: UiSettings, row: RunRow) -> dict[str, Any]:
         **run_data(info),
         "inputs_line": ui.mask.inputs_line(row.inputs),
         "duration": (end - began) / US if began is not None and end is not None else None,
-        "why": standing(row, info.status),
     }
 
 
