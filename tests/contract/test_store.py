@@ -448,6 +448,10 @@ class TestReading:
         assert store.runs(statuses=STORED_STATUSES) == store.runs()
         assert store.runs(statuses=()) == []
         assert store.runs(statuses=[Status.SLEEPING, Status.INTERRUPTED]) == []
+        assert store.runs(task="no.such") == store.runs(task="no.such", statuses=STORED_STATUSES) == []
+        assert store.runs(task=a.task) == store.runs(task=a.task, statuses=STORED_STATUSES) == store.runs()
+        assert store.runs(task=a.task, statuses=[Status.QUEUED, Status.FAILED], below=f.id) == [c, a]
+        assert store.runs(task=a.task, statuses=[Status.RUNNING, Status.SUCCEEDED], limit=1) == [d]
 
     def test_a_run_that_changes_during_the_listing_is_listed_once(self, store: Store) -> None:
         run = created(store, token=None).id

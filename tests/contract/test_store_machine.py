@@ -293,6 +293,7 @@ class Stores(RuleBasedStateMachine):
     @rule(limit=st.none() | st.integers(0, 4), statuses=st.none() | STATUSES, below=st.none() | RUNS)
     def list_runs(self, limit: int | None, statuses: frozenset[Status] | None, below: int | None) -> None:
         self.same(lambda store: store.runs(limit=limit, statuses=statuses, below=below))
+        self.same(lambda store: store.runs(limit=limit, statuses=statuses, below=below, task="etl.main"))
         self.same(lambda store: store.counts())
 
     @rule(runs=st.lists(RUNS, max_size=3), to=st.sampled_from(["there", "yonder"]))

@@ -90,13 +90,18 @@ def _runs(
     if tags is not None:
         check_tags(tags)
     since, until = _times(created)
-    wanted = RunFilter(_statuses(status), _task_name(task), name, inputs, since, until, tags)
+    wanted = RunFilter(statuses_of(status), _task_name(task), name, inputs, since, until, tags)
     found = list(islice(selected(wanted, after), limit + 1))
     page = [Run(row) for row in found[:limit]]
     return RunPage(page, found[limit - 1].id if len(found) > limit else None)
 
 
-def _statuses(asked: StatusRequest | None) -> frozenset[Status] | None:
+def statuses_of(asked: StatusRequest | None) -> frozenset[Status] | None:
+    """Statuses from what a caller gives; `None` for every status.
+
+    Raises:
+        UsageError: there is no such status.
+    """
     if asked is None:
         return None
     each = (asked,) if isinstance(asked, str) else asked

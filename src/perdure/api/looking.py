@@ -47,6 +47,8 @@ from .tags import decode_tags
 
 PAGE = 500
 """Runs that are read from the store in one go."""
+LOOK = 3_000
+"""Runs that a search for a page looks at."""
 KNOWN = 50
 """Actions whose names an error message may list."""
 
@@ -146,7 +148,7 @@ class RunFilter(Struct, frozen=True):
     def stored(self) -> Collection[Status] | None:
         """The stored statuses of the runs that may be wanted."""
         if self.statuses is None:
-            return None
+            return None if self.error is None else {Status.FAILED}
         # These are derived from a stored RUNNING, or from the column `paused`, so each such run is looked at.
         derived = {Status.INTERRUPTED, *PARKED}.intersection(self.statuses)
         more = UNFINISHED if Status.PAUSED in self.statuses else (Status.RUNNING,) if derived else ()
@@ -183,17 +185,73 @@ def selected(wanted: RunFilter, below: int | None = None) -> Iterator[model.RunR
     Args:
         below: only runs of a smaller number.
     """
+    for page in _pages(wanted, below, PAGE):
+        yield from page.wanted
+
+
+class _RunPart(NamedTuple):
+    """A part of the store's runs, newest first."""
+
+    wanted: list[model.RunRow]
+    looked: int
+    """How many runs were looked at."""
+    last: int
+    """The number of the last run that was looked at."""
+
+
+def _pages(wanted: RunFilter, below: int | None, first: int) -> Iterator[_RunPart]:
+    """The runs that may be wanted, page by page. `first`: the size of the first page."""
     if not store_exists():
         return
     worker = runtime.worker()
     stored = wanted.stored()
-    while rows := worker.store.runs(limit=PAGE, statuses=stored, below=below):
+    size = first
+    while rows := _read(worker, wanted, stored, below, size):
         below = rows[-1].id
-        rows = [row for row in rows if wanted.takes(row)]
-        worker.doubt_holders(rows)
-        for row in rows:
-            if wanted.statuses is None or derived_status(row) in wanted.statuses:
-                yield row
+        taken = [row for row in rows if wanted.takes(row)]
+        worker.doubt_holders(taken)
+        kept = [row for row in taken if wanted.statuses is None or derived_status(row) in wanted.statuses]
+        yield _RunPart(kept, len(rows), below)
+        if len(rows) < size:
+            return
+        size = PAGE
+
+
+def _read(
+    worker: Worker, wanted: RunFilter, stored: Collection[Status] | None, below: int | None, size: int
+) -> list[model.RunRow]:
+    name = wanted.name
+    if name is None or any(character in name for character in "*?["):
+        return worker.store.runs(limit=size, statuses=stored, below=below, task=wanted.task)
+    row = worker.store.run(name)
+    if row is None or (below is not None and row.id >= below) or (stored is not None and row.status not in stored):
+        return []
+    return [row]
+
+
+class RunSearch(NamedTuple):
+    """Some wanted runs, newest first."""
+
+    rows: list[model.RunRow]
+    after: int | None
+    """Where the search goes on, as the number of a run; `None`: there are no further runs."""
+    reached: int | None
+    """When the last run was created that was looked at, where the search ended before the page was full."""
+
+
+def search(wanted: RunFilter, below: int | None, limit: int) -> RunSearch:
+    """A page of the wanted runs. The search ends after `LOOK` runs, so that a page never takes long."""
+    found: list[model.RunRow] = []
+    looked = 0
+    for part in _pages(wanted, below, limit + 1):
+        found += part.wanted
+        looked += part.looked
+        if len(found) > limit:
+            return RunSearch(found[:limit], found[limit - 1].id, None)
+        if looked >= LOOK:
+            last = runtime.worker().store.run_by_id(part.last)
+            return RunSearch(found, part.last, None if last is None else last.created_at)
+    return RunSearch(found, None, None)
 
 
 def runs(*, limit: int | None = None, status: Status | None = None, wanted: RunFilter | None = None) -> RunList:

@@ -56,6 +56,8 @@ def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
         if row.wake_at is not None and row.wake_at > now:
             return f"The run begins at {moment_text(row.wake_at)} at the earliest."
         return f"The run is due since {moment_text(max(row.wake_at or 0, row.created_at))}, and {_untaken(worker)}"
+    if status == Status.PAUSED and row.paused is not None:
+        return f"The run is paused since {moment_text(row.paused)}, until a person resumes the run."
     if status == Status.INTERRUPTED:
         return (
             f"No process drives the run{_last_holder(row)}: a worker that serves task {row.task} takes the run up, or "

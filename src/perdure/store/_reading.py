@@ -59,19 +59,25 @@ class Reading(ReadingMessages):
         return run_of(rows[0]) if rows else None
 
     def runs(
-        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+        self,
+        *,
+        limit: int | None = None,
+        statuses: Collection[Status] | None = None,
+        below: int | None = None,
+        task: str | None = None,
     ) -> list[RunRow]:
-        most = (_ALL if below is None else below, _ALL if limit is None else limit)
+        of, only = ("", ()) if task is None else ("_of_task", (task,))
+        most = (*only, _ALL if below is None else below, _ALL if limit is None else limit)
         if statuses is None:
-            return list(map(run_of, self._good(self._sql["runs_all"], most)))
+            return list(map(run_of, self._good(self._sql[f"runs_all{of}"], most)))
         arms: list[tuple[str, Row]] = []
         for status in set(statuses):
             if status is Status.RUNNING:
-                arms.append(("runs_running", most))
+                arms.append((f"runs_running{of}", most))
             elif status is Status.SUCCEEDED:
-                arms.append(("runs_succeeded", most))
+                arms.append((f"runs_succeeded{of}", most))
             else:
-                arms.append(("runs_rare", (status, *most)))
+                arms.append((f"runs_rare{of}", (status, *most)))
         if not arms:
             return []
         # One statement reads one snapshot. Between two statements a run could change status and be missed by both.

@@ -353,10 +353,16 @@ class MemoryStore:
             return self._runs.get(run)
 
     def runs(
-        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+        self,
+        *,
+        limit: int | None = None,
+        statuses: Collection[Status] | None = None,
+        below: int | None = None,
+        task: str | None = None,
     ) -> list[RunRow]:
         with self._lock:
             found = [run for run in reversed(self._runs.values()) if statuses is None or run.status in statuses]
+            found = [run for run in found if task is None or run.task == task]
             return [run for run in found if below is None or run.id < below][:limit]
 
     def counts(self) -> dict[Status, int]:

@@ -51,6 +51,11 @@ def _wake(ui: UiSettings, name: str, form: Form) -> Done:
     return Done(f"Run {name} is due now." if woken else f"Run {name} waits for no time.", run_link(name))
 
 
+def _pause(ui: UiSettings, name: str, form: Form) -> Done:
+    fresh = Run.get(name).pause()
+    return Done(f"Run {name} is asked to pause." if fresh else f"Run {name} was paused before.", run_link(name))
+
+
 def _resume(ui: UiSettings, name: str, form: Form) -> Done:
     operate.resume(name, retry_failed=bool(form.get("retry_failed")))
     return Done(f"Run {name} is resumed; this process drives the run.", run_link(name))
@@ -123,6 +128,7 @@ ACTS: dict[str, Callable[[UiSettings, str, Form], Done]] = {
     "cancel": _cancel,
     "abort": _abort,
     "wake": _wake,
+    "pause": _pause,
     "resume": _resume,
     "rerun": _rerun,
     "signal": _signal,

@@ -12,7 +12,7 @@ from .. import runtime
 from ..api import looking
 from ..api.hosting import served_tasks
 from ..api.jsonable import jsonable
-from ..api.listing import StatusRequest, runs
+from ..api.listing import statuses_of
 from ..api.local_time import local_moment
 from ..api.looking import ActionNode, Picture
 from ..api.messages import ConditionInfo, conditions, wait_for_box
@@ -63,28 +63,30 @@ def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     filters = {
         name: asked.get(name, "").strip() for name in ("status", "task", "name", "tag", "since", "until", "error")
     }
-    chosen: StatusRequest | None = filters["status"] or None
-    tags = tags_of_words(tuple(filters["tag"].split())) if filters["tag"] else None
+    tags = tags_of_words(tuple(filters["tag"].split()))
     since, until = _time(filters["since"], "since"), _time(filters["until"], "until")
     after = asked.get("after", "")
-    if after and not after.isdecimal():
-        raise UsageError(f"after must be a number, not {after!r}")
-    page = runs(
-        status=chosen, task=filters["task"] or None, name=filters["name"] or None, tags=tags,
-        created=(since, until) if since or until else None, limit=PAGE, after=int(after) if after else None,
+    wanted = looking.RunFilter(
+        statuses_of(filters["status"] or None), filters["task"] or None, filters["name"] or None, since=since,
+        until=until, tags=tags, error=filters["error"] or None,
     )  # fmt: skip
-    found = [_run(ui, run.row) for run in page]
+    page = looking.search(wanted, _number(after, "after") if after else None, PAGE)
     return {
-        "runs": found, "after": page.after, "filters": filters, "statuses": [str(status) for status in Status],
-        "first": not after, "store_exists": looking.store_exists(),
-    }  # fmt: skip
+        "runs": [_run(ui, row) for row in page.rows],
+        "after": page.after,
+        "reached": iso(page.reached),
+        "filters": filters,
+        "statuses": [str(status) for status in Status],
+        "first": not after,
+        "store_exists": looking.store_exists(),
+    }
 
 
-def _time(text: str, name: str) -> datetime | None:
+def _time(text: str, name: str) -> int | None:
     if not text:
         return None
     try:
-        return local_moment(datetime.fromisoformat(text))
+        return int(local_moment(datetime.fromisoformat(text)).timestamp() * US)
     except (ValueError, OverflowError):
         raise UsageError(f"{name} takes a time such as 2026-11-23T02:00, not {text!r}") from None
 
@@ -142,9 +144,12 @@ def _acts(status: Status) -> list[str]:
     if status == Status.MOVED:
         return []
     found = ["cancel", "abort"]
+    if status == Status.PAUSED:
+        return ["resume", *found]
+    found = ["pause", *found]
     if status in (Status.QUEUED, Status.SLEEPING, Status.WAITING):
         return ["wake", *found]
-    return ["resume", *found] if status in (Status.INTERRUPTED, Status.PAUSED) else found
+    return ["resume", *found] if status == Status.INTERRUPTED else found
 
 
 def _number(text: str, name: str) -> int:

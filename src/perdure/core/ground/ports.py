@@ -130,9 +130,15 @@ class Queue(Protocol):
         """The run of that number."""
 
     def runs(
-        self, *, limit: int | None = None, statuses: Collection[Status] | None = None, below: int | None = None
+        self,
+        *,
+        limit: int | None = None,
+        statuses: Collection[Status] | None = None,
+        below: int | None = None,
+        task: str | None = None,
     ) -> list[RunRow]:
-        """Runs by stored status, newest first; with `below` only runs of a smaller number."""
+        """Runs by stored status and task, newest first; with `below` only runs of a smaller number. Must use an index
+        for a task and for each status but SUCCEEDED, as most runs are SUCCEEDED."""
 
     def counts(self) -> dict[Status, int]:
         """The number of runs of each stored status."""

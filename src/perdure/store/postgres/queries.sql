@@ -252,6 +252,31 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
 ORDER BY id DESC LIMIT %s;
 
+-- name: runs_all_of_task
+-- All runs of a task, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM perdure.runs WHERE task = %s AND status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
+
+-- name: runs_running_of_task
+-- RUNNING runs of a task, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM perdure.runs WHERE status = 'RUNNING' AND task = %s AND id < %s ORDER BY id DESC LIMIT %s;
+
+-- name: runs_succeeded_of_task
+-- SUCCEEDED runs of a task, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM perdure.runs WHERE task = %s AND status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
+
+-- name: runs_rare_of_task
+-- Runs of a task and of any other status, newest first; the second condition enables the partial index.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND task = %s AND id < %s
+ORDER BY id DESC LIMIT %s;
+
 -- name: counts
 -- The number of runs of each status.
 SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY status;

@@ -71,6 +71,7 @@ MIGRATIONS: Final = (
     "0005_paused_schedules.sql",
     "0006_streamed.sql",
     "0007_paused.sql",
+    "0008_runs_of_a_task.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

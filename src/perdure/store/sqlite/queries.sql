@@ -169,6 +169,35 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
 ORDER BY id DESC LIMIT ?;
 
+-- name: runs_all_of_task
+-- All runs of a task, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM runs INDEXED BY runs_task WHERE task = ? AND status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
+
+-- name: runs_running_of_task
+-- RUNNING runs of a task, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM runs WHERE id IN (
+    SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND task = ? AND id < ?
+    ORDER BY id DESC LIMIT ?
+) ORDER BY id DESC;
+
+-- name: runs_succeeded_of_task
+-- SUCCEEDED runs of a task, newest first.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM runs INDEXED BY runs_task WHERE task = ? AND status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
+
+-- name: runs_rare_of_task
+-- Runs of a task and of any other status, newest first; the second condition enables the partial index.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+FROM runs INDEXED BY runs_rare
+WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND task = ? AND id < ?
+ORDER BY id DESC LIMIT ?;
+
 -- name: counts
 -- The number of runs of each status.
 SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
