@@ -509,3 +509,52 @@ def test_a_body_that_records_without_a_pause_does_not_starve_timers_and_sockets(
     number = perdure.run(hears_beside, what=what, seconds=1.0).outputs()[0]
     assert heard[what] > 10
     assert number > 50
+
+
+@perdure.trace
+async def waits_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+@env.task
+async def cancels_beside_steps(kind: str, rounds: int, stall: float) -> list[str]:
+    """A few steps that are ready to go on, each of which takes long, beside an event that is to end a wait."""
+    order: list[str] = []
+
+    async def steps() -> None:
+        for _ in range(rounds):
+            time.sleep(stall)
+            await asyncio.sleep(0)
+        order.append("steps")
+
+    async def waits() -> None:
+        try:
+            if kind == "timeout":
+                async with asyncio.timeout(0.01):
+                    await waits_for_ever()
+            elif kind == "timer":
+                await asyncio.sleep(0.01)
+            else:
+                await waits_for_ever()
+        except (TimeoutError, asyncio.CancelledError):
+            pass
+        order.append("event")
+
+    waiting = asyncio.create_task(waits())
+    while not asyncio.get_running_loop()._scheduled and kind != "cancel":
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    work = asyncio.create_task(steps())
+    if kind == "cancel":
+        waiting.cancel()
+    await asyncio.gather(waiting, work)
+    return order
+
+
+@pytest.mark.parametrize("kind", ["cancel", "timeout", "timer"])
+def test_an_event_overtakes_no_step_that_is_ready_because_the_machine_stalls(kind: str) -> None:
+    """B1, B7, B11: on replay the same steps take no time.
+
+    The family: a limit of time in the delivery, which a slow machine reaches at another place of the body."""
+    found = perdure.run(cancels_beside_steps, kind=kind, rounds=16, stall=watch.STARVED_SECONDS * 1.4).outputs()[0]
+    assert found == ["steps", "event"]

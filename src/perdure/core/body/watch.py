@@ -35,6 +35,9 @@ STARVED_LOOKS = 5
 """How many looks in a row have to find an event waiting in a busy body before the event happens all the same."""
 STARVED_SECONDS = 0.05
 """The pause between two looks."""
+STARVED_ROUNDS = 8
+"""How many rounds of the loop have to find the body busy at each look. Time alone says nothing: on a machine that
+stalls, a few steps of a body take as long as a body that polls."""
 
 
 class Watched(Protocol):
@@ -91,11 +94,14 @@ class BodyWatch:
     def _look_later(self) -> None:
         self._body.loop.loop.call_later(STARVED_SECONDS, self._look_for_starving, context=Context())
 
-    def _look_for_starving(self) -> None:
+    def _look_for_starving(self, rounds: int = 0) -> None:
         """A body that is never quiet, as it polls, would wait for ever for a timer, or a cancellation, that is to end
         its polling."""
         if self._body.stopped or not self._body.may_starve():
             self._starved = -1
+            return
+        if self._body.active and rounds < STARVED_ROUNDS:
+            self._body.loop.loop.call_soon(self._look_for_starving, rounds + 1, context=Context())
             return
         self._starved = self._starved + 1 if self._body.active else 0
         if self._starved >= STARVED_LOOKS:
