@@ -20,6 +20,7 @@ from tests.crash.harness import WORKFLOWS, Line
 from tests.stores import drop_postgres, query_postgres, store_url
 from tests.waiting import PATIENCE, is_stopped, kill, wait_for
 
+import perdure
 from perdure.api.loading import find_task
 from perdure.core.ground.clock import US, SystemClock
 from perdure.core.ground.model import Created, CreateRun, NewRun, RunRow, Status, Wake
@@ -162,6 +163,22 @@ class Fleet:
         parts += (str((r.id, r.name, r.status, r.worker, r.crashes, r.wake_at)) for r in self.store.runs(limit=20))
         parts += map(str, self.store.workers())
         return "\n".join(parts)
+
+
+@contextmanager
+def fleet_of(directory: Path, name: str, text: str, *, here: bool = True) -> Iterator[Fleet]:
+    """A fleet that serves a file with that text. `here`: this process uses the store of the fleet, too."""
+    file = directory / name
+    file.write_text(text)
+    found = Fleet(directory, file)
+    if here:
+        perdure.init(store=found.remote or found.database)
+    try:
+        yield found
+    finally:
+        if here:
+            perdure.init()
+        found.close()
 
 
 class Worker:

@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
@@ -75,6 +77,17 @@ class Servers:
                 assert process.stdout.readline() == "ready\n"
                 self.ready.append(process)
 
+    def disturb(self, dice: random.Random) -> None:
+        """Kill one of them and start another, or freeze one for a while."""
+        victim = dice.choice(self.live)
+        if dice.random() < 0.5:
+            self.kill(victim)
+            self.start()
+            return
+        victim.send_signal(signal.SIGSTOP)
+        time.sleep(dice.uniform(0.0, 0.3))
+        victim.send_signal(signal.SIGCONT)
+
     def kill(self, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, "a server ended by itself"
         process.kill()
@@ -83,6 +96,21 @@ class Servers:
         process.stdout.close()
         self.live.remove(process)
         self.killed += 1
+
+
+@contextmanager
+def serving(file: Path, url: str) -> Iterator[Servers]:
+    """Servers that are ready, until the block ends."""
+    servers = Servers(file, url)
+    try:
+        for _ in range(PROCESSES):
+            servers.start()
+        servers.wait_ready()
+        yield servers
+        servers.wait_ready()
+    finally:
+        for process in list(servers.live):
+            servers.kill(process)
 
 
 @pytest.mark.slow
@@ -110,28 +138,13 @@ def test_every_scheduled_instant_has_one_run_though_servers_die(tmp_path: Path) 
 
     begin = wall()
     assert schedule.fire(begin) == []
-    servers = Servers(file, url)
-    try:
-        for _ in range(PROCESSES):
-            servers.start()
-        servers.wait_ready()
+    with serving(file, url) as servers:
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             time.sleep(dice.uniform(0.02, 0.2))
             collect(remove=True)
-            victim = dice.choice(servers.live)
-            if dice.random() < 0.5:
-                servers.kill(victim)
-                servers.start()
-            else:
-                victim.send_signal(signal.SIGSTOP)
-                time.sleep(dice.uniform(0.0, 0.3))
-                victim.send_signal(signal.SIGCONT)
-        servers.wait_ready()
+            servers.disturb(dice)
         fired = len(seen)
-    finally:
-        for process in list(servers.live):
-            servers.kill(process)
     assert fired > SECONDS / 0.2 / 2
     end = wall()
     while schedule.fire(end):
@@ -160,22 +173,7 @@ def test_no_firing_of_a_pause_has_a_run_though_servers_die_and_freeze(tmp_path: 
     [rule] = task.triggers
     assert schedule.fire(wall()) == []
     pauses: list[tuple[int, int]] = []
-    servers = Servers(file, url)
-
-    def disturb() -> None:
-        victim = dice.choice(servers.live)
-        if dice.random() < 0.5:
-            servers.kill(victim)
-            servers.start()
-            return
-        victim.send_signal(signal.SIGSTOP)
-        time.sleep(dice.uniform(0.0, 0.3))
-        victim.send_signal(signal.SIGCONT)
-
-    try:
-        for _ in range(PROCESSES):
-            servers.start()
-        servers.wait_ready()
+    with serving(file, url) as servers:
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             time.sleep(dice.uniform(0.1, 0.6))
@@ -184,7 +182,7 @@ def test_no_firing_of_a_pause_has_a_run_though_servers_die_and_freeze(tmp_path: 
             assert store.pause_schedules("wf.tick", wall()) == 1
             begin, known = wall(), {run.name for run in store.runs()}
             frozen.send_signal(signal.SIGCONT)
-            disturb()
+            servers.disturb(dice)
             time.sleep(dice.uniform(0.1, 0.5))
             assert {run.name for run in store.runs()} == known
             frozen = dice.choice(servers.live)
@@ -192,10 +190,6 @@ def test_no_firing_of_a_pause_has_a_run_though_servers_die_and_freeze(tmp_path: 
             pauses.append((begin, wall()))
             assert store.resume_schedules("wf.tick", wall()) == 1
             frozen.send_signal(signal.SIGCONT)
-        servers.wait_ready()
-    finally:
-        for process in list(servers.live):
-            servers.kill(process)
     end = wall()
     while schedule.fire(end):
         pass

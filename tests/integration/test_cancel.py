@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.fleet import Fleet
+from tests.crash.fleet import Fleet, fleet_of
 from tests.waiting import wait_for, wait_for_file
 
 import perdure
@@ -143,13 +143,8 @@ async def child_elsewhere(seconds: float) -> None:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    file = tmp_path / "flow.py"
-    file.write_text(FLOW)
-    found = Fleet(tmp_path, file)
-    perdure.init(store=found.remote or found.database)
-    yield found
-    perdure.init()
-    found.close()
+    with fleet_of(tmp_path, "flow.py", FLOW) as found:
+        yield found
 
 
 def words(fleet: Fleet) -> list[str]:

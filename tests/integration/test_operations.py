@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.fleet import Fleet
+from tests.crash.fleet import Fleet, fleet_of
 from tests.waiting import wait_for
 
 import perdure
@@ -319,12 +319,8 @@ async def nap(seconds: float) -> str:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    file = tmp_path / "sleeper.py"
-    file.write_text(SLEEPER)
-    found = Fleet(tmp_path, file)
-    perdure.init(store=found.remote or found.database)
-    yield found
-    found.close()
+    with fleet_of(tmp_path, "sleeper.py", SLEEPER) as found:
+        yield found
 
 
 def test_a_woken_run_begins_before_its_time(fleet: Fleet) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.fleet import Fleet
+from tests.crash.fleet import Fleet, fleet_of
 from tests.waiting import wait_for
 
 from perdure.core.ground.clock import US
@@ -72,11 +72,8 @@ def from_a_body() -> str:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    file = tmp_path / "flow.py"
-    file.write_text(WORKFLOWS)
-    found = Fleet(tmp_path, file)
-    yield found
-    found.close()
+    with fleet_of(tmp_path, "flow.py", WORKFLOWS, here=False) as found:
+        yield found
 
 
 def at_once(fleet: Fleet, *lines: str) -> list[subprocess.CompletedProcess[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,10 @@ from tests.waiting import wait_for
 import perdure
 from perdure import runtime
 
-pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PERDURE_PROCESSES", "2")
-    monkeypatch.chdir(tmp_path)
-    perdure.init(store=tmp_path / "perdure.db")
-    yield
-    perdure.init()
+pytestmark = [
+    pytest.mark.usefixtures("store"),
+    pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning"),
+]
 
 
 def submitted(task: Any, *args: Any) -> Any:

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,10 @@ import perdure
 from perdure import errors, runtime
 from perdure.core.ground.values import describe_error
 
-pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PERDURE_PROCESSES", "2")
-    monkeypatch.chdir(tmp_path)
-    perdure.init(store=tmp_path / "perdure.db")
-    yield
-    perdure.init()
+pytestmark = [
+    pytest.mark.usefixtures("store"),
+    pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning"),
+]
 
 
 def run(task: Any, *args: Any) -> Any:
