@@ -67,7 +67,7 @@ def _pruned(database: Database, older_than: timedelta) -> Steps[int]:
     finally:
         yield from unit.close()
     asking = _may_ask(store)
-    over = [row[0] for row in rows if row[0] not in asking]
+    over = [run for run, *_ in rows if run not in asking]
     removed = 0
     for at in range(0, len(over), _PAGE):
         unit = yield from database.open()

@@ -141,9 +141,9 @@ class Reading(ReadingMessages):
             ("stored_published", (0, "")),
             ("stored_streamed", (0, "", 0)),
         ):
-            for row in self._pages(name, start):
-                if row[0] not in skip:
-                    yield from filter(None, row[len(start) :])
+            for run, *columns in self._pages(name, start):
+                if run not in skip:
+                    yield from filter(None, columns[len(start) - 1 :])
         for _, value in self._pages("stored_cache", (b"",)):
             yield value
 

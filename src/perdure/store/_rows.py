@@ -27,11 +27,12 @@ SHORT: Final = 100
 
 
 _STATUS: Final = {str(status): status for status in Status}
+_STATUS_AT: Final = RunRow._fields.index("status")
 
 
 def run_of(row: Sequence[Any]) -> RunRow:
     """A run from a database row with the columns in the order of `RunRow`."""
-    return RunRow._make((*row[:9], _STATUS[row[9]], *row[10:]))
+    return RunRow._make((*row[:_STATUS_AT], _STATUS[row[_STATUS_AT]], *row[_STATUS_AT + 1 :]))
 
 
 def rows_of(write: RunWrites) -> tuple[list[Row], list[Row], list[Row]]:

@@ -12,7 +12,7 @@ import os
 import sys
 import types
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..ground.digest import blake2b
 from ..ground.model import Source
@@ -46,12 +46,18 @@ def logical_name(file: str) -> str:
     return stem.replace(os.sep, ".")
 
 
+class _Hashed(NamedTuple):
+    module: Any
+    hash: bytes
+    """The hash of the file when the module was first looked at."""
+
+
 class Sources:
     """Snapshots of a code root; a snapshot is kept until another module is imported."""
 
     def __init__(self, root: str | None) -> None:
         self._root = os.path.join(root, "") if root else None
-        self._hashes: dict[str, tuple[Any, bytes]] = {}
+        self._hashes: dict[str, _Hashed] = {}
         self._count = -1
         self._source: Source | None = None
 
@@ -62,12 +68,12 @@ class Sources:
         self._count = len(sys.modules)
         modules: dict[str, bytes] = {}
         for name, module in list(sys.modules.items()):
-            found = self._module_hash(name, module)
-            if found is not None:
-                modules[found[0]] = found[1]
+            if (found := self._module_hash(name, module)) is not None:
+                logical, hash = found
+                modules[logical] = hash
         digest = blake2b(PYTHON.encode(), digest_size=16)
-        for logical in sorted(modules):
-            digest.update(logical.encode("utf-8", "surrogatepass") + b"\0" + modules[logical])
+        for logical, hash in sorted(modules.items()):
+            digest.update(logical.encode("utf-8", "surrogatepass") + b"\0" + hash)
         self._source = Source(digest.digest(), PYTHON, modules)
         return self._source
 
@@ -88,13 +94,13 @@ class Sources:
         logical = logical_name(file) if name == "__main__" else name
         # Once per loaded module: a file that was edited after the import is not the running code.
         known = self._hashes.get(file)
-        if known is None or known[0] is not module:
+        if known is None or known.module is not module:
             try:
-                known = (module, hash_file(file))
+                known = _Hashed(module, hash_file(file))
             except (OSError, SyntaxError, ValueError):
                 return None
             self._hashes[file] = known
-        return logical, known[1]
+        return logical, known.hash
 
 
 def changed(then: Source, now: Source) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...errors import LeaseLostError, PerdureError, RunAbortedError, RunCancelledError, StoreError, cancelled_text
 from ..body.interfaces import LoopPort
@@ -68,6 +68,14 @@ class Serves(Protocol):
         """The clock has jumped. From any thread."""
 
 
+class _Snapshot(NamedTuple):
+    """The latest snapshot of a code root that is in the store."""
+
+    sources: source.Sources
+    digest: bytes
+    number: int
+
+
 class Worker:
     """See the module text. One per store and process."""
 
@@ -93,7 +101,7 @@ class Worker:
         self.loops = Loops(threads)
         self.post = Post(store)
         self.lease = Lease(self.id, store, liveness, self.clock, self.drivers, seconds=lease)
-        self._sources: dict[str, tuple[source.Sources, bytes, int]] = {}
+        self._sources: dict[str, _Snapshot] = {}
         self.servers: list[Serves] = []
         """What serves runs through this worker, or is about to."""
         self._claiming: set[bytes] = set()
@@ -356,18 +364,17 @@ class Worker:
         if known is None:
             sources = source.Sources(root or None)
         else:
-            sources = known[0]
+            sources = known.sources
         snapshot = sources.snapshot()
-        if known is None or known[1] != snapshot.digest:
-            known = (sources, snapshot.digest, self.store.source_id(snapshot))
-            self._sources[root] = known
-        return known[2]
+        if known is None or known.digest != snapshot.digest:
+            known = self._sources[root] = _Snapshot(sources, snapshot.digest, self.store.source_id(snapshot))
+        return known.number
 
     def source_changed(self, source_id: int, target: str) -> bool:
         """Whether the code of that snapshot differs from today's."""
         file = target.partition("::")[0]
         self.source_id(target)
-        sources = self._sources[source.code_root(file) if file else ""][0]
+        sources = self._sources[source.code_root(file) if file else ""].sources
         then = self.store.source(source_id)
         return then is None or source.changed(then, sources.snapshot())
 

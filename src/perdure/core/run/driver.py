@@ -173,7 +173,8 @@ class Driver(Ending):
         if self.fresh:
             return
         if self._known is not None:
-            self.n = self.journal.read(self._known[0])
+            segments, _ = self._known
+            self.n = self.journal.read(segments)
         else:
             open_ones = {ROOT, *(action.action for action in store.open_actions(self.run_id))}
             self.n = self.journal.read(store.segments(self.run_id), keep=open_ones)
@@ -429,7 +430,8 @@ class Driver(Ending):
     def root_action(self) -> Action | None:
         """The row of the root task, if it has one."""
         if self._known is not None:
-            found = [action for action in self._known[1] if action.parent == NO_PARENT]
+            _, actions = self._known
+            found = [action for action in actions if action.parent == NO_PARENT]
         else:
             found = self.worker.store.actions(self.run_id, NO_PARENT) if not self.fresh else []
         return found[0] if found else None
@@ -444,8 +446,8 @@ class Driver(Ending):
     def actions_of(self, action: int) -> list[Action]:
         """The actions that a body has started so far. From any thread."""
         if action == ROOT and self._known is not None:
-            known, self._known = self._known, None
-            return [one for one in known[1] if one.parent == ROOT]
+            (_, actions), self._known = self._known, None
+            return [one for one in actions if one.parent == ROOT]
         return self.worker.store.actions(self.run_id, action)
 
     def _load(self, body: Body) -> None:

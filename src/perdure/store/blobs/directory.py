@@ -381,21 +381,21 @@ class LocalBlobs:
             fd = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             with self._storing():
-                found = digest(fd)
-            if found != (hash or found[0], size):
+                found, length = digest(fd)
+            if (found, length) != (hash or found, size):
                 with suppress(OSError):
                     os.unlink(part)
                 what = f"as blob {hash}" if hash else "from a URL"
                 raise StoreError(
-                    f"what was fetched {what} has {found[1]} bytes with the hash {found[0]}, not {size}: it is damaged "
+                    f"what was fetched {what} has {length} bytes with the hash {found}, not {size}: it is damaged "
                     "where it lies; store the same file again"
                 )
             with self._storing():
-                self._publish(fd, part, found[0], size)
-                self._anchor({self._shard(found[0])})
+                self._publish(fd, part, found, size)
+                self._anchor({self._shard(found)})
         finally:
             os.close(fd)
-        return found[0]
+        return found
 
     # -- removal ---------------------------------------------------------------------------------------------------
 

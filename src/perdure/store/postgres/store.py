@@ -243,7 +243,7 @@ class PostgresStore(UpkeepVerbs):
                 return [written]
 
         def is_done(cursor: Cursor, answers: list[Created | bool]) -> bool:
-            found = [row[0] for trace in self._traces(writes, answers) for row in cursor.execute(*trace)]
+            found = [is_there for trace in self._traces(writes, answers) for (is_there,) in cursor.execute(*trace)]
             return bool(found) and all(found)
 
         answers = self._writer.transaction(lambda cursor: self._write_batch(cursor, writes), is_done, pipelined=True)
@@ -254,13 +254,15 @@ class PostgresStore(UpkeepVerbs):
         return answers
 
     def _submit(self, write: CreateRun) -> Created:
-        mine = (write.new.name, write.new.uid)
         submission = self._submission(write)
 
         def look(cursor: Cursor) -> list[Created]:
-            row = cursor.execute(self._sql["run_by_name"], mine[:1]).fetchone()
+            row = cursor.execute(self._sql["run_by_name"], (write.new.name,)).fetchone()
             # The run as submitted: if another worker has taken the run since, the stored token is another.
-            return [Created(submission.run._replace(id=row[0]), True)] if row is not None and row[1] == mine[1] else []
+            there = None if row is None else run_of(row)
+            if there is None or there.uid != write.new.uid:
+                return []
+            return [Created(submission.run._replace(id=there.id), True)]
 
         created = self._writer.run(lambda cursor: self._create(cursor, write), look)
         if write.claim is None:
@@ -312,8 +314,8 @@ class PostgresStore(UpkeepVerbs):
                 if write.segments:
                     return [self._segment_trace(write.run, write.segments[0])]
                 if write.actions:
-                    started = write.actions[0]
-                    return [(self._sql["is_action"], (*started[:3], started[12], started[7]))]
+                    begun = write.actions[0]
+                    return [(self._sql["is_action"], (begun.run, begun.parent, begun.action, begun.at, begun.fp))]
                 if write.finish is not None:
                     return [(self._sql["is_finished"], (*write.finish, write.run))]
                 if write.park is not None:

@@ -210,7 +210,7 @@ class SQLiteStore(Reading):
 
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         files = yield SqlStatement("PRAGMA database_list")
-        file = next((row[2] for row in files if row[1] == "main"), "")
+        file = next((path for _, name, path in files if name == "main"), "")
         if not file or os.path.realpath(file) != self.path:
             raise UsageError(
                 f"the connection is to {file or 'a database in memory'}, and the store is {self.path}: a run can only "
