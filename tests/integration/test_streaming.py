@@ -263,3 +263,44 @@ def test_streams_move_with_their_run(tmp_path: Path) -> None:
         perdure.Run.get("r").stream("answer")
     perdure.init(store=tmp_path / "other.db")
     assert words_of(perdure.Run.get("r")) == ["a", "b"]
+
+
+def command(url: str, *words: object) -> list[str]:
+    return [sys.executable, "-m", "perdure", "stream", *map(str, words), "--store", url]
+
+
+def test_the_command_line_prints_and_follows_a_stream(url: str, tmp_path: Path) -> None:
+    """ST1. Family: what is there, behind an offset, as JSON, live until the run ends, and a name without items."""
+    driver = threading.Thread(
+        target=lambda: perdure.with_runcontext(name="r").run(in_a_slow_trace, ["one", "two"]), daemon=True
+    )
+    driver.start()
+
+    def shown(*options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(url, "r", *options), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    wait_for(lambda: "r" in [run.name for run in perdure.runs()])
+    wait_for(lambda: shown("answer").stdout == "one\ntwo\n")
+    assert shown("answer", "--after", 1).stdout == "two\n"
+    assert shown("answer", "--after", 1, "--json").stdout == (
+        '{"value": "two", "offset": 2, "attempt": 1, "restarted": false}\n'
+    )
+    none = shown("nothing")
+    assert (none.returncode, none.stdout) == (0, "")
+    with subprocess.Popen(
+        command(url, "r", "answer", "--follow"), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert [follower.stdout.readline() for _ in range(2)] == ["one\n", "two\n"]
+        go_on.set()
+        assert follower.stdout.read() == "end\n"
+        assert follower.wait(PATIENCE) == 0
+    driver.join(PATIENCE)
+    assert (
+        "no run is called"
+        in subprocess.run(
+            command(url, "unknown", "answer"), cwd=tmp_path, capture_output=True, text=True, check=False
+        ).stderr
+    )

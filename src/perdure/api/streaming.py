@@ -350,6 +350,13 @@ class _Reader:
         return StreamItem(value, row.number, row.attempt, restarted)
 
 
+def present(run: RunRow, name: str, after: int) -> Iterator[StreamItem]:
+    """The items of a stream that are there, without a wait for further items."""
+    reader = _Reader(run, name, None, after)
+    while page := reader.page():
+        yield from page
+
+
 def _items(reader: _Reader) -> Iterator[StreamItem]:
     rung = threading.Event()
     reader.ear.enter(rung.set)

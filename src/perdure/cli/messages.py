@@ -1,4 +1,5 @@
-"""The commands that talk to runs: `perdure signal`, `perdure send`, `perdure conditions`, `perdure published`."""
+"""The commands that talk to runs: `perdure signal`, `perdure send`, `perdure conditions`, `perdure published`,
+`perdure stream`."""
 
 from __future__ import annotations
 
@@ -113,6 +114,38 @@ def published_command(run: str) -> None:
         output.draw(_values(found))
     else:
         output.note(f"run {run} has published nothing")
+
+
+STREAM_EPILOG = """  perdure stream chat answer                     the items so far
+  perdure stream chat answer --follow            and those to come, until the run has ended
+  perdure stream chat answer --after 40 --json   one JSON object for each item behind item 40"""
+
+
+@cli.command("stream", cls=CliCommand, epilog=STREAM_EPILOG, short_help="The items of a stream that a run writes.")
+@click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
+@click.argument("name", metavar="NAME")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="N", help="Begin behind item N.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with further items, until the stream is closed.")
+@common
+def stream_command(run: str, name: str, after: int, follow: bool) -> None:
+    """Print the items of stream NAME of a run (`perdure.stream`), an item a line.
+
+    Where a later attempt has written the stream from its beginning again, a note on stderr says so.
+    """
+    from ..api.jsonable import jsonable
+    from ..api.run import Run
+    from ..api.streaming import present
+    from .output import readable
+
+    log_to_stderr()
+    found = Run.get(run)
+    for item in found.stream(name, after=after) if follow else present(found.row, name, after):
+        if output.json:
+            output.result_json({**item._asdict(), "value": jsonable(item.value)})
+            continue
+        if item.restarted:
+            output.note(f"attempt {item.attempt} begins the stream again with item {item.offset}")
+        output.result(readable(item.value))
 
 
 def _values(found: dict[str, Any]) -> Table:
