@@ -30,6 +30,7 @@ PAGE_NAMES = [
     "messages.md",
     "testing.md",
     "checks.md",
+    "debugging.md",
     "approval.md",
     "agents.md",
     "applications.md",

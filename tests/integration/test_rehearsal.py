@@ -239,6 +239,29 @@ def test_a_rehearsal_in_several_processes_finds_the_same(project: Path, monkeypa
     assert sorted(str(one.verdict) for one in found.values()) == ["changed", "changed", "unchanged", "unchanged"]
 
 
+@pytest.mark.parametrize(
+    ("run", "at", "typed", "shown"),
+    [
+        ("main-0", 1, "p total\nc\n", "(Pdb) 10"),
+        ("main_sync-2", 2, "p total\nc\n", "(Pdb) 30"),
+        ("done", 99, "c\n", ""),
+        ("failed", 1, "n\nc\n", "as always"),
+    ],
+)
+def test_a_run_is_debugged_without_effects(project: Path, run: str, at: int, typed: str, shown: str) -> None:
+    """Async and sync bodies; runs that sleep, have ended, have failed; an entry behind the end."""
+    effects = (project / "effects").read_text()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE")}
+    line = [sys.executable, "-m", "perdure", "debug", run, "--at", str(at)]
+    done = subprocess.run(
+        line, cwd=project, input=typed, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+    assert "asked for all that is recorded" in done.stderr
+    assert (project / "effects").read_text() == effects
+
+
 # -- replay as a test ------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""`perdure export` and `perdure rehearse`: recorded runs against today's code."""
+"""`perdure export`, `perdure rehearse` and `perdure debug`: recorded runs against today's code."""
 
 from __future__ import annotations
 
@@ -108,3 +108,36 @@ def _statuses(text: str | None) -> tuple[Status, ...]:
     except ValueError:
         known = ", ".join(Status)
         raise click.BadParameter(f"{text!r}: the statuses are {known}", param_hint="'--status'") from None
+
+
+DEBUG_EPILOG = """  perdure debug daily                    stop behind the first durable call
+  perdure debug daily --at 12            stop behind the call with entry 12 (perdure show numbers them)
+  perdure debug daily --file new.py      the code of another file"""
+
+
+@cli.command("debug", cls=CliCommand, epilog=DEBUG_EPILOG, short_help="Replay a run under pdb, without effects.")
+@click.argument("run", shell_complete=completion.run_names)
+@click.option("--at", type=click.IntRange(min=1), metavar="ENTRY", help="Stop behind the call with that entry.")
+@click.option("--file", type=click.Path(), metavar="FILE", help="The place of the code, if not that of the run.")
+@common
+def debug_command(run: str, at: int | None, file: str | None) -> None:
+    """Execute the body of a recorded run under pdb, the debugger of Python. Recorded calls give their outcomes at once.
+    No step is executed, and nothing is written.
+
+    The run itself is left alone: it may be asleep, driven elsewhere or ended. To go back, start the command again with
+    an earlier entry.
+    """
+    from .. import runtime
+    from ..api.looking import find
+    from ..api.requests import code_of
+    from ..upkeep.debugging import debug
+    from ..upkeep.exporting import recorded_run
+    from ..upkeep.rehearsing import Fate
+
+    log_to_stderr()
+    row = find(run)
+    found = debug(recorded_run(runtime.worker().store, row), code_of(row, file), at)
+    if found.verdict is Fate.UNCHANGED:
+        output.note(f"run {run}: the code has asked for all that is recorded")
+    else:
+        output.note(found.text())

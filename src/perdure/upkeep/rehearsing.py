@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from ..core.body.body import Body
 from ..core.body.branch import Call
+from ..core.body.delivery import Outcome
 from ..core.body.interfaces import ParentPort
 from ..core.body.loop import LoopThread
 from ..core.body.waits import Waiter
@@ -108,6 +109,10 @@ class Rehearsed(NamedTuple):
             f"run {self.run} ({self.task}): the code asks for something else than is recorded\n"
             f"  expected: {self.expected}\n  received: {self.received}{at}"
         )
+
+
+Stops = Callable[[int | None, FrameType | None], None]
+"""Is told of each call: the number of its entry, if it has one, and the frame of the user's code."""
 
 
 class _Unchanged(PerdureError):
@@ -218,6 +223,9 @@ class _Body(Body):
         if self.driver.recorded.redacted:
             self._find(call)
         answer = super().begin(call, item)
+        if self.driver.stops is not None:
+            entry = answer if isinstance(answer, Outcome) else getattr(answer, "entry", None)
+            self.driver.stops(None if entry is None else entry.n, _users_frame())
         if answer is not None or self._replays_below(call):
             if answer in self.delivery.held:
                 self.driver.held(call)
@@ -244,6 +252,7 @@ class _Driver(Driver):
     """Drives a rehearsal; see the module text."""
 
     rehearses = True
+    stops: Stops | None = None
 
     def __init__(self, worker: Worker, recorded: Recorded, spec: TaskSpec, loop: LoopThread) -> None:
         self.recorded = recorded
@@ -303,12 +312,14 @@ class _Driver(Driver):
             return
         bodies = list(self.bodies.values())
         missing = [action for body in bodies for action in body.not_called_again()]
-        if not missing and not self.to_the_end:
+        quiet = all(body.quiet() for body in bodies)
+        if not missing and not self.to_the_end and (quiet or self.stops is None):
             self.stop(_Unchanged())
             return
-        if not all(body.quiet() for body in bodies):
+        if not quiet:
             self._looks += 1
-            if self._looks < LOOKS:
+            # A person at a debugger takes as long as it takes.
+            if self._looks < LOOKS or self.stops is not None:
                 self._looking = True
                 self.loop.later(LOOK, self._look)
                 return
@@ -323,7 +334,10 @@ class _Driver(Driver):
 class Rehearsal:
     """Rehearses recorded runs, many at a time, on one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stops: Stops | None = None, patience: float | None = PATIENCE) -> None:
+        """`stops` is told of each call. `patience`: seconds for one run."""
+        self._stops = stops
+        self._patience = patience
         self._store = _Store()
         store: Any = self._store
         self._worker = Worker(store, MemoryLiveness(), DaemonThreads(), clock=self._store.clock)
@@ -355,6 +369,7 @@ class Rehearsal:
         recorded = recorded._replace(run=row, actions=actions)
         self._store.runs[row.id] = recorded
         driver = _Driver(self._worker, recorded, spec, self._worker.loops.free_loop())
+        driver.stops = self._stops
         self._worker.drivers[row.id] = driver
         driver.loop.soon(driver.start)
         return recorded, driver, driver.done
@@ -363,7 +378,7 @@ class Rehearsal:
         run = recorded.run
         known = (run.name, run.task, str(run.status))
         try:
-            result, value, _ = done.result(PATIENCE)
+            result, value, _ = done.result(self._patience)
         except _Unchanged:
             return Rehearsed(*known, Fate.UNCHANGED)
         except NonDeterminismError as error:
@@ -375,6 +390,8 @@ class Rehearsal:
             return Rehearsed(*known, Fate.BROKEN, why=f"{type(error).__name__}: {error}")
         finally:
             del self._store.runs[run.id]
+        if not driver.to_the_end and self._stops is not None:
+            return Rehearsed(*known, Fate.UNCHANGED)
         if not driver.to_the_end:
             ended = "the run ends" if result != Result.ERROR else "the run fails"
             return self._different(known, recorded, driver, "the calls that were under way", f"nothing more: {ended}")
@@ -421,11 +438,9 @@ _OWN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
 def _place(main: Any) -> str:
     """File and line of the code that makes the present call; for a call by another task of the body, the line at which
     the body itself, executed by the task `main`, waits."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if _is_users(frame):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
+    frame = _users_frame()
+    if frame is not None:
+        return f"{frame.f_code.co_filename}:{frame.f_lineno}"
     found = ""
     coroutine: Any = None if main is None else main.get_coro()
     while (inner := getattr(coroutine, "cr_frame", None)) is not None:
@@ -433,6 +448,14 @@ def _place(main: Any) -> str:
             found = f"{inner.f_code.co_filename}:{inner.f_lineno}"
         coroutine = coroutine.cr_await
     return found
+
+
+def _users_frame() -> FrameType | None:
+    """The innermost frame of the user's code in this thread."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not _is_users(frame):
+        frame = frame.f_back
+    return frame
 
 
 def _is_users(frame: FrameType) -> bool:
