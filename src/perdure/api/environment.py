@@ -58,6 +58,8 @@ class TaskEnvironment:
         depends_on: other environments whose tasks these tasks call. Bodies find each other through Python's imports;
             the setting is for tools that show the whole program.
         description: for people.
+        strict: runs of these tasks stop with `NonDeterminismError` at any difference between code and journal, also
+            where the source has changed. By default changed code goes on (P6).
     """
 
     _task_class: type[Task[Any, Any]] = Task
@@ -73,6 +75,7 @@ class TaskEnvironment:
         executor: Executor = "local",
         resources: Resources | None = None,
         description: str | None = None,
+        strict: bool = False,
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise UsageError(f"a TaskEnvironment needs a name, not {name!r}")
@@ -92,6 +95,7 @@ class TaskEnvironment:
         self.cache = cache
         self.depends_on = tuple(depends_on)
         self.description = description
+        self.strict = strict
 
     @classmethod
     def from_task(cls, name: str, *tasks: _Within, **settings: Any) -> TaskEnvironment:

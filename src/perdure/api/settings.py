@@ -24,6 +24,7 @@ class EnvironmentSettings(Protocol):
     env_vars: dict[str, str]
     executor: Executor
     resources: Any
+    strict: bool
 
 
 class Timeout(Struct, frozen=True):

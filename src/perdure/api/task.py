@@ -93,6 +93,7 @@ class Task(Generic[P, R]):
             module=home.module,
             env_vars={**environment.env_vars, **(env_vars or {})},
             executor=environment.executor,
+            strict=environment.strict,
             resources=None if environment.resources is None else environment.resources.needs(),
         )
         if overrides is None:

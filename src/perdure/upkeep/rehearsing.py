@@ -406,7 +406,7 @@ class Rehearsal:
         number = re.search(r"\[entry (\d+),", expected)
         source = _source_of(recorded, int(number[1]) if number else None)
         changed = source is not None and self._worker.source_changed(source, driver.run.target)
-        verdict = Fate.CHANGED if changed else Fate.STOPS
+        verdict = Fate.CHANGED if changed and not driver.strict else Fate.STOPS
         return Rehearsed(*known, verdict, expected, received, driver.where or driver.place)
 
 

@@ -248,7 +248,9 @@ class Body(Activity):
                 return entry
             if verdict is MISMATCH:
                 assert entry is not None
-                self.driver.stop(mismatch(self.driver.run.name, self._named(entry), call.describe()))
+                self.driver.stop(
+                    mismatch(self.driver.run.name, self._named(entry), call.describe(), strict=self.driver.strict)
+                )
                 raise self.driver.stopped_error()
             hold = verdict is Verdict.HOLD
         if (hold or not self.gate.free) and not blocking and not self._was_started(call, hold):
@@ -562,7 +564,7 @@ class Body(Activity):
             assert move is Move.MISMATCH
             waits = head.n in self.delivery.waiting
             received = "the call still waits, and nothing cancels it" if waits else self.watch.asked_instead()
-            self.driver.stop(mismatch(self.driver.run.name, describe(head), received))
+            self.driver.stop(mismatch(self.driver.run.name, describe(head), received, strict=self.driver.strict))
         return False
 
     def _hand(self, waiter: Waiter, outcome: Outcome | None) -> None:

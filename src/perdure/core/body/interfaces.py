@@ -72,6 +72,10 @@ class DriverPort(Protocol):
     """The reason of the request to cancel the run."""
 
     @property
+    def strict(self) -> bool:
+        """Whether the run's environment is strict: a changed source is no excuse for a difference."""
+
+    @property
     def worker(self) -> ProcessPort: ...
 
     @property

@@ -14,10 +14,11 @@ def describe(entry: Entry) -> str:
     return f"{Kind(entry.kind).name.lower()} {entry.name}({shown}) [entry {entry.n}, call {entry.seq} of its branch]"
 
 
-def mismatch(run: str, expected: str, received: str) -> NonDeterminismError:
-    """The error of P5, for the run of that name."""
+def mismatch(run: str, expected: str, received: str, *, strict: bool = False) -> NonDeterminismError:
+    """The error of P5, for the run of that name. `strict`: the source may have changed."""
+    why = "and its environment is strict" if strict else "although its source has not changed"
     return NonDeterminismError(
-        "The code asks for something else than what this run has recorded, although its source has not changed.\n"
+        f"The code asks for something else than what this run has recorded, {why}.\n"
         f"  expected: {expected}\n"
         f"  received: {received}\n"
         "Something in the body depends on more than recorded outcomes: a clock, a random number, a set's order, the "

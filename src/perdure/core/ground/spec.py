@@ -111,6 +111,9 @@ class TaskSpec(Function, eq=False):
     `Detached` in front of the arguments. `dispose` is called, from any thread, when the outcome or the cancellation of
     an attempt is on disk: it removes the remains of the attempt."""
 
+    strict: bool = False
+    """Runs of the task stop at any difference between code and journal, also under changed source."""
+
     @property
     def process(self) -> bool:
         """Whether the body executes in another process."""

@@ -528,11 +528,17 @@ class Driver(Ending):
                         expected = (
                             f"{Kind(action.kind).name.lower()} {action.name}, which was under way when driving ended"
                         )
-                        self.stop(mismatch(self.run.name, expected, "nothing more: it is not called again"))
+                        gone = "nothing more: it is not called again"
+                        self.stop(mismatch(self.run.name, expected, gone, strict=self.strict))
                         return
                     log.warning("run %s: %s; %s is no longer called", self.run.name, self.difference, action.name)
         for number in missing:
             self.drained(number)
+
+    @property
+    def strict(self) -> bool:
+        """See `DriverPort`."""
+        return self.spec.strict
 
     @property
     def difference(self) -> str:
@@ -550,6 +556,8 @@ class Driver(Ending):
         the caller of `resume` accepts differences."""
         if self.accepts:
             return True
+        if self.strict:
+            return False
         if source_id == self.source_id:
             return False
         known = self._changed.get(source_id)
@@ -681,7 +689,8 @@ class Driver(Ending):
         entry = body.unasked()
         if entry is None:
             return False
-        self.stop(mismatch(self.run.name, describe(entry), "the end of the body: it returned without asking for this"))
+        received = "the end of the body: it returned without asking for this"
+        self.stop(mismatch(self.run.name, describe(entry), received, strict=self.strict))
         return True
 
 
