@@ -8,6 +8,7 @@
     forms       form fields from signatures and from the types of messages, and their texts as values
     values      stored values for people, with secrets masked
     rendering   templates and filters
+    metrics     figures of the store for Prometheus
     pulse       watches the store for changes, once for all browsers
 
 A page function returns JSON data. The template of a page gets the same data, so HTML and JSON cannot differ. The

@@ -25,6 +25,7 @@ from ..errors import InputError, PerdureError, RunNotFoundError, UsageError
 from . import pages
 from .acts import ACTS, back_from
 from .guard import Guard, Sessions
+from .metrics import MEDIA_TYPE, exposition
 from .pages import UiSettings
 from .pulse import Pulse
 from .rendering import HERE, environment
@@ -110,6 +111,13 @@ class Site:
             headers={"content-disposition": f'attachment; filename="value-{position}.json"'},
         )  # fmt: skip
 
+    def metrics(self, request: Request) -> Response:
+        """Figures for Prometheus."""
+        try:
+            return Response(exposition(), media_type=MEDIA_TYPE)
+        except PerdureError as error:
+            return Response(f"# {error}\n".encode(), 503, media_type="text/plain")
+
     async def live(self, request: Request) -> Response:
         """Server-sent events: `change` whenever the store has changed."""
         return StreamingResponse(self.pulse.follow(), media_type="text/event-stream")
@@ -163,6 +171,7 @@ def create_app(site: Site, *, host: str, port: int, hosts: tuple[str, ...] = ())
         Route("/", lambda request: RedirectResponse("/runs"), methods=["GET"]),
         Route("/login", lambda request: RedirectResponse("/runs", 303), methods=["GET"]),
         Route("/live", site.live, methods=["GET"]),
+        Route("/metrics", site.metrics, methods=["GET"]),
         Route("/value", site.value, methods=["GET"]),
         Route("/act/{act}", site.act, methods=["POST"]),
         Mount("/static", StaticFiles(directory=os.path.join(HERE, "static"))),
