@@ -116,7 +116,7 @@ PROOF: Final[tuple[Detector, ...]] = (
     ),
     Detector(
         "random calls of stores",
-        ("tests/contract/random_stores.py", "0", "100"),
+        ("tests/contract/random_stores.py", "0", "400"),
         150,
         ("store/sqlite/store", "store/sqlite/queries", "store/memory", "store/_"),
     ),
