@@ -35,6 +35,9 @@ PAGE_NAMES = [
     "agents.md",
     "applications.md",
     "upgrading-code.md",
+    "sagas.md",
+    "outbox.md",
+    "mcp.md",
 ]
 LOOKS = ("perdure conditions", "perdure ls", "perdure show", "curl -s http")
 """Commands that change nothing: what they print may come a moment later than a person would type them."""

@@ -40,6 +40,7 @@ from ..errors import (
 )
 from . import _approval, _events
 from ._absent import needed
+from ._state import shown, state_of
 
 with needed("web", "perdure.integrations.starlette"):
     from starlette.exceptions import HTTPException
@@ -111,10 +112,10 @@ class _Runs:
         args, inputs = await asyncio.to_thread(_read_inputs, task, data)
         context = with_runcontext(name=request.headers.get("idempotency-key"))
         run = await context.submit.aio(task, *args, **inputs)
-        return JSONResponse(await asyncio.to_thread(_shown, run), 202, {"Location": _path(request, run.name)})
+        return JSONResponse(await asyncio.to_thread(shown, run), 202, {"Location": _path(request, run.name)})
 
     async def _status(self, request: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(lambda: _shown(self._run(request))))
+        return JSONResponse(await asyncio.to_thread(lambda: shown(self._run(request))))
 
     async def _result(self, request: Request) -> Response:
         seconds = _number(request.query_params.get("wait", "0"), "wait", LONGEST_WAIT)
@@ -124,7 +125,7 @@ class _Runs:
                 await run.wait.aio(timeout=seconds)
             except TimeoutError:
                 pass
-        found = await asyncio.to_thread(_ended, run)
+        found = await asyncio.to_thread(state_of, run)
         return JSONResponse(found, 200 if Status(found["status"]) in FINISHED else 202)
 
     async def _cancel(self, request: Request) -> Response:
@@ -139,7 +140,7 @@ class _Runs:
         def cancel() -> dict[str, Any]:
             run = self._run(request)
             run.cancel(reason=reason, grace=grace)
-            return _shown(run)
+            return shown(run)
 
         return JSONResponse(await asyncio.to_thread(cancel), 202)
 
@@ -229,30 +230,6 @@ def _send(run: Run, kind: Kind, name: str, data: Any, key: str | None) -> None:
 
 
 # -- answers -------------------------------------------------------------------------------------------------------
-
-
-def _shown(run: Run) -> dict[str, Any]:
-    times = {"created": run.created_at, "started": run.started_at, "ended": run.ended_at}
-    return {
-        "run": run.name,
-        "task": run.task,
-        "status": str(run.status),
-        "tags": run.tags,
-        **{name: None if at is None else at.isoformat() for name, at in times.items()},
-    }
-
-
-def _ended(run: Run) -> dict[str, Any]:
-    """The state of a run, with the result or the error of an ended run."""
-    shown = _shown(run)
-    if Status(shown["status"]) not in FINISHED:
-        return shown
-    try:
-        return shown | {"result": jsonable(run.result)}
-    except Exception as error:
-        if isinstance(error, StoreError):
-            raise
-        return shown | {"error": {"type": type(error).__name__, "message": str(error)}}
 
 
 def _condition(one: ConditionInfo) -> dict[str, Any]:
