@@ -305,6 +305,19 @@ def test_the_clock_jumps_for_callers_on_an_event_loop_of_their_own() -> None:
         assert timedelta(days=365) <= clock.now - began < timedelta(days=366)
 
 
+def test_a_store_with_a_clock_of_its_own_is_refused_at_once() -> None:
+    """Before any run waits on the clock of the server: by URL, by the environment, with either scheme."""
+    for url in ("postgresql://nowhere.invalid/x", "postgres://nowhere.invalid/x"):
+        perdure.init(store=url)
+        with pytest.raises(UsageError, match="clock of its server"), virtual_time():
+            pass
+    perdure.init()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERDURE_STORE", "postgresql://nowhere.invalid/x")
+        with pytest.raises(UsageError, match="clock of its server"), virtual_time():
+            pass
+
+
 def test_bad_times_are_refused() -> None:
     with pytest.raises(UsageError, match="no time zone"), virtual_time(at=datetime(2030, 1, 1)):
         pass

@@ -148,6 +148,11 @@ class VirtualClock:
                 self._put_ahead(left)
 
 
+def _refuse_server_clock(url: str) -> None:
+    if is_postgres(url):
+        raise UsageError("virtual_time: a Postgres store follows the clock of its server; use memory:// or a file")
+
+
 def _same(still: Still, before: Still | None) -> bool:
     """Whether two looks in a row have found the same."""
     if before is None or still.version != before.version or (still.until is None) != (before.until is None):
@@ -165,8 +170,7 @@ def look() -> Still | None:
     if not runtime.is_open():
         return Still(0, None)
     worker = runtime.worker()
-    if is_postgres(worker.store.url):
-        raise UsageError("virtual_time: a Postgres store follows the clock of its server; use memory:// or a file")
+    _refuse_server_clock(worker.store.url)
     version = worker.store.version()
     drivers = list(worker.drivers.values())
     # Messages that are on disk come first.
@@ -244,7 +248,11 @@ def virtual_time(at: datetime | None = None, *, auto: bool = True) -> Iterator[V
     Args:
         at: the time at which the clock begins, with a time zone; now by default.
         auto: `False`: the clock jumps by `advance`, `to` and `jump` alone.
+
+    Raises:
+        UsageError: `at` has no time zone, or the store in use is a Postgres database.
     """
+    _refuse_server_clock(runtime.store_url())
     clock = VirtualClock(at)
     stopped = threading.Event()
     follower = threading.Thread(target=clock.follow, args=(stopped,), name="perdure-virtual-clock", daemon=True)
