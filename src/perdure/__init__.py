@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .api.listing import RunPage, runs
     from .api.mapping import map
     from .api.publishing import publish
+    from .api.queueing import Queue, Rate
+    from .api.queues_known import QueueState, queues
     from .api.receiving import new_condition, receive
     from .api.resources import Image, Resources, Secret
     from .api.run import Run, run
@@ -48,6 +50,9 @@ __all__ = [
     "Cron",
     "FixedRate",
     "Image",
+    "Queue",
+    "QueueState",
+    "Rate",
     "Resources",
     "RetryStrategy",
     "Run",
@@ -72,6 +77,7 @@ __all__ = [
     "map",
     "new_condition",
     "publish",
+    "queues",
     "receive",
     "report",
     "run",
@@ -92,6 +98,9 @@ _HOMES = {
     "Cron": ".api.triggers",
     "FixedRate": ".api.triggers",
     "Image": ".api.resources",
+    "Queue": ".api.queueing",
+    "QueueState": ".api.queues_known",
+    "Rate": ".api.queueing",
     "Resources": ".api.resources",
     "RetryStrategy": ".core.ground.spec",
     "Run": ".api.run",
@@ -112,6 +121,7 @@ _HOMES = {
     "map": ".api.mapping",
     "new_condition": ".api.receiving",
     "publish": ".api.publishing",
+    "queues": ".api.queues_known",
     "receive": ".api.receiving",
     "run": ".api.run",
     "runs": ".api.listing",

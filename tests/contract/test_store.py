@@ -96,7 +96,7 @@ class TestSubmitting:
         assert isinstance(answer, Created)
         assert answer.fresh
         run = answer.run
-        assert (*run[1:9], run.tags) == tuple(new_run("a"))
+        assert (*run[1:9], run.tags, run.queue, run.key, run.priority) == tuple(new_run("a"))
         assert run.status is Status.QUEUED
         assert (run.token, run.worker, run.started_at, run.ended_at, run.result, run.value) == (None,) * 6
         assert (run.crashes, run.mark) == (0, 0)

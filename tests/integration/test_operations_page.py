@@ -34,6 +34,7 @@ PAGE_NAMES = [
     "approval.md",
     "agents.md",
     "applications.md",
+    "limits.md",
     "upgrading-code.md",
     "sagas.md",
     "outbox.md",

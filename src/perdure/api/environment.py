@@ -13,6 +13,7 @@ from .settings import CacheRequest, Executor, Timeout
 from .task import Task
 
 if TYPE_CHECKING:
+    from .queueing import Queue
     from .resources import Resources
     from .triggers import Triggers
 
@@ -125,6 +126,7 @@ class TaskEnvironment:
         cache: CacheRequest | None = None,
         short_name: str | None = None,
         triggers: Triggers = (),
+        queue: Queue | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # type: ignore[misc]
         self,
@@ -136,6 +138,7 @@ class TaskEnvironment:
         cache: CacheRequest | None = None,
         short_name: str | None = None,
         triggers: Triggers = (),
+        queue: Queue | None = None,
     ) -> Any:
         """Declare a task.
 
@@ -147,6 +150,7 @@ class TaskEnvironment:
             short_name: the second part of the task's name; the function's by default. The full name is the task's
                 identity in journals.
             triggers: a schedule for the task: a `Cron`, a `FixedRate`, a `Trigger`, or several of them.
+            queue: the limits under which workers take submitted runs of the task, scheduled runs included.
 
         Raises:
             UsageError: a setting has no meaning, `fn` cannot be a task, or another task has the name.
@@ -156,6 +160,7 @@ class TaskEnvironment:
             "timeout": timeout,
             "cache": self.cache if cache is None else cache,
             "short_name": short_name,
+            "queue": queue,
         }
 
         def declare(function: Any) -> Task[Any, Any]:

@@ -12,7 +12,7 @@ from .. import runtime
 from ..core.body.scope import SCOPE, TraceScope, know_this_thread
 from ..core.ground import model
 from ..core.ground.model import NewRun
-from ..core.ground.spec import TaskSpec
+from ..core.ground.spec import QueueSpec, TaskSpec
 from ..core.process.submission import new_run
 from ..core.process.worker import Worker
 from ..errors import NestedRunError, RunAlreadyActive, UsageError
@@ -30,6 +30,8 @@ class RunRequest(Struct, frozen=True):
     spec: TaskSpec
     new: NewRun
     named: bool
+    queue: QueueSpec | None = None
+    """The queue of the run, as the code declares it."""
 
 
 def request_for(
@@ -41,6 +43,8 @@ def request_for(
     *,
     what: str = "run",
     tags: Mapping[str, str] | None = None,
+    queue: QueueSpec | None = None,
+    priority: int = 0,
 ) -> RunRequest:
     scope = SCOPE.get()
     if what == "submit" and scope is not None and not isinstance(scope, TraceScope):
@@ -70,8 +74,11 @@ def request_for(
     spec = task.spec
     called, now = name or random_run_name(), runtime.worker().clock.wall()
     args, inputs = spec.signature.coerced(args, inputs, task.coercion)
-    new = new_run(spec, args, inputs, name=called, created_at=now, reuse=reuse, tags=encode_tags(tags))
-    return RunRequest(spec, new, name is not None)
+    new = new_run(
+        spec, args, inputs, name=called, created_at=now, reuse=reuse, tags=encode_tags(tags), queue=queue,
+        priority=priority,
+    )  # fmt: skip
+    return RunRequest(spec, new, name is not None, queue)
 
 
 def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file: str | None = None) -> RunRequest:
@@ -107,8 +114,11 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
         created_at=worker.clock.wall(),
         reuse=old.name if recover else None,
         tags=old.tags,
+        queue=old.queue,
+        key=old.key,
+        priority=old.priority,
     )
-    return RunRequest(spec, new, True)
+    return RunRequest(spec, new, True, spec.queue)
 
 
 def code_of(row: model.RunRow, file: str | None) -> TaskSpec:

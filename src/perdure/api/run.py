@@ -586,6 +586,14 @@ def continue_run(
         refuse_moved(row)
         if row.status not in statuses:
             return None, Run(row, spec)
+        if row.queue is not None and row.token is None:
+            raise attach(
+                RunAlreadyActive(
+                    f"run {row.name!r} waits for a slot of queue {row.queue!r}, which is full or paused (see perdure "
+                    "queues); a worker goes on with the run as soon as there is a slot"
+                ),
+                Run(row, spec),
+            )
     raise attach(RunAlreadyActive(f"run {row.name!r} is claimed by other processes again and again"), Run(row, spec))
 
 

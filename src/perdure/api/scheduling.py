@@ -94,7 +94,7 @@ class TaskSchedule:
                 f"the module of task {self.task}, or: perdure schedule trigger {self.name} --file FILE"
             )
         now = runtime.worker().clock.wall()
-        return enqueue(RunRequest(rule.spec, rule.new_run(now, now), True), None)
+        return enqueue(RunRequest(rule.spec, rule.new_run(now, now), True, rule.spec.queue), None)
 
 
 def _schedules(*, task: str | Task[..., Any] | None = None, ahead: int = 3) -> list[TaskSchedule]:

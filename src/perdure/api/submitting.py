@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import runtime
 from ..core.ground.clock import US
@@ -21,6 +22,9 @@ from .run import Run, refuse_conflict, run, run_named, run_named_aio
 from .tags import encode_tags
 from .task import Task
 
+if TYPE_CHECKING:
+    from .queueing import Queue
+
 
 def request_submission(
     task: Any,
@@ -28,13 +32,25 @@ def request_submission(
     inputs: dict[str, Any],
     name: str | None,
     tags: Mapping[str, str] | None = None,
+    queue: Queue | None = None,
+    priority: int = 0,
 ) -> RunRequest:
     """A request for a run that a worker is to drive, checked and named; nothing is stored yet.
+
+    Args:
+        queue: the queue of the run; the task's by default.
 
     Raises:
         UsageError: the inputs or the name cannot be used, or no worker could load the task.
     """
-    request = request_for(task, args, inputs, name, None, what="submit", tags=tags)
+    spec = queue.spec if queue is not None else task.spec.queue if isinstance(task, Task) else None
+    if priority:
+        from .queueing import check_priority  # a late import, as for tasks
+
+        check_priority(priority, spec)
+    request = request_for(
+        task, args, inputs, name, None, what="submit", tags=tags, queue=spec, priority=priority
+    )  # fmt: skip
     if not parsed(request.new.target).file:
         raise UsageError(
             f"task {request.new.task} is defined in a notebook or an interactive session, where no worker can load it: "
@@ -69,6 +85,8 @@ def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
 
 def enqueue(request: RunRequest, due: Wake | None) -> Run:
     """Store the run for a worker, or find the existing run of the same name."""
+    if request.queue is not None:
+        runtime.worker().declare(request.queue)
     return _enqueued(request, runtime.worker().enqueue(request.new, due))
 
 
@@ -80,23 +98,36 @@ def _enqueued(request: RunRequest, created: Created) -> Run:
 
 def _submit(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     connection = _connection_of(context, task, inputs)
+    request = context.request(task, args, inputs)
+    due = due_at(context.at, context.delay)
     if connection is not None:
-        request = request_submission(task, args, inputs, context.name, context.tags)
-        due = due_at(context.at, context.delay)
+        _refuse_unknown_queue(context)
         return _enqueued(request, run_now(runtime.enqueue_within(connection, request.new, due)))
-    return enqueue(
-        request_submission(task, args, inputs, context.name, context.tags), due_at(context.at, context.delay)
-    )
+    return enqueue(request, due)
 
 
 async def _submit_aio(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     connection = _connection_of(context, task, inputs)
-    request = request_submission(task, args, inputs, context.name, context.tags)
+    request = context.request(task, args, inputs)
+    due = due_at(context.at, context.delay)
     if connection is not None:
-        due = due_at(context.at, context.delay)
+        await asyncio.to_thread(_refuse_unknown_queue, context)
         return _enqueued(request, await run_soon(runtime.enqueue_within(connection, request.new, due)))
-    pending = runtime.worker().enqueue_soon(request.new, due_at(context.at, context.delay))
+    if request.queue is not None and not runtime.worker().declares(request.queue):
+        await asyncio.to_thread(runtime.worker().declare, request.queue)
+    pending = runtime.worker().enqueue_soon(request.new, due)
     return _enqueued(request, await arrival(pending))
+
+
+def _refuse_unknown_queue(context: RunContext) -> None:
+    """Raise `UsageError` for a queue that the store does not know: the transaction of the caller may keep the store
+    from learning the settings. The queue of a task is known to the workers of the task."""
+    queue = context.queue
+    if queue is not None and runtime.worker().store.queue(queue.name) is None:
+        raise UsageError(
+            f"the store does not know the queue {queue.name!r} yet, and a submission with connection= cannot declare "
+            "it: submit a run to the queue without connection= first, or declare the queue on a task that is served"
+        )
 
 
 def _connection_of(context: RunContext, task: Any, inputs: dict[str, Any]) -> Any:
@@ -145,8 +176,12 @@ class RunContext:
         delay: float | timedelta | None = None,
         connection: Any = None,
         tags: Mapping[str, str] | None = None,
+        queue: Queue | None = None,
+        priority: int = 0,
     ) -> None:
         self.name = name
+        self.queue = queue
+        self.priority = priority
         self.connection = connection
         self.tags = tags
         self.at = at
@@ -171,9 +206,16 @@ class RunContext:
         self.run: Dual[..., Run] = Dual(sync, aio)
         self.submit: Dual[..., Run] = Dual(submit_sync, submit_aio)
 
+    def request(self, task: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> RunRequest:
+        """The request for a submitted run."""
+        return request_submission(task, args, inputs, self.name, self.tags, self.queue, self.priority)
+
     def _refuse_times(self) -> None:
-        if self.at is not None or self.delay is not None or self.connection is not None:
-            raise UsageError("perdure.run drives a run at once; at=, delay= and connection= are for .submit(...)")
+        later = self.at is not None or self.delay is not None or self.connection is not None
+        if later or self.queue is not None or self.priority:
+            raise UsageError(
+                "perdure.run drives a run at once; at=, delay=, connection=, queue= and priority= are for .submit(...)"
+            )
 
 
 submit: Dual[..., Run] = Dual(_submit_sync, _submit_async)
@@ -186,6 +228,8 @@ def with_runcontext(
     delay: float | timedelta | None = None,
     connection: Any = None,
     tags: Mapping[str, str] | None = None,
+    queue: Queue | None = None,
+    priority: int = 0,
 ) -> RunContext:
     """Settings for a run.
 
@@ -197,11 +241,17 @@ def with_runcontext(
         connection: for `submit`: the run exists if and only if the connection's transaction commits; see `submit`.
         tags: names with values, both text, kept with the run for `perdure.runs(tags=...)` and `perdure ls --tag`. The
             tags of a run that exists already stay.
+        queue: for `submit`: the queue of the run, in place of the task's.
+        priority: for `submit`: a higher number leaves a queue with `order="priority"` earlier; 0 by default.
 
     Raises:
-        UsageError: the name, the tags or the times cannot be used.
+        UsageError: the name, the tags, the queue, the priority or the times cannot be used.
     """
     if name is not None:
         check_name(name)
     encode_tags(tags)
-    return RunContext(name, at, delay, connection, tags)
+    if queue is not None:
+        from .queueing import queue_of  # a late import, as for tasks
+
+        queue_of(queue, "with_runcontext")
+    return RunContext(name, at, delay, connection, tags, queue, priority)

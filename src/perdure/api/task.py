@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from ..core.body.branch import Branch
 from ..core.body.scope import TraceScope
 from ..core.ground.model import Kind
-from ..core.ground.spec import RetryStrategy, TaskSpec
+from ..core.ground.spec import QueueSpec, RetryStrategy, TaskSpec
 from ..core.ground.values import Coercion, Signature, by_content, find_file_types
 from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
@@ -30,6 +30,7 @@ from .settings import (
 
 if TYPE_CHECKING:  # most programs have no schedules, and need neither a calendar nor time zones
     from ..core.process.schedule import Rule
+    from .queueing import Queue
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +62,7 @@ class Task(Generic[P, R]):
         cache: CacheRequest = "disable",
         short_name: str | None = None,
         env_vars: Mapping[str, str] | None = None,
+        queue: Queue | None = None,
         overrides: Task[P, R] | None = None,
     ) -> None:
         update_wrapper(self, fn)
@@ -77,6 +79,7 @@ class Task(Generic[P, R]):
             "cache": cache,
             "short_name": short_name,
             "env_vars": env_vars,
+            "queue": queue,
         }
         self._cache_signature = cache_signature(cache, fn)
         self.spec = TaskSpec(
@@ -90,6 +93,7 @@ class Task(Generic[P, R]):
             timeout=timeout_seconds(timeout, self.name),
             cache_key=cache_key(cache, fn, declared),
             target=lambda: home.target(declared),
+            queue=_queue_of(queue, self.name),
             module=home.module,
             env_vars={**environment.env_vars, **(env_vars or {})},
             executor=environment.executor,
@@ -165,6 +169,14 @@ class Task(Generic[P, R]):
 
     def _what(self) -> str:
         return f"task {self.name}"
+
+
+def _queue_of(queue: Queue | None, where: str) -> QueueSpec | None:
+    if queue is None:
+        return None
+    from .queueing import queue_of  # a late import: most tasks have no queue
+
+    return queue_of(queue, where)
 
 
 def _refuse_unfindable(name: str, home: Home, target: str) -> None:

@@ -47,7 +47,7 @@ class TaskEnvironment(PerdureEnvironment):
         cache: Any = "disable",
         reusable: Any = None,
         plugin_config: Any = None,
-        queue: str | None = None,
+        queue: Any = None,
     ) -> None:
         _check_types(name, image=image, resources=resources, reusable=reusable, env_vars=env_vars)
         if reusable is not None and plugin_config is not None:
@@ -146,7 +146,7 @@ class TaskEnvironment(PerdureEnvironment):
         report: bool = False,
         interruptible: bool | None = None,
         max_inline_io_bytes: int | None = None,
-        queue: str | None = None,
+        queue: Any = None,
         service_account: str | None = None,
         triggers: Any = (),
         links: Any = (),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from perdure.core.ground.model import Action, CachePut, RunRow, ScheduleRow, Segment, Status
+from perdure.core.ground.model import Action, CachePut, QueueLoad, QueueRow, RunRow, ScheduleRow, Segment, Status
 from perdure.errors import RowDamagedError
 
 from ._messages import ReadingMessages
@@ -158,6 +158,18 @@ class Reading(ReadingMessages):
 
     def cached(self, before: int, *, limit: int) -> list[CachePut]:
         return list(map(CachePut._make, self._rows("cached", (before, limit))))
+
+    def queues(self) -> list[QueueRow]:
+        return list(map(QueueRow._make, self._good(self._sql["queues"])))
+
+    def queue(self, name: str) -> QueueRow | None:
+        rows = self._rows("queue", (name,))
+        return QueueRow._make(rows[0]) if rows else None
+
+    def queue_load(self, name: str) -> QueueLoad:
+        [(held,)] = self._rows("queue_held", (name,))
+        [(waiting,)] = self._rows("queue_waiting", (name,))
+        return QueueLoad(held, waiting)
 
     def schedules(self) -> list[ScheduleRow]:
         return list(map(ScheduleRow._make, self._good(self._sql["schedules"])))

@@ -73,6 +73,9 @@ def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None)
         mark=0,
         wake_at=None if claim is not None else due_at,
         tags=new.tags,
+        queue=new.queue,
+        key=new.key,
+        priority=new.priority,
     )
 
 
@@ -110,7 +113,7 @@ def unmoved(run: RunRow) -> RunRow:
 
 
 def asked_to_cancel(run: RunRow, reason: str, until: int | None, at: int, now: int) -> RunRow:
-    """An unfinished run after a request to cancel; see `Queue.cancel`. `now`: wall."""
+    """An unfinished run after a request to cancel; see `RunQueue.cancel`. `now`: wall."""
     limits = [limit for limit in (run.cancel_until, until) if limit is not None]
     asked = run._replace(
         cancel=reason if run.cancel is None else run.cancel,

@@ -17,6 +17,7 @@ from perdure.core.ground.model import (
     NO_PARENT,
     PARKED,
     ROOT,
+    UNDRIVEN,
     UNFINISHED,
     WAITS,
     Action,
@@ -32,6 +33,8 @@ from perdure.core.ground.model import (
     NewRun,
     OpenWait,
     Publication,
+    QueueLoad,
+    QueueRow,
     Result,
     RunRow,
     RunWrites,
@@ -51,6 +54,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import Hold, SqlStatement
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
+from . import _queues
 from ._messages import accepts
 from ._rows import (
     MOVABLE,
@@ -95,6 +99,12 @@ class MemoryStore:
         self._messages: dict[int, list[Message]] = {}
         self._published: dict[int, dict[str, Publication]] = {}
         self._streamed: dict[int, dict[str, list[Streamed]]] = {}
+        self._queues: dict[str, QueueRow] = {}
+        self._lanes: dict[int, int] = {}
+        """The level of the lane in which a run waits, by the run."""
+        self._turns: dict[tuple[str, str, str, int], int] = {}
+        """The turn of each lane, by queue, task, key and level."""
+        self._starts: dict[str, list[int]] = {}
         self._bells: list[Callable[[], None]] = []
 
     def copy(self) -> MemoryStore:
@@ -238,23 +248,48 @@ class MemoryStore:
                 return None
             if old.paused is not None and not resumes:
                 return None
+            if old.queue is not None:
+                queue = self._queue_or_new(old.queue)
+                rows = _MemoryRows(self, old.queue)
+                if not _queues.admit(queue, rows, old, claim.worker, self._clock.boot()):
+                    return None
             return self._claim(old, claim, entries, crashed=crashed)
 
     def _claim(self, old: RunRow, claim: Claim, entries: int, *, crashed: bool = True) -> RunRow:
         self._version += 1
         self._wakes.pop(old.id, None)
+        self._lanes.pop(old.id, None)
         self._runs[old.id] = claimed(old, claim, entries, self._clock.wall(), crashed=crashed)
         return self._runs[old.id]
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
         with self._lock:
-            now = self._clock.boot()
-            due = sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)
-            old = [self._runs[run] for _, run in due[: len(claims)]]
-            return [
-                Taken(self._claim(run, claim, run.mark), run.status in PARKED, self._known(run))
-                for run, claim in zip(old, claims, strict=False)
+            now, wall = self._clock.boot(), self._clock.wall()
+            due = [self._runs[run] for _, run in sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)]
+            taken = [
+                self._take_run(run, claim)
+                for run, claim in zip([run for run in due if run.queue is None], claims, strict=False)
             ]
+            for name in sorted({run.queue for run in due if run.queue is not None}):
+                queue, mine = self._queue_or_new(name), [run for run in due if run.queue == name]
+                turn = _queues.enter(queue, _MemoryRows(self, name), mine, wall)
+                self._put_queue(queue._replace(turn=turn))
+            for name in sorted({queue for queue, task, *_ in self._turns if task in tasks}):
+                queue, rows, left = self._queues[name], _MemoryRows(self, name), claims[len(taken) :]
+
+                def claim(runs: list[int]) -> int:
+                    for run in runs:
+                        taken.append(self._take_run(self._runs[run], claims[len(taken)]))
+                    return len(runs)
+
+                if left:
+                    turn = _queues.leave(queue, rows, tasks, left[0].worker, len(left), now, wall, claim)
+                    self._queues[name] = self._queues[name]._replace(turn=turn)
+            return taken
+
+    def _take_run(self, run: RunRow, claim: Claim) -> Taken:
+        known = self._known(run)
+        return Taken(self._claim(run, claim, run.mark), run.status in PARKED, known)
 
     def _known(self, run: RunRow) -> tuple[list[Segment], list[Action]] | None:
         if run.status not in PARKED or run.mark > SHORT:
@@ -329,6 +364,9 @@ class MemoryStore:
                 return False
             self._version += 1
             self._runs[run] = old._replace(paused=None)
+            if run in self._lanes:
+                # The run enters the queue again: the lane may be gone.
+                self._wakes[run] = 0
             return True
 
     def wake(self, run: int) -> bool:
@@ -372,10 +410,74 @@ class MemoryStore:
     def similar(self, task: str, inputs_hash: bytes) -> list[RunRow]:
         return [r for r in self.runs(statuses={Status.RUNNING}) if r.task == task and r.inputs_hash == inputs_hash]
 
-    def next_due(self, tasks: Collection[str]) -> float | None:
+    def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
         with self._lock:
-            wakes = [wake for _, wake in self._due(tasks)]
-            return (min(wakes) - self._clock.boot()) / US if wakes else None
+            now = self._clock.boot()
+            wakes = [wake for _, wake in self._due(tasks) if wake < _queues.FAR]
+            for name in {queue for queue, task, *_ in self._turns if task in tasks}:
+                left = _queues.delay(self._queues[name], _MemoryRows(self, name), tasks, worker, now)
+                if left is not None:
+                    wakes.append(now + left)
+            return (min(wakes) - now) / US if wakes else None
+
+    def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
+        with self._lock:
+            return [run for run in self._runs.values() if holds_slot(run) and run.worker not in workers]
+
+    def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
+        with self._lock:
+            old = self._runs.get(run)
+            if old is None or old.token != token or old.status is not Status.RUNNING:
+                return False
+            self._version += 1
+            crashes = max(old.crashes - (not crashed), 0)
+            self._runs[run] = old._replace(token=None, worker=None, crashes=crashes)
+            return True
+
+    # -- queues ------------------------------------------------------------------------------------------------
+
+    def declare_queue(self, name: str, declared: str) -> None:
+        with self._lock:
+            old = self._queue_or_new(name)
+            self._put_queue(old._replace(declared=declared))
+
+    def override_queue(self, name: str, override: str | None) -> bool:
+        with self._lock:
+            old = self._queues.get(name)
+            return old is not None and self._put_queue(old._replace(override=override))
+
+    def pause_queue(self, name: str, now: int) -> bool:
+        with self._lock:
+            old = self._queues.get(name)
+            return old is not None and old.paused is None and self._put_queue(old._replace(paused=now))
+
+    def resume_queue(self, name: str) -> bool:
+        with self._lock:
+            old = self._queues.get(name)
+            return old is not None and old.paused is not None and self._put_queue(old._replace(paused=None))
+
+    def _queue_or_new(self, name: str) -> QueueRow:
+        return self._queues.setdefault(name, QueueRow(name, "{}", None, None, 0))
+
+    def _put_queue(self, row: QueueRow) -> bool:
+        self._version += 1
+        self._queues[row.name] = row
+        return True
+
+    def queues(self) -> list[QueueRow]:
+        with self._lock:
+            return [self._queues[name] for name in sorted(self._queues)]
+
+    def queue(self, name: str) -> QueueRow | None:
+        with self._lock:
+            return self._queues.get(name)
+
+    def queue_load(self, name: str) -> QueueLoad:
+        with self._lock:
+            mine = [run for run in self._runs.values() if run.queue == name]
+            return QueueLoad(
+                sum(map(holds_slot, mine)), sum(run.status in UNDRIVEN and run.paused is None for run in mine)
+            )
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         with self._lock:
@@ -744,6 +846,64 @@ class MemoryStore:
         self._version += 1
         self._schedules.update((row.key, row) for row in rows)
         return len(rows)
+
+
+def holds_slot(run: RunRow) -> bool:
+    """Whether the run holds a slot of a queue (FC1)."""
+    return run.queue is not None and run.token is not None and run.status is Status.RUNNING
+
+
+class _MemoryRows:
+    """The rows of one queue."""
+
+    def __init__(self, store: MemoryStore, queue: str) -> None:
+        self._store = store
+        self._queue = queue
+
+    def held(self) -> list[_queues.Holder]:
+        mine = (run for run in self._store._runs.values() if run.queue == self._queue and holds_slot(run))
+        return [_queues.Holder(run.key, run.worker or "") for run in mine]
+
+    def lanes(self, task: str) -> Iterator[_queues.Lane]:
+        turns = self._store._turns.items()
+        found = [
+            _queues.Lane(turn, level, key, task)
+            for (queue, of_task, key, level), turn in turns
+            if (queue, of_task) == (self._queue, task)
+        ]
+        return iter(sorted(found))
+
+    def heads(self, lane: _queues.Lane, count: int) -> list[_queues.LaneHead]:
+        waiting = (self._store._runs[run] for run, level in self._store._lanes.items() if level == lane.level)
+        found = [
+            (run.wake_at or 0, run.id)
+            for run in waiting
+            if (run.queue, run.task, run.key) == (self._queue, lane.task, lane.key)
+            and run.status in UNDRIVEN
+            and run.paused is None
+        ]
+        return [_queues.LaneHead(run, wake) for wake, run in sorted(found)[:count]]
+
+    def set_turn(self, lane: _queues.Lane, turn: int) -> None:
+        self._store._turns[self._queue, lane.task, lane.key, lane.level] = turn
+
+    def drop(self, lane: _queues.Lane) -> None:
+        if not self.heads(lane, 1):
+            self._store._turns.pop((self._queue, lane.task, lane.key, lane.level), None)
+
+    def enter(self, run: int, lane: _queues.Lane) -> None:
+        self._store._wakes[run] = _queues.FAR
+        self._store._lanes[run] = lane.level
+        self._store._turns.setdefault((self._queue, lane.task, lane.key, lane.level), lane.turn)
+
+    def starts(self, since: int) -> _queues.Window:
+        found = [at for at in self._store._starts.get(self._queue, ()) if at >= since]
+        return _queues.Window(len(found), min(found, default=since))
+
+    def record(self, count: int, since: int) -> None:
+        at = self._store._clock.boot()
+        kept = [one for one in self._store._starts.get(self._queue, ()) if one >= since]
+        self._store._starts[self._queue] = kept + [max([at, *kept])] * count
 
 
 class MemoryLiveness:

@@ -251,6 +251,12 @@ class NewRun(NamedTuple):
     """For `rerun --recover`: the name of the run whose outcomes may be reused."""
     tags: str | None = None
     """The run's tags as a JSON object of strings with sorted keys; `None`: the run has none."""
+    queue: str | None = None
+    """The name of the queue that a worker takes the run from; `None`: the run waits for no slot."""
+    key: str = ""
+    """The key in the queue."""
+    priority: int = 0
+    """Runs of a higher priority leave a queue with priorities earlier."""
 
 
 class RunRow(NamedTuple):
@@ -288,6 +294,10 @@ class RunRow(NamedTuple):
     """As `NewRun.tags`."""
     paused: int | None = None
     """Since when the run is paused (wall); `None`: the run is not paused."""
+    queue: str | None = None
+    key: str = ""
+    priority: int = 0
+    """As in `NewRun`."""
 
 
 class Wake(NamedTuple):
@@ -437,6 +447,45 @@ class ScheduleRow(NamedTuple):
 def schedule_name(key: str) -> str:
     """The name in the key of a schedule. Schedules of one name are paused together."""
     return key.partition(" ")[0]
+
+
+class QueueSettings(Struct, frozen=True, omit_defaults=True):
+    """The limits and the order of a queue; as JSON in the store."""
+
+    concurrency: int | None = None
+    """How many runs hold a slot at once; `None`: any number."""
+    per_worker: int | None = None
+    """How many runs one worker holds at once."""
+    per_key: int | None = None
+    """How many runs of one key hold a slot at once."""
+    starts: int | None = None
+    """How many runs start within `per` microseconds."""
+    per: int = 0
+    order: str = "fifo"
+    """`fifo`, `priority` or `fair`."""
+    aging: int = 0
+    """A priority counts as waiting for so long (microseconds)."""
+
+
+class QueueRow(NamedTuple):
+    """A queue as it is stored."""
+
+    name: str
+    declared: str
+    """The `QueueSettings` of the code, as JSON."""
+    override: str | None
+    """Settings of an operator in place of those of the code, as a JSON object; `None`: there are none."""
+    paused: int | None
+    """Since when no run leaves the queue (wall, microseconds)."""
+    turn: int
+    """The newest turn that was given to a lane (see `store._queues`)."""
+
+
+class QueueLoad(NamedTuple):
+    """How many runs hold a slot of a queue, and how many wait for a slot."""
+
+    held: int
+    waiting: int
 
 
 class Unread(NamedTuple):

@@ -27,6 +27,8 @@ from .model import (
     NewRun,
     OpenWait,
     Publication,
+    QueueLoad,
+    QueueRow,
     RunRow,
     RunWrites,
     ScheduleRow,
@@ -50,7 +52,7 @@ class SqlStatement(NamedTuple):
     row: Sequence[Any] = ()
 
 
-class Queue(Protocol):
+class RunQueue(Protocol):
     """Runs that wait, are claimed, driven and ended, and the workers that drive runs."""
 
     def claim(
@@ -70,8 +72,8 @@ class Queue(Protocol):
         Sets token, worker and status RUNNING, clears result, value, ended_at and wake_at, sets started_at if unset. If
         `entries` (the length of the journal that the claimer saw) is greater than `mark`, `crashes` becomes 1, else
         `crashes` grows by 1 if `crashed`; `mark` becomes `entries`. `crashed=False`: the claim before was lost by a
-        living worker, which is no crash. Returns the run after the change, or `None` if another claim was faster.
-        Visible is enough.
+        living worker, which is no crash. Returns the run after the change, or `None` if another claim was faster,
+        or if the queue of the run has no slot. Visible is enough.
         """
 
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
@@ -87,6 +89,8 @@ class Queue(Protocol):
 
         At most one run for each claim, the runs that are due longest first, each claimed as by `claim`. Visible is
         enough. `Taken.known` brings the data that a run needs first, because one read for many runs is cheaper.
+
+        A run of a queue is claimed only if the queue has a slot for the worker of the claims (see `Queues`).
         """
 
     def release(self, run: int, token: bytes) -> bool:
@@ -146,11 +150,13 @@ class Queue(Protocol):
     def similar(self, task: str, inputs_hash: bytes) -> list[RunRow]:
         """Runs of the task and inputs with stored status RUNNING, newest first. Must use an index."""
 
-    def next_due(self, tasks: Collection[str]) -> float | None:
-        """Seconds, by the store's clock, until the first QUEUED or parked run of these tasks is due. Paused runs do not
-        count.
+    def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
+        """Seconds, by the store's clock, until the worker can take the first QUEUED or parked run of these tasks.
+        Paused runs do not count.
 
-        Zero or less if a run is due, `None` if no run waits. Must use an index.
+        Zero or less if a run is due, `None` if no run waits. A run that waits for a slot counts from the moment at
+        which the rate of the queue lets the run start, and not at all while another limit is in the way. Must use an
+        index.
         """
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
@@ -183,6 +189,41 @@ class Queue(Protocol):
 
     def forget(self, id: str) -> None:
         """Remove the worker's row."""
+
+
+class Queues(Protocol):
+    """Queues with limits. A run of a queue holds a slot while the run has a claim.
+
+    The settings in force are those of the code, as declared last, with the settings of an operator in their place.
+    """
+
+    def declare_queue(self, name: str, declared: str) -> None:
+        """Store the settings of a queue in the code, as JSON. Writes nothing where the settings are known. On disk."""
+
+    def override_queue(self, name: str, override: str | None) -> bool:
+        """Set (`None`: remove) the settings of an operator. `False`: there is no such queue. On disk; a bell rings."""
+
+    def pause_queue(self, name: str, now: int) -> bool:
+        """Let no run leave the queue. `False`: there is no such queue, or it is paused. On disk."""
+
+    def resume_queue(self, name: str) -> bool:
+        """End the pause of a queue. `False`: there is no such queue, or it is not paused. On disk; a bell rings."""
+
+    def queues(self) -> list[QueueRow]:
+        """All queues, in order of the names."""
+
+    def queue(self, name: str) -> QueueRow | None:
+        """A queue."""
+
+    def queue_load(self, name: str) -> QueueLoad:
+        """The number of runs that hold a slot of a queue, and of those that wait for one. Must use an index."""
+
+    def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
+        """The runs that hold a slot of a queue under a claim of another worker than these. Must use an index."""
+
+    def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
+        """End the claim of a worker that is gone, if `token` still holds: token and worker become NULL, the status
+        stays RUNNING. The slot is free, and the old worker is fenced. `crashed=False`: the claim counts as no crash."""
 
 
 class Journals(Protocol):
@@ -379,7 +420,7 @@ class Messages(Protocol):
         """The given pairs of run and box that have an untaken message. One seek in an index for each."""
 
     def hear(self, bell: Callable[[], None]) -> bool:
-        """As `Queue.listen`, for messages: call `bell` as soon as messages may have been sent."""
+        """As `RunQueue.listen`, for messages: call `bell` as soon as messages may have been sent."""
 
     def open_waits(self) -> list[OpenWait]:
         """The open waits of unfinished runs, in order of run and action."""
@@ -407,7 +448,7 @@ class Messages(Protocol):
         """The items of all streams of a run, in order of name and number. Read page by page."""
 
 
-class Store(Queue, Journals, Messages, Upkeep, Moving, Schedules, Protocol):
+class Store(RunQueue, Queues, Journals, Messages, Upkeep, Moving, Schedules, Protocol):
     """Where runs and journals live, in one database.
 
     Every method raises `perdure.errors.StoreError` (a subclass that says what to do) when the database cannot be used.

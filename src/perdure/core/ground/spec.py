@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from .digest import blake2b
-from .model import Kind
+from .model import Kind, QueueSettings
 from .values import Signature
 
 if TYPE_CHECKING:
@@ -85,6 +85,15 @@ def _named(kind: Kind, qualified: str) -> Any:
     return blake2b(b"%d\0%b\0" % (kind, qualified.encode("utf-8", "surrogatepass")), digest_size=16)
 
 
+class QueueSpec(Struct, frozen=True):
+    """A queue as the code declares it."""
+
+    name: str
+    settings: QueueSettings
+    key: Callable[..., Any] | None = None
+    """Gives the key of a run for the arguments of the task, by their names."""
+
+
 class AttemptLost(Exception):
     """The machine, the engine or the node under an attempt is gone. The next attempt is not charged to the retries."""
 
@@ -99,6 +108,8 @@ class TaskSpec(Function, eq=False):
     """The key of the cached outcome for canonical inputs; `None`: the outcome is not cached."""
     target: Callable[[], str] = str
     """The place of the code, as in `NewRun.target`."""
+    queue: QueueSpec | None = None
+    """The queue of submitted runs."""
     module: str = ""
     """The name of the module that declares the task, as this process has the module."""
     env_vars: dict[str, str] = field(default_factory=dict)

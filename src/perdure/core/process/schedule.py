@@ -234,7 +234,8 @@ class Rule:
         """The run of the firing at `at`, submitted at `now`. Raises the errors of `submission.new_run`."""
         when = moment(at)
         inputs = {name: when if value is TriggerTime else value for name, value in self.inputs.items()}
-        return new_run(self.spec, (), inputs, name=self.run_name(at), created_at=now)
+        name, queue = self.run_name(at), self.spec.queue
+        return new_run(self.spec, (), inputs, name=name, created_at=now, queue=queue)
 
     def due(self, since: int, now: int) -> tuple[list[int], int] | None:
         """The firings after `since` that get a run now, and the new position; `None`: nothing is due."""

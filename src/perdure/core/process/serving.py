@@ -174,6 +174,9 @@ class Server:
             self.worker.servers.remove(self)
 
     def _serve(self) -> None:
+        for spec in self.specs.values():
+            if spec.queue is not None:
+                self.worker.declare(spec.queue)
         pause = FIRST_POLL
         away = 0.0
         while not self._stopping:
@@ -271,7 +274,7 @@ class Server:
         """Claim what is due."""
         free = min(self.concurrency - len(self._driven), BATCH)
         if self._next_due is None:
-            left = self.worker.store.next_due(self.specs)
+            left = self.worker.store.next_due(self.specs, self.worker.id)
             self._next_due = now + left if left is not None else float("inf")
         if free <= 0 or now < self._next_due:
             return False
@@ -283,7 +286,7 @@ class Server:
             if len(drivers) == self.concurrency - len(self._driven):
                 # The drivers have to know from their beginning: found by later looks alone, each would keep its place
                 # as long.
-                left = self.worker.store.next_due(self.specs)
+                left = self.worker.store.next_due(self.specs, self.worker.id)
                 self._next_due = now + left if left is not None else float("inf")
                 self._pressed = self._next_due <= now
         finally:
@@ -307,13 +310,19 @@ class Server:
         self._bell.set()
 
     def _recover(self, version: int) -> None:
-        """Go on with runs whose driver is gone."""
-        worker, now = self.worker, seconds()
+        """Go on with runs whose driver is gone, and free the slots of those that do not go on here."""
+        worker = self.worker
         rows = worker.store.workers()
         alive = {row.id for row in rows if worker.lives(row)} | {worker.id}
         for row in rows:
             if row.id not in alive and worker.liveness.is_dead(row.id):
                 worker.store.forget(row.id)
+        # First: a run that goes on here takes its slot along.
+        self._take_over(version, alive)
+        worker.free_slots(alive)
+
+    def _take_over(self, version: int, alive: set[str]) -> None:
+        worker, now = self.worker, seconds()
         now_due = any(later.at <= now for later in self._later.values())
         if (version, alive) == self._looked and not now_due and not worker.doubt:
             return
@@ -346,6 +355,8 @@ class Server:
             if driver is not None:
                 log.info("run %s was left behind and goes on here", run.name)
                 self._begin(driver)
+            elif run.queue is not None:
+                self._more = True  # perhaps for want of a slot: the run goes before runs that have not begun
         if len(found) < limit:
             self._looked = (version, alive)
             self._forget_later({run.id for run in found}, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from ...errors import InputError, UnsupportedTypeError, ValueMismatchError
 from ..ground.digest import blake2b
 from ..ground.model import NewRun
-from ..ground.spec import TaskSpec
+from ..ground.spec import QueueSpec, TaskSpec
 
 
 def new_run(
@@ -21,6 +22,8 @@ def new_run(
     created_at: int,
     reuse: str | None = None,
     tags: str | None = None,
+    queue: QueueSpec | None = None,
+    priority: int = 0,
 ) -> NewRun:
     """The record of a run of the task, before submission.
 
@@ -31,9 +34,11 @@ def new_run(
         created_at: wall, microseconds.
         reuse: the name of a run with outcomes for reuse.
         tags: as `NewRun.tags`.
+        queue: the queue of the run; `None`: the run waits for no slot.
+        priority: as `NewRun.priority`.
 
     Raises:
-        InputError: an argument is missing or unknown.
+        InputError: an argument is missing or unknown, or the queue has no key for the arguments.
         ValueMismatchError: an argument does not fit the declared type.
         UnsupportedTypeError: an argument cannot be stored.
         ValueTooLargeError: the arguments together are over the inline limit.
@@ -54,4 +59,29 @@ def new_run(
         created_at=created_at,
         reuse=reuse,
         tags=tags,
+        queue=None if queue is None else queue.name,
+        key="" if queue is None else _key_of(queue, spec, args, inputs),
+        priority=priority,
     )
+
+
+def _key_of(queue: QueueSpec, spec: TaskSpec, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> str:
+    if queue.key is None:
+        return ""
+    bound = inspect.signature(spec.fn).bind(*args, **inputs)
+    bound.apply_defaults()
+    try:
+        key = queue.key(*bound.args, **bound.kwargs) if not _by_name(bound) else queue.key(**bound.arguments)
+    except Exception as error:
+        raise InputError(
+            f"queue {queue.name}: key= failed for the arguments of task {spec.name}: {type(error).__name__}: {error}"
+        ) from error
+    if isinstance(key, bool) or not isinstance(key, (str, int)):
+        raise InputError(f"queue {queue.name}: key= must give text or an int for task {spec.name}, not {key!r}")
+    return str(key)
+
+
+def _by_name(bound: inspect.BoundArguments) -> bool:
+    """Whether every argument can be given by name."""
+    kinds = {parameter.kind for parameter in bound.signature.parameters.values()}
+    return kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}

@@ -19,6 +19,8 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import json
+
 from ...errors import LeaseLostError, PerdureError, RunAbortedError, RunCancelledError, StoreError, cancelled_text
 from ..body.interfaces import LoopPort
 from ..body.loop import LoopThread
@@ -41,7 +43,7 @@ from ..ground.model import (
     WorkerRow,
 )
 from ..ground.ports import Hold, Liveness, Store
-from ..ground.spec import TaskSpec
+from ..ground.spec import QueueSpec, TaskSpec
 from ..journal import source
 from ..run import calls
 from ..run.driver import Driver
@@ -108,6 +110,8 @@ class Worker:
         """Tokens on their way into the store, without a driver yet."""
         self._submitting = False
         """A loop is about to commit what was submitted."""
+        self._declared: dict[str, QueueSpec] = {}
+        """The queues whose settings the store has from this process, by name."""
         self._lazy: set[Driver] = set()
         self._lazy_armed = False
         self.elsewhere: Callable[[str], Elsewhere] | None = None
@@ -187,6 +191,17 @@ class Worker:
         self._submitting = False
         loop.flush_soon(self.writer)
 
+    def declares(self, queue: QueueSpec) -> bool:
+        """Whether the store has the settings of the queue from this process."""
+        known = self._declared.get(queue.name)
+        return known is not None and known.settings == queue.settings
+
+    def declare(self, queue: QueueSpec) -> None:
+        """Bring the settings of a queue into the store. Blocks on the store."""
+        if not self.declares(queue):
+            self.store.declare_queue(queue.name, json.encode(queue.settings).decode())
+            self._declared[queue.name] = queue
+
     def enqueue(self, new: NewRun, due: Wake | None) -> Created:
         """Store a run without a driver; any worker may drive the run from `due` on. Blocks on the store."""
         return self.writer.submit_through(CreateRun(new, None, due))
@@ -262,6 +277,13 @@ class Worker:
             return [self._driver(one.run, specs[one.run.task], fresh=not one.woken, taken=one) for one in taken]
         finally:
             self._claiming.difference_update(claim.token for claim in claims)
+
+    def free_slots(self, alive: Collection[str]) -> None:
+        """End the claims, in queues, of workers that are gone: the slots are free, and the workers are fenced (FC1).
+        `alive`: workers that are known to live."""
+        for run in self.store.slots_of_others(alive):
+            if run.token is not None and self.holder(run) is None:
+                self.store.end_claim(run.id, run.token, crashed=self._crashed(run))
 
     def give_back(self, drivers: Collection[Driver]) -> None:
         """Let go of runs whose drivers have not been started."""

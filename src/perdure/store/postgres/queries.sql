@@ -21,9 +21,9 @@ SELECT perdure.now_us();
 -- name: insert_run
 -- Submit a run; no row is inserted when the name is taken. The name is looked up first, since a conflict would use up a
 -- number. The last parameter but one is the time until the run is due, if the run is queued.
-INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, status, token, worker,
-                          started_at, crashes, mark, wake_at, due)
-SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
+INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key,
+                          priority, status, token, worker, started_at, crashes, mark, wake_at, due)
+SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s, %s, %s::bigint, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
        perdure.now_us() + %s::bigint
 WHERE NOT EXISTS (SELECT 1 FROM perdure.runs WHERE name = %s)
 ON CONFLICT (name) DO NOTHING
@@ -97,13 +97,13 @@ SELECT 1 FROM perdure.runs WHERE status = %s AND result = %s AND value = %s AND 
 -- name: claimable
 -- A run, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: claim
 -- Claim a run; the caller has compared token and status under the row's lock.
 UPDATE perdure.runs SET token = %s, worker = %s, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
-                        started_at = %s, crashes = %s, mark = %s, wake_at = NULL, due = NULL, paused = NULL
+                        started_at = %s, crashes = %s, mark = %s, wake_at = NULL, due = NULL, paused = NULL, lane = NULL
 WHERE id = %s;
 
 -- name: claimed_with
@@ -128,7 +128,7 @@ WHERE id = %s AND (token = %s OR (status = %s AND token IS NULL AND mark = %s AN
 SELECT run.*
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-           result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, due
+           result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, due
     FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING')
       AND paused IS NULL AND due <= (SELECT perdure.now_us())
@@ -137,8 +137,12 @@ FROM unnest(%s::text[]) AS wanted (task), LATERAL (
 ORDER BY run.due, run.id LIMIT %s;
 
 -- name: next_due
--- In how many microseconds the first run of these tasks is due.
-SELECT min(first.due) - perdure.now_us()
+-- In how many microseconds the first run of these tasks is due, the time, and the queues in which runs of these tasks
+-- wait.
+SELECT min(first.due) - perdure.now_us(), perdure.now_us(), (
+    SELECT array_agg(name) FROM perdure.queues
+    WHERE EXISTS (SELECT 1 FROM perdure.lanes WHERE queue = name AND task = ANY(%s))
+)
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT due FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL
@@ -184,8 +188,8 @@ WHERE id = %s AND cancel IS NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING',
 SELECT 1 FROM perdure.runs WHERE id = %s AND paused IS NOT NULL;
 
 -- name: unpause
--- End the pause of a run.
-UPDATE perdure.runs SET paused = NULL
+-- End the pause of a run. A run that was in a lane of a queue is due, and enters the queue again.
+UPDATE perdure.runs SET paused = NULL, due = CASE WHEN lane IS NULL THEN due ELSE 0 END
 WHERE id = %s AND paused IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: is_unpaused
@@ -218,62 +222,62 @@ SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE name = %s;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE status = 'RUNNING' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
 ORDER BY id DESC LIMIT %s;
 
 -- name: runs_all_of_task
 -- All runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE task = %s AND status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running_of_task
 -- RUNNING runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE status = 'RUNNING' AND task = %s AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded_of_task
 -- SUCCEEDED runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE task = %s AND status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare_of_task
 -- Runs of a task and of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND task = %s AND id < %s
 ORDER BY id DESC LIMIT %s;
 
@@ -284,13 +288,13 @@ SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY sta
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of these tasks without a claim of one of these workers; a paused run only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs
 WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s))
       AND (paused IS NULL OR token IS NOT NULL) ORDER BY id LIMIT %s;
@@ -525,7 +529,7 @@ LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
 -- name: receiver
 -- The run of a message, locked until the transaction ends, so that no commit of the run comes in between.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: message_keyed
@@ -698,7 +702,7 @@ SELECT key, at, paused, fired FROM perdure.schedules ORDER BY key COLLATE "C";
 -- name: movable
 -- A run that may go to another store, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: move
@@ -722,9 +726,9 @@ WHERE id = %s AND status = 'MOVED';
 -- Store a run from another store; no row is inserted when the name is taken. The last parameter is the time until the
 -- run is due, if the run waits.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at,
-                          result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, due)
+                          result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, due)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint, %s,
-        %s::bigint, %s, %s::bigint, perdure.now_us() + %s::bigint)
+        %s::bigint, %s, %s::bigint, %s, %s, %s, perdure.now_us() + %s::bigint)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
@@ -740,3 +744,130 @@ INSERT INTO perdure.adopted (uid) VALUES (%s) ON CONFLICT (uid) DO NOTHING;
 -- The facts about the server that matter to the promises: version, and settings that would break them.
 SELECT current_setting('server_version'), current_setting('fsync'), current_setting('full_page_writes'),
        current_setting('synchronous_standby_names'), pg_is_in_recovery(), current_setting('max_connections');
+
+-- name: queue
+-- A queue.
+SELECT name, declared, override, paused, turn FROM perdure.queues WHERE name = %s;
+
+-- name: lock_queue
+-- A queue, for a transaction that claims runs of the queue.
+SELECT name, declared, override, paused, turn FROM perdure.queues WHERE name = %s FOR UPDATE;
+
+-- name: queues
+-- All queues.
+SELECT name, declared, override, paused, turn FROM perdure.queues ORDER BY name;
+
+-- name: queues_of
+-- The queues in which runs of these tasks wait.
+SELECT name, declared, override, paused, turn FROM perdure.queues
+WHERE EXISTS (SELECT 1 FROM perdure.lanes WHERE queue = name AND task = ANY(%s)) ORDER BY name;
+
+-- name: declare_queue
+-- Store the settings of a queue in the code; no row is written where they are known.
+INSERT INTO perdure.queues (name, declared)
+SELECT %s::text, %s::text WHERE NOT EXISTS (SELECT 1 FROM perdure.queues WHERE name = %s::text AND declared = %s::text)
+ON CONFLICT (name) DO UPDATE SET declared = excluded.declared;
+
+-- name: ensure_queue
+-- A queue without limits, for runs whose queue no code has declared in this store.
+INSERT INTO perdure.queues (name, declared) VALUES (%s, '{}') ON CONFLICT (name) DO NOTHING;
+
+-- name: override_queue
+-- Change the settings of an operator.
+UPDATE perdure.queues SET override = %s WHERE name = %s;
+
+-- name: pause_queue
+-- Pause a queue that is not paused.
+UPDATE perdure.queues SET paused = %s WHERE name = %s AND paused IS NULL;
+
+-- name: resume_queue
+-- End the pause of a queue.
+UPDATE perdure.queues SET paused = NULL WHERE name = %s AND paused IS NOT NULL;
+
+-- name: set_queue_turn
+-- Note the newest turn of a lane.
+UPDATE perdure.queues SET turn = %s WHERE name = %s;
+
+-- name: queue_held
+-- How many runs hold a slot of a queue.
+SELECT count(*) FROM perdure.runs WHERE queue = %s AND token IS NOT NULL AND status = 'RUNNING';
+
+-- name: queue_waiting
+-- How many runs wait for a slot of a queue.
+SELECT count(*) FROM perdure.runs WHERE queue = %s AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL;
+
+-- name: held_slots
+-- The key and the worker of each run that holds a slot of a queue.
+SELECT key, worker FROM perdure.runs WHERE queue = %s AND token IS NOT NULL AND status = 'RUNNING';
+
+-- name: slots_of_others
+-- The runs that hold a slot of any queue under a claim of another worker than these.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+FROM perdure.runs
+WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker <> ALL(%s);
+
+-- name: end_claim
+-- End the claim of a worker that is gone; a claim that was lost by no crash does not count.
+UPDATE perdure.runs SET token = NULL, worker = NULL, crashes = greatest(crashes - %s, 0)
+WHERE id = %s AND token = %s AND status = 'RUNNING';
+
+-- name: enter_lane
+-- Put a due run into a lane.
+UPDATE perdure.runs SET lane = %s, due = %s WHERE id = %s;
+
+-- name: leave_lane
+-- Take a run out of its lane, because its row cannot be read.
+UPDATE perdure.runs SET lane = NULL WHERE id = %s;
+
+-- name: add_lane
+-- A lane for a waiting run.
+INSERT INTO perdure.lanes (queue, task, key, level, turn) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (queue, task, key, level) DO NOTHING;
+
+-- name: lanes
+-- One page of the lanes of a task, in order of turn.
+SELECT turn, level, key FROM perdure.lanes
+WHERE queue = %s AND task = %s AND (turn, level, key) > (%s, %s, %s) ORDER BY turn, level, key LIMIT %s;
+
+-- name: heads
+-- The first runs of a lane.
+SELECT id, wake_at FROM perdure.runs
+WHERE queue = %s AND task = %s AND key = %s AND lane = %s AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL
+ORDER BY wake_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: waiting_runs
+-- Runs without a driver, by number.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+FROM perdure.runs WHERE id = ANY(%s) AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL ORDER BY wake_at, id;
+
+-- name: set_lane_turn
+-- Change the turn of a lane.
+UPDATE perdure.lanes SET turn = %s WHERE queue = %s AND task = %s AND key = %s AND level = %s;
+
+-- name: drop_lane
+-- Remove a lane without waiting runs.
+DELETE FROM perdure.lanes AS lane WHERE queue = %s AND task = %s AND key = %s AND level = %s AND NOT EXISTS (
+    SELECT 1 FROM perdure.runs AS runs
+    WHERE runs.queue = lane.queue AND runs.task = lane.task AND runs.key = lane.key AND runs.lane = lane.level
+      AND runs.status IN ('QUEUED', 'SLEEPING', 'WAITING') AND runs.paused IS NULL
+);
+
+-- name: first_start
+-- The first start of a queue since a time.
+SELECT number, at FROM perdure.starts WHERE queue = %s AND at >= %s ORDER BY at, number LIMIT 1;
+
+-- name: last_start
+-- The number of the last start of a queue.
+SELECT number FROM perdure.starts WHERE queue = %s ORDER BY at DESC, number DESC LIMIT 1;
+
+-- name: insert_start
+-- Record a start, not before the start before it.
+INSERT INTO perdure.starts (queue, at, number)
+SELECT %s::text, greatest(%s::bigint, coalesce(max(at), 0)), coalesce(max(number), 0) + 1
+FROM (SELECT at, number FROM perdure.starts WHERE queue = %s ORDER BY at DESC, number DESC LIMIT 1) AS last;
+
+-- name: prune_starts
+-- Remove the starts that no window holds any more.
+DELETE FROM perdure.starts WHERE queue = %s AND at < %s;

@@ -39,6 +39,7 @@ from perdure.core.ground.model import (
     NewMessage,
     NewRun,
     Publication,
+    QueueRow,
     RunRow,
     RunWrites,
     ScheduleRow,
@@ -54,7 +55,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError, UsageError
 
-from .. import _messages
+from .. import _messages, _queues
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
@@ -72,10 +73,12 @@ MIGRATIONS: Final = (
     "0006_streamed.sql",
     "0007_paused.sql",
     "0008_runs_of_a_task.sql",
+    "0009_queues.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
 _STATUS: Final = {str(status): status for status in Status}
+_COLUMNS: Final = len(RunRow._fields)
 _CHUNK: Final = 50
 _PURGE_NS: Final = 50_000_000
 _STEPS: Final = 3600 * US
@@ -97,6 +100,14 @@ class Submitted(NamedTuple):
 
     run: RunRow
     left: int | None
+
+
+class _Found(NamedTuple):
+    """Runs of one look."""
+
+    taken: list[Taken]
+    entered: bool
+    """Whether runs have gone into lanes."""
 
 
 class PostgresStore(UpkeepVerbs):
@@ -439,6 +450,10 @@ class PostgresStore(UpkeepVerbs):
                 return None
             if old.paused is not None and not resumes:
                 return None
+            if old.queue is not None:
+                queue, rows, now = self._locked(cursor, old.queue)
+                if not _queues.admit(queue, rows, old, claim.worker, now):
+                    return None
             [new] = self._claim(cursor, [old], [claim], [entries], crashed=crashed)
             return new
 
@@ -476,18 +491,18 @@ class PostgresStore(UpkeepVerbs):
         if not claims or not tasks:
             self._check()
             return []
-        limit = len(claims)
-
-        def take(cursor: Cursor) -> list[Taken]:
-            rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
-            old = [run_of(row[:23]) for row in rows]
-            new = self._claim(cursor, old, claims, [run.mark for run in old])
-            return [Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True)]
-
-        def is_done(cursor: Cursor, taken: list[Taken]) -> bool:
-            return self._holds(cursor, [one.run for one in taken])
-
-        taken = self._aside.transaction(take, is_done)
+        limit, taken = len(claims), list[Taken]()
+        while True:
+            found = self._claiming(lambda cursor: self._take(cursor, tasks, claims[len(taken) :], limit))  # noqa: B023
+            taken += found.taken
+            # Runs of queues go from the due runs into their lanes, and the next due runs come to light.
+            if not found.entered or len(taken) == len(claims):
+                break
+            limit = _queues.ENTERING
+        if len(taken) < len(claims):
+            for queue, *_ in self._rows("queues_of", (list(tasks),)):
+                if left := claims[len(taken) :]:
+                    taken += self._claiming(lambda cursor: self._leave(cursor, queue, tasks, left)).taken  # noqa: B023
         self._count()
         short: dict[int, tuple[list[Segment], list[Action]]] = {
             run.id: ([], []) for run, woken, _ in taken if woken and run.mark <= SHORT
@@ -500,6 +515,62 @@ class PostgresStore(UpkeepVerbs):
                 action = Action._make(row)
                 short[action.run][1].append(action)
         return [one._replace(known=short.get(one.run.id)) for one in taken]
+
+    def _claiming(self, work: Callable[[Cursor], _Found]) -> _Found:
+        def is_done(cursor: Cursor, found: _Found) -> bool:
+            return self._holds(cursor, [one.run for one in found.taken])
+
+        return self._aside.transaction(work, is_done)
+
+    def _take(self, cursor: Cursor, tasks: Collection[str], claims: Sequence[Claim], limit: int) -> _Found:
+        """Claim due runs, and put those of queues into their lanes."""
+        rows = cursor.execute(self._sql["take_due"], (list(set(tasks)), limit, limit)).fetchall()
+        due = [run_of(row[:_COLUMNS]) for row in rows]
+        old = [run for run in due if run.queue is None][: len(claims)]
+        new = self._claim(cursor, old, claims, [run.mark for run in old])
+        # Sorted by name: a fixed lock order avoids deadlocks.
+        for name in sorted({run.queue for run in due if run.queue is not None}):
+            queue, of_queue, _ = self._locked(cursor, name)
+            mine = [run for run in due if run.queue == name]
+            of_queue.note_turn(_queues.enter(queue, of_queue, mine, self._clock.wall()))
+        taken = [Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True)]
+        return _Found(taken, any(run.queue is not None for run in due))
+
+    def _leave(self, cursor: Cursor, name: str, tasks: Collection[str], claims: Sequence[Claim]) -> _Found:
+        """Claim runs of a queue, as far as the queue has slots."""
+        taken: list[Taken] = []
+
+        def claim(runs: list[int]) -> int:
+            old = list(map(run_of, cursor.execute(self._sql["waiting_runs"], (runs,)).fetchall()))
+            new = self._claim(cursor, old, claims[len(taken) :], [run.mark for run in old])
+            taken.extend(Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True))
+            return len(new)
+
+        queue, rows, now = self._locked(cursor, name)
+        most = len(claims)
+        turn = _queues.leave(queue, rows, tasks, claims[0].worker, most, now, self._clock.wall(), claim)
+        if turn != queue.turn:
+            rows.note_turn(turn)
+        return _Found(taken, False)
+
+    def _locked(self, cursor: Cursor, name: str) -> tuple[QueueRow, _queues.SqlQueueRows, int]:
+        """A queue, locked; its rows for this transaction; and the time of the server."""
+        row = cursor.execute(self._sql["lock_queue"], (name,)).fetchone()
+        if row is None:
+            cursor.execute(self._sql["ensure_queue"], (name,))
+            row = cursor.execute(self._sql["lock_queue"], (name,)).fetchone()
+            assert row is not None
+
+        def execute(statement: str, values: Sequence[Any]) -> list[Row]:
+            done = cursor.execute(self._sql[statement], values)
+            return done.fetchall() if done.description is not None else []
+
+        # After the lock: starts are recorded in the order of their times.
+        [[now]] = cursor.execute(self._sql["now"]).fetchall()
+        return QueueRow._make(row), self._rows_of(name, execute), now
+
+    def _rows_of(self, name: str, execute: _queues.Execute) -> _queues.SqlQueueRows:
+        return _queues.SqlQueueRows(execute, name, lambda: (name, execute("now", ())[0][0], name))
 
     def release(self, run: int, token: bytes) -> bool:
         def let_go(cursor: Cursor) -> bool:
@@ -556,9 +627,41 @@ class PostgresStore(UpkeepVerbs):
     def _check(self) -> None:
         self._reader.rows("SELECT 1")
 
-    def next_due(self, tasks: Collection[str]) -> float | None:
-        [[left]] = self._rows("next_due", (list(set(tasks)),))
-        return None if left is None else left / US
+    def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
+        [[left, now, queues]] = self._rows("next_due", (list(set(tasks)), list(set(tasks))))
+        waits = [] if left is None else [left]
+        for name in queues or ():
+            queue = self.queue(name)
+            if queue is not None:
+                wait = _queues.delay(queue, self._rows_of(name, self._rows), tasks, worker, now)
+                waits += [] if wait is None else [wait]
+        first = min(waits, default=_queues.FAR)
+        return None if now + first >= _queues.FAR else first / US
+
+    def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
+        return list(map(run_of, self._rows("slots_of_others", (list(workers),))))
+
+    def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
+        ended = self._aside.change(
+            self._sql["end_claim"], (0 if crashed else 1, run, token), (self._sql["is_released"], (run, token))
+        )
+        self._tell()
+        return ended
+
+    def declare_queue(self, name: str, declared: str) -> None:
+        known = self.queue(name)
+        if known is None or known.declared != declared:
+            # A repetition changes nothing.
+            self._writer.change(self._sql["declare_queue"], (name, declared, name, declared))
+
+    def override_queue(self, name: str, override: str | None) -> bool:
+        return self._change_rows("override_queue", (override, name)) == 1
+
+    def pause_queue(self, name: str, now: int) -> bool:
+        return self._change_rows("pause_queue", (now, name)) == 1
+
+    def resume_queue(self, name: str) -> bool:
+        return self._change_rows("resume_queue", (name,)) == 1
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         return [run_of(row) for row in self._rows("abandoned", (list(set(tasks)), list(workers), limit))]
@@ -710,15 +813,15 @@ class PostgresStore(UpkeepVerbs):
         return answers
 
     def pause_schedules(self, name: str, now: int) -> int:
-        return self._change_schedules("pause_schedules", (now, name))
+        return self._change_rows("pause_schedules", (now, name))
 
     def resume_schedules(self, name: str, now: int) -> int:
-        return self._change_schedules("resume_schedules", (now, name))
+        return self._change_rows("resume_schedules", (now, name))
 
     def adopt_schedule(self, row: ScheduleRow) -> bool:
-        return self._change_schedules("adopt_schedule", row) == 1
+        return self._change_rows("adopt_schedule", row) == 1
 
-    def _change_schedules(self, statement: str, row: Row) -> int:
+    def _change_rows(self, statement: str, row: Row) -> int:
         """Execute the statement, and give the number of changed rows."""
         found: list[int] = []
 

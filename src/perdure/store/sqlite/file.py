@@ -32,6 +32,7 @@ MIGRATIONS: Final = (
     "0006_streamed.sql",
     "0007_paused.sql",
     "0008_runs_of_a_task.sql",
+    "0009_queues.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -3,9 +3,9 @@
 
 -- name: insert_run
 -- Submit a run; no row is inserted when the name is taken.
-INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, status, token, worker, started_at,
-                  crashes, mark, wake_at, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
+INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key, priority, status,
+                  token, worker, started_at, crashes, mark, wake_at, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
 ON CONFLICT (name) DO NOTHING;
 
 -- name: insert_segment_fenced
@@ -56,7 +56,7 @@ WHERE id = ? AND token = ? AND status = 'RUNNING';
 -- Claim a run; the caller has compared token and status in the same transaction.
 UPDATE runs SET token = ?, worker = ?, status = 'RUNNING', result = NULL, value = NULL, ended_at = NULL,
                 started_at = coalesce(started_at, ?), crashes = ?, mark = ?, wake_at = NULL, wake_boot = NULL,
-                paused = NULL
+                paused = NULL, lane = NULL
 WHERE id = ?;
 
 -- name: park
@@ -76,7 +76,7 @@ ORDER BY wake_boot, id LIMIT ?;
 -- name: due_run
 -- A run, if due.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL AND wake_boot <= ?;
 
 -- name: next_due
@@ -116,8 +116,9 @@ UPDATE runs SET paused = coalesce(paused, ?)
 WHERE id = ? AND cancel IS NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: unpause
--- End the pause of a run.
-UPDATE runs SET paused = NULL WHERE id = ? AND paused IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
+-- End the pause of a run. A run that was in a lane of a queue is due, and enters the queue again.
+UPDATE runs SET paused = NULL, wake_boot = CASE WHEN lane IS NULL THEN wake_boot ELSE 0 END
+WHERE id = ? AND paused IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
 -- name: end_cancelled
 -- End an unfinished run that was asked to cancel, also under the claim of a worker.
@@ -133,25 +134,25 @@ WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING');
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE name = ?;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- RUNNING runs, newest first. Without the hint SQLite would read the whole table to avoid a sort.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND id < ? ORDER BY id DESC LIMIT ?
 ) ORDER BY id DESC;
@@ -159,26 +160,26 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
 ORDER BY id DESC LIMIT ?;
 
 -- name: runs_all_of_task
 -- All runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs INDEXED BY runs_task WHERE task = ? AND status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running_of_task
 -- RUNNING runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND task = ? AND id < ?
     ORDER BY id DESC LIMIT ?
@@ -187,13 +188,13 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded_of_task
 -- SUCCEEDED runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs INDEXED BY runs_task WHERE task = ? AND status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare_of_task
 -- Runs of a task and of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs INDEXED BY runs_rare
 WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND task = ? AND id < ?
 ORDER BY id DESC LIMIT ?;
@@ -205,13 +206,13 @@ SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of a task without a claim of one of these workers (a JSON array); a paused run only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs INDEXED BY runs_running
 WHERE status = 'RUNNING' AND task = ? AND (worker IS NULL OR worker NOT IN (SELECT value FROM json_each(?)))
       AND (paused IS NULL OR token IS NOT NULL)
@@ -416,7 +417,7 @@ DELETE FROM sources WHERE id = ?;
 -- name: receiver
 -- The run of a message; the write lock keeps commits of the run out.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: message_keyed
@@ -591,7 +592,7 @@ SELECT key, at, paused, fired FROM schedules ORDER BY key;
 -- name: movable
 -- A run that may go to another store.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: move
@@ -609,8 +610,8 @@ UPDATE runs SET status = ?, token = NULL, worker = NULL, wake_boot = ? WHERE id 
 -- name: adopt_run
 -- Store a run from another store; no row is inserted when the name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at, result,
-                  value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
@@ -625,3 +626,134 @@ INSERT INTO adopted (uid) VALUES (?) ON CONFLICT (uid) DO NOTHING;
 -- name: quick_check
 -- Whether the pages of the file are consistent: a row `ok`, or a row for each fault.
 PRAGMA quick_check(20);
+
+-- name: queue
+-- A queue.
+SELECT name, declared, override, paused, turn FROM queues WHERE name = ?;
+
+-- name: lock_queue
+-- A queue, for a transaction that claims runs of the queue.
+SELECT name, declared, override, paused, turn FROM queues WHERE name = ?;
+
+-- name: queues
+-- All queues.
+SELECT name, declared, override, paused, turn FROM queues ORDER BY name;
+
+-- name: queues_of
+-- The queues in which runs of these tasks wait.
+SELECT name, declared, override, paused, turn FROM queues
+WHERE EXISTS (SELECT 1 FROM lanes WHERE queue = name AND task IN (SELECT value FROM json_each(?))) ORDER BY name;
+
+-- name: declare_queue
+-- Store the settings of a queue in the code; no row is written where they are known.
+INSERT INTO queues (name, declared)
+SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM queues WHERE name = ? AND declared = ?)
+ON CONFLICT (name) DO UPDATE SET declared = excluded.declared;
+
+-- name: ensure_queue
+-- A queue without limits, for runs whose queue no code has declared in this store.
+INSERT INTO queues (name, declared) VALUES (?, '{}') ON CONFLICT (name) DO NOTHING;
+
+-- name: override_queue
+-- Change the settings of an operator.
+UPDATE queues SET override = ? WHERE name = ?;
+
+-- name: pause_queue
+-- Pause a queue that is not paused.
+UPDATE queues SET paused = ? WHERE name = ? AND paused IS NULL;
+
+-- name: resume_queue
+-- End the pause of a queue.
+UPDATE queues SET paused = NULL WHERE name = ? AND paused IS NOT NULL;
+
+-- name: set_queue_turn
+-- Note the newest turn of a lane.
+UPDATE queues SET turn = ? WHERE name = ?;
+
+-- name: queue_held
+-- How many runs hold a slot of a queue.
+SELECT count(*) FROM runs INDEXED BY runs_held WHERE queue = ? AND token IS NOT NULL AND status = 'RUNNING';
+
+-- name: queue_waiting
+-- How many runs wait for a slot of a queue.
+SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE queue = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL;
+
+-- name: held_slots
+-- The key and the worker of each run that holds a slot of a queue.
+SELECT key, worker FROM runs INDEXED BY runs_held WHERE queue = ? AND token IS NOT NULL AND status = 'RUNNING';
+
+-- name: slots_of_others
+-- The runs that hold a slot of any queue under a claim of another worker than these.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+FROM runs INDEXED BY runs_held
+WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker NOT IN (SELECT value FROM json_each(?));
+
+-- name: end_claim
+-- End the claim of a worker that is gone; a claim that was lost by no crash does not count.
+UPDATE runs SET token = NULL, worker = NULL, crashes = max(crashes - ?, 0)
+WHERE id = ? AND token = ? AND status = 'RUNNING';
+
+-- name: enter_lane
+-- Put a due run into a lane.
+UPDATE runs SET lane = ?, wake_boot = ? WHERE id = ?;
+
+-- name: leave_lane
+-- Take a run out of its lane, because its row cannot be read.
+UPDATE runs SET lane = NULL WHERE id = ?;
+
+-- name: add_lane
+-- A lane for a waiting run.
+INSERT INTO lanes (queue, task, key, level, turn) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (queue, task, key, level) DO NOTHING;
+
+-- name: lanes
+-- One page of the lanes of a task, in order of turn.
+SELECT turn, level, key FROM lanes
+WHERE queue = ? AND task = ? AND (turn, level, key) > (?, ?, ?) ORDER BY turn, level, key LIMIT ?;
+
+-- name: heads
+-- The first runs of a lane.
+SELECT id, wake_at FROM runs INDEXED BY runs_waiting
+WHERE queue = ? AND task = ? AND key = ? AND lane = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL
+ORDER BY wake_at, id LIMIT ?;
+
+-- name: waiting_runs
+-- Runs without a driver, by number.
+SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL;
+
+-- name: set_lane_turn
+-- Change the turn of a lane.
+UPDATE lanes SET turn = ? WHERE queue = ? AND task = ? AND key = ? AND level = ?;
+
+-- name: drop_lane
+-- Remove a lane without waiting runs.
+DELETE FROM lanes AS lane WHERE queue = ? AND task = ? AND key = ? AND level = ? AND NOT EXISTS (
+    SELECT 1 FROM runs INDEXED BY runs_waiting
+    WHERE runs.queue = lane.queue AND runs.task = lane.task AND runs.key = lane.key AND runs.lane = lane.level
+      AND runs.status IN ('QUEUED', 'SLEEPING', 'WAITING') AND runs.paused IS NULL
+);
+
+-- name: first_start
+-- The first start of a queue since a time.
+SELECT number, at FROM starts WHERE queue = ? AND at >= ? ORDER BY at, number LIMIT 1;
+
+-- name: last_start
+-- The number of the last start of a queue.
+SELECT number FROM starts WHERE queue = ? ORDER BY at DESC, number DESC LIMIT 1;
+
+-- name: insert_start
+-- Record a start, not before the start before it.
+INSERT INTO starts (queue, at, number, wall)
+SELECT ?1, max(?2, coalesce(max(at), 0)), coalesce(max(number), 0) + 1, ?3
+FROM (SELECT at, number FROM starts WHERE queue = ?1 ORDER BY at DESC, number DESC LIMIT 1);
+
+-- name: prune_starts
+-- Remove the starts that no window holds any more.
+DELETE FROM starts WHERE queue = ? AND at < ?;
+
+-- name: rebase_starts
+-- The machine has booted: convert times of starts since the last boot into times since this boot, by the wall clock.
+UPDATE starts SET at = min(?1, ?1 + (wall - ?2));

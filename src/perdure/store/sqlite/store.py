@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,7 @@ from perdure.core.ground.model import (
     NewMessage,
     NewRun,
     Publication,
+    QueueRow,
     RunRow,
     RunWrites,
     ScheduleRow,
@@ -52,7 +53,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import RowDamagedError, StoreError, UsageError
 
-from .. import _messages, _moving
+from .. import _messages, _moving, _queues
 from .._reading import PAGE, Reading, log
 from .._rows import SHORT, EndOfRun, claimed, rows_of, run_of, submitted
 from .._sql import queries
@@ -82,6 +83,14 @@ _LOOK_NS: Final = 200_000_000
 """How often a poll checks that the file is still there."""
 _STEPS: Final = 3600 * US
 """Allowed step of the wall clock during a search for unused snapshots."""
+
+
+class _Found(NamedTuple):
+    """Due runs of one look."""
+
+    taken: list[Taken]
+    entered: bool
+    """Whether runs have gone into lanes."""
 
 
 class SQLiteStore(Reading):
@@ -139,6 +148,7 @@ class SQLiteStore(Reading):
         if known is None or known[0] != boot:
             if known is not None:
                 cursor.execute(_SQL["rebase"], (self._clock.boot(), self._clock.wall()))
+                cursor.execute(_SQL["rebase_starts"], (self._clock.boot(), self._clock.wall()))
             cursor.execute(_SQL["set_meta"], ("boot", boot))
         cursor.execute("COMMIT")
 
@@ -245,6 +255,10 @@ class SQLiteStore(Reading):
                 return None
             if old.paused is not None and not resumes:
                 return None
+            if old.queue is not None:
+                queue, rows = self._locked(cursor, old.queue)
+                if not _queues.admit(queue, rows, old, claim.worker, self._clock.boot()):
+                    return None
             return self._claim(cursor, old, claim, entries, crashed=crashed)
 
         return self._aside.transaction(take)
@@ -257,38 +271,95 @@ class SQLiteStore(Reading):
         return new
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
-        now, limit = self._clock.boot(), len(claims)
-        # The search happens outside of the transaction, so that the write lock is held for the writes alone.
-        due = sorted(
-            (wake, id) for task in set(tasks) for id, wake in self._reader.rows(_SQL["due"], (task, now, limit))
-        )[:limit]
-        if not due:
-            return []
-
-        def take(cursor: sqlite3.Cursor) -> list[Taken]:
-            taken: list[Taken] = []
-            for _, id in due:
-                # Another claim may have been faster, and the run may have been parked again.
-                try:
-                    row = cursor.execute(_SQL["due_run"], (id, now)).fetchone()
-                except sqlite3.OperationalError as error:
-                    if not is_undecodable(error):
-                        raise
-                    log.error("%s: run number %s is damaged: %s; %s", self.path, id, error, REPAIR)
-                    continue
-                if row is not None:
-                    old = run_of(row)
-                    run = self._claim(cursor, old, claims[len(taken)], old.mark)
-                    taken.append(Taken(run, old.status in PARKED))
-            return taken
-
-        taken = self._aside.transaction(take)
+        now, limit, taken = self._clock.boot(), len(claims), list[Taken]()
+        while True:
+            # The search happens outside of the transaction, so that the write lock is held for the writes alone.
+            due = sorted(
+                (wake, id) for task in set(tasks) for id, wake in self._reader.rows(_SQL["due"], (task, now, limit))
+            )[:limit]
+            if not due:
+                break
+            left = claims[len(taken) :]
+            found = self._aside.transaction(lambda cursor: self._take(cursor, [id for _, id in due], left, now))  # noqa: B023
+            taken += found.taken
+            # Runs of queues go from the due runs into their lanes, and the next due runs come to light.
+            if not found.entered or len(taken) == len(claims):
+                break
+            limit = _queues.ENTERING
+        for queue in self._queues_of(tasks) if len(taken) < len(claims) else ():
+            left = claims[len(taken) :]
+            taken += self._aside.transaction(lambda cursor: self._leave(cursor, queue, tasks, left))  # noqa: B023
         short: dict[int, tuple[list[Segment], list[Action]]] = {
             run.id: ([], []) for run, woken, _ in taken if woken and run.mark <= SHORT
         }
         if short:
             self._read_ahead(short)
         return [one._replace(known=short.get(one.run.id)) for one in taken]
+
+    def _take(self, cursor: sqlite3.Cursor, due: Sequence[int], claims: Sequence[Claim], now: int) -> _Found:
+        """Claim due runs, and put those of queues into their lanes."""
+        taken: list[Taken] = []
+        entering: dict[str, list[RunRow]] = {}
+        for id in due:
+            # Another claim may have been faster, and the run may have been parked again.
+            old = self._readable(cursor, "due_run", id, now)
+            if old is not None and old.queue is not None:
+                entering.setdefault(old.queue, []).append(old)
+            elif old is not None and len(taken) < len(claims):
+                run = self._claim(cursor, old, claims[len(taken)], old.mark)
+                taken.append(Taken(run, old.status in PARKED))
+        for name, runs in entering.items():
+            queue, rows = self._locked(cursor, name)
+            rows.note_turn(_queues.enter(queue, rows, runs, self._clock.wall()))
+        return _Found(taken, bool(entering))
+
+    def _readable(self, cursor: sqlite3.Cursor, statement: str, id: int, *more: int) -> RunRow | None:
+        """The run that the statement finds; a damaged row is logged and left out."""
+        try:
+            row = cursor.execute(_SQL[statement], (id, *more)).fetchone()
+        except sqlite3.OperationalError as error:
+            if not is_undecodable(error):
+                raise
+            log.error("%s: run number %s is damaged: %s; %s", self.path, id, error, REPAIR)
+            return None
+        return None if row is None else run_of(row)
+
+    def _leave(
+        self, cursor: sqlite3.Cursor, queue: str, tasks: Collection[str], claims: Sequence[Claim]
+    ) -> list[Taken]:
+        """Claim runs of a queue, as far as the queue has slots."""
+        taken: list[Taken] = []
+
+        def claim(runs: list[int]) -> int:
+            before = len(taken)
+            for id in runs:
+                old = self._readable(cursor, "waiting_runs", id)
+                if old is None:
+                    cursor.execute(_SQL["leave_lane"], (id,))
+                else:
+                    run = self._claim(cursor, old, claims[len(taken)], old.mark)
+                    taken.append(Taken(run, old.status in PARKED))
+            return len(taken) - before
+
+        found, rows = self._locked(cursor, queue)
+        most, now, wall = len(claims), self._clock.boot(), self._clock.wall()
+        turn = _queues.leave(found, rows, tasks, claims[0].worker, most, now, wall, claim)
+        if turn != found.turn:
+            rows.note_turn(turn)
+        return taken
+
+    def _locked(self, cursor: sqlite3.Cursor, name: str) -> tuple[QueueRow, _queues.SqlQueueRows]:
+        """A queue, and its rows for this transaction."""
+        cursor.execute(_SQL["ensure_queue"], (name,))
+        queue = QueueRow._make(cursor.execute(_SQL["lock_queue"], (name,)).fetchone())
+        return queue, self._rows_of(name, lambda statement, row: cursor.execute(_SQL[statement], row).fetchall())
+
+    def _rows_of(self, name: str, execute: _queues.Execute) -> _queues.SqlQueueRows:
+        return _queues.SqlQueueRows(execute, name, lambda: (name, self._clock.boot(), self._clock.wall()))
+
+    def _queues_of(self, tasks: Collection[str]) -> list[str]:
+        """The queues in which runs of the tasks wait."""
+        return [name for name, *_ in self._rows("queues_of", (msgspec.json.encode(list(tasks)).decode(),))]
 
     def _read_ahead(self, runs: dict[int, tuple[list[Segment], list[Action]]]) -> None:
         ids = (self._list(runs),)
@@ -339,9 +410,44 @@ class SQLiteStore(Reading):
     def _list(self, values: Collection[int]) -> str:
         return msgspec.json.encode(list(values)).decode()
 
-    def next_due(self, tasks: Collection[str]) -> float | None:
+    def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
         wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
-        return (min(wakes) - self._clock.boot()) / US if wakes else None
+        now = self._clock.boot()
+        for row in self._rows("queues_of", (msgspec.json.encode(list(tasks)).decode(),)):
+            queue = QueueRow._make(row)
+            left = _queues.delay(queue, self._rows_of(queue.name, self._rows), tasks, worker, now)
+            if left is not None:
+                wakes.append(now + left)
+        first = min(wakes, default=_queues.FAR)
+        return None if first >= _queues.FAR else (first - now) / US
+
+    def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
+        known = msgspec.json.encode(list(workers)).decode()
+        return list(map(run_of, self._good(_SQL["slots_of_others"], (known,))))
+
+    def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
+        ended = self._aside.change(_SQL["end_claim"], (0 if crashed else 1, run, token))
+        self._ring(QUEUED)
+        return ended
+
+    def declare_queue(self, name: str, declared: str) -> None:
+        known = self.queue(name)
+        if known is None or known.declared != declared:
+            self._writer.change(_SQL["declare_queue"], (name, declared, name, declared))
+
+    def override_queue(self, name: str, override: str | None) -> bool:
+        return self._change_queue("override_queue", (override, name))
+
+    def pause_queue(self, name: str, now: int) -> bool:
+        return self._change_queue("pause_queue", (now, name))
+
+    def resume_queue(self, name: str) -> bool:
+        return self._change_queue("resume_queue", (name,))
+
+    def _change_queue(self, statement: str, row: Row) -> bool:
+        changed = self._writer.change(_SQL[statement], row)
+        self._ring(QUEUED)
+        return changed
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         known = msgspec.json.encode(list(workers)).decode()

@@ -1,0 +1,164 @@
+"""The commands for queues: `perdure queues`, `perdure queue pause`, `resume`, `set` and `reset`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from ..api.queues_known import QueueState
+
+QUEUES_EPILOG = """  perdure queues                              the limits, what runs and what waits
+  perdure queues --json                       the same for machines"""
+
+
+@cli.command("queues", cls=CliCommand, epilog=QUEUES_EPILOG, short_help="The limits of queues, and what waits.")
+@common
+def queues_command() -> None:
+    """List the queues that the store knows: the settings in force, and how many runs hold a slot and wait."""
+    from ..api.queues_known import queues
+
+    log_to_stderr()
+    found = queues()
+    if output.json:
+        output.result_json([_data(one) for one in found])
+    elif found:
+        output.draw(_table(found))
+    else:
+        output.note("no run was submitted to a queue, and no worker has served a task with one")
+
+
+GROUP_EPILOG = """  perdure queues                              the names and the settings
+  perdure queue set crawl concurrency=40"""
+
+
+@cli.group("queue", cls=CommandGroup, epilog=GROUP_EPILOG, short_help="Pause, resume or change a queue.")
+def queue_group() -> None:
+    """Pause, resume or change a queue. `perdure queues` lists the names."""
+
+
+@queue_group.command("pause", epilog="  perdure queue pause crawl", short_help="Let no more runs begin.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@common
+def pause_command(names: tuple[str, ...]) -> None:
+    """Let workers take no more runs of a queue until the queue is resumed. Runs that are driven go on."""
+    _operate(names, lambda one: "is paused" if one.pause() else "was paused before")
+
+
+@queue_group.command("resume", epilog="  perdure queue resume crawl", short_help="End the pause of a queue.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@common
+def resume_command(names: tuple[str, ...]) -> None:
+    """End the pause of a queue."""
+    _operate(names, lambda one: "gives runs again" if one.resume() else "is not paused")
+
+
+SET_EPILOG = """  perdure queue set crawl concurrency=40 per_worker=4
+  perdure queue set crawl rate=600/60         600 starts in any window of 60 seconds
+  perdure queue set crawl per_key=none        without that limit"""
+
+
+@queue_group.command("set", epilog=SET_EPILOG, short_help="Change settings until they are reset.")
+@click.argument("name", metavar="NAME")
+@click.argument("settings", metavar="SETTING=VALUE...", nargs=-1, required=True)
+@common
+def set_command(name: str, settings: tuple[str, ...]) -> None:
+    """Put settings in the place of those in the code, at once and for all workers, until they are reset.
+
+    Settings are concurrency, per_worker, per_key (a number), rate (COUNT/SECONDS), order (fifo, priority, fair) and
+    aging (seconds); `none` removes a limit.
+    """
+    values = dict(map(_setting, settings))
+    _operate((name,), lambda one: f"has {_words(values)} now" if one.set(**values) is None else "")
+
+
+@queue_group.command("reset", epilog="  perdure queue reset crawl", short_help="Let the settings in the code count.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@common
+def reset_command(names: tuple[str, ...]) -> None:
+    """Remove the settings of an operator, so that those in the code count again."""
+    _operate(names, lambda one: "has the settings of the code" if one.reset() else "had no other settings")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r} is no setting: write NAME=VALUE, such as concurrency=40")
+    if value.lower() == "none":
+        return name, None
+    try:
+        if name == "rate":
+            from ..api.queueing import Rate
+
+            count, _, seconds = value.partition("/")
+            return name, Rate(int(count), per=float(seconds or 1))
+        if name == "aging":
+            return name, float(value)
+        return name, value if name == "order" else int(value)
+    except ValueError:
+        form = "COUNT/SECONDS, such as 600/60" if name == "rate" else "a number, or none"
+        raise UsageError(f"{name} must be {form}, not {value!r}") from None
+
+
+def _operate(names: tuple[str, ...], operation: Callable[[QueueState], str]) -> None:
+    """Do the operation on each queue, and tell its answer. With an unknown name nothing is done."""
+    from ..api.queues_known import queue_named
+
+    log_to_stderr()
+    told = [(one.name, operation(one)) for one in list(map(queue_named, names))]
+    if output.json:
+        output.result_json([{"name": name, "state": state} for name, state in told])
+    for name, state in told:
+        output.note(f"queue {name} {state}")
+
+
+def _data(one: QueueState) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "running": one.running,
+        "waiting": one.waiting,
+        "paused": None if one.paused is None else one.paused.isoformat(),
+        "declared": one.declared,
+        "override": one.override,
+    }
+
+
+def _words(settings: dict[str, Any]) -> str:
+    """Settings for people."""
+    return ", ".join(f"{name}={_word(value)}" for name, value in settings.items())
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return f"{value['count']}/{value['per']:g}s"
+    return f"{value.count}/{value.seconds:g}s" if hasattr(value, "seconds") else str(value)
+
+
+def _table(found: list[QueueState]) -> Table:
+    from rich.table import Table
+
+    from .output import cell
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("NAME", no_wrap=True, overflow="ellipsis")
+    table.add_column("STATE", no_wrap=True)
+    for heading in ("RUNNING", "WAITING"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("SETTINGS", "SET BY AN OPERATOR"):
+        table.add_column(heading)
+    for one in found:
+        state = "paused" if one.paused is not None else "active"
+        table.add_row(
+            cell(one.name), state, str(one.running), str(one.waiting), _words(one.declared), _words(one.override)
+        )
+    return table
