@@ -398,7 +398,7 @@ def test_a_module_can_be_served_by_its_name(fleet: Fleet) -> None:
         ("perdure wait fi", ["first"]),
         ("perdure watch --status q", ["queued"]),
         ("perdure serve --con", ["--concurrency"]),
-        ("perdure s", ["schedule", "schedules", "send", "serve", "show", "signal", "store", "submit"]),
+        ("perdure s", ["schedule", "schedules", "send", "serve", "show", "signal", "store", "stream", "submit"]),
     ],
 )
 def test_completion(fleet: Fleet, line: str, words: list[str]) -> None:
