@@ -249,7 +249,7 @@ def test_ls_lists_newest_first_with_times_in_utc(shell: Shell) -> None:
     assert [run["name"] for run in shell.json("ls", "--status", "failed")] == ["b"]
     assert [run["name"] for run in shell.json("ls", "--limit", "1")] == ["b"]
     table = shell("ls", "--limit", "1")
-    assert table.stdout.splitlines()[0].split() == ["NAME", "TASK", "STATUS", "CREATED", "TOOK", "INPUTS"]
+    assert table.stdout.splitlines()[0].split() == ["NAME", "TASK", "STATUS", "CREATED", "TOOK", "INPUTS", "STATE"]
     assert table.stdout.splitlines()[1].split()[:3] == ["b", "etl.fails", "FAILED"]
     assert "more than 1" in table.stderr
 
