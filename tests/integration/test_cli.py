@@ -426,7 +426,7 @@ def test_completion_knows_tasks_inputs_and_runs_and_executes_no_file(shell: Shel
     assert complete(shell, "perdure run wf.py fl") == ["flaky"]
     assert complete(shell, "perdure run wf.py add --b") == ["--b"]
     assert complete(shell, "perdure resume fi") == ["first"]
-    assert complete(shell, "perdure re") == ["report", "rerun", "resume"]
+    assert complete(shell, "perdure re") == ["rehearse", "report", "rerun", "resume"]
     assert not (shell.path / "executed").exists()
 
 

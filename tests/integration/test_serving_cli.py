@@ -110,7 +110,7 @@ def test_what_is_submitted_is_queued_until_it_is_due(fleet: Fleet) -> None:
         "submit flow.py add --a 3 --name plain",
         "ls --status QUEUED --json",
     )
-    assert ", begins 2" in shown.stdout
+    assert "The run begins at 2" in shown.stdout
     assert " at the earliest" in shown.stdout
     assert (again.returncode, again.stdout) == (0, "plain\n")
     assert again.stderr == "run plain has ended before, it is SUCCEEDED; see: perdure wait plain\n"
@@ -244,7 +244,7 @@ def test_ls_show_and_abort_of_runs_that_others_have(fleet: Fleet) -> None:
     )
     assert "parked  flow.nap  SLEEPING" in sleeping.stdout
     assert "queued  flow.add  QUEUED" in queued.stdout
-    assert ", sleeps until 2" in parked.stdout
+    assert "The run sleeps until 2" in parked.stdout
     assert "durable_sleep  sleep  SLEEPING" in parked.stdout
     assert json.loads(busy.stdout)["driven_by"]["pid"] == worker.pid
     for name, done in zip(

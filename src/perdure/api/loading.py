@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import ModuleType
@@ -22,6 +23,9 @@ from .declaring import LOCAL, tasks_of
 from .task import Task
 
 _LOADING: ContextVar[str | None] = ContextVar("perdure_loading", default=None)
+_LOCKS: dict[str, threading.RLock] = {}
+"""By file: threads that load one file at once must not see a module whose import is under way. A thread may come back,
+because the code of a file can lead to the file itself."""
 
 
 def loading_file() -> str | None:
@@ -41,6 +45,11 @@ def load_file(path: str) -> ModuleType:
         raise UsageError(f"{path}: no such file")
     if not file.endswith(".py"):
         raise UsageError(f"{path} is not a Python file (.py)")
+    with _LOCKS.setdefault(file, threading.RLock()):
+        return _load(path, file)
+
+
+def _load(path: str, file: str) -> ModuleType:
     root, name = code_root(file), logical_name(file)
     loaded = sys.modules.get(name)
     if loaded is not None and _is_file(loaded, file):

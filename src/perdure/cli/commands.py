@@ -448,7 +448,7 @@ def list_command(
     from ..api.listing import back_from_now
     from ..api.tags import tags_of_words
     from ..core.ground.model import Status
-    from .output import run_data, runs_table
+    from .output import RunsTable, run_data
 
     most = _rows(limit)
     statuses = None if status is None else {Status(status.upper())}
@@ -458,7 +458,7 @@ def list_command(
     if output.json:
         output.result_json([run_data(run) for run in runs])
     elif runs:
-        output.draw(runs_table(runs))
+        output.draw(RunsTable(runs))
     else:
         where = looking.store_path() or "this store"
         output.note(f"no such runs in {where}" if wanted != looking.RunFilter() else f"no runs in {where}")

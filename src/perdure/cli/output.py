@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -20,7 +20,7 @@ from ..core.ground.harmless import harmless
 from ..errors import PerdureError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -277,26 +277,48 @@ def run_data(run: RunInfo) -> dict[str, Any]:
     }
 
 
-def runs_table(runs: Iterable[RunInfo]) -> Table:
-    """Runs as a table. The last column says why a run does not move, or how the run failed."""
-    from rich.table import Table
+class RunsTable:
+    """Runs as a table. The last column says why a run does not move, or how the run failed.
 
-    from ..core.ground.values._preview import preview_inputs
+    A narrow terminal shortens inputs and reasons first, then leaves these columns out, and shortens names last.
+    """
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("NAME", "TASK", "STATUS"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    for heading in ("CREATED", "TOOK"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("INPUTS", "STATE"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=1)
-    for run in runs:
-        took = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
-        table.add_row(
-            cell(run.name), cell(run.task), cell(str(run.status), _STYLES.get(run.status, "")), local(run.created_at),
-            span(took), cell(preview_inputs(run.inputs, 120)), cell("" if run.status == "SUCCEEDED" else run.why),
-        )  # fmt: skip
-    return table
+    LEAST = 16
+    """Characters of a reason below which the column says too little to be shown."""
+
+    def __init__(self, runs: Iterable[RunInfo]) -> None:
+        from ..core.ground.values._preview import preview_inputs
+
+        self._rows: list[tuple[Text, ...]] = []
+        for run in runs:
+            took = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
+            self._rows.append((
+                cell(run.name), cell(run.task), cell(str(run.status), _STYLES.get(run.status, "")),
+                cell(local(run.created_at)), cell(span(took)), cell(preview_inputs(run.inputs, 120)),
+                cell("" if run.status == "SUCCEEDED" else run.why),
+            ))  # fmt: skip
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        headings = ("NAME", "TASK", "STATUS", "CREATED", "TOOK", "INPUTS", "STATE")
+        columns = zip(headings, *self._rows, strict=True)
+        widths = [max(len(column[0]), *(text.cell_len for text in column[1:]), 0) for column in columns]
+        room = options.max_width - sum(width + 2 for width in widths[:5])
+        shown = widths[:5]
+        inputs = min(widths[5], max(room // 3, room - widths[6] - 2))
+        reasons = min(widths[6], room - inputs - 2)
+        if reasons >= min(self.LEAST, widths[6]):
+            shown += [inputs, reasons]
+        elif room >= len("INPUTS"):
+            shown.append(min(widths[5], room))
+        for place, (heading, width) in enumerate(zip(headings, shown, strict=False)):
+            may_shrink = place < 2 and room < 0
+            table.add_column(heading, no_wrap=True, overflow="ellipsis", **{} if may_shrink else {"width": width})
+        for row in self._rows:
+            table.add_row(*row[: len(shown)])
+        yield table
 
 
 # -- trees -----------------------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ import json
 import sys
 from collections import Counter
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.ground.model import Status
 from . import completion
 from .base import CliCommand, cli, common, log_to_stderr, output
+
+if TYPE_CHECKING:
+    from ..core.ground.model import Status
 
 EXPORT_EPILOG = """  perdure export daily > tests/journals/daily.json
   perdure export daily --redact charge --redact 'mail*' > run.json"""
@@ -99,6 +101,7 @@ def _summary(counts: Counter[Any]) -> str:
 
 
 def _statuses(text: str | None) -> tuple[Status, ...]:
+    from ..core.ground.model import Status
     from ..upkeep.rehearsal_of_store import LIVE
 
     if text is None:

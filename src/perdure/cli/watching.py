@@ -10,7 +10,7 @@ from ..api import looking
 from ..api.looking import RunInfo
 from ..core.ground.clock import seconds
 from ..core.ground.model import Status
-from .output import Output, local_time, run_data, runs_table
+from .output import Output, RunsTable, local_time, run_data
 
 PAUSE = 0.2
 """Seconds between two looks whether the store has changed."""
@@ -69,4 +69,4 @@ def _table(output: Output, limit: int, fit: bool, status: Status | None) -> None
     with Live(console=console, auto_refresh=False, screen=False, vertical_overflow="crop") as live:
         for runs in _looks(output, limit, status):
             shown = max(1, console.height - 2) if fit else len(runs)
-            live.update(runs_table(runs[:shown]), refresh=True)
+            live.update(RunsTable(runs[:shown]), refresh=True)
