@@ -29,8 +29,9 @@ from perdure.store.blobs import manifest
 from perdure.store.blobs.manifest import Listed
 
 FRAMES: list[Any] = [
-    frames.Idle(True), frames.Begun(), frames.NextAction(3), frames.Quiet(1, [1, 2], 0, [], []), frames.Stop(b"x"),
-    frames.CacheGet(1, b"k" * 16), frames.BodyEnded(0, b"\xc0", False, [1], [("f", 1, "g")], 0, 1, True),
+    frames.Idle(True), frames.Begun(), frames.NextAction(3), frames.Quiet(1, [1, 2], 0, [], [], False),
+    frames.Stop(b"x"), frames.CacheGet(1, b"k" * 16),
+    frames.BodyEnded(0, b"\xc0", False, [1], [("f", 1, "g")], 0, 1, True),
 ]  # fmt: skip
 WHOLE = st.sampled_from(FRAMES).map(msgspec.msgpack.encode)
 

@@ -171,13 +171,13 @@ def test_submitting_from_traces_and_bodies(fleet: Fleet) -> None:
     script = fleet.directory / "script.py"
     script.write_text(
         "import perdure, flow\nrun = perdure.with_runcontext(name='outside').submit(flow.add, a=40)\n"
-        "print(run.status, run.wait(30).result)\n"
+        "print(run.name, run.wait(30).result)\n"
     )
     fleet.serve()
     outside = subprocess.run(
         [sys.executable, str(script)], cwd=fleet.directory, capture_output=True, text=True, timeout=40, check=False
     )
-    assert outside.stdout.split() == ["QUEUED", "42"], outside.stderr
+    assert outside.stdout.split() == ["outside", "42"], outside.stderr
     sync, others, refused = at_once(
         fleet, "run flow.py from_a_trace", "run flow.py from_an_async_trace", "run flow.py from_a_body"
     )

@@ -141,19 +141,19 @@ def test_a_stand_in_is_quiet_only_while_nothing_is_on_its_way(session: BodySessi
     body, driver = session.body, session.body.driver
     session._child = SimpleNamespace(channel=SimpleNamespace(send=lambda frame: None))  # type: ignore[assignment]
     assert not body.quiet()
-    session.handle(frames.Quiet(0, [1, 5], 0, [], []))
+    session.handle(frames.Quiet(0, [1, 5], 0, [], [], False))
     assert body.quiet()
     assert body.stands_for() == {1, 5}
     assert driver.checked == 1  # type: ignore[attr-defined]
     session._tell()
     assert not body.quiet()
-    session.handle(frames.Quiet(0, [1, 5], 0, [], []))
+    session.handle(frames.Quiet(0, [1, 5], 0, [], [], False))
     assert not body.quiet(), "as of before that word"
-    session.handle(frames.Quiet(1, [1, 5], 0, [], []))
+    session.handle(frames.Quiet(1, [1, 5], 0, [], [], False))
     assert body.quiet()
     session.handle(frames.Idle(True))
     assert body.report is None
-    body.report = Report([1], 2, [7], [])
+    body.report = Report([1], 2, [7], [], False)
     assert body.idle_replaying
     assert not body.awaits_cancellation()
 

@@ -38,9 +38,9 @@ def visitor(url: str) -> Visitor:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium."""
+    """Headless Chromium, for one module: the driver keeps an event loop running in the thread of the tests."""
     path = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip("Chromium is not installed; `make debian` installs it, or: apt-get install chromium")

@@ -1,4 +1,4 @@
-"""The table of runs on terminals of any width: what a run is called and how the run stands is never cut for a reason."""
+"""The table of runs on terminals of any width: a long reason never cuts the name or the status of a run."""
 
 from __future__ import annotations
 
