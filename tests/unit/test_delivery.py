@@ -364,6 +364,20 @@ def test_steps_for_the_loop_are_left_to_the_loop_s_thread() -> None:
     assert steps(delivery, Facts(here=False)) == [(Move.HAND, thread)]
 
 
+def test_b11_a_forced_cancellation_takes_an_earlier_outcome_of_its_call_along() -> None:
+    """B11. The outcome waited for the entry that was forced ahead, and nothing behind it was ever handed over."""
+    delivery, slow, other = Delivery(), Waiter("slow"), Waiter("other")
+    assert delivery.cancel(slow) is CancelVerdict.RECORD
+    delivery.in_flight = 3
+    delivery.committed(slow, live(1))
+    delivery.committed(other, live(2))
+    assert moves(delivery) == []
+    delivery.committed(slow, live(3, Result.CANCELLED))
+    assert delivery.force(Facts()).subject is slow
+    assert steps(delivery, Facts()) == [(Move.HAND, other)]
+    assert delivery.in_flight == 0
+
+
 def test_a_starved_event_is_forced_only_where_its_turn_allows_it() -> None:
     delivery, timer = loaded(entry(1, "a")), Source(TIMER, 1)
     delivery.began(timer)

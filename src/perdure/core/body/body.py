@@ -639,9 +639,10 @@ class Body(Activity):
         """That call has ended."""
         with self._lock:
             self.blocked -= 1
-            last = self.blocked == 0
-        if last and self.delivery.replay is not None:
-            self.driver.loop_blocked(self, False)
+            # Under the lock: another thread that hands over the last recorded outcome meanwhile would say that the body
+            # has all it had recorded, before the body says that it waits for outcomes again, and never after.
+            if self.blocked == 0 and self.delivery.replay is not None:
+                self.driver.loop_blocked(self, False)
 
     # -- replay ------------------------------------------------------------------------------------------------------
 

@@ -567,8 +567,11 @@ class Delivery:
                 if not item.over:
                     return self._happen(item, facts)
             elif item[1].result == CANCELLED:
-                self.due.remove(item)
-                self.in_flight -= 1
+                # With an earlier outcome of the call, which would wait for this entry for ever.
+                others = [one for one in self.due if one.__class__ is not tuple or one[0] is not item[0]]
+                self.in_flight -= len(self.due) - len(others)
+                self.due = deque(others)
+                self.reused.discard(item[0])
                 self.passed(item[1].n)
                 return Step(Move.CANCEL, item[0], item[1])
         return NOTHING
