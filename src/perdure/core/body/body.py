@@ -743,6 +743,19 @@ class Body(Activity):
 
     # -- whether it moves --------------------------------------------------------------------------------------------
 
+    def _moves(self) -> bool:
+        """Whether the body begins or ends, or something has come that is yet to be handed over. Under the lock."""
+        delivery = self.delivery
+        return bool(
+            (self.starting and not self.pausing)
+            or self.stopped
+            or self.returned
+            or delivery.in_flight
+            or delivery.due
+            or delivery.entrances
+            or self._cancel_pending()
+        )
+
     def rest(self, patience: float) -> list[int] | None:
         """Microseconds left of each recorded deadline with a waiting call in this body; `None`: something else could
         move the body, apart from bodies that it called. A call that waits for a message counts after `patience`
@@ -752,20 +765,14 @@ class Body(Activity):
             delivery = self.delivery
             if (
                 self.active
-                or (self.starting and not self.pausing)
-                or self.stopped
-                or self.returned
+                or self._moves()
                 or self.limit is not None
                 or self.executing
                 or self.joining
-                or delivery.in_flight
-                or delivery.due
                 or delivery.held
                 or delivery.waiting
-                or delivery.entrances
                 or (self.idle_replaying and not self.pausing)
                 or self.outside_pending()
-                or self._cancel_pending()
             ):
                 return None
             waits = [sleeper for sleeper in self._sleepers if isinstance(sleeper, MessageWait)]
@@ -777,18 +784,7 @@ class Body(Activity):
         """What the body waits for, if nothing but time or a message can move the body, apart from the timers of its
         loop and from bodies that it called; `None` while something else is under way. For a virtual clock."""
         with self._lock:
-            delivery = self.delivery
-            if (
-                (self.active and not self.blocked)
-                or (self.starting and not self.pausing)
-                or self.stopped
-                or self.returned
-                or delivery.in_flight
-                or delivery.due
-                or delivery.entrances
-                or self.unrecorded
-                or self._cancel_pending()
-            ):
+            if (self.active and not self.blocked) or self._moves() or self.unrecorded:
                 return None
             if any(isinstance(sleeper, MessageWait) and sleeper.message is not None for sleeper in self._sleepers):
                 return None

@@ -34,6 +34,7 @@ from ..ground.model import (
     Streamed,
     Take,
 )
+from ..journal.replay import mark_row
 from .interfaces import Sink
 
 
@@ -263,8 +264,6 @@ Item = Any
 """A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Publication, Streamed, Foreign, Finish, Park, or an
 inseparable tuple of them."""
 
-_MARK_FP = bytes(16)
-
 
 def without_abandoned(outbox: list[Item]) -> list[Item]:
     """Refuse, at the last moment, records of bodies whose attempt is over."""
@@ -338,16 +337,16 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             entries.append(entry_row(item, n, source))
         elif kind is Mark:
             n += 1
-            entries.append(_mark(item.action, n, item.seq, item.result, source))
+            entries.append(mark_row(item.action, n, item.seq, item.result, source))
         elif kind is Noted:
             if (notes := item.body.take_notes()) is not None:
                 n += 1
-                entries.append(replace(_mark(item.body.action, n, 0, Result.NOTE, source), notes=notes))
+                entries.append(replace(mark_row(item.body.action, n, 0, Result.NOTE, source), notes=notes))
         elif kind is Reuse:
             n += 1
             item.n = n
             call = item.call
-            row = _mark(call.body.action, n, item.original, Result.REUSE, source)
+            row = mark_row(call.body.action, n, item.original, Result.REUSE, source)
             # `seq` names the entry; where the call stands now, and when it was made, go along for the next replay.
             entries.append(replace(row, item=item.item, after=item.after, occ=call.seq, begun=call.begun))
         elif kind is Action:
@@ -401,10 +400,6 @@ def _parts(outbox: list[Item]) -> list[Item]:
         else:
             parts.append(item)
     return parts
-
-
-def _mark(action: int, n: int, seq: int, result: Result, source: int) -> Entry:
-    return Entry(action, n, 0, seq, 0, 0, 0, int(result), _MARK_FP, "", None, None, None, source, None, None, 0, 0)
 
 
 def entry_row(record: Record, n: int, source: int) -> Entry:

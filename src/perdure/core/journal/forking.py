@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ...errors import RunCancelledError, UsageError
+from ...errors import UsageError
 from ..ground.model import ROOT, Action, Ended, Entry, Kind, Result
-from ..ground.values import describe_error
-from .replay import EventKind, decode_notes
+from .recovering import is_cancellation
+from .replay import EventKind, decode_notes, mark_row
 
 _OUTCOMES = (Result.VALUE, Result.ERROR, Result.CANCELLED, Result.ITEM, Result.END, Result.FIRED)
 """The results of entries that hold the outcome of a call."""
@@ -114,26 +114,7 @@ def _is_kept(body: int, ended: dict[int, int]) -> bool:
 
 
 def _filler(entry: Entry) -> Entry:
-    return Entry(
-        ROOT,
-        entry.n,
-        0,
-        0,
-        0,
-        0,
-        0,
-        Result.NOTE,
-        bytes(16),
-        "",
-        None,
-        None,
-        None,
-        entry.source,
-        None,
-        None,
-        entry.at,
-        0,
-    )
+    return replace(mark_row(ROOT, entry.n, 0, Result.NOTE, entry.source), at=entry.at)
 
 
 def _refuse_cancelled(run: str, shared: Iterable[Entry]) -> None:
@@ -148,6 +129,5 @@ def _notes_request(entry: Entry) -> bool:
 
 
 def _is_request(entry: Entry) -> bool:
-    if entry.result != Result.ERROR or entry.value is None or entry.kind == Kind.TRACE:
-        return False
-    return describe_error(entry.value)[0].rpartition(".")[2] == RunCancelledError.__name__
+    # A trace may raise the error of another run.
+    return entry.kind != Kind.TRACE and is_cancellation(entry)

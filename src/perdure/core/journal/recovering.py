@@ -1,5 +1,5 @@
-"""What a later life takes over: the work that a new run copies from another run (`NewRun.reuse`), and the recorded
-failures that a resumed run meets again."""
+"""What a later life takes over: the work that a new run copies from another run (`NewRun.reuse`), the recorded failures
+that a resumed run meets again, and whether the code has heard of a request to cancel the run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from ...errors import RunCancelledError
 from ..ground.model import NO_PARENT, ROOT, Action, Entry, Kind, Result, RunRow
-from .replay import CallKey, Replay, call_of
+from ..ground.values import describe_error
+from .replay import CallKey, Replay, call_of, mark_row
 
 
 def work_of(journal: Iterable[Entry], started: Sequence[Action], new: RunRow) -> tuple[list[Entry], list[Action]]:
@@ -70,10 +72,7 @@ def work_of(journal: Iterable[Entry], started: Sequence[Action], new: RunRow) ->
             child = entry.child if entry.child in children else None
             entries.append(replace(entry, n=len(entries) + 1, child=child, after=None))
         if kept:
-            entries.append(
-                Entry(body, len(entries) + 1, 0, 0, 0, 0, 0, Result.LOOSEN, bytes(16), "", None, None, None,
-                      kept[-1].source, None, None, 0, 0)
-            )  # fmt: skip
+            entries.append(mark_row(body, len(entries) + 1, 0, Result.LOOSEN, kept[-1].source))
     return entries, actions
 
 
@@ -137,3 +136,10 @@ def caught_failures(
             if entry.result == Result.ERROR:
                 found.append(CaughtFailure(entry, numbers))
     return sorted(found, key=lambda failure: failure.entry.n)
+
+
+def is_cancellation(entry: Entry) -> bool:
+    """Whether the entry is a request to cancel the run, as a sync body hears of the request (B12)."""
+    if entry.result != Result.ERROR or entry.value is None:
+        return False
+    return describe_error(entry.value)[0].rpartition(".")[2] == RunCancelledError.__name__

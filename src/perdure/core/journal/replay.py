@@ -102,6 +102,8 @@ _HOLD = Decision(Verdict.HOLD)
 LAST = 1 << 62
 """Beyond the number of each entry."""
 
+_MARK_FP = bytes(16)
+
 _NOWHERE: Key = (0, b"", -1, -1)
 
 _ABOUT_OTHERS = frozenset(
@@ -422,6 +424,11 @@ class Replay:
         self._index.clear()
         self._positions.clear()
         return min((entry.n for entry in rest), default=0), waiting
+
+
+def mark_row(action: int, n: int, seq: int, result: Result, source: int) -> Entry:
+    """A row that records no outcome: a row about entry `seq` (`LOOSEN`, `FAILED`, `DISCARD`, `REUSE`), or a `NOTE`."""
+    return Entry(action, n, 0, seq, 0, 0, 0, int(result), _MARK_FP, "", None, None, None, source, None, None, 0, 0)
 
 
 def key_of(entry: Entry) -> Key:

@@ -48,9 +48,9 @@ from ..ground.model import (
     Taken,
 )
 from ..ground.spec import TaskSpec
-from ..ground.values import describe_error, encode_error
+from ..ground.values import encode_error
 from ..journal.moved import Moves
-from ..journal.recovering import caught_failures, work_of
+from ..journal.recovering import caught_failures, is_cancellation, work_of
 from ..journal.replay import Replay
 from ..journal.segment import Journal, again, journal_of
 from .attached import Attachments
@@ -455,9 +455,7 @@ class Driver(Ending):
         replay = Replay(rows, self.is_changed)
         if self.cancel is not None:
             # Of the entries that count: a cleanup that failed is tried again, from the cancellation on.
-            body.cancel_delivered = any(
-                one.result == Result.ERROR and _is_cancellation(one) for one in replay.outcomes()
-            )
+            body.cancel_delivered = any(map(is_cancellation, replay.outcomes()))
         body.load(
             replay,
             {
@@ -696,10 +694,6 @@ class Driver(Ending):
 
 CRASH_LIMIT = 10
 """Attempts in a row that die without a new entry before the run is given up."""
-
-
-def _is_cancellation(entry: Entry) -> bool:
-    return entry.value is not None and describe_error(entry.value)[0].rpartition(".")[2] == RunCancelledError.__name__
 
 
 def driver_of(body: BodyPort) -> Driver:
