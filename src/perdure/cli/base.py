@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -13,6 +13,7 @@ from .output import Output
 from .signals import Signals
 
 F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", bound="HasName")
 
 # The names of `core.ground.model.Status`, so that `perdure --help` need not import the core; a test compares both.
 STATUSES = (
@@ -141,6 +142,25 @@ def log_to_stderr() -> None:
 
 _PARTS = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,6})?s?")
+
+
+class HasName(Protocol):
+    """What a command operates on."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def operate_on_named(
+    what: str, names: tuple[str, ...], find: Callable[[str], N], operation: Callable[[N], str]
+) -> None:
+    """Do the operation on each `what` of these names, and tell its answer. With an unknown name nothing is done."""
+    log_to_stderr()
+    told = [(one.name, operation(one)) for one in list(map(find, names))]
+    if output.json:
+        output.result_json([{"name": name, "state": state} for name, state in told])
+    for name, state in told:
+        output.note(f"{what} {name} {state}")
 
 
 def length(ctx: click.Context, parameter: click.Parameter | None, value: str | None, hint: str | None = None) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, output
+from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, operate_on_named, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,15 +109,9 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _operate(names: tuple[str, ...], operation: Callable[[QueueState], str]) -> None:
-    """Do the operation on each queue, and tell its answer. With an unknown name nothing is done."""
     from ..api.queues_known import queue_named
 
-    log_to_stderr()
-    told = [(one.name, operation(one)) for one in list(map(queue_named, names))]
-    if output.json:
-        output.result_json([{"name": name, "state": state} for name, state in told])
-    for name, state in told:
-        output.note(f"queue {name} {state}")
+    operate_on_named("queue", names, queue_named, operation)
 
 
 def _data(one: QueueState) -> dict[str, Any]:

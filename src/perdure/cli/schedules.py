@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, output
+from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, operate_on_named, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,15 +88,9 @@ def trigger_command(name: str, file: str) -> None:
 
 
 def _operate(names: tuple[str, ...], operation: Callable[[TaskSchedule], str]) -> None:
-    """Do the operation on each schedule, and tell its answer. With an unknown name nothing is done."""
     from ..api.scheduling import schedule_named
 
-    log_to_stderr()
-    told = [(one.name, operation(one)) for one in list(map(schedule_named, names))]
-    if output.json:
-        output.result_json([{"name": name, "state": state} for name, state in told])
-    for name, state in told:
-        output.note(f"schedule {name} {state}")
+    operate_on_named("schedule", names, schedule_named, operation)
 
 
 def _data(one: TaskSchedule) -> dict[str, Any]:
