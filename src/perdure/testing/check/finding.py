@@ -11,6 +11,14 @@ from .modules import Function, Module, load
 from .rules import BY_NAME, rule_of_call
 
 
+class FoundFunction(NamedTuple):
+    """A function of the package that an expression names."""
+
+    module: Module
+    name: str
+    function: Function
+
+
 class CheckFinding(NamedTuple):
     """One place."""
 
@@ -24,7 +32,7 @@ class CheckFinding(NamedTuple):
     """The task whose body reaches the place."""
 
 
-_IGNORE = re.compile(r"#\s*perdure:\s*ignore(?:\[([\w\s,-]*)\])?")
+_IGNORE = re.compile(r"#\s*perdure:\s*ignore(?:\[(?P<rules>[\w\s,-]*)\])?")
 _ORDERED_BY = frozenset({"sorted", "sum", "min", "max", "any", "all", "len", "set", "frozenset"})
 """Functions that give the same for every order."""
 _CHANGES = frozenset({"append", "add", "update", "extend", "insert", "pop", "remove", "clear", "setdefault", "discard"})
@@ -87,7 +95,8 @@ def _is_ignored(module: Module, line: int, rule: str) -> bool:
     found = _IGNORE.search(module.lines[line - 1]) if line <= len(module.lines) else None
     if found is None:
         return False
-    return found[1] is None or rule in [word.strip() for word in found[1].split(",")]
+    rules = found["rules"]
+    return rules is None or rule in [word.strip() for word in rules.split(",")]
 
 
 class _Walk:
@@ -110,19 +119,19 @@ class _Walk:
         for one in _place(module, node, rule, what, self._task):
             self._tell(one)
 
-    def find(self, module: Module, node: ast.AST, within: str) -> tuple[Module, str, Function] | None:
+    def find(self, module: Module, node: ast.AST, within: str) -> FoundFunction | None:
         """The function of the package that an expression names."""
         dotted = module.dotted(node)
         if dotted.startswith(("self.", "cls.")) and "." in within:
             dotted = f"{within.partition('.')[0]}.{dotted.partition('.')[2]}"
         if dotted in module.functions:
-            return module, dotted, module.functions[dotted]
+            return FoundFunction(module, dotted, module.functions[dotted])
         parts = dotted.split(".")
         for cut in range(len(parts) - 1, 0, -1):
             other = self._modules.get(".".join(parts[:cut]))
             name = ".".join(parts[cut:])
             if other is not None and name in other.functions:
-                return other, name, other.functions[name]
+                return FoundFunction(other, name, other.functions[name])
         return None
 
 
@@ -170,7 +179,9 @@ class _Body(ast.NodeVisitor):
         if dotted == "asyncio.sleep":
             return True
         found = self._walk.find(self._module, call.func, self._name)
-        return found is not None and isinstance(found[2], ast.AsyncFunctionDef) and not _is_generator(found[2])
+        if found is None or not isinstance(found.function, ast.AsyncFunctionDef):
+            return False
+        return not _is_generator(found.function)
 
     def visit_Call(self, node: ast.Call) -> None:
         dotted = self._module.dotted(node.func)
@@ -230,9 +241,8 @@ class _Body(ast.NodeVisitor):
         found = self._walk.find(self._module, node, self._name)
         if found is None or (isinstance(node, ast.Name) and node.id in self._locals):
             return False
-        module, name, function = found
-        if look and not module.kind(function):
-            self._walk.function(module, name, function)
+        if look and not found.module.kind(found.function):
+            self._walk.function(found.module, found.name, found.function)
         return True
 
     # -- the environment, globals ------------------------------------------------------------------------------
