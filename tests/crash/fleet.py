@@ -181,6 +181,12 @@ def fleet_of(directory: Path, name: str, text: str, *, here: bool = True) -> Ite
         found.close()
 
 
+def words(fleet: Fleet) -> list[str]:
+    """What programs have written into the file `log` beside them, a word a line."""
+    file = fleet.directory / "log"
+    return file.read_text().split("\n")[:-1] if file.exists() else []
+
+
 class Worker:
     """One `perdure serve`."""
 

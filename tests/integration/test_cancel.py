@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.fleet import Fleet, fleet_of
+from tests.crash.fleet import Fleet, fleet_of, words
 from tests.waiting import wait_for, wait_for_file
 
 import perdure
@@ -145,11 +145,6 @@ async def child_elsewhere(seconds: float) -> None:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with fleet_of(tmp_path, "flow.py", FLOW) as found:
         yield found
-
-
-def words(fleet: Fleet) -> list[str]:
-    file = fleet.directory / "log"
-    return file.read_text().split("\n")[:-1] if file.exists() else []
 
 
 def begun(fleet: Fleet, task: str, seconds: float = 3600.0) -> perdure.Run:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.fleet import Fleet
+from tests.crash.fleet import Fleet, fleet_of, words
 from tests.waiting import wait_for
 
 import perdure
@@ -168,18 +168,8 @@ def makes_a_file() -> str:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    file = tmp_path / "flow.py"
-    file.write_text(FLOW)
-    found = Fleet(tmp_path, file)
-    perdure.init(store=found.remote or found.database)
-    yield found
-    perdure.init()
-    found.close()
-
-
-def words(fleet: Fleet) -> list[str]:
-    file = fleet.directory / "log"
-    return file.read_text().split("\n")[:-1] if file.exists() else []
+    with fleet_of(tmp_path, "flow.py", FLOW) as found:
+        yield found
 
 
 def driven(fleet: Fleet, task: str, name: str = "r") -> perdure.Run:

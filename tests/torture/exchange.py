@@ -193,7 +193,7 @@ def _messages_left(facts: Sequence[Facts], receivers: dict[str, str], left: Kept
     for life in facts:
         end = next((place for place, line in enumerate(life.lines) if (line.kind, line.name) == ("told", LAST)), None)
         # Behind the end of the body, a call that was left behind is cancelled, even where the journal has its message.
-        counted = life.lines[:end]
+        counted = set(life.lines[:end])
         told |= {line.name for line in _told(life, *RECEIVES) if line.what.startswith("ok ") or line in counted}
     entered = {path for life in facts for path in life.entered}
     behind = [path for path in last.entered if path not in last.left]
