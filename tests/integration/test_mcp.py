@@ -9,6 +9,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,13 @@ def test_the_person_is_asked_and_the_model_is_not(tmp_path: Path, mode: Any) -> 
     assert asked == ["Pay 70 EUR?", "Pay 80 EUR?"]
 
 
+def waits(directory: Path) -> bool:
+    """Whether run `nightly` waits for its condition."""
+    words = [sys.executable, "-m", "perdure", "conditions", "--json"]
+    found = subprocess.run(words, capture_output=True, text=True, cwd=directory, check=False, timeout=60)
+    return found.returncode == 0 and "nightly" in found.stdout
+
+
 def test_a_call_survives_a_kill_of_the_server(tmp_path: Path) -> None:
     """MC1: the first call dies with the server; the repeated call, and a look by name, join its run."""
 
@@ -111,7 +119,8 @@ def test_a_call_survives_a_kill_of_the_server(tmp_path: Path) -> None:
         with pytest.raises(Exception):  # noqa: B017, PT011, PT012
             async with Client(server(tmp_path)) as client:
                 call = asyncio.create_task(client.call_tool("bank.slow", {"run_name": "nightly"}))
-                await wait_for_async(lambda: (tmp_path / "log").exists())
+                # The step has its outcome on disk once the run waits.
+                await wait_for_async(lambda: waits(tmp_path))
                 os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
                 await call
         async with Client(server(tmp_path, wait="0s")) as client:

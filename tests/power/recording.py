@@ -38,18 +38,27 @@ def record(command: list[str], output: Path, **options: object) -> list[Call]:
     words = ["strace", "-f", "-y", "-xx", "-s", "100000000", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", str(output)]
     done = subprocess.run([*words, *command], capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr
-    return list(_parsed(output.read_text()))
+    return list(parsed(output.read_text()))
 
 
-def _parsed(text: str) -> Iterator[Call]:
+def parsed(text: str) -> Iterator[Call]:
+    """The calls that succeeded, of strace's output.
+
+    A call takes its place where it returned. A `close` takes its place where it began: the kernel frees the descriptor
+    at once, and another thread may have the same number before the `close` has returned.
+    """
     begun: dict[str, str] = {}
     for line in text.splitlines():
         found = _LINE.match(line)
         if found is None:
             continue
         pid, name, arguments, result, rest, again, more, result_then, rest_then, cut, first = found.groups()
-        if cut is not None:
+        if cut == "close":
+            yield Call(cut, first, 0, "")
+        elif cut is not None:
             begun[pid] = first
+        elif again == "close":
+            continue
         elif again is not None:
             if int(result_then) >= 0:
                 yield Call(again, begun.pop(pid, "") + more, int(result_then), rest_then)

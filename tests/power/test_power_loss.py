@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from tests.crash.harness import Hosts, Lab
 from tests.power.disk import Names
 from tests.power.histories import PROGRAMS, SCRIPT, SHARES, Histories, Told, cuts, judge, restore
+from tests.power.recording import Player, parsed
 
 from perdure.upkeep.moving import checked
 
@@ -40,6 +42,34 @@ pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs st
 @pytest.fixture(scope="session")
 def histories(tmp_path_factory: pytest.TempPathFactory) -> Histories:
     return Histories(tmp_path_factory.mktemp("histories"))
+
+
+def test_a_descriptor_of_two_threads_is_the_file_that_it_was_opened_for(tmp_path: Path) -> None:
+    """The recording itself. The kernel frees a descriptor where `close` begins, so another thread may have its number
+    before `close` returns.
+
+    The family: the parts of a `close` in two lines, in one, and not ended at all."""
+
+    def line(thread: int, text: str) -> str:
+        return f"{thread} {re.sub('[<](/[^>]*)>', lambda found: f'<{hexed(found[1])}>', text)}"
+
+    def hexed(text: str) -> str:
+        return "".join(f"\\x{byte:02x}" for byte in text.encode())
+
+    root, outside = tmp_path / "root", tmp_path / "log"
+    for closing, closed in (("<unfinished ...>", "<... close resumed>) = 0"), ("= 0", ""), ("<unfinished ...>", "")):
+        lines = [
+            line(1, f'openat(AT_FDCWD<{root}>, "{hexed("a")}", O_WRONLY|O_CREAT) = 5<{root}/a>'),
+            line(1, f"close(5<{root}/a>) {closing}" if closing.startswith("=") else f"close(5<{root}/a> {closing}"),
+            line(2, f'openat(AT_FDCWD<{root}>, "{hexed("b")}", O_WRONLY|O_CREAT) = 5<{root}/b>'),
+            *([line(1, closed)] if closed else []),
+            line(2, f'write(5<{root}/b>, "{hexed("content")}", 7) = 7'),
+        ]
+        player = Player(root, outside, Names.ANY)
+        for call in parsed("\n".join(lines)):
+            player.play(call)
+        found = {name: bytes(inode.now) for name, inode in player.disk.names.items() if inode is not None}
+        assert found == {"a": b"", "b": b"content"}
 
 
 @pytest.mark.parametrize("names", Names)

@@ -131,7 +131,8 @@ class Body(Activity):
         self.root = Branch(self, 0, name, parent=None, floor=floor)
         self.root.label = label
         self.watch = BodyWatch(self)
-        self._sleepers: set[Interruptible] = set()
+        self._sleepers: dict[Interruptible, None] = {}
+        """In the order in which they fell asleep: that of a set would differ between two processes."""
 
     # -- facts for `Delivery` ----------------------------------------------------------------------------------------
 
@@ -737,9 +738,9 @@ class Body(Activity):
         """Keep book of who must be woken when the body is closed."""
         with self._lock:
             if begins:
-                self._sleepers.add(sleeper)
+                self._sleepers[sleeper] = None
             else:
-                self._sleepers.discard(sleeper)
+                self._sleepers.pop(sleeper, None)
 
     # -- whether it moves --------------------------------------------------------------------------------------------
 

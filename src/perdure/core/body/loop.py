@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import heapq
+import itertools
 import logging
 import sys
 import threading
@@ -214,6 +215,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         self.flush_due: Flushes | None = None
         """Set where something waits to be committed at the end of this iteration."""
         self._fd_bodies: dict[tuple[int, str], Activity] = {}
+        self._numbers = itertools.count()
+        """Of tasks that belong to no body."""
         # Last, because it already watches the loop's own pipe.
         super().__init__()
         super().set_task_factory(self._make_task)
@@ -430,7 +433,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         context = options.get("context")
         scope = SCOPE.get() if context is None else context.get(SCOPE)
         if not is_body(scope):
-            task = BranchTask(coro, id(coro), loop=loop, **options)
+            task = BranchTask(coro, next(self._numbers), loop=loop, **options)
             if scope is None:
                 # perdure's own, which code that cancels every task that it finds is not to find.
                 asyncio._unregister_task(task)

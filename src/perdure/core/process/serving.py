@@ -122,8 +122,9 @@ class Server:
         self._schedule = schedule
         self._fire_at: int | None = None if schedule is None else 0
         """When the next trigger fires (wall, microseconds)."""
-        self._driven: set[Driver] = set()
-        """Not by run: a run that another worker took over may come back before its old driver here has left."""
+        self._driven: dict[Driver, None] = {}
+        """In the order in which driving began. Not by run: a run that another worker took over may come back before its
+        old driver here has left."""
         self._ended: deque[Driver] = deque()
         self._bell = threading.Event()
         self._stopping = False
@@ -300,7 +301,7 @@ class Server:
 
     def _begin(self, driver: Driver) -> None:
         driver.park_after = self._patience() if driver.run_id not in self._stubborn else None
-        self._driven.add(driver)
+        self._driven[driver] = None
         driver.done.add_done_callback(lambda _: self._left(driver))
         driver.loop.soon(driver.start)
 
@@ -416,7 +417,7 @@ class Server:
         while self._ended:
             driver = self._ended.popleft()
             if driver in self._driven:
-                self._driven.remove(driver)
+                del self._driven[driver]
                 self._outcome(driver)
 
     def _outcome(self, driver: Driver) -> None:

@@ -112,7 +112,7 @@ class Worker:
         """A loop is about to commit what was submitted."""
         self._declared: dict[str, QueueSpec] = {}
         """The queues whose settings the store has from this process, by name."""
-        self._lazy: set[Driver] = set()
+        self._lazy: dict[Driver, None] = {}
         self._lazy_armed = False
         self.elsewhere: Callable[[str], Elsewhere] | None = None
         """What executes bodies in other processes, by the name of the executor; made on first use."""
@@ -422,7 +422,7 @@ class Worker:
 
     def flush_lazily(self, driver: Driver) -> None:
         """Commit that driver's outbox soon, unless something else does first."""
-        self._lazy.add(driver)
+        self._lazy[driver] = None
         if not self._lazy_armed:
             self._lazy_armed = True
             self.loops.free_loop().later(LAZY_SECONDS, self._flush_lazy)
@@ -430,7 +430,7 @@ class Worker:
     def _flush_lazy(self) -> None:
         self._lazy_armed = False
         while self._lazy:
-            driver = self._lazy.pop()
+            driver, _ = self._lazy.popitem()
             if driver.outbox and not driver.stopping:
                 self.writer.mark_ready(driver)
         self.writer.flush()
