@@ -147,6 +147,24 @@ class Site:
         assert told.startswith("serving"), told
         return process
 
+    def worker(self, *options: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
+        """Start a worker with pages, and give what it says before it serves, by the beginning of the line."""
+        process = self._start("serve", "shop.py", *options)
+        assert process.stderr is not None
+        told: dict[str, str] = {}
+        while not (line := process.stderr.readline()).startswith("serving"):
+            assert line, process.wait(PATIENCE)
+            name, _, rest = line.strip().partition(": ")
+            told[name] = rest
+        return process, told
+
+    def perdure(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command, to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "perdure", *words], cwd=self.path, env=self.env, text=True, capture_output=True,
+            timeout=PATIENCE,
+        )  # fmt: skip
+
     def ui(self, *options: str) -> str:
         """Start a web page at a free port, and give the link that the command prints."""
         process = self._start("ui", "shop.py", "--port", "0", *options)

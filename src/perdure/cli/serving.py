@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..core.ground.clock import US, perf, wall
 from ..errors import LeaseLostError, PerdureError, StoreUnavailableError, UsageError
@@ -17,10 +18,15 @@ from . import completion
 from .base import ROWS, STATUSES, CliCommand, cli, common, length, log_to_stderr, output, signals
 from .commands import RunCommand, called
 from .signals import INTERRUPTED, REPEATED_NS
+from .ui import PageOptions, address, metrics_server, page_options, page_server, worker_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..api.run import Run
+    from ..api.task import Task
     from ..core.process.serving import ServedRun, Server
+    from ..ui.metrics import Figures
 
 SWITCH_SECONDS = 0.0005
 """Python's own 5 ms make wake-ups late by a multiple of 5 ms while a worker is busy."""
@@ -103,7 +109,9 @@ def _of_run(run: Run) -> dict[str, Any]:
 
 SERVE_EPILOG = """  perdure serve etl.py                          drive the runs of the tasks in etl.py
   perdure serve etl.py reports.daily            several files or modules
-  perdure serve etl.py --park-after 5s -v       and log the end of each run"""
+  perdure serve etl.py --park-after 5s -v       and log the end of each run
+  perdure serve etl.py --ui                     and show the store in a browser, at http://127.0.0.1:8420/
+  perdure serve etl.py --metrics 0.0.0.0:9464   and let Prometheus ask for figures, at /metrics"""
 
 
 @cli.command(cls=CliCommand, epilog=SERVE_EPILOG, short_help="Be a worker: drive all runs that are due.")
@@ -120,8 +128,25 @@ SERVE_EPILOG = """  perdure serve etl.py                          drive the runs
     "--drain", callback=length, metavar="LENGTH", default="30s", show_default=True,
     help="On SIGTERM or Ctrl-C, wait so long for runs under way.",
 )  # fmt: skip
+@click.option("--ui", is_flag=True, help="Serve the web page of the store, too, as perdure ui does.")
+@page_options
+@click.option(
+    "--metrics", metavar="[HOST:]PORT", callback=address,
+    help="Serve figures for Prometheus at this address, under /metrics.",
+)  # fmt: skip
 @common
-def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, drain: timedelta) -> None:
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    /,
+    sources: tuple[str, ...],
+    concurrency: int,
+    park_after: timedelta,
+    drain: timedelta,
+    ui: bool,
+    metrics: tuple[str, int] | None,
+    **page: Any,
+) -> None:
     """Drive the runs of the tasks in these files or modules, until SIGTERM or Ctrl-C.
 
     Queued runs are begun, sleeping runs are woken when due, and runs of dead processes are carried on. Any number of
@@ -133,9 +158,21 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
 
     log_to_stderr()
     output.keep_stdout()
+    given = {name for name in page if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    if given and not ui and not (metrics and given == {"hosts"}):
+        raise click.UsageError("--host, --port, --read-only, --token, --allow-host and --mask belong to --ui")
     tasks = served_tasks(sources, partial(tell, output))
     worker = runtime.worker()
-    server = server_for(worker, tasks, concurrency, park_after.total_seconds(), _tell)
+    figures = worker_figures() if ui or metrics else None
+
+    def outcome(served: ServedRun) -> None:
+        _tell(served)
+        if figures is not None:
+            figures.count(served)
+
+    server = server_for(worker, tasks, concurrency, park_after.total_seconds(), outcome)
+    if figures is not None:
+        _begin_pages(tasks, PageOptions(**page), ui, metrics, figures.of(server))
     stopped = _stop_on_signals(server)
     # The threads of a worker hand the interpreter to each other at every commit and claim, and wait for it as often.
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -154,6 +191,21 @@ def serve(sources: tuple[str, ...], concurrency: int, park_after: timedelta, dra
     # A thread that blocks in C code cannot delay the end; memory holds nothing of value.
     sys.stderr.flush()
     os._exit(0)
+
+
+def _begin_pages(
+    tasks: Mapping[str, Task[..., Any]], page: PageOptions, ui: bool, metrics: tuple[str, int] | None, figures: Figures
+) -> None:
+    """Serve what `--ui` and `--metrics` ask for, in threads that end with the process."""
+    if ui:
+        shown = page_server(tasks, page, figures)
+        shown.start()
+        # Where browsers need a token, this is the only way in.
+        output.say(f"web page: {shown.link()}")
+    if metrics is not None:
+        told = metrics_server(metrics, page.hosts, figures)
+        told.start()
+        output.note(f"figures: {told.url}metrics")
 
 
 def _stop_on_signals(server: Server) -> list[str]:

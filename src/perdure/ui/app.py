@@ -25,7 +25,7 @@ from ..errors import InputError, PerdureError, RunNotFoundError, UsageError
 from . import pages
 from .acts import ACTS, back_from
 from .guard import Guard, Sessions
-from .metrics import MEDIA_TYPE, exposition
+from .metrics import MEDIA_TYPE, Figures, exposition
 from .pages import UiSettings
 from .pulse import Pulse
 from .rendering import HERE, environment
@@ -50,8 +50,9 @@ PLAIN_PAGES: dict[str, Callable[[UiSettings, pages.Query], dict[str, Any]]] = {
 class Site:
     """The pages of a store."""
 
-    def __init__(self, ui: UiSettings) -> None:
+    def __init__(self, ui: UiSettings, figures: Figures | None = None) -> None:
         self.ui = ui
+        self.figures = figures
         self.sessions = Sessions()
         self.pulse = Pulse()
         self._templates: Environment = environment()
@@ -113,10 +114,7 @@ class Site:
 
     def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""
-        try:
-            return Response(exposition(), media_type=MEDIA_TYPE)
-        except PerdureError as error:
-            return Response(f"# {error}\n".encode(), 503, media_type="text/plain")
+        return _metrics(self.figures)
 
     async def live(self, request: Request) -> Response:
         """Server-sent events: `change` whenever the store has changed."""
@@ -188,6 +186,19 @@ def create_app(site: Site, *, host: str, port: int, hosts: tuple[str, ...] = ())
         JsonSuffix(app), site.sessions, host=host, port=port, token=site.ui.token, read_only=site.ui.read_only,
         hosts=hosts,
     )  # fmt: skip
+
+
+def metrics_app(figures: Figures | None, *, host: str, port: int, hosts: tuple[str, ...] = ()) -> Guard:
+    """The ASGI application of `/metrics` alone."""
+    app = Starlette(routes=[Route("/metrics", lambda request: _metrics(figures), methods=["GET"])])
+    return Guard(app, Sessions(), host=host, port=port, token=False, read_only=True, hosts=hosts)
+
+
+def _metrics(figures: Figures | None) -> Response:
+    try:
+        return Response(exposition(figures), media_type=MEDIA_TYPE)
+    except PerdureError as error:
+        return Response(f"# {error}\n".encode(), 503, media_type="text/plain")
 
 
 class JsonSuffix:

@@ -95,6 +95,11 @@ class Leaders:
         """Whether nothing waits to be committed. From any thread; late by a moment."""
         return not (self._ready or self._submissions or self._lock.locked())
 
+    @property
+    def commit_ns(self) -> int:
+        """The duration of commits in nanoseconds, smoothed. From any thread."""
+        return self._smoothed_ns
+
     def cut_ready(self) -> list[Sink]:
         """The runs in whose outboxes something waits, each once. Called by the leader."""
         ready = cut(self._ready)
