@@ -503,6 +503,34 @@ class _Generator:
         self.error = entry.value if entry.result == Result.ERROR else None
 
 
+class Summed(NamedTuple):
+    """All actions of one name in a run."""
+
+    name: str
+    actions: int
+    failed: int
+    open: int
+    """How many are under way."""
+    time: int
+    """The sum of their durations."""
+    most: int
+    """The longest duration."""
+
+
+def summed(found: Picture) -> list[Summed]:
+    """The actions of a run by name, the names with the most time first."""
+    by_name: dict[str, Summed] = {}
+    for position in range(1, found.total):
+        node = found.node(position)
+        one = by_name.get(node.name) or Summed(node.name, 0, 0, 0, 0, 0)
+        took = node.took or 0
+        by_name[node.name] = Summed(
+            node.name, one.actions + 1, one.failed + (node.status == "FAILED"), one.open + (node.took is None),
+            one.time + took, max(one.most, took),
+        )  # fmt: skip
+    return sorted(by_name.values(), key=lambda one: -one.time)
+
+
 class _Grown:
     """A journal as a tree. Rows become nodes only on demand, as a journal may hold very many rows."""
 

@@ -476,6 +476,7 @@ SHOW_EPILOG = """  perdure show daily
   perdure show daily --failed                     the failed actions alone
   perdure show daily --slowest                    the slowest actions, the slowest first
   perdure show daily --action fetch               whole inputs and outcome, or the error with its traceback
+  perdure show daily --follow                     as it goes on, until it has ended
   perdure show daily --json | jq '.actions[] | select(.status == "FAILED")'"""
 
 SLOWEST = 20
@@ -491,16 +492,22 @@ SLOWEST = 20
 @click.option("--failed", is_flag=True, help="Only failed actions, with the actions that they belong to.")
 @click.option("--slowest", is_flag=True, help=f"The {SLOWEST} slowest actions, or --limit of them.")
 @click.option("--action", metavar="ACTION", help="One action in full: a task's name, or an action's number.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended; no terminal: a line a change.")
 @common
-def show(run: str, limit: int | None, failed: bool, slowest: bool, action: str | None) -> None:
+def show(run: str, limit: int | None, failed: bool, slowest: bool, action: str | None, follow: bool) -> None:
     """Show why a run does not move, and the tree of its actions: kind, status, attempts, start, duration, inputs,
     outcome."""
     from ..api import looking
     from ..api.reports import report_files
     from .output import action_data, print_action, print_tree, tree_data
 
-    if failed + slowest + (action is not None) > 1:
-        raise click.UsageError("--failed, --slowest and --action are different views: give one of them")
+    if failed + slowest + follow + (action is not None) > 1:
+        raise click.UsageError("--failed, --slowest, --action and --follow are different views: give one of them")
+    if follow:
+        from .following import follow as follow_run
+
+        follow_run(output, run, _rows(limit))
+        return
     picture = looking.picture(run)
     if action is not None:
         node = looking.named_action(picture, action)

@@ -108,6 +108,8 @@ def _ended(output: Output, reporter: Reporter, handle: Handle, *, one: bool) -> 
         output.note(f"run {ended.name} succeeded: {reporter.counts(ended)}")
     else:
         output.note(f"run {ended.name} has succeeded before: its recorded result, nothing was executed")
+    if ended.driven:
+        reporter.summarize(ended.name)
     if ended.error is None and not output.json:
         text = readable(ended.result)
         output.result(text if one else f"{ended.name}: {text}")

@@ -252,7 +252,7 @@ def cell(text: str, style: str = "") -> Text:
 
 # -- lists -----------------------------------------------------------------------------------------------------
 
-_STYLES = {
+STYLES = {
     "SUCCEEDED": "green", "FAILED": "red", "RUNNING": "cyan", "SLEEPING": "blue", "WAITING": "blue",
     "INTERRUPTED": "yellow", "PAUSED": "yellow", "ABORTED": "magenta", "MOVED": "dim", "CANCELLED": "dim",
     "UNFINISHED": "dim", "NOT_FIRED": "dim",
@@ -293,7 +293,7 @@ class RunsTable:
         for run in runs:
             took = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
             self._rows.append((
-                cell(run.name), cell(run.task), cell(str(run.status), _STYLES.get(run.status, "")),
+                cell(run.name), cell(run.task), cell(str(run.status), STYLES.get(run.status, "")),
                 cell(local(run.created_at)), cell(span(took)), cell(preview_inputs(run.inputs, 120)),
                 cell("" if run.status == "SUCCEEDED" else run.why),
             ))  # fmt: skip
@@ -448,13 +448,13 @@ def print_tree(output: Output, tree: Tree, *, flat: bool = False) -> None:
         texts = (
             name, node.kind, status, "" if node.attempts is None else str(node.attempts),
             "" if node.entry is None else str(node.entry), local(node.at), span(node.took), _inputs_text(node),
-            _outcome_text(node),
+            outcome_text(node),
         )  # fmt: skip
         faint = node.discarded or node.earlier or node.status == "UNFINISHED"
-        styles = {2: _STYLES[node.status]} if node.status in _STYLES else {}
+        styles = {2: STYLES[node.status]} if node.status in STYLES else {}
         rows.append(ColumnRow([_one_line(text) for text in texts], styles, "dim" if faint else ""))
     columns = [Column(*column) for column in _TREE_COLUMNS]
-    output.draw_lines(_head(tree.run), lambda width: laid_out(columns, rows, width))
+    output.draw_lines(run_head(tree.run), lambda width: laid_out(columns, rows, width))
 
 
 def action_data(node: ActionNode) -> dict[str, Any]:
@@ -495,11 +495,12 @@ def _one_line(text: str) -> str:
     return harmless(text).replace("\n", " ")
 
 
-def _head(run: RunInfo) -> Text:
+def run_head(run: RunInfo) -> Text:
+    """The heading of a run: name, task, status, times, and why the run does not move."""
     from rich.text import Text
 
     head = Text.assemble(
-        (run.name, "bold"), "  ", harmless(run.task), "  ", (str(run.status), _STYLES.get(run.status, ""))
+        (run.name, "bold"), "  ", harmless(run.task), "  ", (str(run.status), STYLES.get(run.status, ""))
     )
     head.append(f"\ncreated {local(run.created_at)}" + (f", ended {local(run.ended_at)}" if run.ended_at else ""))
     if run.reuse is not None:
@@ -515,7 +516,8 @@ def _inputs_text(node: ActionNode) -> str:
     return "" if node.inputs is None else preview_inputs(node.inputs, 100)
 
 
-def _outcome_text(node: ActionNode) -> str:
+def outcome_text(node: ActionNode) -> str:
+    """The outcome of an action in short: a value, an error, a number of items, or a time."""
     from ..api.looking import error_of
     from ..core.ground.values import preview
 

@@ -1,4 +1,4 @@
-"""The display while runs are driven: a live summary on a terminal, now and then a plain line elsewhere."""
+"""The display while runs are driven: a live tree on a terminal, now and then a plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..api.looking import picture
 from ..api.operate import Handle, Progress, RunEnd, progress
 from ..core.ground.clock import perf
 from ..core.ground.harmless import harmless
+from ..errors import PerdureError
 from .output import Output, local_time, span
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Reporter:
         self._handles = [handle for handle in handles if handle.driver is not None]
         self._began = perf()
         self._live: Live | None = None
+        self._drawn = False
         self._terminal = not output.quiet and sys.stderr is not None and sys.stderr.isatty()
         self._told: dict[str, tuple[int, Progress | None]] = {}
         self.interval = LIVE_SECONDS if self._terminal else PLAIN_SECONDS
@@ -79,15 +82,36 @@ class Reporter:
         ]
         if len(going) > SHOWN:
             lines.append(Text(f"and {len(going) - SHOWN} more runs"))
+        if len(going) == 1:
+            lines += self._tree(going[0].name)
         self._live.update(Group(*lines), refresh=True)
         # A look costs a query. Where the query takes long (a large run), look less often.
         self.interval = max(LIVE_SECONDS, 20 * (perf() - began) / 1e9)
+
+    def _tree(self, name: str) -> list[Any]:
+        from .following import live_lines
+
+        assert self._live is not None
+        try:
+            # One line less than the terminal has: the prompt of the shell stays on the screen.
+            return list(live_lines(picture(name), self._live.console.height - 2))
+        except PerdureError:
+            return []  # a store that is away is told of by the run itself
 
     def end(self) -> None:
         """Nothing is driven any more: clear the live summary."""
         if self._live is not None:
             self._live.stop()
             self._live = None
+            self._drawn = True
+
+    def summarize(self, name: str) -> None:
+        """Where a tree was shown: what the run has done, by name."""
+        from .following import summary
+
+        if self._drawn:
+            for line in summary(name, SHOWN):
+                self._output.note(line)
 
     def counts(self, ended: RunEnd) -> str:
         """The last line's numbers."""

@@ -227,18 +227,13 @@ def _phase(node: ActionNode) -> str:
 
 
 def _groups(picture: Picture) -> list[dict[str, Any]]:
-    """The actions of each name, summed up: the names with the most time first."""
-    found: dict[str, dict[str, Any]] = {}
-    for position in range(1, picture.total):
-        node = picture.node(position)
-        one = found.setdefault(node.name, {"name": node.name, "count": 0, "failed": 0, "open": 0, "time": 0, "most": 0})
-        one["count"] += 1
-        one["failed"] += node.status == "FAILED"
-        one["open"] += node.took is None
-        one["time"] += node.took or 0
-        one["most"] = max(one["most"], node.took or 0)
-    groups = sorted(found.values(), key=lambda one: -one["time"])[:GROUPS]
-    return [{**one, "time": one["time"] / US, "most": one["most"] / US} for one in groups]
+    return [
+        {
+            "name": one.name, "count": one.actions, "failed": one.failed, "open": one.open, "time": one.time / US,
+            "most": one.most / US,
+        }
+        for one in looking.summed(picture)[:GROUPS]
+    ]  # fmt: skip
 
 
 def _detail(ui: UiSettings, picture: Picture, position: int) -> dict[str, Any]:

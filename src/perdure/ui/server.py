@@ -30,6 +30,9 @@ class _Quiet(uvicorn.Server):
 class WebServer:
     """An application at an address."""
 
+    options: str
+    """The options of the command line that give the address."""
+
     def __init__(self, build: Callable[[int], Any], host: str, port: int) -> None:
         """
         Args:
@@ -47,7 +50,9 @@ class WebServer:
             self._socket.bind((host, port))
         except OSError as error:
             self._socket.close()
-            raise UsageError(f"nothing can listen at {host}:{port}: {error.strerror}; choose another address") from None
+            raise UsageError(
+                f"nothing can listen at {host}:{port}: {error.strerror}; choose another address with {self.options}"
+            ) from None
         self.port: int = self._socket.getsockname()[1]
         self._server = _Quiet(
             uvicorn.Config(
@@ -83,6 +88,8 @@ class WebServer:
 class PageServer(WebServer):
     """The pages of the store in use."""
 
+    options = "--host and --port"
+
     def __init__(
         self, ui: UiSettings, host: str, port: int, hosts: tuple[str, ...] = (), figures: Figures | None = None
     ) -> None:
@@ -114,6 +121,8 @@ class PageServer(WebServer):
 
 class MetricsServer(WebServer):
     """`/metrics` alone."""
+
+    options = "--metrics"
 
     def __init__(self, host: str, port: int, hosts: tuple[str, ...] = (), figures: Figures | None = None) -> None:
         """The arguments are those of `PageServer`. The figures tell no value of a run, so no address needs a token."""
