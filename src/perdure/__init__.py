@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .api.hosting import Worker
     from .api.listing import RunPage, runs
     from .api.mapping import map
+    from .api.patching import deprecate, patched
     from .api.publishing import publish
     from .api.queueing import Queue, Rate
     from .api.queues_known import QueueState, queues
@@ -68,6 +69,7 @@ __all__ = [
     "TriggerTime",
     "Worker",
     "ctx",
+    "deprecate",
     "durable",
     "errors",
     "extras",
@@ -76,6 +78,7 @@ __all__ = [
     "io",
     "map",
     "new_condition",
+    "patched",
     "publish",
     "queues",
     "receive",
@@ -116,10 +119,12 @@ _HOMES = {
     "TriggerTime": ".api.triggers",
     "Worker": ".api.hosting",
     "ctx": ".api.context",
+    "deprecate": ".api.patching",
     "group": ".api.context",
     "init": ".runtime",
     "map": ".api.mapping",
     "new_condition": ".api.receiving",
+    "patched": ".api.patching",
     "publish": ".api.publishing",
     "queues": ".api.queues_known",
     "receive": ".api.receiving",

@@ -561,7 +561,7 @@ class _Grown:
 
     def read(self, journal: Iterable[Entry]) -> None:
         """Take in the journal, in commit order."""
-        rows, plain = self._rows, (Result.VALUE, Result.ERROR, Result.FIRED)
+        rows, plain = self._rows, (Result.VALUE, Result.ERROR, Result.FIRED, Result.PATCH)
         for entry in journal:
             result = entry.result
             if result < Result.LOOSEN:
@@ -707,7 +707,7 @@ class _Grown:
             node.items, node.took, node.error = generator.items, generator.took, generator.error
         elif result == Result.ERROR:
             node.error = entry.value
-        elif result == Result.VALUE:
+        elif result in (Result.VALUE, Result.PATCH):
             node.value = entry.value
         started = self._actions.get(entry.child) if entry.child is not None else None
         if started is not None and started.kind in (Kind.TASK, Kind.CONTAINER):
@@ -740,7 +740,7 @@ class _Grown:
 _KINDS = {int(kind): kind.name.lower() for kind in Kind}
 _OUTCOMES: dict[int, str] = {
     Result.VALUE: "SUCCEEDED", Result.ERROR: "FAILED", Result.CANCELLED: "CANCELLED", Result.ITEM: "RUNNING",
-    Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.FIRED: "FIRED",
+    Result.END: "SUCCEEDED", Result.CLOSED: "CLOSED", Result.FIRED: "FIRED", Result.PATCH: "SUCCEEDED",
 }  # fmt: skip
 _UNDER_WAY = ("RUNNING", "SLEEPING", "WAITING", "INTERRUPTED", "PAUSED")
 

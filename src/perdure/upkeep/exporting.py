@@ -150,7 +150,7 @@ def _bytes_out(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _entry_out(entry: Entry) -> dict[str, Any]:
     fields = {name: value for name, value in structs.asdict(entry).items() if value is not None}
-    if entry.result >= Result.LOOSEN:
+    if entry.result >= Result.LOOSEN and entry.result != Result.PATCH:
         return _bytes_out(fields) | {"shown": f"{Result(entry.result).name.lower()} {entry.seq}"}
     shown = f"{Kind(entry.kind).name.lower()} {entry.name}"
     if entry.inputs:

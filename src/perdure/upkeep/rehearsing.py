@@ -26,7 +26,7 @@ from ..core.body.delivery import Outcome
 from ..core.body.interfaces import ParentPort
 from ..core.body.loop import LoopThread
 from ..core.body.waits import Waiter
-from ..core.body.wording import mismatch
+from ..core.body.wording import is_outdated, mismatch
 from ..core.ground.clock import SystemClock
 from ..core.ground.model import (
     Action,
@@ -237,6 +237,14 @@ class _Body(Body):
         self.driver.held(call)
         return waiter
 
+    def patch(self, name: str, note: Callable[[bool], None]) -> bool:
+        self.driver.place = _place(self.main) or self.driver.place
+        return super().patch(name, note)
+
+    def has_passed(self) -> bool:
+        # A run that has ended has passed every place, and the journal no longer shows the last of them.
+        return super().has_passed() or (self.driver.to_the_end and self.driver.ended_under_other_code)
+
     def _replays_below(self, call: Call) -> bool:
         """Whether the call is a task that was under way: replay of the task's body has no effect."""
         return call.kind is Kind.TASK and (call.branch.id, call.fp, call.occ) in self.delivery.open_actions
@@ -268,6 +276,12 @@ class _Driver(Driver):
     def _entries(self) -> Iterator[Entry]:
         run = self.recorded.run
         return (e for e in entries_of(run.name, run.uid, self.recorded.segments) if e.result < Result.LOOSEN)
+
+    @property
+    def ended_under_other_code(self) -> bool:
+        """Whether other code than today's has recorded last."""
+        source = _source_of(self.recorded, None)
+        return source is not None and self.is_of_other_code(source)
 
     def place_of(self, action: int, branch: int, seq: int) -> Any:
         """The entry, or the open action, that is recorded for that place."""
@@ -382,7 +396,10 @@ class Rehearsal:
         except _Unchanged:
             return Rehearsed(*known, Fate.UNCHANGED)
         except NonDeterminismError as error:
-            return self._different(known, recorded, driver, error.expected or "", error.received or "")
+            expected, received = error.expected or "", error.received or ""
+            if is_outdated(error):
+                return Rehearsed(*known, Fate.STOPS, expected, received, driver.where or driver.place)
+            return self._different(known, recorded, driver, expected, received)
         except TimeoutError:
             driver.stop(PerdureError("the rehearsal takes too long"))
             return Rehearsed(*known, Fate.BROKEN, why=f"the code does not come to rest within {PATIENCE:g} s")

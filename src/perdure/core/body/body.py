@@ -125,6 +125,8 @@ class Body(Activity):
         """No asyncio task awaits this body, so a cancellation of the run is told to the body itself (B12)."""
         self.cancel_delivered = False
         """The code has heard of the cancellation of the run."""
+        self.patches: dict[str, bool] = {}
+        """The answers to `perdure.patched`, by name."""
         self.main: asyncio.Task[Any] | None = None
         """The task that executes an async body."""
         self.delivery = Delivery()
@@ -324,6 +326,32 @@ class Body(Activity):
         # Any thread commits, while the loop may note more.
         with self._lock:
             return encode_notes(self.delivery.take_notes())
+
+    # -- patches -----------------------------------------------------------------------------------------------------
+
+    def patch(self, name: str, note: Callable[[bool], None]) -> bool:
+        """Whether the body has the patch of that name (PT1). `note` puts the first answer into the outbox: under the
+        lock, so that no call that follows from the answer gets there before."""
+        self.check_open()
+        try:
+            with self._lock:
+                answer = self.patches.get(name)
+                if answer is None:
+                    answer = not self.has_passed()
+                    note(answer)
+                    self.patches[name] = answer
+                return answer
+        except StoreError as error:
+            self.driver.stop(error)
+            raise self.driver.stopped_error() from error
+
+    def has_passed(self) -> bool:
+        """Whether the journal leads on from here, and was written by other source: what is recorded came after the code
+        of that time had passed this place (PT2). Under the lock."""
+        replay = self.delivery.replay
+        left = {entry.source for entry in replay.outcomes()} if replay is not None else set()
+        left.update(action.source for action in self.not_called_again())
+        return any(self.driver.is_of_other_code(source) for source in left)
 
     # -- outcomes ----------------------------------------------------------------------------------------------------
 
@@ -649,6 +677,7 @@ class Body(Activity):
 
     def load(self, replay: Replay, actions: dict[tuple[int, bytes, int], Action]) -> None:
         """The body continues that journal; `actions` were under way when the last driver ended."""
+        self.patches.update(replay.patches)
         self.delivery.load(replay, actions, same_source=self._same_source(actions))
 
     def resume(self) -> None:

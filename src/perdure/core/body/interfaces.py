@@ -101,6 +101,9 @@ class DriverPort(Protocol):
     def is_changed(self, source_id: int) -> bool:
         """Whether that source snapshot differs from today's code."""
 
+    def is_of_other_code(self, source_id: int) -> bool:
+        """The same, also where differences are accepted or refused."""
+
     def drained(self, action: int) -> None:
         """The body of that action has been handed all that it had recorded."""
 
@@ -220,6 +223,8 @@ class BodyPort(Protocol):
     def asked_action(self, call: Any) -> bool: ...
 
     def take_notes(self) -> bytes | None: ...
+
+    def patch(self, name: str, note: Callable[[bool], None]) -> bool: ...
 
     def enter(self, future: Any) -> Entrance: ...
 

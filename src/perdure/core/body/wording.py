@@ -29,3 +29,27 @@ def mismatch(run: str, expected: str, received: str, *, strict: bool = False) ->
         expected=expected,
         received=received,
     )
+
+
+def outdated(run: str, patch: str) -> NonDeterminismError:
+    """The error of `perdure.deprecate` for a run from before the patch."""
+    expected = f"the way from before the patch {patch!r}"
+    received = f"{_DEPRECATE}{patch!r})"
+    return NonDeterminismError(
+        f"Run {run!r} was here before the patch {patch!r}, and the code no longer holds the way that it has gone.\n"
+        f"  expected: {expected}\n"
+        f"  received: {received}\n"
+        "The run is unharmed and stays interrupted.\n"
+        f"Under code that asks perdure.patched({patch!r}), it goes on: perdure resume {run}\n"
+        f"As a new run, with the outcomes that succeeded: perdure rerun {run} --recover",
+        expected=expected,
+        received=received,
+    )
+
+
+_DEPRECATE = "perdure.deprecate("
+
+
+def is_outdated(error: NonDeterminismError) -> bool:
+    """Whether the error is that of `perdure.deprecate`."""
+    return (error.received or "").startswith(_DEPRECATE)

@@ -70,6 +70,7 @@ class Kind(IntEnum):
     CONTAINER = 9
     CONDITION = 10
     RECEIVE = 11
+    PATCH = 12
 
 
 WAITS = (Kind.CONDITION, Kind.RECEIVE)
@@ -86,7 +87,8 @@ class Result(IntEnum):
     order, and no call has to ask. `FAILED`: an attempt has failed or was cancelled; like `LOOSEN`, and a generator
     that had not ended is executed from its beginning by the next attempt. `DISCARD`: a tombstone, entry number `seq`
     no longer counts. `REUSE`: entry number `seq` was delivered again here. `NOTE` carries `notes` where no other entry
-    is about to be written.
+    is about to be written. `PATCH` holds the answer of a body to `perdure.patched` of that name: a fact about the body,
+    which is delivered to no call and outlives failed attempts.
     """
 
     VALUE = 0
@@ -101,6 +103,7 @@ class Result(IntEnum):
     REUSE = 9
     NOTE = 10
     FAILED = 11
+    PATCH = 12
 
 
 # As constants of the module for hot paths: Python 3.11 finds a member of an enum through a hook of the enum's class,

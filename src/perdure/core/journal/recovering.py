@@ -95,6 +95,8 @@ def _succeeded(body: Iterable[Entry]) -> list[Entry]:
             if entry.result not in (Result.ERROR, Result.CANCELLED):
                 kept[entry.n] = entry
                 by_key[key] = entry.n
+        elif entry.result == Result.PATCH:
+            kept[entry.n] = entry
         elif entry.result == Result.REUSE:
             alias[entry.n] = entry.seq
         elif entry.result == Result.DISCARD:

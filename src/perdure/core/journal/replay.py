@@ -104,10 +104,22 @@ LAST = 1 << 62
 
 _MARK_FP = bytes(16)
 
+PATCHED = msgspec.msgpack.encode(True)
+"""The value of a `PATCH` row of a body that has the patch."""
+
 _NOWHERE: Key = (0, b"", -1, -1)
 
 _ABOUT_OTHERS = frozenset(
-    {Result.CANCELLED, Result.CLOSED, Result.LOOSEN, Result.DISCARD, Result.REUSE, Result.NOTE, Result.FAILED}
+    {
+        Result.CANCELLED,
+        Result.CLOSED,
+        Result.LOOSEN,
+        Result.DISCARD,
+        Result.REUSE,
+        Result.NOTE,
+        Result.FAILED,
+        Result.PATCH,
+    }
 )
 
 
@@ -132,6 +144,7 @@ class Replay:
         "late_timers",
         "loose",
         "loosened",
+        "patches",
     )
 
     def __init__(self, entries: Iterable[Entry], changed: Callable[[int], bool]) -> None:
@@ -147,6 +160,8 @@ class Replay:
         """The timeouts that had run out when they were armed (`EventKind.LATE`, by the key of their timer)."""
         self.children: set[int] = set()
         """The actions whose outcome counts; one whose outcome was discarded goes on where it is called again."""
+        self.patches: dict[str, bool] = {}
+        """The recorded answers to `perdure.patched`, by name."""
         self._unfinished: dict[CallKey, list[Key]] = {}
         """The generators that had not ended when an attempt failed, and their loose items."""
         self._strict: list[Entry | Event] = self._settle(entries)
@@ -214,6 +229,8 @@ class Replay:
                     self._unfinished.pop(call_of(old), None)
             elif result == Result.CLOSED:
                 self.closed.add(key)
+            elif result == Result.PATCH:
+                self.patches.setdefault(entry.name, entry.value == PATCHED)
             elif result == Result.NOTE:
                 pass
             else:

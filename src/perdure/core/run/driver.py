@@ -556,6 +556,10 @@ class Driver(Ending):
             return True
         if self.strict:
             return False
+        return self.is_of_other_code(source_id)
+
+    def is_of_other_code(self, source_id: int) -> bool:
+        """Whether that snapshot differs from today's code."""
         if source_id == self.source_id:
             return False
         known = self._changed.get(source_id)
