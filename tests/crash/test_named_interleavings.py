@@ -92,6 +92,7 @@ CASES: dict[str, Any] = {
     "tools:plain_sleep_races_a_step": lambda v: v in (["nap", "nap won", "slow"], ["step", "step won", "slow"]),
     "retries:caught_and_raised_again": exactly("bad", "again LabError", "end"),
     "retries:retries_with_backoff": exactly("a kepta flaky", "b keptb flaky", "beside", "end"),
+    "retries:traces_of_their_own": exactly("x", "y", "beside", "s", "u", "t", "caught v", "w", "end"),
     "retries:second_attempt_other_path": lambda v: v in (["o done at 1", "end"], ["o done at 2", "end"]),
     "retries:cleanup_only_when_failing": exactly("d common d flaky d rest", "end"),
     "retries:child_fails_under_retrying_parent": exactly("k parentk flaky", "l parentl flaky", "end"),
@@ -161,8 +162,9 @@ TIMER_RACES = {
 REPEATS = {
     "more:cancelled_twice_called_again": frozenset({"again"}),
     "more:task_timeout_retried": frozenset({"t nap"}),
+    "retries:traces_of_their_own": frozenset({"u", "v", "w", "x", "y"}),
 }
-"""Steps that a body calls again after their cancellation, which is no outcome."""
+"""Steps that are executed again without an outcome in between: called again after a cancellation, or retried."""
 
 
 def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Explorer:

@@ -714,6 +714,8 @@ class _Grown:
             if self._child(entry) is not None:
                 node.attempts = max(1, started.attempt)
             node.inputs = started.inputs
+        elif started is not None and started.kind == Kind.TRACE:
+            node.attempts = started.attempt
         elif started is not None:
             node.until = started.wake_at
         elif entry.kind in (Kind.TASK, Kind.CONTAINER) and result != Result.CANCELLED:
@@ -731,7 +733,7 @@ class _Grown:
             status = "UNFINISHED"
         return ActionNode(
             _KINDS[action.kind], action.name, status, action.action,
-            max(1, action.attempt) if action.kind in (Kind.TASK, Kind.CONTAINER) else None, action.at, None,
+            max(1, action.attempt) if action.kind in (Kind.TASK, Kind.CONTAINER, Kind.TRACE) else None, action.at, None,
             action.wake_at if action.state is None else None, action.label,
             inputs=None if action.kind in WAITS else action.inputs,
         )  # fmt: skip

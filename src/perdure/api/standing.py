@@ -111,9 +111,7 @@ def _sleeping(row: RunRow, waits: list[Action], now: int) -> str:
     assert first.wake_at is not None
     if first.kind == Kind.SLEEP:
         return f"The run sleeps until {moment_text(first.wake_at)}."
-    return (
-        f"Attempt {first.attempt} of {first.name} failed, and the next attempt begins at {moment_text(first.wake_at)}."
-    )
+    return f"{first.name} failed, and attempt {first.attempt} begins at {moment_text(first.wake_at)}."
 
 
 def _running(worker: Worker, row: RunRow, open_: list[Action]) -> str:

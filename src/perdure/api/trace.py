@@ -23,7 +23,7 @@ from ..core.body.branch import Branch, Call
 from ..core.body.delivery import Outcome
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.model import Kind
-from ..core.ground.spec import Function
+from ..core.ground.spec import NO_RETRIES, Function, RetryStrategy
 from ..core.ground.values import Signature, by_content, preview, tame
 from ..core.run import calls
 from ..core.run.interfaces import EXHAUSTED
@@ -40,10 +40,17 @@ class Trace(Generic[P, R]):
     """A traced function. Inside a task, the outcome is recorded once and replayed ever after; outside a run, or inside
     another trace, the call is a plain call of the function."""
 
-    def __init__(self, fn: Callable[P, R], ignore: Sequence[str] = (), resume: str | None = None) -> None:
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        ignore: Sequence[str] = (),
+        resume: str | None = None,
+        retries: int | RetryStrategy = 0,
+    ) -> None:
         update_wrapper(self, fn)
         self.fn = fn
         self._resume = resume
+        strategy = NO_RETRIES if type(retries) is int and not retries else _retries(fn, retries)
         if resume is not None:
             _check_resume(fn, resume)
             ignore = (*ignore, resume)
@@ -55,6 +62,7 @@ class Trace(Generic[P, R]):
             is_async=inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn),
             signature=Signature.of(fn, ignore=ignore),
             qualified=lambda: qualified(fn, name),
+            retries=strategy,
         )
         self._generator = inspect.isgeneratorfunction(fn)
         self._async_generator = inspect.isasyncgenfunction(fn)
@@ -138,8 +146,17 @@ class _BoundTrace:
 @overload
 def trace(fn: Callable[P, R], /) -> Trace[P, R]: ...
 @overload
-def trace(*, ignore: Sequence[str] = (), resume: str | None = None) -> Callable[[Callable[P, R]], Trace[P, R]]: ...
-def trace(fn: Callable[..., Any] | None = None, /, *, ignore: Sequence[str] = (), resume: str | None = None) -> Any:
+def trace(
+    *, ignore: Sequence[str] = (), resume: str | None = None, retries: int | RetryStrategy = 0
+) -> Callable[[Callable[P, R]], Trace[P, R]]: ...
+def trace(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    ignore: Sequence[str] = (),
+    resume: str | None = None,
+    retries: int | RetryStrategy = 0,
+) -> Any:
     """Record the outcome of a helper function inside tasks.
 
     The function may be sync, async, a generator or an async generator. The result, or the raised exception, is on disk
@@ -153,14 +170,27 @@ def trace(fn: Callable[..., Any] | None = None, /, *, ignore: Sequence[str] = ()
             open client.
         resume: the parameter of a generator that gets the items given so far, as a list: empty at first, the recorded
             items where an interrupted generator continues. The generator then yields only the items that follow.
+        retries: how often a failed call is tried again inside a task, after a durable pause; an int, or a
+            `RetryStrategy`. Only the last outcome is recorded. Crashes of the process do not count. Not for generators.
 
     Raises:
-        UsageError: `fn` is no function, `ignore` names no parameter of the function, or `resume` no parameter of a
-            generator with a default.
+        UsageError: `fn` is no function, `ignore` names no parameter of the function, `resume` no parameter of a
+            generator with a default, or `retries` has no meaning.
     """
     if fn is None:
-        return lambda function: Trace(_function(function), ignore, resume)
-    return Trace(_function(fn), ignore, resume)
+        return lambda function: Trace(_function(function), ignore, resume, retries)
+    return Trace(_function(fn), ignore, resume, retries)
+
+
+def _retries(fn: Callable[..., Any], retries: int | RetryStrategy) -> RetryStrategy:
+    from .settings import retry_strategy  # a late import: most traces have no retries
+
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise UsageError(
+            f"@perdure.trace(retries=...): {fn.__qualname__} is a generator, and its consumer has had items when it "
+            "fails. Give the task retries=, or try again inside of the generator"
+        )
+    return retry_strategy(retries, f"trace {fn.__qualname__}")
 
 
 def _check_resume(fn: Callable[..., Any], resume: str) -> None:

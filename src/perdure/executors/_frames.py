@@ -300,6 +300,8 @@ class BodyEnded(_Frame):
     result: int
     data: bytes
     final: bool
+    pause: float
+    """As `Failure.pause`."""
     discards: list[int]
     frames: list[tuple[str, int, str]]
     """File, line and function of the failure's traceback, outermost first."""

@@ -303,7 +303,7 @@ class BodySession:
             self._future.set_result((Result.VALUE, frame.data))
             return True
         error = with_frames(decode_error(frame.data), frame.frames)
-        failed_elsewhere(error, Failure(frame.data, frame.final, frame.discards))
+        failed_elsewhere(error, Failure(frame.data, frame.final, frame.discards, frame.pause))
         self._future.set_result((Result.ERROR, error))
         return True
 

@@ -193,7 +193,9 @@ class RetryStrategy:
 
 
 def retry_strategy(value: Any) -> Any:
-    """`retries=` as perdure takes it."""
+    """`retries=` as perdure takes it: without a backoff, a retry begins at once."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return spec.RetryStrategy(value, None)
     if not isinstance(value, RetryStrategy):
         return value
     return spec.RetryStrategy(value.count, value.backoff.of_perdure() if value.backoff is not None else None)

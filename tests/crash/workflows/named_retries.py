@@ -157,6 +157,48 @@ async def always_fails(name: str) -> str:
     raise LabError(f"{name} out")
 
 
+QUICK = perdure.RetryStrategy(4, perdure.Backoff(initial=0.01, factor=1.5, jitter=0.5))
+
+
+@perdure.trace(retries=QUICK)
+async def retried(name: str, failures: int) -> str:
+    before = lab.tries(name)
+    lab.log("executed", name)
+    return lab._end(name, before < failures)
+
+
+@perdure.trace(retries=QUICK)
+def sync_retried(name: str, failures: int) -> str:
+    before = lab.tries(name)
+    lab.log("executed", name)
+    return lab._end(name, before < failures)
+
+
+@env.task
+def sync_traces_of_their_own() -> list[str]:
+    return [sync_step("s"), sync_retried("u", 2), sync_step("t")]
+
+
+@env.task(retries=1)
+async def given_up_at_first() -> str:
+    """The trace fails for good, the task's own retry begins the trace again."""
+    return await retried("w", 6)
+
+
+@env.task
+async def traces_of_their_own() -> list[str]:
+    out = list(await asyncio.gather(retried("x", 2), sync_retried.aio("y", 1), step("beside", 0.005)))
+    see("main", out)
+    out += sync_traces_of_their_own()
+    try:
+        out.append(await retried("v", 100))
+    except LabError as error:
+        out.append(f"caught {error}")
+    see("main", out)
+    out += [await given_up_at_first(), await step("end")]
+    return out
+
+
 TASKS = {name: value for name, value in globals().items() if isinstance(value, perdure.Task)}
 
 if __name__ == "__main__":

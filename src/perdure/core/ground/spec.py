@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
 
+from ...errors import UsageError
 from .digest import blake2b
 from .model import Kind, QueueSettings
 from .values import Signature
@@ -27,6 +28,12 @@ class Backoff(Struct, frozen=True):
     maximum: float = 300.0
     jitter: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, least, most in (("initial", 0, 1e9), ("factor", 0, 1e9), ("maximum", 0, 1e9), ("jitter", 0, 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+                raise UsageError(f"Backoff: {name} must be a number from {least} to {most:g}, not {value!r}")
+
     def seconds(self, failures: int) -> float:
         """The pause after that many failures (from 1)."""
         try:
@@ -41,14 +48,46 @@ class Backoff(Struct, frozen=True):
         return pause
 
 
+SMALL_BACKOFF: Final = Backoff(initial=0.1, factor=2.0, maximum=30.0, jitter=0.25)
+"""The backoff of retries that name none: 0.1 s, 0.2 s, 0.4 s and so on, each up to a quarter shorter."""
+
+
 class RetryStrategy(Struct, frozen=True):
-    """The number of retries, and the pause before each. `count` retries make `count + 1` attempts."""
+    """The number of retries, the pause before each, and which failures are tried again.
+
+    Args:
+        count: so many retries make `count + 1` attempts.
+        backoff: the pauses. By default 0.1 s, doubled each time up to 30 s, each up to a quarter shorter at random;
+            `None`: no pause.
+        retry_on: an exception class, or a tuple of classes: other failures are final.
+        retry_if: called with the exception; a failure for which it gives `False` is final.
+
+    A failure that says when to come back (`Retry-After`) waits at least so long: the `retry_after` of the exception, or
+    the header of its `response` or in its `headers`.
+    """
 
     count: int = 0
-    backoff: Backoff | None = None
+    backoff: Backoff | None = SMALL_BACKOFF
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] | None = None
+    retry_if: Callable[[Any], object] | None = None
+
+    def __post_init__(self) -> None:
+        count, retry_on, backoff = self.count, self.retry_on, self.backoff
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise UsageError(f"RetryStrategy: count must be a number of retries from 0 up, not {count!r}")
+        if backoff is not None and not isinstance(backoff, Backoff):
+            raise UsageError(f"RetryStrategy: backoff must be a Backoff or None, not {backoff!r}")
+        if retry_on is not None:
+            classes = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+            if not classes or not all(isinstance(one, type) and issubclass(one, BaseException) for one in classes):
+                raise UsageError(
+                    f"RetryStrategy: retry_on must be an exception class or a tuple of them, not {retry_on!r}"
+                )
+        if self.retry_if is not None and not callable(self.retry_if):
+            raise UsageError(f"RetryStrategy: retry_if must be a function of the exception, not {self.retry_if!r}")
 
 
-NO_RETRIES = RetryStrategy()
+NO_RETRIES: Final = RetryStrategy()
 
 
 class Function(Struct, eq=False):
@@ -62,6 +101,7 @@ class Function(Struct, eq=False):
     signature: Signature
     qualified: Callable[[], str]
     """The qualified name under the logical module; computed late, after `__main__` was resolved."""
+    retries: RetryStrategy = NO_RETRIES
     _prefix: Any = None
 
     def fingerprint(self, identity: bytes) -> bytes:
@@ -101,7 +141,6 @@ class AttemptLost(Exception):
 class TaskSpec(Function, eq=False):
     """A task's function and settings."""
 
-    retries: RetryStrategy = NO_RETRIES
     timeout: float | None = None
     """Seconds of live time for one attempt."""
     cache_key: Callable[[bytes], bytes] | None = None

@@ -16,7 +16,6 @@ from typing import Any
 from ...errors import (
     AttemptsLostError,
     NonDeterminismError,
-    NonRecoverableError,
     RunCancelledError,
     RunStopped,
     UsageError,
@@ -29,12 +28,13 @@ from ..commit.records import Mark
 from ..ground.clock import Deadline
 from ..ground.model import Action, ActionState, CachePut, Result
 from ..ground.spec import AttemptLost, TaskSpec
-from ..ground.values import encode_error, held_by, linked, preview, text_of
+from ..ground.values import encode_error, held_by, linked, preview
 from .attached import ENDED, Attached, deadline_of, state_row
 from .driver import Driver
 from .effects import Durable
 from .execute import Execute
-from .interfaces import Failure, Origin
+from .interfaces import Origin
+from .retrying import failure_of, log_retry, next_pause
 
 log = logging.getLogger("perdure")
 
@@ -246,16 +246,12 @@ class _Attempts:
         self._losses = 0
         marks = _marks(self._driver, self._action.action, error)
         self._failures += 1
-        retries = spec.retries
-        if self._failures > retries.count or is_final(error):
+        pause = next_pause(spec.retries, self._failures, error, clock.wall())
+        if pause is None:
             return self._given_up(error, marks)
         self._number += 1
-        pause = retries.backoff.seconds(self._failures) if retries.backoff is not None else 0.0
         self._deadline = Deadline.after(pause, clock) if pause > 0 else None
-        log.warning(
-            "%s failed (attempt %d of %d), %s: %s: %s", spec.name, self._failures, retries.count + 1,
-            f"next in {pause:.3g} s" if pause else "trying again", type(error).__name__, text_of(error),
-        )  # fmt: skip
+        log_retry(spec.name, spec.retries, self._failures, pause, error)
         yield from self._announce(*marks)
         return None
 
@@ -322,11 +318,6 @@ def _elsewhere(body: Any, spec: TaskSpec, *rest: Any, recorded: bool) -> Any:
     return make(spec.executor).execution(body, spec, *rest, recorded=recorded)
 
 
-def _failure_of(error: BaseException) -> Failure | None:
-    """How an attempt failed in another process; `None` for an exception that was raised here."""
-    return getattr(error, "__perdure_failure__", None)
-
-
 def _returned(spec: TaskSpec, value: Any, *, elsewhere: bool) -> tuple[bytes, Any]:
     """The returned value of a body, as bytes and as the caller gets it."""
     returns = spec.signature.returns
@@ -334,21 +325,13 @@ def _returned(spec: TaskSpec, value: Any, *, elsewhere: bool) -> tuple[bytes, An
 
 
 def _encoded(error: BaseException) -> bytes:
-    failure = _failure_of(error)
+    failure = failure_of(error)
     return encode_error(error) if failure is None else failure.data
-
-
-def is_final(error: BaseException) -> bool:
-    """Whether retrying is pointless: the user said so, or the call or declaration itself is wrong."""
-    failure = _failure_of(error)
-    if failure is not None:
-        return failure.final
-    return isinstance(error, (NonRecoverableError, UsageError)) or getattr(error, "recoverable", True) is False
 
 
 def _marks(driver: Driver, action: int, error: BaseException) -> tuple[Mark, ...]:
     """Tombstones for the entries whose exception escaped, and the point from which the journal no longer binds."""
-    failure = _failure_of(error)
+    failure = failure_of(error)
     discards = failure.discards if failure is not None else escaped(error, driver.run.uid, action)
     low = discards[0] if discards else 0
     return (*(Mark(action, Result.DISCARD, n) for n in discards), Mark(action, Result.FAILED, low))

@@ -6,7 +6,7 @@ A protocol is a generator that yields effects; `effects` has the effects and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import (
@@ -32,6 +32,7 @@ from .driver import Driver
 from .effects import Durable, Invoke, Protocol, record, run_async
 from .execute import stray_stop
 from .interfaces import EXHAUSTED, ItemSource, Origin
+from .retrying import TraceRetries
 
 # -- shared pieces ---------------------------------------------------------------------------------------------
 
@@ -120,45 +121,36 @@ def trace(
     failure: BaseException | None = None
     at = began = 0
     codec, item = (function.signature.returns, 0) if source is None else (source.codec, source.item)
+    retries: TraceRetries | None = None
+    child: int | None = None
     try:
         outcome = waiter = body.begin(call, item)
         if waiter is not None:
             outcome = yield waiter
-        if outcome is None:
+        if outcome is None and function.retries.count:
+            retries = TraceRetries(call)
+        while outcome is None:
+            if retries is not None:
+                child = retries.child
+                if not (yield from retries.pause()):
+                    return open_outcome(call, body.driver.cancelled_call(call, 0, at, child), ANY)
             at, began = body.driver.worker.clock.wall(), perf()
             if on_loop := asyncio._get_running_loop() is not None:
                 body.executing += 1
             try:
-                try:
-                    try:
-                        value = yield Invoke(call, function, args, kwargs) if source is None else source
-                    except GeneratorExit:
-                        # The garbage collector closes the coroutine, in any context: that scope is left alone.
-                        if raised_by_hand(call):
-                            SCOPE.set(body)
-                        raise
-                    except BaseException:
-                        SCOPE.set(body)
-                        raise
-                    set_scope(body)
-                    data, copy = stored(call, codec, value) if value is not EXHAUSTED else (None, EXHAUSTED)
-                except RunStopped as error:
-                    failure = stray_stop(body, f"trace {call.name}", error)
-                except GeneratorExit as error:
-                    if not raised_by_hand(call):
-                        raise
-                    failure = tame(error)
-                except asyncio.CancelledError as error:
-                    if was_cancelled() or body.stopped:
-                        raise
-                    failure = error
-                except BaseException as error:
-                    failure = tame(error)
-                else:
+                data, copy, failure = yield from _executed(call, function, args, kwargs, source)
+                if failure is None:
                     result = VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
-                    waiter = record(call, result, data, at, (perf() - began) // 1000, item=item)
-                if failure is not None:
-                    waiter = record(call, Result.ERROR, encode_error(failure), at, (perf() - began) // 1000, item=item)
+                    waiter = record(call, result, data, at, (perf() - began) // 1000, item=item, child=child)
+                else:
+                    if retries is not None and retries.again(failure):
+                        yield from retries.announce(at)
+                        continue
+                    extra = () if retries is None else retries.given_up()
+                    took = (perf() - began) // 1000
+                    waiter = record(
+                        call, Result.ERROR, encode_error(failure), at, took, item=item, child=child, extra=extra
+                    )
             finally:
                 if on_loop:
                     body.executing -= 1
@@ -168,10 +160,44 @@ def trace(
                     source.passed(outcome, live=True)
                 return copy
     except asyncio.CancelledError:
-        yield from cancelled(call, waiter, item, at, began)
+        yield from cancelled(call, waiter, item, at, began, child if retries is None else retries.child)
         raise
     # Outside the `try`: an outcome may itself be a CancelledError, and that cancels nothing.
     return close_outcome(call, outcome, codec, failure, source)
+
+
+def _executed(
+    call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], source: ItemSource | None
+) -> Generator[Any, Any, tuple[bytes | None, Any, BaseException | None]]:
+    """Execute the function, or get the next item. Gives the bytes and the copy for the caller, or the failure."""
+    body = call.body
+    try:
+        try:
+            value = yield Invoke(call, function, args, kwargs) if source is None else source
+        except GeneratorExit:
+            # The garbage collector closes the coroutine, in any context: that scope is left alone.
+            if raised_by_hand(call):
+                SCOPE.set(body)
+            raise
+        except BaseException:
+            SCOPE.set(body)
+            raise
+        set_scope(body)
+        if value is EXHAUSTED:
+            return None, EXHAUSTED, None
+        return *stored(call, function.signature.returns if source is None else source.codec, value), None
+    except RunStopped as error:
+        return None, None, stray_stop(body, f"trace {call.name}", error)
+    except GeneratorExit as error:
+        if not raised_by_hand(call):
+            raise
+        return None, None, tame(error)
+    except asyncio.CancelledError as error:
+        if was_cancelled() or body.stopped:
+            raise
+        return None, None, error
+    except BaseException as error:
+        return None, None, tame(error)
 
 
 def close_outcome(

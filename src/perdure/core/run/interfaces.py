@@ -138,6 +138,8 @@ class Failure(NamedTuple):
     """Whether retrying is pointless."""
     discards: list[int]
     """The entries of that body whose exceptions are in its tree."""
+    pause: float = 0.0
+    """The seconds that the exception asks for before the next attempt."""
 
 
 def failed_elsewhere(error: BaseException, failure: Failure) -> BaseException:

@@ -161,6 +161,12 @@ def _call(
     if not spec.process:
         # The outer process needs the task object: the program and its settings.
         target, module, variable = _whereabouts(spec)
+    if spec.retries.retry_on is not None or spec.retries.retry_if is not None:
+        raise UsageError(
+            f"task {spec.name} is called by a body in another process (executor=...), which cannot send the retry_on= "
+            "or retry_if= of its retries to the driving process. Raise NonRecoverableError in the task for failures "
+            "that are not to be tried again."
+        )
     backoff = spec.retries.backoff
     pauses = (backoff.initial, backoff.factor, backoff.maximum, backoff.jitter) if backoff is not None else None
     return partial(

@@ -13,10 +13,11 @@ from ...core.ground.model import Entry, Result
 from ...core.ground.spec import TaskSpec
 from ...core.ground.values import encode_error
 from ...core.process.worker import Worker
-from ...core.run.attempts import escaped, is_final, unreadable
+from ...core.run.attempts import escaped, unreadable
 from ...core.run.driver import Driver
 from ...core.run.effects import Durable
 from ...core.run.execute import Execute
+from ...core.run.retrying import asked_pause, is_final
 from ...errors import RunStopped, UsageError
 from .. import _frames as frames
 from .._tracebacks import frames_of
@@ -126,9 +127,12 @@ class InnerDriver(Driver):
     def _ended(self, outcome: int, value: Any) -> frames.BodyEnded:
         counts = (self.replayed, self.executed, self.worker.threads.jobs == 0)
         if outcome == Result.VALUE:
-            return frames.BodyEnded(int(outcome), value, False, [], [], *counts)
+            return frames.BodyEnded(int(outcome), value, False, 0.0, [], [], *counts)
         discards = escaped(value, self.run.uid, self._work.action)
-        return frames.BodyEnded(int(outcome), encode_error(value), is_final(value), discards, frames_of(value), *counts)
+        pause = asked_pause(value, self.worker.clock.wall())
+        return frames.BodyEnded(
+            int(outcome), encode_error(value), is_final(value), pause, discards, frames_of(value), *counts
+        )
 
     def _tell(self, frame: Any) -> None:
         self._connection.tell(frame, self.turn)
@@ -203,7 +207,7 @@ class InnerDriver(Driver):
 def failed_to_load(error: BaseException) -> frames.BodyEnded:
     """The body could not even begin."""
     return frames.BodyEnded(
-        int(Result.ERROR), encode_error(error), is_final(error), [], frames_of(error), 0, 0, False
+        int(Result.ERROR), encode_error(error), is_final(error), 0.0, [], frames_of(error), 0, 0, False
     )  # fmt: skip
 
 
