@@ -374,6 +374,16 @@ class TestClaiming:
             token = taken
         assert seen == [(1, 0), (1, 0), (2, 0), (2, 0), (1, 1)]
 
+    def test_the_place_of_the_code_changes_under_the_claim_alone(self, store: Store) -> None:
+        run = created(store, "a")
+        assert not store.move_code(run.id, OTHER, "/new.py::new::w.main::old")
+        assert store.move_code(run.id, TOKEN, "/new.py::new::w.main::old")
+        found = store.run_by_id(run.id)
+        assert found is not None
+        assert found == run._replace(target="/new.py::new::w.main::old")
+        assert store.release(run.id, TOKEN)
+        assert not store.move_code(run.id, TOKEN, "/other.py::other::w.main")
+
     def test_release_gives_the_claim_back_and_forgives_the_crashes(self, store: Store) -> None:
         run = created(store)
         assert not store.release(run.id, OTHER)

@@ -127,6 +127,7 @@ class TaskEnvironment:
         short_name: str | None = None,
         triggers: Triggers = (),
         queue: Queue | None = None,
+        formerly: str | Sequence[str] = (),
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(  # type: ignore[misc]
         self,
@@ -139,6 +140,7 @@ class TaskEnvironment:
         short_name: str | None = None,
         triggers: Triggers = (),
         queue: Queue | None = None,
+        formerly: str | Sequence[str] = (),
     ) -> Any:
         """Declare a task.
 
@@ -151,6 +153,9 @@ class TaskEnvironment:
                 identity in journals.
             triggers: a schedule for the task: a `Cron`, a `FixedRate`, a `Trigger`, or several of them.
             queue: the limits under which workers take submitted runs of the task, scheduled runs included.
+            formerly: the full names that the task had before it was renamed, such as `"etl.fetch"`; where its module
+                has been renamed as well, with the old module in front: `"old_module.etl.fetch"`. Runs and calls that
+                are recorded under these names go on.
 
         Raises:
             UsageError: a setting has no meaning, `fn` cannot be a task, or another task has the name.
@@ -161,6 +166,7 @@ class TaskEnvironment:
             "cache": self.cache if cache is None else cache,
             "short_name": short_name,
             "queue": queue,
+            "formerly": formerly,
         }
 
         def declare(function: Any) -> Task[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import runtime
 from ..core.ground.model import FINISHED, Entry, Kind, Message, Result, RunRow, Status, Wake, WholeRun
-from ..core.ground.spec import Function
+from ..core.ground.spec import Function, moved_target, parsed
 from ..core.ground.values import Codec
 from ..core.journal.forking import Cut, Past, entry_of, past_of
 from ..core.journal.segment import Journal, journal_of
@@ -19,7 +19,6 @@ from ..core.process.worker import Worker
 from ..errors import RunConflictError, RunNotFoundError, UsageError
 from ._names import check_name, random_run_name
 from .ending import refuse_in_body
-from .loading import parsed
 from .looking import find
 from .requests import code_of
 from .status import derived_status, refuse_moved
@@ -68,7 +67,7 @@ def fork(
         codec = _codec_of(old, entry_of(name, journal_of(worker.store, old), number), file)
         value = codec.encode(read(codec) if read is not None else outcome)
     past = past_of(name, journal_of(worker.store, old), worker.store.actions(old.id), Cut(number, value))
-    target = old.target if file is None else code_of(old, file).target()
+    target = old.target if file is None else moved_target(old.target, code_of(old, file).target())
     new = _row(worker, old, new_name or random_run_name(), target, past, paused=paused)
     return _stored(worker, old, new, past)
 

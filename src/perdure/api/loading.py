@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..core.ground.private import stranger_of
-from ..core.ground.spec import TaskSpec
+from ..core.ground.spec import TaskSpec, parsed
 from ..core.journal.source import code_root, logical_name
 from ..errors import CodeNotLoadedError, PerdureError, TaskNotFoundError, UsageError
 from ..runtime.process import Process
@@ -152,21 +152,6 @@ def find_task(path: str, name: str) -> Task[..., Any]:
     raise TaskNotFoundError(f"{path} holds no task {name!r}; its tasks are: {known}")
 
 
-class Target(NamedTuple):
-    """The address of a task's code, as a run's row holds it; see `NewRun.target`."""
-
-    file: str
-    module: str
-    """The logical name."""
-    name: str
-    """The task's full name at its declaration; a container task's own name."""
-
-
-def parsed(target: str) -> Target:
-    """A target by its parts."""
-    return Target(*target.split("::"))
-
-
 def spec_of_loaded(target: str) -> TaskSpec | None:
     """The task that `target` names, if the module is imported already; nothing is imported."""
     wanted = parsed(target)
@@ -189,7 +174,7 @@ def load_target(target: str, run: str, allowed_root: str) -> TaskSpec:
     found = spec_of_loaded(target)
     if found is not None:
         return found
-    file, _, name = parsed(target)
+    file, _, name, _ = parsed(target)
     if not file:
         raise UsageError(
             f"run {run!r} was started from a notebook or an interactive session, and its code is in no file. "
@@ -249,7 +234,7 @@ def load_body(target: str, module: str) -> TaskSpec:
     found = spec_of_loaded(target)
     if found is not None:
         return found
-    file, _, name = parsed(target)
+    file, _, name, _ = parsed(target)
     return task_at(_module_of(file, module), name, file)
 
 
@@ -297,10 +282,11 @@ def task_at(module: ModuleType, name: str, file: str) -> TaskSpec:
 
 
 def _task_named(module: ModuleType, name: str) -> Task[..., Any] | None:
-    for task in (*_declared(module), *tasks_in(module).values()):
+    tasks = (*_declared(module), *tasks_in(module).values())
+    for task in tasks:
         if parsed(task.spec.target()).name == name:
             return task
-    return None
+    return next((task for task in tasks if name in task.spec.names), None)
 
 
 def _declared(module: ModuleType) -> list[Task[..., Any]]:

@@ -12,12 +12,12 @@ from .. import runtime
 from ..core.body.scope import SCOPE, TraceScope, know_this_thread
 from ..core.ground import model
 from ..core.ground.model import NewRun
-from ..core.ground.spec import QueueSpec, TaskSpec
+from ..core.ground.spec import QueueSpec, TaskSpec, moved_target, parsed
 from ..core.process.submission import new_run
 from ..core.process.worker import Worker
 from ..errors import NestedRunError, RunAlreadyActive, UsageError
 from ._names import check_name, random_run_name
-from .loading import load_file, load_target, loading_file, parsed, task_at
+from .loading import load_file, load_target, loading_file, task_at
 from .looking import find
 from .status import describe_holder
 from .tags import encode_tags
@@ -108,7 +108,7 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
         uid=secrets.token_bytes(16),
         name=new_name or random_run_name(),
         task=old.task,
-        target=spec.target(),
+        target=moved_target(old.target, spec.target()) if recover else spec.target(),
         inputs=old.inputs,
         inputs_hash=old.inputs_hash,
         created_at=worker.clock.wall(),

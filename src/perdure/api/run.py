@@ -18,7 +18,7 @@ from .. import runtime
 from ..core.ground import model
 from ..core.ground.clock import US, machine_seconds, moment
 from ..core.ground.model import ENDS, FINISHED, PARKED, Kind, Result, Status
-from ..core.ground.spec import TaskSpec
+from ..core.ground.spec import TaskSpec, parsed
 from ..core.ground.values import ANY, decode_error
 from ..core.process.worker import Worker
 from ..core.run.driver import Driver
@@ -38,7 +38,7 @@ from . import ends, forking, messages, pausing, publishing, streaming
 from ._dual import Dual, dual_method
 from .arrivals import arrival, waiting
 from .ending import abort, aborted, cancel, refuse_in_body, wake
-from .loading import parsed, spec_of_loaded
+from .loading import spec_of_loaded
 from .looking import LogFile, Tree, find, log_files, tree
 from .requests import RunRequest, code_of, refuse_active, request_for, request_rerun
 from .status import derived_status, describe_holder, refuse_moved, unchanged
@@ -541,7 +541,7 @@ def settle(worker: Worker, request: RunRequest, found: Driver | model.RunRow) ->
 def refuse_conflict(request: RunRequest, found: model.RunRow) -> None:
     """Raise `RunConflictError` where the existing run of the name differs from the request."""
     new = request.new
-    if found.task != new.task or found.inputs_hash != new.inputs_hash:
+    if found.task not in request.spec.names or found.inputs_hash != new.inputs_hash:
         raise attach(
             RunConflictError(
                 f"run {new.name!r} exists with another task or other inputs:\n"
@@ -562,9 +562,11 @@ def continue_run(
     accept: bool = False,
     retry_failed: bool = False,
     resumes: bool = False,
+    moves: bool = False,
 ) -> Existing:
     """Claim a stored run and drive it. `accept`: where the code differs from the journal, the code holds.
-    `retry_failed`: recorded failures that the code has caught are tried again. `resumes`: a pause ends.
+    `retry_failed`: recorded failures that the code has caught are tried again. `resumes`: a pause ends. `moves`: the
+    code of `spec` is the code of the run from now on.
 
     Raises:
         RunAlreadyActive: another process drives the run.
@@ -576,7 +578,9 @@ def continue_run(
         holder = worker.sure_holder(row)
         if holder is not None:
             raise attach(RunAlreadyActive(describe_holder(worker, row, holder)), Run(row, spec))
-        driver = worker.take(row, spec, statuses, accepts=accept, retries_failures=retry_failed, resumes=resumes)
+        driver = worker.take(
+            row, spec, statuses, accepts=accept, retries_failures=retry_failed, resumes=resumes, moves=moves
+        )
         if driver is not None:
             return driver, Run(driver.run, spec)
         again = worker.store.run_by_id(row.id)
@@ -661,7 +665,7 @@ def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_f
     """Continue a paused, interrupted or failed run; a run that has succeeded is only looked up.
 
     Args:
-        file: the present place of the code, if the code was moved.
+        file: the present place of the code, if the code was moved; kept for the rest of the life of the run.
         accept: where the code asks for something else than is recorded, follow the code from there on: recorded
             outcomes are reused where they are asked for, and every other call is executed. By default that is a
             `NonDeterminismError`.
@@ -688,7 +692,10 @@ def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_f
         pausing.unpause(name)
     refuse_active(worker, row)
     spec = code_of(row, file)
-    return continue_run(worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed, resumes=True)
+    return continue_run(
+        worker, find(name), spec, RESUMABLE, accept=accept, retry_failed=retry_failed, resumes=True,
+        moves=file is not None,
+    )  # fmt: skip
 
 
 def run_named(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from .. import runtime
 from ..core.ground.clock import US
 from ..core.ground.model import Created, Wake
+from ..core.ground.spec import parsed
 from ..core.ground.steps import run_now, run_soon
 from ..errors import UsageError
 from ._dual import Dual
 from ._names import check_name
 from .arrivals import arrival
-from .loading import parsed
 from .local_time import local_moment
 from .requests import RunRequest, request_for
 from .run import Run, refuse_conflict, run, run_named, run_named_aio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
@@ -63,6 +63,7 @@ class Task(Generic[P, R]):
         short_name: str | None = None,
         env_vars: Mapping[str, str] | None = None,
         queue: Queue | None = None,
+        formerly: str | Sequence[str] = (),
         overrides: Task[P, R] | None = None,
     ) -> None:
         update_wrapper(self, fn)
@@ -80,6 +81,7 @@ class Task(Generic[P, R]):
             "short_name": short_name,
             "env_vars": env_vars,
             "queue": queue,
+            "formerly": formerly,
         }
         self._cache_signature = cache_signature(cache, fn)
         self.spec = TaskSpec(
@@ -98,6 +100,7 @@ class Task(Generic[P, R]):
             env_vars={**environment.env_vars, **(env_vars or {})},
             executor=environment.executor,
             strict=environment.strict,
+            formerly=_former(formerly, declared),
             resources=None if environment.resources is None else environment.resources.needs(),
         )
         if overrides is None:
@@ -152,7 +155,8 @@ class Task(Generic[P, R]):
         spec = self.spec
         self.check_findable()
         identity = spec.signature.identity(args, kwargs)
-        call = branch.call(spec.kind, self.name, spec.fingerprint(identity))
+        moved = spec if spec.formerly else None
+        call = branch.call(spec.kind, self.name, spec.fingerprint(identity), None, moved, identity)
         if spec.cache_key is not None:
             spec.cache_key(b"")  # refuses code that cannot be hashed, before anything begins
             with by_content():
@@ -169,6 +173,20 @@ class Task(Generic[P, R]):
 
     def _what(self) -> str:
         return f"task {self.name}"
+
+
+def _former(names: str | Sequence[str], declared: str) -> tuple[str, ...]:
+    """The names that a task has had, checked."""
+    found = tuple(names) if isinstance(names, (list, tuple)) else (names,)
+    for name in found:
+        if not isinstance(name, str) or "." not in name.strip(".") or not name.isprintable() or "::" in name:
+            raise UsageError(
+                f"task {declared}: formerly={name!r} is no name of a task. Give full names such as 'etl.fetch', with "
+                "the module in front where that has changed as well: 'old_module.etl.fetch'"
+            )
+        if name == declared:
+            raise UsageError(f"task {declared}: formerly={name!r} is the present name; give the names of earlier times")
+    return found
 
 
 def _queue_of(queue: Queue | None, where: str) -> QueueSpec | None:

@@ -153,6 +153,7 @@ class TaskEnvironment(PerdureEnvironment):
         task_resolver: Any = None,
         entrypoint: bool = False,
         produces_artifacts: bool = False,
+        formerly: Any = (),
     ) -> Any:
         """Declare a task."""
         recorded = {
@@ -165,6 +166,7 @@ class TaskEnvironment(PerdureEnvironment):
             timeout=task_timeout(timeout),
             cache=cache,
             short_name=short_name,
+            formerly=formerly,
         )
 
         def declared(function: Any) -> Any:

@@ -310,6 +310,15 @@ class MemoryStore:
             self._runs[run] = old._replace(token=None, worker=None, crashes=0)
             return True
 
+    def move_code(self, run: int, token: bytes, target: str) -> bool:
+        with self._lock:
+            old = self._runs.get(run)
+            if old is None or old.token != token or old.status is not Status.RUNNING:
+                return False
+            self._version += 1
+            self._runs[run] = old._replace(target=target)
+            return True
+
     def abort(self, run: int, ended_at: int) -> bool:
         with self._lock:
             old = self._runs.get(run)

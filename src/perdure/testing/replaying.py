@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from .. import runtime
 from ..api.declaring import all_tasks
-from ..api.loading import load_source, parsed, spec_of_loaded, tasks_in
+from ..api.loading import load_source, spec_of_loaded, tasks_in
 from ..api.run import Run, run
 from ..api.task import Task
 from ..core.ground.model import RunRow, Status
 from ..core.ground.ports import Store
-from ..core.ground.spec import TaskSpec
+from ..core.ground.spec import TaskSpec, parsed
 from ..core.process.worker import Worker
 from ..errors import UsageError
 from ..executors.local import DaemonThreads
@@ -74,7 +74,7 @@ def _spec(row: RunRow, source: str | os.PathLike[str] | None) -> TaskSpec:
     wanted = parsed(row.target).name
     tasks = tasks_in(load_source(os.fspath(source)))
     for task in tasks.values():
-        if parsed(task.spec.target()).name == wanted:
+        if wanted in task.spec.names:
             return task.spec
     raise UsageError(f"run {row.name}: {source} holds no task {wanted}; its tasks are: {', '.join(tasks) or 'none'}")
 
@@ -83,8 +83,7 @@ def _loaded_by_name(row: RunRow) -> TaskSpec | None:
     """The imported task of that name and module, whose file may lie elsewhere on this machine."""
     wanted = parsed(row.target)
     for task in all_tasks():
-        target = parsed(task.spec.target())
-        if (target.module, target.name) == (wanted.module, wanted.name):
+        if task.spec.is_task_of(wanted):
             return task.spec  # type: ignore[no-any-return]
     return None
 

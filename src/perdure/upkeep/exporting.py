@@ -17,10 +17,10 @@ import msgspec
 from msgspec import structs
 
 from .. import runtime
-from ..api.loading import parsed
 from ..api.looking import find
 from ..core.ground.model import Action, Entry, Kind, Result, RunRow, Source, Status
 from ..core.ground.ports import Store
+from ..core.ground.spec import parsed
 from ..core.ground.values import describe_error, preview
 from ..core.journal.segment import journal_of
 from ..errors import UsageError
@@ -67,9 +67,9 @@ def written(recorded: Recorded, entries: Sequence[Entry], redact: Sequence[str] 
     row = recorded.run
     if _wanted(row.task, redact):
         row = row._replace(inputs=_plain(row.inputs), value=_value(row.value, row.result == Result.ERROR))
-    file, module, task = parsed(row.target)
+    file, module, task, former = parsed(row.target)
     # Without the directories of the machine that has recorded the run.
-    row = row._replace(target=f"{os.path.basename(file)}::{module}::{task}")
+    row = row._replace(target="::".join(filter(None, (os.path.basename(file), module, task, former))))
     run = {field: getattr(row, field) for field in _RUN}
     return {
         "perdure": "recorded run",

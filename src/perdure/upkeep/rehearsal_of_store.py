@@ -9,10 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import runtime
-from ..api.loading import parsed
 from ..api.status import derived_status
 from ..core.ground.model import FINISHED, RunRow, Status
-from ..core.ground.spec import TaskSpec
+from ..core.ground.spec import TaskSpec, parsed
 from ..errors import StoreError, UsageError
 from ..runtime.settings import process_count
 from .exporting import recorded_run
@@ -47,7 +46,7 @@ def rehearsed(
     """
     if task is not None and task not in tasks:
         raise UsageError(f"{', '.join(sources)}: no task {task!r}; the tasks there are: {', '.join(sorted(tasks))}")
-    wanted = {task} if task is not None else set(tasks)
+    wanted = {name for known, one in tasks.items() if task in (None, known) for name in one.spec.names}
     rows = _rows(wanted, statuses)
     width = process_count()
     if len(rows) <= FEW or width == 1 or runtime.store_url() == "memory://":
@@ -101,7 +100,8 @@ def _readable(rows: Iterable[RunRow], broken: list[Rehearsed]) -> Iterator[Recor
 def _spec(row: RunRow, tasks: Mapping[str, Any]) -> TaskSpec:
     wanted = parsed(row.target).name
     found = [task.spec for task in tasks.values() if parsed(task.spec.target()).name == wanted]
-    return (found or [tasks[row.task].spec])[0]  # type: ignore[no-any-return]
+    found += [task.spec for task in tasks.values() if row.task in task.spec.names]
+    return found[0]  # type: ignore[no-any-return]
 
 
 def _in_processes(sources: Collection[str], rows: list[RunRow], width: int) -> Iterator[Rehearsed]:

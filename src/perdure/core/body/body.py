@@ -194,6 +194,8 @@ class Body(Activity):
         if self.stopped:
             return self._refuse(call, item)
         call.begun = self.delivery.last
+        if call.kind is Kind.TASK and call.function is not None:
+            self._know_again(call)
         if self.delivery.replay is None and self.gate.free:
             return None if self.driver.cancel is None else self.may_execute(call, item)
         try:
@@ -274,6 +276,16 @@ class Body(Activity):
                 call.fp = fp
                 return former
         return decision
+
+    def _know_again(self, call: Call) -> None:
+        """Give the call of a task that was under way under a former name the identity of that time."""
+        actions = self.delivery.open_actions
+        if not actions or (call.branch.id, call.fp, call.occ) in actions:
+            return
+        assert call.function is not None
+        for fp in self.driver.moves.fingerprints(call.function, call.identity, ()):
+            if (call.branch.id, fp, call.occ) in actions:
+                call.fp = fp
 
     def _named(self, entry: Entry) -> str:
         module = self.driver.moves.module_of(entry)

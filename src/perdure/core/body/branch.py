@@ -32,7 +32,7 @@ class Call(Struct, eq=False):
     label: str | None
     inputs: bytes | None
     function: Function | None
-    """The traced function, which may have been recorded under another module; `None` for calls of other kinds."""
+    """The traced function, or the task, that may have been recorded under another name; `None` for all other calls."""
     identity: bytes
     begun: int = 0
     """Set by `Body.begin`: the entry delivered last when the call was made."""
@@ -43,7 +43,7 @@ class Call(Struct, eq=False):
 
         shown = preview(self.inputs, 120) if self.inputs else ""
         what = f"{self.kind.name.lower()} {self.name}({shown})"
-        if self.function is not None:
+        if self.function is not None and self.kind is Kind.TRACE:
             code = self.function.fn.__code__
             module = self.function.qualified().partition(":")[0]
             what += f" of module {module} ({code.co_filename}:{code.co_firstlineno})"

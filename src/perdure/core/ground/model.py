@@ -245,7 +245,8 @@ class NewRun(NamedTuple):
     task: str
     """The task's full name for people, such as `etl.main`."""
     target: str
-    """Where the code is: `file::logical.module::QualName`; `file` is empty for code without a file (a notebook)."""
+    """Where the code is: `file::logical.module::QualName`; `file` is empty for code without a file (a
+    notebook). A run whose module had other names has those behind a further `::` (`spec.Target`)."""
     inputs: bytes
     inputs_hash: bytes
     """16 bytes over the canonical inputs; equal inputs, equal hash."""

@@ -96,6 +96,9 @@ class RunQueue(Protocol):
     def release(self, run: int, token: bytes) -> bool:
         """Give a claim back if `token` still holds: token and worker become NULL, status stays RUNNING, crashes 0."""
 
+    def move_code(self, run: int, token: bytes, target: str) -> bool:
+        """Change the address of the code of a run (`RunRow.target`) if `token` still holds. On disk."""
+
     def abort(self, run: int, ended_at: int) -> bool:
         """End a run that has not ended: status ABORTED; claim, wake time and pause cleared. Any claim is overruled. On
         disk."""

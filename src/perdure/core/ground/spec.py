@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct, field
 
@@ -138,6 +138,39 @@ class AttemptLost(Exception):
     """The machine, the engine or the node under an attempt is gone. The next attempt is not charged to the retries."""
 
 
+class Target(NamedTuple):
+    """The address of a task's code, as a run's row holds it; see `NewRun.target`."""
+
+    file: str
+    module: str
+    """The logical name."""
+    name: str
+    """The task's full name at its declaration; a container task's own name."""
+    former: str = ""
+    """The logical names that the module had earlier in the life of the run, with commas between them."""
+
+
+def parsed(target: str) -> Target:
+    """A target by its parts."""
+    return Target(*target.split("::"))
+
+
+def moved_target(before: str, now: str) -> str:
+    """The address `now` of a run that was at the address `before`, with the modules where it was."""
+    there, here = parsed(before), parsed(now)
+    known = dict.fromkeys([*filter(None, there.former.split(",")), there.module])
+    known.pop(here.module, None)
+    whole = [*here[:3], *([",".join(known)] if known else [])]
+    return "::".join(whole)
+
+
+def former_names(formerly: tuple[str, ...]) -> tuple[str, ...]:
+    """The full names among the names that a task has had. Where a module begins a name, and where it ends, nothing
+    tells, so each end of the name with an environment counts."""
+    parts = [name.split(".") for name in formerly]
+    return tuple(".".join(words[place:]) for words in parts for place in range(len(words) - 1))
+
+
 class TaskSpec(Function, eq=False):
     """A task's function and settings."""
 
@@ -163,6 +196,20 @@ class TaskSpec(Function, eq=False):
 
     strict: bool = False
     """Runs of the task stop at any difference between code and journal, also under changed source."""
+    formerly: tuple[str, ...] = ()
+    """The names that the task has had: full names, perhaps with the module in front."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The full names under which the task may be recorded, the present name first."""
+        return (self.qualified(), *former_names(self.formerly))
+
+    def is_task_of(self, target: Target) -> bool:
+        """Whether a run with that address is one of this task, under its present name or a former one."""
+        ours = parsed(self.target())
+        if target.module == ours.module and target.name in (ours.name, *self.formerly):
+            return True
+        return f"{target.module}.{target.name}" in self.formerly
 
     @property
     def process(self) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from ..ground.model import Entry, Kind, Source
-from ..ground.spec import Function, fingerprint
+from ..ground.spec import Function, TaskSpec, fingerprint, former_names
 from .source import code_root, logical_name
 
 _NO_ARGUMENTS = b"\x80"
@@ -26,11 +26,11 @@ class Moves:
 
     Args:
         file: the file of the root task today.
-        renamed: the module of the root task, if the caller says that its file was renamed.
+        renamed: the modules that the root task had earlier in the life of the run.
         source: gives the snapshot of a number.
     """
 
-    def __init__(self, file: str, renamed: str | None, source: Callable[[int], Source | None]) -> None:
+    def __init__(self, file: str, renamed: frozenset[str], source: Callable[[int], Source | None]) -> None:
         self._root = code_root(file) if file else ""
         self._renamed = renamed
         self._source = source
@@ -38,7 +38,10 @@ class Moves:
         self._holding: dict[tuple[str, str], bool] = {}
 
     def fingerprints(self, function: Function, identity: bytes, sources: Iterable[int]) -> list[bytes]:
-        """The fingerprints of a call under the former modules that the function may have been moved from."""
+        """The fingerprints of a call under the former modules that the function may have been moved from, or under the
+        former names of a task."""
+        if isinstance(function, TaskSpec):
+            return [fingerprint(function.kind, name, identity) for name in former_names(function.formerly)]
         module, _, name = function.qualified().partition(":")
         return [
             fingerprint(function.kind, f"{former}:{name}", identity)
@@ -67,7 +70,7 @@ class Moves:
 
     def _holds(self, module: str, name: str) -> bool:
         """Whether a module holds a function of that name today, so that the function was not moved from there."""
-        if module == self._renamed:
+        if module in self._renamed:
             return False
         first = name.partition(".")[0].partition("#")[0]
         key = (module, first)

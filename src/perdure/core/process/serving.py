@@ -34,7 +34,7 @@ from ...errors import (
 )
 from ..ground.clock import US, seconds
 from ..ground.model import Result, Status
-from ..ground.spec import TaskSpec
+from ..ground.spec import TaskSpec, parsed
 
 if TYPE_CHECKING:
     from ..body.loop import LoopThread
@@ -116,6 +116,9 @@ class Server:
         """
         self.worker = worker
         self.specs = dict(specs)
+        for spec in specs.values():
+            for name in spec.names:
+                self.specs.setdefault(name, spec)
         self.concurrency = concurrency
         self.park_after = park_after
         self._tell = tell
@@ -386,17 +389,18 @@ class Server:
     def _fits(self, run: RunRow) -> bool:
         """Whether a run belongs to the very task, not to a task of the same name in another module. A run of another
         task is left alone for long."""
-        theirs, ours = run.target.partition("::")[2], self.specs[run.task].target().partition("::")[2]
-        if theirs == ours:
+        there, here = parsed(run.target), parsed(self.specs[run.task].target())
+        if self.specs[run.task].is_task_of(there):
             return True
+        theirs = f"{there.module}.{there.name}"
         self._later[run.id] = _Later(seconds() + LAST_RETRY, LAST_RETRY)
         if (run.task, theirs) not in self._strangers:
             self._strangers.add((run.task, theirs))
-            file = run.target.partition("::")[0]
             log.warning(
                 "run %s, and others like it, are left alone: their task %s is %s in %s, and the one served here is %s. "
-                "Serve that file too; or, if the code has moved: perdure resume %s --file NEW_PATH",
-                run.name, run.task, theirs.replace("::", "."), file, ours.replace("::", "."), run.name,
+                "Serve that file too; or, if the code has moved, say so with @env.task(formerly=%r), or for this run: "
+                "perdure resume %s --file NEW_PATH",
+                run.name, run.task, theirs, there.file, f"{here.module}.{here.name}", theirs, run.name,
             )  # fmt: skip
         return False
 

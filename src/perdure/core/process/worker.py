@@ -234,10 +234,11 @@ class Worker:
         accepts: bool = False,
         retries_failures: bool = False,
         resumes: bool = False,
+        moves: bool = False,
     ) -> Driver | None:
         """Claim a stored run and drive it (or leave `start` to the caller); `None`: another worker was faster. Blocks
         on the store. `accepts`, `retries_failures`: see `Driver`. `resumes`: a paused run is claimed as well, and its
-        pause ends."""
+        pause ends. `moves`: the place of the code is recorded."""
         self.lease.attend()
         woken = run.status in PARKED
         if woken:
@@ -259,6 +260,9 @@ class Worker:
                 return None
             driver = self._driver(claimed, spec, fresh=False, taken=Taken(claimed, woken))
             driver.accepts, driver.retries_failures = accepts, retries_failures
+            if moves and driver.run.target != run.target:
+                # Before anything of the run is executed there. A crash before this line leaves the run where it was.
+                self.store.move_code(run.id, claim.token, driver.run.target)
         finally:
             self._claiming.discard(claim.token)
         if start:

@@ -47,7 +47,7 @@ from ..ground.model import (
     RunWrites,
     Taken,
 )
-from ..ground.spec import TaskSpec
+from ..ground.spec import TaskSpec, moved_target, parsed
 from ..ground.values import encode_error
 from ..journal.moved import Moves
 from ..journal.recovering import caught_failures, is_cancellation, work_of
@@ -89,9 +89,8 @@ class Driver(Ending):
         super().__init__()
         assert run.token is not None
         self.worker = worker
-        # Where the caller names another file, the code is there now.
-        self._target = run.target
-        today = run.target if fresh else spec.target() or run.target
+        # Where the caller names another file, or the task has moved, the code is there now.
+        today = run.target if fresh else moved_target(run.target, spec.target() or run.target)
         self.run = run if today == run.target else run._replace(target=today)
         self.run_id = run.id
         self.token = run.token
@@ -546,8 +545,8 @@ class Driver(Ending):
     @cached_property
     def moves(self) -> Moves:
         """See `DriverPort`."""
-        (_, before, _), (file, module, _) = self._target.split("::"), self.run.target.split("::")
-        return Moves(file, before if before != module else None, self.worker.store.source)
+        target = parsed(self.run.target)
+        return Moves(target.file, frozenset(target.former.split(",")), self.worker.store.source)
 
     def is_changed(self, source_id: int) -> bool:
         """Whether what that snapshot recorded need not be asked for again: the snapshot differs from today's code, or

@@ -157,6 +157,10 @@ UPDATE perdure.runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = %s A
 -- Whether a run is under another token, or under none.
 SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
 
+-- name: move_code
+-- The code of a run is elsewhere from now on.
+UPDATE perdure.runs SET target = %s WHERE id = %s AND token = %s AND status = 'RUNNING';
+
 -- name: abort
 -- End an unfinished run, also under the claim of a worker.
 UPDATE perdure.runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = %s, wake_at = NULL, due = NULL,

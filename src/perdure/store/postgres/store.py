@@ -583,6 +583,9 @@ class PostgresStore(UpkeepVerbs):
         self._tell()
         return released
 
+    def move_code(self, run: int, token: bytes, target: str) -> bool:
+        return self._writer.change(self._sql["move_code"], (target, run, token))
+
     def abort(self, run: int, ended_at: int) -> bool:
         done = (self._sql["is_aborted"], (ended_at, run))
         aborted = self._writer.change(self._sql["abort"], (ended_at, run), done)

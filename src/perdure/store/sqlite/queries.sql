@@ -92,6 +92,10 @@ UPDATE runs SET wake_boot = ? + (wake_at - ?) WHERE status IN ('QUEUED', 'SLEEPI
 -- Give a claim back.
 UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
+-- name: move_code
+-- The code of a run is elsewhere from now on.
+UPDATE runs SET target = ? WHERE id = ? AND token = ? AND status = 'RUNNING';
+
 -- name: abort
 -- End an unfinished run, also under the claim of a worker.
 UPDATE runs SET status = 'ABORTED', token = NULL, worker = NULL, ended_at = ?, wake_at = NULL, wake_boot = NULL,

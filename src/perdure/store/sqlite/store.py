@@ -372,6 +372,9 @@ class SQLiteStore(Reading):
     def release(self, run: int, token: bytes) -> bool:
         return self._aside.change(_SQL["release"], (run, token))
 
+    def move_code(self, run: int, token: bytes, target: str) -> bool:
+        return self._writer.change(_SQL["move_code"], (target, run, token))
+
     def abort(self, run: int, ended_at: int) -> bool:
         return self._writer.change(_SQL["abort"], (ended_at, run))
 
