@@ -21,6 +21,7 @@ from tests.postgres_server import Handed, programs, server
 from perdure.core.ground.model import (
     ROOT,
     STORED_STATUSES,
+    Awaited,
     CachePut,
     Claim,
     CreateRun,
@@ -207,7 +208,7 @@ class Stores(RuleBasedStateMachine):
     @rule(run=RUNS, box=BOXES, key=st.none() | st.sampled_from(["", "k"]), value=st.binary(max_size=40))
     def send(self, run: int, box: str, key: str | None, value: bytes) -> None:
         self.same(lambda store: store.send(run, NewMessage(box, key, value, 3)))
-        self.same(lambda store: store.news([(run, box)]))
+        self.same(lambda store: store.news([Awaited(run, box, 0)]))
 
     @rule(run=RUNS, at=st.integers(0, 99))
     def abort(self, run: int, at: int) -> None:

@@ -13,6 +13,8 @@ from tests.postgres_server import Handed
 
 from perdure.core.ground.model import (
     ROOT,
+    Addressee,
+    Awaited,
     Claim,
     Ended,
     Kind,
@@ -229,14 +231,52 @@ def test_senders_at_the_same_moment_get_different_numbers(store: Store) -> None:
     assert numbers(store, run) == list(range(1, 61))
 
 
-def test_news_names_the_boxes_with_untaken_messages(store: Store) -> None:
-    run = created(store)
-    store.send(run.id, message("mailbox:a"))
-    store.send(run.id, message("mailbox:b"))
+def test_news_are_the_first_untaken_messages_above_a_number(store: Store) -> None:
+    run, other = created(store), created(store, "another")
+    for box in ("mailbox:a", "mailbox:b", "mailbox:a", "mailbox:a"):
+        store.send(run.id, message(box))
+    store.send(other.id, message("mailbox:a"))
     take(store, run, 1, Take(2, 1))
-    wanted = {(run.id, "mailbox:a"), (run.id, "mailbox:b"), (run.id, "mailbox:c"), (run.id + 9, "mailbox:a")}
-    assert store.news(list(wanted)) == {(run.id, "mailbox:a")}
-    assert store.news([]) == set()
+
+    def news(*wanted: tuple[int, str, int]) -> dict[tuple[int, str], int]:
+        return {place: one.number for place, one in store.news([Awaited(*one) for one in wanted]).items()}
+
+    unknown = [(run.id, "mailbox:c", 0), (run.id + 9, "mailbox:a", 0)]
+    assert news((run.id, "mailbox:a", 0), (run.id, "mailbox:b", 0), *unknown) == {(run.id, "mailbox:a"): 1}
+    assert news((run.id, "mailbox:a", 1), (other.id, "mailbox:a", 0)) == {
+        (run.id, "mailbox:a"): 3, (other.id, "mailbox:a"): 1,
+    }  # fmt: skip
+    assert news((run.id, "mailbox:a", 3), (other.id, "mailbox:a", 1)) == {(run.id, "mailbox:a"): 4}
+    assert news((run.id, "mailbox:a", 4)) == {}
+    assert news() == {}
+    assert store.news([Awaited(run.id, "mailbox:a", 0)])[run.id, "mailbox:a"] == next(store.all_messages(run.id))
+
+
+def test_the_addressee_of_a_message_says_what_the_run_waits_for(store: Store) -> None:
+    run = waiting(store)
+    assert store.addressee("unknown", "mailbox:orders") is None
+    assert store.addressee("run", "mailbox:orders") == Addressee(run.id, True, store.open_actions(run.id)[0].inputs)
+    assert store.addressee("run", "mailbox:others") == Addressee(run.id, False, None)
+    assert store.addressee("run", "condition:orders") == Addressee(run.id, False, None)
+
+
+def test_senders_of_one_key_at_once_store_one_message(store: Store) -> None:
+    run = created(store)
+    answers: list[SendAnswer] = []
+    start = threading.Barrier(4)
+
+    def send() -> None:
+        start.wait()
+        for number in range(10):
+            answers.append(store.send(run.id, message(key=f"k{number}")))
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert sum(answer.fresh for answer in answers) == 10
+    assert numbers(store, run) == list(range(1, 11))
 
 
 def test_a_bell_rings_for_a_message(store: Store) -> None:

@@ -19,10 +19,13 @@ _READY = b"Z"
 _ANSWER_SECONDS = 2.0
 
 
-class _Loss:
-    """The lost answer of one connection: the server's messages are read and dropped until the server is ready again."""
+class _Line:
+    """One connection, and its lost answer: the server's messages are read and dropped until the server is ready
+    again."""
 
     def __init__(self) -> None:
+        self.answered = True
+        """Whether the last message of the connection was the server's."""
         self.begun = False
         self.done = threading.Event()
 
@@ -41,6 +44,8 @@ class Proxy:
         self._lock = threading.Lock()
         self.count = 0
         """Messages that have passed or were cut."""
+        self.trips = 0
+        """How often a client has sent something after an answer of its server, or to begin with."""
         self.cut_at = -1
         """The message at which a connection is cut; -1: none is."""
         self.after = False
@@ -75,32 +80,34 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            loss = _Loss()
+            line = _Line()
             for source, target, is_client in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pump, args=(source, target, is_client, loss), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, target, is_client, line), daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket, is_client: bool, loss: _Loss) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, is_client: bool, line: _Line) -> None:
         try:
             for message in _messages(source, is_client):
-                if loss.begun and not is_client:
+                if line.begun and not is_client:
                     if message[:1] == _READY:
                         break
                     continue
                 with self._lock:
                     here = self.count == self.cut_at
                     self.count += 1
+                    self.trips += is_client and line.answered
+                    line.answered = not is_client
                     self.was_cut |= here
                 if here:
-                    loss.begun = self.after and is_client
+                    line.begun = self.after and is_client
                     if self.after:
                         target.sendall(message)
-                    if loss.begun:
-                        loss.done.wait(_ANSWER_SECONDS)
+                    if line.begun:
+                        line.done.wait(_ANSWER_SECONDS)
                     break
                 target.sendall(message)
         except OSError:
             pass
-        loss.done.set()
+        line.done.set()
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

@@ -13,7 +13,7 @@ from ..core.ground.model import Kind
 from ..core.run.mailbox import box_of
 from ..errors import InputError, ValueMismatchError
 from .convert import Unfit, from_json, label, shown
-from .messages import check_message_name, shown_box, type_waited_for
+from .messages import check_message_name, shown_box, type_waited_for, wait_for_box
 from .run import Run
 from .task import Task
 
@@ -104,7 +104,7 @@ def given_message(run: Run, kind: Kind, name: str, read: Callable[[Any], Any]) -
         ValueMismatchError: the value does not fit the type that the run waits for.
     """
     box = box_of(kind, check_message_name(name, "a message"))
-    asked = type_waited_for(run.row.id, box)
+    asked = type_waited_for(wait_for_box(run.name, box))
     if asked is None:
         return read(Any), None
     try:

@@ -11,7 +11,7 @@ from .. import runtime
 from ..core.body.branch import Branch, Call
 from ..core.body.scope import TraceScope
 from ..core.ground.digest import blake2b
-from ..core.ground.model import WAITS, Action, Kind, Message, NewMessage, RunRow, SendAnswer, Status
+from ..core.ground.model import Addressee, Kind, Message, NewMessage, RunRow, SendAnswer, Status
 from ..core.ground.spec import Function
 from ..core.ground.values import ANY, Signature, codec_for, preview
 from ..core.run import calls
@@ -80,10 +80,10 @@ def described(prompt: str, prompt_type: str, description: str, data_type: Any, l
     return ANY.encode(Asked(prompt, prompt_type, description, label, shape_of(data_type))._asdict())
 
 
-def asked_by(action: Action) -> Asked:
-    """What the call of an open wait says. Data of another version counts as nothing said."""
+def asked_by(inputs: bytes | None) -> Asked:
+    """What the call of an open wait with these inputs says. Data of another version counts as nothing said."""
     try:
-        found = ANY.decode(action.inputs) if action.inputs is not None else {}
+        found = ANY.decode(inputs) if inputs is not None else {}
     except UsageError:
         found = {}
     known = found if isinstance(found, dict) else {}
@@ -91,10 +91,13 @@ def asked_by(action: Action) -> Asked:
     return Asked(texts[0], texts[1], texts[2], texts[3], known.get("shape", ANY_SHAPE))
 
 
-def wait_for_box(run: int, box: str) -> Asked | None:
+def wait_for_box(run: str, box: str) -> Asked | None:
     """What the first open wait of the run for the box says; `None`: no call waits."""
-    waits = [one for one in runtime.worker().store.open_actions(run) if one.kind in WAITS and one.name == box]
-    return asked_by(waits[0]) if waits else None
+    return _asked_of(runtime.worker().store.addressee(run, box))
+
+
+def _asked_of(addressee: Addressee | None) -> Asked | None:
+    return asked_by(addressee.asked) if addressee is not None and addressee.waits else None
 
 
 class WaitedFor(NamedTuple):
@@ -106,9 +109,8 @@ class WaitedFor(NamedTuple):
     """The type for people."""
 
 
-def type_waited_for(run: int, box: str) -> WaitedFor | None:
-    """The type of the message that the run waits for; `None`: no call waits, or the type cannot be said."""
-    asked = wait_for_box(run, box)
+def type_waited_for(asked: Asked | None) -> WaitedFor | None:
+    """The type of the message that a run waits for; `None`: no call waits, or the type cannot be said."""
     if asked is None or asked.shape == ANY_SHAPE:
         return None
     text = text_of(asked.shape)
@@ -155,13 +157,13 @@ def encoded(value: Any, data_type: Any, where: str) -> bytes:
         return codec_for(type(value), where).encode(value)
 
 
-def fitted(message: Outgoing, run: int) -> bytes:
+def _fitted(message: Outgoing, addressee: Addressee) -> bytes:
     """The encoded value as the call that waits for the message declares it, where a call waits.
 
     Raises:
         ValueMismatchError: the value does not fit the declared type.
     """
-    asked = type_waited_for(run, message.box)
+    asked = type_waited_for(_asked_of(addressee))
     if asked is None:
         return message.data
     codec = codec_for(asked.type, f"the message for {shown_box(message.box)}")
@@ -183,11 +185,11 @@ def deliver(run: str, box: str, data: bytes, key: str | None) -> None:
         ValueMismatchError: the value does not fit the type that the run waits for.
     """
     store = runtime.worker().store
-    row = store.run(run)
-    if row is None:
+    addressee = store.addressee(run, box)
+    if addressee is None:
         raise RunNotFoundError(f"no run is called {run!r} in {runtime.store_name()}; see them with: perdure ls")
-    data = fitted(Outgoing(run, box, data, key), row.id)
-    sent = store.send(row.id, NewMessage(box, key, data, runtime.worker().clock.wall()))
+    data = _fitted(Outgoing(run, box, data, key), addressee)
+    sent = store.send(addressee.run, NewMessage(box, key, data, runtime.worker().clock.wall()))
     if sent.message is None:
         raise _refused(run, sent)
     if not sent.fresh and sent.message.value != data:
@@ -297,7 +299,7 @@ def conditions() -> list[ConditionInfo]:
     found: list[ConditionInfo] = []
     for run, action in store.open_waits():
         kind, _, name = action.name.partition(":")
-        asked = asked_by(action)
+        asked = asked_by(action.inputs)
         waiting = unread.pop((run, action.name), None)
         total = 0 if waiting is None else waiting.total
         found.append(

@@ -91,7 +91,7 @@ def _waiting(row: RunRow, waits: list[Action]) -> str:
     if not boxes:
         return "The run waits for a message."
     first = boxes[0]
-    asked = asked_by(first)
+    asked = asked_by(first.inputs)
     prompt = f": {asked.prompt}" if asked.prompt else ""
     until = f" It gives up at {moment_text(first.wake_at)}." if first.wake_at is not None else ""
     more = f" {len(boxes) - 1} more waits are open." if len(boxes) > 1 else ""

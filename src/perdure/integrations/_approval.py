@@ -77,7 +77,7 @@ def _gone(run: Run, name: str) -> HTMLResponse:
 
 
 def _asked(run: Run, name: str) -> Asked | None:
-    return wait_for_box(run.row.id, box_of(Kind.CONDITION, name))
+    return wait_for_box(run.name, box_of(Kind.CONDITION, name))
 
 
 # -- fields ----------------------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def _questions(run: Run, settled: set[str]) -> dict[str, types.ElicitRequestForm
     for one in conditions():
         if one.run != run.name or not one.waits or one.kind != "condition" or one.unread or one.name in settled:
             continue
-        asked = wait_for_box(run.row.id, box_of(Kind.CONDITION, one.name))
+        asked = wait_for_box(run.name, box_of(Kind.CONDITION, one.name))
         if asked is not None:
             found[one.name] = types.ElicitRequestFormParams(
                 message=asked.prompt or one.name, requested_schema=_form(asked.shape)
@@ -248,7 +248,7 @@ async def _take(run: Run, answers: Any) -> set[str]:
 
 
 def _signal(run: Run, name: str, content: dict[str, Any]) -> None:
-    asked = wait_for_box(run.row.id, box_of(Kind.CONDITION, name))
+    asked = wait_for_box(run.name, box_of(Kind.CONDITION, name))
     if asked is None:
         return  # another answer came first
     data: Any = content

@@ -12,6 +12,7 @@ from typing import Any, Final
 from perdure.core.ground.model import (
     FINISHED,
     Action,
+    Addressee,
     Message,
     NewMessage,
     OpenWait,
@@ -47,14 +48,20 @@ def send(cursor: Any, sql: Mapping[str, str], run: int, message: NewMessage, now
     if key is not None:
         row = cursor.execute(sql["message_keyed"], (run, box, key)).fetchone()
         if row is not None:
-            return SendAnswer(Message._make(row), False, receiver)
+            return SendAnswer(Message._make(row), False, None)
     if not accepts(receiver):
         return SendAnswer(None, False, receiver)
     [number] = cursor.execute(sql["last_message"], (run,)).fetchone()
     stored = Message(number + 1, box, key, value, at, None)
     cursor.execute(sql["insert_message"], (run, *stored))
-    cursor.execute(sql["wake_for_message"], (*now, run))
-    return SendAnswer(stored, True, receiver)
+    woken = cursor.execute(sql["wake_for_message"], (*now, run)).rowcount == 1
+    return SendAnswer(stored, True, None, woken)
+
+
+def by_box(rows: Sequence[Row]) -> dict[tuple[int, str], Message]:
+    """The answer of `Store.news`: rows of a run and its message."""
+    messages = [(run, Message._make(row)) for run, *row in rows]
+    return {(run, message.box): message for run, message in messages}
 
 
 def take_rows(run: int, takes: Sequence[Take]) -> list[Row]:
@@ -78,6 +85,10 @@ class ReadingMessages:
     def _rows(self, name: str, row: Sequence[Any] = ()) -> list[Row]:
         """All rows of the named statement."""
         raise NotImplementedError
+
+    def addressee(self, name: str, box: str) -> Addressee | None:
+        rows = self._rows("addressee", (box, name))
+        return Addressee(rows[0][0], bool(rows[0][1]), rows[0][2]) if rows else None
 
     def message(self, run: int, box: str, key: str) -> Message | None:
         rows = self._rows("message_keyed", (run, box, key))

@@ -21,6 +21,8 @@ from perdure.core.ground.model import (
     UNFINISHED,
     WAITS,
     Action,
+    Addressee,
+    Awaited,
     CachePut,
     Checked,
     Claim,
@@ -726,22 +728,26 @@ class MemoryStore:
             if receiver is None:
                 return SendAnswer(None, False, None)
             earlier = None if message.key is None else self.message(run, message.box, message.key)
-            if earlier is not None or not accepts(receiver):
-                return SendAnswer(earlier, False, receiver)
+            if earlier is not None:
+                return SendAnswer(earlier, False, None)
+            if not accepts(receiver):
+                return SendAnswer(None, False, receiver)
             self._version += 1
             stored = Message(len(self._messages[run]) + 1, *message, None)
             self._messages[run].append(stored)
-            self._wake_for_message(run)
+            woken = self._wake_for_message(run)
         self._ring()
-        return SendAnswer(stored, True, receiver)
+        return SendAnswer(stored, True, None, woken)
 
-    def _wake_for_message(self, run: int) -> None:
+    def _wake_for_message(self, run: int) -> bool:
         row = self._runs[run]
         boxes = {message.box for message in self._messages[run] if message.taken is None}
         if row.status in PARKED and any(w.kind in WAITS and w.name in boxes for w in self.open_actions(run)):
             assert row.wake_at is not None
             self._wakes[run] = min(self._wakes[run], self._clock.boot())
             self._runs[run] = row._replace(wake_at=min(row.wake_at, self._clock.wall()))
+            return True
+        return False
 
     def message(self, run: int, box: str, key: str) -> Message | None:
         with self._lock:
@@ -780,8 +786,17 @@ class MemoryStore:
             found = self._published.get(run, {})
             return [found[name] for name in sorted(found)]
 
-    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
-        return {(run, box) for run, box in wanted if self.messages(run, box, limit=1)}
+    def addressee(self, name: str, box: str) -> Addressee | None:
+        with self._lock:
+            run = self.run(name)
+            if run is None:
+                return None
+            waits = [one for one in self.open_actions(run.id) if one.kind in WAITS and one.name == box]
+            return Addressee(run.id, bool(waits), waits[0].inputs if waits else None)
+
+    def news(self, wanted: Collection[Awaited]) -> dict[tuple[int, str], Message]:
+        found = {(run, box): self.messages(run, box, above=above, limit=1) for run, box, above in wanted}
+        return {place: messages[0] for place, messages in found.items() if messages}
 
     def hear(self, bell: Callable[[], None]) -> bool:
         self._bells.append(bell)

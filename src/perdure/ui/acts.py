@@ -84,7 +84,7 @@ def _send(ui: UiSettings, name: str, form: Form) -> Done:
 
 
 def _message(run: Run, kind: Kind, box: str, form: Form) -> forms.MessageValue:
-    asked = wait_for_box(run.row.id, box_of(kind, box))
+    asked = wait_for_box(run.name, box_of(kind, box))
     return forms.message_value("Any" if asked is None else asked.shape, form)
 
 

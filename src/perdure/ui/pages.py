@@ -299,7 +299,7 @@ def condition_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     name, kind, box_name = asked.get("run", ""), asked.get("kind", "condition"), asked.get("box", "")
     row = looking.find(name)
     found = [one for one in conditions() if (one.run, one.kind, one.name) == (name, kind, box_name)]
-    asks = wait_for_box(row.id, box_of(_kind(kind), box_name))
+    asks = wait_for_box(row.name, box_of(_kind(kind), box_name))
     shape = asks.shape if asks is not None else "Any"
     return {
         "run": _run(ui, row),

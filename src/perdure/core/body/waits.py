@@ -141,13 +141,26 @@ class Sleeper:
     def __await__(self) -> Any:
         return self._sleep().__await__()
 
-    async def _sleep(self) -> None:
-        body = self._body
+    def _enter(self) -> None:
+        """The wait begins: the body knows of it, and a wake is heard."""
+        self._body.driver.slept(self._seconds())
+
+    def _is_over(self) -> bool:
+        """Whether the wait ends before its deadline."""
+        return self._body.stopped or self._body.cancel_due
+
+    def _leave(self, *, failed: bool) -> Any:
+        """The wait has ended, with an exception perhaps; its value."""
+        self._body.sleeper(self, False)
+        if not failed:
+            self._body.check_open()
+
+    async def _sleep(self) -> Any:
         loop = asyncio.get_running_loop()
-        body.sleeper(self, True)
-        body.driver.slept(self._seconds())
+        self._body.sleeper(self, True)
         try:
-            while (left := self._seconds()) > 0 and not body.stopped and not body.cancel_due:
+            self._enter()
+            while (left := self._seconds()) > 0 and not self._is_over():
                 self._future = loop.create_future()
                 # In a context without a scope: this is no timer of the body's.
                 timer = loop.call_later(min(left, REARM), self.wake, context=Context())
@@ -155,11 +168,12 @@ class Sleeper:
                     await self._future
                 finally:
                     timer.cancel()
-        finally:
-            body.sleeper(self, False)
-        body.check_open()
+        except BaseException:
+            self._leave(failed=True)
+            raise
+        return self._leave(failed=False)
 
-    def block(self) -> None:
+    def block(self) -> Any:
         body = self._body
         self._lock = threading.Lock()
         self._lock.acquire()
@@ -168,17 +182,22 @@ class Sleeper:
         if slot is not None:
             slot.branch.body.thread_waits(slot)
             body.driver.worker.threads.parked()
-        body.driver.slept(self._seconds())
         try:
-            while (left := self._seconds()) > 0 and not body.stopped and not body.cancel_due:
+            self._enter()
+            while (left := self._seconds()) > 0 and not self._is_over():
                 self._lock.acquire(timeout=min(left, REARM))
-        finally:
-            # At work again before the deadline is gone: in between the run would seem to wait for later ones only (D5).
-            if slot is not None:
-                slot.branch.body.thread_runs(slot)
-                body.driver.worker.threads.resumed()
-            body.sleeper(self, False)
-        body.check_open()
+        except BaseException:
+            self._goes_on(slot)
+            self._leave(failed=True)
+            raise
+        # At work again before the deadline is gone: in between the run would seem to wait for later ones only (D5).
+        self._goes_on(slot)
+        return self._leave(failed=False)
+
+    def _goes_on(self, slot: Slot | None) -> None:
+        if slot is not None:
+            slot.branch.body.thread_runs(slot)
+            self._body.driver.worker.threads.resumed()
 
     def wake(self) -> None:
         """From the loop's timer."""
@@ -229,53 +248,18 @@ class MessageWait(Sleeper):
         else:
             self._body.loop.soon(self.wake)
 
-    async def _sleep(self) -> Message | None:  # type: ignore[override]
-        loop = asyncio.get_running_loop()
-        self._body.sleeper(self, True)
-        try:
-            self._mailbox.enter(self)
-            while self.message is None and (left := self._seconds()) > 0 and not self._body.stopped:
-                self._future = loop.create_future()
-                # In a context without a scope: this is no timer of the body's.
-                timer = loop.call_later(min(left, REARM), self.wake, context=Context())
-                try:
-                    await self._future
-                finally:
-                    timer.cancel()
-        except BaseException:
-            self._leave(give_back=True)
-            raise
-        return self._leave()
+    def _enter(self) -> None:
+        self._mailbox.enter(self)
 
-    def block(self) -> Message | None:  # type: ignore[override]
-        """See `Sleeper`."""
-        body = self._body
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        body.sleeper(self, True)
-        slot = THREAD.slot if asyncio._get_running_loop() is None else None
-        if slot is not None:
-            slot.branch.body.thread_waits(slot)
-            body.driver.worker.threads.parked()
-        try:
-            self._mailbox.enter(self)
-            while self.message is None and (left := self._seconds()) > 0 and not (body.stopped or body.cancel_due):
-                self._lock.acquire(timeout=min(left, REARM))
-        except BaseException:
-            self._leave(give_back=True)
-            raise
-        finally:
-            if slot is not None:
-                slot.branch.body.thread_runs(slot)
-                body.driver.worker.threads.resumed()
-        return self._leave()
+    def _is_over(self) -> bool:
+        return self.message is not None or super()._is_over()
 
-    def _leave(self, *, give_back: bool = False) -> Message | None:
+    def _leave(self, *, failed: bool) -> Message | None:
         message = self._mailbox.leave(self)
         self._body.sleeper(self, False)
-        if message is not None and (give_back or self._body.stopped):
+        if message is not None and (failed or self._body.stopped):
             self._mailbox.put_back(message.number)
-        if not give_back:
+        if not failed:
             self._body.check_open()
         return message
 

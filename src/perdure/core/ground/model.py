@@ -384,6 +384,26 @@ class Message(NamedTuple):
     """The number of the entry that holds the message as an outcome; for a condition, the first such entry."""
 
 
+class Addressee(NamedTuple):
+    """The run that a message goes to, as a sender needs it."""
+
+    run: int
+    """The number of the run."""
+    waits: bool
+    """Whether an open wait of the run waits for the box."""
+    asked: bytes | None
+    """The inputs of the first such wait, which say the type of the message."""
+
+
+class Awaited(NamedTuple):
+    """What calls of a run wait for."""
+
+    run: int
+    box: str
+    above: int
+    """The calls want a message with a higher number."""
+
+
 class SendAnswer(NamedTuple):
     """The answer to `Store.send`."""
 
@@ -392,7 +412,9 @@ class SendAnswer(NamedTuple):
     fresh: bool
     """Whether the sent message is stored now."""
     run: RunRow | None
-    """The run before the message; `None`: there is no such run."""
+    """The run that takes no message; `None`: there is no such run, or the message is stored."""
+    woken: bool = False
+    """Whether a parked run is due now because of the message."""
 
 
 class Publication(NamedTuple):

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from .clock import Clock
 from .model import (
     Action,
+    Addressee,
+    Awaited,
     CachePut,
     Checked,
     Claim,
@@ -419,8 +421,13 @@ class Messages(Protocol):
     def all_messages(self, run: int) -> Iterator[Message]:
         """All messages of a run, in order of number. Read page by page."""
 
-    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
-        """The given pairs of run and box that have an untaken message. One seek in an index for each."""
+    def addressee(self, name: str, box: str) -> Addressee | None:
+        """What the sender of a message has to know first; `None`: no run has the name. One round trip, as two processes
+        wait for the message."""
+
+    def news(self, wanted: Collection[Awaited]) -> dict[tuple[int, str], Message]:
+        """By run and box: the first untaken message above the given number, where there is one. One seek in an index
+        for each, in one round trip."""
 
     def hear(self, bell: Callable[[], None]) -> bool:
         """As `RunQueue.listen`, for messages: call `bell` as soon as messages may have been sent."""

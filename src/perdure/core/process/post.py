@@ -77,8 +77,10 @@ class Post:
         """Give the messages that have come to the calls that wait for them. From any thread."""
         with self._lock:
             attended = list(self._attended)
-        wanted = {pair: mailbox for mailbox in attended for pair in mailbox.wanted()}
+        asked = {mailbox.run_id: (mailbox, *mailbox.wanted()) for mailbox in attended}
+        wanted = [one for _, _, boxes in asked.values() for one in boxes]
         if not wanted:
             return
-        for pair in self._store.news(list(wanted)):
-            wanted[pair].look([pair[1]])
+        for (run, _), message in self._store.news(wanted).items():
+            mailbox, moves, _ = asked[run]
+            mailbox.arrived(message, moves)

@@ -22,7 +22,7 @@ from ..body.interfaces import BodyPort, LoopPort
 from ..body.waits import MessageWait
 from ..commit.records import Taking
 from ..ground.clock import Deadline
-from ..ground.model import WAITS, Action, Kind, Message
+from ..ground.model import WAITS, Action, Awaited, Kind, Message
 from ..ground.ports import Store
 from .interfaces import PostPort
 
@@ -74,6 +74,8 @@ class Mailbox:
         """The boxes of messages that calls have, and whose commits are not known to be on disk."""
         self._floor: defaultdict[str, int] = defaultdict(int)
         """By box: the highest number of a message that a call has, or had."""
+        self._moves = 0
+        """How often a message was given, or given back: what was read from the store before is out of date."""
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -132,21 +134,36 @@ class Mailbox:
             box = self._given.pop(number, None)
             if box is None:
                 return
-            self._floor[box] = min(self._floor[box], number - 1)
+            self._lower(box, number)
         self.look([box])
 
     def returned(self, box: str, number: int) -> None:
         """A message that was taken is on disk as given back (MS3)."""
         with self._lock:
-            self._floor[box] = min(self._floor[box], number - 1)
+            self._lower(box, number)
         self.look([box])
 
     # -- messages --------------------------------------------------------------------------------------------------
 
-    def wanted(self) -> list[tuple[int, str]]:
-        """The run and the boxes for which calls wait."""
+    def wanted(self) -> tuple[int, list[Awaited]]:
+        """What calls wait for now; `arrived` takes the number along with a message."""
         with self._lock:
-            return [(self.run_id, box) for box in self._waits]
+            return self._moves, [Awaited(self.run_id, box, self._floor[box]) for box in self._waits]
+
+    def arrived(self, message: Message, moves: int) -> None:
+        """The message was the first that `wanted` asked for. Spares the first call a look into the store."""
+        box = message.box
+        with self._lock:
+            waits = self._waits.get(box)
+            if not waits:
+                return
+            if moves == self._moves and message.number not in self._given and not self._elder(box, waits[0].action):
+                if is_shared(box):
+                    self._deliver_all(message, waits)
+                else:
+                    self._give(message)
+                    waits.pop(0).deliver(message)
+        self.look([box])
 
     def look(self, boxes: list[str]) -> None:
         """Give the messages of these boxes to the calls that wait."""
@@ -168,9 +185,13 @@ class Mailbox:
     def _tell_all(self, box: str, waits: list[AwaitingCall]) -> None:
         message = self._store.message(self.run_id, box, ONLY)
         if message is not None:
-            for wait in waits[:]:
-                wait.deliver(message)
-            waits.clear()
+            self._deliver_all(message, waits)
+
+    @staticmethod
+    def _deliver_all(message: Message, waits: list[AwaitingCall]) -> None:
+        for wait in waits[:]:
+            wait.deliver(message)
+        waits.clear()
 
     def _hand_out(self, box: str, waits: list[AwaitingCall]) -> None:
         for message in self._untaken(box, len(waits)):
@@ -182,7 +203,12 @@ class Mailbox:
         found = self._store.messages(self.run_id, box, above=self._floor[box], limit=limit)
         return [message for message in found if message.number not in self._given][:count]
 
+    def _lower(self, box: str, number: int) -> None:
+        self._floor[box] = min(self._floor[box], number - 1)
+        self._moves += 1
+
     def _give(self, message: Message) -> None:
+        self._moves += 1
         self._given[message.number] = message.box
         self._floor[message.box] = max(self._floor[message.box], message.number)
 

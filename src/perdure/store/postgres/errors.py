@@ -29,6 +29,11 @@ def is_unprepared(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and error.sqlstate in _UNPREPARED
 
 
+def is_fenced(error: BaseException | None) -> bool:
+    """The statement `hold` has found a run with another token."""
+    return isinstance(error, psycopg.errors.DivisionByZero)
+
+
 def is_away(error: BaseException) -> bool:
     """The server cannot be used just now; a new connection may help, soon or later."""
     if not isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):

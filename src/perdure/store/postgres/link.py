@@ -241,9 +241,7 @@ class PostgresLink:
         def change(connection: Connection) -> bool:
             if not self._prepare:
                 return connection.cursor(binary=True).execute(statement.sql, row).rowcount == 1
-            if statement not in self._known:
-                statement.prepare(connection)
-                self._known.add(statement)
+            self._make_known(connection, statement)
             return statement.change(connection, row) == 1
 
         def look(cursor: Cursor) -> list[bool]:
@@ -251,6 +249,29 @@ class PostgresLink:
             return [True] if found is not None and found[0] else []
 
         return self._run(change, look, PATIENCE)
+
+    def number_directly(
+        self, statement: Statement, row: Sequence[Any], behind: bytes, is_done: tuple[str, Sequence[Any]]
+    ) -> int | None:
+        """Run one statement as a transaction, and `behind` as another one, in one round trip. The number that the
+        statement returns; `None`: nothing was done, or statements cannot be prepared here. `is_done` finds the number
+        if the work was done."""
+
+        def work(connection: Connection) -> int | None:
+            if not self._prepare:
+                return None
+            self._make_known(connection, statement)
+            return statement.number(connection, row, behind)
+
+        def look(cursor: Cursor) -> list[int | None]:
+            return [number for (number,) in cursor.execute(*is_done)]
+
+        return self._run(work, look, PATIENCE)
+
+    def _make_known(self, connection: Connection, statement: Statement) -> None:
+        if statement not in self._known:
+            statement.prepare(connection)
+            self._known.add(statement)
 
     def transaction(
         self, work: Callable[[Cursor], T], is_done: Callable[[Cursor, T], bool] | None = None, *,

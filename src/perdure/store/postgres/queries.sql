@@ -46,6 +46,15 @@ INSERT INTO perdure.segments (run, number, data) SELECT id, %s, %s FROM held;
 -- Lock these runs, in a fixed order, so that no claim changes before the commit; their tokens.
 SELECT id, token FROM perdure.runs WHERE id = ANY(%s) AND status = 'RUNNING' ORDER BY id FOR NO KEY UPDATE;
 
+-- name: hold
+-- As `held`, and the transaction fails (division by zero) unless all runs have these tokens: so that no statement waits for
+-- the answer of this one.
+SELECT 1 / (count(*) = %s)::int FROM (
+    SELECT runs.id FROM perdure.runs AS runs
+    JOIN unnest(%s::bigint[], %s::bytea[]) AS held (id, token) ON runs.id = held.id AND runs.token = held.token
+    WHERE runs.status = 'RUNNING' ORDER BY runs.id FOR NO KEY UPDATE OF runs
+) AS locked;
+
 -- name: insert_segment
 -- Append a segment inside a transaction that has checked the fence.
 INSERT INTO perdure.segments (run, number, data) VALUES (%s, %s, %s);
@@ -536,6 +545,25 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
        result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
+-- name: send_running
+-- Store a message for a run that a worker drives; the number of the message. Such a run needs no wake: the lock on the row
+-- keeps a park out until the commit, and the park then sees the message. The statement sees what was committed when it
+-- began: if another sender has taken the number or the key since, nothing is stored, as for any other run.
+WITH receiver AS MATERIALIZED (
+    SELECT id FROM perdure.runs WHERE id = %s AND status = 'RUNNING' FOR NO KEY UPDATE
+)
+INSERT INTO perdure.messages (run, number, box, key, value, at)
+SELECT receiver.id, 1 + coalesce((
+    SELECT earlier.number FROM perdure.messages AS earlier WHERE earlier.run = receiver.id ORDER BY number DESC LIMIT 1
+), 0), %s, %s, %s, %s FROM receiver
+ON CONFLICT DO NOTHING RETURNING number;
+
+-- name: is_sent
+-- The number of the message that a lost `send_running` has stored: two senders of equal messages in one microsecond cannot
+-- be told apart.
+SELECT number FROM perdure.messages
+WHERE run = %s AND box = %s AND key IS NOT DISTINCT FROM %s AND value = %s AND at = %s ORDER BY number DESC LIMIT 1;
+
 -- name: message_keyed
 -- The message of a run and box with the key.
 SELECT number, box, key, value, at, taken FROM perdure.messages WHERE run = %s AND box = %s AND key = %s;
@@ -578,13 +606,21 @@ WHERE run = %s AND number > %s ORDER BY number LIMIT %s;
 SELECT number, box, key, value, at, taken FROM perdure.messages
 WHERE run = %s AND box = %s AND number > %s AND taken IS NULL ORDER BY number LIMIT %s;
 
+-- name: addressee
+-- The run with the name, and its first open wait for the box.
+SELECT runs.id, wait.run IS NOT NULL, wait.inputs
+FROM perdure.runs AS runs LEFT JOIN perdure.actions AS wait
+  ON wait.run = runs.id AND wait.name = %s AND wait.ended = 0 AND wait.kind IN (10, 11)
+WHERE runs.name = %s ORDER BY wait.action LIMIT 1;
+
 -- name: news
--- Those of the given runs and boxes that have an untaken message.
-SELECT wanted.run, wanted.box FROM unnest(%s::bigint[], %s::text[]) AS wanted (run, box)
-WHERE EXISTS (
-    SELECT 1 FROM perdure.messages AS message
-    WHERE message.run = wanted.run AND message.box = wanted.box AND message.taken IS NULL
-);
+-- The first untaken message of each of the given runs and boxes above a number.
+SELECT wanted.run, message.number, message.box, message.key, message.value, message.at, message.taken
+FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS wanted (run, box, above)
+CROSS JOIN LATERAL (
+    SELECT number, box, key, value, at, taken FROM perdure.messages
+    WHERE run = wanted.run AND box = wanted.box AND number > wanted.above AND taken IS NULL ORDER BY number LIMIT 1
+) AS message;
 
 -- name: open_waits
 -- The waits for messages of unfinished runs, without waits in bodies that have ended.

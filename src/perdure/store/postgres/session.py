@@ -62,6 +62,11 @@ def channel_of(store_id: str) -> str:
     return f"perdure_{store_id[:16]}"
 
 
+def _notify(channel: str, payload: str = "") -> str:
+    """A statement that notifies, and whose commit waits for no disk."""
+    return f"SELECT set_config('synchronous_commit', 'off', true), pg_notify('{channel}', '{payload}')"
+
+
 class Session:
     """See the module text. Safe from any thread."""
 
@@ -96,7 +101,7 @@ class Session:
         self._wake, self._waker = socket.socketpair()
         self.count = 0
         """The number of notifications."""
-        self.tell: Final = f"SET LOCAL synchronous_commit = off; NOTIFY {self._channel}"
+        self.tell: Final = _notify(self._channel)
         """Notifies of a change; never inside a writing transaction, as commits would then queue."""
 
     @property
@@ -216,7 +221,7 @@ class Session:
     def _prove(self, connection: Connection) -> None:
         """Find out whether notifications arrive; a late one counts as well (`_read`)."""
         self._echo = secrets.token_hex(8)
-        self._say(f"{self.tell}, '{self._echo}'")
+        self._say(_notify(self._channel, self._echo))
         end = seconds() + _ECHO_SECONDS
         while not self._proven and (left := end - seconds()) > 0:
             if select.select([connection.fileno()], [], [], left)[0]:

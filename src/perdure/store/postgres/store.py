@@ -32,10 +32,12 @@ from perdure.core.ground.model import (
     PARKED,
     Action,
     ActionState,
+    Awaited,
     CachePut,
     Claim,
     Created,
     CreateRun,
+    Message,
     NewMessage,
     NewRun,
     Publication,
@@ -59,6 +61,7 @@ from .. import _messages, _queues
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
+from .errors import is_fenced
 from .link import Address, Cursor, PostgresLink, Row, ServerClock, text_bytes
 from .session import GRACE, PostgresLiveness, Session, channel_of
 from .upkeep import UpkeepVerbs
@@ -131,6 +134,9 @@ class PostgresStore(UpkeepVerbs):
         self._sql = {name: address.sql(text) for name, text in queries("postgres").items()}
         self._insert_segment = Statement(
             self._sql["insert_segment_fenced"], ("bigint", "bytea", "bigint", "bytea"), text_bytes
+        )
+        self._send_running = Statement(
+            self._sql["send_running"], ("bigint", "text", "text", "bytea", "bigint"), text_bytes
         )
         self._writer = PostgresLink(address)
         self._reader = PostgresLink(address)
@@ -257,7 +263,20 @@ class PostgresStore(UpkeepVerbs):
             found = [is_there for trace in self._traces(writes, answers) for (is_there,) in cursor.execute(*trace)]
             return bool(found) and all(found)
 
-        answers = self._writer.transaction(lambda cursor: self._write_batch(cursor, writes), is_done, pipelined=True)
+        def write_all(cursor: Cursor) -> list[Created | bool]:
+            # One round trip, because no statement waits for the answer to an earlier one.
+            assumed = self._assume_held(cursor, writes)
+            return self._write_batch(cursor, writes, assumed)
+
+        def write_held(cursor: Cursor) -> list[Created | bool]:
+            return self._write_batch(cursor, writes, self._held(cursor, writes))
+
+        try:
+            answers = self._writer.transaction(write_all, is_done, pipelined=True)
+        except StoreError as error:
+            if not is_fenced(error.__cause__):
+                raise
+            answers = self._writer.transaction(write_held, is_done, pipelined=True)
         if any(_is_news(write) for write in writes):
             self._tell()
         else:
@@ -338,13 +357,26 @@ class PostgresStore(UpkeepVerbs):
         """A query that finds out whether a segment was stored: no other driver writes the same bytes (SG4)."""
         return self._sql["is_segment"], (run, segment.number, segment.data)
 
-    def _write_batch(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
-        answers: list[Created | bool] = []
+    def _held(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> dict[int, bytes | None]:
+        """The tokens of the runs of a batch, which the transaction locks."""
         runs = sorted({write.run for write in writes if isinstance(write, RunWrites)})
-        holders: dict[int, bytes | None] = {}
-        if runs:
-            held = cursor.execute(self._sql["held"], (runs,))
-            holders.update(held.fetchall())
+        return dict(cursor.execute(self._sql["held"], (runs,)).fetchall()) if runs else {}
+
+    def _assume_held(self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun]) -> dict[int, bytes | None]:
+        """The same, where every run has the token of its writes; otherwise the transaction fails (`is_fenced`)."""
+        tokens: dict[int, bytes | None] = {}
+        for write in writes:
+            if isinstance(write, RunWrites) and tokens.setdefault(write.run, write.token) != write.token:
+                return self._held(cursor, writes)
+        if tokens:
+            cursor.execute(self._sql["hold"], (len(tokens), list(tokens), list(tokens.values())))
+        return tokens
+
+    def _write_batch(
+        self, cursor: Cursor, writes: Sequence[RunWrites | CreateRun], holders: dict[int, bytes | None]
+    ) -> list[Created | bool]:
+        """Write what holds. `holders`: the tokens of the locked runs."""
+        answers: list[Created | bool] = []
         segments: list[Row] = []
         ended: list[Row] = []
         sources: list[Row] = []
@@ -759,19 +791,30 @@ class PostgresStore(UpkeepVerbs):
             trace = (run, stored.number, stored.box, stored.value, stored.at)
             return cursor.execute(self._sql["is_message"], trace).fetchone() is not None
 
+        session = self._session
+        assert session is not None
+        box, key, value, at = message
+        trace = (self._sql["is_sent"], (run, *message))
+        number = self._writer.number_directly(self._send_running, (run, *message), session.tell.encode(), trace)
+        if number is not None:
+            session.count += 1
+            return SendAnswer(Message(number, box, key, value, at, None), True, None)
         sent = self._writer.transaction(work, is_done)
         if sent.fresh:
             self._tell()
         return sent
 
-    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
-        runs, boxes = [run for run, _ in wanted], [box for _, box in wanted]
-        return set(self._rows("news", (runs, boxes)))
+    def news(self, wanted: Collection[Awaited]) -> dict[tuple[int, str], Message]:
+        columns = ([one.run for one in wanted], [one.box for one in wanted], [one.above for one in wanted])
+        return _messages.by_box(self._rows("news", columns))
 
     def publish(
         self, run: int, token: bytes, published: Sequence[Publication], streamed: Sequence[Streamed] = ()
     ) -> bool:
         writes = [RunWrites(run, token, published=published, streamed=streamed)]
+
+        def work(cursor: Cursor) -> list[Created | bool]:
+            return self._write_batch(cursor, writes, self._held(cursor, writes))
 
         def is_done(cursor: Cursor, answers: list[Created | bool]) -> bool:
             if answers != [True] or not streamed:
@@ -779,7 +822,7 @@ class PostgresStore(UpkeepVerbs):
             last = cursor.execute(self._sql["last_streamed"], (run, streamed[-1].name)).fetchone()
             return last is not None and Streamed._make(last)._replace(number=0) == streamed[-1]
 
-        written = self._aside.transaction(lambda cursor: self._write_batch(cursor, writes), is_done) == [True]
+        written = self._aside.transaction(work, is_done) == [True]
         if streamed:
             self._tell()
         return written

@@ -466,14 +466,23 @@ WHERE run = ? AND number > ? ORDER BY number LIMIT ?;
 SELECT number, box, key, value, at, taken FROM messages
 WHERE run = ? AND box = ? AND number > ? AND taken IS NULL ORDER BY number LIMIT ?;
 
+-- name: addressee
+-- The run with the name, and its first open wait for the box.
+SELECT runs.id, wait.run IS NOT NULL, wait.inputs
+FROM runs LEFT JOIN actions AS wait INDEXED BY actions_waiting
+  ON wait.run = runs.id AND wait.name = ? AND wait.ended = 0 AND wait.kind IN (10, 11)
+WHERE runs.name = ? ORDER BY wait.action LIMIT 1;
+
 -- name: news
--- Those of the given runs and boxes that have an untaken message.
-SELECT wanted.run, wanted.box FROM (
-    SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS box FROM json_each(?)
+-- The first untaken message of each of the given runs and boxes above a number.
+SELECT message.run, message.number, message.box, message.key, message.value, message.at, message.taken FROM (
+    SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS box, json_extract(value, '$[2]') AS above
+    FROM json_each(?)
 ) AS wanted
-WHERE EXISTS (
-    SELECT 1 FROM messages AS message
-    WHERE message.run = wanted.run AND message.box = wanted.box AND message.taken IS NULL
+JOIN messages AS message ON message.run = wanted.run AND message.number = (
+    SELECT first.number FROM messages AS first
+    WHERE first.run = wanted.run AND first.box = wanted.box AND first.number > wanted.above AND first.taken IS NULL
+    ORDER BY first.number LIMIT 1
 );
 
 -- name: open_waits

@@ -25,6 +25,7 @@ from perdure.core.ground.model import (
     PARKED,
     Action,
     ActionState,
+    Awaited,
     CachePut,
     Checked,
     Claim,
@@ -32,6 +33,7 @@ from perdure.core.ground.model import (
     CreateRun,
     EndedRun,
     Finish,
+    Message,
     NewMessage,
     NewRun,
     Publication,
@@ -634,12 +636,12 @@ class SQLiteStore(Reading):
 
     def send(self, run: int, message: NewMessage) -> SendAnswer:
         sent = self._writer.transaction(lambda cursor: _messages.send(cursor, _SQL, run, message, self._now()))
-        if sent.fresh and sent.run is not None:
-            self._ring(QUEUED if sent.run.status in PARKED else MESSAGES)
+        if sent.fresh:
+            self._ring(QUEUED if sent.woken else MESSAGES)
         return sent
 
-    def news(self, wanted: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
-        return set(self._rows("news", (msgspec.json.encode(list(wanted)).decode(),)))
+    def news(self, wanted: Collection[Awaited]) -> dict[tuple[int, str], Message]:
+        return _messages.by_box(self._rows("news", (msgspec.json.encode([tuple(one) for one in wanted]).decode(),)))
 
     def publish(
         self, run: int, token: bytes, published: Sequence[Publication], streamed: Sequence[Streamed] = ()
