@@ -10,6 +10,7 @@ import enum
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from perdure import errors, runtime
 from perdure.api import messages, shapes
 from perdure.core.ground.model import Kind, Status
 from perdure.core.ground.values import ANY, INLINE_LIMIT
+from perdure.extras import durable_sleep
 from perdure.upkeep.moving import move
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
@@ -192,6 +194,71 @@ def test_a_receive_that_is_cancelled_takes_no_message() -> None:
         driven.run.send("box", number)
     found = driven.ended()
     assert [one for one in found if one != "late"] == list(range(len([one for one in found if one != "late"])))
+
+
+heard: list[int] = []
+
+
+@env.task
+async def listens(ends: bool) -> None:
+    async def listen() -> None:
+        heard.append(await perdure.receive.aio("box", int))
+
+    left = asyncio.create_task(listen())
+    await asyncio.sleep(0)
+    if not ends:
+        await asyncio.wait([left])
+        await durable_sleep.aio(60)
+
+
+@env.task
+def listens_in_thread() -> None:
+    heard.append(perdure.receive("box", int))
+
+
+@env.task(timeout=0.02)
+async def listens_for_a_while() -> None:
+    await asyncio.gather(listens(False), durable_sleep.aio(60))
+
+
+@env.task
+async def ends_children(how: str, count: int) -> list[int]:
+    """In rounds: a message comes, and a child that may hear of it is cancelled, ends, or runs out of time."""
+    for number in range(count):
+        child = asyncio.create_task(
+            listens_for_a_while()
+            if how == "timeout"
+            else listens_in_thread.aio()
+            if how == "thread"
+            else listens(how == "ends")
+        )
+        for _ in range(number // 2 % 7):
+            await asyncio.sleep(0)
+        # A later child hears of the message where this one does not.
+        await perdure.Run.get("r").send.aio("box", number)
+        for _ in range(number % 9):
+            await asyncio.sleep(0)
+        if how in ("cancel", "thread"):
+            child.cancel()
+        with suppress(asyncio.CancelledError, errors.TaskTimeoutError):
+            await child
+    rest: list[int] = []
+    with suppress(errors.MessageTimedoutError):
+        while True:
+            rest.append(await perdure.receive.aio("box", int, timeout=0))
+    return rest
+
+
+@pytest.mark.parametrize("how", ["cancel", "ends", "timeout", "thread"])
+def test_a_message_is_heard_once_however_a_child_ends(how: str) -> None:
+    """MS3: what is recorded in a child whose code never hears of it is given back.
+
+    The family: a receive at work in a child that its caller cancels, that ends and leaves the receive behind, or that
+    runs out of time, on the loop and in a thread; the message comes before, at and after the end."""
+    heard.clear()
+    count = 12 if how == "timeout" else 60
+    rest = perdure.with_runcontext(name="r").run(ends_children, how, count).result
+    wait_for(lambda: sorted(heard + rest) == list(range(count)))
 
 
 def test_a_receive_gives_up_after_its_timeout() -> None:

@@ -135,6 +135,8 @@ class Body(Activity):
         self.watch = BodyWatch(self)
         self._sleepers: dict[Interruptible, None] = {}
         """In the order in which they fell asleep: that of a set would differ between two processes."""
+        self._unheard: dict[Any, None] = {}
+        """The messages (`commit.records.Taking`) that calls have taken, and of which the code has not heard yet."""
 
     # -- facts for `Delivery` ----------------------------------------------------------------------------------------
 
@@ -783,6 +785,30 @@ class Body(Activity):
             else:
                 self._sleepers.pop(sleeper, None)
 
+    def takes(self, taking: Any) -> None:
+        """A call of the body is about to record that it takes a message.
+
+        Raises:
+            RunStopped: the body is closed.
+        """
+        with self._lock:
+            self.check_open()
+            self._unheard[taking] = None
+
+    def heard(self, taking: Any) -> bool:
+        """The code is told of a message now, or of a cancellation instead. `False`: the body was closed before, and the
+        message is given back."""
+        with self._lock:
+            return self._unheard.pop(taking, self) is None
+
+    def give_back(self) -> None:
+        """Give back the messages of which the code will not hear. From any thread."""
+        with self._lock:
+            unheard = list(self._unheard)
+            self._unheard.clear()
+        if unheard:
+            self.driver.give_back(self, unheard)
+
     # -- whether it moves --------------------------------------------------------------------------------------------
 
     def _moves(self) -> bool:
@@ -907,6 +933,7 @@ class Body(Activity):
             delivery.held.clear()
             delivery.due.clear()
             sleepers = list(self._sleepers)
+        self.give_back()
         if children:
             self.abandon_children()
         for sleeper in sleepers:

@@ -131,6 +131,9 @@ class DriverPort(Protocol):
     def record_cancellation(self, waiter: Any) -> None:
         """User code has asked to cancel a call that waits (B11)."""
 
+    def give_back(self, body: Any, unheard: list[Any]) -> None:
+        """That body is closed, and its code will not hear of these messages (MS3)."""
+
     def note(self, body: Any) -> None:
         """Many events have been noted in that body, and no entry has come to carry them along."""
 
@@ -217,6 +220,10 @@ class BodyPort(Protocol):
     def may_execute(self, call: Any, item: int) -> Outcome | None: ...
 
     def check_open(self) -> None: ...
+
+    def takes(self, taking: Any) -> None: ...
+
+    def heard(self, taking: Any) -> bool: ...
 
     def begin(self, call: Any, item: int = 0) -> Any: ...
 

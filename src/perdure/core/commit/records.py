@@ -190,7 +190,7 @@ class Taker(Protocol):
 class Taking:
     """A row: the next record of the same item takes a message, or a cancellation gives the message back (MS1, MS3)."""
 
-    __slots__ = ("_taker", "box", "gives_back", "number", "shared")
+    __slots__ = ("_taker", "box", "entry", "gives_back", "number", "over", "shared")
 
     def __init__(self, taker: Taker, box: str, number: int, *, shared: bool, gives_back: bool = False) -> None:
         self._taker = taker
@@ -199,6 +199,11 @@ class Taking:
         self.shared = shared
         """Several calls may take the message, which is never given back."""
         self.gives_back = gives_back
+        self.entry: int | None = None
+        """The number of the entry that takes the message, once it has one."""
+        self.over = False
+        """The body was closed before its code heard of the message: where the entry has no number yet, the entry is not
+        written."""
 
     def back(self) -> Taking:
         """The row that goes with the cancellation."""
@@ -208,6 +213,7 @@ class Taking:
         """The row for the store; `entry` is the number of the next record."""
         if self.gives_back:
             return None if self.shared else Take(self.number, None)
+        self.entry = entry
         return Take(self.number, entry)
 
     def announce(self) -> None:
@@ -221,6 +227,22 @@ class Taking:
         """The row will not be written."""
         if not self.gives_back:
             self._taker.put_back(self.number)
+
+
+class Unheard:
+    """Rows: a message that was taken in a body which was closed before its code heard of the message. The entry counts
+    no longer, and the message is given back (MS3). No rows where the entry was not written."""
+
+    __slots__ = ("action", "taking")
+
+    def __init__(self, action: int, taking: Taking) -> None:
+        self.action = action
+        self.taking = taking
+
+    def announce(self) -> None:
+        """The rows are on disk."""
+        if self.taking.entry is not None:
+            self.taking.back().announce()
 
 
 class Synced:
@@ -261,17 +283,19 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Publication, Streamed, Foreign, Finish, Park, or an
-inseparable tuple of them."""
+"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Unheard, Publication, Streamed, Foreign, Finish, Park,
+or an inseparable tuple of them."""
 
 
 def without_abandoned(outbox: list[Item]) -> list[Item]:
-    """Refuse, at the last moment, records of bodies whose attempt is over."""
+    """Refuse, at the last moment, records of bodies whose attempt is over, and those that take a message of which their
+    code will not hear."""
     kept = []
     for item in outbox:
         parts = item if item.__class__ is tuple else (item,)
         records = [part for part in parts if isinstance(part, (Record, Foreign))]
-        dead = [record for record in records if _recorder(record).abandoned]
+        unheard = any(part.__class__ is Taking and part.over for part in parts)
+        dead = [record for record in records if unheard or _recorder(record).abandoned]
         if not dead:
             kept.append(item)
             continue
@@ -365,6 +389,11 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
         elif kind is Taking:
             if (take := item.row(n + 1)) is not None:
                 takes.append(take)
+        elif kind is Unheard:
+            if (entry := item.taking.entry) is not None:
+                n += 1
+                entries.append(mark_row(item.action, n, entry, Result.DISCARD, source))
+                takes.append(Take(item.taking.number, None))
         elif kind is Publication:
             published.append(item)
         elif kind is Streamed:
@@ -411,6 +440,11 @@ def entry_row(record: Record, n: int, source: int) -> Entry:
         call.fp, call.name, call.label, record.value, call.inputs, source, record.child, record.after,
         record.at, record.took, call.begun, body.take_notes() if body.delivery.notes else None,
     )  # fmt: skip
+
+
+def takings_in(outbox: list[Item]) -> list[Taking]:
+    """The messages that are taken."""
+    return [part for part in _parts(outbox) if part.__class__ is Taking and not part.gives_back]
 
 
 def records_in(outbox: list[Item]) -> list[Record | Foreign | Synced]:

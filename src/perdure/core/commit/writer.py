@@ -44,6 +44,7 @@ from .records import (
     Submission,
     Synced,
     Taking,
+    Unheard,
     cut,
     entry_row,
     records_in,
@@ -441,7 +442,7 @@ def announce(driver: Sink, outbox: list[Item], bodies: dict[BodyPort, None]) -> 
                     driver.settled(part.child)
             elif kind is Foreign:
                 part.done = True
-            elif kind is Synced or kind is Taking:
+            elif kind is Synced or kind is Taking or kind is Unheard:
                 part.announce()
             elif kind is Finish:
                 finish = True

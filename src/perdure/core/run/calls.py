@@ -21,7 +21,7 @@ from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
 from ..body.scope import SCOPE, THREAD, set_scope
 from ..body.waits import LoopWaiter, Sleeper, Waiter
-from ..commit.records import Noted, Record
+from ..commit.records import Noted, Record, Taking
 from ..ground.clock import Deadline, perf
 from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Message, Publication, Result, Streamed
 from ..ground.spec import Function, TaskSpec
@@ -450,6 +450,7 @@ def receive(call: Call, wanted: MessageSpec) -> Protocol:
     waiter: Any = None
     child: int | None = None
     failure: BaseException | None = None
+    taking: Taking | None = None
     copy: Any = None
     at = began = 0
     try:
@@ -480,8 +481,11 @@ def receive(call: Call, wanted: MessageSpec) -> Protocol:
                 except UsageError as misfit:
                     failure = ValueMismatchError(f"{call.name}, message {message.number}: {misfit}")
                     data = encode_error(failure)
-                waiter = _record_message(call, message, VALUE if failure is None else ERROR, data, at, took, child)
+                taking = driver.mailbox.taking(message)
+                waiter = _record_message(call, taking, VALUE if failure is None else ERROR, data, at, took, child)
             outcome = yield waiter
+            if taking is not None and not taking.shared and not body.heard(taking):
+                raise driver.stopped_error()
             if failure is None:
                 return copy
     except StoreError as error:
@@ -512,14 +516,16 @@ def as_declared(codec: Codec[Any], data: bytes) -> bytes:
 
 
 def _record_message(
-    call: Call, message: Message, result: int, data: bytes, at: int, took: int, child: int | None
+    call: Call, taking: Taking, result: int, data: bytes, at: int, took: int, child: int | None
 ) -> LoopWaiter | Record:
-    mailbox = call.body.driver.mailbox
-    taking = mailbox.taking(message)
+    body = call.body
     try:
+        if not taking.shared:
+            body.takes(taking)
         waiter = record(call, result, data, at, took, child=child, extra=(taking,))
     except BaseException:
-        mailbox.put_back(message.number)
+        body.heard(taking)
+        taking.refuse()
         raise
     if isinstance(waiter, LoopWaiter):
         waiter.taking = taking

@@ -31,7 +31,7 @@ from ..body.loop import LoopThread
 from ..body.scope import SCOPE, THREAD, driving
 from ..body.waits import BLOCKING, LoopWaiter, Waiter
 from ..body.wording import describe, mismatch
-from ..commit.records import Mark, Noted, Record, Reuse, rows
+from ..commit.records import Mark, Noted, Record, Reuse, Taking, Unheard, rows
 from ..ground.clock import US
 from ..ground.model import (
     ENDS,
@@ -666,14 +666,26 @@ class Driver(Ending):
         self._cancel(Record(call, Result.CANCELLED, None, at, took, item, child, None, waiter))
         return waiter
 
+    def give_back(self, body: Body, unheard: list[Taking]) -> None:
+        """A body was closed before its code heard of messages that are recorded, or on their way: other calls may have
+        them (MS3). Nothing that the code did depends on those entries. From any thread."""
+        if self._stopping is not None:
+            return  # the next driver replays the body, and the code will hear of them
+        for taking in unheard:
+            taking.over = True
+        self.abandoning = True
+        self.outbox.extend((Unheard(body.action, taking),) for taking in unheard)
+        self.worker.writer.mark_ready(self)
+        self.loop.soon(self.worker.writer.flush)
+
     def _cancel(self, row: Record) -> None:
         child, body = row.child, row.call.body
         extra: list[Any] = self.attached.ended(child) if child is not None else []
         if row.waiter is not None:
             body.delivery.in_flight += 1
-            if isinstance(row.waiter, LoopWaiter) and row.waiter.taking is not None:
+            if isinstance(row.waiter, LoopWaiter) and (taking := row.waiter.taking) is not None and body.heard(taking):
                 # Recorded, then cancelled before the delivery: another call may have the message.
-                extra = [*extra, row.waiter.taking.back()]
+                extra = [*extra, taking.back()]
         # A cancelled child has ended an attempt: should it be called again (its parent's next attempt may), what it
         # recorded is there to be reused, but what was cancelled in it is not waited for.
         if child is not None and row.call.kind is Kind.TASK:

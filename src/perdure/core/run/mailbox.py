@@ -6,6 +6,8 @@
   that began to wait first gets the first message. After a crash the numbers of the actions keep that order.
 - MS3 a call that is cancelled or times out takes nothing: a message that was given to the call, and not recorded, is
   given to the next call. A cancellation that is recorded behind the outcome gives the message back in its own commit.
+  So does a body that ends before its code hears of the message: the entry counts no longer, because nothing that the
+  code did can depend on the message.
 - MS4 no message waits for a call that waits: the call is registered before the store is read, and a message that is
   committed after the reading rings the bell of this process, or meets a park that sees the message.
 

@@ -117,6 +117,7 @@ class InnerDriver(Driver):
                     outcome, value = Result.ERROR, misfit
             if (outcome == Result.VALUE or body.idle_replaying) and self.ended_unasked(body):
                 return None
+            body.give_back()
             if self.outbox:
                 # Rows without a waiting caller, such as a generator that was closed early.
                 await Durable(body)

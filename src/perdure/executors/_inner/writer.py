@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.body.interfaces import BodyPort
 from ...core.commit.interfaces import Sink
-from ...core.commit.records import Item, Record, cut, records_in, rows, without_abandoned
+from ...core.commit.records import Item, Record, cut, records_in, rows, takings_in, without_abandoned
 from ...core.commit.writer import Leaders, announce, pump
 from ...core.ground.clock import perf
 from .. import _frames as frames
@@ -54,6 +54,9 @@ class InnerWriter(Leaders):
             for record in records_in(outbox):
                 if isinstance(record, Record):
                     record.n += before
+            for taking in takings_in(outbox):
+                if taking.entry is not None:
+                    taking.entry += before
         bodies: dict[BodyPort, None] = {}
         announce(driver, outbox, bodies)
         for body in bodies:
