@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.waiting import stays_true, wait_for
 import perdure
 from perdure import errors, runtime
 from perdure.core.ground.model import Kind, Result
+from perdure.core.run.ending import Ending
 from perdure.extras import durable_sleep
 
 pytestmark = pytest.mark.filterwarnings("ignore::perdure.errors.PerdureWarning")
@@ -235,6 +237,96 @@ def test_a_stop_that_meets_the_end_of_a_run_leaves_one_outcome(
         assert drive(simple, "ends").result == "simple"
         stopper.join(10)
         stays_true(lambda: not caplog.records, 0.2)
+
+
+async def until_stopped() -> None:
+    """Call a child until its body is refused, as the driver has been told to end."""
+    while True:
+        log.append("again")
+        await nothing()
+
+
+@env.task
+async def a_group_meets_a_stop() -> None:
+    """The group cancels its other members."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(step("slow", 60))
+        group.create_task(perdure.receive.aio("box", int))
+        group.create_task(until_stopped())
+
+
+@env.task
+async def a_body_goes_on_after_a_stop() -> None:
+    with suppress(errors.RunStopped):
+        await until_stopped()
+    for number in range(3):
+        with suppress(errors.RunStopped):
+            await step(f"behind {number}")
+
+
+@env.task
+async def a_thread_goes_on_after_a_stop() -> None:
+    seen = threading.Event()
+
+    def thread() -> None:
+        seen.wait(30)
+        with suppress(errors.RunStopped):
+            sync_step("behind")
+
+    async def first() -> None:
+        with suppress(errors.RunStopped):
+            await until_stopped()
+        seen.set()
+
+    await asyncio.gather(first(), asyncio.to_thread(thread))
+
+
+@env.task
+async def the_caller_meets_a_stop_first() -> None:
+    """Its child is not closed yet, and would be cancelled by its caller."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(a_group_meets_a_stop())
+        group.create_task(until_stopped())
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        a_group_meets_a_stop,
+        a_body_goes_on_after_a_stop,
+        a_thread_goes_on_after_a_stop,
+        the_caller_meets_a_stop_first,
+    ],
+)
+def test_what_follows_from_the_end_of_driving_is_not_recorded(monkeypatch: pytest.MonkeyPatch, task: Any) -> None:
+    """W5: a thread tells the driver to end, and has not come to closing the bodies. The journal that this left behind
+    did not fit the code: its next driving stopped with a mismatch.
+
+    The family: what code does once a call was refused with `RunStopped`: its siblings are cancelled, it catches the
+    error and goes on, and it tells a thread or a child."""
+    begin = Ending.begin_to_stop
+
+    def slowly(driver: Any, reason: BaseException) -> bool:
+        began = begin(driver, reason)
+        if began and threading.current_thread() is stopper:
+            time.sleep(0.5)  # long enough for the bodies to notice; no event tells
+        return began
+
+    monkeypatch.setattr(Ending, "begin_to_stop", slowly)
+
+    def stop() -> None:
+        wait_for(lambda: log.count("again") > 3)
+        for driver in list(runtime.worker().drivers.values()):
+            driver.stop(errors.StoreError("the store is gone"))
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(errors.StoreError, match="the store is gone"):
+        drive(task, "stopped")
+    stopper.join(30)
+    entries = recorded(runtime.worker().store, perdure.Run.get("stopped").row)
+    assert entries
+    assert not [entry for entry in entries if entry.result == Result.CANCELLED or "behind" in repr(entry.inputs)]
 
 
 # -- B: delivery -------------------------------------------------------------------------------------------------

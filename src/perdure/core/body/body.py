@@ -174,9 +174,15 @@ class Body(Activity):
 
     # -- what a call may do ------------------------------------------------------------------------------------------
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more may be recorded: the body is closed, or its driver has been told to end. Code may see
+        `RunStopped` from the second moment on, and what follows from that must not be recorded (W5)."""
+        return self.stopped or self.driver.stopping
+
     def check_open(self) -> None:
         """Raise if this body is no longer driven."""
-        if self.stopped:
+        if self.over:
             raise self.driver.stopped_error()
 
     def begin(self, call: Call, item: int = 0) -> Outcome | Waiter | None:
@@ -193,7 +199,7 @@ class Body(Activity):
                 f"{call.describe()} is awaited on another event loop than the body's own, where its outcome cannot be "
                 "delivered. Await it in the task itself, or in one started with asyncio.create_task()."
             )
-        if self.stopped:
+        if self.over:
             return self._refuse(call, item)
         call.begun = self.delivery.last
         if call.kind is Kind.TASK and call.function is not None:
@@ -230,7 +236,7 @@ class Body(Activity):
         on_loop = asyncio._get_running_loop() is not None
         # Out of turn (B5): the call that blocks the loop, and those of threads that it waits for.
         blocking = BLOCKING.depth > 0 if on_loop else self.blocked > 0
-        if self.stopped:
+        if self.over:
             raise self.driver.stopped_error()
         delivery = self.delivery
         hold = False
@@ -751,7 +757,7 @@ class Body(Activity):
 
     def cancel_asked(self, waiter: LoopWaiter) -> bool:
         """User code asks to cancel a call that waits. Whether that takes its turn (B11); otherwise it is so at once."""
-        if self.stopped or self.leaving or waiter.call.kind is Kind.TIMEOUT:
+        if self.over or self.leaving or waiter.call.kind is Kind.TIMEOUT:
             return False
         with self._lock:
             verdict = self.delivery.cancel(waiter)

@@ -72,6 +72,10 @@ class DriverPort(Protocol):
     """The reason of the request to cancel the run."""
 
     @property
+    def stopping(self) -> bool:
+        """Whether driving has been told to end."""
+
+    @property
     def strict(self) -> bool:
         """Whether the run's environment is strict: a changed source is no excuse for a difference."""
 
@@ -210,6 +214,10 @@ class BodyPort(Protocol):
     """Traces that are being executed on the loop's thread."""
     cancel_delivered: bool
     """The code has heard of the cancellation of the run."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more may be recorded."""
 
     @property
     def idle_replaying(self) -> bool: ...

@@ -239,6 +239,14 @@ class Unheard:
         self.action = action
         self.taking = taking
 
+    def number(self, n: int, entries: list[Entry], takes: list[Take], source: int) -> int:
+        """Add the rows behind entry `n`; the number of the last entry."""
+        if self.taking.entry is None:
+            return n
+        entries.append(mark_row(self.action, n + 1, self.taking.entry, Result.DISCARD, source))
+        takes.append(Take(self.taking.number, None))
+        return n + 1
+
     def announce(self) -> None:
         """The rows are on disk."""
         if self.taking.entry is not None:
@@ -369,10 +377,7 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
         elif kind is Reuse:
             n += 1
             item.n = n
-            call = item.call
-            row = mark_row(call.body.action, n, item.original, Result.REUSE, source)
-            # `seq` names the entry; where the call stands now, and when it was made, go along for the next replay.
-            entries.append(replace(row, item=item.item, after=item.after, occ=call.seq, begun=call.begun))
+            entries.append(_reuse_row(item, n, source))
         elif kind is Action:
             actions.append(item)
         elif kind is ActionState:
@@ -390,10 +395,7 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             if (take := item.row(n + 1)) is not None:
                 takes.append(take)
         elif kind is Unheard:
-            if (entry := item.taking.entry) is not None:
-                n += 1
-                entries.append(mark_row(item.action, n, entry, Result.DISCARD, source))
-                takes.append(Take(item.taking.number, None))
+            n = item.number(n, entries, takes, source)
         elif kind is Publication:
             published.append(item)
         elif kind is Streamed:
@@ -406,6 +408,13 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             assert kind is Synced, kind
     driver.n = n
     return Rows(entries, actions, states, cache, takes, published, streamed, finish, park)
+
+
+def _reuse_row(reuse: Reuse, n: int, source: int) -> Entry:
+    call = reuse.call
+    row = mark_row(call.body.action, n, reuse.original, Result.REUSE, source)
+    # `seq` names the entry; where the call stands now, and when it was made, go along for the next replay.
+    return replace(row, item=reuse.item, after=reuse.after, occ=call.seq, begun=call.begun)
 
 
 def _number(item: Foreign, n: int, entries: list[Entry], takes: list[Take]) -> int:

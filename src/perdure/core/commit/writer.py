@@ -10,6 +10,8 @@ releasing the lock (W3).
 - W2 the outcome of a record is announced only after the transaction of the record is on disk.
 - W3 no record is left behind: a leader that has released the lock looks at `_ready` once more.
 - W4 the parts of one outbox item are written in one transaction, by every way of flushing.
+- W5 once the driver has been told to end, no call records anything more (`Body.over`): code may see `RunStopped` from
+  then on, and what follows from that is no part of the run.
 
 On a slow disk, commits on the loop's thread would stall every body, so a writer thread takes over. The measured
 duration of commits decides.

@@ -83,7 +83,7 @@ def cancelled(call: Call, waiter: Waiter | None, item: int, at: int, began: int,
     the call was going on, the cancellation is recorded now, and the protocol goes on in its turn (B11).
     """
     body = call.body
-    if body.stopped or body.leaving:
+    if body.over or body.leaving:
         return
     if isinstance(waiter, LoopWaiter):
         if waiter.cancelling:
@@ -193,7 +193,7 @@ def _executed(
             raise
         return None, None, tame(error)
     except asyncio.CancelledError as error:
-        if was_cancelled() or body.stopped:
+        if was_cancelled() or body.over:
             raise
         return None, None, error
     except BaseException as error:
@@ -250,7 +250,7 @@ def open_generator(call: Call) -> None:
 def close_generator(call: Call, item: int) -> None:
     """The consumer closed a generator before asking for `item`; no caller waits for the row."""
     body = call.body
-    if body.stopped or body.returned:
+    if body.over or body.returned:
         # What the garbage collector closes behind the end of the body is no part of its journal.
         return
     replay = body.delivery.replay

@@ -136,7 +136,7 @@ def record(
     """Hand an outcome to the writer. The effect gives the `Outcome` once it is on disk and its turn has come."""
     body = call.body
     driver = body.driver
-    if body.stopped:
+    if body.over:
         raise driver.stopped_error()
     driver.executed += 1
     loop = asyncio._get_running_loop()
