@@ -8,10 +8,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
+import msgspec
+
 from ..core.ground.clock import US
 from ..core.ground.model import QueueSettings
 from ..core.ground.spec import QueueSpec
 from ..errors import UsageError
+from .policies import WhenFull, check_limit, check_when_full
 
 Order = Literal["fifo", "priority", "fair"]
 _LARGEST: Final = 1000
@@ -59,6 +62,10 @@ class Queue:
             go before runs that have not.
         aging: with `order="priority"`: a priority counts as much as waiting for so long (seconds or a `timedelta`),
             so that no run waits for ever behind runs of higher priorities.
+        when_full: what becomes of a submitted run if the queue has as many unfinished runs as `concurrency` allows, or,
+            with `per_key`, the key of the run as many as that: `"wait"`; `"skip"`, the new run is cancelled;
+            `"replace"`, the oldest runs are cancelled, with their cleanup, until there is room; `"latest"`, the new run
+            takes the place of the run that waits.
 
     Raises:
         UsageError: a setting means nothing.
@@ -73,6 +80,7 @@ class Queue:
     per_key: int | None = None
     order: Order = "fifo"
     aging: float | timedelta = 3600.0
+    when_full: WhenFull = "wait"
     spec: QueueSpec = field(init=False, repr=False, compare=False)
     """The queue as the core takes it."""
 
@@ -86,6 +94,10 @@ class Queue:
             raise UsageError(f"queue {self.name}: per_key= and order='fair' need key=, which gives the key of a run")
         if self.key is not None and not callable(self.key):
             raise UsageError(f"queue {self.name}: key must be a function of the task's arguments, not {self.key!r}")
+        check_when_full(self.when_full, f"queue {self.name}: when_full")
+        settings = msgspec.structs.replace(settings, when_full=self.when_full)
+        if self.when_full != "wait":
+            check_limit(QueueSpec(self.name, settings), f"queue {self.name}: when_full=")
         object.__setattr__(self, "spec", QueueSpec(self.name, settings, self.key))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import runtime
 from ..core.ground.clock import US
-from ..core.ground.model import Created, Wake
+from ..core.ground.model import Created, Policy, Wake
 from ..core.ground.spec import parsed
 from ..core.ground.steps import run_now, run_soon
 from ..errors import UsageError
@@ -17,6 +17,7 @@ from ._dual import Dual
 from ._names import check_name
 from .arrivals import arrival
 from .local_time import local_moment
+from .policies import SubmitPolicy, WhenFull
 from .requests import RunRequest, request_for
 from .run import Run, refuse_conflict, run, run_named, run_named_aio
 from .tags import encode_tags
@@ -24,6 +25,9 @@ from .task import Task
 
 if TYPE_CHECKING:
     from .queueing import Queue
+
+
+NO_POLICY = SubmitPolicy()
 
 
 def request_submission(
@@ -83,15 +87,18 @@ def due_at(at: datetime | None, delay: float | timedelta | None) -> Wake | None:
     return Wake(now + left, clock.boot() + left)
 
 
-def enqueue(request: RunRequest, due: Wake | None) -> Run:
-    """Store the run for a worker, or find the existing run of the same name."""
+def enqueue(request: RunRequest, due: Wake | None, policy: Policy | None = None) -> Run:
+    """Store the run for a worker, or find the existing run of the same name. By default the policy of the queue."""
     if request.queue is not None:
         runtime.worker().declare(request.queue)
-    return _enqueued(request, runtime.worker().enqueue(request.new, due))
+        if policy is None and request.queue.settings.when_full != "wait":
+            policy = Policy()
+    return _enqueued(request, runtime.worker().enqueue(request.new, due, policy))
 
 
 def _enqueued(request: RunRequest, created: Created) -> Run:
-    if not created.fresh:
+    # A run of another name holds the key of the submission, with inputs of its own.
+    if not created.fresh and created.run.name == request.new.name:
         refuse_conflict(request, created.run)
     return Run(created.run, request.spec)
 
@@ -100,16 +107,20 @@ def _submit(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], in
     connection = _connection_of(context, task, inputs)
     request = context.request(task, args, inputs)
     due = due_at(context.at, context.delay)
+    policy = context.policy.resolved(request.queue, later=due is not None, connected=connection is not None)
     if connection is not None:
         _refuse_unknown_queue(context)
         return _enqueued(request, run_now(runtime.enqueue_within(connection, request.new, due)))
-    return enqueue(request, due)
+    return enqueue(request, due, policy)
 
 
 async def _submit_aio(context: RunContext, task: Task[..., Any], args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
     connection = _connection_of(context, task, inputs)
     request = context.request(task, args, inputs)
     due = due_at(context.at, context.delay)
+    policy = context.policy.resolved(request.queue, later=due is not None, connected=connection is not None)
+    if policy is not None:
+        return await asyncio.to_thread(enqueue, request, due, policy)
     if connection is not None:
         await asyncio.to_thread(_refuse_unknown_queue, context)
         return _enqueued(request, await run_soon(runtime.enqueue_within(connection, request.new, due)))
@@ -178,8 +189,10 @@ class RunContext:
         tags: Mapping[str, str] | None = None,
         queue: Queue | None = None,
         priority: int = 0,
+        policy: SubmitPolicy = NO_POLICY,
     ) -> None:
         self.name = name
+        self.policy = policy
         self.queue = queue
         self.priority = priority
         self.connection = connection
@@ -212,9 +225,10 @@ class RunContext:
 
     def _refuse_times(self) -> None:
         later = self.at is not None or self.delay is not None or self.connection is not None
-        if later or self.queue is not None or self.priority:
+        if later or self.queue is not None or self.priority or self.policy.given:
             raise UsageError(
-                "perdure.run drives a run at once; at=, delay=, connection=, queue= and priority= are for .submit(...)"
+                "perdure.run drives a run at once; at=, delay=, connection=, queue=, priority=, dedup=, start_by= and "
+                "when_full= are for .submit(...)"
             )
 
 
@@ -230,6 +244,12 @@ def with_runcontext(
     tags: Mapping[str, str] | None = None,
     queue: Queue | None = None,
     priority: int = 0,
+    dedup: str | None = None,
+    dedup_for: float | timedelta | None = None,
+    debounce: float | timedelta | None = None,
+    throttle: float | timedelta | None = None,
+    start_by: datetime | float | timedelta | None = None,
+    when_full: WhenFull | None = None,
 ) -> RunContext:
     """Settings for a run.
 
@@ -243,9 +263,20 @@ def with_runcontext(
             tags of a run that exists already stay.
         queue: for `submit`: the queue of the run, in place of the task's.
         priority: for `submit`: a higher number leaves a queue with `order="priority"` earlier; 0 by default.
+        dedup: for `submit`: a key, for the runs of the task. While a run of the key has not ended, a submission gives
+            that run, also under another name or with other inputs; a cancelled run frees the key at once.
+        dedup_for: the run holds its key for so long after its submission, also where it has ended (seconds or a
+            `timedelta`).
+        debounce: the run begins so long after the last submission of its key: a submission takes the place of the run
+            of the key that has not begun.
+        throttle: runs of the key begin at least so far apart: a submission takes the place of the run of the key that
+            has not begun.
+        start_by: for `submit`: the run begins before that time, or is cancelled: a time, or seconds (or a `timedelta`)
+            from now.
+        when_full: for `submit`: what becomes of the run if its queue is full, in place of the queue's `when_full`.
 
     Raises:
-        UsageError: the name, the tags, the queue, the priority or the times cannot be used.
+        UsageError: the name, the tags, the queue, the priority, the policy or the times cannot be used.
     """
     if name is not None:
         check_name(name)
@@ -254,4 +285,5 @@ def with_runcontext(
         from .queueing import queue_of  # a late import, as for tasks
 
         queue_of(queue, "with_runcontext")
-    return RunContext(name, at, delay, connection, tags, queue, priority)
+    policy = SubmitPolicy(dedup, dedup_for, debounce, throttle, start_by, when_full)
+    return RunContext(name, at, delay, connection, tags, queue, priority, policy)

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from perdure.core.ground.clock import US, Clock, SystemClock
 from perdure.core.ground.model import (
@@ -34,6 +34,7 @@ from perdure.core.ground.model import (
     NewMessage,
     NewRun,
     OpenWait,
+    Policy,
     Publication,
     QueueLoad,
     QueueRow,
@@ -56,7 +57,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import Hold, SqlStatement
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from . import _queues
+from . import _queues, _submitting
 from ._messages import accepts
 from ._rows import (
     MOVABLE,
@@ -107,6 +108,7 @@ class MemoryStore:
         self._turns: dict[tuple[str, str, str, int], int] = {}
         """The turn of each lane, by queue, task, key and level."""
         self._starts: dict[str, list[int]] = {}
+        self._submissions: dict[int, _Submission] = {}
         self._bells: list[Callable[[], None]] = []
 
     def copy(self) -> MemoryStore:
@@ -152,6 +154,11 @@ class MemoryStore:
     def append(self, run: int, token: bytes, segment: Segment) -> bool:
         return self.commit([RunWrites(run, token, [segment])]) == [True]
 
+    def submit(self, write: CreateRun, policy: Policy) -> Created:
+        with self._lock:
+            self._version += 1
+            return _submitting.submit(_MemorySubmissions(self), write, policy)
+
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         raise UsageError("the store is in memory, where no transaction of another connection reaches")
 
@@ -182,6 +189,7 @@ class MemoryStore:
         tables = (self._segments, self._actions, self._ended, self._used, self._messages, self._published)
         for rows in (self._runs, *tables, self._streamed):
             del rows[run]
+        self._submissions.pop(run, None)
 
     def _write(self, write: RunWrites) -> bool:
         run = self._runs.get(write.run)
@@ -266,6 +274,8 @@ class MemoryStore:
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
         with self._lock:
+            while _submitting.expire(_MemorySubmissions(self)):
+                pass
             now, wall = self._clock.boot(), self._clock.wall()
             due = [self._runs[run] for _, run in sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)]
             taken = [
@@ -845,7 +855,7 @@ class MemoryStore:
             else:
                 return None
             self._version += 1
-            return [self._create(CreateRun(new, None)) for new in runs]
+            return [_submitting.submit(_MemorySubmissions(self), CreateRun(new, None), Policy()) for new in runs]
 
     def pause_schedules(self, name: str, now: int) -> int:
         with self._lock:
@@ -928,6 +938,73 @@ class _MemoryRows:
         at = self._store._clock.boot()
         kept = [one for one in self._store._starts.get(self._queue, ()) if one >= since]
         self._store._starts[self._queue] = kept + [max([at, *kept])] * count
+
+
+class _Submission(NamedTuple):
+    """What is kept of a submission with a policy."""
+
+    task: str
+    key: str | None
+    until: int | None
+    start_by: int | None
+
+
+class _MemorySubmissions:
+    """The rows that a submission looks at."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.clock = store._clock
+        self._store = store
+
+    def run(self, name: str) -> RunRow | None:
+        return self._store.run(name)
+
+    def lock_key(self, task: str, key: str) -> None:
+        """The store's lock is held."""
+
+    def lock_queue(self, name: str) -> QueueRow:
+        return self._store._queue_or_new(name)
+
+    def _of_key(self, task: str, key: str) -> list[tuple[RunRow, _Submission]]:
+        runs = self._store._runs
+        found = sorted(self._store._submissions.items())
+        return [(runs[run], one) for run, one in found if (one.task, one.key) == (task, key) and run in runs]
+
+    def holder(self, task: str, key: str) -> _submitting.KeyHolder | None:
+        for run, one in reversed(self._of_key(task, key)):
+            if run.status not in (Status.CANCELLED, Status.ABORTED):
+                return _submitting.KeyHolder(run.name, run.status, one.until)
+        return None
+
+    def queued(self, task: str, key: str) -> list[int]:
+        return [run.id for run, _ in self._of_key(task, key) if run.status is Status.QUEUED]
+
+    def last_start(self, task: str, key: str) -> int | None:
+        return max((run.started_at for run, _ in self._of_key(task, key) if run.started_at is not None), default=None)
+
+    def unfinished(self, queue: str, key: str | None) -> list[tuple[int, str, str | None]]:
+        mine = (run for run in self._store._runs.values() if run.queue == queue and run.status in UNFINISHED)
+        return sorted((run.id, str(run.status), run.cancel) for run in mine if key is None or run.key == key)
+
+    def cancel(self, run: int, reason: str) -> None:
+        self._store.cancel(run, reason, None, self.clock.wall())
+
+    def create(self, write: CreateRun) -> Created:
+        return self._store._create(write)
+
+    def note(self, run: int, task: str, policy: Policy, until: int | None) -> None:
+        self._store._submissions[run] = _Submission(task, policy.key, until, policy.start_by)
+
+    def unbegun(self, now: int, most: int) -> list[_submitting.Unbegun]:
+        runs = self._store._runs
+        return [
+            _submitting.Unbegun(run, one.start_by, runs[run].status)
+            for run, one in self._store._submissions.items()
+            if one.start_by is not None and one.start_by < now and run in runs
+        ][:most]
+
+    def forget_start_by(self, run: int) -> None:
+        self._store._submissions[run] = self._store._submissions[run]._replace(start_by=None)
 
 
 class MemoryLiveness:

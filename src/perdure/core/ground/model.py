@@ -491,6 +491,8 @@ class QueueSettings(Struct, frozen=True, omit_defaults=True):
     """`fifo`, `priority` or `fair`."""
     aging: int = 0
     """A priority counts as waiting for so long (microseconds)."""
+    when_full: str = "wait"
+    """What becomes of a run that is submitted while the queue is full: `wait`, `skip`, `replace` or `latest`."""
 
 
 class QueueRow(NamedTuple):
@@ -565,6 +567,23 @@ class CreateRun(NamedTuple):
     claim: Claim | None
     due: Wake | None = None
     """The wake time of a QUEUED run; at once by default."""
+
+
+class Policy(NamedTuple):
+    """What a submission looks at beside the name of the run (`store._submitting`). All times in microseconds."""
+
+    key: str | None = None
+    """Runs of one task and key are one series."""
+    keep: int | None = None
+    """For so long after its submission the run holds the key, also where the run has ended."""
+    debounce: int = 0
+    """The run waits for so long, and for the next submission of the key to take its place."""
+    throttle: int = 0
+    """Runs of the key begin so far apart."""
+    when_full: str | None = None
+    """As `QueueSettings.when_full`; `None`: as the queue is set."""
+    start_by: int | None = None
+    """The run begins before that time (wall), or never."""
 
 
 class Created(NamedTuple):

@@ -28,6 +28,7 @@ from .model import (
     NewMessage,
     NewRun,
     OpenWait,
+    Policy,
     Publication,
     QueueLoad,
     QueueRow,
@@ -78,6 +79,14 @@ class RunQueue(Protocol):
         or if the queue of the run has no slot. Visible is enough.
         """
 
+    def submit(self, write: CreateRun, policy: Policy) -> Created:
+        """Create a run without a claim as a policy says, in ONE transaction with the cancellations that the policy asks
+        for (SP1). On disk.
+
+        Gives the run of the name if there is one already, and changes nothing then. Gives another run if that run holds
+        the key of the policy. A run that a full queue refuses is created and is CANCELLED at once.
+        """
+
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         """The submission of a run without a claim, as statements for a transaction of the caller's. Yields statements,
         and is sent the rows of each.
@@ -92,7 +101,8 @@ class RunQueue(Protocol):
         At most one run for each claim, the runs that are due longest first, each claimed as by `claim`. Visible is
         enough. `Taken.known` brings the data that a run needs first, because one read for many runs is cheaper.
 
-        A run of a queue is claimed only if the queue has a slot for the worker of the claims (see `Queues`).
+        A run of a queue is claimed only if the queue has a slot for the worker of the claims (see `Queues`). First,
+        runs whose time to begin is over are ended (SP4).
         """
 
     def release(self, run: int, token: bytes) -> bool:
@@ -377,10 +387,10 @@ class Schedules(Protocol):
         between, QUEUED.
 
         If the schedule is not paused and still stands at `expect`, and `at` is later, the schedule moves to `at`, and
-        each run is created as by `CreateRun` without a claim: one answer for each, also for a taken name. `fired` is
-        the newest firing with a run. Otherwise `None`, and nothing is written, because another process has moved or
-        paused the schedule. So of all processes that consider a stretch of time one process creates the runs, also
-        where a run of the same name was removed since; a crash leaves both changes or neither.
+        each run is created without a claim, as its queue says (`submit`): one answer for each, also for a taken name.
+        `fired` is the newest firing with a run. Otherwise `None`, and nothing is written, because another process has
+        moved or paused the schedule. So of all processes that consider a stretch of time one process creates the runs,
+        also where a run of the same name was removed since; a crash leaves both changes or neither.
 
         With `expect=None` an unknown schedule begins at `at`: paused if a schedule of the same name is paused.
         """

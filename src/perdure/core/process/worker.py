@@ -36,6 +36,7 @@ from ..ground.model import (
     CreateRun,
     Kind,
     NewRun,
+    Policy,
     RunRow,
     Status,
     Taken,
@@ -202,8 +203,11 @@ class Worker:
             self.store.declare_queue(queue.name, json.encode(queue.settings).decode())
             self._declared[queue.name] = queue
 
-    def enqueue(self, new: NewRun, due: Wake | None) -> Created:
-        """Store a run without a driver; any worker may drive the run from `due` on. Blocks on the store."""
+    def enqueue(self, new: NewRun, due: Wake | None, policy: Policy | None = None) -> Created:
+        """Store a run without a driver; any worker may drive the run from `due` on. Blocks on the store. `policy`: what
+        counts beside the name of the run."""
+        if policy is not None:
+            return self.store.submit(CreateRun(new, None, due), policy)
         return self.writer.submit_through(CreateRun(new, None, due))
 
     def enqueue_soon(self, new: NewRun, due: Wake | None) -> Future[Created]:

@@ -911,3 +911,50 @@ FROM (SELECT at, number FROM perdure.starts WHERE queue = %s ORDER BY at DESC, n
 -- name: prune_starts
 -- Remove the starts that no window holds any more.
 DELETE FROM perdure.starts WHERE queue = %s AND at < %s;
+
+-- name: holder_of_key
+-- The newest run of a key that was not cancelled or aborted.
+SELECT runs.name, runs.status, submissions.until FROM perdure.submissions JOIN perdure.runs ON runs.id = submissions.run
+WHERE submissions.task = %s AND submissions.key = %s AND runs.status NOT IN ('CANCELLED', 'ABORTED', 'REMOVED')
+ORDER BY submissions.run DESC LIMIT 1;
+
+-- name: queued_of_key
+-- The runs of a key that have not begun.
+SELECT runs.id FROM perdure.submissions JOIN perdure.runs ON runs.id = submissions.run
+WHERE submissions.task = %s AND submissions.key = %s AND runs.status = 'QUEUED' ORDER BY runs.id;
+
+-- name: last_start_of_key
+-- When a run of a key has begun last.
+SELECT max(runs.started_at) FROM perdure.submissions JOIN perdure.runs ON runs.id = submissions.run
+WHERE submissions.task = %s AND submissions.key = %s;
+
+-- name: unfinished_of_queue
+-- The unfinished runs of a queue, or of one key of the queue.
+SELECT id, status, cancel FROM perdure.runs
+WHERE queue = %s AND (%s::text IS NULL OR key = %s) AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING') ORDER BY id;
+
+-- name: note_submission
+-- Keep the key of a run, and the time by which the run has to begin.
+INSERT INTO perdure.submissions (run, task, key, until, start_by) VALUES (%s, %s, %s, %s, %s);
+
+-- name: unbegun
+-- The runs whose time to begin is over.
+SELECT submissions.run, submissions.start_by, runs.status FROM perdure.submissions JOIN perdure.runs ON runs.id = submissions.run
+WHERE submissions.start_by < %s ORDER BY submissions.start_by LIMIT %s
+FOR UPDATE OF submissions SKIP LOCKED;
+
+-- name: unbegun_now
+-- Whether the time to begin of any run is over.
+SELECT 1 FROM perdure.submissions WHERE start_by < %s LIMIT 1;
+
+-- name: forget_start_by
+-- The time to begin needs no further look.
+UPDATE perdure.submissions SET start_by = NULL WHERE run = %s;
+
+-- name: purge_submission
+-- The submission of a removed run.
+DELETE FROM perdure.submissions WHERE run = %s;
+
+-- name: lock_key
+-- Keep other submissions of a key out until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended(%s, 7));

@@ -40,6 +40,7 @@ from perdure.core.ground.model import (
     Message,
     NewMessage,
     NewRun,
+    Policy,
     Publication,
     QueueRow,
     RunRow,
@@ -57,7 +58,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import ForeignStoreError, StoreError, StoreVersionError, UsageError
 
-from .. import _messages, _queues
+from .. import _messages, _queues, _submitting
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
@@ -77,6 +78,7 @@ MIGRATIONS: Final = (
     "0007_paused.sql",
     "0008_runs_of_a_task.sql",
     "0009_queues.sql",
+    "0010_submissions.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -301,6 +303,46 @@ class PostgresStore(UpkeepVerbs):
             self._count()
         return created
 
+    def submit(self, write: CreateRun, policy: Policy) -> Created:
+        def is_done(cursor: Cursor, created: Created) -> bool:
+            # Another answer than the run itself changes nothing, and may be asked for again.
+            mine = (created.run.id, created.run.uid)
+            return created.fresh and cursor.execute(self._sql["is_created"], mine).fetchone() is not None
+
+        created = self._writer.transaction(
+            lambda cursor: _submitting.submit(self._submission_rows(cursor), write, policy), is_done
+        )
+        self._tell()
+        return created
+
+    def _submission_rows(self, cursor: Cursor) -> _submitting.SqlSubmissionRows:
+        def cancel(run: int, reason: str) -> None:
+            at = self._clock.wall()
+            cursor.execute(self._sql["cancel"], (reason, None, at, at, run))
+
+        def lock_key(key: str) -> None:
+            cursor.execute(self._sql["lock_key"], (f"{self._schema} {key}",))
+
+        return _submitting.SqlSubmissionRows(
+            self._executing(cursor),
+            self._clock,
+            run=run_of,
+            lock_key=lock_key,
+            lock_queue=lambda name: self._locked(cursor, name)[0],
+            cancel=cancel,
+            create=lambda write: self._create(cursor, write),
+        )
+
+    def _expire(self) -> None:
+        """End the runs whose time to begin is over."""
+        while self._reader.rows(self._sql["unbegun_now"], (self._clock.wall(),)):
+            looked_at = self._writer.transaction(
+                lambda cursor: _submitting.expire(self._submission_rows(cursor)), lambda cursor, _: False
+            )
+            self._tell()
+            if looked_at < _submitting.EXPIRING:
+                break
+
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         schema, new = self._address.schema, write.new
         # Asked in two steps: a statement about a missing table would end the caller's transaction.
@@ -523,6 +565,7 @@ class PostgresStore(UpkeepVerbs):
         if not claims or not tasks:
             self._check()
             return []
+        self._expire()
         limit, taken = len(claims), list[Taken]()
         while True:
             found = self._claiming(lambda cursor: self._take(cursor, tasks, claims[len(taken) :], limit))  # noqa: B023
@@ -593,13 +636,18 @@ class PostgresStore(UpkeepVerbs):
             row = cursor.execute(self._sql["lock_queue"], (name,)).fetchone()
             assert row is not None
 
+        # After the lock: starts are recorded in the order of their times.
+        [[now]] = cursor.execute(self._sql["now"]).fetchall()
+        return QueueRow._make(row), self._rows_of(name, self._executing(cursor)), now
+
+    def _executing(self, cursor: Cursor) -> _queues.Execute:
+        """Executes named statements by this cursor."""
+
         def execute(statement: str, values: Sequence[Any]) -> list[Row]:
             done = cursor.execute(self._sql[statement], values)
             return done.fetchall() if done.description is not None else []
 
-        # After the lock: starts are recorded in the order of their times.
-        [[now]] = cursor.execute(self._sql["now"]).fetchall()
-        return QueueRow._make(row), self._rows_of(name, execute), now
+        return execute
 
     def _rows_of(self, name: str, execute: _queues.Execute) -> _queues.SqlQueueRows:
         return _queues.SqlQueueRows(execute, name, lambda: (name, execute("now", ())[0][0], name))
@@ -842,7 +890,8 @@ class PostgresStore(UpkeepVerbs):
                 cursor.execute(self._sql["advance_schedule"], (at, fired, key, expect, at))
             if cursor.rowcount != 1:
                 return None
-            return [self._create(cursor, CreateRun(new, None)) for new in runs]
+            rows = self._submission_rows(cursor)
+            return [_submitting.submit(rows, CreateRun(new, None), Policy()) for new in runs]
 
         def is_done(cursor: Cursor, answers: list[Created] | None) -> bool:
             for answer in answers or ():

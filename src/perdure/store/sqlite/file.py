@@ -33,6 +33,7 @@ MIGRATIONS: Final = (
     "0007_paused.sql",
     "0008_runs_of_a_task.sql",
     "0009_queues.sql",
+    "0010_submissions.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -770,3 +770,41 @@ DELETE FROM starts WHERE queue = ? AND at < ?;
 -- name: rebase_starts
 -- The machine has booted: convert times of starts since the last boot into times since this boot, by the wall clock.
 UPDATE starts SET at = min(?1, ?1 + (wall - ?2));
+
+-- name: holder_of_key
+-- The newest run of a key that was not cancelled or aborted.
+SELECT runs.name, runs.status, submissions.until FROM submissions JOIN runs ON runs.id = submissions.run
+WHERE submissions.task = ? AND submissions.key = ? AND runs.status NOT IN ('CANCELLED', 'ABORTED', 'REMOVED')
+ORDER BY submissions.run DESC LIMIT 1;
+
+-- name: queued_of_key
+-- The runs of a key that have not begun.
+SELECT runs.id FROM submissions JOIN runs ON runs.id = submissions.run
+WHERE submissions.task = ? AND submissions.key = ? AND runs.status = 'QUEUED' ORDER BY runs.id;
+
+-- name: last_start_of_key
+-- When a run of a key has begun last.
+SELECT max(runs.started_at) FROM submissions JOIN runs ON runs.id = submissions.run
+WHERE submissions.task = ? AND submissions.key = ?;
+
+-- name: unfinished_of_queue
+-- The unfinished runs of a queue, or of one key of the queue.
+SELECT id, status, cancel FROM runs
+WHERE queue = ? AND (? IS NULL OR key = ?) AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING') ORDER BY id;
+
+-- name: note_submission
+-- Keep the key of a run, and the time by which the run has to begin.
+INSERT INTO submissions (run, task, key, until, start_by) VALUES (?, ?, ?, ?, ?);
+
+-- name: unbegun
+-- The runs whose time to begin is over.
+SELECT submissions.run, submissions.start_by, runs.status FROM submissions JOIN runs ON runs.id = submissions.run
+WHERE submissions.start_by < ? ORDER BY submissions.start_by LIMIT ?;
+
+-- name: forget_start_by
+-- The time to begin needs no further look.
+UPDATE submissions SET start_by = NULL WHERE run = ?;
+
+-- name: purge_submission
+-- The submission of a removed run.
+DELETE FROM submissions WHERE run = ?;

@@ -36,6 +36,7 @@ from perdure.core.ground.model import (
     Message,
     NewMessage,
     NewRun,
+    Policy,
     Publication,
     QueueRow,
     RunRow,
@@ -55,7 +56,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import RowDamagedError, StoreError, UsageError
 
-from .. import _messages, _moving, _queues
+from .. import _messages, _moving, _queues, _submitting
 from .._reading import PAGE, Reading, log
 from .._rows import SHORT, EndOfRun, claimed, rows_of, run_of, submitted
 from .._sql import queries
@@ -220,6 +221,37 @@ class SQLiteStore(Reading):
             self._ring(MESSAGES)
         return answers
 
+    def submit(self, write: CreateRun, policy: Policy) -> Created:
+        created = self._writer.transaction(
+            lambda cursor: _submitting.submit(self._submission_rows(cursor), write, policy)
+        )
+        self._ring(QUEUED)
+        self._ring(ENDED)
+        return created
+
+    def _submission_rows(self, cursor: sqlite3.Cursor) -> _submitting.SqlSubmissionRows:
+        def cancel(run: int, reason: str) -> None:
+            at, boot = self._now()
+            cursor.execute(_SQL["cancel"], (reason, None, at, at, boot, run))
+
+        return _submitting.SqlSubmissionRows(
+            lambda statement, row: cursor.execute(_SQL[statement], row).fetchall(),
+            self._clock,
+            run=run_of,
+            lock_key=lambda key: None,  # SQLite has one writer
+            lock_queue=lambda name: self._locked(cursor, name)[0],
+            cancel=cancel,
+            create=lambda write: _create(cursor, write, self._clock.boot()),
+        )
+
+    def _expire(self) -> None:
+        """End the runs whose time to begin is over."""
+        while self._reader.rows(_SQL["unbegun"], (self._clock.wall(), 1)):
+            looked_at = self._writer.transaction(lambda cursor: _submitting.expire(self._submission_rows(cursor)))
+            self._ring(ENDED)
+            if looked_at < _submitting.EXPIRING:
+                break
+
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         files = yield SqlStatement("PRAGMA database_list")
         file = next((path for _, name, path in files if name == "main"), "")
@@ -273,6 +305,7 @@ class SQLiteStore(Reading):
         return new
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
+        self._expire()
         now, limit, taken = self._clock.boot(), len(claims), list[Taken]()
         while True:
             # The search happens outside of the transaction, so that the write lock is held for the writes alone.
@@ -560,6 +593,7 @@ class SQLiteStore(Reading):
                         gone += cursor.execute(_SQL[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
                     cursor.execute(_SQL["purge_sources"], row)
+                    cursor.execute(_SQL["purge_submission"], row)
                     cursor.execute(_SQL["purge_run"], row)
                     gone += 1
                 left -= gone
@@ -667,7 +701,8 @@ class SQLiteStore(Reading):
                 cursor.execute(_SQL["advance_schedule"], (at, fired, key, expect, at))
             if cursor.rowcount != 1:
                 return None
-            return [_create(cursor, CreateRun(new, None), self._clock.boot()) for new in runs]
+            rows = self._submission_rows(cursor)
+            return [_submitting.submit(rows, CreateRun(new, None), Policy()) for new in runs]
 
         return self._writer.transaction(move)
 
