@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .api.environment import TaskEnvironment
     from .api.hosting import Worker
     from .api.listing import RunPage, runs
+    from .api.logs import ReplayFilter, log
     from .api.mapping import map
     from .api.patching import deprecate, patched
     from .api.publishing import publish
@@ -54,6 +55,7 @@ __all__ = [
     "Queue",
     "QueueState",
     "Rate",
+    "ReplayFilter",
     "Resources",
     "RetryStrategy",
     "Run",
@@ -76,6 +78,7 @@ __all__ = [
     "group",
     "init",
     "io",
+    "log",
     "map",
     "new_condition",
     "patched",
@@ -104,6 +107,7 @@ _HOMES = {
     "Queue": ".api.queueing",
     "QueueState": ".api.queues_known",
     "Rate": ".api.queueing",
+    "ReplayFilter": ".api.logs",
     "Resources": ".api.resources",
     "RetryStrategy": ".core.ground.spec",
     "Run": ".api.run",
@@ -122,6 +126,7 @@ _HOMES = {
     "deprecate": ".api.patching",
     "group": ".api.context",
     "init": ".runtime",
+    "log": ".api.logs",
     "map": ".api.mapping",
     "new_condition": ".api.receiving",
     "patched": ".api.patching",

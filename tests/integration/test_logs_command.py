@@ -50,7 +50,7 @@ def test_tabs_newlines_and_letters_stay() -> None:
 
 def _with_log(shell: Shell, size: int) -> Path:
     """A run with the log of a container, as the container's driver leaves it."""
-    assert shell("run", "wf.py", "add", "--a", "1", "--name", "one").returncode == 0
+    assert shell("run", "wf.py", "text", "--name", "one").returncode == 0
     script = (
         "from perdure import runtime; from perdure.api.looking import find; import os\n"
         "folder = os.path.join(runtime.container_logs(), find('one').uid.hex()); os.makedirs(folder); print(folder)\n"

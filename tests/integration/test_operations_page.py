@@ -39,6 +39,7 @@ PAGE_NAMES = [
     "sagas.md",
     "outbox.md",
     "mcp.md",
+    "logs.md",
 ]
 LOOKS = ("perdure conditions", "perdure ls", "perdure show", "curl -s http")
 """Commands that change nothing: what they print may come a moment later than a person would type them."""

@@ -38,6 +38,7 @@ from ..errors import (
     RunNotFoundError,
     UsageError,
 )
+from ..runtime.task_logs import OLDER, SUFFIX, TaskRecord, records_of
 from ..store import is_postgres
 from ..store import store_path as path_of
 from .loading import spec_of_loaded
@@ -300,7 +301,7 @@ def _info(worker: Worker, row: model.RunRow) -> RunInfo:
 
 
 class LogFile(NamedTuple):
-    """The output of a container in one attempt, so far."""
+    """The output of a container or a task in one attempt, so far."""
 
     name: str
     """The task's."""
@@ -308,41 +309,74 @@ class LogFile(NamedTuple):
     attempt: int
     path: str
     """The file, which may not exist yet."""
+    records: bool
+    """Whether the file has records, as `runtime.task_logs` keeps them, and not the text of a container."""
 
 
 def log_files(name: str, action: str | None = None) -> list[LogFile]:
-    """The logs of a run's containers, in the order in which they were started.
+    """The logs of a run's tasks and containers, in the order in which these were started.
 
     Args:
         name: the run.
-        action: a container's name, such as `greet`, or the number in `perdure show --json`; all containers without it.
+        action: a task's name, such as `greet`, or the number in `perdure show --json`; all without it.
 
     Raises:
         RunNotFoundError: no such run.
-        UsageError: the run has no such container.
+        UsageError: the run has no such task or container.
     """
     row = find(name)
-    store = runtime.worker().store
-    started = [one for one in store.actions(row.id) if one.kind == Kind.CONTAINER]
-    names = {one.action: one.name for one in started}
+    started = runtime.worker().store.actions(row.id)
+    names = {ROOT: row.task} | {one.action: one.name for one in started}
     folder = os.path.join(runtime.container_logs(), row.uid.hex())
-    present: set[tuple[int, int]] = set()
+    present: set[tuple[int, int, str]] = set()
     for file in os.listdir(folder) if os.path.isdir(folder) else ():
-        number, _, attempt = file.removesuffix(".log").partition(".")
-        if number.isdecimal() and attempt.isdecimal():
-            present.add((int(number), int(attempt)))
-    present.update((one.action, one.attempt) for one in started if row.status not in FINISHED)
+        number, _, rest = file.partition(".")
+        attempt, dot, kind = rest.partition(".")
+        if number.isdecimal() and attempt.isdecimal() and dot + kind in (_CONTAINERS, SUFFIX):
+            present.add((int(number), int(attempt), dot + kind))
+    if row.status not in FINISHED:
+        present.update((one.action, one.attempt, _CONTAINERS) for one in started if one.kind == Kind.CONTAINER)
     found = [
-        LogFile(names.get(number, row.task), number, attempt, os.path.join(folder, f"{number}.{attempt}.log"))
-        for number, attempt in sorted(present)
-    ]
+        LogFile(
+            names.get(number, row.task), number, attempt, os.path.join(folder, f"{number}.{attempt}{kind}"),
+            kind == SUFFIX,
+        )
+        for number, attempt, kind in sorted(present)
+    ]  # fmt: skip
     if action is None:
         return found
     chosen = [log for log in found if action in (str(log.action), log.name, log.name.rpartition(".")[2])]
-    if not chosen:
+    if not chosen and action not in {one for number, name in names.items() for one in _called(number, name)}:
         known = ", ".join(dict.fromkeys(f"{log.name} ({log.action})" for log in found)) or "none"
-        raise UsageError(f"run {name!r} has no container {action!r}; its containers are: {known}")
+        raise UsageError(f"run {name!r} has no task or container {action!r}; logs are there of: {known}")
     return chosen
+
+
+_CONTAINERS = ".log"
+
+
+def _called(number: int, name: str) -> tuple[str, str, str]:
+    return str(number), name, name.rpartition(".")[2]
+
+
+def last_records(log: LogFile, most: int) -> list[TaskRecord]:
+    """The last records of a task's log, or the last lines of a container's."""
+    found: list[TaskRecord] = []
+    for path in (f"{log.path}{OLDER}", log.path):
+        try:
+            with open(path, "rb") as stream:
+                stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
+                data = stream.read()
+        except FileNotFoundError:
+            continue
+        if log.records:
+            found += records_of(data)
+        else:
+            found += [TaskRecord(0, line.decode("utf-8", "replace"), "container") for line in data.splitlines()]
+    return found[-most:]
+
+
+_TAIL_BYTES = 256 << 10
 
 
 @dataclass(slots=True)

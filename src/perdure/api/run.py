@@ -271,10 +271,10 @@ class Run:
 
     @dual_method
     def logs(self, action: str | None = None) -> list[LogFile]:
-        """The logs of the run's containers, in the order in which the containers were started.
+        """The logs of the run's tasks and containers, in the order in which these were started.
 
         Args:
-            action: the name of a container task, or the number of an action; all containers by default.
+            action: the name of a task, or the number of an action; all by default.
         """
         return log_files(self.name, action)
 

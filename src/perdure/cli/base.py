@@ -112,7 +112,7 @@ prints the result of a finished one. Kill the process at any moment; nothing rec
   perdure resume daily        carry on after a crash or a failure
   perdure show daily          what it did
   perdure serve etl.py        a worker: drives what perdure submit leaves to it, and what was left behind
-  perdure logs daily          what its containers have written
+  perdure logs daily          what its tasks and containers have written
   perdure ls                  all runs
 
 Exit codes: 0 success, 1 the run failed, 2 wrong usage, 130 interrupted (the run can be resumed)."""

@@ -530,18 +530,20 @@ def show(run: str, limit: int | None, failed: bool, slowest: bool, action: str |
         output.note(f"reports of {names}; see one with: perdure report {run} ACTION")
 
 
-LOGS_EPILOG = """  perdure logs daily                 of all its containers
-  perdure logs daily convert         of the container task convert
+LOGS_EPILOG = """  perdure logs daily                 of all its tasks and containers
+  perdure logs daily convert         of the task convert
+  perdure logs daily --json          a line of JSON for each line and record, with the time and the level
   perdure logs daily -f              and go on until the run has ended"""
 
 
-@cli.command("logs", cls=CliCommand, epilog=LOGS_EPILOG, short_help="What a run's containers have written.")
+@cli.command("logs", cls=CliCommand, epilog=LOGS_EPILOG, short_help="What a run's tasks and containers have written.")
 @click.argument("run", metavar="RUN", shell_complete=completion.run_names, callback=run_or_url)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what they write, until the run has ended.")
 @common
 def logs_command(run: str, action: str | None, follow: bool) -> None:
-    """Print the output of a run's containers. ACTION: a container task's name, or an action's number."""
+    """Print what a run's tasks have printed and logged, and the output of its containers. ACTION: a task's name, or an
+    action's number."""
     from .logs import print_logs
 
     print_logs(output, run, action, follow=follow)

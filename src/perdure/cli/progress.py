@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import runtime
 from ..api.looking import picture
 from ..api.operate import Handle, Progress, RunEnd, progress
 from ..core.ground.clock import perf
@@ -74,6 +75,7 @@ class Reporter:
             console = Console(stderr=True, highlight=False)
             self._live = Live(console=console, auto_refresh=False, transient=True)
             self._live.start()
+            runtime.attach_logs()  # rich has put itself in the place of `sys.stdout`
         elapsed = span((perf() - self._began) // 1000)
         began = perf()
         lines: list[Any] = [

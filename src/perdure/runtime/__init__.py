@@ -163,8 +163,13 @@ def blobs_at() -> str:
     return process().settings.blobs_at
 
 
+def attach_logs() -> None:
+    """Keep what tasks print from now on, where something else has taken the place of `sys.stdout`."""
+    process().attach_logs()
+
+
 def container_logs() -> str:
-    """The directory that holds the output of containers, one directory for each run."""
+    """The directory that holds the output of containers and tasks, one directory for each run."""
     return process().container_logs()
 
 

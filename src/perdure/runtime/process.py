@@ -23,6 +23,7 @@ from ..errors import PerdureError, UsageError
 from ..executors.local import DaemonThreads
 from ..store import check_blobs_at, files_base, is_bucket, is_postgres, open_blobs, open_bucket, open_store, public_url
 from ..store import store_path as path_of
+from . import task_logs
 from .settings import Settings, lease_seconds, process_count
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Process:
             found.on_end = self._run_ended
             found.elsewhere = self.elsewhere
             self._worker = found
+        self.attach_logs()
         if self._has_leftovers():
             self.containers().sweep()
         return found
@@ -133,6 +135,11 @@ class Process:
         with self._lock:
             self._worker = worker
             self.settings = structs.replace(self.settings, blobs=blobs_at or None)
+        self.attach_logs()
+
+    def attach_logs(self) -> None:
+        """Keep what tasks print and log in this process; a store in memory keeps nothing."""
+        task_logs.attach(lambda: None if self.database() is None else self.container_logs())
 
     def database(self) -> str | None:
         """The path that the names of the store's files begin with, links resolved; `None` for `memory://`."""
@@ -248,7 +255,7 @@ class Process:
         return os.path.join(self._temporary, "store")
 
     def container_logs(self) -> str:
-        """The directory that holds the output of containers, one directory for each run."""
+        """The directory that holds the output of containers and tasks, one directory for each run."""
         return f"{self._files_base()}-logs"
 
     def reports(self) -> str:

@@ -20,6 +20,7 @@ from ..api.run import Run
 from ..api.scheduling import schedules
 from ..api.tags import tags_of_words
 from ..api.task import Task
+from ..cli.logs import record_line
 from ..cli.output import iso, run_data
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, Kind, RunRow, Status, WorkerRow
@@ -32,6 +33,8 @@ PAGE: Final = 50
 """Runs on a page."""
 ROWS: Final = 200
 """Actions on a page."""
+LOG_LINES: Final = 200
+"""Lines of a log on the page of a run."""
 GROUPS: Final = 30
 """Names of actions in the summary of a run."""
 
@@ -251,8 +254,21 @@ def _detail(ui: UiSettings, picture: Picture, position: int) -> dict[str, Any]:
         "inputs": _shown(ui.mask.inputs(node.inputs), node.inputs),
         "outcome": _shown(ui.mask.value(node.value), node.value),
         "failure": error_data(node.error),
+        "log": _log(picture.run.name, node.action),
         "path": path[::-1],
     }
+
+
+def _log(name: str, action: int | None) -> list[dict[str, Any]]:
+    """The last lines of a task's or a container's logs, the last attempt at the end."""
+    if action is None:
+        return []
+    found = [
+        {"attempt": log.attempt, "at": iso(record.at or None), "source": record.source, "line": record_line(record)}
+        for log in looking.log_files(name, str(action))
+        for record in looking.last_records(log, LOG_LINES)
+    ]
+    return found[-LOG_LINES:]
 
 
 def _shown(data: Any, stored: bytes | None) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ from ..journal.replay import (
 from .activity import Activity
 from .branch import Branch, Call
 from .delivery import HAND, HAPPEN, NOTHING, CancelVerdict, Delivery, Entrance, Move, Outcome, Step
-from .interfaces import DriverPort, LoopPort, ParentPort
+from .interfaces import DriverPort, LoopPort, OutputPort, ParentPort
 from .scope import THREAD
 from .waits import BLOCKING, FOREVER, Interruptible, LoopWaiter, MessageWait, Sleeper, ThreadWaiter, Waiter
 from .watch import BodyWatch
@@ -129,6 +129,8 @@ class Body(Activity):
         """The answers to `perdure.patched`, by name."""
         self.main: asyncio.Task[Any] | None = None
         """The task that executes an async body."""
+        self.output: OutputPort | None = None
+        """Takes what the body prints, once the body has printed something."""
         self.delivery = Delivery()
         self.root = Branch(self, 0, name, parent=None, floor=floor)
         self.root.label = label

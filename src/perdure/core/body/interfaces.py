@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from logging import LogRecord
 from typing import Any, Protocol
 
 from ...errors import RunStopped
@@ -188,6 +189,19 @@ class ParentPort(Protocol):
     def stopped(self) -> bool: ...
 
 
+class OutputPort(Protocol):
+    """Takes what a body prints and logs."""
+
+    def take(self, source: str, text: str, trace: str) -> None:
+        """Text for a stream, which may end within a line."""
+
+    def add(self, record: LogRecord, trace: str) -> None:
+        """A logged record."""
+
+    def end(self) -> None:
+        """The body has ended."""
+
+
 class BodyPort(Protocol):
     """A body, as its branches, its waiting calls and the protocols of durable calls see it."""
 
@@ -214,6 +228,8 @@ class BodyPort(Protocol):
     """Traces that are being executed on the loop's thread."""
     cancel_delivered: bool
     """The code has heard of the cancellation of the run."""
+    output: OutputPort | None
+    """Takes what the body prints, once the body has printed something."""
 
     @property
     def over(self) -> bool:

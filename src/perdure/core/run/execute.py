@@ -158,6 +158,8 @@ class Execute:
         self._returned_at = seconds()
         body.returned = True
         await self._reap(body)
+        if body.output is not None:
+            body.output.end()
         return outcome
 
     async def _reap(self, body: Body) -> None:
@@ -249,6 +251,8 @@ class Execute:
             body.returned = True
             BLOCKING.depth = depth
             THREAD.slot = outer
+            if body.output is not None:
+                body.output.end()
             body.thread_ends(slot)
 
 
