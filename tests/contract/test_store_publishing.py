@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.contract._records import DONE, OTHER, TOKEN, created, entry, segment
 from tests.contract.test_store_messages import LATER, MAKERS
+from tests.waiting import PATIENCE
 
 from perdure.core.ground.model import Park, Publication, RunWrites, Status, Streamed, WholeRun
 from perdure.core.ground.ports import Store
@@ -89,7 +90,7 @@ def test_a_run_from_another_store_brings_its_values_along(store: Store) -> None:
     assert store.published(answer.run.id) == [LONG, ONE]
 
 
-def items(store: Store, run: int, name: str = "answer", **limits: int) -> list[tuple[int, int, bytes | None]]:
+def items(store: Store, run: int, name: str = "answer", **limits: int | None) -> list[tuple[int, int, bytes | None]]:
     return [(one.number, one.attempt, one.value) for one in store.streamed(run, name, **limits)]
 
 
@@ -128,16 +129,42 @@ def test_an_item_is_written_with_its_entry_or_not_at_all(store: Store) -> None:
 
 
 @pytest.mark.parametrize("by_commit", [True, False])
-def test_a_bell_rings_for_an_item(store: Store, by_commit: bool) -> None:
+@pytest.mark.parametrize("what", ["value", "item"])
+def test_a_bell_rings_for_a_value_and_for_an_item(store: Store, what: str, by_commit: bool) -> None:
     run = created(store)
     rung = threading.Event()
     assert store.hear(rung.set)
     rung.clear()
+    published = [Publication("progress", b"a", 7)] if what == "value" else []
+    streamed = [item(b"a")] if what == "item" else []
     if by_commit:
-        store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], streamed=[item(b"a")])])
+        store.commit([RunWrites(run.id, TOKEN, [segment(entry(1))], published=published, streamed=streamed)])
     else:
-        store.publish(run.id, TOKEN, (), [item(b"a")])
-    assert rung.wait(5)
+        store.publish(run.id, TOKEN, published, streamed)
+    assert rung.wait(PATIENCE)
+
+
+def test_a_page_of_a_stream_ends_behind_so_many_bytes(store: Store) -> None:
+    """The family: items of equal and of other sizes, the end of a stream, one item over the limit, a limit of items."""
+    run = created(store)
+    sizes = [10, 10, 0, 30, 1, None, 5]
+    store.publish(run.id, TOKEN, (), [item(None if size is None else b"x" * size) for size in sizes])
+
+    def page(above: int, size: int | None, limit: int | None = None) -> list[int]:
+        found = store.streamed(run.id, "answer", above=above, limit=limit, size=size)
+        return [one.number for one in found]
+
+    assert page(0, None) == [1, 2, 3, 4, 5, 6, 7]
+    assert page(0, 1) == [1]
+    assert page(0, 10) == [1]
+    assert page(0, 11) == [1, 2]
+    assert page(0, 20) == [1, 2]
+    assert page(0, 21) == [1, 2, 3, 4]
+    assert page(2, 5) == [3, 4]
+    assert page(3, 5) == [4]
+    assert page(4, 3) == [5, 6, 7]
+    assert page(0, 1_000, limit=2) == [1, 2]
+    assert page(7, 5) == []
 
 
 def test_the_items_of_a_removed_run_are_purged_with_the_run(store: Store) -> None:

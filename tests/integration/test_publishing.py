@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tests.waiting import PATIENCE, wait_for
 
 import perdure
 from perdure import errors, runtime
+from perdure.api import streaming
 from perdure.core.ground.values import INLINE_LIMIT
 from perdure.upkeep.moving import move
 
@@ -66,6 +68,33 @@ def publishes_in_a_sync_body() -> None:
     perdure.publish("progress", 2, data_type=int)
 
 
+turns = threading.Semaphore(0)
+
+
+@perdure.trace
+def turn() -> None:
+    assert turns.acquire(timeout=PATIENCE)
+
+
+@env.task
+async def publishes_turn_by_turn() -> None:
+    for number in range(3):
+        await perdure.publish.aio("turn", number)
+        await turn.aio()
+
+
+@perdure.trace
+def publishes_turns() -> None:
+    for number in range(3):
+        perdure.publish("turn", number)
+        assert turns.acquire(timeout=PATIENCE)
+
+
+@env.task
+async def publishes_turn_by_turn_in_a_trace() -> None:
+    await publishes_turns.aio()
+
+
 @apart.task
 async def publishes_in_another_process() -> None:
     await perdure.publish.aio("body", 1)
@@ -110,6 +139,30 @@ def test_values_are_read_while_the_run_goes_on_and_after_its_end() -> None:
     assert run.published("never") is None
     assert set(run.published()) == {"progress", "step", "inner", "inner again", "phase"}
     assert run.published("inner") == run.published("inner again") == [1, 2]
+
+
+@pytest.mark.parametrize("task", [publishes_turn_by_turn, publishes_turn_by_turn_in_a_trace])
+def test_a_reader_of_changes_is_woken_by_the_bell(monkeypatch: pytest.MonkeyPatch, task: Any) -> None:
+    """The fallback look is put off for a minute, so that only the bell wakes the reader in time. The family: values of
+    a body and of a trace; a body in another process publishes through the same commit."""
+    monkeypatch.setattr(streaming, "HEARING_SECONDS", 4 * PATIENCE)
+    thread = threading.Thread(target=finished, args=(task,))
+    thread.start()
+    run = wait_for(lambda: perdure.Run.get("r") if runtime.worker().store.run("r") else None)
+    seen: list[Any] = []
+
+    async def read() -> None:
+        async for _ in streaming.changes(run.row):
+            value = await asyncio.to_thread(run.published, "turn")
+            if value not in (None, *seen):
+                seen.append(value)
+                turns.release()
+            if len(seen) == 3:
+                return
+
+    asyncio.run(asyncio.wait_for(read(), PATIENCE))
+    thread.join()
+    assert seen == [0, 1, 2]
 
 
 def test_a_sync_body_and_a_body_in_another_process_publish() -> None:

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,13 @@ class Server:
         with running(*words, cwd=self._directory, env=env, stdout=log, stderr=log) as process:
             wait_for(lambda: process.poll() is not None or self._answers())
             assert process.poll() is None, (self._directory / "server.log").read_text()
+            self._pid = process.pid
             yield process
+
+    def memory(self) -> int:
+        """Bytes of memory that the process has."""
+        status = Path(f"/proc/{self._pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
     def _answers(self) -> bool:
         try:
@@ -367,6 +373,29 @@ def test_a_slow_reader_and_a_reader_that_leaves_cost_the_run_nothing(shop: Serve
         items = [data["value"].strip() for kind, _, data in shop.events(path) if kind == "message"]
         assert items == [str(number) for number in range(count)]
         assert slow.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_slow_readers_of_large_items_cost_one_mib_each(shop: Server) -> None:
+    """WB4. The family: few large items, many small ones, one over the limit (the store's contract has the others)."""
+    (shop._directory / "on").write_text("")
+    count, size, readers = 48, 1_000_000, 4
+    run = shop.submit("shop.writes", {"count": count, "size": size}).json()["run"]
+    assert shop.ended(run)["status"] == "SUCCEEDED"
+    path = f"/runs/{run}/events/streams/numbers"
+    assert next(iter(shop.events(path)))[1] == "1"
+    before = shop.memory()
+    with ExitStack() as stack:
+        for _ in range(readers):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", shop.port)))
+            slow.settimeout(PATIENCE)
+            slow.sendall(f"GET /p{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            # With the first event on its way, the server has read its page.
+            taken = 0
+            while taken < size:
+                taken += len(slow.recv(1 << 16))
+        grown = shop.memory() - before
+    # All items would be 48 MB for each reader, and as much again once decoded.
+    assert grown < readers * 12 * size, f"{grown / 1e6:.0f} MB"
 
 
 def test_a_wrong_request_gets_one_message(shop: Server) -> None:

@@ -39,7 +39,9 @@ FLUSH_ITEMS: Final = 500
 FLUSH_BYTES: Final = 1 << 20
 """The same for the bytes of the items."""
 PAGE: Final = 500
-"""How many items a reader has in memory."""
+"""How many items a reader has in memory at most."""
+PAGE_BYTES: Final = 1 << 20
+"""The same for the bytes of the items: the last item of a page may exceed them."""
 HEARING_SECONDS: Final = 1.0
 """Seconds between two looks where the bell rings: a ring may be lost."""
 DEAF_SECONDS: Final = 0.1
@@ -335,11 +337,12 @@ class _Reader:
                     self._attempt, self._closed = before.attempt, before.value is None
         # Before the items, so that the items of a run that has ended are all there.
         run = self._store.run_by_id(self._run.id)
-        rows = self._store.streamed(self._run.id, self._name, above=self._after, limit=PAGE)
+        rows = self._store.streamed(self._run.id, self._name, above=self._after, limit=PAGE, size=PAGE_BYTES)
         over = run is None or run.status in FINISHED or run.status is Status.MOVED
         if rows:
             self._after, self._closed = rows[-1].number, rows[-1].value is None
-        self.ended = len(rows) < PAGE and (self._closed or (over and not rows))
+        whole = len(rows) < PAGE and sum(len(row.value or b"") for row in rows) < PAGE_BYTES
+        self.ended = whole and (self._closed or (over and not rows))
         return [self._item(row) for row in rows if row.value is not None]
 
     def _item(self, row: Streamed) -> StreamItem:

@@ -4,8 +4,8 @@
 - WB2 a router shows the runs of its own tasks only; any other run is answered as unknown.
 - WB3 a page of another origin changes nothing: bodies are JSON, which a form cannot send, and the forms of the
   approval pages are taken from the same origin only.
-- WB4 a reader of events is sent one event after the other: a slow reader costs one page of items, and a reader that
-  is gone costs nothing after the next event or heartbeat.
+- WB4 a reader of events is sent one event after the other: a slow reader costs one page of items (1 MiB, or one larger
+  item), and a reader that is gone costs nothing after the next event or heartbeat.
 """
 
 from __future__ import annotations

@@ -107,9 +107,12 @@ class ReadingMessages:
     def published(self, run: int) -> list[Publication]:
         return list(map(Publication._make, self._rows("published", (run,))))
 
-    def streamed(self, run: int, name: str, *, above: int = 0, limit: int | None = None) -> list[Streamed]:
-        most = _ALL if limit is None else limit
-        return list(map(Streamed._make, self._rows("streamed", (run, name, above, most))))
+    def streamed(
+        self, run: int, name: str, *, above: int = 0, limit: int | None = None, size: int | None = None
+    ) -> list[Streamed]:
+        place = (run, name, above)
+        most, bytes_ = _ALL if limit is None else limit, _ALL if size is None else size
+        return list(map(Streamed._make, self._rows("streamed", (*place, *place, most, bytes_))))
 
     def last_streamed(self, run: int, name: str) -> Streamed | None:
         rows = self._rows("last_streamed", (run, name))

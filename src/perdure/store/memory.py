@@ -9,6 +9,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from perdure.core.ground.clock import US, Clock, SystemClock
@@ -143,7 +144,7 @@ class MemoryStore:
         with self._lock:
             self._version += 1
             answers = [self._create(w) if isinstance(w, CreateRun) else self._write(w) for w in writes]
-        if any(isinstance(write, RunWrites) and write.streamed for write in writes):
+        if any(isinstance(write, RunWrites) and write.tells for write in writes):
             self._ring()
         return answers
 
@@ -778,9 +779,13 @@ class MemoryStore:
     ) -> bool:
         return self.commit([RunWrites(run, token, published=published, streamed=streamed)]) == [True]
 
-    def streamed(self, run: int, name: str, *, above: int = 0, limit: int | None = None) -> list[Streamed]:
+    def streamed(
+        self, run: int, name: str, *, above: int = 0, limit: int | None = None, size: int | None = None
+    ) -> list[Streamed]:
         with self._lock:
-            return self._streamed.get(run, {}).get(name, [])[above:][:limit]
+            found = self._streamed.get(run, {}).get(name, [])[above:][:limit]
+        before = accumulate((len(one.value or b"") for one in found), initial=0)
+        return [one for one, total in zip(found, before, strict=False) if size is None or total == 0 or total < size]
 
     def last_streamed(self, run: int, name: str) -> Streamed | None:
         items = self.streamed(run, name)

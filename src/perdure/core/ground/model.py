@@ -549,6 +549,11 @@ class RunWrites(Struct, frozen=True):
     streamed: Sequence[Streamed] = ()
     """Items behind the earlier items of their streams."""
 
+    @property
+    def tells(self) -> bool:
+        """Whether a reader of streams or published values waits for the write."""
+        return bool(self.published or self.streamed)
+
     def only(self) -> Segment | Finish | None:
         """The segment, or the end of the run, if there is nothing else to write: a single statement is enough then."""
         if self.actions or self.states or self.ends or self.sources or self.cache or self.takes:

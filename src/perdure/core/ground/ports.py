@@ -453,13 +453,16 @@ class Messages(Protocol):
     ) -> bool:
         """Let values replace the earlier values of their names, and add items to streams, if `token` still holds.
         Visible is enough. A commit publishes, too (`RunWrites.published`, `RunWrites.streamed`), with the other writes
-        of the commit. The bell for messages rings for items."""
+        of the commit. The bell for messages rings."""
 
     def published(self, run: int) -> list[Publication]:
         """The latest values of a run, in order of the names."""
 
-    def streamed(self, run: int, name: str, *, above: int = 0, limit: int | None = None) -> list[Streamed]:
-        """The items of a stream with numbers above `above`, in order of number. Must use an index."""
+    def streamed(
+        self, run: int, name: str, *, above: int = 0, limit: int | None = None, size: int | None = None
+    ) -> list[Streamed]:
+        """The items of a stream with numbers above `above`, in order of number. No item follows where the values have
+        `size` bytes or more, so at least one item is there. Must use an index."""
 
     def last_streamed(self, run: int, name: str) -> Streamed | None:
         """The last item of a stream. Must use an index."""

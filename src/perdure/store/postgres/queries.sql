@@ -676,9 +676,17 @@ SELECT %s::bigint, %s::text, %s::bigint, %s::bytea, %s::bigint, coalesce(
 ) + 1;
 
 -- name: streamed
--- One page of the items of a stream.
+-- One page of the items of a stream: so many items, and no item behind so many bytes. The last number comes first, from the
+-- lengths alone, so that no value is read that is not in the page.
 SELECT name, number, attempt, value, at FROM perdure.streamed
-WHERE run = %s AND name = %s AND number > %s ORDER BY number LIMIT %s;
+WHERE run = %s AND name = %s AND number > %s AND number <= (
+    SELECT max(number) FROM (
+        SELECT number, sum(coalesce(length(value), 0)) OVER (
+            ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS before
+        FROM perdure.streamed WHERE run = %s AND name = %s AND number > %s ORDER BY number LIMIT %s
+    ) AS sizes WHERE before IS NULL OR before < %s
+) ORDER BY number;
 
 -- name: last_streamed
 -- The last item of a stream.

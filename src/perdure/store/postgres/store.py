@@ -871,8 +871,7 @@ class PostgresStore(UpkeepVerbs):
             return last is not None and Streamed._make(last)._replace(number=0) == streamed[-1]
 
         written = self._aside.transaction(work, is_done) == [True]
-        if streamed:
-            self._tell()
+        self._tell()
         return written
 
     def hear(self, bell: Callable[[], None]) -> bool:
@@ -939,10 +938,10 @@ def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
 
 
 def _is_news(write: RunWrites | CreateRun) -> bool:
-    """Whether another process may wait for the write: a run to claim, the end of a run, or an item of a stream."""
+    """Whether another process may wait for the write: a run to claim, the end of a run, or what a run publishes."""
     if isinstance(write, CreateRun):
         return write.claim is None
-    return write.finish is not None or write.park is not None or bool(write.streamed)
+    return write.finish is not None or write.park is not None or write.tells
 
 
 def _parked(waits: bool) -> Status:

@@ -28,7 +28,7 @@ QUEUED: Final = "q-"
 ENDED: Final = "e-"
 """Prefix for processes that wait for runs to end."""
 MESSAGES: Final = "m-"
-"""Prefix for processes that drive runs which wait for messages, or that read streams."""
+"""Prefix for processes that drive runs which wait for messages, or that read streams or published values."""
 _PAUSE: Final = 0.001
 """Seconds between two rings of a listener at least: what comes meanwhile is one ring."""
 

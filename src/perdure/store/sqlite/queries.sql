@@ -539,9 +539,17 @@ SELECT ?, ?, ?, ?, ?, coalesce(
 ) + 1;
 
 -- name: streamed
--- One page of the items of a stream.
+-- One page of the items of a stream: so many items, and no item behind so many bytes. The last number comes first, from the
+-- lengths alone, so that no value is read that is not in the page.
 SELECT name, number, attempt, value, at FROM streamed
-WHERE run = ? AND name = ? AND number > ? ORDER BY number LIMIT ?;
+WHERE run = ? AND name = ? AND number > ? AND number <= (
+    SELECT max(number) FROM (
+        SELECT number, sum(coalesce(length(value), 0)) OVER (
+            ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS before
+        FROM streamed WHERE run = ? AND name = ? AND number > ? ORDER BY number LIMIT ?
+    ) AS sizes WHERE before IS NULL OR before < ?
+) ORDER BY number;
 
 -- name: last_streamed
 -- The last item of a stream.

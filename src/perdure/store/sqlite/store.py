@@ -217,7 +217,7 @@ class SQLiteStore(Reading):
             self._ring(QUEUED)
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
             self._ring(ENDED)
-        if any(isinstance(write, RunWrites) and write.streamed for write in writes):
+        if any(isinstance(write, RunWrites) and write.tells for write in writes):
             self._ring(MESSAGES)
         return answers
 
@@ -682,8 +682,7 @@ class SQLiteStore(Reading):
     ) -> bool:
         writes = [RunWrites(run, token, published=published, streamed=streamed)]
         written = self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._now())) == [True]
-        if streamed:
-            self._ring(MESSAGES)
+        self._ring(MESSAGES)
         return written
 
     def hear(self, bell: Callable[[], None]) -> bool:
