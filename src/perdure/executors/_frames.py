@@ -176,11 +176,12 @@ class FindRun(_Frame):
     name: str
 
 
-class OpenActions(_Frame):
-    """Asks for the actions of a run without an outcome."""
+class FindAddressee(_Frame):
+    """Asks for what the sender of a message has to know. The answer is an `Addressee`."""
 
     ticket: int
-    run: int
+    name: str
+    box: str
 
 
 class Send(_Frame):
@@ -326,7 +327,7 @@ class Final(_Frame):
 ToChild = Hello | Assign | Free | GiveUp | Answer
 ToParent = (
     Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Await | Left | PutBack
-    | FindRun | OpenActions | Send | Publish | LastStreamed | Delegate | Cancel | Begun | Undrained
+    | FindRun | FindAddressee | Send | Publish | LastStreamed | Delegate | Cancel | Begun | Undrained
     | Idle | Quiet | Stop | BodyEnded
 )  # fmt: skip
 

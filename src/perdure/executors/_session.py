@@ -351,8 +351,8 @@ class BodySession:
         row = self._driver.worker.store.run(frame.name)
         self._answer(frame.ticket, None if row is None else row._replace(inputs=b"", token=None))
 
-    def _open_actions(self, frame: frames.OpenActions) -> None:
-        self._answer(frame.ticket, self._driver.worker.store.open_actions(frame.run))
+    def _find_addressee(self, frame: frames.FindAddressee) -> None:
+        self._answer(frame.ticket, self._driver.worker.store.addressee(frame.name, frame.box))
 
     def _send_message(self, frame: frames.Send) -> None:
         sent = self._driver.worker.store.send(frame.run, frame.message)
@@ -465,7 +465,7 @@ _HANDLERS: dict[type, Callable[[BodySession, Any], None]] = {
     frames.Cancel: BodySession._cancel,
     frames.Await: BodySession._await,
     frames.FindRun: BodySession._find_run,
-    frames.OpenActions: BodySession._open_actions,
+    frames.FindAddressee: BodySession._find_addressee,
     frames.Send: BodySession._send_message,
     frames.Publish: BodySession._publish,
     frames.LastStreamed: BodySession._last_streamed,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from ...core.ground.model import Action, Entry, NewMessage, Publication, RunRow, SendAnswer, Source, Streamed
+from ...core.ground.model import Action, Addressee, Entry, NewMessage, Publication, RunRow, SendAnswer, Source, Streamed
 from ...errors import RunStopped, UsageError
 from .. import _frames as frames
 
@@ -141,9 +141,9 @@ class InnerStore:
         """See `Store`."""
         return self._connection.ask(lambda ticket: frames.FindRun(ticket, name), RunRow | None)
 
-    def open_actions(self, run: int) -> list[Action]:
+    def addressee(self, name: str, box: str) -> Addressee | None:
         """See `Store`."""
-        return self._connection.ask(lambda ticket: frames.OpenActions(ticket, run), list[Action])
+        return self._connection.ask(lambda ticket: frames.FindAddressee(ticket, name, box), Addressee | None)
 
     def send(self, run: int, message: NewMessage) -> SendAnswer:
         """See `Store`."""
