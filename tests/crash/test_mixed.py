@@ -1,4 +1,4 @@
-"""P1, P2, P7, P8: one workflow that mixes everything, killed at every journal write and at random moments.
+"""P1, P2, P7, P8, P12: one workflow that mixes everything, killed at every journal write and at random moments.
 
 After each kill the run is started again until it ends. No step whose outcome was in the database when the kill came
 runs again; results equal those of an undisturbed run, readings those that were recorded first; each sleep ends within
@@ -20,7 +20,7 @@ RANDOM_KILLS = -(-60 // SAMPLE)
 SLEEP_KIND = 3
 REST = [
     "c.0+c.1", "u.kept u.flaky 36", "o.in.0o.owno.un.kepto.un.flaky", "m0", "m1", "m2", "g0", "g1", "bad",
-    "on the loop", "beside",
+    "on the loop", "one two on the loop go 7", "beside",
 ]  # fmt: skip
 
 

@@ -86,11 +86,33 @@ async def everything_async() -> dict[str, Any]:
     }
     durable_sleep(0.01)
     await durable_sleep.aio(0.01)
-    return found
+    me = perdure.Run.get("everything")
+    me.send("box", 1)
+    await me.send.aio("box", 2)
+    me.signal("go", "now")
+    condition = perdure.new_condition("go", data_type=str)
+    perdure.publish("progress", 1)
+    await perdure.publish.aio("progress", 2)
+    async with perdure.stream("out", int) as out:
+        out.write(1)
+        await out.write.aio(2)
+    return found | {
+        "receive": perdure.receive("box", int),
+        "receive aio": await perdure.receive.aio("box", int),
+        "wait": condition.wait(),
+        "wait aio": await condition.wait.aio(),
+    }
+
+
+def told(run: Any) -> list[Any]:
+    """What the run has told the world."""
+    return [run.published("progress"), [item.value for item in run.stream("out", int)]]
 
 
 def test_everything_works_in_an_async_task() -> None:
-    assert perdure.run(everything_async).result == {
+    run = perdure.with_runcontext(name="everything").run(everything_async)
+    assert told(run) == [2, [1, 2]]
+    assert run.result == {
         "sync trace": 2,
         "sync trace aio": 2,
         "sync child": 9,
@@ -103,13 +125,26 @@ def test_everything_works_in_an_async_task() -> None:
         "map aio": [6, 9, 12],
         "map": [2, 3, 4],
         "variable": "set",
+        "receive": 1,
+        "receive aio": 2,
+        "wait": "now",
+        "wait aio": "now",
     }
 
 
 @env.task
 def everything_sync() -> dict[str, Any]:
     durable_sleep(0.01)
+    me = perdure.Run.get("everything")
+    me.send("box", 1)
+    me.signal("go", "now")
+    perdure.publish("progress", 2)
+    with perdure.stream("out", int) as out:
+        out.write(1)
+        out.write(2)
     return {
+        "receive": perdure.receive("box", int),
+        "wait": perdure.new_condition("go", data_type=str).wait(),
         "sync trace": sync_trace(1),
         "async trace": async_trace(1),
         "sync child": sync_child(2),
@@ -122,7 +157,11 @@ def everything_sync() -> dict[str, Any]:
 
 
 def test_everything_works_in_a_sync_task() -> None:
-    assert perdure.run(everything_sync).result == {
+    run = perdure.with_runcontext(name="everything").run(everything_sync)
+    assert told(run) == [2, [1, 2]]
+    assert run.result == {
+        "receive": 1,
+        "wait": "now",
         "sync trace": 2,
         "async trace": 2,
         "sync child": 9,

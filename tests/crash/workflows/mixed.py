@@ -1,4 +1,5 @@
-"""Everything at once: traces and child tasks of both colours, retries with backoff, gathers, sleeps, readings, map."""
+"""Everything at once: traces and child tasks of both colours, retries with backoff, gathers, sleeps, readings, map,
+messages to itself."""
 
 from __future__ import annotations
 
@@ -80,11 +81,22 @@ async def everything() -> dict[str, Any]:
         await nap("beside.nap", 0.02)
         return await step("beside")
 
+    async def hears() -> str:
+        heard = [await perdure.receive.aio("inbox", str) for _ in range(3)]
+        condition = await perdure.new_condition.aio("go", data_type=int)
+        heard.append(f"go {await condition.wait.aio()}")
+        see("hears", heard)
+        return " ".join(heard)
+
     waiting = asyncio.create_task(beside())
+    hearing = asyncio.create_task(hears())
+    me = perdure.Run.get("r")
+    await me.send.aio("inbox", "one")
     crunched = await crunch.aio("c", 2)
     tried = await asyncio.gather(unsteady("u"), outer.aio("o"))
     see("main", [crunched, *tried])
 
+    await me.send.aio("inbox", "two")
     mapped = [name async for name in perdure.map.aio(unit, ["m0", "m1", "m2"], concurrency=2)]
     numbers = list(items("g", 2))
     try:
@@ -92,16 +104,20 @@ async def everything() -> dict[str, Any]:
     except LabError as error:
         caught = str(error)
     blocking = sync_step("on the loop", 0.001)
+    me.send("inbox", blocking)
+    await perdure.publish.aio("numbers", numbers)
+    await me.signal.aio("go", 7)
+    heard = await hearing
     await nap("last.nap", 0.01)
     beside_found = await waiting
     ended = await durable_time.aio()
-    see("main", [mapped, numbers, caught, blocking, beside_found, ended])
+    see("main", [mapped, numbers, caught, blocking, heard, beside_found, ended])
     return {
         "began": began,
         "token": token,
         "chance": chance,
         "fetched": [[row["name"], row["at"], row["steps"]] for row in fetched],
-        "rest": [crunched, *tried, *mapped, *numbers, caught, blocking, beside_found],
+        "rest": [crunched, *tried, *mapped, *numbers, caught, blocking, heard, beside_found],
         "ended": ended,
     }
 
