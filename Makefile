@@ -29,7 +29,7 @@ PARALLEL_ENGINES := -n 3
 # Beside engines and clusters.
 PARALLEL_BESIDE := -n 4
 
-.PHONY: help venv demo test test-engines test-elsewhere test-long torture planted check format debian screenshots bench soak clean
+.PHONY: help venv demo test test-engines test-elsewhere test-long torture planted check format docs debian screenshots bench soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 16
@@ -97,6 +97,9 @@ format: $(STAMP) ## rewrite the sources in the one format
 
 debian:
 	@scripts/debian.sh
+
+docs: $(STAMP) ## the documentation as a site in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 screenshots: $(STAMP) ## take the pictures of the web page for README and docs (needs Chromium)
 	$(BIN)/python scripts/screenshots.py

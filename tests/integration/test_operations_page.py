@@ -16,13 +16,14 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from tests.waiting import PATIENCE, kill_group, wait_for
 
 PAGES = Path(__file__).parents[2] / "docs"
-BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^( *)```(python|console)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 
 PAGE_NAMES = [
@@ -40,17 +41,43 @@ PAGE_NAMES = [
     "outbox.md",
     "mcp.md",
     "logs.md",
+    "quickstart.md",
+    "moving-from-temporal.md",
+    "moving-from-dbos.md",
+    "moving-from-prefect.md",
+    "tasks.md",
+    "notebooks.md",
+    "deploying.md",
+    "concepts.md",
+    "containers.md",
+    "executors.md",
+    "scaling.md",
+    "schedules.md",
+    "workers.md",
 ]
+ELSEWHERE = {
+    "docs/databases.md": "tests/sql/test_pages.py",
+    "README.md": "tests/containers/test_readme.py",
+}
+"""Pages whose Python blocks other tests run."""
+STAND_INS = {"concepts.md": {"model.py": "model = None\n"}}
+"""Modules that the programs of a page import, and that the page does not show."""
+NOT_TYPED = {"containers.md", "scaling.md", "schedules.md", "workers.md", "concepts.md"}
+"""Pages whose commands are examples of a shell, with files that the page does not show."""
 LOOKS = ("perdure conditions", "perdure ls", "perdure show", "curl -s http")
 """Commands that change nothing: what they print may come a moment later than a person would type them."""
 
 
 @pytest.mark.parametrize("page", PAGE_NAMES)
 def test_every_block_of_the_page_works_as_printed(page: str, tmp_path: Path) -> None:
-    blocks = BLOCK.findall((PAGES / page).read_text())
-    assert len(blocks) > 1
+    blocks = [(kind, textwrap.dedent(text)) for _, kind, text in BLOCK.findall((PAGES / page).read_text())]
+    assert any(kind == "python" for kind, _ in blocks)
+    for name, text in STAND_INS.get(page, {}).items():
+        (tmp_path / name).write_text(text)
     with contextlib.closing(_Shell(tmp_path)) as shell:
         for kind, text in blocks:
+            if kind == "console" and page in NOT_TYPED:
+                continue
             if kind == "console":
                 shell.commands(text)
                 continue
@@ -59,6 +86,18 @@ def test_every_block_of_the_page_works_as_printed(page: str, tmp_path: Path) -> 
             (tmp_path / first[1]).write_text(text)
             done = shell.run([sys.executable, first[1]])
             assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+def test_every_page_with_python_blocks_is_run() -> None:
+    """A new page with Python blocks belongs into `PAGE_NAMES`, or a test of its own into `ELSEWHERE`."""
+    project = PAGES.parent
+    pages = [*PAGES.rglob("*.md"), *project.glob("*.md"), *(project / "examples").rglob("*.md")]
+    with_python = {
+        str(page.relative_to(project)) for page in pages if re.search(r"^ *```python$", page.read_text(), re.M)
+    }
+    assert with_python <= {f"docs/{page}" for page in PAGE_NAMES} | set(ELSEWHERE)
+    for page, test in ELSEWHERE.items():
+        assert Path(page).name in (project / test).read_text(), f"{test} does not run {page}"
 
 
 class _Shell:
