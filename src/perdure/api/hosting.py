@@ -12,7 +12,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from .. import runtime
-from ..core.ground.model import Status
+from ..core.ground.model import RunRow, Status
 from ..core.process import worker as processes
 from ..core.process.serving import ServedRun, Server
 from ..errors import PerdureError, StoreUnavailableError, UsageError
@@ -85,11 +85,12 @@ def server_for(
     concurrency: int,
     park_after: float,
     tell: Callable[[ServedRun], None],
+    misfit: Callable[[RunRow], str | None] | None = None,
 ) -> Server:
-    """What drives the runs of these tasks, with their triggers."""
+    """What drives the runs of these tasks, with their triggers. `misfit`: see `Server`."""
     return Server(
         worker, {name: task.spec for name, task in tasks.items()}, concurrency=concurrency, park_after=park_after,
-        schedule=schedule_for(worker.store, tasks.values()), tell=tell,
+        schedule=schedule_for(worker.store, tasks.values()), tell=tell, misfit=misfit,
     )  # fmt: skip
 
 

@@ -128,6 +128,11 @@ SERVE_EPILOG = """  perdure serve etl.py                          drive the runs
     "--drain", callback=length, metavar="LENGTH", default="30s", show_default=True,
     help="On SIGTERM or Ctrl-C, wait so long for runs under way.",
 )  # fmt: skip
+@click.option(
+    "--rehearse",
+    is_flag=True,
+    help="Replay runs without effects before they are driven, and leave runs alone that would not go on unchanged.",
+)
 @click.option("--ui", is_flag=True, help="Serve the web page of the store, too, as perdure ui does.")
 @page_options
 @click.option(
@@ -143,6 +148,7 @@ def serve(
     concurrency: int,
     park_after: timedelta,
     drain: timedelta,
+    rehearse: bool,
     ui: bool,
     metrics: tuple[str, int] | None,
     **page: Any,
@@ -170,7 +176,12 @@ def serve(
         if figures is not None:
             figures.count(served)
 
-    server = server_for(worker, tasks, concurrency, park_after.total_seconds(), outcome)
+    misfit = None
+    if rehearse:
+        from ..upkeep.rehearsal_of_store import Misfits
+
+        misfit = Misfits(tasks).why
+    server = server_for(worker, tasks, concurrency, park_after.total_seconds(), outcome, misfit)
     if figures is not None:
         _begin_pages(tasks, PageOptions(**page), ui, metrics, figures.of(server))
     stopped = _stop_on_signals(server)

@@ -148,3 +148,17 @@ def named(names: Iterable[str]) -> list[RunRow]:
     """The rows of runs by their names, without the runs that are gone."""
     store = runtime.worker().store
     return [row for name in names if (row := store.run(name)) is not None]
+
+
+class Misfits:
+    """Looks whether single runs would go on unchanged, for a worker. In the thread of the worker."""
+
+    def __init__(self, tasks: Mapping[str, Any]) -> None:
+        self._tasks = tasks
+        self._rehearsal = Rehearsal()
+
+    def why(self, row: RunRow) -> str | None:
+        """Why that run would not go on unchanged; `None`: it would."""
+        broken: list[Rehearsed] = []
+        found = list(self._rehearsal.rehearse(_readable([row], broken), lambda row: _spec(row, self._tasks)))
+        return next((one.text() for one in (*found, *broken) if one.verdict is not Fate.UNCHANGED), None)

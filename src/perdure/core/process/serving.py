@@ -104,6 +104,7 @@ class Server:
         park_after: float = 60.0,
         schedule: Schedule | None = None,
         tell: Callable[[ServedRun], None] = lambda outcome: None,
+        misfit: Callable[[RunRow], str | None] | None = None,
     ) -> None:
         """
         Args:
@@ -113,6 +114,7 @@ class Server:
             park_after: runs that have nothing to do for longer than this (seconds) leave memory until then.
             schedule: submits runs of these tasks when their triggers say so.
             tell: hears what becomes of each run, in the thread that serves.
+            misfit: why a run with a past does not fit the code here, if it does not; such runs are left alone.
         """
         self.worker = worker
         self.specs = dict(specs)
@@ -144,6 +146,8 @@ class Server:
         self._looked: Any = None
         self._more = False
         """There may be runs left behind that there was no place for."""
+        self._misfit = misfit
+        self._misfits: set[int] = set()
         self._strangers: set[tuple[str, str]] = set()
         self._look_at = 0.0
         self._doubt_at = seconds() + DOUBT_SECONDS
@@ -391,7 +395,7 @@ class Server:
         task is left alone for long."""
         there, here = parsed(run.target), parsed(self.specs[run.task].target())
         if self.specs[run.task].is_task_of(there):
-            return True
+            return self._misfit is None or not self._is_misfit(run, self._misfit)
         theirs = f"{there.module}.{there.name}"
         self._later[run.id] = _Later(seconds() + LAST_RETRY, LAST_RETRY)
         if (run.task, theirs) not in self._strangers:
@@ -403,6 +407,18 @@ class Server:
                 run.name, run.task, theirs, there.file, f"{here.module}.{here.name}", theirs, run.name,
             )  # fmt: skip
         return False
+
+    def _is_misfit(self, run: RunRow, misfit: Callable[[RunRow], str | None]) -> bool:
+        """Whether the recorded past of a run does not fit the code. Looked at before each time that the run is driven,
+        because another worker may have driven the run meanwhile."""
+        why = misfit(run) if self.worker.store.journal_length(run.id) else None
+        if why is None:
+            return False
+        self._later[run.id] = _Later(seconds() + LAST_RETRY, LAST_RETRY)
+        if run.id not in self._misfits:
+            self._misfits.add(run.id)
+            log.warning("run %s does not fit the code served here, and is left alone: %s", run.name, why)
+        return True
 
     def _sweep(self) -> None:
         due = self._next_due is not None and self._next_due <= seconds()
