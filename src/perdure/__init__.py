@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import durable, errors, extras, io, report, sql
+    from .api.batching import Batch
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.hosting import Worker
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "Batch",
     "Cache",
     "Context",
     "Cron",
@@ -99,6 +101,7 @@ __all__ = [
 
 _HOMES = {
     "Backoff": ".core.ground.spec",
+    "Batch": ".api.batching",
     "Cache": ".api.settings",
     "Context": ".api.context",
     "Cron": ".api.triggers",

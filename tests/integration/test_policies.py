@@ -226,3 +226,18 @@ def test_a_queue_that_is_never_full_has_no_policy_and_a_run_of_its_own_takes_non
         perdure.Queue("odd", concurrency=1, when_full="drop")  # type: ignore[arg-type]
     with pytest.raises(errors.UsageError, match=r"are for \.submit"):
         perdure.with_runcontext(dedup="a").run(quick, n=1)
+
+
+def test_a_drained_queue_runs_nothing_and_stays_paused() -> None:
+    """`drain` waits for driven runs, gives up in time, and leaves waiting runs where they are."""
+    with perdure.Worker([waits]):
+        first, second = perdure.submit(waits, n=1), perdure.submit(waits, n=2)
+        begun(first)
+        [queue] = perdure.queues(name="plain")
+        assert not queue.drain(timeout=0.1)
+        threading.Timer(0.3, gate.set).start()
+        assert queue.drain(timeout=60)
+        assert (first.wait(timeout=60).result, second.status) == (1, "QUEUED")
+        assert asyncio.run(queue.drain.aio(timeout=60))
+        assert queue.resume()
+        assert second.wait(timeout=60).result == 2

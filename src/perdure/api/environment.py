@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -13,12 +13,15 @@ from .settings import CacheRequest, Executor, Timeout
 from .task import Task
 
 if TYPE_CHECKING:
+    from .batching import Batch
     from .queueing import Queue
     from .resources import Resources
     from .triggers import Triggers
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 
 class _Within(Protocol):
@@ -128,7 +131,23 @@ class TaskEnvironment:
         triggers: Triggers = (),
         queue: Queue | None = None,
         formerly: str | Sequence[str] = (),
+        batch: None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    @overload
+    def task(
+        self,
+        *,
+        batch: Batch,
+        retries: int | RetryStrategy = 0,
+        timeout: float | timedelta | Timeout | None = None,
+        cache: CacheRequest | None = None,
+        short_name: str | None = None,
+        triggers: Triggers = (),
+        queue: Queue | None = None,
+        formerly: str | Sequence[str] = (),
+    ) -> Callable[
+        [Callable[[list[Item]], Awaitable[list[Outcome]] | list[Outcome]]], Task[..., Awaitable[Outcome]]
+    ]: ...
     def task(  # type: ignore[misc]
         self,
         fn: Callable[..., Any] | None = None,
@@ -141,6 +160,7 @@ class TaskEnvironment:
         triggers: Triggers = (),
         queue: Queue | None = None,
         formerly: str | Sequence[str] = (),
+        batch: Batch | None = None,
     ) -> Any:
         """Declare a task.
 
@@ -156,6 +176,7 @@ class TaskEnvironment:
             formerly: the full names that the task had before it was renamed, such as `"etl.fetch"`; where its module
                 has been renamed as well, with the old module in front: `"old_module.etl.fetch"`. Runs and calls that
                 are recorded under these names go on.
+            batch: the function is called once for the inputs of many runs, with a list.
 
         Raises:
             UsageError: a setting has no meaning, `fn` cannot be a task, or another task has the name.
@@ -171,6 +192,10 @@ class TaskEnvironment:
 
         def declare(function: Any) -> Task[Any, Any]:
             _refuse_non_task(function, self.name)
+            if batch is not None:
+                from .batching import single  # a late import: most tasks have no batch
+
+                function = single(function, batch, self.executor)
             task = self._task_class(function, self, **settings)  # type: ignore[arg-type]
             if triggers:
                 from .triggers import rules_of  # a late import: most tasks have no triggers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from .. import runtime
-from ..core.ground.clock import US, moment
+from ..core.ground.clock import US, machine_seconds, moment
 from ..core.ground.model import QueueRow
 from ..errors import UsageError
 from ._dual import Dual, dual, dual_method
@@ -64,6 +65,32 @@ class QueueState:
         return runtime.worker().store.resume_queue(self.name)
 
     @dual_method
+    def drain(self, timeout: float | None = None) -> bool:
+        """Pause the queue, and wait until no run holds a slot; `.drain.aio()` as a coroutine. The queue stays paused.
+        Runs that wait, parked runs included, stay where they are.
+
+        Args:
+            timeout: the longest wait in seconds; for ever by default.
+
+        Returns:
+            Whether no run holds a slot; `False`: the time is over.
+
+        Raises:
+            NestedRunError: the calling code is the body of a task.
+            StoreError: the store cannot be used.
+        """
+        refuse_in_body("QueueState.drain")
+        worker = runtime.worker()
+        worker.store.pause_queue(self.name, worker.clock.wall())
+        end = None if timeout is None else machine_seconds() + timeout
+        while worker.store.queue_load(self.name).held:
+            left = _LOOK_SECONDS if end is None else min(_LOOK_SECONDS, end - machine_seconds())
+            if left <= 0:
+                return False
+            time.sleep(left)
+        return True
+
+    @dual_method
     def set(self, /, **settings: Any) -> None:
         """Put settings in the place of those in the code, at once and for all workers, until `reset`;
         `.set.aio(...)` as a coroutine. Settings that are not given stay as they are.
@@ -103,6 +130,8 @@ class QueueState:
         return row is not None and row.override is not None and store.override_queue(self.name, None)
 
 
+_LOOK_SECONDS: Final = 0.2
+"""How often `drain` looks."""
 _DEFAULTS: Final[dict[str, Any]] = {
     "concurrency": None, "per_worker": None, "rate": None, "per_key": None, "order": "fifo", "aging": 3600.0,
 }  # fmt: skip

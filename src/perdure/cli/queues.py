@@ -1,4 +1,4 @@
-"""The commands for queues: `perdure queues`, `perdure queue pause`, `resume`, `set` and `reset`."""
+"""The commands for queues: `perdure queues`, `perdure drain`, `perdure queue pause`, `resume`, `set` and `reset`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .base import CliCommand, CommandGroup, cli, common, log_to_stderr, operate_on_named, output
+from .base import CliCommand, CommandGroup, cli, common, length, log_to_stderr, operate_on_named, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from rich.table import Table
 
@@ -34,6 +35,39 @@ def queues_command() -> None:
         output.draw(_table(found))
     else:
         output.note("no run was submitted to a queue, and no worker has served a task with one")
+
+
+DRAIN_EPILOG = """  perdure drain crawl && perdure store copy ...
+  perdure drain crawl --timeout 5m            exit code 1 if runs are driven then
+  perdure queue resume crawl                  afterwards"""
+
+
+@cli.command("drain", cls=CliCommand, epilog=DRAIN_EPILOG, short_help="Pause queues, and wait until nothing runs.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--timeout", metavar="TIME", callback=length, help="The longest wait, such as 90s or 5m.")
+@common
+def drain_command(names: tuple[str, ...], timeout: timedelta | None) -> None:
+    """Pause queues, and wait until no run of theirs holds a slot. The queues stay paused until `perdure queue resume`.
+
+    Runs that wait, and parked runs, stay where they are.
+    """
+    from ..api.queues_known import queue_named
+    from ..core.ground.clock import machine_seconds
+
+    for one in list(map(queue_named, names)):
+        one.pause()
+    end = None if timeout is None else machine_seconds() + timeout.total_seconds()
+    full: list[str] = []
+
+    def drain(one: QueueState) -> str:
+        if one.drain(None if end is None else max(0.0, end - machine_seconds())):
+            return "is paused, and no run holds a slot"
+        full.append(one.name)
+        return f"is paused, and runs still hold slots: {queue_named(one.name).running}"
+
+    _operate(names, drain)
+    if full:
+        raise SystemExit(1)
 
 
 GROUP_EPILOG = """  perdure queues                              the names and the settings

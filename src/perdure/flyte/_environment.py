@@ -133,7 +133,7 @@ class TaskEnvironment(PerdureEnvironment):
             environment._tasks[task.name] = task  # type: ignore[attr-defined]
         return environment  # type: ignore[return-value]
 
-    def task(
+    def task(  # type: ignore[override]
         self,
         _func: Any = None,
         *,
