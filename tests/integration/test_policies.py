@@ -241,3 +241,21 @@ def test_a_drained_queue_runs_nothing_and_stays_paused() -> None:
         assert asyncio.run(queue.drain.aio(timeout=60))
         assert queue.resume()
         assert second.wait(timeout=60).result == 2
+
+
+def test_a_waiting_run_says_what_it_waits_for() -> None:
+    """Family: a full queue, a paused queue, no worker, a later time, a time to begin."""
+    late = perdure.with_runcontext(start_by=600).submit(waits, n=0)
+    assert "no worker is alive" in why(late)
+    assert "It is cancelled if it has not begun by" in why(late)
+    assert "begins at" in why(perdure.with_runcontext(delay=60).submit(quick, n=0))
+    with perdure.Worker([waits]):
+        begun(late)
+        second, third = perdure.submit(waits, n=1), perdure.submit(waits, n=2)
+        assert "waits for one of the 1 slots of queue plain, which are in use; 2 runs wait." in why(third)
+        [queue] = perdure.queues(name="plain")
+        queue.pause()
+        assert "waits for queue plain, which is paused since" in why(second)
+        gate.set()
+        queue.resume()
+        assert third.wait(timeout=60).result == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from msgspec import json
+
 from .. import runtime
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Result, RunRow, Status
@@ -53,9 +55,7 @@ def _end(row: RunRow) -> str:
 def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
     now = worker.clock.wall()
     if status == Status.QUEUED:
-        if row.wake_at is not None and row.wake_at > now:
-            return f"The run begins at {moment_text(row.wake_at)} at the earliest."
-        return f"The run is due since {moment_text(max(row.wake_at or 0, row.created_at))}, and {_untaken(worker)}"
+        return _queued(worker, row, now)
     if status == Status.PAUSED and row.paused is not None:
         return f"The run is paused since {moment_text(row.paused)}, until a person resumes the run."
     if status == Status.INTERRUPTED:
@@ -69,6 +69,33 @@ def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
     if status == Status.SLEEPING:
         return _sleeping(row, waits, now)
     return _running(worker, row, waits)
+
+
+def _queued(worker: Worker, row: RunRow, now: int) -> str:
+    start_by = worker.store.start_by(row.id)
+    late = "" if start_by is None else f" It is cancelled if it has not begun by {moment_text(start_by)}."
+    if row.wake_at is not None and row.wake_at > now:
+        return f"The run begins at {moment_text(row.wake_at)} at the earliest.{late}"
+    since = moment_text(max(row.wake_at or 0, row.created_at))
+    wait = None if row.queue is None else _waits_for_slot(worker, row.queue)
+    if wait is not None:
+        return f"The run is due since {since}, and {wait}{late}"
+    return f"The run is due since {since}, and {_untaken(worker)}{late}"
+
+
+def _waits_for_slot(worker: Worker, name: str) -> str | None:
+    """What a run of the queue waits for; `None`: not for the queue as a whole."""
+    queue = worker.store.queue(name)
+    if queue is None:
+        return None
+    load = worker.store.queue_load(name)
+    among = f"{load.waiting} runs wait" if load.waiting != 1 else "no other run waits"
+    if queue.paused is not None:
+        return f"waits for queue {name}, which is paused since {moment_text(queue.paused)}; {among}."
+    limit = json.decode(queue.override or "{}").get("concurrency", json.decode(queue.declared).get("concurrency"))
+    if limit is None or load.held < limit:
+        return None
+    return f"waits for one of the {limit} slots of queue {name}, which are in use; {among}."
 
 
 def _untaken(worker: Worker) -> str:

@@ -117,6 +117,10 @@ class Reading(ReadingMessages):
             return list(map(Action._make, self._rows("actions_of_run", (run,))))
         return list(map(Action._make, self._rows("actions_of_parent", (run, parent))))
 
+    def start_by(self, run: int) -> int | None:
+        found = self._rows("start_by", (run,))
+        return found[0][0] if found else None
+
     def open_actions(self, run: int) -> list[Action]:
         return list(map(Action._make, self._rows("open_actions", (run,))))
 

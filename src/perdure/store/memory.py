@@ -160,6 +160,11 @@ class MemoryStore:
             self._version += 1
             return _submitting.submit(_MemorySubmissions(self), write, policy)
 
+    def start_by(self, run: int) -> int | None:
+        with self._lock:
+            found = self._submissions.get(run)
+            return None if found is None else found.start_by
+
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         raise UsageError("the store is in memory, where no transaction of another connection reaches")
 

@@ -87,6 +87,10 @@ class RunQueue(Protocol):
         the key of the policy. A run that a full queue refuses is created and is CANCELLED at once.
         """
 
+    def start_by(self, run: int) -> int | None:
+        """The time (wall) by which a run that has not begun has to begin, as `Policy.start_by`; `None`: there is none,
+        or a worker has looked after that time."""
+
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         """The submission of a run without a claim, as statements for a transaction of the caller's. Yields statements,
         and is sent the rows of each.

@@ -955,6 +955,10 @@ FOR UPDATE OF submissions SKIP LOCKED;
 -- Whether the time to begin of any run is over.
 SELECT 1 FROM perdure.submissions WHERE start_by < %s LIMIT 1;
 
+-- name: start_by
+-- The time by which a run has to begin.
+SELECT start_by FROM perdure.submissions WHERE run = %s;
+
 -- name: forget_start_by
 -- The time to begin needs no further look.
 UPDATE perdure.submissions SET start_by = NULL WHERE run = %s;

@@ -809,6 +809,10 @@ INSERT INTO submissions (run, task, key, until, start_by) VALUES (?, ?, ?, ?, ?)
 SELECT submissions.run, submissions.start_by, runs.status FROM submissions JOIN runs ON runs.id = submissions.run
 WHERE submissions.start_by < ? ORDER BY submissions.start_by LIMIT ?;
 
+-- name: start_by
+-- The time by which a run has to begin.
+SELECT start_by FROM submissions WHERE run = ?;
+
 -- name: forget_start_by
 -- The time to begin needs no further look.
 UPDATE submissions SET start_by = NULL WHERE run = ?;
