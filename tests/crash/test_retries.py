@@ -53,3 +53,15 @@ def test_a_pause_goes_on_after_a_kill(fleet: Fleet, task: str, park_after: float
     for wake_boot, _ in recorded:
         last = max(line.boot for line in attempts)
         assert wake_boot / US <= last + 0.01, fleet.story()
+
+
+def test_failures_before_a_kill_count(fleet: Fleet) -> None:
+    """RT2: killed in each pause, a call that always fails is executed once more than it has retries."""
+    worker = fleet.serve()
+    fleet.submit(fleet.new("gives_up", "r", tag="r"))
+    for failures in (1, 2):
+        wait_for(lambda: deadlines(fleet) == failures, story=fleet.story)  # noqa: B023
+        worker.kill()
+        worker = fleet.serve()
+    fleet.wait("r")
+    assert len(fleet.log("attempt")) == 3, fleet.story()

@@ -38,6 +38,12 @@ async def call(tag: str) -> str:
     return attempt(tag)
 
 
+@perdure.trace(retries=perdure.RetryStrategy(2, perdure.Backoff(0.5)))
+def hopeless(tag: str) -> str:
+    log("attempt", tag)
+    raise ValueError(tag)
+
+
 @perdure.trace
 def step(tag: str) -> str:
     log("step", tag)
@@ -55,6 +61,14 @@ def sync_parent(tag: str) -> str:
     found = sync_call(tag)
     step(f"{tag}.after")
     return found
+
+
+@env.task
+def gives_up(tag: str) -> str:
+    try:
+        return hopeless(tag)
+    except ValueError:
+        return "gave up"
 
 
 @env.task
