@@ -38,7 +38,7 @@ def has_tables(url: str) -> bool:
 def query_postgres(url: str, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """A statement that SQLite understands, too, on that store."""
     schema = _schema(url)
-    text = re.sub(r"\b(FROM|JOIN|UPDATE|INTO) (runs|segments|actions|workers)\b", rf"\1 {schema}.\2", sql)
+    text = re.sub(r"\b(FROM|JOIN|UPDATE|INTO) (runs|segments|actions|workers|paused_tasks)\b", rf"\1 {schema}.\2", sql)
     return server().execute(text.replace("?", "%s"), args)
 
 

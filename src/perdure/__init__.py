@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .api.logs import ReplayFilter, log
     from .api.mapping import map
     from .api.patching import deprecate, patched
+    from .api.pausing import pause_task, paused_tasks, resume_task
     from .api.publishing import publish
     from .api.queueing import Queue, Rate
     from .api.queues_known import QueueState, queues
@@ -84,10 +85,13 @@ __all__ = [
     "map",
     "new_condition",
     "patched",
+    "pause_task",
+    "paused_tasks",
     "publish",
     "queues",
     "receive",
     "report",
+    "resume_task",
     "run",
     "runs",
     "schedules",
@@ -133,9 +137,12 @@ _HOMES = {
     "map": ".api.mapping",
     "new_condition": ".api.receiving",
     "patched": ".api.patching",
+    "pause_task": ".api.pausing",
+    "paused_tasks": ".api.pausing",
     "publish": ".api.publishing",
     "queues": ".api.queues_known",
     "receive": ".api.receiving",
+    "resume_task": ".api.pausing",
     "run": ".api.run",
     "runs": ".api.listing",
     "schedules": ".api.scheduling",

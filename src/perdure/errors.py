@@ -198,7 +198,13 @@ def cancelled_text(name: str, reason: str | None) -> str:
 
 
 class RunPausedError(PerdureError):
-    """The run is paused, or was paused while this process drove the run; the run continues when it is resumed."""
+    """The run or its task is paused, or was paused while this process drove the run. The run continues when the pause
+    ends."""
+
+
+def task_paused_text(name: str, task: str) -> str:
+    """That a run stands still because its task is paused, and the remedy."""
+    return f"run {name!r} stands still, because its task {task} is paused; to continue: perdure resume --task {task}"
 
 
 def paused_text(name: str) -> str:

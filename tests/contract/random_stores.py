@@ -212,6 +212,13 @@ class History:
         if (run := self.some_run()) is not None:
             self.same(lambda store: store.unpause(run.id), f"unpause {run.id}")
 
+    def do_pause_task(self) -> None:
+        task = self.dice.choice(TASKS)
+        if self.dice.random() < 0.3:
+            self.same(lambda store: store.pause_task(task, self.clock.at), f"pause task {task}")
+        else:
+            self.same(lambda store: store.resume_task(task), f"resume task {task}")
+
     def do_find_abandoned(self) -> None:
         alive = self.dice.sample(WORKERS, self.dice.randrange(3))
         self.same(lambda store: store.abandoned(TASKS, alive, limit=3), f"abandoned by all but {alive}")
@@ -310,6 +317,7 @@ class History:
     def look(self) -> None:
         self.same(lambda store: store.runs(), "runs")
         self.same(lambda store: sorted(store.counts().items()), "counts")
+        self.same(lambda store: store.paused_tasks(), "paused tasks")
         for run in self.twin.runs():
             self.same(
                 lambda store: (

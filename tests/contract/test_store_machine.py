@@ -115,6 +115,7 @@ class Stores(RuleBasedStateMachine):
                 "cache",
                 "workers",
                 "schedules",
+                "paused_tasks",
                 "messages",
             ):
                 server().execute(f"TRUNCATE {self.schema}.{table} RESTART IDENTITY")
@@ -229,6 +230,16 @@ class Stores(RuleBasedStateMachine):
     @rule(run=RUNS)
     def unpause(self, run: int) -> None:
         self.same(lambda store: store.unpause(run))
+
+    @rule(task=st.sampled_from(sorted(TASKS)), at=st.integers(0, 99))
+    def pause_task(self, task: str, at: int) -> None:
+        self.same(lambda store: store.pause_task(task, at))
+        self.same(lambda store: store.paused_tasks())
+
+    @rule(task=st.sampled_from(sorted(TASKS)))
+    def resume_task(self, task: str) -> None:
+        self.same(lambda store: store.resume_task(task))
+        self.same(lambda store: store.paused_tasks())
 
     @rule(run=RUNS)
     def wake(self, run: int) -> None:

@@ -43,7 +43,7 @@ def test_of_two_values_in_one_commit_the_last_value_counts(store: Store) -> None
 
 
 def test_a_value_is_published_with_its_entry_or_not_at_all(store: Store) -> None:
-    """PB1. Family: refused by the token, refused by the database, refused because the run has ended or is parked."""
+    """P15, PB1. Family: refused by the token, by the database, and because the run has ended or is parked."""
     run = created(store)
     one = segment(entry(1))
     assert store.commit([RunWrites(run.id, TOKEN, [one], published=[ONE])]) == [True]
@@ -57,7 +57,7 @@ def test_a_value_is_published_with_its_entry_or_not_at_all(store: Store) -> None
 
 
 def test_a_worker_without_the_claim_publishes_nothing(store: Store) -> None:
-    """PB2. Family: another token, a run that has ended, a run that is removed, an unknown run."""
+    """P15, PB2. Family: another token, a run that has ended, a run that is removed, an unknown run."""
     run = created(store)
     assert store.publish(run.id, TOKEN, [ONE])
     assert not store.publish(run.id, OTHER, [TWO])
@@ -115,7 +115,7 @@ def test_the_items_of_each_stream_are_numbered_in_commit_order(store: Store) -> 
 
 
 def test_an_item_is_written_with_its_entry_or_not_at_all(store: Store) -> None:
-    """ST1. Family: refused by the token, refused by the database, refused because the run has ended."""
+    """P15, ST1. Family: refused by the token, refused by the database, refused because the run has ended."""
     run = created(store)
     one = segment(entry(1))
     assert store.commit([RunWrites(run.id, TOKEN, [one], streamed=[item(b"a")])]) == [True]

@@ -166,11 +166,11 @@ class Fleet:
 
 
 @contextmanager
-def fleet_of(directory: Path, name: str, text: str, *, here: bool = True) -> Iterator[Fleet]:
-    """A fleet that serves a file with that text. `here`: this process uses the store of the fleet, too."""
+def fleet_of(directory: Path, name: str, text: str, *, here: bool = True, remote: str | None = None) -> Iterator[Fleet]:
+    """A fleet that serves a file with that text. `here`: this process uses its store, too. `remote`: as for `Fleet`."""
     file = directory / name
     file.write_text(text)
-    found = Fleet(directory, file)
+    found = Fleet(directory, file, remote=remote)
     if here:
         perdure.init(store=found.remote or found.database)
     try:

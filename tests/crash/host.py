@@ -91,7 +91,7 @@ def arm(kill_at: str, slow: float, *, postgres: bool = ON_POSTGRES) -> None:
 
         return commit
 
-    for write in ("commit", "append", "send", "cancel", "pause", "unpause", "adopt"):
+    for write in ("commit", "append", "send", "cancel", "pause", "unpause", "pause_task", "resume_task", "adopt"):
         setattr(store, write, arming(getattr(store, write)))
 
 

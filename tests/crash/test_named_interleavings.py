@@ -178,7 +178,7 @@ def explorer_for(hosts: Hosts, place: Path, name: str, slow: float = 0.0) -> Exp
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_workflow_goes_on_after_a_kill_at_any_write(hosts: Hosts, place: Path, name: str) -> None:
-    """P1, P4, P12, B1, B2, B5, B6, W2, W4, MS1, MS2, MS3, PB1, ST1, ST2, ST3."""
+    """P1, P4, P12, P15, B1, B2, B5, B6, W2, W4, MS1, MS2, MS3, PB1, ST1, ST2, ST3."""
     assert explore(explorer_for(hosts, place, name)) >= in_sample(4)
 
 

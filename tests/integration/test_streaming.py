@@ -104,6 +104,7 @@ def words_of(run: Any, **settings: int) -> list[str]:
 
 @pytest.mark.parametrize("task", [in_a_trace, in_a_body, in_a_sync_body])
 def test_a_stream_is_read_whole_and_from_any_offset(task: Any) -> None:
+    """P15. Family: items of a trace, of an async and of a sync body; offsets within, at and behind the end."""
     finished(task, ["a", "b", "c"])
     run = perdure.Run.get("r")
     assert list(run.stream("answer")) == [
@@ -194,7 +195,7 @@ if __name__ == "__main__":
 
 
 def test_a_reader_hears_of_the_restart_after_a_kill(url: str, tmp_path: Path) -> None:
-    """ST2: what the reader has seen stays, and the first item of the second attempt says so, also behind an offset."""
+    """P15, ST2: what a reader has seen stays; the first item of the second attempt says so, also behind an offset."""
     file = tmp_path / "wf.py"
     file.write_text(SCRIPT)
     first = start(file, url)

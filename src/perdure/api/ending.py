@@ -8,9 +8,9 @@ from .. import runtime
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, Status
-from ..errors import NestedRunError, UsageError, paused_text
+from ..errors import NestedRunError, UsageError
 from .looking import find
-from .status import refuse_moved
+from .status import pause_of, refuse_moved
 
 LONGEST = 1e10
 """The limit for lengths of time, in seconds."""
@@ -84,13 +84,15 @@ def wake(name: str) -> bool:
 
     Raises:
         RunNotFoundError: no such run.
-        UsageError: the run has ended, or is paused.
+        UsageError: the run has ended, or the run or its task is paused.
     """
     row = find(name)
     refuse_in_body("Run.wake")
-    if row.paused is not None and row.status not in FINISHED:
-        raise UsageError(paused_text(name))
-    if runtime.worker().store.wake(row.id):
+    worker = runtime.worker()
+    paused = pause_of(worker, row)
+    if paused is not None:
+        raise UsageError(paused)
+    if worker.store.wake(row.id):
         return True
     row = find(name)
     refuse_moved(row)

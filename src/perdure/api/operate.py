@@ -240,4 +240,9 @@ def interrupted() -> list[str]:
     worker = runtime.worker()
     rows = worker.store.runs(statuses={Status.RUNNING})
     worker.doubt_holders(rows)
-    return [row.name for row in reversed(rows) if row.paused is None and worker.sure_holder(row) is None]
+    paused = worker.store.paused_tasks()
+    return [
+        row.name
+        for row in reversed(rows)
+        if row.paused is None and row.task not in paused and worker.sure_holder(row) is None
+    ]

@@ -33,6 +33,7 @@ from ..errors import (
     UsageError,
     cancelled_text,
     paused_text,
+    task_paused_text,
 )
 from . import ends, forking, messages, pausing, publishing, streaming
 from ._dual import Dual, dual_method
@@ -256,7 +257,7 @@ class Run:
         driven or left behind.
 
         Raises:
-            UsageError: the run has ended, or is paused.
+            UsageError: the run has ended, or the run or its task is paused.
         """
         return wake(self.name)
 
@@ -295,6 +296,7 @@ class Run:
             RunAbortedError: the run was aborted.
             RunMovedError: another store has the run now.
             RunAlreadyActive: another process drives the run.
+            RunPausedError: the task of the run is paused.
             UsageError: `drive=False`, and the run is not paused.
         """
         return Dual(self._resume, self._resume_aio)
@@ -570,11 +572,14 @@ def continue_run(
 
     Raises:
         RunAlreadyActive: another process drives the run.
-        RunPausedError: the run is paused.
+        RunPausedError: the run is paused, or its task.
     """
     for _ in range(10):
-        if row.paused is not None and row.status in statuses and not resumes:
-            raise attach(RunPausedError(paused_text(row.name)), Run(row, spec))
+        if row.status in statuses:
+            if row.task in worker.store.paused_tasks():
+                raise attach(RunPausedError(task_paused_text(row.name, row.task)), Run(row, spec))
+            if row.paused is not None and not resumes:
+                raise attach(RunPausedError(paused_text(row.name)), Run(row, spec))
         holder = worker.sure_holder(row)
         if holder is not None:
             raise attach(RunAlreadyActive(describe_holder(worker, row, holder)), Run(row, spec))
@@ -676,6 +681,7 @@ def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_f
         RunAbortedError: the run was aborted.
         RunMovedError: another store has the run now.
         RunAlreadyActive: another process drives the run.
+        RunPausedError: the task of the run is paused.
         UsageError: the code may not be loaded, or cannot be.
     """
     row = find(name)
@@ -687,6 +693,8 @@ def resumed(name: str, file: str | None = None, *, accept: bool = False, retry_f
     if row.status == Status.CANCELLED:
         raise RunCancelledError(cancelled_text(name, row.cancel))
     refuse_moved(row)
+    if row.task in worker.store.paused_tasks():
+        raise attach(RunPausedError(task_paused_text(name, row.task)), Run(row))
     if row.paused is not None and worker.sure_holder(row) is not None:
         # The run does not stand still yet, and its driver goes on.
         pausing.unpause(name)

@@ -54,6 +54,9 @@ def _end(row: RunRow) -> str:
 
 def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
     now = worker.clock.wall()
+    since = worker.store.paused_tasks().get(row.task) if status in (Status.QUEUED, Status.PAUSED) else None
+    if since is not None:
+        return f"Task {row.task} is paused since {moment_text(since)}, until a person resumes the task."
     if status == Status.QUEUED:
         return _queued(worker, row, now)
     if status == Status.PAUSED and row.paused is not None:

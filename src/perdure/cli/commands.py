@@ -214,6 +214,7 @@ def _input_help(one: Input) -> str:
 RESUME_EPILOG = """  perdure resume daily                   continue a run that was interrupted, or that failed
   perdure resume --all                   continue everything that was interrupted, nothing that failed or is paused
   perdure resume daily --no-drive        end its pause; a worker that serves its task continues it
+  perdure resume --task etl.main         end the pause of a task; workers continue its runs
   perdure resume daily --file new.py     its code has moved
   perdure resume daily --retry-failed    also try again what failed and was caught by the code
   perdure resume daily --accept          go on under code that differs from what is recorded"""
@@ -231,9 +232,18 @@ RESUME_EPILOG = """  perdure resume daily                   continue a run that 
 )
 @click.option("--retry-failed", is_flag=True, help="Also try calls again whose recorded failures the code has caught.")
 @click.option("--no-drive", is_flag=True, help="Only end the pause of paused runs, for workers to continue them.")
+@click.option(
+    "--task", "tasks", metavar="NAME", multiple=True, help="End the pause of a task, for workers to continue."
+)
 @common
 def resume(
-    runs: tuple[str, ...], every: bool, file: str | None, accept: bool, retry_failed: bool, no_drive: bool
+    runs: tuple[str, ...],
+    every: bool,
+    file: str | None,
+    accept: bool,
+    retry_failed: bool,
+    no_drive: bool,
+    tasks: tuple[str, ...],
 ) -> None:
     """Carry on with paused or interrupted runs, where they were.
 
@@ -243,6 +253,13 @@ def resume(
     from ..api import operate
     from .driving import Wanted
 
+    if tasks:
+        if runs or every or no_drive or accept or retry_failed or file is not None:
+            raise click.UsageError("--task is about a paused task and all of its runs: give it alone")
+        from .pausing import resume_tasks
+
+        resume_tasks(tasks)
+        return
     if bool(runs) == every:
         raise click.UsageError("name runs, or say --all; see them with: perdure ls --status INTERRUPTED")
     if every and accept:
@@ -274,7 +291,10 @@ def _end_pauses(runs: tuple[str, ...]) -> NoReturn:
     def end_one(name: str) -> str:
         run = Run.get(name)
         run.resume(drive=False)
-        return f"run {name} is no longer paused, it is {run.status}"
+        status = run.status
+        return f"run {name} is no longer paused, " + (
+            f"but its task {run.task} is" if status == "PAUSED" else f"it is {status}"
+        )
 
     sys.exit(operate_on_each(output, runs, end_one))
 

@@ -103,6 +103,7 @@ class MemoryStore:
         self._messages: dict[int, list[Message]] = {}
         self._published: dict[int, dict[str, Publication]] = {}
         self._streamed: dict[int, dict[str, list[Streamed]]] = {}
+        self._paused_tasks: dict[str, int] = {}
         self._queues: dict[str, QueueRow] = {}
         self._lanes: dict[int, int] = {}
         """The level of the lane in which a run waits, by the run."""
@@ -172,6 +173,8 @@ class MemoryStore:
         new, claim, due = write
         if new.name in self._names:
             return Created(self._runs[self._names[new.name]], False)
+        if claim is not None and new.task in self._paused_tasks:
+            claim = None
         if claim is None and due is None:
             due = Wake(new.created_at, self._clock.boot())
         run = submitted(max(self._runs, default=0) + 1, new, claim, due.at if due is not None else None)
@@ -262,7 +265,7 @@ class MemoryStore:
             old = self._runs.get(run)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
-            if old.paused is not None and not resumes:
+            if (old.paused is not None and not resumes) or old.task in self._paused_tasks:
                 return None
             if old.queue is not None:
                 queue = self._queue_or_new(old.queue)
@@ -283,6 +286,7 @@ class MemoryStore:
             while _submitting.expire(_MemorySubmissions(self)):
                 pass
             now, wall = self._clock.boot(), self._clock.wall()
+            tasks = set(tasks).difference(self._paused_tasks)
             due = [self._runs[run] for _, run in sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)]
             taken = [
                 self._take_run(run, claim)
@@ -384,6 +388,22 @@ class MemoryStore:
             self._runs[run] = old._replace(paused=at if old.paused is None else old.paused)
             return True
 
+    def pause_task(self, task: str, at: int) -> bool:
+        with self._lock:
+            fresh = task not in self._paused_tasks
+            self._version += 1
+            self._paused_tasks.setdefault(task, at)
+            return fresh
+
+    def resume_task(self, task: str) -> bool:
+        with self._lock:
+            self._version += 1
+            return self._paused_tasks.pop(task, None) is not None
+
+    def paused_tasks(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._paused_tasks)
+
     def unpause(self, run: int) -> bool:
         with self._lock:
             old = self._runs.get(run)
@@ -440,6 +460,7 @@ class MemoryStore:
     def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
         with self._lock:
             now = self._clock.boot()
+            tasks = set(tasks).difference(self._paused_tasks)
             wakes = [wake for _, wake in self._due(tasks) if wake < _queues.FAR]
             for name in {queue for queue, task, *_ in self._turns if task in tasks}:
                 left = _queues.delay(self._queues[name], _MemoryRows(self, name), tasks, worker, now)
@@ -514,7 +535,7 @@ class MemoryStore:
                 if run.status is Status.RUNNING
                 and run.task in tasks
                 and run.worker not in workers
-                and (run.paused is None or run.token is not None)
+                and (run.token is not None or (run.paused is None and run.task not in self._paused_tasks))
             ][:limit]
 
     def version(self) -> int:

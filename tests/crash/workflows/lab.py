@@ -151,12 +151,14 @@ def _yardstick() -> None:
 
 
 def _unpaused(task: Any) -> perdure.Run:
-    """The run, resumed as often as the run is paused."""
+    """The run, resumed as often as the run or its task is paused."""
     try:
         return perdure.with_runcontext(name="r").run(task)
     except perdure.errors.RunPausedError:
         while True:
             _places.clear()
+            for paused in perdure.paused_tasks():
+                perdure.resume_task(paused)
             try:
                 return perdure.Run.get("r").resume()
             except perdure.errors.RunPausedError:

@@ -70,7 +70,7 @@ class RunQueue(Protocol):
         resumes: bool = False,
     ) -> RunRow | None:
         """Compare-and-set: take the run if the stored token is still `expect` and the stored status in `statuses`. A
-        paused run is taken only with `resumes`, and its pause ends.
+        paused run is taken only with `resumes`, and its pause ends. No run of a paused task is taken.
 
         Sets token, worker and status RUNNING, clears result, value, ended_at and wake_at, sets started_at if unset. If
         `entries` (the length of the journal that the claimer saw) is greater than `mark`, `crashes` becomes 1, else
@@ -100,7 +100,8 @@ class RunQueue(Protocol):
         """
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
-        """Claim runs of the given tasks that are QUEUED or parked, due by the store's clock, and not paused.
+        """Claim runs of the given tasks that are QUEUED or parked, due by the store's clock, and not paused, unless the
+        task is paused.
 
         At most one run for each claim, the runs that are due longest first, each claimed as by `claim`. Visible is
         enough. `Taken.known` brings the data that a run needs first, because one read for many runs is cheaper.
@@ -139,6 +140,21 @@ class RunQueue(Protocol):
         gives the claim back. Status and wake time stay as they are. The end of the run clears the pause.
         """
 
+    def pause_task(self, task: str, at: int) -> bool:
+        """Pause a task on all runs, present and future. `False`: the task is paused already. On disk; a bell rings.
+
+        From the return on no worker claims a run of the task, also not with `resumes`, and a `CreateRun` with a claim
+        is stored as QUEUED, without the claim. Claims that exist stay: their holders find the task in `paused_tasks`,
+        and give the claims back. Nothing in the rows of the runs changes.
+        """
+
+    def resume_task(self, task: str) -> bool:
+        """End the pause of a task. `False`: the task is not paused. Runs that have become due meanwhile are due now. On
+        disk; a bell rings."""
+
+    def paused_tasks(self) -> dict[str, int]:
+        """The paused tasks, and since when (wall). Cheap, because callers look often."""
+
     def unpause(self, run: int) -> bool:
         """End the pause of a run; whether the run was paused. A run that has become due meanwhile is due now. On disk;
         a bell rings."""
@@ -171,7 +187,7 @@ class RunQueue(Protocol):
 
     def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
         """Seconds, by the store's clock, until the worker can take the first QUEUED or parked run of these tasks.
-        Paused runs do not count.
+        Paused runs and runs of paused tasks do not count.
 
         Zero or less if a run is due, `None` if no run waits. A run that waits for a slot counts from the moment at
         which the rate of the queue lets the run start, and not at all while another limit is in the way. Must use an
@@ -180,7 +196,8 @@ class RunQueue(Protocol):
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         """RUNNING runs of the given tasks that none of the given workers has claimed, in order of their number. A
-        paused run is among them only while a claim is stored, which the caller then releases."""
+        paused run, or a run of a paused task, is among them only while a claim is stored, which the caller then
+        releases."""
 
     def version(self) -> int:
         """A number that changes with each commit that matters to other processes, own commits included.

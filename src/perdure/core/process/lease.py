@@ -90,8 +90,10 @@ class Lease:
                     self._lengthen((now - renewed) / US, (process_cpu() - worked) / 1e9)
                     self._store.renew(self.row())
                     renewed, worked = now, process_cpu()
-                if self._drivers and (due or len(self._drivers) <= WATCHED):
-                    self.watch()
+                if self._drivers:
+                    self._watch_tasks()
+                    if due or len(self._drivers) <= WATCHED:
+                        self.watch()
             except Exception as error:
                 # Also a fault of the store's own code: without this thread each later run would lose its lease.
                 self.complain("the lease could not be renewed", error)
@@ -113,6 +115,12 @@ class Lease:
         for driver in list(self._drivers.values())[:WATCHED]:
             for body in list(driver.bodies.values()):
                 body.watch.look_for_rest(now)
+
+    def _watch_tasks(self) -> None:
+        """Pass on the pauses of tasks, which one look tells for all runs. Blocks on the store."""
+        paused = self._store.paused_tasks()
+        for driver in list(self._drivers.values()):
+            driver.pausing.follow_task(paused=driver.run.task in paused)
 
     def watch(self) -> None:
         """Fence the drivers whose claim is lost, and pass on pauses and requests to cancel. Blocks on the store."""

@@ -343,11 +343,12 @@ class Server:
         if worker.doubt:
             self._give_back(alive)
         found = worker.store.abandoned(self.specs, alive, limit=limit)
+        paused = worker.store.paused_tasks() if found else {}
         for run in found:
             if len(self._driven) >= self.concurrency:
                 self._more = True
                 return
-            if run.paused is not None:
+            if run.paused is not None or run.task in paused:
                 self._let_go_of_paused(run)
                 continue
             later = self._later.get(run.id)
@@ -370,7 +371,7 @@ class Server:
             self._forget_later({run.id for run in found}, now)
 
     def _let_go_of_paused(self, run: RunRow) -> None:
-        """Release the claim of a driver that died, or lost its store, before a paused run stood still."""
+        """Release the claim of a driver that died, or lost its store, before the run stood still."""
         if run.token is not None and self.worker.holder(run) is None:
             self.worker.store.release(run.id, run.token)
 

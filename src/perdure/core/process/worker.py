@@ -139,7 +139,8 @@ class Worker:
     # -- submitting and claiming -------------------------------------------------------------------------------
 
     def submit(self, new: NewRun, spec: TaskSpec) -> Driver | RunRow:
-        """Store a run and drive it. Gives its driver, or the run that already has that name. Blocks on the store."""
+        """Store a run and drive it. Gives its driver, or the run that already has that name, or, while the task is
+        paused, the stored run. Blocks on the store."""
         self.lease.attend()
         claim = self._claim()
         try:
@@ -147,7 +148,7 @@ class Worker:
         except BaseException:
             self._claiming.discard(claim.token)
             raise
-        if not created.fresh:
+        if not created.fresh or created.run.token != claim.token:
             self._claiming.discard(claim.token)
             return created.run
         driver = self._driver(created.run, spec, fresh=True)
@@ -166,7 +167,7 @@ class Worker:
             if isinstance(answer, StoreError):
                 self._claiming.discard(claim.token)
                 future.set_exception(answer)
-            elif not answer.fresh:
+            elif not answer.fresh or answer.run.token != claim.token:
                 self._claiming.discard(claim.token)
                 future.set_result(answer.run)
             else:

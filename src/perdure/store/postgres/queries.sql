@@ -19,13 +19,15 @@ SELECT key, value FROM perdure.meta;
 SELECT perdure.now_us();
 
 -- name: insert_run
--- Submit a run; no row is inserted when the name is taken. The name is looked up first, since a conflict would use up a
--- number. The last parameter but one is the time until the run is due, if the run is queued.
+-- Submit a run; no row is inserted when the name is taken, nor for a claim of a run whose task is paused. The name is
+-- looked up first, since a conflict would use up a number. The parameters behind the wake time are the time until the
+-- run is due, if the run is queued, and once more the name, the token and the task.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key,
                           priority, status, token, worker, started_at, crashes, mark, wake_at, due)
 SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s, %s, %s::bigint, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
        perdure.now_us() + %s::bigint
 WHERE NOT EXISTS (SELECT 1 FROM perdure.runs WHERE name = %s)
+  AND (%s::bytea IS NULL OR NOT EXISTS (SELECT 1 FROM perdure.paused_tasks WHERE task = %s))
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
@@ -141,6 +143,7 @@ FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING')
       AND paused IS NULL AND due <= (SELECT perdure.now_us())
+      AND NOT EXISTS (SELECT 1 FROM perdure.paused_tasks AS held WHERE held.task = wanted.task)
     ORDER BY due, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 ) AS run
 ORDER BY run.due, run.id LIMIT %s;
@@ -155,6 +158,7 @@ SELECT min(first.due) - perdure.now_us(), perdure.now_us(), (
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT due FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL
+      AND NOT EXISTS (SELECT 1 FROM perdure.paused_tasks AS held WHERE held.task = wanted.task)
     ORDER BY due LIMIT 1
 ) AS first;
 
@@ -208,6 +212,30 @@ WHERE id = %s AND paused IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPI
 -- name: is_unpaused
 -- Whether a run is not paused.
 SELECT 1 FROM perdure.runs WHERE id = %s AND paused IS NULL;
+
+-- name: pause_task
+-- Pause a task, unless the task is paused.
+INSERT INTO perdure.paused_tasks (task, since) VALUES (%s, %s) ON CONFLICT (task) DO NOTHING;
+
+-- name: resume_task
+-- End the pause of a task.
+DELETE FROM perdure.paused_tasks WHERE task = %s;
+
+-- name: paused_tasks
+-- The paused tasks, and since when.
+SELECT task, since FROM perdure.paused_tasks ORDER BY task;
+
+-- name: is_task_paused
+-- Whether a task is paused.
+SELECT 1 FROM perdure.paused_tasks WHERE task = %s;
+
+-- name: readers_of_paused_tasks
+-- The transactions of stores that have looked which tasks are paused: a lock stays until the end of the transaction.
+SELECT DISTINCT lock.virtualtransaction
+FROM pg_locks AS lock JOIN pg_stat_activity AS session ON session.pid = lock.pid
+WHERE lock.locktype = 'relation' AND lock.relation = to_regclass('perdure.paused_tasks')
+  AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND session.application_name = current_setting('application_name');
 
 -- name: end_cancelled
 -- End an unfinished run that was asked to cancel, also under the claim of a worker.
@@ -305,12 +333,15 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
--- RUNNING runs of these tasks without a claim of one of these workers; a paused run only with a claim.
+-- RUNNING runs of these tasks without a claim of one of these workers; a run that is paused, or whose task is paused,
+-- only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs
 WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s))
-      AND (paused IS NULL OR token IS NOT NULL) ORDER BY id LIMIT %s;
+      AND (token IS NOT NULL
+           OR (paused IS NULL AND NOT EXISTS (SELECT 1 FROM perdure.paused_tasks AS held WHERE held.task = runs.task)))
+ORDER BY id LIMIT %s;
 
 -- name: version
 -- Changes whenever a transaction that wrote has ended, on this whole server; reads no table.

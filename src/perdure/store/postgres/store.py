@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Generator, Sequence
+from time import sleep
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -56,7 +57,7 @@ from perdure.core.ground.model import (
     schedule_name,
 )
 from perdure.core.ground.ports import SqlStatement
-from perdure.errors import ForeignStoreError, StoreError, StoreVersionError, UsageError
+from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
 
 from .. import _messages, _queues, _submitting
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
@@ -79,6 +80,7 @@ MIGRATIONS: Final = (
     "0008_runs_of_a_task.sql",
     "0009_queues.sql",
     "0010_submissions.sql",
+    "0011_paused_tasks.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -90,6 +92,9 @@ _STEPS: Final = 3600 * US
 """Allowed difference of a wall clock during a search for unused snapshots."""
 _LOOK_SECONDS: Final = 0.5
 """How often to look for changes without a notification: a process may die between commit and notification."""
+_CLAIMS_SECONDS: Final = 30.0
+"""How long the pause of a task waits for transactions that may claim a run of the task."""
+_CLAIMS_PAUSE: Final = 0.005
 _BRIEF: Final = 2.0
 """Seconds to wait for an unreachable server, for calls that are of little use later."""
 _MIGRATING: Final = 0x70657264
@@ -279,7 +284,7 @@ class PostgresStore(UpkeepVerbs):
             if not is_fenced(error.__cause__):
                 raise
             answers = self._writer.transaction(write_held, is_done, pipelined=True)
-        if any(_is_news(write) for write in writes):
+        if any(_is_news(write, answer) for write, answer in zip(writes, answers, strict=True)):
             self._tell()
         else:
             self._count()
@@ -294,10 +299,12 @@ class PostgresStore(UpkeepVerbs):
             there = None if row is None else run_of(row)
             if there is None or there.uid != write.new.uid:
                 return []
+            if write.claim is not None and there.token != write.claim.token:
+                return [Created(there, True)]  # stored without the claim, because the task was paused
             return [Created(submission.run._replace(id=there.id), True)]
 
         created = self._writer.run(lambda cursor: self._create(cursor, write), look)
-        if write.claim is None:
+        if created.run.token is None:
             self._tell()
         else:
             self._count()
@@ -354,7 +361,7 @@ class PostgresStore(UpkeepVerbs):
                 "in a transaction of the database that it is stored in"
             )
         run, left = self._submission(write)
-        values = (*new, str(run.status), None, None, None, run.crashes, run.wake_at, left, new.name)
+        values = (*new, str(run.status), None, None, None, run.crashes, run.wake_at, left, new.name, None, new.task)
         while True:
             yield SqlStatement(self._sql["insert_run"], values)
             for row in (yield SqlStatement(self._sql["run_by_name"], (new.name,))):
@@ -493,18 +500,22 @@ class PostgresStore(UpkeepVerbs):
         return Submitted(submitted(0, new, None, at), left)
 
     def _create(self, cursor: Cursor, write: CreateRun) -> Created:
-        run, left = self._submission(write)
         new = write.new
         while True:
-            row = cursor.execute(
-                self._sql["insert_run"],
-                (*new, run.status, run.token, run.worker, run.started_at, run.crashes, run.wake_at, left, new.name),
-            ).fetchone()
+            run, left = self._submission(write)
+            values = (
+                *new, run.status, run.token, run.worker, run.started_at, run.crashes, run.wake_at, left, new.name,
+                run.token, new.task,
+            )  # fmt: skip
+            row = cursor.execute(self._sql["insert_run"], values).fetchone()
             if row is not None:
                 return Created(run._replace(id=row[0]), True)
             row = cursor.execute(self._sql["run_by_name"], (new.name,)).fetchone()
-            if row is not None:  # otherwise the run was removed in the meantime, and the name is free
+            if row is not None:
                 return Created(run_of(row), False)
+            # The run of the name was removed in the meantime, or the task is paused.
+            if write.claim is not None and cursor.execute(self._sql["is_task_paused"], (new.task,)).fetchone():
+                write = write._replace(claim=None)
 
     def claim(
         self,
@@ -523,6 +534,8 @@ class PostgresStore(UpkeepVerbs):
             if old is None or old.token != expect or old.status not in statuses:
                 return None
             if old.paused is not None and not resumes:
+                return None
+            if cursor.execute(self._sql["is_task_paused"], (old.task,)).fetchone() is not None:
                 return None
             if old.queue is not None:
                 queue, rows, now = self._locked(cursor, old.queue)
@@ -621,6 +634,7 @@ class PostgresStore(UpkeepVerbs):
             taken.extend(Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True))
             return len(new)
 
+        tasks = set(tasks).difference(task for task, _ in cursor.execute(self._sql["paused_tasks"]).fetchall())
         queue, rows, now = self._locked(cursor, name)
         most = len(claims)
         turn = _queues.leave(queue, rows, tasks, claims[0].worker, most, now, self._clock.wall(), claim)
@@ -689,6 +703,30 @@ class PostgresStore(UpkeepVerbs):
         self._tell()
         return paused
 
+    def pause_task(self, task: str, at: int) -> bool:
+        fresh = self._change_rows("pause_task", (task, at)) == 1
+        self._wait_for_claims()
+        return fresh
+
+    def _wait_for_claims(self) -> None:
+        """Wait until the transactions have ended that have read, before the pause of a task, which tasks are paused."""
+        end = seconds() + _CLAIMS_SECONDS
+        waited = {name for (name,) in self._rows("readers_of_paused_tasks")}
+        while waited:
+            if seconds() > end:
+                raise StoreUnavailableError(
+                    f"{self.url}: the task is paused, but a transaction of another process has been open for "
+                    f"{_CLAIMS_SECONDS:g} s and may still claim a run of the task; look at pg_stat_activity"
+                )
+            sleep(_CLAIMS_PAUSE)
+            waited.intersection_update(name for (name,) in self._rows("readers_of_paused_tasks"))
+
+    def resume_task(self, task: str) -> bool:
+        return self._change_rows("resume_task", (task,)) == 1
+
+    def paused_tasks(self) -> dict[str, int]:
+        return dict(self._rows("paused_tasks"))
+
     def unpause(self, run: int) -> bool:
         unpaused = self._writer.change(self._sql["unpause"], (run,), (self._sql["is_unpaused"], (run,)))
         self._tell()
@@ -713,6 +751,8 @@ class PostgresStore(UpkeepVerbs):
     def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
         [[left, now, queues]] = self._rows("next_due", (list(set(tasks)), list(set(tasks))))
         waits = [] if left is None else [left]
+        if queues:
+            tasks = set(tasks).difference(self.paused_tasks())
         for name in queues or ():
             queue = self.queue(name)
             if queue is not None:
@@ -937,10 +977,11 @@ def _many(cursor: Cursor, sql: str, rows: Sequence[Row]) -> None:
         cursor.executemany(sql, rows)
 
 
-def _is_news(write: RunWrites | CreateRun) -> bool:
+def _is_news(write: RunWrites | CreateRun, answer: Created | bool) -> bool:
     """Whether another process may wait for the write: a run to claim, the end of a run, or what a run publishes."""
-    if isinstance(write, CreateRun):
-        return write.claim is None
+    if isinstance(answer, Created):
+        return answer.run.token is None
+    assert isinstance(write, RunWrites)
     return write.finish is not None or write.park is not None or write.tells
 
 

@@ -34,6 +34,7 @@ MIGRATIONS: Final = (
     "0008_runs_of_a_task.sql",
     "0009_queues.sql",
     "0010_submissions.sql",
+    "0011_paused_tasks.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

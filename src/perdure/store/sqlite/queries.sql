@@ -8,6 +8,14 @@ INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reus
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
 ON CONFLICT (name) DO NOTHING;
 
+-- name: insert_claimed_run
+-- Submit a run with a claim; no row is inserted when the name is taken or the task is paused.
+INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key, priority, status,
+                  token, worker, started_at, crashes, mark, wake_at, wake_boot)
+SELECT ?, ?, ?3, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?
+WHERE NOT EXISTS (SELECT 1 FROM paused_tasks WHERE task = ?3)
+ON CONFLICT (name) DO NOTHING;
+
 -- name: insert_segment_fenced
 -- Append one segment, if the claim still holds: fence and row in one statement, the fast path of a sequential body.
 INSERT INTO segments (run, number, data) SELECT id, ?, ? FROM runs WHERE id = ? AND token = ? AND status = 'RUNNING';
@@ -124,6 +132,18 @@ WHERE id = ? AND cancel IS NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 
 UPDATE runs SET paused = NULL, wake_boot = CASE WHEN lane IS NULL THEN wake_boot ELSE 0 END
 WHERE id = ? AND paused IS NOT NULL AND status IN ('QUEUED', 'RUNNING', 'SLEEPING', 'WAITING');
 
+-- name: pause_task
+-- Pause a task, unless the task is paused.
+INSERT INTO paused_tasks (task, since) VALUES (?, ?) ON CONFLICT (task) DO NOTHING;
+
+-- name: resume_task
+-- End the pause of a task.
+DELETE FROM paused_tasks WHERE task = ?;
+
+-- name: paused_tasks
+-- The paused tasks, and since when.
+SELECT task, since FROM paused_tasks ORDER BY task;
+
 -- name: end_cancelled
 -- End an unfinished run that was asked to cancel, also under the claim of a worker.
 UPDATE runs SET status = 'CANCELLED', result = 2, token = NULL, worker = NULL, ended_at = ?, wake_at = NULL,
@@ -214,12 +234,14 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
--- RUNNING runs of a task without a claim of one of these workers (a JSON array); a paused run only with a claim.
+-- RUNNING runs of a task without a claim of one of these workers (a JSON array); a run that is paused, or whose task is
+-- paused, only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs INDEXED BY runs_running
 WHERE status = 'RUNNING' AND task = ? AND (worker IS NULL OR worker NOT IN (SELECT value FROM json_each(?)))
-      AND (paused IS NULL OR token IS NOT NULL)
+      AND (token IS NOT NULL
+           OR (paused IS NULL AND NOT EXISTS (SELECT 1 FROM paused_tasks AS held WHERE held.task = runs.task)))
 ORDER BY id LIMIT ?;
 
 -- name: version

@@ -70,6 +70,7 @@ Row = tuple[Any, ...]
 
 _SQL: Final = queries("sqlite")
 _INSERT_RUN: Final = _SQL["insert_run"]
+_INSERT_CLAIMED_RUN: Final = _SQL["insert_claimed_run"]
 _INSERT_SEGMENT_FENCED: Final = _SQL["insert_segment_fenced"]
 _FINISH: Final = _SQL["finish"]
 _STATUS: Final = {str(status): status for status in Status}
@@ -194,11 +195,13 @@ class SQLiteStore(Reading):
             # One statement is a transaction by itself, and saves BEGIN, a query for the fence, and COMMIT.
             write = writes[0]
             if isinstance(write, CreateRun):
-                link = self._writer if write.claim is None else self._aside
                 now = self._clock.boot()
-                created = link.run(lambda cursor: _create(cursor, write, now))
-                if write.claim is None:
-                    self._ring(QUEUED)
+                if write.claim is not None:
+                    claimed_one = self._aside.run(lambda cursor: _create_claimed(cursor, write))
+                    if claimed_one is not None:
+                        return [claimed_one]
+                created = self._writer.run(lambda cursor: _create(cursor, write, now))
+                self._ring(QUEUED)
                 return [created]
             only = write.only()
             if isinstance(only, Segment):
@@ -211,9 +214,12 @@ class SQLiteStore(Reading):
             return []
         if all(isinstance(write, CreateRun) and write.claim is not None for write in writes):
             # Visible is enough: the first segment or the end of a run takes the creation to disk.
-            return self._aside.transaction(lambda cursor: _write_batch(cursor, writes, self._now()))
+            try:
+                return self._aside.transaction(lambda cursor: _create_all_claimed(cursor, writes))
+            except _TaskIsPaused:
+                pass  # a run is QUEUED without its claim, and has to be on disk
         answers = self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._now()))
-        if any(isinstance(write, CreateRun) and write.claim is None for write in writes):
+        if any(isinstance(answer, Created) and answer.run.token is None for answer in answers):
             self._ring(QUEUED)
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
             self._ring(ENDED)
@@ -287,7 +293,7 @@ class SQLiteStore(Reading):
             old = None if row is None else run_of(row)
             if old is None or old.token != expect or old.status not in statuses:
                 return None
-            if old.paused is not None and not resumes:
+            if (old.paused is not None and not resumes) or old.task in _paused_tasks(cursor):
                 return None
             if old.queue is not None:
                 queue, rows = self._locked(cursor, old.queue)
@@ -307,10 +313,11 @@ class SQLiteStore(Reading):
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
         self._expire()
         now, limit, taken = self._clock.boot(), len(claims), list[Taken]()
+        tasks = self._unpaused(tasks)
         while True:
             # The search happens outside of the transaction, so that the write lock is held for the writes alone.
             due = sorted(
-                (wake, id) for task in set(tasks) for id, wake in self._reader.rows(_SQL["due"], (task, now, limit))
+                (wake, id) for task in tasks for id, wake in self._reader.rows(_SQL["due"], (task, now, limit))
             )[:limit]
             if not due:
                 break
@@ -335,9 +342,12 @@ class SQLiteStore(Reading):
         """Claim due runs, and put those of queues into their lanes."""
         taken: list[Taken] = []
         entering: dict[str, list[RunRow]] = {}
+        paused = _paused_tasks(cursor)
         for id in due:
             # Another claim may have been faster, and the run may have been parked again.
             old = self._readable(cursor, "due_run", id, now)
+            if old is not None and old.task in paused:
+                continue
             if old is not None and old.queue is not None:
                 entering.setdefault(old.queue, []).append(old)
             elif old is not None and len(taken) < len(claims):
@@ -376,6 +386,7 @@ class SQLiteStore(Reading):
                     taken.append(Taken(run, old.status in PARKED))
             return len(taken) - before
 
+        tasks = set(tasks).difference(_paused_tasks(cursor))
         found, rows = self._locked(cursor, queue)
         most, now, wall = len(claims), self._clock.boot(), self._clock.wall()
         turn = _queues.leave(found, rows, tasks, claims[0].worker, most, now, wall, claim)
@@ -391,6 +402,10 @@ class SQLiteStore(Reading):
 
     def _rows_of(self, name: str, execute: _queues.Execute) -> _queues.SqlQueueRows:
         return _queues.SqlQueueRows(execute, name, lambda: (name, self._clock.boot(), self._clock.wall()))
+
+    def _unpaused(self, tasks: Collection[str]) -> set[str]:
+        """Those of the tasks that are not paused at this moment."""
+        return set(tasks).difference(self.paused_tasks())
 
     def _queues_of(self, tasks: Collection[str]) -> list[str]:
         """The queues in which runs of the tasks wait."""
@@ -430,6 +445,19 @@ class SQLiteStore(Reading):
         self._ring(QUEUED)
         return paused
 
+    def pause_task(self, task: str, at: int) -> bool:
+        fresh = self._writer.change(_SQL["pause_task"], (task, at))
+        self._ring(QUEUED)
+        return fresh
+
+    def resume_task(self, task: str) -> bool:
+        resumed = self._writer.change(_SQL["resume_task"], (task,))
+        self._ring(QUEUED)
+        return resumed
+
+    def paused_tasks(self) -> dict[str, int]:
+        return dict(self._reader.rows(_SQL["paused_tasks"], ()))
+
     def unpause(self, run: int) -> bool:
         unpaused = self._writer.change(_SQL["unpause"], (run,))
         self._ring(QUEUED)
@@ -449,7 +477,8 @@ class SQLiteStore(Reading):
         return msgspec.json.encode(list(values)).decode()
 
     def next_due(self, tasks: Collection[str], worker: str = "") -> float | None:
-        wakes = [wake for task in set(tasks) for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
+        tasks = self._unpaused(tasks)
+        wakes = [wake for task in tasks for (wake,) in self._reader.rows(_SQL["next_due"], (task,))]
         now = self._clock.boot()
         for row in self._rows("queues_of", (msgspec.json.encode(list(tasks)).decode(),)):
             queue = QueueRow._make(row)
@@ -736,17 +765,49 @@ def _queued(write: CreateRun, now: int) -> Row:
 
 def _create(cursor: sqlite3.Cursor, write: CreateRun, now: int) -> Created:
     new, claim, due = write
-    at = None
-    if claim is None:
-        at = new.created_at if due is None else due.at
-        cursor.execute(_INSERT_RUN, _queued(write, now))
-    else:
-        cursor.execute(_INSERT_RUN, (*new, _RUNNING, claim.token, claim.worker, new.created_at, 1, None, None))
+    if claim is not None:
+        created = _create_claimed(cursor, write)
+        if created is not None:
+            return created
+    cursor.execute(_INSERT_RUN, _queued(write, now))
     if cursor.rowcount == 1:
         assert cursor.lastrowid is not None
         # Building the fresh row is cheaper than reading the row back.
-        return Created(submitted(cursor.lastrowid, new, claim, at), True)
+        at = new.created_at if due is None else due.at
+        return Created(submitted(cursor.lastrowid, new, None, at), True)
     return Created(run_of(cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()), False)
+
+
+def _create_claimed(cursor: sqlite3.Cursor, write: CreateRun) -> Created | None:
+    """Create a run with its claim; `None`: the task is paused, and nothing is written."""
+    new, claim, _ = write
+    assert claim is not None
+    cursor.execute(_INSERT_CLAIMED_RUN, (*new, _RUNNING, claim.token, claim.worker, new.created_at, 1, None, None))
+    if cursor.rowcount == 1:
+        assert cursor.lastrowid is not None
+        return Created(submitted(cursor.lastrowid, new, claim, None), True)
+    row = cursor.execute(_SQL["run_by_name"], (new.name,)).fetchone()
+    return None if row is None else Created(run_of(row), False)
+
+
+def _create_all_claimed(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]) -> list[Created | bool]:
+    answers: list[Created | bool] = []
+    for write in writes:
+        assert isinstance(write, CreateRun)
+        created = _create_claimed(cursor, write)
+        if created is None:
+            raise _TaskIsPaused
+        answers.append(created)
+    return answers
+
+
+class _TaskIsPaused(Exception):
+    """A claim was asked for with a run of a paused task."""
+
+
+def _paused_tasks(cursor: sqlite3.Cursor) -> set[str]:
+    """The paused tasks, for a transaction that claims runs."""
+    return {task for task, _ in cursor.execute(_SQL["paused_tasks"])}
 
 
 def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun], now: Wake) -> list[Created | bool]:
