@@ -28,6 +28,7 @@ except perdure.errors.UsageError as error:
 
 NEEDED = [
     ("perdure.integrations.mcp", "mcp_types", "mcp"),
+    ("perdure.integrations.opentelemetry", "opentelemetry", "otel"),
     ("perdure.integrations.openai_agents", "agents", "openai-agents"),
     ("perdure.integrations.pydantic_ai", "pydantic_ai", "pydantic-ai"),
     ("perdure.integrations.starlette", "starlette", "web"),

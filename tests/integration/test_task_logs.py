@@ -272,7 +272,8 @@ def logs_here() -> int:
     return 1
 
 
-def test_records_of_the_users_handlers_know_their_run() -> None:
+def test_records_of_the_users_handlers_know_their_run(tmp_path: Path) -> None:
+    perdure.init(store=tmp_path / "logs.db")
     handler = Collecting()
     handler.addFilter(perdure.ReplayFilter())
     logging.getLogger("here").addHandler(handler)
@@ -281,6 +282,7 @@ def test_records_of_the_users_handlers_know_their_run() -> None:
         logging.getLogger("here").warning("outside")
     finally:
         logging.getLogger("here").removeHandler(handler)
+        perdure.init()
     inside, outside = seen[-2:]
     known: Any = inside
     assert (known.perdure_run, known.perdure_action, known.perdure_attempt) == ("known", 0, 1)

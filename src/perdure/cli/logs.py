@@ -80,6 +80,8 @@ def _record_data(run: str, log: LogFile, record: TaskRecord) -> dict[str, object
         "level": record.level or None,
         "logger": record.logger or None,
         "text": record.text,
+        "trace_id": record.trace_id or None,
+        "span_id": record.span_id or None,
         # What a replay prints again is not kept.
         "replaying": False,
     }

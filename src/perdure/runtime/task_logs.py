@@ -60,6 +60,9 @@ class TaskRecord(msgspec.Struct, omit_defaults=True):
     """Of a logged record: the name of its logger."""
     trace: str = ""
     """The trace that was executing."""
+    trace_id: str = ""
+    """Of OpenTelemetry, where the run is traced; hexadecimal."""
+    span_id: str = ""
 
 
 def record_path(root: str, uid: bytes, action: int, attempt: int) -> str:
@@ -74,6 +77,8 @@ _encoder = msgspec.json.Encoder()
 _written = 0
 """Bytes since the last look at the sum of all files; late by a moment."""
 _complained = False
+correlate: Callable[[], tuple[str, str]] | None = None
+"""Gives the ids of the current trace and span of OpenTelemetry. Set by the integration."""
 
 
 class _Within(threading.local):
@@ -105,13 +110,14 @@ class TaskOutput:
                 self._partial[source] = rest
             if lines:
                 at = self._body.driver.worker.clock.wall()
-                self._keep([TaskRecord(at, line, source, trace=trace) for line in lines])
+                ids = _ids()
+                self._keep([TaskRecord(at, line, source, "", "", trace, *ids) for line in lines])
 
     def add(self, record: logging.LogRecord, trace: str) -> None:
         """A logged record."""
         at = self._body.driver.worker.clock.wall()
         with self._lock:
-            self._keep([TaskRecord(at, _text(record), "log", record.levelname, record.name, trace)])
+            self._keep([TaskRecord(at, _text(record), "log", record.levelname, record.name, trace, *_ids())])
 
     def end(self) -> None:
         """The body has ended: keep what has no end of line."""
@@ -137,6 +143,10 @@ class TaskOutput:
                 _complained = True
                 log.warning("what tasks print cannot be kept in %s: %s", path, error)
         _count(self._root, sum(len(record.text) + 60 for record in records))
+
+
+def _ids() -> tuple[str, str]:
+    return ("", "") if correlate is None else correlate()
 
 
 def _append(path: str, data: bytes) -> None:

@@ -29,6 +29,7 @@ from ..ground.clock import Deadline
 from ..ground.model import Action, ActionState, CachePut, Result
 from ..ground.spec import AttemptLost, TaskSpec
 from ..ground.values import encode_error, held_by, linked, preview
+from . import observing
 from .attached import ENDED, Attached, deadline_of, state_row
 from .driver import Driver
 from .effects import Durable
@@ -76,13 +77,28 @@ def attempts(
             )
             return there
         series = _Attempts(driver, spec, action, inputs, parent=parent, floor=floor, recorded=recorded, stored=stored)
-        while True:
-            ended = yield from series.execute()
-            final = (yield from series.failed(ended)) if isinstance(ended, BaseException) else ended
-            if final is not None:
-                return final
+        if observing.observer is not None:
+            above = None if parent is None else parent.action
+            return (yield from _observed(series, observing.observer.begins(driver, spec, action.action, above)))
+        while (final := (yield from series.next())) is None:
+            pass
+        return final
     finally:
         driver.works(-1)
+
+
+def _observed(series: _Attempts, action: observing.ActionObserver) -> Generator[Any, Any, Final]:
+    """All attempts of an action, with an observer."""
+    final: Final | None = None
+    try:
+        while final is None:
+            action.attempt(series.number)
+            final = yield from series.next()
+        action.ended(final[0], final[2])
+        return final
+    except BaseException as error:
+        action.left(error)
+        raise
 
 
 class _Attempts:
@@ -137,6 +153,16 @@ class _Attempts:
 
     def _row(self) -> Action | ActionState:
         return state_row(self._action, self._number, self._failures, self._deadline, self._stored)
+
+    @property
+    def number(self) -> int:
+        """Of the present attempt, from 1."""
+        return self._number
+
+    def next(self) -> Generator[Any, Any, Final | None]:
+        """Execute the present attempt. Gives the final outcome; `None`: a further attempt follows."""
+        ended = yield from self.execute()
+        return (yield from self.failed(ended)) if isinstance(ended, BaseException) else ended
 
     def execute(self) -> Generator[Any, Any, Final | BaseException]:
         """Execute the body once, after the pause. Gives the final outcome, or the exception that ended the attempt."""

@@ -23,6 +23,7 @@ from ..body.scope import SCOPE, THREAD, TraceScope, is_body, set_scope
 from ..body.waits import BLOCKING, LoopWaiter
 from ..commit.records import Record, Synced
 from ..ground.spec import Function
+from . import observing
 
 Protocol = Generator[Any, Any, Any]
 
@@ -99,25 +100,27 @@ class Invoke(Struct, eq=False):
     def __await__(self) -> Any:
         # The function's own iterator, not a generator around it: this runs once per traced call.
         function = self.function
+        code = function.fn if observing.observer is None else observing.observer.traced(self.call, function)
         set_scope(TraceScope(self.call.body, function.name))
         if function.is_async:
-            return function.fn(*self.args, **self.kwargs).__await__()
+            return code(*self.args, **self.kwargs).__await__()
         context = copy_context()
-        work = partial(context.run, function.fn, *self.args, **self.kwargs)
+        work = partial(context.run, code, *self.args, **self.kwargs)
         return asyncio.get_running_loop().run_in_executor(None, work).__await__()
 
     def block(self) -> Any:
         body, function = self.call.body, self.function
+        code = function.fn if observing.observer is None else observing.observer.traced(self.call, function)
         scope = TraceScope(body, function.name)
         if not function.is_async:
             set_scope(scope)
-            return function.fn(*self.args, **self.kwargs)
+            return code(*self.args, **self.kwargs)
         context = copy_context()
         context.run(SCOPE.set, scope)
         worker = body.driver.worker
         loop = worker.loop_for(body.driver)
         future = worker.call_on_loop(
-            loop, lambda: loop.loop.create_task(function.fn(*self.args, **self.kwargs), context=context)
+            loop, lambda: loop.loop.create_task(code(*self.args, **self.kwargs), context=context)
         )
         return worker.join(future, THREAD.slot)
 

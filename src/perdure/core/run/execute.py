@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..ground.clock import seconds
 from ..ground.model import Result
 from ..ground.spec import TaskSpec
 from ..ground.values import tame
+from . import observing
 from .driver import driver_of
 
 
@@ -142,7 +143,7 @@ class Execute:
     async def _main(self) -> tuple[int, Any]:
         body = self.body
         try:
-            value = await self.spec.fn(*self.args, **self.kwargs)
+            value = await self._code()(*self.args, **self.kwargs)
         except asyncio.CancelledError:
             raise
         except RunStopped as error:
@@ -161,6 +162,11 @@ class Execute:
         if body.output is not None:
             body.output.end()
         return outcome
+
+    def _code(self) -> Callable[..., Any]:
+        if observing.observer is None:
+            return self.spec.fn
+        return observing.observer.executed(self.body, self.spec)
 
     async def _reap(self, body: Body) -> None:
         """The body has ended; leftover tasks end with the body, as with `asyncio.run`."""
@@ -239,7 +245,7 @@ class Execute:
         body.starting = False
         depth, BLOCKING.depth = BLOCKING.depth, 0
         try:
-            value = self.spec.fn(*self.args, **self.kwargs)
+            value = self._code()(*self.args, **self.kwargs)
         except RunStopped as error:
             return Result.ERROR, self._stray_stop(error)
         except BaseException as error:
