@@ -82,6 +82,12 @@ def nap(s: float = 3600) -> str:
     durable_sleep(s)
     return "woke"
 
+crawl_queue = perdure.Queue(f"crawl {{MARKUP}}", concurrency=2)
+
+@env.task(queue=crawl_queue)
+def crawl() -> int:
+    return 1
+
 @env.task
 def size_of(file: perdure.io.File) -> int:
     return file.size

@@ -17,7 +17,8 @@ from tests.waiting import wait_for
 PAGES = (
     "/runs", "/run/broken-1", f"/run/{quote(MARKUP, safe='')}", "/run/order-1?at=2", "/conditions",
     "/condition?run=ask-1&box=ship", "/condition?run=ask-2&box=decide", "/start", "/start?task=shop.order", "/workers",
-    "/schedules", "/storage", "/run/nothing",
+    "/schedules", "/queues", "/failures",
+    "/storage", "/run/nothing",
 )  # fmt: skip
 PATIENT = 60_000
 """Milliseconds after which a wait in the browser fails."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import Any
 from urllib.parse import quote
 
 from tests.ui.site import MARKUP, Site, Visitor
@@ -120,7 +121,7 @@ def test_a_message_that_does_not_fit_is_not_sent(visitor: Visitor) -> None:
 def test_the_page_of_a_store_that_does_not_exist_makes_no_store(site: Site) -> None:
     (site.path / "empty").mkdir()
     found = Visitor(site.ui("--store", "empty/none.db"))
-    for page in ("/runs", "/conditions", "/workers", "/schedules", "/storage", "/runs.json"):
+    for page in ("/runs", "/conditions", "/workers", "/schedules", "/queues", "/failures", "/storage", "/runs.json"):
         assert found.http.get(page).status_code == 200, page
     assert found.http.get("/run/none").status_code == 404
     assert list((site.path / "empty").iterdir()) == []
@@ -143,3 +144,39 @@ def test_a_port_that_is_taken_is_one_clear_message(site: Site, url: str) -> None
     )  # fmt: skip
     assert done.returncode == 2
     assert "choose another address with --host and --port" in done.stderr
+
+
+def test_failed_runs_are_counted_by_cause_and_each_cause_leads_to_its_runs(visitor: Visitor) -> None:
+    page = visitor.json("/failures.json")
+    (cause,) = [one for one in page["groups"] if one["task"] == "shop.broken"]
+    assert cause["error"] == "LookupError"
+    assert re.search(r"shop\.py:\d+ in broken$", cause["where"])
+    found = visitor.json("/runs.json?status=FAILED&task=shop.broken&error=LookupError")["runs"]
+    assert cause["count"] == len(found) >= 1
+    assert cause["newest"] == found[0]["name"]
+    assert sum(one["count"] for one in page["groups"]) == page["looked"]
+
+
+def test_a_queue_is_paused_changed_reset_and_resumed(visitor: Visitor) -> None:
+    """Variants: settings that mean nothing, no settings, a queue that is not there."""
+
+    def queue() -> dict[str, Any]:
+        (found,) = visitor.json("/queues.json")["queues"]
+        return dict(found)
+
+    name = queue()["name"]
+    assert "concurrency=2" in queue()["declared"]
+    assert visitor.post("queue-pause", name).headers["location"] == "/queues"
+    assert queue()["paused"] is not None
+    visitor.post("queue-set", name, settings="concurrency=5 rate=10/60")
+    assert queue()["override"] == "concurrency=5, rate=10/60s"
+    for wrong in ("concurrency=none-at-all", "", "colour=red", "concurrency"):
+        visitor.post("queue-set", name, settings=wrong)
+        assert "Error: " in visitor.http.get("/queues").text
+    assert queue()["override"] == "concurrency=5, rate=10/60s"
+    visitor.post("queue-reset", name)
+    assert queue()["override"] == ""
+    visitor.post("queue-resume", name)
+    assert queue()["paused"] is None
+    visitor.post("queue-pause", "absent")
+    assert "knows no queue" in visitor.http.get("/queues").text

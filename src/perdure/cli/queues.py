@@ -110,8 +110,8 @@ def set_command(name: str, settings: tuple[str, ...]) -> None:
     Settings are concurrency, per_worker, per_key (a number), rate (COUNT/SECONDS), order (fifo, priority, fair) and
     aging (seconds); `none` removes a limit.
     """
-    values = dict(map(_setting, settings))
-    _operate((name,), lambda one: f"has {_words(values)} now" if one.set(**values) is None else "")
+    values = dict(map(setting_of_word, settings))
+    _operate((name,), lambda one: f"has {settings_words(values)} now" if one.set(**values) is None else "")
 
 
 @queue_group.command("reset", epilog="  perdure queue reset crawl", short_help="Let the settings in the code count.")
@@ -122,7 +122,12 @@ def reset_command(names: tuple[str, ...]) -> None:
     _operate(names, lambda one: "has the settings of the code" if one.reset() else "had no other settings")
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting_of_word(text: str) -> tuple[str, Any]:
+    """A setting as people write it, `NAME=VALUE`.
+
+    Raises:
+        UsageError: the text cannot be read.
+    """
     name, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"{text!r} is no setting: write NAME=VALUE, such as concurrency=40")
@@ -159,7 +164,7 @@ def _data(one: QueueState) -> dict[str, Any]:
     }
 
 
-def _words(settings: dict[str, Any]) -> str:
+def settings_words(settings: dict[str, Any]) -> str:
     """Settings for people."""
     return ", ".join(f"{name}={_word(value)}" for name, value in settings.items())
 
@@ -187,6 +192,11 @@ def _table(found: list[QueueState]) -> Table:
     for one in found:
         state = "paused" if one.paused is not None else "active"
         table.add_row(
-            cell(one.name), state, str(one.running), str(one.waiting), _words(one.declared), _words(one.override)
+            cell(one.name),
+            state,
+            str(one.running),
+            str(one.waiting),
+            settings_words(one.declared),
+            settings_words(one.override),
         )
     return table

@@ -10,11 +10,13 @@ from ..api import operate
 from ..api._names import check_name
 from ..api.local_time import local_moment
 from ..api.messages import wait_for_box
+from ..api.queues_known import queue_named
 from ..api.requests import request_rerun
 from ..api.run import Run
 from ..api.scheduling import schedule_named
 from ..api.submitting import due_at, enqueue, request_submission
 from ..api.tags import tags_of_words
+from ..cli.queues import setting_of_word
 from ..core.ground.model import Kind, Status
 from ..core.run.mailbox import box_of
 from ..errors import InputError, UsageError
@@ -119,6 +121,27 @@ def _resume_schedule(ui: UiSettings, name: str, form: Form) -> Done:
     return Done(f"Schedule {name} {'fires again' if fresh else 'is not paused'}.", "/schedules")
 
 
+def _pause_queue(ui: UiSettings, name: str, form: Form) -> Done:
+    fresh = queue_named(name).pause()
+    return Done(f"Queue {name} {'is paused' if fresh else 'was paused before'}.", "/queues")
+
+
+def _resume_queue(ui: UiSettings, name: str, form: Form) -> Done:
+    fresh = queue_named(name).resume()
+    return Done(f"Queue {name} {'gives runs again' if fresh else 'is not paused'}.", "/queues")
+
+
+def _set_queue(ui: UiSettings, name: str, form: Form) -> Done:
+    words = form.get("settings", "").split()
+    queue_named(name).set(**dict(map(setting_of_word, words)))
+    return Done(f"Queue {name} has {', '.join(words)} now.", "/queues")
+
+
+def _reset_queue(ui: UiSettings, name: str, form: Form) -> Done:
+    fresh = queue_named(name).reset()
+    return Done(f"Queue {name} {'has the settings of the code' if fresh else 'had no other settings'}.", "/queues")
+
+
 def _trigger_schedule(ui: UiSettings, name: str, form: Form) -> Done:
     run = schedule_named(name).trigger()
     return Done(f"Run {run.name} of schedule {name} waits for a worker.", run_link(run.name))
@@ -137,6 +160,10 @@ ACTS: dict[str, Callable[[UiSettings, str, Form], Done]] = {
     "schedule-pause": _pause_schedule,
     "schedule-resume": _resume_schedule,
     "schedule-trigger": _trigger_schedule,
+    "queue-pause": _pause_queue,
+    "queue-resume": _resume_queue,
+    "queue-set": _set_queue,
+    "queue-reset": _reset_queue,
 }
 """The operations by the names in their addresses, `/act/NAME`. An operation on a run needs an entry here, and a name in
 `pages._acts` for the statuses of runs that allow the operation."""
@@ -146,6 +173,8 @@ def back_from(act: str, name: str, form: Form) -> str:
     """The page to return to where the operation was refused."""
     if act.startswith("schedule-"):
         return "/schedules"
+    if act.startswith("queue-"):
+        return "/queues"
     if act in ("signal", "send"):
         kind = "condition" if act == "signal" else "mailbox"
         return "/condition" + query({"run": name, "kind": kind, "box": form.get("box", "")})

@@ -42,6 +42,8 @@ PLAIN_PAGES: dict[str, Callable[[UiSettings, pages.Query], dict[str, Any]]] = {
     "start": pages.start_page,
     "workers": pages.workers_page,
     "schedules": pages.schedules_page,
+    "queues": pages.queues_page,
+    "failures": pages.failures_page,
     "storage": pages.storage_page,
 }
 """The pages with a fixed address, by name: the address, the template and the data."""

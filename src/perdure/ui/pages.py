@@ -16,14 +16,16 @@ from ..api.listing import statuses_of
 from ..api.local_time import local_moment
 from ..api.looking import ActionNode, Picture
 from ..api.messages import ConditionInfo, conditions, wait_for_box
+from ..api.queues_known import queues
 from ..api.run import Run
 from ..api.scheduling import schedules
 from ..api.tags import tags_of_words
 from ..api.task import Task
 from ..cli.logs import record_line
 from ..cli.output import iso, run_data
+from ..cli.queues import settings_words
 from ..core.ground.clock import US
-from ..core.ground.model import FINISHED, Kind, RunRow, Status, WorkerRow
+from ..core.ground.model import FINISHED, Kind, Result, RunRow, Status, WorkerRow
 from ..core.run.mailbox import box_of
 from ..errors import UsageError
 from . import forms
@@ -385,6 +387,44 @@ def _worker(row: WorkerRow, driven: list[str]) -> dict[str, Any]:
         "lease": row.lease / US,
         "runs": driven,
         "here": row.id == worker.id,
+    }
+
+
+def queues_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """The queues of the store: the settings in force, what holds a slot and what waits."""
+    return {
+        "queues": [
+            {
+                "name": one.name,
+                "running": one.running,
+                "waiting": one.waiting,
+                "paused": None if one.paused is None else one.paused.isoformat(),
+                "declared": settings_words(one.declared),
+                "override": settings_words(one.override),
+            }
+            for one in queues()
+        ]
+    }
+
+
+def failures_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """The newest failed runs by cause: the task, the class of the error, and the line that raised."""
+    page = looking.search(looking.RunFilter({Status.FAILED}), None, looking.LOOK)
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in page.rows:
+        error = error_data(row.value) if row.result == Result.ERROR else None
+        kind = "unknown" if error is None else str(error["type"])
+        line = None if error is None else error["line"]
+        where = "" if line is None else f"{line['file']}:{line['line']} in {line['function']}"
+        group = groups.setdefault((row.task, kind, where), {
+            "task": row.task, "error": kind, "where": where, "count": 0, "newest": row.name, "at": iso(row.ended_at),
+            "message": "" if error is None else error["message"],
+        })  # fmt: skip
+        group["count"] += 1
+    return {
+        "groups": sorted(groups.values(), key=lambda one: -one["count"]),
+        "looked": len(page.rows),
+        "more": page.after is not None,
     }
 
 
