@@ -180,3 +180,17 @@ def test_a_queue_is_paused_changed_reset_and_resumed(visitor: Visitor) -> None:
     assert queue()["paused"] is None
     visitor.post("queue-pause", "absent")
     assert "knows no queue" in visitor.http.get("/queues").text
+
+
+def test_a_run_is_repeated_from_a_chosen_action(visitor: Visitor) -> None:
+    """Variants: an entry that is no number, that does not exist, and a run that has not ended."""
+    actions = visitor.json("/run/order-1.json")["actions"]
+    entry = max(one["entry"] for one in actions if one["entry"] is not None)
+    position = next(one["position"] for one in actions if one["entry"] == entry)
+    assert f"Run again from entry {entry}" in visitor.http.get(f"/run/order-1?at={position}").text
+    answer = visitor.post("fork", "order-1", entry=str(entry))
+    name = answer.headers["location"].removeprefix("/run/")
+    visitor.until(name, "SUCCEEDED")
+    for run, wrong in (("order-1", "x"), ("order-1", "999"), ("ask-1", "1")):
+        assert visitor.post("fork", run, entry=wrong).headers["location"] == f"/run/{run}"
+        assert "Error: " in visitor.http.get(f"/run/{run}").text

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..api import operate
 from ..api._names import check_name
+from ..api.forking import fork
 from ..api.local_time import local_moment
 from ..api.messages import wait_for_box
 from ..api.queues_known import queue_named
@@ -67,6 +68,14 @@ def _rerun(ui: UiSettings, name: str, form: Form) -> Done:
     recover = bool(form.get("recover"))
     run = enqueue(request_rerun(name, recover=recover, new_name=form.get("new_name") or None), None)
     return Done(f"Run {run.name} waits for a worker.", run_link(run.name))
+
+
+def _fork(ui: UiSettings, name: str, form: Form) -> Done:
+    text = form.get("entry", "")
+    if not text.isdecimal() or len(text) > 12:
+        raise InputError(f"a fork begins at an entry's number, not {text!r}")
+    run = fork(name, int(text))
+    return Done(f"Run {run.name} has the outcomes before entry {text}, and waits for a worker.", run_link(run.name))
 
 
 def _signal(ui: UiSettings, name: str, form: Form) -> Done:
@@ -154,6 +163,7 @@ ACTS: dict[str, Callable[[UiSettings, str, Form], Done]] = {
     "pause": _pause,
     "resume": _resume,
     "rerun": _rerun,
+    "fork": _fork,
     "signal": _signal,
     "send": _send,
     "start": _start,
