@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.shell import Shell
 from tests.integration.test_damaged_journals import WORKFLOW, change, edit
 from tests.journals import recorded_in
+
+from perdure.store.sqlite import SQLiteStore
 
 STREAM = """
 import perdure
@@ -76,6 +81,67 @@ def test_a_file_that_is_there_is_kept(shell: Shell) -> None:
     assert "copy.db: File exists" in done.stderr
     assert (shell.path / "copy.db").read_text() == "mine"
     assert shell("store", "backup", "none/copy.db").returncode == 2
+
+
+def ran(shell: Shell, name: str) -> None:
+    shell.write("go", "")
+    done = shell("run", "wf.py", "work", "--who", "ann", "--name", name)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("moved", ["away", "within", "gone"])
+def test_a_finished_copy_keeps_its_content_where_its_preliminary_name_was_left(shell: Shell, moved: str) -> None:
+    """A process was killed between naming the copy and removing its preliminary name. The next copy wrote into that
+    file, which was the earlier backup.
+
+    The family: where the earlier copy is by then: in another directory, beside the new copy, or removed."""
+    ran(shell, "r")
+    shell.json("store", "backup", "copy.db")
+    first = (shell.path / "copy.db").read_bytes()
+    os.link(shell.path / "copy.db", shell.path / "copy.db.part")
+    (shell.path / "archive").mkdir()
+    kept = shell.path / ("archive/first.db" if moved == "away" else "first.db")
+    if moved == "gone":
+        (shell.path / "copy.db").unlink()
+    else:
+        (shell.path / "copy.db").rename(kept)
+    ran(shell, "second")
+    assert shell.json("store", "backup", "copy.db")["runs"] == 2
+    assert moved == "gone" or kept.read_bytes() == first
+    assert not (shell.path / "copy.db.part").exists()
+
+
+def test_a_complete_copy_counts_although_its_preliminary_name_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The family: the fault at each of the files beside the copy, once and for good. The command failed, and said at
+    its repetition that there is a file already."""
+    SQLiteStore(str(tmp_path / "perdure.db")).close()
+    store = SQLiteStore(str(tmp_path / "perdure.db"))
+    unlink = os.unlink
+    for number, broken in enumerate((".part", "-journal", "-wal", "")):
+        copy = tmp_path / f"copy{number}.db"
+
+        def failing(path: str, *, copy: Path = copy, broken: str = broken, **options: Any) -> None:
+            if copy.exists() and path.endswith(broken):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            unlink(path, **options)
+
+        monkeypatch.setattr(os, "unlink", failing)
+        store.backup(str(copy), lambda _: None)
+        monkeypatch.setattr(os, "unlink", unlink)
+        assert copy.exists()
+    store.close()
+
+
+def test_two_processes_that_write_the_same_copy_leave_one_whole_copy(shell: Shell) -> None:
+    """The one that comes second is refused, or finds the finished copy, and takes nothing from it."""
+    ran(shell, "r")
+    for number in range(5):
+        those = [shell.start("store", "backup", f"copy{number}.db") for _ in range(3)]
+        codes = [process.wait() for process in those]
+        assert codes.count(0) == 1, [process.communicate() for process in those]
+        assert recorded_in(shell.path / f"copy{number}.db")
 
 
 def test_a_copy_with_problems_is_removed(shell: Shell) -> None:
