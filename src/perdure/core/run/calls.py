@@ -6,7 +6,7 @@ A protocol is a generator that yields effects; `effects` has the effects and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import (
@@ -138,7 +138,14 @@ def trace(
             if on_loop := asyncio._get_running_loop() is not None:
                 body.executing += 1
             try:
-                data, copy, failure = yield from _executed(call, function, args, kwargs, source)
+                try:
+                    # Here, not in a generator of its own: `yield from` does not pass a GeneratorExit on.
+                    value = yield Invoke(call, function, args, kwargs) if source is None else source
+                    set_scope(body)
+                    data, copy = (None, EXHAUSTED) if value is EXHAUSTED else stored(call, codec, value)
+                    failure = None
+                except BaseException as error:
+                    failure = _failure(call, error)
                 if failure is None:
                     result = VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
                     waiter = record(call, result, data, at, (perf() - began) // 1000, item=item, child=child)
@@ -166,38 +173,23 @@ def trace(
     return close_outcome(call, outcome, codec, failure, source)
 
 
-def _executed(
-    call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], source: ItemSource | None
-) -> Generator[Any, Any, tuple[bytes | None, Any, BaseException | None]]:
-    """Execute the function, or get the next item. Gives the bytes and the copy for the caller, or the failure."""
-    body = call.body
-    try:
-        try:
-            value = yield Invoke(call, function, args, kwargs) if source is None else source
-        except GeneratorExit:
-            # The garbage collector closes the coroutine, in any context: that scope is left alone.
-            if raised_by_hand(call):
-                SCOPE.set(body)
-            raise
-        except BaseException:
-            SCOPE.set(body)
-            raise
-        set_scope(body)
-        if value is EXHAUSTED:
-            return None, EXHAUSTED, None
-        return *stored(call, function.signature.returns if source is None else source.codec, value), None
-    except RunStopped as error:
-        return None, None, stray_stop(body, f"trace {call.name}", error)
-    except GeneratorExit as error:
-        if not raised_by_hand(call):
-            raise
-        return None, None, tame(error)
-    except asyncio.CancelledError as error:
-        if was_cancelled() or body.over:
-            raise
-        return None, None, error
-    except BaseException as error:
-        return None, None, tame(error)
+def _failure(call: Call, error: BaseException) -> BaseException:
+    """The failure of a traced function. Raises what is no failure: the end of the run, a cancellation, the garbage
+    collector closing the coroutine."""
+    # By type: the `__class__` of an exception may be a property that raises.
+    kind, body = type(error), call.body
+    if issubclass(kind, GeneratorExit) and not raised_by_hand(call):
+        # In any context: that scope is left alone.
+        raise error
+    SCOPE.set(body)
+    if issubclass(kind, RunStopped):
+        assert isinstance(error, RunStopped)
+        return stray_stop(body, f"trace {call.name}", error)
+    if issubclass(kind, asyncio.CancelledError):
+        if was_cancelled() or body.stopped:
+            raise error
+        return error
+    return tame(error)
 
 
 def close_outcome(
