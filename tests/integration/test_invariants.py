@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from tests.waiting import stays_true, wait_for
 
 import perdure
 from perdure import errors, runtime
+from perdure.core.body.body import Body
 from perdure.core.ground.model import Kind, Result
 from perdure.core.run.ending import Ending
 from perdure.extras import durable_sleep
@@ -327,6 +329,68 @@ def test_what_follows_from_the_end_of_driving_is_not_recorded(monkeypatch: pytes
     entries = recorded(runtime.worker().store, perdure.Run.get("stopped").row)
     assert entries
     assert not [entry for entry in entries if entry.result == Result.CANCELLED or "behind" in repr(entry.inputs)]
+
+
+@env.task
+def sleeps_in_a_thread() -> str:
+    durable_sleep(0.3)
+    return "slept"
+
+
+@env.task
+def receives_in_a_thread() -> str:
+    try:
+        perdure.receive("box", int, timeout=0.3)
+    except errors.MessageTimedoutError:
+        return "late"
+    return "a message"
+
+
+@env.task
+async def sleeps_on_the_loop() -> str:
+    await durable_sleep.aio(0.3)
+    return "slept"
+
+
+@perdure.trace(retries=perdure.RetryStrategy(1, perdure.Backoff(initial=0.3, jitter=0)))
+def fails_once() -> str:
+    log.append("tried")
+    if len(log) == 1:
+        raise ValueError("once")
+    return "tried again"
+
+
+@env.task
+def pauses_before_a_retry() -> str:
+    return fails_once()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [sleeps_in_a_thread, receives_in_a_thread, sleeps_on_the_loop, pauses_before_a_retry],
+    ids=lambda task: task.name,
+)
+def test_a_wait_goes_on_where_another_thread_hears_of_the_cancellation_first(
+    monkeypatch: pytest.MonkeyPatch, task: Any
+) -> None:
+    """P7, B12: the wait is woken for the cancellation of the run, and another thread of the body is told of it before
+    this one asks: the sleep was recorded as over.
+
+    The family: each call that waits for a deadline and looks for a cancellation."""
+    drive(nothing, "first")  # what only the first run of a process does is done then
+    looks = []
+
+    def due_for_a_moment(body: Any) -> bool:
+        woken = sys._getframe(1).f_code.co_name == "_is_over" and len(looks) < 3
+        if woken:
+            looks.append(body)
+        return woken
+
+    monkeypatch.setattr(Body, "cancel_due", property(due_for_a_moment))
+    began = time.monotonic()
+    assert drive(task, "woken").result in ("slept", "late", "tried again")
+    assert looks
+    assert time.monotonic() - began >= 0.3
 
 
 # -- B: delivery -------------------------------------------------------------------------------------------------

@@ -326,7 +326,8 @@ def sleep(call: Call, seconds: float) -> Protocol:
             action, deadline = yield from _deadline(call, seconds)
             child = action.action
             at = min(at, action.at)
-            if deadline.remaining(clock) > 0:
+            # More than once where another thread of the body hears of the run's cancellation first (P7).
+            while deadline.remaining(clock) > 0:
                 yield Sleeper(body, deadline)
                 if body.cancel_due and deadline.remaining(clock) > 0:
                     return open_outcome(call, body.driver.cancelled_call(call, 0, at, child), ANY)
@@ -458,9 +459,13 @@ def receive(call: Call, wanted: MessageSpec) -> Protocol:
             if message is None:
                 action, deadline = yield from _deadline(call, wanted.seconds, wanted.shown)
                 child, at = action.action, min(at, action.at)
-                message = yield driver.mailbox.wait(body, call.name, action, deadline)
-                if message is None and body.cancel_due:
-                    return open_outcome(call, driver.cancelled_call(call, 0, at, child), ANY)
+                while True:
+                    message = yield driver.mailbox.wait(body, call.name, action, deadline)
+                    if message is None and body.cancel_due:
+                        return open_outcome(call, driver.cancelled_call(call, 0, at, child), ANY)
+                    # Again where another thread of the body hears of the run's cancellation first.
+                    if message is not None or (deadline is not None and deadline.remaining(driver.worker.clock) <= 0):
+                        break
             took = max(0, driver.worker.clock.wall() - at)
             if message is None:
                 failure = wanted.late()

@@ -160,9 +160,11 @@ class TraceRetries:
         """Wait for the end of the pause. Gives `False` where the run was cancelled during the pause."""
         deadline, self._deadline = self._deadline, None
         clock = self._body.driver.worker.clock
-        if deadline is not None and deadline.remaining(clock) > 0:
+        # More than once where another thread of the body hears of the cancellation first (P7).
+        while deadline is not None and deadline.remaining(clock) > 0:
             yield Sleeper(self._body, deadline)
-            return not (self._body.cancel_due and deadline.remaining(clock) > 0)
+            if self._body.cancel_due and deadline.remaining(clock) > 0:
+                return False
         return True
 
     def given_up(self) -> tuple[ActionState, ...]:
