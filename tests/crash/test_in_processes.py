@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.crash.harness import WHOLE, Hosts, run_parallel
+from tests.crash.test_cancelled_runs import explorer_for as cancelling
 from tests.crash.test_named_interleavings import CASES, explorer_for
 
 
@@ -49,6 +50,16 @@ READING = ("messages:values_of_a_body_and_of_traces", "messages:streams_of_a_bod
 def test_workflows_that_differ_inside_of_one_process_go_on_as_well(pool_hosts: Hosts, place: Path, name: str) -> None:
     """P1, P4."""
     explorer_for(pool_hosts, place, name).one_kill("4:after")
+
+
+@pytest.mark.parametrize("name", ["saga", "sync_saga", "finally_only"])
+def test_a_cancelled_body_in_a_pool_cleans_up_whenever_its_worker_is_killed(
+    pool_hosts: Hosts, place: Path, name: str
+) -> None:
+    """E7, B12, P1: before the request, in the cleanup, and behind it."""
+    explorer = cancelling(pool_hosts, place, name)
+    explorer.undisturbed()
+    run_parallel([partial(explorer.one_kill, point) for point in (*KILLS, "8:after")])
 
 
 def test_bodies_in_a_pool_go_on_where_every_commit_is_slow(pool_hosts: Hosts, place: Path) -> None:

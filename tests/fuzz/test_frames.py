@@ -31,7 +31,7 @@ from perdure.store.blobs.manifest import Listed
 FRAMES: list[Any] = [
     frames.Idle(True), frames.Begun(), frames.NextAction(3), frames.Quiet(1, [1, 2], 0, [], [], False),
     frames.Stop(b"x"), frames.CacheGet(1, b"k" * 16),
-    frames.BodyEnded(0, b"\xc0", False, [1], [("f", 1, "g")], 0, 1, True),
+    frames.BodyEnded(0, b"\xc0", False, 0.5, [1], [("f", 1, "g")], 0, 1, True, False),
 ]  # fmt: skip
 WHOLE = st.sampled_from(FRAMES).map(msgspec.msgpack.encode)
 

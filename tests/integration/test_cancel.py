@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from perdure import Status, errors
 
 FLOW = """
 import asyncio
+import os
 import pathlib
 import time
 
@@ -130,6 +133,96 @@ async def sync_child_of_async(seconds: float) -> None:
 def elsewhere(seconds: float) -> None:
     note("begun")
     durable_sleep(seconds)
+
+
+@inner.task
+def cleans_elsewhere(seconds: float) -> None:
+    note("begun")
+    try:
+        durable_sleep(seconds)
+    finally:
+        note("cleaning")
+        durable_sleep(0.01)
+        note("cleaned")
+
+
+@inner.task
+async def cleans_elsewhere_async(seconds: float) -> None:
+    await note_async("begun")
+    try:
+        await durable_sleep.aio(seconds)
+    finally:
+        await note_async("cleaning")
+        await durable_sleep.aio(0.01)
+        await note_async("cleaned")
+
+
+@inner.task
+def receives_elsewhere(seconds: float) -> None:
+    note("begun")
+    try:
+        perdure.receive("words", str)
+    finally:
+        note("cleaned")
+
+
+@inner.task
+async def receives_elsewhere_async(seconds: float) -> None:
+    await note_async("begun")
+    try:
+        await perdure.receive.aio("words", str)
+    finally:
+        await note_async("cleaned")
+
+
+@inner.task
+def calls_from_elsewhere(seconds: float) -> None:
+    try:
+        elsewhere(seconds)
+    finally:
+        note("cleaned")
+
+
+@inner.task
+async def calls_from_elsewhere_async(seconds: float) -> None:
+    try:
+        await elsewhere.aio(seconds)
+    finally:
+        await note_async("cleaned")
+
+
+@env.task
+def sync_parent_of_elsewhere(seconds: float) -> None:
+    try:
+        cleans_elsewhere(seconds)
+    finally:
+        note("parent cleaned")
+
+
+@inner.task(retries=2)
+def killed_elsewhere(seconds: float) -> None:
+    note("begun")
+    try:
+        durable_sleep(seconds)
+    finally:
+        note("cleaning")
+        log(f"pid {os.getpid()}")
+        while not (HERE / "go").exists():
+            durable_sleep(0.02)
+        note("cleaned")
+
+
+@inner.task(retries=2)
+async def killed_elsewhere_async(seconds: float) -> None:
+    await note_async("begun")
+    try:
+        await durable_sleep.aio(seconds)
+    finally:
+        await note_async("cleaning")
+        log(f"pid {os.getpid()}")
+        while not (HERE / "go").exists():
+            await durable_sleep.aio(0.02)
+        await note_async("cleaned")
 
 
 @env.task
@@ -285,11 +378,48 @@ def test_a_child_in_a_thread_or_process_ends_before_the_cleanup_of_its_async_cal
     assert words(fleet)[-1] == "parent cleaned"
 
 
-def test_a_root_task_in_another_process_is_ended(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("task", "last"),
+    [
+        ("elsewhere", ["begun"]),
+        ("cleans_elsewhere", ["begun", "cleaning", "cleaned"]),
+        ("cleans_elsewhere_async", ["begun", "cleaning", "cleaned"]),
+        ("receives_elsewhere", ["begun", "cleaned"]),
+        ("receives_elsewhere_async", ["begun", "cleaned"]),
+        ("calls_from_elsewhere", ["begun", "cleaned"]),
+        ("calls_from_elsewhere_async", ["begun", "cleaned"]),
+        ("sync_parent_of_elsewhere", ["begun", "cleaning", "cleaned", "parent cleaned"]),
+    ],
+)
+def test_a_body_in_another_process_cleans_up(fleet: Fleet, task: str, last: list[str]) -> None:
+    """E7. The family: a sync and an async body that sleeps, receives, or calls into yet another process; the root of
+    the run, and the child of a body in a thread. (The child of an async body ends with its caller's call.)"""
     fleet.serve("--park-after", "3600s")
-    run = begun(fleet, "elsewhere")
+    run = begun(fleet, task)
+    wait_for(lambda: run.status in (Status.SLEEPING, Status.WAITING))
     run.cancel("wrong input")
     ended(run)
+    assert words(fleet) == last
+
+
+@pytest.mark.parametrize("task", ["killed_elsewhere", "killed_elsewhere_async"])
+@pytest.mark.parametrize("victim", ["worker", "child"])
+def test_a_cleanup_in_another_process_goes_on_after_a_kill(fleet: Fleet, task: str, victim: str) -> None:
+    """E7, P1: what the cleanup has recorded is replayed, in the next worker and in the next attempt."""
+    worker = fleet.serve("--park-after", "3600s")
+    run = begun(fleet, task)
+    wait_for(lambda: run.status == Status.SLEEPING)
+    run.cancel("wrong input")
+    [pid] = wait_for(lambda: [int(word.split()[1]) for word in words(fleet) if word.startswith("pid ")])
+    if victim == "child":
+        os.kill(pid, signal.SIGKILL)
+    else:
+        worker.kill()
+        fleet.serve("--park-after", "3600s")
+    wait_for(lambda: len([word for word in words(fleet) if word.startswith("pid ")]) == 2, story=fleet.story)
+    fleet.file.with_name("go").touch()
+    ended(run)
+    assert [word for word in words(fleet) if not word.startswith("pid ")] == ["begun", "cleaning", "cleaned"]
 
 
 def test_the_caller_of_a_cancelled_run_gets_the_error(fleet: Fleet) -> None:

@@ -38,7 +38,7 @@ def ends() -> Iterator[Ends]:
 
 def test_frames_arrive_whole_and_in_order(ends: Ends) -> None:
     outer, inner = ends
-    big = frames.BodyEnded(0, os.urandom(3 * 2**20), False, [], [], 0, 0, True)
+    big = frames.BodyEnded(0, os.urandom(3 * 2**20), False, 0.0, [], [], 0, 0, True, False)
 
     def send() -> None:
         inner.send(frames.Begun())
@@ -162,8 +162,8 @@ def test_no_process_may_start_new_calls_while_driving_ends() -> None:
     """P5: bodies are closed in turn, here and in children, and an outcome for the first body held the others back."""
     driver = RunDriver(
         SimpleNamespace(store=None, post=None),  # type: ignore[arg-type]
-        SimpleNamespace(token=b"", id=1, uid=b"", name="r", target="", cancel=None, cancel_until=None),  # type: ignore[arg-type]
-        SimpleNamespace(target=lambda: ""),  # type: ignore[arg-type]
+        SimpleNamespace(token=b"", id=1, uid=b"", name="r", target="f::m::t", cancel=None, cancel_until=None),  # type: ignore[arg-type]
+        SimpleNamespace(target=lambda: "f::m::t"),  # type: ignore[arg-type]
         SimpleNamespace(soon=lambda *_: None),  # type: ignore[arg-type]
         fresh=False,
     )
@@ -182,12 +182,13 @@ def test_a_frame_before_the_journal_is_loaded_allows_no_new_calls(ends: Ends) ->
         SimpleNamespace(),  # type: ignore[arg-type]
         Connection(inner),
         SimpleNamespace(  # type: ignore[arg-type]
-            run=SimpleNamespace(token=b"", id=1, uid=b"", name="r", target="", cancel=None, cancel_until=None),
+            run=SimpleNamespace(token=b"", id=1, uid=b"", name="r", target="f::m::t", cancel=None, cancel_until=None),
             fresh=False,
             undrained=[1],
             accepts=False,
+            cancel=None,
         ),
-        SimpleNamespace(target=lambda: ""),  # type: ignore[arg-type]
+        SimpleNamespace(target=lambda: "f::m::t"),  # type: ignore[arg-type]
         SimpleNamespace(),  # type: ignore[arg-type]
     )
     driver.heard(frames.Free(0, False))
@@ -202,7 +203,7 @@ def test_a_thread_left_behind_sends_no_frames_in_the_turn_of_the_next_body(ends:
     connection = Connection(inner)
     first = connection.next_turn()
     assert connection.tell(frames.Idle(True), first)
-    end = frames.BodyEnded(0, b"", False, [], [], 0, 0, True)
+    end = frames.BodyEnded(0, b"", False, 0.0, [], [], 0, 0, True, False)
     connection.next_turn(end)
     assert not connection.tell(frames.Idle(False), first)
     connection.next_turn()

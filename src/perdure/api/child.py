@@ -44,6 +44,8 @@ class ChildProcess:
         self._driver: InnerDriver | None = None
         self._free = _NOT_HEARD
         """The last news of whether new calls may start, for a driver that does not exist yet."""
+        self._cancel: str | None = None
+        """The same of a request to cancel the run: the reason."""
         store = InnerStore(self._connection, hello.store_id, hello.store_url)
         writer = InnerWriter(self._connection)
         self._worker = Worker(store, _NoOtherWorkers(), CountingThreads(), writer=writer)  # type: ignore[arg-type]
@@ -67,6 +69,8 @@ class ChildProcess:
         with self._lock:
             self._driver = driver
             driver.heard(self._free)
+            if self._cancel is not None:
+                driver.cancel_run(self._cancel)
         loop.soon(driver.start)
 
     def _listen(self) -> None:
@@ -87,6 +91,7 @@ class ChildProcess:
             with self._lock:
                 self._driver = None
                 self._free = _NOT_HEARD
+                self._cancel = None
             self._work.put(frame)
         elif isinstance(frame, frames.Answer):
             connection.answered(frame)
@@ -95,6 +100,11 @@ class ChildProcess:
                 self._free = frame
                 if self._driver is not None:
                     self._driver.heard(frame)
+        elif isinstance(frame, frames.CancelBody):
+            with self._lock:
+                self._cancel = frame.reason
+                if self._driver is not None:
+                    self._driver.cancel_run(frame.reason)
         elif isinstance(frame, frames.GiveUp) and self._driver is not None:
             self._driver.give_up(frame.action)
         # Last: a reader of the count has to see the effects of the frame (E5).

@@ -67,6 +67,8 @@ class Assign(_Frame):
     undrained: list[int]
     accepts: bool
     """See `Driver.accepts`."""
+    cancel: str | None
+    """The reason, if the run is being cancelled and the body itself has to hear of that (E7)."""
 
 
 class Free(_Frame):
@@ -74,6 +76,12 @@ class Free(_Frame):
 
     report: int
     free: bool
+
+
+class CancelBody(_Frame):
+    """The run is being cancelled, and the body itself has to hear of that (E7)."""
+
+    reason: str
 
 
 class GiveUp(_Frame):
@@ -310,6 +318,8 @@ class BodyEnded(_Frame):
     executed: int
     reusable: bool
     """Whether the child may be given another body."""
+    cancelled: bool
+    """Whether the code has heard of the cancellation of the run."""
 
 
 class Final(_Frame):
@@ -324,7 +334,7 @@ class Final(_Frame):
     cache: list[CachePut]
 
 
-ToChild = Hello | Assign | Free | GiveUp | Answer
+ToChild = Hello | Assign | Free | CancelBody | GiveUp | Answer
 ToParent = (
     Entries | Actions | CacheGet | NextAction | SourceId | SourceOf | Commit | Await | Left | PutBack
     | FindRun | FindAddressee | Send | Publish | LastStreamed | Delegate | Cancel | Begun | Undrained

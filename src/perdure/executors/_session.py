@@ -112,6 +112,7 @@ class BodySession:
         return self._wait().__await__()
 
     async def _wait(self) -> tuple[int, Any]:
+        self.body.addressed = self.body.parent is None
         self._begin()
         try:
             return await asyncio.wrap_future(self._future)
@@ -123,6 +124,9 @@ class BodySession:
 
     def block(self) -> tuple[int, Any]:
         """See `__await__`; the calling thread blocks."""
+        parent = self.body.parent
+        # As in a thread: what a sync body calls to clean up goes on.
+        self.body.addressed = parent is None or not parent.cancel_delivered
         self._begin()
         slot = THREAD.slot if asyncio._get_running_loop() is None else None
         outcome: tuple[int, Any] = self._driver.worker.join(self._future, slot)
@@ -138,6 +142,13 @@ class BodySession:
         if self._leave():
             self._future.set_exception(self._driver.stopped_error())
 
+    def cancel(self) -> None:
+        """The run is being cancelled, and the body in the child hears of that (E7). From any thread."""
+        reason = self._driver.cancel
+        # Before the body is assigned, `assigned` tells the child.
+        if self._sent and reason is not None:
+            self._send(frames.CancelBody(reason))
+
     # -- its child ---------------------------------------------------------------------------------------------
 
     def assigned(self, child: Seat) -> bool:
@@ -148,7 +159,6 @@ class BodySession:
             if self.over:
                 return False
             self._child = child
-        self._sent = 1
         module = self.spec.module
         child.channel.send(
             frames.Assign(
@@ -166,8 +176,13 @@ class BodySession:
                 recorded=self._recorded,
                 undrained=sorted(self._undrained),
                 accepts=driver.accepts,
+                cancel=driver.cancel if body.addressed else None,
             )
         )
+        self._sent = 1
+        if body.addressed and driver.cancel is not None:
+            # The request may have come between the two lines.
+            self.cancel()
         driver.gate.change((), (), self._listen)
         return True
 
@@ -239,12 +254,15 @@ class BodySession:
     def died(self, code: int) -> None:
         """The child has ended before the body."""
         if self._leave(kill=False):
+            # The code has not had its end, even if it has heard of the cancellation of the run.
+            self.body.cancel_delivered = False
             self.body.close()
             self._future.set_result((Result.ERROR, self._death(code)))
 
     def lost(self, why: str) -> None:
         """The machine under the child is lost, through no fault of the body."""
         if self._leave(kill=False):
+            self.body.cancel_delivered = False
             self.body.close()
             self._future.set_result((Result.ERROR, AttemptLost(why)))
 
@@ -299,6 +317,7 @@ class BodySession:
             return True
         self._driver.replayed += frame.replayed
         self._driver.executed += frame.executed
+        self.body.cancel_delivered = frame.cancelled
         if frame.result == Result.VALUE:
             self._future.set_result((Result.VALUE, frame.data))
             return True

@@ -453,9 +453,7 @@ class Body(Activity):
         with self._lock:
             sleepers = list(self._sleepers) if self.cancel_due else []
         for sleeper in sleepers:
-            sleeper.interrupt()
-            if isinstance(sleeper, Sleeper):
-                self.loop.soon(sleeper.wake)
+            sleeper.cancel()
         if self.main is not None:
             self.loop.soon(self.cancel_main)
 

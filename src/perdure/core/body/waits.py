@@ -112,10 +112,13 @@ Waiter = LoopWaiter | ThreadWaiter
 
 
 class Interruptible(Protocol):
-    """A wait that is interrupted when its body is closed."""
+    """A wait that is interrupted when its body is closed, or when the run is cancelled."""
 
     def interrupt(self) -> None:
         """From any thread."""
+
+    def cancel(self) -> None:
+        """The run is being cancelled, and the body has to hear of that. From any thread."""
 
 
 REARM = 30.0
@@ -204,6 +207,11 @@ class Sleeper:
         future = self._future
         if future is not None and not future.done():
             future.set_result(None)
+
+    def cancel(self) -> None:
+        """See `Interruptible`."""
+        self.interrupt()
+        self._body.loop.soon(self.wake)
 
     def interrupt(self) -> None:
         """The body is closed. From any thread. A task is not woken, as it is about to be cancelled: what its code then

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import (
     AttemptsLostError,
+    BodyDiedError,
     NonDeterminismError,
     RunCancelledError,
     RunStopped,
@@ -263,7 +264,9 @@ class _Attempts:
         if isinstance(error, AttemptLost):
             self._losses += 1
             if self._losses < LOSSES:
-                self._deadline = Deadline.after(LOSS_PAUSE * 2**self._losses, clock)
+                self._deadline = None
+                if self._driver.cancel is None:
+                    self._deadline = Deadline.after(LOSS_PAUSE * 2**self._losses, clock)
                 log.warning("%s: attempt %d was lost (%s); trying again", spec.name, self._number, error)
                 self._number += 1
                 yield from self._announce()
@@ -275,6 +278,9 @@ class _Attempts:
         pause = next_pause(spec.retries, self._failures, error, clock.wall())
         if pause is None:
             return self._given_up(error, marks)
+        if isinstance(error, BodyDiedError) and self._driver.cancel is not None:
+            # The code may not have had its end: its cleanup goes on, without a pause that the cancellation would end.
+            pause = 0.0
         self._number += 1
         self._deadline = Deadline.after(pause, clock) if pause > 0 else None
         log_retry(spec.name, spec.retries, self._failures, pause, error)

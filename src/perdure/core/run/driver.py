@@ -225,8 +225,6 @@ class Driver(Ending):
 
     async def _drive(self) -> None:
         try:
-            if self.cancel is not None and self.spec.process:
-                raise asyncio.CancelledError
             if self.run.crashes > CRASH_LIMIT and not self._was_waiting():
                 result, value, live, extra = self._crash_loop()
             else:
@@ -234,11 +232,7 @@ class Driver(Ending):
         except RunStopped:
             return
         except asyncio.CancelledError:
-            if self.cancel is None or self._stopping is not None:
-                return
-            # The root task executes in another process, whose body is ended without a chance to clean up.
-            error_of_run = self.cancelled_error()
-            result, value, live, extra = Result.ERROR, encode_error(error_of_run), error_of_run, ()
+            return
         except StoreError as error:
             self.stop(error)
             return
@@ -288,8 +282,6 @@ class Driver(Ending):
             if body.addressed or body.parent is None:
                 body.cancel_by_run()
         self.cancel_told = True
-        if self.spec.process and self._main is not None:
-            self._main.cancel()
 
     def cancelled_error(self) -> RunCancelledError:
         """The error of the cancelled run."""

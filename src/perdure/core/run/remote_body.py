@@ -15,6 +15,9 @@ in the process of the code, and everything about the whole run in the process of
   the inner process reports how many messages it had acted on, and the outer process counts its messages.
 - E6 tasks that cannot execute in the inner process (`Outer.takes`) are carried out by the outer process, as calls of
   the stand-in; the calling inner body records their outcomes.
+- E7 a body that no asyncio task awaits hears of the cancellation of its run in the inner process, and cleans up there
+  with working durable calls; the inner process says at the end whether the code has heard. Every other body ends with
+  its process when its caller is cancelled.
 
 A cancellation still to be written in one process does not hold back the other process: two bodies in different
 processes share no memory, and every message between them passes through the journal, after the cancellation.
@@ -41,6 +44,13 @@ class StandIn(Body):
     """The undelivered outcomes of these bodies, and actions to be called again, when this stand-in was opened."""
     give_up: Callable[[], None] = staticmethod(lambda: None)
     """Tells the inner process that the awaited cancellation will not come."""
+
+    def cancel_by_run(self) -> None:
+        with self._lock:
+            sleepers = list(self._sleepers)
+        for sleeper in sleepers:
+            # A pause between two attempts, or the conversation with the inner process.
+            sleeper.cancel()
 
     def hand_over(self) -> None:
         """The loaded journal is replayed in the inner process."""

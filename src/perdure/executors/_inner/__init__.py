@@ -10,5 +10,5 @@ whole run are replaced, each behind the interface that the core has for the part
 - `delegate`: tasks that the outer process carries out.
 - `driver`: drives the one body.
 
-`core.run.remote_body` states E1 to E6; these modules keep them for the inner end.
+`core.run.remote_body` states E1 to E7; these modules keep them for the inner end.
 """

@@ -17,7 +17,7 @@ from ...core.body.scope import THREAD
 from ...core.commit.records import Mark
 from ...core.ground.model import Action, ActionState, CachePut, Result
 from ...core.ground.spec import TaskSpec
-from ...core.ground.values import decode_error
+from ...core.ground.values import decode_error, encode_error
 from ...core.run.attempts import Final
 from ...core.run.driver import Driver
 from ...core.run.effects import Durable
@@ -128,6 +128,13 @@ class _Delegated:
         if future is not None:
             self._connection.tell(frames.Cancel(self._ticket), self._turn)
         return future
+
+    def cancel(self) -> None:
+        """The run is being cancelled: the calling sync body hears of that as the outcome of this call (E7)."""
+        future = self._give_up()
+        if future is not None:
+            error = encode_error(self._driver.cancelled_error())
+            future.set_result(frames.raw(frames.Final(int(Result.ERROR), error, [], [], [], [], [])))
 
     def interrupt(self) -> None:
         """The calling body is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -50,8 +51,9 @@ class InnerDriver(Driver):
         self._work = work
         self._process = worker
         super().__init__(worker, work.run, spec, loop, fresh=work.fresh)
-        # The outer process ends this one where the body is cancelled.
-        self.cancel = None
+        # Where the body is not told itself, the outer process ends this one.
+        self.cancel = work.cancel
+        self.cancel_told = work.cancel is not None
         self.accepts = work.accepts
         self._delegating = Delegating(self, self.gate, connection, self.turn)
         self.outer = self._delegating
@@ -121,12 +123,14 @@ class InnerDriver(Driver):
             if self.outbox:
                 # Rows without a waiting caller, such as a generator that was closed early.
                 await Durable(body)
-            return self._ended(outcome, value)
+            if isinstance(value, asyncio.CancelledError) and body.cancel_delivered:
+                value = self.cancelled_error().with_traceback(value.__traceback__)
+            return self._ended(outcome, value, cancelled=self.cancel is not None and body.cancel_delivered)
         finally:
             self.close_body(body)
 
-    def _ended(self, outcome: int, value: Any) -> frames.BodyEnded:
-        counts = (self.replayed, self.executed, self.worker.threads.jobs == 0)
+    def _ended(self, outcome: int, value: Any, *, cancelled: bool) -> frames.BodyEnded:
+        counts = (self.replayed, self.executed, self.worker.threads.jobs == 0, cancelled)
         if outcome == Result.VALUE:
             return frames.BodyEnded(int(outcome), value, False, 0.0, [], [], *counts)
         discards = escaped(value, self.run.uid, self._work.action)
@@ -208,7 +212,7 @@ class InnerDriver(Driver):
 def failed_to_load(error: BaseException) -> frames.BodyEnded:
     """The body could not even begin."""
     return frames.BodyEnded(
-        int(Result.ERROR), encode_error(error), is_final(error), 0.0, [], frames_of(error), 0, 0, False
+        int(Result.ERROR), encode_error(error), is_final(error), 0.0, [], frames_of(error), 0, 0, False, False
     )  # fmt: skip
 
 
