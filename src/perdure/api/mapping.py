@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 from ..core.body.branch import Branch
 from ..core.body.interfaces import BodyPort
@@ -18,6 +18,8 @@ from ..core.body.scope import THREAD, Slot, TraceScope
 from ..errors import InsideTraceError, RunStopped, UsageError
 from ._calling import caller, on_loop, run_async, run_sync, warn_blocking
 from .task import Task
+
+T = TypeVar("T")
 
 
 class _Map:
@@ -27,6 +29,33 @@ class _Map:
     the calls end nor on the consumer's own calls in between.
     """
 
+    @overload
+    def __call__(
+        self,
+        task: Task[..., Coroutine[Any, Any, T]] | partial[Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: Literal[False] = False,
+    ) -> Iterator[T]: ...
+    @overload
+    def __call__(
+        self,
+        task: Task[..., T] | partial[T],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: Literal[False] = False,
+    ) -> Iterator[T]: ...
+    @overload
+    def __call__(
+        self,
+        task: Task[..., Any] | partial[Any],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: bool,
+    ) -> Iterator[Any]: ...
     def __call__(
         self,
         task: Task[..., Any] | partial[Any],
@@ -53,6 +82,33 @@ class _Map:
             warn_blocking("perdure.map")
         return _threads(called, _fork(where, called, group_name), iterables, concurrency, return_exceptions)
 
+    @overload
+    def aio(
+        self,
+        task: Task[..., Coroutine[Any, Any, T]] | partial[Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: Literal[False] = False,
+    ) -> AsyncIterator[T]: ...
+    @overload
+    def aio(
+        self,
+        task: Task[..., T] | partial[T],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: Literal[False] = False,
+    ) -> AsyncIterator[T]: ...
+    @overload
+    def aio(
+        self,
+        task: Task[..., Any] | partial[Any],
+        *iterables: Iterable[Any],
+        group_name: str | None = None,
+        concurrency: int = 0,
+        return_exceptions: bool,
+    ) -> AsyncIterator[Any]: ...
     def aio(
         self,
         task: Task[..., Any] | partial[Any],

@@ -12,7 +12,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .. import runtime
 from ..core.ground import model
@@ -48,7 +48,15 @@ from .task import Task
 
 log = logging.getLogger("perdure")
 
+P = ParamSpec("P")
 T = TypeVar("T")
+if TYPE_CHECKING:
+    # `Run` without a type of its result stays `Run[Any]`: Python has such defaults from 3.13 on.
+    from typing_extensions import TypeVar as WithDefault
+
+    Out = WithDefault("Out", covariant=True, default=Any)
+else:
+    Out = TypeVar("Out", covariant=True)
 
 CLAIMABLE = (Status.QUEUED, Status.RUNNING, *PARKED)
 """The stored statuses in which a request by name may claim the run, unless another worker drives it."""
@@ -67,7 +75,7 @@ HINT_SECONDS = 5.0
 """The time without a driver after which a hint about an awaited run is logged."""
 
 
-class Run:
+class Run(Generic[Out]):
     """A run in the store. Attributes are read from the store each time until the run has ended."""
 
     def __init__(self, row: model.RunRow, spec: TaskSpec | None = None) -> None:
@@ -139,7 +147,7 @@ class Run:
         return derived_status(self.row)
 
     @property
-    def result(self) -> Any:
+    def result(self) -> Out:
         """The return value of the task; a failed run raises its error, with the run as `.run`.
 
         Raises:
@@ -159,10 +167,11 @@ class Run:
         if row.result == Result.ERROR:
             raise attach(decode_error(row.value), self)
         spec = self._spec if self._spec is not None else spec_of_loaded(row.target)
-        return spec.signature.returns.decode(row.value) if spec is not None else ANY.decode(row.value)
+        result: Any = spec.signature.returns.decode(row.value) if spec is not None else ANY.decode(row.value)
+        return result  # type: ignore[no-any-return]
 
     @property
-    def wait(self) -> Dual[..., Run]:
+    def wait(self) -> Dual[..., Run[Out]]:
         """Wait until the run has ended, wherever it is driven, and return the run: `run.wait().result`; `.wait.aio()`
         as a coroutine. A failed run raises nothing here; `result` raises.
 
@@ -280,7 +289,7 @@ class Run:
         return log_files(self.name, action)
 
     @property
-    def resume(self) -> Dual[..., Run]:
+    def resume(self) -> Dual[..., Run[Out]]:
         """Drive a paused, interrupted or failed run in this process until the run has ended: `run.resume()`, or
         `.resume.aio()` as a coroutine. A run that has succeeded is left as it is.
 
@@ -350,7 +359,7 @@ class Run:
         return Run(forking.fork(self.name, before, after, outcome, new_name=name, file=file))
 
     @property
-    def rerun(self) -> Dual[..., Run]:
+    def rerun(self) -> Dual[..., Run[Out]]:
         """Drive a new run of the same task with the same inputs, and return the new run: `run.rerun()`, or
         `.rerun.aio()` as a coroutine.
 
@@ -806,6 +815,19 @@ async def _in_time(end: Coroutine[Any, Any, Any]) -> None:
             await end
 
 
+class StartsRuns(Protocol):
+    """A call that takes a task with its arguments, and gives the run with the type of its result."""
+
+    @overload
+    def __call__(self, task: Task[P, Coroutine[Any, Any, T]], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+    @overload
+    def __call__(self, task: Task[P, T], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+    @overload
+    async def aio(self, task: Task[P, Coroutine[Any, Any, T]], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+    @overload
+    async def aio(self, task: Task[P, T], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+
+
 def _sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
     """Drive a new run of `task` in this process until it has ended.
 
@@ -831,4 +853,4 @@ def _aio(task: Task[..., Any], *args: Any, **inputs: Any) -> Coroutine[Any, Any,
 
 
 _sync.__name__ = _sync.__qualname__ = "run"
-run: Dual[..., Run] = Dual(_sync, _aio)
+run: StartsRuns = cast("StartsRuns", Dual(_sync, _aio))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .. import runtime
 from ..core.ground.clock import US
@@ -19,12 +19,15 @@ from .arrivals import arrival
 from .local_time import local_moment
 from .policies import SubmitPolicy, WhenFull
 from .requests import RunRequest, request_for
-from .run import Run, refuse_conflict, run, run_named, run_named_aio
+from .run import Run, StartsRuns, refuse_conflict, run, run_named, run_named_aio
 from .tags import encode_tags
 from .task import Task
 
 if TYPE_CHECKING:
     from .queueing import Queue
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 NO_POLICY = SubmitPolicy()
@@ -148,6 +151,23 @@ def _connection_of(context: RunContext, task: Any, inputs: dict[str, Any]) -> An
     return context.connection
 
 
+class SubmitsRuns(StartsRuns, Protocol):
+    """The same for runs that are left to a worker, perhaps in the transaction of a connection."""
+
+    @overload
+    def __call__(self, task: Task[P, Coroutine[Any, Any, T]], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+    @overload
+    def __call__(self, task: Task[P, T], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+    @overload
+    def __call__(self, task: Task[..., Any], /, *args: Any, connection: Any, **inputs: Any) -> Run[Any]: ...
+    @overload
+    async def aio(self, task: Task[P, Coroutine[Any, Any, T]], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+    @overload
+    async def aio(self, task: Task[P, T], /, *args: P.args, **inputs: P.kwargs) -> Run[T]: ...
+    @overload
+    async def aio(self, task: Task[..., Any], /, *args: Any, connection: Any, **inputs: Any) -> Run[Any]: ...
+
+
 def _submit_sync(task: Task[..., Any], *args: Any, **inputs: Any) -> Run:
     """Store a new run of `task` for a worker (`perdure serve`) and return at once. On return the run is on disk.
 
@@ -216,8 +236,8 @@ class RunContext:
 
         sync.__doc__ = run.__doc__
         submit_sync.__doc__ = _submit_sync.__doc__
-        self.run: Dual[..., Run] = Dual(sync, aio)
-        self.submit: Dual[..., Run] = Dual(submit_sync, submit_aio)
+        self.run: StartsRuns = cast("StartsRuns", Dual(sync, aio))
+        self.submit: SubmitsRuns = cast("SubmitsRuns", Dual(submit_sync, submit_aio))
 
     def request(self, task: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> RunRequest:
         """The request for a submitted run."""
@@ -232,7 +252,7 @@ class RunContext:
             )
 
 
-submit: Dual[..., Run] = Dual(_submit_sync, _submit_async)
+submit: SubmitsRuns = cast("SubmitsRuns", Dual(_submit_sync, _submit_async))
 
 
 def with_runcontext(

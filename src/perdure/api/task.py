@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ..core.body.branch import Branch
 from ..core.body.scope import TraceScope
@@ -33,7 +33,8 @@ if TYPE_CHECKING:  # most programs have no schedules, and need neither a calenda
     from .queueing import Queue
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
 
 
 class Task(Generic[P, R]):
@@ -120,7 +121,11 @@ class Task(Generic[P, R]):
             warn_blocking(self.name)
         return run_sync(protocol)  # type: ignore[no-any-return]
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
+    @overload
+    def aio(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def aio(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """The call as a coroutine, for sync and async functions alike."""
         where = caller(self._what)
         if where is None:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from ..core.body.branch import Branch, Call
 from ..core.body.delivery import Outcome
@@ -33,7 +33,9 @@ from ._names import qualified
 from .declaring import distinct_name
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
+Q = ParamSpec("Q")
+T = TypeVar("T")
 
 
 class Trace(Generic[P, R]):
@@ -72,6 +74,10 @@ class Trace(Generic[P, R]):
         """The function as the core knows it."""
         return self._function
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Trace[P, R]: ...
+    @overload
+    def __get__(self: Trace[Concatenate[Any, Q], R], instance: object, owner: type | None = None) -> Trace[Q, R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else _BoundTrace(self, instance)
 
@@ -97,7 +103,11 @@ class Trace(Generic[P, R]):
         warn_blocking(self._function.name)
         return run_sync(protocol)  # type: ignore[no-any-return]
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
+    @overload
+    def aio(self: Trace[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def aio(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """The call as a coroutine; a sync function then runs in a thread, and the event loop goes on meanwhile."""
         if self._generator or self._async_generator:
             raise UsageError(f"{self._function.name} is a generator; iterate over it instead of using .aio")
