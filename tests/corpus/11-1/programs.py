@@ -245,7 +245,7 @@ async def failed() -> str:
 async def readings() -> list[Any]:
     return [
         await durable_time.aio(), await durable.uuid4.aio(), await durable.random.aio(), durable_time(),
-        await durable.now.aio(), await step("end"),
+        await durable.now.aio(), perdure.patched("2026-12-fix"), await step("end"),
     ]  # fmt: skip
 
 
