@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import claims, moves, signals, submits
+from . import claims, limits, moves, signals, submits
 from .checker import Broken, explore
 
 LARGE = claims.Bounds(deaths=2, freezes=1, lapses=1, workers=3)
 
 MODELS: list[tuple[str, dict[str, str], Callable[[str], Any]]] = [
     ("claims", claims.FAULTS, claims.model),
+    ("limits", limits.FAULTS, limits.model),
     ("moves", moves.FAULTS, moves.model),
     ("signals", signals.FAULTS, signals.faulty),
     ("submits", submits.FAULTS, submits.faulty),
@@ -26,10 +27,11 @@ def main() -> int:
     parser.add_argument("--large", action="store_true", help="three workers and more deaths; takes minutes")
     bounds = LARGE if parser.parse_args().large else claims.Bounds()
     right = [holds("claims", claims.model(None, bounds)), holds("moves", moves.model())]
+    right.append(holds("limits", limits.model()))
     for mail in (signals.MailBounds(),) if bounds is LARGE else (signals.FREEZES, signals.CANCELS):
         right += [holds("signals", signals.model(parkable=parkable, bounds=mail)) for parkable in (True, False)]
-    for limits in (submits.Limits(),) if bounds is LARGE else (submits.DEATHS, submits.READS, submits.CUTS):
-        right += [holds("submits", submits.model(polls=polls, limits=limits)) for polls in (True, False)]
+    for cuts in (submits.Limits(),) if bounds is LARGE else (submits.DEATHS, submits.READS, submits.CUTS):
+        right += [holds("submits", submits.model(polls=polls, limits=cuts)) for polls in (True, False)]
     found = [
         is_found(name, fault, expected, model(fault))
         for name, faults, model in MODELS

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.hosting import Worker
+    from .api.limiting import Limit, report_cost
+    from .api.limits_known import LimitState, limits
     from .api.listing import RunPage, runs
     from .api.logs import ReplayFilter, log
     from .api.mapping import map
@@ -55,6 +57,8 @@ __all__ = [
     "Cron",
     "FixedRate",
     "Image",
+    "Limit",
+    "LimitState",
     "Queue",
     "QueueState",
     "Rate",
@@ -81,6 +85,7 @@ __all__ = [
     "group",
     "init",
     "io",
+    "limits",
     "log",
     "map",
     "new_condition",
@@ -91,6 +96,7 @@ __all__ = [
     "queues",
     "receive",
     "report",
+    "report_cost",
     "resume_task",
     "run",
     "runs",
@@ -111,6 +117,8 @@ _HOMES = {
     "Cron": ".api.triggers",
     "FixedRate": ".api.triggers",
     "Image": ".api.resources",
+    "Limit": ".api.limiting",
+    "LimitState": ".api.limits_known",
     "Queue": ".api.queueing",
     "QueueState": ".api.queues_known",
     "Rate": ".api.queueing",
@@ -134,6 +142,7 @@ _HOMES = {
     "group": ".api.context",
     "init": ".runtime",
     "log": ".api.logs",
+    "limits": ".api.limits_known",
     "map": ".api.mapping",
     "new_condition": ".api.receiving",
     "patched": ".api.patching",
@@ -142,6 +151,7 @@ _HOMES = {
     "publish": ".api.publishing",
     "queues": ".api.queues_known",
     "receive": ".api.receiving",
+    "report_cost": ".api.limiting",
     "resume_task": ".api.pausing",
     "run": ".api.run",
     "runs": ".api.listing",

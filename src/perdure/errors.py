@@ -112,15 +112,24 @@ class RunStopped(BaseException):
 
 
 class Parked(RunStopped):
-    """The run leaves memory until a recorded deadline or a message; then the code is executed again: unwind. Raised by
-    durable calls that are made meanwhile."""
+    """The run leaves memory until a recorded deadline, a message or a slot of a limit; then the code is executed again:
+    unwind. Raised by durable calls that are made meanwhile."""
 
-    def __init__(self, message: str, wake: tuple[int, int] = (0, 0), *, waits: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        wake: tuple[int, int] = (0, 0),
+        *,
+        waits: bool = False,
+        tickets: tuple[tuple[str, int], ...] = (),
+    ) -> None:
         super().__init__(message)
         self.wake = wake
         """Microseconds since the Unix epoch, and since this boot."""
         self.waits = waits
-        """Whether the run waits for a message."""
+        """Whether the run waits for a message or for a limit."""
+        self.tickets = tickets
+        """The limits that the run waits for, with the numbers of the tickets."""
 
 
 class UsageError(PerdureError):

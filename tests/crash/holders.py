@@ -67,6 +67,48 @@ def judge(history: list[Change], limits: Limits) -> list[str]:
     return faults
 
 
+class CallChange(NamedTuple):
+    """A change of a claim (`ticket` is `None`) or of the ticket of a call, as committed."""
+
+    at: int
+    """When (microseconds, on the store's clock)."""
+    run: int
+    token: str | None
+    """The token of the claim after the change, or of the ticket."""
+    ticket: int | None
+    holds: bool
+    """Whether the ticket says that the call holds a slot."""
+
+
+def judge_calls(history: list[CallChange], limits: Limits) -> list[str]:
+    """Everything that contradicts P14 for a limit of calls."""
+    faults: list[str] = []
+    claims: dict[int, str | None] = {}
+    tickets: dict[int, CallChange] = {}
+    starts: list[int] = []
+    for number, change in enumerate(history):
+        if change.ticket is None:
+            claims[change.run] = change.token
+        else:
+            before = tickets.get(change.ticket)
+            if change.holds and not (before is not None and before.holds and before.token == change.token):
+                starts.append(change.at)
+                if claims.get(change.run) != change.token:
+                    faults.append(f"change {number}: ticket {change.ticket} was given a slot without a claim")
+            tickets[change.ticket] = change
+        held = sum(one.holds and claims.get(one.run) == one.token for one in tickets.values())
+        if limits.concurrency is not None and held > limits.concurrency:
+            faults.append(f"change {number}: {held} calls hold a slot, {limits.concurrency} are allowed")
+    if limits.starts is not None:
+        for first, last in zip(starts, starts[limits.starts :], strict=False):
+            if last - first < limits.per:
+                faults.append(f"{limits.starts + 1} starts within {last - first} us, from {first}")
+    left = [one.ticket for one in tickets.values() if one.holds and claims.get(one.run) == one.token]
+    if left:
+        faults.append(f"the slots of tickets {left} were never given back")
+    return faults
+
+
 def main(history: str, limits: str) -> int:
     with open(history) as file:
         found = judge([Change(*json.loads(line)) for line in file], Limits(**json.loads(limits)))

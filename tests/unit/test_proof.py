@@ -1,9 +1,11 @@
-"""The models of the protocol hold, and each planted fault is found (P1, P2, P3, P7, P12, MS1 to MS4, M1 to M3)."""
+"""The models of the protocol hold, and each planted fault is found (P1, P2, P3, P7, P12, P14, MS1 to MS4, M1 to M3,
+LM1, LM2, LM5).
+"""
 
 from __future__ import annotations
 
 import pytest
-from proof import claims, moves, signals, submits
+from proof import claims, limits, moves, signals, submits
 from proof.checker import Broken, Model, Step, explore
 
 
@@ -33,11 +35,25 @@ def test_a_fault_in_the_delivery_of_messages_is_found(fault: str, expected: str)
     assert broken.value.name == expected
 
 
+@pytest.mark.parametrize("bounds", [limits.LimitBounds(aborts=0), limits.LimitBounds(freezes=0)])
+def test_no_slot_is_lost_or_given_twice_in_any_state(bounds: limits.LimitBounds) -> None:
+    """P14, LM1, LM2, LM5: over deaths, freezes, parking and aborted runs; every run comes to its end."""
+    assert explore(limits.model(bounds=bounds)).states > 4_000
+
+
+@pytest.mark.parametrize(("fault", "expected"), limits.FAULTS.items(), ids=str)
+def test_a_fault_in_giving_slots_is_found(fault: str, expected: str) -> None:
+    """P14: a slot given twice, leaked, or never given."""
+    with pytest.raises(Broken) as broken:
+        explore(limits.model(fault))
+    assert broken.value.name == expected
+
+
 @pytest.mark.parametrize("polls", [True, False])
-@pytest.mark.parametrize("limits", [submits.DEATHS, submits.READS, submits.CUTS])
-def test_a_submission_is_driven_once_in_every_state(limits: submits.Limits, polls: bool) -> None:
+@pytest.mark.parametrize("cuts", [submits.DEATHS, submits.READS, submits.CUTS])
+def test_a_submission_is_driven_once_in_every_state(cuts: submits.Limits, polls: bool) -> None:
     """P2, P3: over deaths, failed reads and power cuts; for workers that poll, and for workers with a bell alone."""
-    found = explore(submits.model(polls=polls, limits=limits))
+    found = explore(submits.model(polls=polls, limits=cuts))
     assert found.states > 10_000
 
 

@@ -6,7 +6,7 @@ import inspect
 import keyword
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar
 
@@ -17,6 +17,7 @@ from .settings import Cache, CacheRequest, Timeout
 
 if TYPE_CHECKING:
     from ..containers.engine import ContainerSpec, Pull
+    from .limiting import Limit
 
 C = TypeVar("C", bound=str)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,199}")
@@ -31,6 +32,8 @@ class Options(TypedDict, total=False):
     retries: int | RetryStrategy
     timeout: float | timedelta | Timeout | None
     cache: CacheRequest
+    limit: Limit | None
+    cost: Callable[..., float] | None
     network: str | None
     user: str | None
     workdir: str | None

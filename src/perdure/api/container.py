@@ -23,7 +23,7 @@ from ._container_settings import texts as _texts
 from .declaring import Home, home_of, register
 from .resources import Image, check_reference, read_secrets, secrets_of
 from .settings import retry_strategy, timeout_seconds
-from .task import Task
+from .task import Task, limit_of
 
 if TYPE_CHECKING:
     from ..containers.program import Program
@@ -65,6 +65,8 @@ class ContainerTask(Task[..., Any]):
         retries: as for `@env.task`. Lost engines and machines do not count.
         timeout: as for `@env.task`; then SIGTERM, ten seconds, SIGKILL.
         cache: `"auto"` shares outputs between runs, by the image's digest, the rendered command and the inputs.
+        limit: as for `@env.task`. A container that is joined after a crash waits for its slot while it runs on.
+        cost: as for `@env.task`.
         network: the engine's network to join; `"none"` for no network.
         user: the user of the program; the image's by default.
         workdir: the working directory; the image's by default.
@@ -165,6 +167,7 @@ class ContainerTask(Task[..., Any]):
             retries=retry_strategy(options.get("retries", 0), where),
             timeout=timeout_seconds(options.get("timeout"), where),
             target=lambda: self.home.target(self.declared),
+            limit=limit_of(options.get("limit"), options.get("cost"), where),
             dispose=_dispose,
         )
 

@@ -14,6 +14,7 @@ from .task import Task
 
 if TYPE_CHECKING:
     from .batching import Batch
+    from .limiting import Limit
     from .queueing import Queue
     from .resources import Resources
     from .triggers import Triggers
@@ -132,6 +133,8 @@ class TaskEnvironment:
         queue: Queue | None = None,
         formerly: str | Sequence[str] = (),
         batch: None = None,
+        limit: Limit | None = None,
+        cost: Callable[..., float] | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     @overload
     def task(
@@ -161,6 +164,8 @@ class TaskEnvironment:
         queue: Queue | None = None,
         formerly: str | Sequence[str] = (),
         batch: Batch | None = None,
+        limit: Limit | None = None,
+        cost: Callable[..., float] | None = None,
     ) -> Any:
         """Declare a task.
 
@@ -177,6 +182,10 @@ class TaskEnvironment:
                 has been renamed as well, with the old module in front: `"old_module.etl.fetch"`. Runs and calls that
                 are recorded under these names go on.
             batch: the function is called once for the inputs of many runs, with a list.
+            limit: limits the attempts of the task, however the task is called, over all processes of the store. An
+                attempt waits for its slot, and gives the slot back when its code has ended or the run is parked.
+            cost: gives what an attempt costs, a number: called with the arguments by their names. Without it an attempt
+                costs 1.
 
         Raises:
             UsageError: a setting has no meaning, `fn` cannot be a task, or another task has the name.
@@ -188,6 +197,8 @@ class TaskEnvironment:
             "short_name": short_name,
             "queue": queue,
             "formerly": formerly,
+            "limit": limit,
+            "cost": cost,
         }
 
         def declare(function: Any) -> Task[Any, Any]:

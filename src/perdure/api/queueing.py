@@ -24,14 +24,15 @@ _LONGEST: Final = 366 * 86400
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `count` starts within any window of `per` seconds (or a `timedelta`): `Rate(600, per=60)`."""
+    """At most `count` (starts, or units of cost) within any window of `per` seconds (or a `timedelta`): `Rate(600,
+    per=60)`."""
 
     count: int
     _: KW_ONLY
     per: float | timedelta
 
     def __post_init__(self) -> None:
-        _positive(self.count, "Rate: the count")
+        check_count(self.count, "Rate: the count")
         seconds = self.seconds
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 1e-3 <= seconds <= _LONGEST:
             raise UsageError(f"Rate: per must be seconds from 0.001 to a year, or a timedelta, not {self.per!r}")
@@ -123,7 +124,7 @@ def queue_settings(
     """Settings of a queue, checked. `where` begins the messages of errors."""
     for name, value in (("concurrency", concurrency), ("per_worker", per_worker), ("per_key", per_key)):
         if value is not None:
-            _positive(value, f"{where}: {name}")
+            check_count(value, f"{where}: {name}")
     if rate is not None and not isinstance(rate, Rate):
         raise UsageError(f"{where}: rate must be a perdure.Rate, not {rate!r}")
     if order not in get_args(Order):
@@ -142,6 +143,7 @@ def queue_settings(
     )
 
 
-def _positive(value: Any, what: str) -> None:
+def check_count(value: Any, what: str) -> None:
+    """Raise `UsageError` for all but an int from 1 up."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{what} must be an int from 1 up, not {value!r}")

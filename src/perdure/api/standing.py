@@ -8,7 +8,7 @@ from msgspec import json
 
 from .. import runtime
 from ..core.ground.clock import US
-from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Result, RunRow, Status
+from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Queued, Result, RunRow, Status
 from ..core.ground.values import describe_error
 from ..core.process.worker import Worker
 from ..errors import UsageError
@@ -67,6 +67,9 @@ def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
             f"resume the run."
         )
     waits = [one for one in worker.store.open_actions(row.id) if one.parent != -1 or one.wake_at is not None]
+    queued = worker.store.queued(row.id)
+    if queued:
+        return _limited(queued)
     if status == Status.WAITING:
         return _waiting(row, waits)
     if status == Status.SLEEPING:
@@ -99,6 +102,14 @@ def _waits_for_slot(worker: Worker, name: str) -> str | None:
     if limit is None or load.held < limit:
         return None
     return f"waits for one of the {limit} slots of queue {name}, which are in use; {among}."
+
+
+def _limited(queued: list[Queued]) -> str:
+    """What a run waits for whose calls wait for limits."""
+    first = queued[0]
+    place = "and is the next" if first.ahead == 0 else f"behind {first.ahead} other{'s' if first.ahead > 1 else ''}"
+    more = f" {len(queued) - 1} more of its calls wait for limits." if len(queued) > 1 else ""
+    return f"A call waits for limit {first.name} since {moment_text(first.since)}, {place}.{more}"
 
 
 def _untaken(worker: Worker) -> str:

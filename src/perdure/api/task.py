@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from ..core.body.branch import Branch
 from ..core.body.scope import TraceScope
 from ..core.ground.model import Kind
-from ..core.ground.spec import QueueSpec, RetryStrategy, TaskSpec
+from ..core.ground.spec import LimitUse, QueueSpec, RetryStrategy, TaskSpec
 from ..core.ground.values import Coercion, Signature, by_content, find_file_types
 from ..core.run import calls
 from ..errors import InsideTraceError, UsageError
@@ -30,6 +30,7 @@ from .settings import (
 
 if TYPE_CHECKING:  # most programs have no schedules, and need neither a calendar nor time zones
     from ..core.process.schedule import Rule
+    from .limiting import Limit
     from .queueing import Queue
 
 P = ParamSpec("P")
@@ -65,6 +66,8 @@ class Task(Generic[P, R]):
         env_vars: Mapping[str, str] | None = None,
         queue: Queue | None = None,
         formerly: str | Sequence[str] = (),
+        limit: Limit | None = None,
+        cost: Callable[..., float] | None = None,
         overrides: Task[P, R] | None = None,
     ) -> None:
         update_wrapper(self, fn)
@@ -83,6 +86,8 @@ class Task(Generic[P, R]):
             "env_vars": env_vars,
             "queue": queue,
             "formerly": formerly,
+            "limit": limit,
+            "cost": cost,
         }
         self._cache_signature = cache_signature(cache, fn)
         self.spec = TaskSpec(
@@ -97,6 +102,7 @@ class Task(Generic[P, R]):
             cache_key=cache_key(cache, fn, declared),
             target=lambda: home.target(declared),
             queue=_queue_of(queue, self.name),
+            limit=limit_of(limit, cost, self.name),
             module=home.module,
             env_vars={**environment.env_vars, **(env_vars or {})},
             executor=environment.executor,
@@ -200,6 +206,15 @@ def _queue_of(queue: Queue | None, where: str) -> QueueSpec | None:
     from .queueing import queue_of  # a late import: most tasks have no queue
 
     return queue_of(queue, where)
+
+
+def limit_of(limit: Limit | None, cost: Callable[..., float] | None, where: str) -> LimitUse | None:
+    """`limit=` and `cost=` of a task as the core takes them."""
+    if limit is None and cost is None:
+        return None
+    from .limiting import limit_use  # a late import: most tasks have no limit
+
+    return limit_use(limit, cost, f"task {where}")
 
 
 def _refuse_unfindable(name: str, home: Home, target: str) -> None:

@@ -17,20 +17,24 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from ..core.body.branch import Branch, Call
 from ..core.body.delivery import Outcome
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.model import Kind
-from ..core.ground.spec import NO_RETRIES, Function, RetryStrategy
+from ..core.ground.spec import NO_RETRIES, Function, LimitUse, RetryStrategy
 from ..core.ground.values import Signature, by_content, preview, tame
 from ..core.run import calls
 from ..core.run.interfaces import EXHAUSTED
+from ..core.run.limits import cost_of
 from ..errors import RunStopped, UsageError
 from ._calling import INPUTS_SHOWN, caller, run_async, run_blocking, run_sync, warn_blocking
 from ._names import qualified
 from .declaring import distinct_name
+
+if TYPE_CHECKING:
+    from .limiting import Limit
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -48,6 +52,8 @@ class Trace(Generic[P, R]):
         ignore: Sequence[str] = (),
         resume: str | None = None,
         retries: int | RetryStrategy = 0,
+        limit: Limit | None = None,
+        cost: Callable[..., float] | None = None,
     ) -> None:
         update_wrapper(self, fn)
         self.fn = fn
@@ -65,6 +71,7 @@ class Trace(Generic[P, R]):
             signature=Signature.of(fn, ignore=ignore),
             qualified=lambda: qualified(fn, name),
             retries=strategy,
+            limit=_limit_use(limit, cost, fn),
         )
         self._generator = inspect.isgeneratorfunction(fn)
         self._async_generator = inspect.isasyncgenfunction(fn)
@@ -87,6 +94,8 @@ class Trace(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         where = caller(self._what)
         if type(where) is not Branch:
+            if where is not None and self._function.limit is not None:
+                return self._inside(where, args, kwargs, in_thread=False)  # type: ignore[no-any-return]
             return self.fn(*args, **kwargs)
         if self._resume is not None:
             self._refuse_items(args, kwargs)
@@ -113,10 +122,25 @@ class Trace(Generic[P, R]):
             raise UsageError(f"{self._function.name} is a generator; iterate over it instead of using .aio")
         where = caller(self._what)
         if where is None or isinstance(where, TraceScope):
+            if where is not None and self._function.limit is not None:
+                return self._inside(where, args, kwargs, in_thread=True)  # type: ignore[no-any-return]
             if self._function.is_async:
                 return self.fn(*args, **kwargs)  # type: ignore[return-value]
             return asyncio.to_thread(self.fn, *args, **kwargs)
         return run_async(calls.trace(self._call(where, args, kwargs), self._function, args, kwargs))
+
+    def _inside(self, scope: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, in_thread: bool) -> Any:
+        """The call inside another trace: a plain call that holds a slot."""
+        from .limiting import inside_trace, inside_trace_aio
+
+        function = self._function
+        assert function.limit is not None
+        cost = cost_of(function, args, kwargs)
+        if function.is_async:
+            return inside_trace_aio(scope, function.limit, cost, lambda: self.fn(*args, **kwargs))
+        if in_thread:
+            return inside_trace_aio(scope, function.limit, cost, lambda: asyncio.to_thread(self.fn, *args, **kwargs))
+        return inside_trace(scope, function.limit, cost, lambda: self.fn(*args, **kwargs))
 
     def _what(self) -> str:
         return f"trace {self._function.name}"
@@ -157,7 +181,12 @@ class _BoundTrace:
 def trace(fn: Callable[P, R], /) -> Trace[P, R]: ...
 @overload
 def trace(
-    *, ignore: Sequence[str] = (), resume: str | None = None, retries: int | RetryStrategy = 0
+    *,
+    ignore: Sequence[str] = (),
+    resume: str | None = None,
+    retries: int | RetryStrategy = 0,
+    limit: Limit | None = None,
+    cost: Callable[..., float] | None = None,
 ) -> Callable[[Callable[P, R]], Trace[P, R]]: ...
 def trace(
     fn: Callable[..., Any] | None = None,
@@ -166,6 +195,8 @@ def trace(
     ignore: Sequence[str] = (),
     resume: str | None = None,
     retries: int | RetryStrategy = 0,
+    limit: Limit | None = None,
+    cost: Callable[..., float] | None = None,
 ) -> Any:
     """Record the outcome of a helper function inside tasks.
 
@@ -182,14 +213,16 @@ def trace(
             items where an interrupted generator continues. The generator then yields only the items that follow.
         retries: how often a failed call is tried again inside a task, after a durable pause; an int, or a
             `RetryStrategy`. Only the last outcome is recorded. Crashes of the process do not count. Not for generators.
+        limit: limits the calls over all processes of the store; a call waits for its slot.
+        cost: gives what a call costs, a number: called with the arguments by their names. Without it a call costs 1.
 
     Raises:
         UsageError: `fn` is no function, `ignore` names no parameter of the function, `resume` no parameter of a
-            generator with a default, or `retries` has no meaning.
+            generator with a default, `retries` has no meaning, or `limit` is given for a generator.
     """
     if fn is None:
-        return lambda function: Trace(_function(function), ignore, resume, retries)
-    return Trace(_function(fn), ignore, resume, retries)
+        return lambda function: Trace(_function(function), ignore, resume, retries, limit, cost)
+    return Trace(_function(fn), ignore, resume, retries, limit, cost)
 
 
 def _retries(fn: Callable[..., Any], retries: int | RetryStrategy) -> RetryStrategy:
@@ -201,6 +234,20 @@ def _retries(fn: Callable[..., Any], retries: int | RetryStrategy) -> RetryStrat
             "fails. Give the task retries=, or try again inside of the generator"
         )
     return retry_strategy(retries, f"trace {fn.__qualname__}")
+
+
+def _limit_use(limit: Limit | None, cost: Any, fn: Callable[..., Any]) -> LimitUse | None:
+    if limit is None and cost is None:
+        return None
+    from .limiting import limit_use  # a late import: most traces have no limit
+
+    name = fn.__qualname__
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise UsageError(
+            f"@perdure.trace(limit=...): {name} is a generator, whose consumer may take any time between two items. "
+            "Hold the limit inside: `with limit.hold():` around each request"
+        )
+    return limit_use(limit, cost, f"trace {name}")
 
 
 def _check_resume(fn: Callable[..., Any], resume: str) -> None:

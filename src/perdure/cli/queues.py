@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from ..api.queueing import Rate
     from ..api.queues_known import QueueState
 
 QUEUES_EPILOG = """  perdure queues                              the limits, what runs and what waits
@@ -135,16 +136,25 @@ def setting_of_word(text: str) -> tuple[str, Any]:
         return name, None
     try:
         if name == "rate":
-            from ..api.queueing import Rate
-
-            count, _, seconds = value.partition("/")
-            return name, Rate(int(count), per=float(seconds or 1))
+            return name, rate_of(value)
         if name == "aging":
             return name, float(value)
         return name, value if name == "order" else int(value)
     except ValueError:
         form = "COUNT/SECONDS, such as 600/60" if name == "rate" else "a number, or none"
         raise UsageError(f"{name} must be {form}, not {value!r}") from None
+
+
+def rate_of(text: str) -> Rate:
+    """`COUNT/SECONDS` as a rate.
+
+    Raises:
+        ValueError: the text is no such thing.
+    """
+    from ..api.queueing import Rate
+
+    count, _, seconds = text.partition("/")
+    return Rate(int(count), per=float(seconds or 1))
 
 
 def _operate(names: tuple[str, ...], operation: Callable[[QueueState], str]) -> None:

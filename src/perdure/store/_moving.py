@@ -41,7 +41,9 @@ def _move(cursor: Cursor, sql: Mapping[str, str], number: int, to: str) -> RunRo
     if run.status not in MOVABLE:
         return None
     cursor.execute(sql["move"], (to, number))
-    return run
+    # The tickets of the run stay here: in the other store the run asks again.
+    waits = cursor.execute(sql["waits_parked"], (number,)).fetchone() is not None
+    return run._replace(wake_at=run.created_at) if waits and run.wake_at is not None else run
 
 
 def arrived(cursor: Cursor, sql: Mapping[str, str], runs: Sequence[int], store: str) -> None:

@@ -23,6 +23,7 @@ from perdure.core.ground.model import (
     WAITS,
     Action,
     Addressee,
+    Ask,
     Awaited,
     CachePut,
     Checked,
@@ -31,12 +32,16 @@ from perdure.core.ground.model import (
     CreateRun,
     Ended,
     EndedRun,
+    FreedSlot,
+    LimitLoad,
+    LimitRow,
     Message,
     NewMessage,
     NewRun,
     OpenWait,
     Policy,
     Publication,
+    Queued,
     QueueLoad,
     QueueRow,
     Result,
@@ -49,6 +54,8 @@ from perdure.core.ground.model import (
     Status,
     Streamed,
     Taken,
+    Ticket,
+    Turn,
     Unread,
     Wake,
     WholeRun,
@@ -58,7 +65,7 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import Hold, SqlStatement
 from perdure.errors import StoreError, StoreUnavailableError, UsageError
 
-from . import _queues, _submitting
+from . import _limits, _queues, _submitting
 from ._messages import accepts
 from ._rows import (
     MOVABLE,
@@ -111,6 +118,9 @@ class MemoryStore:
         """The turn of each lane, by queue, task, key and level."""
         self._starts: dict[str, list[int]] = {}
         self._submissions: dict[int, _Submission] = {}
+        self._limits: dict[str, LimitRow] = {}
+        self._tickets: dict[tuple[str, int], _Ticket] = {}
+        self._uses: dict[str, list[_limits.Use]] = {}
         self._bells: list[Callable[[], None]] = []
 
     def copy(self) -> MemoryStore:
@@ -145,7 +155,7 @@ class MemoryStore:
         with self._lock:
             self._version += 1
             answers = [self._create(w) if isinstance(w, CreateRun) else self._write(w) for w in writes]
-        if any(isinstance(write, RunWrites) and write.tells for write in writes):
+        if any(isinstance(write, RunWrites) and (write.tells or write.frees) for write in writes):
             self._ring()
         return answers
 
@@ -199,6 +209,8 @@ class MemoryStore:
         for rows in (self._runs, *tables, self._streamed):
             del rows[run]
         self._submissions.pop(run, None)
+        for key in [key for key, ticket in self._tickets.items() if ticket.ask.run == run]:
+            del self._tickets[key]
 
     def _write(self, write: RunWrites) -> bool:
         run = self._runs.get(write.run)
@@ -221,12 +233,16 @@ class MemoryStore:
             self._take(run.id, take.number, take.entry)
         self._published[run.id].update((one.name, one) for one in write.published)
         self._stream(run.id, write.streamed)
+        self._free(run.id, write.token, write.frees)
         if end := write.finish:
             length = max(segments, default=0)
             self._runs[run.id] = run._replace(
                 **end._asdict(), token=None, worker=None, crashes=0, mark=length, paused=None
             )
         elif write.park is not None:
+            for key in write.park.tickets:
+                if (ticket := self._tickets.get(key)) is not None and ticket.ask[1:3] == (run.id, write.token):
+                    self._tickets[key] = ticket._replace(state=_limits.PARKED)
             self._runs[run.id] = parked(run, write.park)
             self._wakes[run.id] = self._clock.boot() if is_due_now(run, write.park) else write.park.wake.boot
             if write.park.waits:
@@ -287,6 +303,10 @@ class MemoryStore:
                 pass
             now, wall = self._clock.boot(), self._clock.wall()
             tasks = set(tasks).difference(self._paused_tasks)
+            for name in self._waited_for(tasks):
+                limit, of_limit = self._limits[name], _MemoryLimitRows(self, name)
+                if _limits.delay(limit, of_limit, tasks, now) == 0:
+                    self._limits[name] = _limits.call(limit, of_limit, tasks, now)
             due = [self._runs[run] for _, run in sorted((wake, run) for run, wake in self._due(tasks) if wake <= now)]
             taken = [
                 self._take_run(run, claim)
@@ -466,11 +486,17 @@ class MemoryStore:
                 left = _queues.delay(self._queues[name], _MemoryRows(self, name), tasks, worker, now)
                 if left is not None:
                     wakes.append(now + left)
+            for name in self._waited_for(tasks):
+                left = _limits.delay(self._limits[name], _MemoryLimitRows(self, name), tasks, now)
+                if left is not None:
+                    wakes.append(now + left)
             return (min(wakes) - now) / US if wakes else None
 
     def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
         with self._lock:
-            return [run for run in self._runs.values() if holds_slot(run) and run.worker not in workers]
+            by_call = {ticket.ask.run for ticket in self._tickets.values() if self._is_held(ticket)}
+            holding = [run for run in self._runs.values() if holds_slot(run) or run.id in by_call]
+            return [run for run in holding if run.worker not in workers]
 
     def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
         with self._lock:
@@ -481,6 +507,103 @@ class MemoryStore:
             crashes = max(old.crashes - (not crashed), 0)
             self._runs[run] = old._replace(token=None, worker=None, crashes=crashes)
             return True
+
+    # -- limits ------------------------------------------------------------------------------------------------
+
+    def declare_limit(self, name: str, declared: str) -> None:
+        with self._lock:
+            old = self._limits.get(name, LimitRow(name, "{}", None, 0, 0))
+            if old.declared != declared or name not in self._limits:
+                self._version += 1
+                self._limits[name] = old._replace(declared=declared)
+        self._ring()
+
+    def override_limit(self, name: str, override: str | None) -> bool:
+        with self._lock:
+            if name not in self._limits:
+                return False
+            self._version += 1
+            self._limits[name] = self._limits[name]._replace(override=override)
+        self._ring()
+        return True
+
+    def limits(self) -> list[LimitRow]:
+        with self._lock:
+            return [self._limits[name] for name in sorted(self._limits)]
+
+    def limit(self, name: str) -> LimitRow | None:
+        with self._lock:
+            return self._limits.get(name)
+
+    def limit_load(self, name: str) -> LimitLoad:
+        with self._lock:
+            mine = [ticket for key, ticket in self._tickets.items() if key[0] == name]
+            return LimitLoad(sum(map(self._is_held, mine)), sum(map(self._is_waiting, mine)))
+
+    def ask(self, asks: Sequence[Ask]) -> list[Ticket]:
+        with self._lock:
+            self._version += 1
+            for name in sorted({one.name for one in asks}):
+                limit = self._limits.setdefault(name, LimitRow(name, "{}", None, 0, 0))
+                mine = [one for one in asks if one.name == name]
+                self._limits[name] = _limits.ask(limit, _MemoryLimitRows(self, name), mine, self._clock.boot())
+            places = {(one.ask.run, key[0], one.ask.place): key for key, one in self._tickets.items()}
+            keys = [places[one.run, one.name, one.place] for one in asks]
+            return [Ticket(number, self._tickets[name, number].state == _limits.HOLDS) for name, number in keys]
+
+    def turn(self, names: Collection[str]) -> Turn:
+        with self._lock:
+            delays = {}
+            for name in names:
+                if name not in self._limits:
+                    continue
+                rows = _MemoryLimitRows(self, name)
+                self._limits[name], left = _limits.grant(self._limits[name], rows, self._clock.boot())
+                if left is not None:
+                    delays[name] = left
+            mine = [(key, one) for key, one in self._tickets.items() if key[0] in names and self._is_held(one)]
+            return Turn({(*key, one.ask.token) for key, one in mine}, delays)
+
+    def give_back(self, run: int, token: bytes, frees: Sequence[FreedSlot]) -> None:
+        with self._lock:
+            self._version += 1
+            self._free(run, token, frees)
+        self._ring()
+
+    def _free(self, run: int, token: bytes, frees: Sequence[FreedSlot]) -> None:
+        for name, number, used in frees:
+            ticket = self._tickets.get((name, number))
+            if ticket is None or ticket.ask[1:3] != (run, token):
+                continue
+            uses = self._uses.get(name, [])
+            if used is not None:
+                uses[:] = [one._replace(cost=used) if one.number == ticket.used else one for one in uses]
+            del self._tickets[name, number]
+
+    def queued(self, run: int) -> list[Queued]:
+        with self._lock:
+            waiting = sorted(key for key, ticket in self._tickets.items() if self._is_waiting(ticket))
+            found = []
+            for name, number in waiting:
+                ask = self._tickets[name, number].ask
+                if ask.run == run:
+                    ahead = sum(other[0] == name and other[1] < number for other in waiting)
+                    found.append(Queued(name, ask.since, ahead))
+            return found
+
+    def _is_held(self, ticket: _Ticket) -> bool:
+        run = self._runs.get(ticket.ask.run)
+        claimed = run is not None and run.status is Status.RUNNING and run.token == ticket.ask.token
+        return ticket.state == _limits.HOLDS and claimed
+
+    def _is_waiting(self, ticket: _Ticket) -> bool:
+        run = self._runs.get(ticket.ask.run)
+        return ticket.state not in (_limits.HOLDS, _limits.LOST) and run is not None and run.status in UNFINISHED
+
+    def _waited_for(self, tasks: Collection[str]) -> list[str]:
+        """The limits that parked runs of these tasks wait for."""
+        parked = (key for key, one in self._tickets.items() if one.state == _limits.PARKED and one.ask.task in tasks)
+        return sorted({name for name, _ in parked})
 
     # -- queues ------------------------------------------------------------------------------------------------
 
@@ -703,7 +826,10 @@ class MemoryStore:
             return None
         self._runs[run.id] = run._replace(status=Status.MOVED, worker=to)
         self._wakes.pop(run.id, None)
-        return run
+        # The tickets of the run stay here: in the other store the run asks again.
+        asks = (one for one in self._tickets.values() if one.state in (_limits.PARKED, _limits.CALLED))
+        waits = any(one.ask.run == run.id for one in asks)
+        return run._replace(wake_at=run.created_at) if waits and run.wake_at is not None else run
 
     def arrived(self, runs: Sequence[int], store: str) -> None:
         with self._lock:
@@ -1036,6 +1162,98 @@ class _MemorySubmissions:
 
     def forget_start_by(self, run: int) -> None:
         self._store._submissions[run] = self._store._submissions[run]._replace(start_by=None)
+
+
+class _Ticket(NamedTuple):
+    """A ticket of a limit (see `_limits`)."""
+
+    ask: Ask
+    state: int
+    at: int = 0
+    """When the run was made due."""
+    used: int | None = None
+
+
+class _MemoryLimitRows:
+    """The rows of one limit."""
+
+    def __init__(self, store: MemoryStore, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._uses = store._uses.setdefault(name, [])
+
+    def _in_state(self, state: int) -> list[tuple[int, _Ticket]]:
+        found = self._store._tickets.items()
+        return sorted((key[1], one) for key, one in found if key[0] == self._name and one.state == state)
+
+    def _set(self, number: int, **fields: Any) -> None:
+        self._store._tickets[self._name, number] = self._store._tickets[self._name, number]._replace(**fields)
+
+    def _waiting(self, number: int, ticket: _Ticket) -> _limits.WaitingCall:
+        ask, run = ticket.ask, self._store._runs.get(ticket.ask.run)
+        claimed = run is not None and run.status is Status.RUNNING and run.token == ask.token
+        status, paused = (None, None) if run is None else (str(run.status), run.paused)
+        return _limits.WaitingCall(number, ask.run, ask.cost, claimed, status, paused)
+
+    def holding(self) -> int:
+        return sum(self._store._is_held(ticket) for _, ticket in self._in_state(_limits.HOLDS))
+
+    def waiting(self, above: int, count: int) -> list[_limits.WaitingCall]:
+        found = [one for one in self._in_state(_limits.WAITS) if one[0] > above]
+        return [self._waiting(*one) for one in found[:count]]
+
+    def parked(self, task: str, above: int, count: int) -> list[_limits.WaitingCall]:
+        found = [one for one in self._in_state(_limits.PARKED) if one[0] > above and one[1].ask.task == task]
+        return [self._waiting(*one) for one in found[:count]]
+
+    def called(self, since: int) -> int:
+        return sum(ticket.at > since for _, ticket in self._in_state(_limits.CALLED))
+
+    def known(self, run: int, place: bytes) -> int | None:
+        found = self._store._tickets.items()
+        mine = (key[1] for key, one in found if key[0] == self._name and (one.ask.run, one.ask.place) == (run, place))
+        return next(mine, None)
+
+    def add(self, number: int, ask: Ask) -> None:
+        self._store._tickets[self._name, number] = _Ticket(ask, _limits.WAITS)
+
+    def again(self, number: int, ask: Ask) -> None:
+        since = self._store._tickets[self._name, number].ask.since
+        self._set(number, ask=ask._replace(since=since), state=_limits.WAITS, used=None)
+
+    def hold(self, number: int, used: int | None) -> None:
+        self._set(number, state=_limits.HOLDS, used=used)
+
+    def call(self, number: int, run: int, now: int) -> None:
+        self._set(number, state=_limits.CALLED, at=now)
+        self._store.wake(run)
+
+    def drop(self, number: int) -> None:
+        del self._store._tickets[self._name, number]
+
+    def sweep(self) -> None:
+        for number, ticket in self._in_state(_limits.HOLDS):
+            if not self._store._is_held(ticket):
+                self._set(number, state=_limits.LOST)
+
+    def first_use(self, since: int) -> _limits.Use | None:
+        return next(self.uses(since), None)
+
+    def spent(self, since: int) -> int:
+        return sum(use.cost for use in self.uses(since))
+
+    def uses(self, since: int) -> Iterator[_limits.Use]:
+        return (use for use in self._uses if use.at >= since)
+
+    def record(self, number: int, cost: int) -> None:
+        last = self._uses[-1].at if self._uses else 0
+        self._uses.append(_limits.Use(number, max(self._store._clock.boot(), last), cost))
+
+    def prune(self, since: int) -> None:
+        self._uses[:] = [use for use in self._uses if use.at >= since]
+
+    def note(self, limit: LimitRow) -> None:
+        self._store._limits[self._name] = limit
 
 
 class MemoryLiveness:

@@ -34,7 +34,18 @@ from .branch import Branch, Call
 from .delivery import HAND, HAPPEN, NOTHING, CancelVerdict, Delivery, Entrance, Move, Outcome, Step
 from .interfaces import DriverPort, LoopPort, OutputPort, ParentPort
 from .scope import THREAD
-from .waits import BLOCKING, FOREVER, Interruptible, LoopWaiter, MessageWait, Sleeper, ThreadWaiter, Waiter
+from .waits import (
+    BLOCKING,
+    FOREVER,
+    HeldSlot,
+    Interruptible,
+    LoopWaiter,
+    MessageWait,
+    Sleeper,
+    SlotWait,
+    ThreadWaiter,
+    Waiter,
+)
 from .watch import BodyWatch
 from .wording import describe, mismatch
 
@@ -115,6 +126,8 @@ class Body(Activity):
         """The code has not begun: the pause before the attempt is not over."""
         self.limit: float | None = None
         """When the attempt runs out of time (`seconds()`), counted in memory only; `None`: never."""
+        self.slot: HeldSlot | None = None
+        """The slot of a limit that the attempt holds."""
         self.executing = 0
         """Traces at work until the writer has the outcomes, and deadlines on their way to disk; counted
         on the loop's thread. A trace in a thread shows by its thread alone."""
@@ -860,9 +873,9 @@ class Body(Activity):
         with self._lock:
             if (self.active and not self.blocked) or self._moves() or self.unrecorded:
                 return None
-            if any(isinstance(sleeper, MessageWait) and sleeper.message is not None for sleeper in self._sleepers):
+            if any(isinstance(sleeper, MessageWait) and not sleeper.settled for sleeper in self._sleepers):
                 return None
-            lefts = [sleeper.left() for sleeper in self._sleepers if isinstance(sleeper, Sleeper)]
+            lefts = [sleeper.moves_in() for sleeper in self._sleepers if isinstance(sleeper, Sleeper)]
             if self.limit is not None:
                 lefts.append(int((self.limit - seconds()) * US))
             return Stillness([left for left in lefts if left < FOREVER], self.executing)
@@ -875,9 +888,14 @@ class Body(Activity):
             sleeper.interrupt()
 
     def waits_for_message(self) -> bool:
-        """Whether some call of the body waits for a message."""
+        """Whether some call of the body waits for a message, or for a slot of a limit."""
         with self._lock:
             return any(isinstance(sleeper, MessageWait) for sleeper in self._sleepers)
+
+    def tickets(self) -> list[tuple[str, int]]:
+        """The limits for which calls of the body wait, with the numbers of the tickets."""
+        with self._lock:
+            return [(one.ask.name, one.number) for one in self._sleepers if isinstance(one, SlotWait)]
 
     def between_calls(self) -> bool:
         """Whether nothing that this body has begun is on its way into the journal, and its code waits."""

@@ -63,6 +63,20 @@ class MailboxPort(Protocol):
         """The call takes nothing after all."""
 
 
+class SlotsPort(Protocol):
+    """What a call that waits for a slot of a limit asks of its process."""
+
+    def enter(self, wait: Any) -> None:
+        """A `waits.SlotWait` begins."""
+
+    def leave(self, wait: Any, *, keeps: bool) -> Any:
+        """A `waits.SlotWait` ends; the slot that came. `keeps`: its place among the waiting calls stays."""
+        ...
+
+    def give_back(self, slot: Any) -> None:
+        """A call needs its slot no longer."""
+
+
 class DriverPort(Protocol):
     """What a body asks of the run that it is part of."""
 

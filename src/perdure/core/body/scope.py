@@ -26,6 +26,8 @@ class TraceScope(Struct, eq=False):
 
     body: BodyPort
     name: str
+    slot: Any = None
+    """The `waits.Slot` of a limit that the trace, or the innermost block in the trace, holds."""
 
 
 class Slot:

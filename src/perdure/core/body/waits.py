@@ -11,11 +11,13 @@ import threading
 from contextvars import Context
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from ..ground.clock import US, Deadline, seconds
-from ..ground.model import Entry, Message
+from ..ground.model import Ask, Entry, Message
 from .branch import Call
 from .delivery import Outcome
-from .interfaces import BodyPort, MailboxPort
+from .interfaces import BodyPort, MailboxPort, SlotsPort
 from .scope import THREAD, Slot
 
 
@@ -134,6 +136,10 @@ class Sleeper:
         self._future: asyncio.Future[None] | None = None
         self._lock: threading.Lock | None = None
 
+    def moves_in(self) -> int:
+        """Microseconds until the wait may end by itself."""
+        return self.left()
+
     def left(self) -> int:
         """Microseconds until the deadline."""
         return self._deadline.remaining(self._body.driver.worker.clock)
@@ -235,7 +241,8 @@ class MessageWait(Sleeper):
         self.box = box
         self.action = action
         """The number of the action, which orders the calls that wait for one box."""
-        self.message: Message | None = None
+        self.message: Any = None
+        """The `Message`, once the call has it."""
         self._mailbox = mailbox
         self._endless = deadline is None
         self._begun = seconds()
@@ -244,11 +251,16 @@ class MessageWait(Sleeper):
         """See `Sleeper`."""
         return FOREVER if self._endless else super().left()
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing has come, and nothing is on its way."""
+        return self.message is None
+
     def rests(self, patience: float) -> bool:
         """Whether no message has come, for at least `patience` seconds."""
         return self.message is None and seconds() - self._begun >= patience
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: Any) -> None:
         """The message is the call's. From any thread."""
         self.message = message
         if self._lock is not None:
@@ -270,6 +282,73 @@ class MessageWait(Sleeper):
         if not failed:
             self._body.check_open()
         return message
+
+
+class HeldSlot(Struct, eq=False):
+    """A slot of a limit that a call holds, or its place among the calls that wait."""
+
+    name: str
+    number: int
+    run: int
+    token: bytes
+    """The claim under which the slot is held."""
+    used: int | None = None
+    """What the call has really cost, as reported by the code; `None`: what was asked for."""
+    freed: bool = False
+    """The slot was given back, on disk."""
+
+
+class SlotWait(MessageWait):
+    """An effect: wait for a slot of a limit. Gives the `HeldSlot`, or `None` where the run is being cancelled.
+
+    The wait is no recorded deadline: the place among the calls that wait is a row, so that the run may leave memory.
+    """
+
+    def __init__(self, body: BodyPort, slots: Any, limit: Any, ask: Ask) -> None:
+        """`slots`: a `SlotsPort`. `limit`: the `LimitSpec`."""
+        super().__init__(body, slots, ask.name, 0, None)
+        self.limit = limit
+        self.ask = ask
+        self.number = 0
+        """The number of the ticket; 0: not known yet."""
+        self.due: float | None = None
+        """When the rates let the next call take a slot (`seconds()`); `None`: not known."""
+        self.gone = self.keeps = False
+        """The call waits no longer; and its place stays."""
+        self.error: Exception | None = None
+        self._slots: SlotsPort = slots
+
+    @property
+    def settled(self) -> bool:
+        """See `MessageWait`."""
+        return self.number > 0 and self.message is None
+
+    def rests(self, patience: float) -> bool:
+        """See `MessageWait`."""
+        return self.number > 0 and super().rests(patience)
+
+    def moves_in(self) -> int:
+        """See `Sleeper`."""
+        return FOREVER if self.due is None else max(0, int((self.due - seconds()) * US))
+
+    def refuse(self, error: Exception) -> None:
+        """The call gets no slot. From any thread."""
+        self.error = error
+        self.deliver(error)
+
+    def _leave(self, *, failed: bool) -> Any:
+        body = self._body
+        # A run that leaves memory, or is driven no further, keeps its place: the row says so.
+        keeps = body.stopped and not body.abandoned
+        slot = self._slots.leave(self, keeps=keeps)
+        body.sleeper(self, False)
+        if slot is not None and not keeps and (failed or body.stopped):
+            self._slots.give_back(slot)
+        if not failed:
+            body.check_open()
+            if self.error is not None:
+                raise self.error
+        return slot
 
 
 class _Blocking(threading.local):

@@ -17,7 +17,7 @@ from ..body.branch import Call
 from ..body.delivery import Outcome
 from ..body.interfaces import BodyPort
 from ..body.scope import Slot
-from ..body.waits import LoopWaiter, ThreadWaiter, Waiter
+from ..body.waits import HeldSlot, LoopWaiter, ThreadWaiter, Waiter
 from ..ground.model import (
     CANCELLED,
     Action,
@@ -27,6 +27,7 @@ from ..ground.model import (
     CreateRun,
     Entry,
     Finish,
+    FreedSlot,
     Park,
     Publication,
     Result,
@@ -253,6 +254,23 @@ class Unheard:
             self.taking.back().announce()
 
 
+class Freeing:
+    """A row: the slot of a call is given back with the next record of the same item."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: HeldSlot) -> None:
+        self.slot = slot
+
+    def row(self) -> FreedSlot:
+        """The row for the store."""
+        return FreedSlot(self.slot.name, self.slot.number, self.slot.used)
+
+    def announce(self) -> None:
+        """The row is on disk."""
+        self.slot.freed = True
+
+
 class Synced:
     """Not a row: reports to a caller that the outbox before this item is on disk."""
 
@@ -291,8 +309,8 @@ class Submission:
 
 
 Item = Any
-"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Unheard, Publication, Streamed, Foreign, Finish, Park,
-or an inseparable tuple of them."""
+"""A Record, Mark, Noted, Action, ActionState, CachePut, Taking, Unheard, Freeing, Publication, Streamed, Foreign,
+Finish, Park, or an inseparable tuple of them."""
 
 
 def without_abandoned(outbox: list[Item]) -> list[Item]:
@@ -336,16 +354,17 @@ class Rows(NamedTuple):
     takes: list[Take]
     published: list[Publication]
     streamed: list[Streamed]
+    frees: list[FreedSlot]
     finish: Finish | None
     park: Park | None
 
     def sealed(self, driver: Sink) -> RunWrites:
         """With the entries as the next segments of the run's journal."""
-        entries, actions, states, cache, takes, published, streamed, finish, park = self
+        entries, actions, states, cache, takes, published, streamed, frees, finish, park = self
         segments, ends, sources = driver.journal.append(entries)
         return RunWrites(
             driver.run_id, driver.token, segments, actions, states, cache, finish, park, ends, sources, takes,
-            published, streamed,
+            published, streamed, frees,
         )  # fmt: skip
 
 
@@ -359,8 +378,13 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
     takes: list[Take] = []
     published: list[Publication] = []
     streamed: list[Streamed] = []
+    frees: list[FreedSlot] = []
     finish: Finish | None = None
     park: Park | None = None
+    plain: dict[type, Callable[[Any], None]] = {
+        Action: actions.append, ActionState: states.append, CachePut: cache.append,
+        Publication: published.append, Streamed: streamed.append,
+    }  # fmt: skip
     for item in _parts(outbox):
         kind = item.__class__
         if kind is Record:
@@ -378,12 +402,8 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             n += 1
             item.n = n
             entries.append(_reuse_row(item, n, source))
-        elif kind is Action:
-            actions.append(item)
-        elif kind is ActionState:
-            states.append(item)
-        elif kind is CachePut:
-            cache.append(item)
+        elif (add := plain.get(kind)) is not None:
+            add(item)
         elif kind is Foreign:
             n = _number(item, n, entries, takes)
             actions.extend(item.actions)
@@ -396,10 +416,8 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
                 takes.append(take)
         elif kind is Unheard:
             n = item.number(n, entries, takes, source)
-        elif kind is Publication:
-            published.append(item)
-        elif kind is Streamed:
-            streamed.append(item)
+        elif kind is Freeing:
+            frees.append(item.row())
         elif kind is Finish:
             finish = item
         elif kind is Park:
@@ -407,7 +425,7 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
         else:
             assert kind is Synced, kind
     driver.n = n
-    return Rows(entries, actions, states, cache, takes, published, streamed, finish, park)
+    return Rows(entries, actions, states, cache, takes, published, streamed, frees, finish, park)
 
 
 def _reuse_row(reuse: Reuse, n: int, source: int) -> Entry:

@@ -40,6 +40,7 @@ from ..ground.ports import Store
 from .interfaces import Sink
 from .records import (
     Foreign,
+    Freeing,
     Item,
     Record,
     Reuse,
@@ -444,7 +445,7 @@ def announce(driver: Sink, outbox: list[Item], bodies: dict[BodyPort, None]) -> 
                     driver.settled(part.child)
             elif kind is Foreign:
                 part.done = True
-            elif kind is Synced or kind is Taking or kind is Unheard:
+            elif kind is Synced or kind is Taking or kind is Unheard or kind is Freeing:
                 part.announce()
             elif kind is Finish:
                 finish = True

@@ -328,6 +328,8 @@ class Park(NamedTuple):
     """Whether the run waits for a message."""
     aware: bool = False
     """The run's code has been told of a request to cancel the run, if there is one. Otherwise the run is due now."""
+    tickets: tuple[tuple[str, int], ...] = ()
+    """The limits that the run waits for, with the numbers of the tickets."""
 
 
 class Taken(NamedTuple):
@@ -516,6 +518,94 @@ class QueueLoad(NamedTuple):
     waiting: int
 
 
+class LimitSettings(Struct, frozen=True, omit_defaults=True):
+    """What a limit of calls allows; as JSON in the store."""
+
+    concurrency: int | None = None
+    """How many calls hold a slot at once; `None`: any number."""
+    starts: int | None = None
+    """How many calls take a slot within `per` microseconds."""
+    per: int = 0
+    cost: int | None = None
+    """The largest sum of the costs of the calls that take a slot within `cost_per` microseconds."""
+    cost_per: int = 0
+
+
+class LimitRow(NamedTuple):
+    """A limit of calls as it is stored."""
+
+    name: str
+    declared: str
+    """The `LimitSettings` of the code, as JSON."""
+    override: str | None
+    """Settings of an operator in place of those of the code, as a JSON object; `None`: there are none."""
+    ticket: int
+    """The number of the newest ticket."""
+    uses: int
+    """The number of the newest use that the rates count."""
+
+
+class LimitLoad(NamedTuple):
+    """How many calls hold a slot of a limit, and how many wait for a slot."""
+
+    held: int
+    waiting: int
+
+
+class Ask(NamedTuple):
+    """A call asks for a slot of a limit."""
+
+    name: str
+    """The name of the limit."""
+    run: int
+    token: bytes
+    """The claim under which the call is driven: a slot is held only while the run has this claim."""
+    place: bytes
+    """Identifies the call within the run, in every life of the run."""
+    task: str
+    """The name of the run's task."""
+    cost: int
+    since: int
+    """When the call began to wait (wall, microseconds)."""
+
+
+class Ticket(NamedTuple):
+    """The answer to `Ask`."""
+
+    number: int
+    """The place among the calls that wait for the limit: lower numbers come first."""
+    held: bool
+    """Whether the call holds a slot."""
+
+
+class Turn(NamedTuple):
+    """What has become of tickets."""
+
+    held: set[tuple[str, int, bytes]]
+    """The tickets that hold a slot: limit, number, and the token of the claim."""
+    delays: dict[str, int]
+    """In how many microseconds the rates of a limit let the next call take a slot."""
+
+
+class FreedSlot(NamedTuple):
+    """A slot, or a place among the calls that wait, is given back."""
+
+    name: str
+    number: int
+    used: int | None = None
+    """What the call has really cost; `None`: what was asked for."""
+
+
+class Queued(NamedTuple):
+    """A call of a run that waits for a slot."""
+
+    name: str
+    since: int
+    """When the call began to wait (wall, microseconds)."""
+    ahead: int
+    """How many calls wait in front."""
+
+
 class Unread(NamedTuple):
     """Messages of an unfinished run that no call has taken."""
 
@@ -548,6 +638,8 @@ class RunWrites(Struct, frozen=True):
     """Values that replace the earlier values of their names."""
     streamed: Sequence[Streamed] = ()
     """Items behind the earlier items of their streams."""
+    frees: Sequence[FreedSlot] = ()
+    """Slots that are given back with the outcomes in the segments."""
 
     @property
     def tells(self) -> bool:
@@ -558,7 +650,7 @@ class RunWrites(Struct, frozen=True):
         """The segment, or the end of the run, if there is nothing else to write: a single statement is enough then."""
         if self.actions or self.states or self.ends or self.sources or self.cache or self.takes:
             return None
-        if self.published or self.streamed or self.park is not None:
+        if self.published or self.streamed or self.frees or self.park is not None:
             return None
         if self.finish is None:
             return self.segments[0] if len(self.segments) == 1 else None

@@ -17,6 +17,7 @@ from .clock import Clock
 from .model import (
     Action,
     Addressee,
+    Ask,
     Awaited,
     CachePut,
     Checked,
@@ -24,12 +25,16 @@ from .model import (
     Created,
     CreateRun,
     EndedRun,
+    FreedSlot,
+    LimitLoad,
+    LimitRow,
     Message,
     NewMessage,
     NewRun,
     OpenWait,
     Policy,
     Publication,
+    Queued,
     QueueLoad,
     QueueRow,
     RunRow,
@@ -41,6 +46,8 @@ from .model import (
     Status,
     Streamed,
     Taken,
+    Ticket,
+    Turn,
     Unread,
     WholeRun,
     WorkerRow,
@@ -106,8 +113,10 @@ class RunQueue(Protocol):
         At most one run for each claim, the runs that are due longest first, each claimed as by `claim`. Visible is
         enough. `Taken.known` brings the data that a run needs first, because one read for many runs is cheaper.
 
-        A run of a queue is claimed only if the queue has a slot for the worker of the claims (see `Queues`). First,
-        runs whose time to begin is over are ended (SP4).
+        A run of a queue is claimed only if the queue has a slot for the worker of the claims (see `Queues`). A run that
+        was parked while calls of the run wait for limits (`Park.tickets`) is due as soon as such a call may take a
+        slot. First, runs whose time to begin is over are ended
+        (SP4).
         """
 
     def release(self, run: int, token: bytes) -> bool:
@@ -255,11 +264,56 @@ class Queues(Protocol):
         """The number of runs that hold a slot of a queue, and of those that wait for one. Must use an index."""
 
     def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
-        """The runs that hold a slot of a queue under a claim of another worker than these. Must use an index."""
+        """The runs that hold a slot, of a queue or by a call of a limit, under a claim of another worker than these.
+        Must use an index."""
 
     def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
         """End the claim of a worker that is gone, if `token` still holds: token and worker become NULL, the status
         stays RUNNING. The slot is free, and the old worker is fenced. `crashed=False`: the claim counts as no crash."""
+
+
+class Limits(Protocol):
+    """Limits of calls. A call with a ticket holds a slot from the change that gives the slot until the call gives the
+    slot back or the claim of the run ends.
+
+    The settings in force are those of the code, as declared last, with the settings of an operator in their place.
+    """
+
+    def declare_limit(self, name: str, declared: str) -> None:
+        """Store the settings of a limit in the code, as JSON. Writes nothing where the settings are known. On disk."""
+
+    def override_limit(self, name: str, override: str | None) -> bool:
+        """Set (`None`: remove) the settings of an operator. `False`: there is no such limit. On disk; the bells
+        ring."""
+
+    def limits(self) -> list[LimitRow]:
+        """All limits, in order of the names."""
+
+    def limit(self, name: str) -> LimitRow | None:
+        """A limit."""
+
+    def limit_load(self, name: str) -> LimitLoad:
+        """The number of calls that hold a slot of a limit, and of those that wait for one. Must use an index."""
+
+    def ask(self, asks: Sequence[Ask]) -> list[Ticket]:
+        """Give each call a ticket, and slots to the calls whose turn it is. Visible is enough.
+
+        A call that has asked before, also in an earlier life of its run, keeps its number and waits again.
+        """
+
+    def turn(self, names: Collection[str]) -> Turn:
+        """Give slots of these limits to the calls whose turn it is, in order of their numbers, and tell which tickets
+        hold a slot. Visible is enough.
+
+        A call whose run has no claim under the token of the ticket gets no slot, and holds up no other call.
+        """
+
+    def give_back(self, run: int, token: bytes, frees: Sequence[FreedSlot]) -> None:
+        """Remove tickets of a run that were given under the token. Visible is enough. A commit does so, too
+        (`RunWrites.frees`). The bells ring where other calls wait."""
+
+    def queued(self, run: int) -> list[Queued]:
+        """The calls of a run that wait for a slot. Must use an index."""
 
 
 class Journals(Protocol):
@@ -492,7 +546,7 @@ class Messages(Protocol):
         """The items of all streams of a run, in order of name and number. Read page by page."""
 
 
-class Store(RunQueue, Queues, Journals, Messages, Upkeep, Moving, Schedules, Protocol):
+class Store(RunQueue, Queues, Limits, Journals, Messages, Upkeep, Moving, Schedules, Protocol):
     """Where runs and journals live, in one database.
 
     Every method raises `perdure.errors.StoreError` (a subclass that says what to do) when the database cannot be used.

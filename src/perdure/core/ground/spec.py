@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from ...errors import UsageError
 from .digest import blake2b
-from .model import Kind, QueueSettings
+from .model import Kind, LimitSettings, QueueSettings
 from .values import Signature
 
 if TYPE_CHECKING:
@@ -90,6 +90,21 @@ class RetryStrategy(Struct, frozen=True):
 NO_RETRIES: Final = RetryStrategy()
 
 
+class LimitSpec(Struct, frozen=True):
+    """A limit of calls as the code declares it."""
+
+    name: str
+    settings: LimitSettings
+
+
+class LimitUse(Struct, frozen=True):
+    """The limit of a function's calls."""
+
+    limit: LimitSpec
+    cost: Callable[..., Any] | None = None
+    """Gives the cost of a call for the arguments of the function, by their names; `None`: 1."""
+
+
 class Function(Struct, eq=False):
     """A function under the durability boundary, with an identity and with codecs for arguments and result."""
 
@@ -102,6 +117,8 @@ class Function(Struct, eq=False):
     qualified: Callable[[], str]
     """The qualified name under the logical module; computed late, after `__main__` was resolved."""
     retries: RetryStrategy = NO_RETRIES
+    limit: LimitUse | None = None
+    """What limits the calls; `None`: nothing."""
     _prefix: Any = None
 
     def fingerprint(self, identity: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -68,10 +67,8 @@ def new_run(
 def _key_of(queue: QueueSpec, spec: TaskSpec, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> str:
     if queue.key is None:
         return ""
-    bound = inspect.signature(spec.fn).bind(*args, **inputs)
-    bound.apply_defaults()
     try:
-        key = queue.key(*bound.args, **bound.kwargs) if not _by_name(bound) else queue.key(**bound.arguments)
+        key = spec.signature.applied(queue.key, args, inputs)
     except Exception as error:
         raise InputError(
             f"queue {queue.name}: key= failed for the arguments of task {spec.name}: {type(error).__name__}: {error}"
@@ -79,9 +76,3 @@ def _key_of(queue: QueueSpec, spec: TaskSpec, args: tuple[Any, ...], inputs: Map
     if isinstance(key, bool) or not isinstance(key, (str, int)):
         raise InputError(f"queue {queue.name}: key= must give text or an int for task {spec.name}, not {key!r}")
     return str(key)
-
-
-def _by_name(bound: inspect.BoundArguments) -> bool:
-    """Whether every argument can be given by name."""
-    kinds = {parameter.kind for parameter in bound.signature.parameters.values()}
-    return kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}

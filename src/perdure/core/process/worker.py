@@ -52,6 +52,7 @@ from ..run.interfaces import Elsewhere
 from .lease import Lease
 from .loops import Loops
 from .post import Post
+from .slots import Slots
 
 log = logging.getLogger("perdure")
 
@@ -103,6 +104,7 @@ class Worker:
         self.drivers: dict[int, Driver] = {}
         self.loops = Loops(threads)
         self.post = Post(store)
+        self.slots = Slots(store, self.free_dead)
         self.lease = Lease(self.id, store, liveness, self.clock, self.drivers, seconds=lease)
         self._sources: dict[str, _Snapshot] = {}
         self.servers: list[Serves] = []
@@ -294,6 +296,11 @@ class Worker:
             if run.token is not None and self.holder(run) is None:
                 self.store.end_claim(run.id, run.token, crashed=self._crashed(run))
 
+    def free_dead(self) -> None:
+        """End the claims of workers that are gone and hold slots."""
+        rows = self.store.workers()
+        self.free_slots({row.id for row in rows if self.lives(row)} | {self.id})
+
     def give_back(self, drivers: Collection[Driver]) -> None:
         """Let go of runs whose drivers have not been started."""
         # All drivers leave first: where the store fails, `doubt` leads to the claims without a driver.
@@ -415,13 +422,14 @@ class Worker:
     def idle(self) -> bool:
         """Whether nothing is being submitted, claimed or committed, and no thread of a body or a trace is at work."""
         claims = self._claiming or self._submitting or self._lazy
-        return not claims and self.writer.idle and not self.threads.at_work
+        return not claims and self.writer.idle and self.slots.idle and not self.threads.at_work
 
     def look_at_clock(self) -> None:
         """The clock has jumped: all that waits for a time looks again. From any thread."""
         for driver in list(self.drivers.values()):
             for body in list(driver.bodies.values()):
                 body.look_at_clock()
+        self.slots.look_at_clock()
         for loop in self.loops.existing():
             loop.soon(_look)
         for server in list(self.servers):
@@ -458,6 +466,7 @@ class Worker:
         """Stop driving, let go of the lock, end the loops. For tests, and for `perdure.init` with another store."""
         self.lease.stop()
         self.post.close()
+        self.slots.close()
         for driver in list(self.drivers.values()):
             driver.stop(PerdureError("perdure was shut down"))
         for driver in list(self.drivers.values()):

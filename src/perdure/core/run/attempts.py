@@ -24,11 +24,11 @@ from ...errors import (
 from ..body.body import Body
 from ..body.branch import path_below
 from ..body.interfaces import ParentPort
-from ..body.waits import Sleeper
+from ..body.waits import HeldSlot, Sleeper
 from ..commit.records import Mark
 from ..ground.clock import Deadline
 from ..ground.model import Action, ActionState, CachePut, Result
-from ..ground.spec import AttemptLost, TaskSpec
+from ..ground.spec import AttemptLost, LimitUse, TaskSpec
 from ..ground.values import encode_error, held_by, linked, preview
 from . import observing
 from .attached import ENDED, Attached, deadline_of, state_row
@@ -36,6 +36,7 @@ from .driver import Driver
 from .effects import Durable
 from .execute import Execute
 from .interfaces import Origin
+from .limits import cost_of, place_of_task, slot_wait
 from .retrying import failure_of, log_retry, next_pause
 
 log = logging.getLogger("perdure")
@@ -178,12 +179,18 @@ class _Attempts:
         if self._continues:
             self._continues = False
             body.resume()
+        slot: HeldSlot | None = None
         try:
             if self._deadline is not None:
                 yield from self._pause(body, self._deadline)
                 self._deadline = None
                 if driver.cancel is not None and self._parent is None:
                     # The code of the last attempt has had its end; a further one would only be cancelled.
+                    body.cancel_delivered = body.addressed = True
+                    return driver.cancelled_error()
+            if spec.limit is not None and not driver.rehearses:
+                slot = yield from self._slot(body, spec.limit)
+                if slot is None:
                     body.cancel_delivered = body.addressed = True
                     return driver.cancelled_error()
             execution: Any
@@ -200,16 +207,33 @@ class _Attempts:
                 raise driver.stopped_error()
             return self._judge(body, outcome, value)
         finally:
+            if slot is not None:
+                driver.worker.slots.give_back(slot)
             driver.close_body(body)
 
     def _pause(self, body: Body, deadline: Deadline) -> Generator[Any, Any, None]:
-        # No call of this body can come before the pause is over, and no other body has to wait for this one.
+        yield from self._before(body, Sleeper(body, deadline))
+
+    def _before(self, body: Body, effect: Any) -> Generator[Any, Any, Any]:
+        """An effect before the code begins."""
+        # No call of this body can come before the effect is over, and no other body has to wait for this one.
         driver = self._driver
         driver.loop_blocked(body, True)
         body.pausing = True
-        yield from _idle(driver, Sleeper(body, deadline))
+        answer = yield from _idle(driver, effect)
         body.pausing = False
         driver.loop_blocked(body, False)
+        return answer
+
+    def _slot(self, body: Body, use: LimitUse) -> Generator[Any, Any, HeldSlot | None]:
+        """A slot of the limit of the task; `None`: the run is being cancelled."""
+        cost: Any = 1
+        if use.cost is not None:
+            cost = cost_of(self._spec, *self._spec.signature.decode_inputs(self._inputs))
+        wait = slot_wait(body, use, place_of_task(self._action.action), cost)
+        slot: HeldSlot | None = yield from self._before(body, wait)
+        body.slot = slot
+        return slot
 
     def _here(self, body: Body) -> Generator[Any, Any, Execute]:
         """The execution of the body in this process."""

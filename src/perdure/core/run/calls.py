@@ -32,6 +32,7 @@ from .driver import Driver
 from .effects import Durable, Invoke, Protocol, record, run_async
 from .execute import stray_stop
 from .interfaces import EXHAUSTED, ItemSource, Origin
+from .limits import LimitedCall
 from .retrying import TraceRetries
 
 # -- shared pieces ---------------------------------------------------------------------------------------------
@@ -115,7 +116,10 @@ def was_cancelled() -> bool:
 def trace(
     call: Call, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], source: ItemSource | None = None
 ) -> Protocol:
-    """A traced function, or with `source` the next item of a generator: the outcome, recorded or recorded now."""
+    """A traced function, or with `source` the next item of a generator: the outcome, recorded or recorded now.
+
+    The function is longer than 60 lines because `yield from` passes no GeneratorExit on to a part of its own.
+    """
     body = call.body
     waiter: Any = None
     failure: BaseException | None = None
@@ -123,6 +127,7 @@ def trace(
     codec, item = (function.signature.returns, 0) if source is None else (source.codec, source.item)
     retries: TraceRetries | None = None
     child: int | None = None
+    limited = None if function.limit is None else LimitedCall(call, function, args, kwargs)
     try:
         outcome = waiter = body.begin(call, item)
         if waiter is not None:
@@ -134,30 +139,34 @@ def trace(
                 child = retries.child
                 if not (yield from retries.pause()):
                     return open_outcome(call, body.driver.cancelled_call(call, 0, at, child), ANY)
+            if limited is not None and not (yield from limited.take()):
+                return open_outcome(call, body.driver.cancelled_call(call, 0, at, child), ANY)
             at, began = body.driver.worker.clock.wall(), perf()
             if on_loop := asyncio._get_running_loop() is not None:
                 body.executing += 1
             try:
                 try:
                     # Here, not in a generator of its own: `yield from` does not pass a GeneratorExit on.
-                    value = yield Invoke(call, function, args, kwargs) if source is None else source
+                    slot = None if limited is None else limited.slot
+                    value = yield Invoke(call, function, args, kwargs, slot) if source is None else source
                     set_scope(body)
                     data, copy = (None, EXHAUSTED) if value is EXHAUSTED else stored(call, codec, value)
                     failure = None
                 except BaseException as error:
                     failure = _failure(call, error)
+                extra: tuple[Any, ...] = () if limited is None else limited.rows
                 if failure is None:
                     result = VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
-                    waiter = record(call, result, data, at, (perf() - began) // 1000, item=item, child=child)
+                elif retries is not None and retries.again(failure):
+                    if limited is not None:
+                        limited.give_back()
+                    yield from retries.announce(at)
+                    continue
                 else:
-                    if retries is not None and retries.again(failure):
-                        yield from retries.announce(at)
-                        continue
-                    extra = () if retries is None else retries.given_up()
-                    took = (perf() - began) // 1000
-                    waiter = record(
-                        call, Result.ERROR, encode_error(failure), at, took, item=item, child=child, extra=extra
-                    )
+                    result, data = ERROR, encode_error(failure)
+                    extra = extra if retries is None else (*extra, *retries.given_up())
+                took = (perf() - began) // 1000
+                waiter = record(call, result, data, at, took, item=item, child=child, extra=extra)
             finally:
                 if on_loop:
                     body.executing -= 1
@@ -169,6 +178,9 @@ def trace(
     except asyncio.CancelledError:
         yield from cancelled(call, waiter, item, at, began, child if retries is None else retries.child)
         raise
+    finally:
+        if limited is not None:
+            limited.give_back()
     # Outside the `try`: an outcome may itself be a CancelledError, and that cancels nothing.
     return close_outcome(call, outcome, codec, failure, source)
 

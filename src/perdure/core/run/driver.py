@@ -330,8 +330,11 @@ class Driver(Ending):
         # No entry may come to carry these along, and the next driver has to know.
         self.outbox.extend(Noted(body) for body in list(self.bodies.values()))
         waits = any(body.waits_for_message() for body in list(self.bodies.values()))
-        why = "it waits for a message" if waits else f"it sleeps for {left / US:.3g} s"
-        self.stop(Parked(f"run {self.run.name!r} is parked: {why}", wake, waits=waits))
+        tickets = tuple(ticket for body in list(self.bodies.values()) for ticket in body.tickets())
+        why = f"it sleeps for {left / US:.3g} s"
+        if waits:
+            why = f"it waits for limit {tickets[0][0]}" if tickets else "it waits for a message"
+        self.stop(Parked(f"run {self.run.name!r} is parked: {why}", wake, waits=waits, tickets=tickets))
 
     def rest(self, patience: float = 0.0) -> int | None:
         """Microseconds until the earliest recorded deadline, if nothing but a message can move the run before; else

@@ -20,7 +20,7 @@ from ..body.branch import Call
 from ..body.interfaces import BodyPort
 from ..body.loop import DURABLE_CODE
 from ..body.scope import SCOPE, THREAD, TraceScope, is_body, set_scope
-from ..body.waits import BLOCKING, LoopWaiter
+from ..body.waits import BLOCKING, HeldSlot, LoopWaiter
 from ..commit.records import Record, Synced
 from ..ground.spec import Function
 from . import observing
@@ -96,12 +96,14 @@ class Invoke(Struct, eq=False):
     function: Function
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    slot: HeldSlot | None = None
+    """The slot of a limit that the call holds."""
 
     def __await__(self) -> Any:
         # The function's own iterator, not a generator around it: this runs once per traced call.
         function = self.function
         code = function.fn if observing.observer is None else observing.observer.traced(self.call, function)
-        set_scope(TraceScope(self.call.body, function.name))
+        set_scope(TraceScope(self.call.body, function.name, self.slot))
         if function.is_async:
             return code(*self.args, **self.kwargs).__await__()
         context = copy_context()
@@ -111,7 +113,7 @@ class Invoke(Struct, eq=False):
     def block(self) -> Any:
         body, function = self.call.body, self.function
         code = function.fn if observing.observer is None else observing.observer.traced(self.call, function)
-        scope = TraceScope(body, function.name)
+        scope = TraceScope(body, function.name, self.slot)
         if not function.is_async:
             set_scope(scope)
             return code(*self.args, **self.kwargs)

@@ -136,7 +136,7 @@ class Ending:
                     "but what is left of it stays in memory, and it will not be parked again by this process",
                     self.run.name,
                 )
-            self.outbox.append(Park(Wake(*reason.wake), self.n, reason.waits, self.cancel_told))
+            self.outbox.append(Park(Wake(*reason.wake), self.n, reason.waits, self.cancel_told, reason.tickets))
             self.worker.writer.mark_ready(self)
             self.loop.flush_soon(self.worker.writer)
             return

@@ -67,6 +67,9 @@ class WorkerPort(Protocol):
     root: Callable[[Any], Any]
     """The run's own task, as a coroutine (`calls.root`)."""
 
+    slots: Any
+    """`body.interfaces.SlotsPort`."""
+
     @property
     def post(self) -> PostPort:
         """Tells the driver's mailbox of messages."""

@@ -52,7 +52,8 @@ class RemoteMailbox:
             self._connection.forget(ticket)
             # Read after the question is forgotten: no message comes from here on.
             self._connection.tell(frames.Left(ticket, wait.message is not None), self._turn)
-        return wait.message
+        message: Message | None = wait.message
+        return message
 
     def taking(self, message: Message) -> Taking:
         """See `MailboxLike`."""

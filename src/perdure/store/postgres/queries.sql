@@ -880,11 +880,17 @@ SELECT count(*) FROM perdure.runs WHERE queue = %s AND status IN ('QUEUED', 'SLE
 SELECT key, worker FROM perdure.runs WHERE queue = %s AND token IS NOT NULL AND status = 'RUNNING';
 
 -- name: slots_of_others
--- The runs that hold a slot of any queue under a claim of another worker than these.
+-- The runs that hold a slot of a queue or by a call of a limit, under a claim of another worker than these.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM perdure.runs
-WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker <> ALL(%s);
+WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker <> ALL(%s)
+UNION ALL
+SELECT id, uid, run.name, run.task, target, inputs, inputs_hash, created_at, reuse, status, run.token, worker,
+       started_at, ended_at, result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+FROM perdure.runs AS run
+WHERE id IN (SELECT run FROM perdure.tickets WHERE state = 2) AND queue IS NULL AND token IS NOT NULL
+  AND status = 'RUNNING' AND worker <> ALL(%s);
 
 -- name: end_claim
 -- End the claim of a worker that is gone; a claim that was lost by no crash does not count.
@@ -1001,3 +1007,165 @@ DELETE FROM perdure.submissions WHERE run = %s;
 -- name: lock_key
 -- Keep other submissions of a key out until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended(%s, 7));
+
+-- name: limit
+-- A limit.
+SELECT name, declared, override, ticket, uses FROM perdure.limits WHERE name = %s;
+
+-- name: lock_limit
+-- A limit, for a transaction that gives slots.
+SELECT name, declared, override, ticket, uses FROM perdure.limits WHERE name = %s FOR UPDATE;
+
+-- name: limits
+-- All limits.
+SELECT name, declared, override, ticket, uses FROM perdure.limits ORDER BY name;
+
+-- name: limits_of
+-- The limits that parked runs of these tasks wait for.
+SELECT name, declared, override, ticket, uses FROM perdure.limits AS wanted
+WHERE EXISTS (SELECT 1 FROM perdure.tickets AS tickets WHERE tickets.name = wanted.name AND task = ANY(%s) AND state = 1)
+ORDER BY name;
+
+-- name: declare_limit
+-- Store the settings of a limit in the code; no row is written where they are known.
+INSERT INTO perdure.limits (name, declared)
+SELECT %s, %s WHERE NOT EXISTS (SELECT 1 FROM perdure.limits WHERE name = %s AND declared = %s)
+ON CONFLICT (name) DO UPDATE SET declared = excluded.declared;
+
+-- name: ensure_limit
+-- A limit that allows everything, where no code has declared the limit in this store.
+INSERT INTO perdure.limits (name, declared) VALUES (%s, '{}') ON CONFLICT (name) DO NOTHING;
+
+-- name: override_limit
+-- Change the settings of an operator.
+UPDATE perdure.limits SET override = %s WHERE name = %s;
+
+-- name: note_limit
+-- Note the numbers of the newest ticket and use.
+UPDATE perdure.limits SET ticket = %s, uses = %s WHERE name = %s;
+
+-- name: limit_held
+-- How many calls hold a slot of a limit.
+SELECT count(*) FROM perdure.tickets AS ticket JOIN perdure.runs AS run ON run.id = ticket.run AND run.token = ticket.token
+WHERE ticket.name = %s AND ticket.state = 2 AND run.status = 'RUNNING';
+
+-- name: limit_waiting
+-- How many calls wait for a slot of a limit.
+SELECT count(*) FROM perdure.tickets AS ticket JOIN perdure.runs AS run ON run.id = ticket.run
+WHERE ticket.name = %s AND ticket.state IN (0, 1, 3) AND run.status IN ('RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: waiting_tickets
+-- One page of the tickets that wait in memory, in their order.
+SELECT ticket.number, ticket.run, ticket.cost, coalesce(run.token = ticket.token AND run.status = 'RUNNING', false),
+       run.status, run.paused
+FROM perdure.tickets AS ticket LEFT JOIN perdure.runs AS run ON run.id = ticket.run
+WHERE ticket.name = %s AND ticket.state = 0 AND ticket.number > %s ORDER BY ticket.number LIMIT %s;
+
+-- name: parked_tickets
+-- One page of the tickets of parked runs of a task, in their order.
+SELECT ticket.number, ticket.run, ticket.cost, false, run.status, run.paused
+FROM perdure.tickets AS ticket LEFT JOIN perdure.runs AS run ON run.id = ticket.run
+WHERE ticket.name = %s AND ticket.task = %s AND ticket.state = 1 AND ticket.number > %s ORDER BY ticket.number LIMIT %s;
+
+-- name: called_tickets
+-- How many runs were made due since a time and have not asked again.
+SELECT count(*) FROM perdure.tickets WHERE name = %s AND state = 3 AND at > %s;
+
+-- name: known_ticket
+-- The number of the ticket of a call.
+SELECT number FROM perdure.tickets WHERE run = %s AND name = %s AND place = %s;
+
+-- name: insert_ticket
+-- A ticket that waits in memory.
+INSERT INTO perdure.tickets (name, number, run, token, place, task, cost, state, since)
+VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s);
+
+-- name: repeat_ticket
+-- The call of a ticket asks again.
+UPDATE perdure.tickets SET token = %s, cost = %s, state = 0, used = NULL WHERE name = %s AND number = %s;
+
+-- name: hold_ticket
+-- A ticket takes a slot.
+UPDATE perdure.tickets SET state = 2, used = %s WHERE name = %s AND number = %s;
+
+-- name: call_ticket
+-- The run of a ticket is made due.
+UPDATE perdure.tickets SET state = 3, at = %s WHERE name = %s AND number = %s;
+
+-- name: park_ticket
+-- The run of a ticket is parked.
+UPDATE perdure.tickets SET state = 1 WHERE name = %s AND number = %s AND run = %s AND token = %s;
+
+-- name: drop_ticket
+-- Remove a ticket.
+DELETE FROM perdure.tickets WHERE name = %s AND number = %s;
+
+-- name: free_ticket
+-- Remove a ticket that was given under a token.
+DELETE FROM perdure.tickets WHERE name = %s AND number = %s AND run = %s AND token = %s;
+
+-- name: sweep_tickets
+-- The tickets that hold no slot any more, because the claim has ended, wait to be asked for again.
+UPDATE perdure.tickets AS ticket SET state = 4 WHERE name = %s AND state = 2 AND NOT EXISTS (
+    SELECT 1 FROM perdure.runs AS run WHERE run.id = ticket.run AND run.token = ticket.token AND run.status = 'RUNNING'
+);
+
+-- name: purge_tickets
+-- The tickets of a removed run.
+DELETE FROM perdure.tickets WHERE run = %s;
+
+-- name: someone_waits
+-- Whether a call waits for a limit.
+SELECT 1 FROM perdure.tickets WHERE name = %s AND state IN (0, 1) LIMIT 1;
+
+-- name: tickets_of
+-- The tickets of runs.
+SELECT run, name, place, number, state FROM perdure.tickets WHERE run = ANY(%s);
+
+-- name: waits_parked
+-- Whether a parked run waits for a limit.
+SELECT 1 FROM perdure.tickets WHERE run = %s AND state IN (1, 3) LIMIT 1;
+
+-- name: queued_tickets
+-- The calls of a run that wait for a slot, with the number of calls in front.
+SELECT mine.name, mine.since, (
+    SELECT count(*) FROM perdure.tickets AS other JOIN perdure.runs AS run ON run.id = other.run
+    WHERE other.name = mine.name AND other.state IN (0, 1, 3) AND other.number < mine.number
+      AND run.status IN ('RUNNING', 'SLEEPING', 'WAITING')
+)
+FROM perdure.tickets AS mine WHERE mine.run = %s AND mine.state IN (0, 1, 3) ORDER BY mine.name, mine.number;
+
+-- name: first_use
+-- The first use of a limit since a time.
+SELECT number, at, cost FROM perdure.uses WHERE name = %s AND at >= %s ORDER BY at, number LIMIT 1;
+
+-- name: spent
+-- The sum of the costs since a time.
+SELECT coalesce(sum(cost), 0) FROM perdure.uses WHERE name = %s AND at >= %s;
+
+-- name: uses
+-- One page of the uses of a limit, in order.
+SELECT number, at, cost FROM perdure.uses WHERE name = %s AND (at, number) > (%s, %s) ORDER BY at, number LIMIT %s;
+
+-- name: report_cost
+-- Correct the cost of the use of a ticket.
+UPDATE perdure.uses SET cost = %s WHERE name = %s AND number = (
+    SELECT used FROM perdure.tickets WHERE name = %s AND number = %s AND token = %s
+);
+
+-- name: prune_uses
+-- Remove the uses that no window holds any more.
+DELETE FROM perdure.uses WHERE name = %s AND at < %s;
+
+-- name: insert_use
+-- Record a use, not before the use before it.
+INSERT INTO perdure.uses (name, number, cost, at)
+SELECT %s::text, %s::bigint, %s::bigint, greatest(
+    perdure.now_us(), coalesce((SELECT max(at) FROM perdure.uses WHERE name = %s), 0)
+);
+
+-- name: held_tickets
+-- The tickets of limits that hold a slot.
+SELECT ticket.name, ticket.number, ticket.token
+FROM perdure.tickets AS ticket JOIN perdure.runs AS run ON run.id = ticket.run AND run.token = ticket.token
+WHERE ticket.name = ANY(%s) AND ticket.state = 2 AND run.status = 'RUNNING';

@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Generator, Sequence
 from time import sleep
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -59,7 +59,8 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError, StoreVersionError, UsageError
 
-from .. import _messages, _queues, _submitting
+from .. import _limits, _messages, _queues, _submitting
+from .._limit_verbs import LimitVerbs
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
@@ -81,6 +82,7 @@ MIGRATIONS: Final = (
     "0009_queues.sql",
     "0010_submissions.sql",
     "0011_paused_tasks.sql",
+    "0012_limits.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -101,6 +103,7 @@ _MIGRATING: Final = 0x70657264
 """Key of the advisory lock for the creation or migration of a schema ("perd")."""
 
 
+T = TypeVar("T")
 Trace = tuple[str, Sequence[Any]]
 """A query that finds a row if an operation was done."""
 
@@ -120,7 +123,7 @@ class _Found(NamedTuple):
     """Whether runs have gone into lanes."""
 
 
-class PostgresStore(UpkeepVerbs):
+class PostgresStore(UpkeepVerbs, LimitVerbs):
     """A `Store` in one schema of a Postgres database; a missing schema is created. Safe from any thread, not across a
     fork: a forked process opens its own store."""
 
@@ -270,21 +273,29 @@ class PostgresStore(UpkeepVerbs):
             found = [is_there for trace in self._traces(writes, answers) for (is_there,) in cursor.execute(*trace)]
             return bool(found) and all(found)
 
+        wanted: list[bool] = []
+
+        def settled(cursor: Cursor, answers: list[Created | bool]) -> list[Created | bool]:
+            wanted.append(_limits.settle(self._executing(cursor), writes, answers))
+            return answers
+
         def write_all(cursor: Cursor) -> list[Created | bool]:
             # One round trip, because no statement waits for the answer to an earlier one.
             assumed = self._assume_held(cursor, writes)
-            return self._write_batch(cursor, writes, assumed)
+            return settled(cursor, self._write_batch(cursor, writes, assumed))
 
         def write_held(cursor: Cursor) -> list[Created | bool]:
-            return self._write_batch(cursor, writes, self._held(cursor, writes))
+            return settled(cursor, self._write_batch(cursor, writes, self._held(cursor, writes)))
 
+        # Where a slot is freed, rows are read, so that the statements cannot be sent ahead.
+        pipelined = not any(isinstance(write, RunWrites) and write.frees for write in writes)
         try:
-            answers = self._writer.transaction(write_all, is_done, pipelined=True)
+            answers = self._writer.transaction(write_all, is_done, pipelined=pipelined)
         except StoreError as error:
             if not is_fenced(error.__cause__):
                 raise
-            answers = self._writer.transaction(write_held, is_done, pipelined=True)
-        if any(_is_news(write, answer) for write, answer in zip(writes, answers, strict=True)):
+            answers = self._writer.transaction(write_held, is_done, pipelined=pipelined)
+        if any(wanted) or any(_is_news(write, answer) for write, answer in zip(writes, answers, strict=True)):
             self._tell()
         else:
             self._count()
@@ -398,7 +409,7 @@ class PostgresStore(UpkeepVerbs):
                 if write.finish is not None:
                     return [(self._sql["is_finished"], (*write.finish, write.run))]
                 if write.park is not None:
-                    wake, mark, waits, _ = write.park
+                    wake, mark, waits, _, _ = write.park
                     weak.append((self._sql["is_parked"], (write.run, write.token, _parked(waits), mark, wake.at)))
         return weak
 
@@ -462,7 +473,7 @@ class PostgresStore(UpkeepVerbs):
                 ends.append((*write.finish, run, write.token))
                 holders[run] = None
             elif write.park is not None:
-                (at, boot), mark, waits, aware = write.park
+                (at, boot), mark, waits, aware, _ = write.park
                 parks.append((_parked(waits), mark, at, aware, boot - self._clock.boot(), run, write.token))
                 holders[run] = None
             answers.append(True)
@@ -579,6 +590,7 @@ class PostgresStore(UpkeepVerbs):
             self._check()
             return []
         self._expire()
+        self._call_parked(set(tasks).difference(self.paused_tasks()))
         limit, taken = len(claims), list[Taken]()
         while True:
             found = self._claiming(lambda cursor: self._take(cursor, tasks, claims[len(taken) :], limit))  # noqa: B023
@@ -649,7 +661,6 @@ class PostgresStore(UpkeepVerbs):
             cursor.execute(self._sql["ensure_queue"], (name,))
             row = cursor.execute(self._sql["lock_queue"], (name,)).fetchone()
             assert row is not None
-
         # After the lock: starts are recorded in the order of their times.
         [[now]] = cursor.execute(self._sql["now"]).fetchall()
         return QueueRow._make(row), self._rows_of(name, self._executing(cursor)), now
@@ -758,11 +769,12 @@ class PostgresStore(UpkeepVerbs):
             if queue is not None:
                 wait = _queues.delay(queue, self._rows_of(name, self._rows), tasks, worker, now)
                 waits += [] if wait is None else [wait]
+        waits += self._limit_delays(set(tasks).difference(self.paused_tasks()))
         first = min(waits, default=_queues.FAR)
         return None if now + first >= _queues.FAR else first / US
 
     def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
-        return list(map(run_of, self._rows("slots_of_others", (list(workers),))))
+        return list(map(run_of, self._rows("slots_of_others", (list(workers), list(workers)))))
 
     def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
         ended = self._aside.change(
@@ -785,6 +797,35 @@ class PostgresStore(UpkeepVerbs):
 
     def resume_queue(self, name: str) -> bool:
         return self._change_rows("resume_queue", (name,)) == 1
+
+    # -- limits ------------------------------------------------------------------------------------------------
+
+    def declare_limit(self, name: str, declared: str) -> None:
+        known = self.limit(name)
+        if known is None or known.declared != declared:
+            # A repetition changes nothing.
+            self._writer.change(self._sql["declare_limit"], (name, declared, name, declared))
+            self._tell()
+
+    def override_limit(self, name: str, override: str | None) -> bool:
+        return self._change_rows("override_limit", (override, name)) == 1
+
+    def _names(self, values: Collection[str]) -> list[str]:
+        return list(values)
+
+    def _giving(self, work: Callable[[_queues.Execute], T]) -> T:
+        # A repetition may count a use twice, never too few.
+        return self._aside.transaction(lambda cursor: work(self._executing(cursor)))
+
+    def _limit_rows(self, name: str, execute: _queues.Execute) -> _limits.SqlLimitRows:
+        return _limits.SqlLimitRows(execute, name, (self._clock.wall(),), (name,))
+
+    def _time(self, execute: _queues.Execute) -> int:
+        [[now]] = execute("now", ())
+        return int(now)
+
+    def _ring_slots(self) -> None:
+        self._tell()
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         return [run_of(row) for row in self._rows("abandoned", (list(set(tasks)), list(workers), limit))]

@@ -95,6 +95,7 @@ class UpkeepVerbs(Reading):
                     if gone < chunk:
                         gone += cursor.execute(self._sql[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
+                    cursor.execute(self._sql["purge_tickets"], row)
                     cursor.execute(self._sql["purge_sources"], row)
                     cursor.execute(self._sql["purge_submission"], row)
                     cursor.execute(self._sql["purge_run"], row)

@@ -35,6 +35,7 @@ MIGRATIONS: Final = (
     "0009_queues.sql",
     "0010_submissions.sql",
     "0011_paused_tasks.sql",
+    "0012_limits.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

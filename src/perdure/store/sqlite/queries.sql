@@ -726,11 +726,16 @@ SELECT count(*) FROM runs INDEXED BY runs_waiting WHERE queue = ? AND status IN 
 SELECT key, worker FROM runs INDEXED BY runs_held WHERE queue = ? AND token IS NOT NULL AND status = 'RUNNING';
 
 -- name: slots_of_others
--- The runs that hold a slot of any queue under a claim of another worker than these.
+-- The runs that hold a slot, of a queue or by a call of a limit, under a claim of another worker than these.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
        result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs INDEXED BY runs_held
-WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker NOT IN (SELECT value FROM json_each(?));
+WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker NOT IN (SELECT value FROM json_each(?))
+UNION
+SELECT id, uid, runs.name, runs.task, target, inputs, inputs_hash, created_at, reuse, status, runs.token, worker,
+       started_at, ended_at, result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+FROM tickets INDEXED BY tickets_held JOIN runs ON runs.id = tickets.run AND runs.token = tickets.token
+WHERE tickets.state = 2 AND status = 'RUNNING' AND worker NOT IN (SELECT value FROM json_each(?));
 
 -- name: end_claim
 -- End the claim of a worker that is gone; a claim that was lost by no crash does not count.
@@ -842,3 +847,167 @@ UPDATE submissions SET start_by = NULL WHERE run = ?;
 -- name: purge_submission
 -- The submission of a removed run.
 DELETE FROM submissions WHERE run = ?;
+
+-- name: limit
+-- A limit.
+SELECT name, declared, override, ticket, uses FROM limits WHERE name = ?;
+
+-- name: lock_limit
+-- A limit, for a transaction that gives slots.
+SELECT name, declared, override, ticket, uses FROM limits WHERE name = ?;
+
+-- name: limits
+-- All limits.
+SELECT name, declared, override, ticket, uses FROM limits ORDER BY name;
+
+-- name: limits_of
+-- The limits that parked runs of these tasks wait for.
+SELECT name, declared, override, ticket, uses FROM limits AS wanted
+WHERE EXISTS (SELECT 1 FROM tickets INDEXED BY tickets_parked WHERE tickets.name = wanted.name AND task IN (SELECT value FROM json_each(?)) AND state = 1)
+ORDER BY name;
+
+-- name: declare_limit
+-- Store the settings of a limit in the code; no row is written where they are known.
+INSERT INTO limits (name, declared)
+SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM limits WHERE name = ? AND declared = ?)
+ON CONFLICT (name) DO UPDATE SET declared = excluded.declared;
+
+-- name: ensure_limit
+-- A limit that allows everything, where no code has declared the limit in this store.
+INSERT INTO limits (name, declared) VALUES (?, '{}') ON CONFLICT (name) DO NOTHING;
+
+-- name: override_limit
+-- Change the settings of an operator.
+UPDATE limits SET override = ? WHERE name = ?;
+
+-- name: note_limit
+-- Note the numbers of the newest ticket and use.
+UPDATE limits SET ticket = ?, uses = ? WHERE name = ?;
+
+-- name: limit_held
+-- How many calls hold a slot of a limit.
+SELECT count(*) FROM tickets AS ticket JOIN runs AS run ON run.id = ticket.run AND run.token = ticket.token
+WHERE ticket.name = ? AND ticket.state = 2 AND run.status = 'RUNNING';
+
+-- name: limit_waiting
+-- How many calls wait for a slot of a limit.
+SELECT count(*) FROM tickets AS ticket JOIN runs AS run ON run.id = ticket.run
+WHERE ticket.name = ? AND ticket.state IN (0, 1, 3) AND run.status IN ('RUNNING', 'SLEEPING', 'WAITING');
+
+-- name: waiting_tickets
+-- One page of the tickets that wait in memory, in their order.
+SELECT ticket.number, ticket.run, ticket.cost, coalesce(run.token = ticket.token AND run.status = 'RUNNING', 0),
+       run.status, run.paused
+FROM tickets AS ticket LEFT JOIN runs AS run ON run.id = ticket.run
+WHERE ticket.name = ? AND ticket.state = 0 AND ticket.number > ? ORDER BY ticket.number LIMIT ?;
+
+-- name: parked_tickets
+-- One page of the tickets of parked runs of a task, in their order.
+SELECT ticket.number, ticket.run, ticket.cost, 0, run.status, run.paused
+FROM tickets AS ticket LEFT JOIN runs AS run ON run.id = ticket.run
+WHERE ticket.name = ? AND ticket.task = ? AND ticket.state = 1 AND ticket.number > ? ORDER BY ticket.number LIMIT ?;
+
+-- name: called_tickets
+-- How many runs were made due since a time and have not asked again.
+SELECT count(*) FROM tickets WHERE name = ? AND state = 3 AND at > ?;
+
+-- name: known_ticket
+-- The number of the ticket of a call.
+SELECT number FROM tickets WHERE run = ? AND name = ? AND place = ?;
+
+-- name: insert_ticket
+-- A ticket that waits in memory.
+INSERT INTO tickets (name, number, run, token, place, task, cost, state, since)
+VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?);
+
+-- name: repeat_ticket
+-- The call of a ticket asks again.
+UPDATE tickets SET token = ?, cost = ?, state = 0, used = NULL WHERE name = ? AND number = ?;
+
+-- name: hold_ticket
+-- A ticket takes a slot.
+UPDATE tickets SET state = 2, used = ? WHERE name = ? AND number = ?;
+
+-- name: call_ticket
+-- The run of a ticket is made due.
+UPDATE tickets SET state = 3, at = ? WHERE name = ? AND number = ?;
+
+-- name: park_ticket
+-- The run of a ticket is parked.
+UPDATE tickets SET state = 1 WHERE name = ? AND number = ? AND run = ? AND token = ?;
+
+-- name: drop_ticket
+-- Remove a ticket.
+DELETE FROM tickets WHERE name = ? AND number = ?;
+
+-- name: free_ticket
+-- Remove a ticket that was given under a token.
+DELETE FROM tickets WHERE name = ? AND number = ? AND run = ? AND token = ?;
+
+-- name: sweep_tickets
+-- The tickets that hold no slot any more, because the claim has ended, wait to be asked for again.
+UPDATE tickets AS ticket SET state = 4 WHERE name = ? AND state = 2 AND NOT EXISTS (
+    SELECT 1 FROM runs AS run WHERE run.id = ticket.run AND run.token = ticket.token AND run.status = 'RUNNING'
+);
+
+-- name: purge_tickets
+-- The tickets of a removed run.
+DELETE FROM tickets WHERE run = ?;
+
+-- name: someone_waits
+-- Whether a call waits for a limit.
+SELECT 1 FROM tickets WHERE name = ? AND state IN (0, 1) LIMIT 1;
+
+-- name: tickets_of
+-- The tickets of runs.
+SELECT run, name, place, number, state FROM tickets WHERE run IN (SELECT value FROM json_each(?));
+
+-- name: waits_parked
+-- Whether a parked run waits for a limit.
+SELECT 1 FROM tickets WHERE run = ? AND state IN (1, 3) LIMIT 1;
+
+-- name: queued_tickets
+-- The calls of a run that wait for a slot, with the number of calls in front.
+SELECT mine.name, mine.since, (
+    SELECT count(*) FROM tickets AS other JOIN runs AS run ON run.id = other.run
+    WHERE other.name = mine.name AND other.state IN (0, 1, 3) AND other.number < mine.number
+      AND run.status IN ('RUNNING', 'SLEEPING', 'WAITING')
+)
+FROM tickets AS mine WHERE mine.run = ? AND mine.state IN (0, 1, 3) ORDER BY mine.name, mine.number;
+
+-- name: first_use
+-- The first use of a limit since a time.
+SELECT number, at, cost FROM uses WHERE name = ? AND at >= ? ORDER BY at, number LIMIT 1;
+
+-- name: spent
+-- The sum of the costs since a time.
+SELECT coalesce(sum(cost), 0) FROM uses WHERE name = ? AND at >= ?;
+
+-- name: uses
+-- One page of the uses of a limit, in order.
+SELECT number, at, cost FROM uses WHERE name = ? AND (at, number) > (?, ?) ORDER BY at, number LIMIT ?;
+
+-- name: report_cost
+-- Correct the cost of the use of a ticket.
+UPDATE uses SET cost = ? WHERE name = ? AND number = (
+    SELECT used FROM tickets WHERE name = ? AND number = ? AND token = ?
+);
+
+-- name: prune_uses
+-- Remove the uses that no window holds any more.
+DELETE FROM uses WHERE name = ? AND at < ?;
+
+-- name: insert_use
+-- Record a use, not before the use before it.
+INSERT INTO uses (name, number, cost, at, wall)
+SELECT ?1, ?2, ?3, max(?4, coalesce((SELECT max(at) FROM uses WHERE name = ?1), 0)), ?5;
+
+-- name: held_tickets
+-- The tickets of limits that hold a slot.
+SELECT ticket.name, ticket.number, ticket.token
+FROM tickets AS ticket JOIN runs AS run ON run.id = ticket.run AND run.token = ticket.token
+WHERE ticket.name IN (SELECT value FROM json_each(?)) AND ticket.state = 2 AND run.status = 'RUNNING';
+
+-- name: rebase_uses
+-- The machine has booted: convert times of uses since the last boot into times since this boot, by the wall clock.
+UPDATE uses SET at = min(?1, ?1 + (wall - ?2));

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -56,7 +56,8 @@ from perdure.core.ground.model import (
 from perdure.core.ground.ports import SqlStatement
 from perdure.errors import RowDamagedError, StoreError, UsageError
 
-from .. import _messages, _moving, _queues, _submitting
+from .. import _limits, _messages, _moving, _queues, _submitting
+from .._limit_verbs import LimitVerbs
 from .._reading import PAGE, Reading, log
 from .._rows import SHORT, EndOfRun, claimed, rows_of, run_of, submitted
 from .._sql import queries
@@ -67,6 +68,7 @@ from .file import VERSION, SQLiteLink, StoreFile
 
 Durability = Literal["power", "process"]
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 _SQL: Final = queries("sqlite")
 _INSERT_RUN: Final = _SQL["insert_run"]
@@ -97,7 +99,7 @@ class _Found(NamedTuple):
     """Whether runs have gone into lanes."""
 
 
-class SQLiteStore(Reading):
+class SQLiteStore(Reading, LimitVerbs):
     """A `Store` in one SQLite file.
 
     A missing file is created, readable for the owner only; a missing directory `.perdure` is created too, and no other
@@ -153,6 +155,7 @@ class SQLiteStore(Reading):
             if known is not None:
                 cursor.execute(_SQL["rebase"], (self._clock.boot(), self._clock.wall()))
                 cursor.execute(_SQL["rebase_starts"], (self._clock.boot(), self._clock.wall()))
+                cursor.execute(_SQL["rebase_uses"], (self._clock.boot(), self._clock.wall()))
             cursor.execute(_SQL["set_meta"], ("boot", boot))
         cursor.execute("COMMIT")
 
@@ -218,9 +221,11 @@ class SQLiteStore(Reading):
                 return self._aside.transaction(lambda cursor: _create_all_claimed(cursor, writes))
             except _TaskIsPaused:
                 pass  # a run is QUEUED without its claim, and has to be on disk
-        answers = self._writer.transaction(lambda cursor: _write_batch(cursor, writes, self._now()))
+        answers, frees = self._writer.transaction(lambda cursor: self._write_all(cursor, writes))
         if any(isinstance(answer, Created) and answer.run.token is None for answer in answers):
             self._ring(QUEUED)
+        if frees:
+            self._ring_slots()
         if any(isinstance(write, RunWrites) and write.finish is not None for write in writes):
             self._ring(ENDED)
         if any(isinstance(write, RunWrites) and write.tells for write in writes):
@@ -257,6 +262,13 @@ class SQLiteStore(Reading):
             self._ring(ENDED)
             if looked_at < _submitting.EXPIRING:
                 break
+
+    def _write_all(
+        self, cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
+    ) -> tuple[list[Created | bool], bool]:
+        """The answers, and whether slots were freed for which other calls wait."""
+        answers = _write_batch(cursor, writes, self._now())
+        return answers, _limits.settle(_executing(cursor), writes, answers)
 
     def creation(self, write: CreateRun) -> Generator[SqlStatement, list[Any], Created]:
         files = yield SqlStatement("PRAGMA database_list")
@@ -312,6 +324,7 @@ class SQLiteStore(Reading):
 
     def take_due(self, tasks: Collection[str], claims: Sequence[Claim]) -> list[Taken]:
         self._expire()
+        self._call_parked(set(tasks).difference(self.paused_tasks()))
         now, limit, taken = self._clock.boot(), len(claims), list[Taken]()
         tasks = self._unpaused(tasks)
         while True:
@@ -398,7 +411,7 @@ class SQLiteStore(Reading):
         """A queue, and its rows for this transaction."""
         cursor.execute(_SQL["ensure_queue"], (name,))
         queue = QueueRow._make(cursor.execute(_SQL["lock_queue"], (name,)).fetchone())
-        return queue, self._rows_of(name, lambda statement, row: cursor.execute(_SQL[statement], row).fetchall())
+        return queue, self._rows_of(name, _executing(cursor))
 
     def _rows_of(self, name: str, execute: _queues.Execute) -> _queues.SqlQueueRows:
         return _queues.SqlQueueRows(execute, name, lambda: (name, self._clock.boot(), self._clock.wall()))
@@ -485,12 +498,13 @@ class SQLiteStore(Reading):
             left = _queues.delay(queue, self._rows_of(queue.name, self._rows), tasks, worker, now)
             if left is not None:
                 wakes.append(now + left)
+        wakes += [now + left for left in self._limit_delays(set(tasks).difference(self.paused_tasks()))]
         first = min(wakes, default=_queues.FAR)
         return None if first >= _queues.FAR else (first - now) / US
 
     def slots_of_others(self, workers: Collection[str]) -> list[RunRow]:
         known = msgspec.json.encode(list(workers)).decode()
-        return list(map(run_of, self._good(_SQL["slots_of_others"], (known,))))
+        return list(map(run_of, self._good(_SQL["slots_of_others"], (known, known))))
 
     def end_claim(self, run: int, token: bytes, *, crashed: bool) -> bool:
         ended = self._aside.change(_SQL["end_claim"], (0 if crashed else 1, run, token))
@@ -515,6 +529,36 @@ class SQLiteStore(Reading):
         changed = self._writer.change(_SQL[statement], row)
         self._ring(QUEUED)
         return changed
+
+    # -- limits ------------------------------------------------------------------------------------------------
+
+    def declare_limit(self, name: str, declared: str) -> None:
+        known = self.limit(name)
+        if known is None or known.declared != declared:
+            self._writer.change(_SQL["declare_limit"], (name, declared, name, declared))
+            self._ring_slots()
+
+    def override_limit(self, name: str, override: str | None) -> bool:
+        changed = self._writer.change(_SQL["override_limit"], (override, name))
+        self._ring_slots()
+        return changed
+
+    def _names(self, values: Collection[str]) -> str:
+        return msgspec.json.encode(list(values)).decode()
+
+    def _giving(self, work: Callable[[_queues.Execute], T]) -> T:
+        return self._aside.transaction(lambda cursor: work(_executing(cursor)))
+
+    def _limit_rows(self, name: str, execute: _queues.Execute) -> _limits.SqlLimitRows:
+        wall, boot = self._clock.wall(), self._clock.boot()
+        return _limits.SqlLimitRows(execute, name, (wall, boot), (boot, wall))
+
+    def _time(self, execute: _queues.Execute) -> int:
+        return self._clock.boot()
+
+    def _ring_slots(self) -> None:
+        self._ring(MESSAGES)
+        self._ring(QUEUED)
 
     def abandoned(self, tasks: Collection[str], workers: Collection[str], *, limit: int) -> list[RunRow]:
         known = msgspec.json.encode(list(workers)).decode()
@@ -621,6 +665,7 @@ class SQLiteStore(Reading):
                     if gone < chunk:
                         gone += cursor.execute(_SQL[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
+                    cursor.execute(_SQL["purge_tickets"], row)
                     cursor.execute(_SQL["purge_sources"], row)
                     cursor.execute(_SQL["purge_submission"], row)
                     cursor.execute(_SQL["purge_run"], row)
@@ -852,7 +897,7 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
             ends.append((*_plain(write.finish), run, write.token))
             holders[run] = None
         elif write.park is not None:
-            (at, boot), mark, waits, aware = write.park
+            (at, boot), mark, waits, aware, _ = write.park
             parks.append((_WAITING if waits else _SLEEPING, mark, aware, at, aware, boot, run, write.token))
             holders[run] = None
         answers.append(True)
@@ -866,6 +911,11 @@ def _write_batch(cursor: sqlite3.Cursor, writes: Sequence[RunWrites | CreateRun]
     _many(cursor, "stream", streamed)
     _end(cursor, segments, ends, parks, now)
     return answers
+
+
+def _executing(cursor: sqlite3.Cursor) -> _queues.Execute:
+    """Executes named statements with the cursor."""
+    return lambda statement, row: cursor.execute(_SQL[statement], row).fetchall()
 
 
 def _many(cursor: sqlite3.Cursor, name: str, rows: Sequence[Sequence[Any]]) -> None:

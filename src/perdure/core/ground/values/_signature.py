@@ -235,6 +235,15 @@ class Signature:
             given[self._rest] = rest
         return {name: given[name] for name in self.parameters if name in given}
 
+    def applied(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call another function with the same arguments, defaults included: by their names, where all have names."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        kinds = {parameter.kind for parameter in self.parameters.values()}
+        if kinds <= {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}:
+            return fn(**bound.arguments)
+        return fn(*bound.args, **bound.kwargs)
+
     def coerced(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], how: Coercion
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
