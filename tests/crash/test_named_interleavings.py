@@ -141,6 +141,7 @@ CASES |= {
     "messages:receive_races_a_step": exactly("late", "quick"),
     "messages:receive_cancelled_gives_way": exactly("m"),
     "messages:receive_cancelled_as_the_message_comes": exactly("m"),
+    "messages:child_ends_as_the_message_comes": exactly("m", "m", "m"),
     "messages:timeout_then_message": exactly("fallback", "m"),
     "messages:condition_for_two_branches": exactly("a yes", "b yes", "yes"),
     "messages:receive_in_a_sync_body": exactly("a", "b", "none"),

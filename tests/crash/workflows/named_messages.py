@@ -143,6 +143,30 @@ async def receive_cancelled_as_the_message_comes() -> list[str]:
 
 
 @env.task
+async def leaves_a_receive(name: str, steps: int) -> list[str]:
+    heard: list[str] = []
+
+    async def listen() -> None:
+        heard.append(await take("box"))
+
+    left = asyncio.create_task(listen())
+    for number in range(steps):
+        await step(f"{name}{number}")
+    see(name, heard)
+    return heard
+
+
+@env.task
+async def child_ends_as_the_message_comes() -> list[str]:
+    """The child has heard of the message, or the next receive gets it."""
+    out: list[str] = []
+    for number in range(3):
+        heard, _ = await asyncio.gather(leaves_a_receive("abc"[number], number + 1), post("box", "m"))
+        out += heard or [await take("box")]
+    return out + await rest("box")
+
+
+@env.task
 async def timeout_then_message() -> list[str]:
     out: list[str] = []
     try:
