@@ -87,6 +87,8 @@ def test_the_pause_outlives_every_process(fleet: Fleet) -> None:
     fleet.submit(fleet.new("sync_steps", "q"))
     second = fleet.serve()
     beside(fleet)
+    # The run is PAUSED from the death of its driver on, and the worker lets go of the claim at its next look.
+    wait_for(lambda: run.row.token is None, story=fleet.story)
     stands_still(run, fleet)
     kill(second.process)
     fleet.serve()

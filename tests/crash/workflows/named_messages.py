@@ -152,7 +152,7 @@ async def leaves_a_receive(name: str, steps: int) -> list[str]:
     left = asyncio.create_task(listen())
     for number in range(steps):
         await step(f"{name}{number}")
-    see(name, heard)
+    see(name, [*heard, left.done()])
     return heard
 
 
