@@ -14,13 +14,14 @@ has_postgres() {
 }
 
 has_mariadb() {
-    command -v mariadb-install-db >/dev/null
+    command -v mariadb-install-db >/dev/null && command -v my_print_defaults >/dev/null
 }
 
 missing=()
 has_faketime || missing+=(libfaketime)
 has_postgres || missing+=(postgresql)
-has_mariadb || missing+=(mariadb-server-core) # the programs without a service
+# The programs without a service; the one that makes a data directory needs a program of the client.
+has_mariadb || missing+=(mariadb-server-core mariadb-client-core)
 [ "$(uname)" != Linux ] || command -v strace >/dev/null || missing+=(strace)
 [ "$(uname)" != Linux ] || command -v chromium >/dev/null || missing+=(chromium)
 # Only on Linux, and only for root, does it help.

@@ -26,12 +26,14 @@ newest = perdure.Queue("newest", concurrency=1, when_full="latest")
 fresh = perdure.Queue("fresh", concurrency=1, when_full="replace")
 plain = perdure.Queue("plain", concurrency=1)
 gate = threading.Event()
+inside = threading.Event()
 seen: list[str] = []
 
 
 @pytest.fixture(autouse=True)
 def _gate() -> Any:
     gate.clear()
+    inside.clear()
     seen.clear()
     yield
     gate.set()
@@ -52,7 +54,9 @@ async def latest(n: int) -> int:
 @env.task(queue=fresh)
 async def replaced(n: int) -> int:
     try:
-        await asyncio.sleep(0 if gate.is_set() else 600)
+        seconds = 0 if gate.is_set() else 600
+        inside.set()
+        await asyncio.sleep(seconds)
     finally:
         await cleanup(n)
     return n
@@ -123,8 +127,7 @@ def test_the_latest_waiting_run_is_kept() -> None:
 def test_a_replaced_run_cleans_up_before_the_new_run_begins() -> None:
     with perdure.Worker([replaced]):
         first = perdure.submit(replaced, n=1)
-        begun(first)
-        time.sleep(0.2)
+        assert inside.wait(60)
         gate.set()
         second = perdure.submit(replaced, n=2)
         assert second.wait(timeout=60).result == 2

@@ -21,7 +21,9 @@ class Probe(Body):
     """A body without a run: only its counters are used."""
 
     def __init__(self, loop: PerdureLoop) -> None:
-        driver = SimpleNamespace(gate=SimpleNamespace(free=True), run=SimpleNamespace(uid=b"", name="probe"))
+        driver = SimpleNamespace(
+            gate=SimpleNamespace(free=True), run=SimpleNamespace(uid=b"", name="probe"), stopping=False
+        )
         soon = SimpleNamespace(loop=loop, here=lambda: True, soon=loop.call_soon_unscoped)
         super().__init__(driver, 0, "probe", soon, floor=0, label=None)  # type: ignore[arg-type]
         self.pumps = 0

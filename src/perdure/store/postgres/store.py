@@ -310,7 +310,7 @@ class PostgresStore(UpkeepVerbs, LimitVerbs):
             there = None if row is None else run_of(row)
             if there is None or there.uid != write.new.uid:
                 return []
-            if write.claim is not None and there.token != write.claim.token:
+            if write.claim is not None and there.token is None:
                 return [Created(there, True)]  # stored without the claim, because the task was paused
             return [Created(submission.run._replace(id=there.id), True)]
 
