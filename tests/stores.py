@@ -38,8 +38,10 @@ def has_tables(url: str) -> bool:
 def query_postgres(url: str, sql: str, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """A statement that SQLite understands, too, on that store."""
     schema = _schema(url)
-    text = re.sub(r"\b(FROM|JOIN|UPDATE|INTO) (runs|segments|actions|workers|paused_tasks)\b", rf"\1 {schema}.\2", sql)
-    return server().execute(text.replace("?", "%s"), args)
+    text = re.sub(
+        r"\b(FROM|JOIN|UPDATE|INTO) (runs|segments|actions|workers|paused_tasks|submissions)\b", rf"\1 {schema}.\2", sql
+    )
+    return server().execute(text.replace("%", "%%").replace("?", "%s"), args)
 
 
 def deadlines(database: Path) -> list[int]:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections import deque
+from contextvars import Context
 
 from ..core.ground.harmless import harmless_log
 from ..core.ground.private import make_private
@@ -70,7 +71,8 @@ class LogSink:
         if self._prefix is not None:
             text = harmless_log(data).decode("utf-8", "replace")
             try:
-                sys.stderr.write(f"{self._prefix}{text}\n")
+                # In a context without a task: the file has the line already, and the task's own output needs no second.
+                Context().run(sys.stderr.write, f"{self._prefix}{text}\n")
             except (OSError, ValueError, AttributeError):
                 # The terminal is gone (a closed pipe, say); the file goes on.
                 self._prefix = None

@@ -964,9 +964,10 @@ WHERE submissions.task = %s AND submissions.key = %s AND runs.status NOT IN ('CA
 ORDER BY submissions.run DESC LIMIT 1;
 
 -- name: queued_of_key
--- The runs of a key that have not begun.
+-- The runs of a key that have not begun, and do not begin before the transaction ends.
 SELECT runs.id FROM perdure.submissions JOIN perdure.runs ON runs.id = submissions.run
-WHERE submissions.task = %s AND submissions.key = %s AND runs.status = 'QUEUED' ORDER BY runs.id;
+WHERE submissions.task = %s AND submissions.key = %s AND runs.status = 'QUEUED' ORDER BY runs.id
+FOR UPDATE OF runs;
 
 -- name: last_start_of_key
 -- When a run of a key has begun last.
@@ -983,10 +984,10 @@ WHERE queue = %s AND (%s::text IS NULL OR key = %s) AND status IN ('QUEUED', 'RU
 INSERT INTO perdure.submissions (run, task, key, until, start_by) VALUES (%s, %s, %s, %s, %s);
 
 -- name: unbegun
--- The runs whose time to begin is over.
+-- The runs whose time to begin is over, without those that a worker is just claiming.
 SELECT submissions.run, submissions.start_by, runs.status FROM perdure.submissions JOIN perdure.runs ON runs.id = submissions.run
 WHERE submissions.start_by < %s ORDER BY submissions.start_by LIMIT %s
-FOR UPDATE OF submissions SKIP LOCKED;
+FOR UPDATE OF submissions, runs SKIP LOCKED;
 
 -- name: unbegun_now
 -- Whether the time to begin of any run is over.
