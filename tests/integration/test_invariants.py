@@ -22,7 +22,7 @@ from tests.waiting import stays_true, wait_for
 import perdure
 from perdure import errors, runtime
 from perdure.core.body.body import Body
-from perdure.core.ground.model import Kind, Result
+from perdure.core.ground.model import Claim, Kind, Result, Status
 from perdure.core.run.ending import Ending
 from perdure.extras import durable_sleep
 
@@ -391,6 +391,34 @@ def test_a_wait_goes_on_where_another_thread_hears_of_the_cancellation_first(
     assert drive(task, "woken").result in ("slept", "late", "tried again")
     assert looks
     assert time.monotonic() - began >= 0.3
+
+
+@env.task
+async def asks_for_another_step() -> str:
+    await step(switch.setdefault("first", "first"))
+    return await step("second", 60)
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_mismatch_of_a_driver_that_lost_its_claim_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, taken_over: bool
+) -> None:
+    """P5, P3. A process was frozen between two reads of a journal that another process continued meanwhile: the rows do
+    not belong together, and the code was blamed. A driver that has its claim tells of the mismatch."""
+    interrupt(asks_for_another_step, "run", lambda: log == ["first", "second"])
+    switch["first"] = "another"
+    store = runtime.worker().store
+    if taken_over:
+        release = store.release
+
+        def late(run: int, token: bytes) -> bool:
+            claim = Claim(b"o" * 16, "other")
+            assert store.claim(run, claim, expect=token, entries=1, statuses={Status.RUNNING}) is not None
+            return release(run, token)
+
+        monkeypatch.setattr(store, "release", late)
+    with pytest.raises(errors.LeaseLostError if taken_over else errors.NonDeterminismError):
+        drive(asks_for_another_step, "run")
 
 
 # -- B: delivery -------------------------------------------------------------------------------------------------

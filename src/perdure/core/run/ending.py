@@ -12,7 +12,16 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from ...errors import LeaseLostError, Parked, PerdureError, RunAbortedError, RunCancelledError, RunStopped, StoreError
+from ...errors import (
+    LeaseLostError,
+    NonDeterminismError,
+    Parked,
+    PerdureError,
+    RunAbortedError,
+    RunCancelledError,
+    RunStopped,
+    StoreError,
+)
 from ..body.body import Body
 from ..body.loop import LoopThread
 from ..body.scope import driving
@@ -150,7 +159,11 @@ class Ending:
                 pass
         if not isinstance(reason, LeaseLostError):
             try:
-                self.worker.store.release(self.run_id, self.token)
+                held = self.worker.store.release(self.run_id, self.token)
+                if not held and isinstance(reason, NonDeterminismError):
+                    # Of a journal that another process has continued, this one has read some rows before and some after
+                    # it was frozen: they do not belong together, and say nothing of the code.
+                    reason = self.worker.why_fenced(self)
             except Exception as error:
                 # Also a fault of the store's own code: the caller of the run waits for the end.
                 self.worker.doubt = True
