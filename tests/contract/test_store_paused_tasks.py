@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from tests.contract._records import DONE, OTHER, TOKEN, created, entry, new_run, segment, writes
 from tests.contract.test_store_queues import queued as queued_in
-from tests.contract.test_store_waiting import CLAIMS, MINE, Hands, clock, parked, queued, store, taken
+from tests.contract.test_store_waiting import (
+    MINE,
+    Hands,
+    claiming_meanwhile,
+    clock,
+    parked,
+    queued,
+    store,
+    taken,
+)
 
 from perdure.core.ground.clock import US
 from perdure.core.ground.model import Claim, Created, CreateRun, Park, RunRow, RunWrites, Status
@@ -271,19 +280,9 @@ def test_the_first_look_sees_a_pause_at_the_same_moment(store: Store) -> None:
     """PS3. Either the claim comes first, and stays, or no claim is made."""
     for number in range(20):
         run = queued(store, f"r{number}")
-        claimed: list[Any] = []
-        start = threading.Barrier(2)
-
-        def take(claimed: list[Any] = claimed, start: threading.Barrier = start) -> None:
-            start.wait()
-            claimed += store.take_due(MINE, CLAIMS[:1])
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        start.wait()
-        assert store.pause_task("etl.main", int(US))
-        seen = row(store, run.name).token
-        thread.join()
+        with claiming_meanwhile(store) as claimed:
+            assert store.pause_task("etl.main", int(US))
+            seen = row(store, run.name).token
         assert (seen is not None) == bool(claimed)
         store.abort(run.id, 9)
         store.resume_task("etl.main")

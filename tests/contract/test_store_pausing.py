@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Any
-
 import pytest
 from tests.contract._records import DONE, OTHER, TOKEN, created, entry, segment, writes
-from tests.contract.test_store_waiting import CLAIMS, MINE, Hands, clock, parked, queued, store, taken
+from tests.contract.test_store_waiting import (
+    MINE,
+    Hands,
+    claiming_meanwhile,
+    clock,
+    parked,
+    queued,
+    store,
+    taken,
+)
 
 from perdure.core.ground.clock import US
 from perdure.core.ground.model import Claim, NewMessage, Park, RunRow, RunWrites, Status
@@ -140,18 +146,8 @@ def test_a_pause_and_a_claim_at_the_same_moment(store: Store) -> None:
     """PS2. Either the claim comes first, and its holder sees the pause in the row, or no claim is made."""
     for number in range(20):
         run = queued(store, f"r{number}")
-        claimed: list[Any] = []
-        start = threading.Barrier(2)
-
-        def take(claimed: list[Any] = claimed, start: threading.Barrier = start) -> None:
-            start.wait()
-            claimed += store.take_due(MINE, CLAIMS[:1])
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        start.wait()
-        assert store.pause(run.id, int(US))
-        thread.join()
+        with claiming_meanwhile(store) as claimed:
+            assert store.pause(run.id, int(US))
         found = row(store, run.name)
         assert found.paused == US
         assert (found.token is not None) == bool(claimed)

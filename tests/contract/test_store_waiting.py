@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from tests.contract._records import (
@@ -84,6 +86,23 @@ def parked(store: Store, name: str, wake: Wake) -> RunRow:
     found = store.run(name)
     assert found is not None
     return found
+
+
+@contextmanager
+def claiming_meanwhile(store: Store) -> Iterator[list[Any]]:
+    """A thread claims a due run at the moment at which the block begins; what it claimed, once the block has ended."""
+    claimed: list[Any] = []
+    start = threading.Barrier(2)
+
+    def take() -> None:
+        start.wait()
+        claimed.extend(store.take_due(MINE, CLAIMS[:1]))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    start.wait()
+    yield claimed
+    thread.join()
 
 
 def taken(store: Store, count: int = 8, tasks: set[str] = MINE) -> list[tuple[str, bool]]:
