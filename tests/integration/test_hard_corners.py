@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import signal
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -558,3 +559,75 @@ def test_an_event_overtakes_no_step_that_is_ready_because_the_machine_stalls(kin
     The family: a limit of time in the delivery, which a slow machine reaches at another place of the body."""
     found = perdure.run(cancels_beside_steps, kind=kind, rounds=16, stall=watch.STARVED_SECONDS * 1.4).outputs()[0]
     assert found == ["steps", "event"]
+
+
+@perdure.trace
+async def stays(name: str) -> str:
+    counts[name] = counts.get(name, 0) + 1
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0.01)
+    return name
+
+
+@perdure.trace
+async def never_waits(name: str) -> str:
+    counts[name] = counts.get(name, 0) + 1
+    return name
+
+
+@env.task
+async def stays_child(name: str) -> str:
+    return await stays(name)
+
+
+@perdure.trace
+async def stays_items(name: str) -> AsyncIterator[str]:
+    counts[name] = counts.get(name, 0) + 1
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0.01)
+    yield name
+
+
+async def call(what: str) -> Any:
+    if what == "child":
+        return await stays_child("first")
+    if what == "generator":
+        return [item async for item in stays_items("first")]
+    if what == "sleep":
+        return await durable_sleep.aio(0.01)
+    if what == "time":
+        return await durable_time.aio()
+    return await (stays if what == "trace" else never_waits)("first")
+
+
+@env.task
+async def cancelled_before_it_calls(what: str, beside: bool) -> list[str]:
+    said = []
+
+    async def calls() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await call(what)
+        except asyncio.CancelledError:
+            said.append("cancelled")
+        said.append(await step("second"))
+
+    await asyncio.gather(calls(), *([step("beside", 0.02)] if beside else []), return_exceptions=True)
+    said.append(await step("third"))
+    await durable_sleep.aio(0.5)
+    return said
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("what", ["trace", "child", "generator", "sleep", "time", "no wait"])
+def test_a_task_cancelled_before_it_calls_hears_of_that_in_the_same_call_on_replay(what: str, beside: bool) -> None:
+    """B11, P4. The family: a request to cancel that waits for the task's next wait. The call may have none (a record on
+    its own, a recorded outcome), or its trace may swallow the request: a later call then heard of it on replay."""
+    counts.clear()
+    name = f"before-{what.replace(' ', '-')}-{beside}"
+    interrupted_behind("third", name, cancelled_before_it_calls, what=what, beside=beside)
+    again = perdure.with_runcontext(name=name).run(cancelled_before_it_calls, what=what, beside=beside)
+    assert again.result == ["cancelled", "second", "third"]
+    assert counts == {"second": 1, "third": 1, **({"beside": 1} if beside else {})}

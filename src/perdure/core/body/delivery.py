@@ -33,7 +33,8 @@ lock and no clock.
 - B11 a cancellation reaches its call as an outcome does: when its CANCELLED entry is on disk, in the order of entry
   numbers. On replay the recorded outcome decides: a call that was given a value is given that value although the code
   has asked to cancel the call (the cancelled trace returned a value nevertheless). Where an outcome of the call is on
-  disk already, nothing behind that outcome is handed over before the CANCELLED entry is on disk, too.
+  disk already, nothing behind that outcome is handed over before the CANCELLED entry is on disk, too. A task that was
+  asked to cancel itself before it makes a call hears of that instead of making the call, and nothing is recorded.
 - B12 a request to cancel the run is a row on disk first, and then part of the journal of each body that hears of it. An
   async body without an asyncio task as caller gets the request as an event of its own task (B7). A sync body gets the
   request once, as the recorded outcome of its next durable call, or of the sleep or child that it waits for. Calls that
