@@ -270,8 +270,9 @@ def _continue_later(pid: int) -> int:
     return timer
 
 
-def read(place: Place, number: int, code: int, frozen_at: float) -> list[Life]:
-    """The lives that an ended process gave the run, each from a first line of the root body on."""
+def read(place: Place, number: int, code: int, frozen_at: float, taken_over_at: float) -> list[Life]:
+    """The lives that an ended process gave the run, each from a first line of the root body on. `taken_over_at`: when
+    another process was first seen to drive the run after this process had been frozen."""
     log, out, hang = (place.directory / f"{name}{number}" for name in ("log", "out", "hang"))
     text = out.read_text() if out.exists() else ""
     if code in (-signal.SIGKILL, ENDED_AT_THE_END):
@@ -285,8 +286,10 @@ def read(place: Place, number: int, code: int, frozen_at: float) -> list[Life]:
     parts: list[list[programs.Line]] = []
     late: list[programs.Line] = []
     for line in programs.decode(log.read_text()) if log.exists() else []:
-        if line.at > frozen_at:
+        if line.at > max(frozen_at, taken_over_at):
             # What a frozen process does when it goes on is no life of the run, but it must be told of nothing new.
+            # Until another process drives the run, the claim is still its own: a process that was frozen inside a
+            # transaction on SQLite keeps the others from taking the run over.
             late.append(line)
             continue
         if line.kind == "drive" or not parts:
@@ -295,6 +298,13 @@ def read(place: Place, number: int, code: int, frozen_at: float) -> list[Life]:
     # A run that was parked and woken in one process has had a life before that one.
     found = [Life(lines, KILLED) for lines in parts[:-1]]
     return [*found, Life(parts[-1] if parts else [], end, text, whole=code == ENDED_AT_THE_END, late=late)]
+
+
+def taken_over(place: Place, others: list[int], since: float) -> float:
+    """When one of these other processes first began to drive the run after that moment."""
+    logs = [place.directory / f"log{number}" for number in others]
+    lines = [line for log in logs if log.exists() for line in programs.decode(log.read_text())]
+    return min((line.at for line in lines if line.kind == "drive" and line.at > since), default=NEVER)
 
 
 # -- one history ---------------------------------------------------------------------------------------------------
@@ -346,7 +356,9 @@ class Story:
         lives = []
         codes, frozen = wait([pid for _, pid, _ in started])
         for number, pid, orders in started:
-            own = read(self.place, number, codes[pid], frozen.get(pid, NEVER))
+            since = frozen.get(pid, NEVER)
+            others = [other for other, _, _ in started if other != number]
+            own = read(self.place, number, codes[pid], since, taken_over(self.place, others, since))
             if orders.how not in ("send", "cancel") or own[-1].end not in (DONE, KILLED):
                 lives += own
             was_killed = own[-1].end == KILLED and not own[-1].whole
