@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.contract._records import DONE, TOKEN, action, created, entries, entry, new_run, segment, writes
-from tests.postgres_server import PASSWORD, Server, server
+from tests.postgres_server import PASSWORD, Server, programs, server
 from tests.waiting import stays_true, wait_for
 
 from perdure.core.ground.clock import US, SystemClock
@@ -214,8 +214,18 @@ def test_due_runs_are_taken_once_when_the_answer_is_lost(url: str) -> None:
             store.close()
 
 
-def test_a_server_that_is_killed_and_started_again_under_load_loses_and_doubles_nothing(postgres: Server) -> None:
-    url = postgres.url()
+@pytest.fixture
+def own_server(postgres: Server) -> Iterator[Server]:
+    """A server for a test that ends it: a slow start of the shared one would fail the tests that follow."""
+    folder = programs()
+    assert folder
+    found = Server(folder)
+    yield found
+    found.close()
+
+
+def test_a_server_that_is_killed_and_started_again_under_load_loses_and_doubles_nothing(own_server: Server) -> None:
+    url = own_server.url()
     store = PostgresStore(url)
     acknowledged: dict[int, int] = {}
     runs = [created(store, f"r{number}").id for number in range(3)]
@@ -242,13 +252,13 @@ def test_a_server_that_is_killed_and_started_again_under_load_loses_and_doubles_
     threads = [threading.Thread(target=drive, args=(run,)) for run in runs]
     for thread in threads:
         thread.start()
-    for end in (postgres.kill, postgres.stop):
+    for end in (own_server.kill, own_server.stop):
         begun = dict(acknowledged)
         wait_for(lambda: failures or all(acknowledged.get(run, 0) > begun.get(run, 0) + 2 for run in runs))  # noqa: B023
         before = dict(acknowledged)
         end()
         stays_true(lambda: not failures, 0.3)
-        postgres.start()
+        own_server.start()
         wait_for(lambda: failures or all(acknowledged[run] > before[run] + 2 for run in runs))  # noqa: B023
     stop.set()
     for thread in threads:
