@@ -148,7 +148,10 @@ def test_a_run_that_does_not_unwind_goes_on_at_its_wake_time_and_does_not_spin(
     try:
         with Serving([swallows, swallows_sync, lingers, quick], clock) as serving:
             runs = [perdure.submit(task) for task in (swallows, swallows_sync, lingers)]
-            wait_for(lambda: caplog.text.count("does not unwind") == 3)
+            wait_for(
+                lambda: caplog.text.count("does not unwind") == 3,
+                story=lambda: (caplog.text[-2000:], [run.row for run in runs], serving.outcomes, seen[-5:]),
+            )
             let_go(runs[2].name)
             assert [serving.finish(run) for run in runs] == ["slept"] * 3
             # Were what is left collected, it would be made to end once more, and swallow that for ever.
