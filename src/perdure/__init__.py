@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import durable, errors, extras, io, report, sql
     from .api.batching import Batch
+    from .api.bulk import Bulk, bulk
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.hosting import Worker
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backoff",
     "Batch",
+    "Bulk",
     "Cache",
     "Context",
     "Cron",
@@ -77,6 +79,7 @@ __all__ = [
     "Trigger",
     "TriggerTime",
     "Worker",
+    "bulk",
     "ctx",
     "deprecate",
     "durable",
@@ -112,6 +115,7 @@ __all__ = [
 _HOMES = {
     "Backoff": ".core.ground.spec",
     "Batch": ".api.batching",
+    "Bulk": ".api.bulk",
     "Cache": ".api.settings",
     "Context": ".api.context",
     "Cron": ".api.triggers",
@@ -137,6 +141,7 @@ _HOMES = {
     "Trigger": ".api.triggers",
     "TriggerTime": ".api.triggers",
     "Worker": ".api.hosting",
+    "bulk": ".api.bulk",
     "ctx": ".api.context",
     "deprecate": ".api.patching",
     "group": ".api.context",

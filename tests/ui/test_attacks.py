@@ -13,7 +13,8 @@ from tests.ui.site import MARKUP, SECRET, Site, Visitor
 PAGES = (
     "/runs", "/run/broken-1", "/run/order-1?at=1", f"/run/{quote(MARKUP, safe='')}", "/conditions",
     "/condition?run=ask-1&box=ship", "/condition?run=ask-2&box=decide", "/start", "/start?task=shop.order", "/workers",
-    "/schedules", "/queues", "/failures",
+    "/schedules", "/queues", "/failures", "/bulk?operation=cancel&name=*",
+    f"/bulk?operation=abort&name={quote(MARKUP)}",
     "/storage", "/run/nothing", "/nothing", "/runs?status=odd", "/static/style.css", "/static/nothing",
 )  # fmt: skip
 

@@ -17,7 +17,8 @@ from tests.waiting import wait_for
 PAGES = (
     "/runs", "/run/broken-1", f"/run/{quote(MARKUP, safe='')}", "/run/order-1?at=2", "/conditions",
     "/condition?run=ask-1&box=ship", "/condition?run=ask-2&box=decide", "/start", "/start?task=shop.order", "/workers",
-    "/schedules", "/queues", "/failures",
+    "/schedules", "/queues", "/failures", "/bulk?operation=cancel&name=*",
+    f"/bulk?operation=abort&name={quote(MARKUP)}",
     "/storage", "/run/nothing",
 )  # fmt: skip
 PATIENT = 60_000
@@ -206,6 +207,21 @@ def test_a_person_cancels_aborts_wakes_resumes_and_repeats_runs(page: Any, site:
     page.goto("/run/later-1")
     page.get_by_role("button", name="Wake now").click()
     until_status(page, "succeeded")
+
+
+def test_a_person_aborts_all_runs_of_a_filter_by_keyboard_after_the_count(page: Any, visitor: Visitor) -> None:
+    for name in ("lot-1", "lot-2"):
+        visitor.post("start", "shop.order", name=name, at="2999-01-01T00:00")
+    page.goto("/runs?name=lot-*&status=QUEUED")
+    _tab_to(page, "Abort …")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Abort 2 runs?").wait_for()
+    assert page.locator("#count").inner_text() == "2 runs match: 2 would be aborted."
+    assert visitor.status("lot-1") == "QUEUED"
+    _tab_to(page, "Abort 2 runs")
+    page.keyboard.press("Enter")
+    page.get_by_text("2 runs match: 2 were aborted.").wait_for()
+    assert (visitor.status("lot-1"), visitor.status("lot-2")) == ("ABORTED", "ABORTED")
 
 
 def test_a_person_pauses_resumes_and_triggers_a_schedule(page: Any, visitor: Visitor) -> None:

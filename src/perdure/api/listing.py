@@ -89,8 +89,8 @@ def _runs(
         raise UsageError(f"name must be the name of a run or a pattern, not {name!r}")
     if tags is not None:
         check_tags(tags)
-    since, until = _times(created)
-    wanted = RunFilter(statuses_of(status), _task_name(task), name, inputs, since, until, tags)
+    since, until = times(created)
+    wanted = RunFilter(statuses_of(status), task_name(task), name, inputs, since, until, tags)
     found = list(islice(selected(wanted, after), limit + 1))
     page = [Run(row) for row in found[:limit]]
     return RunPage(page, found[limit - 1].id if len(found) > limit else None)
@@ -112,7 +112,12 @@ def statuses_of(asked: StatusRequest | None) -> frozenset[Status] | None:
         raise UsageError(f"status must be one or several of {known}, not {asked!r}") from None
 
 
-def _task_name(asked: str | Task[..., Any] | None) -> str | None:
+def task_name(asked: str | Task[..., Any] | None) -> str | None:
+    """The full name of a task that a caller gives.
+
+    Raises:
+        UsageError: what is given is no task.
+    """
     if asked is None or isinstance(asked, str):
         return asked
     if not isinstance(asked, Task):
@@ -120,7 +125,12 @@ def _task_name(asked: str | Task[..., Any] | None) -> str | None:
     return asked.name
 
 
-def _times(created: CreatedRequest | None) -> tuple[int | None, int | None]:
+def times(created: CreatedRequest | None) -> tuple[int | None, int | None]:
+    """A beginning and an end (wall, microseconds) from what a caller gives; `None`: open.
+
+    Raises:
+        UsageError: what is given is no time.
+    """
     if created is None:
         return None, None
     if isinstance(created, timedelta):

@@ -186,7 +186,7 @@ def selected(wanted: RunFilter, below: int | None = None) -> Iterator[model.RunR
     Args:
         below: only runs of a smaller number.
     """
-    for page in _pages(wanted, below, PAGE):
+    for page in pages_of(wanted, below, PAGE):
         yield from page.wanted
 
 
@@ -196,11 +196,13 @@ class _RunPart(NamedTuple):
     wanted: list[model.RunRow]
     looked: int
     """How many runs were looked at."""
+    first: int
+    """The number of the first run that was looked at."""
     last: int
     """The number of the last run that was looked at."""
 
 
-def _pages(wanted: RunFilter, below: int | None, first: int) -> Iterator[_RunPart]:
+def pages_of(wanted: RunFilter, below: int | None, first: int) -> Iterator[_RunPart]:
     """The runs that may be wanted, page by page. `first`: the size of the first page."""
     if not store_exists():
         return
@@ -212,7 +214,7 @@ def _pages(wanted: RunFilter, below: int | None, first: int) -> Iterator[_RunPar
         taken = [row for row in rows if wanted.takes(row)]
         worker.doubt_holders(taken)
         kept = [row for row in taken if wanted.statuses is None or derived_status(row) in wanted.statuses]
-        yield _RunPart(kept, len(rows), below)
+        yield _RunPart(kept, len(rows), rows[0].id, below)
         if len(rows) < size:
             return
         size = PAGE
@@ -244,7 +246,7 @@ def search(wanted: RunFilter, below: int | None, limit: int) -> RunSearch:
     """A page of the wanted runs. The search ends after `LOOK` runs, so that a page never takes long."""
     found: list[model.RunRow] = []
     looked = 0
-    for part in _pages(wanted, below, limit + 1):
+    for part in pages_of(wanted, below, limit + 1):
         found += part.wanted
         looked += part.looked
         if len(found) > limit:

@@ -51,6 +51,14 @@ def drive(output: Output, signals: Signals, wanted: Sequence[Wanted], *, one: bo
     Args:
         one: the caller asked for a single run, so the result is printed without the name.
     """
+    found = driven(output, signals, wanted, one=one)
+    if output.json:
+        output.result_json(found[0].data if one else [run.data for run in found])
+    return _worst([run.code for run in found])
+
+
+def driven(output: Output, signals: Signals, wanted: Sequence[Wanted], *, one: bool) -> list[Told]:
+    """As `drive`, but JSON is left to the caller."""
     handles: list[Handle] = []
     told: dict[str, Told] = {}
     reporter: Reporter | None = None
@@ -75,10 +83,7 @@ def drive(output: Output, signals: Signals, wanted: Sequence[Wanted], *, one: bo
     signals.last_words = ""
     for handle in handles:
         told[handle.name] = _ended(output, reporter, handle, one=one)
-    found = [told[run.name] for run in wanted]
-    if output.json:
-        output.result_json(found[0].data if one else [run.data for run in found])
-    return _worst([run.code for run in found])
+    return [told[run.name] for run in wanted]
 
 
 def _wait(reporter: Reporter, futures: list[Future[Any]]) -> None:

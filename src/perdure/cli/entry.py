@@ -10,6 +10,7 @@ import click
 
 from ..errors import PerdureError
 from . import (
+    bulk,
     checking,
     commands,
     completion,
@@ -32,6 +33,7 @@ from .output import OutputFailedError
 from .signals import Interrupted
 
 __all__ = [
+    "bulk",
     "checking",
     "commands",
     "copilot",

@@ -4,6 +4,8 @@
     guard       the checks in front of every request: Host, session, Origin; and the headers of every response
     app         the routes: each page as HTML and as JSON, and live events
     pages       the data of each page, as JSON data
+    filters     the filters of the list of runs
+    many        operations on all runs of a filter
     acts        operations on runs and schedules, each from a form
     forms       form fields from signatures and from the types of messages, and their texts as values
     values      stored values for people, with secrets masked

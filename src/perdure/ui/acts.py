@@ -22,10 +22,14 @@ from ..core.ground.model import Kind, Status
 from ..core.run.mailbox import box_of
 from ..errors import InputError, UsageError
 from . import forms
+from .filters import filter_texts
+from .many import carry_out
 from .pages import UiSettings
 from .rendering import query, run_link
 
 Form = Mapping[str, str]
+SHOWN_FAILURES = 3
+"""Failures of an operation on many runs that the next page tells."""
 
 
 class Done(NamedTuple):
@@ -151,6 +155,12 @@ def _reset_queue(ui: UiSettings, name: str, form: Form) -> Done:
     return Done(f"Queue {name} {'has the settings of the code' if fresh else 'had no other settings'}.", "/queues")
 
 
+def _bulk(ui: UiSettings, name: str, form: Form) -> Done:
+    done = carry_out(name, form)
+    failed = "".join(f" Run {run}: {text}" for run, text in list(done.refused.items())[:SHOWN_FAILURES])
+    return Done(f"{done}.{failed}", "/runs" + query(filter_texts(form)))
+
+
 def _trigger_schedule(ui: UiSettings, name: str, form: Form) -> Done:
     run = schedule_named(name).trigger()
     return Done(f"Run {run.name} of schedule {name} waits for a worker.", run_link(run.name))
@@ -174,6 +184,7 @@ ACTS: dict[str, Callable[[UiSettings, str, Form], Done]] = {
     "queue-resume": _resume_queue,
     "queue-set": _set_queue,
     "queue-reset": _reset_queue,
+    "bulk": _bulk,
 }
 """The operations by the names in their addresses, `/act/NAME`. An operation on a run needs an entry here, and a name in
 `pages._acts` for the statuses of runs that allow the operation."""
@@ -188,4 +199,6 @@ def back_from(act: str, name: str, form: Form) -> str:
     if act in ("signal", "send"):
         kind = "condition" if act == "signal" else "mailbox"
         return "/condition" + query({"run": name, "kind": kind, "box": form.get("box", "")})
+    if act == "bulk":
+        return "/bulk" + query({"operation": name, **filter_texts(form)})
     return "/start" if act == "start" else run_link(name)

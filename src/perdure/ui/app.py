@@ -25,6 +25,7 @@ from ..errors import InputError, PerdureError, RunNotFoundError, UsageError
 from . import pages
 from .acts import ACTS, back_from
 from .guard import Guard, Sessions
+from .many import bulk_page
 from .metrics import MEDIA_TYPE, Figures, exposition
 from .pages import UiSettings
 from .pulse import Pulse
@@ -44,6 +45,7 @@ PLAIN_PAGES: dict[str, Callable[[UiSettings, pages.Query], dict[str, Any]]] = {
     "schedules": pages.schedules_page,
     "queues": pages.queues_page,
     "failures": pages.failures_page,
+    "bulk": bulk_page,
     "storage": pages.storage_page,
 }
 """The pages with a fixed address, by name: the address, the template and the data."""

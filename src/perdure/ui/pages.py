@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from .. import runtime
 from ..api import looking
+from ..api.bulk import OPERATIONS
 from ..api.hosting import served_tasks
 from ..api.jsonable import jsonable
-from ..api.listing import statuses_of
-from ..api.local_time import local_moment
 from ..api.looking import ActionNode, Picture
 from ..api.messages import ConditionInfo, conditions, wait_for_box
 from ..api.queues_known import queues
 from ..api.run import Run
 from ..api.scheduling import schedules
-from ..api.tags import tags_of_words
 from ..api.task import Task
 from ..cli.logs import record_line
 from ..cli.output import iso, run_data
@@ -29,6 +26,7 @@ from ..core.ground.model import FINISHED, Kind, Result, RunRow, Status, WorkerRo
 from ..core.run.mailbox import box_of
 from ..errors import UsageError
 from . import forms
+from .filters import filter_of, filter_texts, number
 from .values import LONGEST, Mask, error_data, pretty
 
 PAGE: Final = 50
@@ -65,35 +63,19 @@ def tasks_of(files: tuple[str, ...]) -> Mapping[str, Task[..., Any]]:
 
 def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     """A page of runs, newest first, by the filters in the query."""
-    filters = {
-        name: asked.get(name, "").strip() for name in ("status", "task", "name", "tag", "since", "until", "error")
-    }
-    tags = tags_of_words(tuple(filters["tag"].split()))
-    since, until = _time(filters["since"], "since"), _time(filters["until"], "until")
+    filters = filter_texts(asked)
     after = asked.get("after", "")
-    wanted = looking.RunFilter(
-        statuses_of(filters["status"] or None), filters["task"] or None, filters["name"] or None, since=since,
-        until=until, tags=tags, error=filters["error"] or None,
-    )  # fmt: skip
-    page = looking.search(wanted, _number(after, "after") if after else None, PAGE)
+    page = looking.search(filter_of(filters), number(after, "after") if after else None, PAGE)
     return {
         "runs": [_run(ui, row) for row in page.rows],
         "after": page.after,
         "reached": iso(page.reached),
         "filters": filters,
         "statuses": [str(status) for status in Status],
+        "operations": list(OPERATIONS) if any(filters.values()) else [],
         "first": not after,
         "store_exists": looking.store_exists(),
     }
-
-
-def _time(text: str, name: str) -> int | None:
-    if not text:
-        return None
-    try:
-        return int(local_moment(datetime.fromisoformat(text)).timestamp() * US)
-    except (ValueError, OverflowError):
-        raise UsageError(f"{name} takes a time such as 2026-11-23T02:00, not {text!r}") from None
 
 
 def _run(ui: UiSettings, row: RunRow) -> dict[str, Any]:
@@ -115,13 +97,13 @@ def run_page(ui: UiSettings, name: str, asked: Query) -> dict[str, Any]:
     """A run: a part of its actions with places on the timeline, the summary by name, and the chosen action."""
     picture = looking.picture(name)
     only, order = asked.get("only", ""), asked.get("order", "")
-    first = _number(asked.get("from", "0"), "from")
+    first = number(asked.get("from", "0"), "from")
     wanted = _chosen(picture, only, order)
     part = wanted[first : first + ROWS]
     begin, end = _range(picture)
     rows = [_action(picture.node(position), position, begin, end) for position in part]
     at = asked.get("at", "0")
-    chosen = _detail(ui, picture, _number(at, "at"))
+    chosen = _detail(ui, picture, number(at, "at"))
     return {
         "run": {**_run(ui, picture.row), "uid": picture.row.uid.hex()},
         "actions": rows,
@@ -155,12 +137,6 @@ def _acts(status: Status) -> list[str]:
     if status in (Status.QUEUED, Status.SLEEPING, Status.WAITING):
         return ["wake", *found]
     return ["resume", *found] if status == Status.INTERRUPTED else found
-
-
-def _number(text: str, name: str) -> int:
-    if not text.isdecimal() or len(text) > 12:
-        raise UsageError(f"{name} must be a number from 0 up, not {text!r}")
-    return int(text)
 
 
 def _chosen(picture: Picture, only: str, order: str) -> list[int]:
