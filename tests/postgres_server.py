@@ -1,9 +1,8 @@
 """A private Postgres for tests: one per test process, from the distribution's programs, in a temporary directory.
 
-It listens on a Unix socket only (where a test does not ask for more). It runs without fsync: no test cuts the power,
-and what was written outlives any process. With fsync, the start after a kill syncs every file of hundreds of schemas,
-which took longer than the tests wait on a slow disk. Passwords by md5, which costs a tenth of what SCRAM does, at every
-connection of tens of thousands. A keeper process ends it and removes its directory when
+It listens on a Unix socket only (where a test does not ask for more). Where a whole suite runs on it, it does so
+without fsync: no test cuts the power, and what was written outlives any process. Passwords by md5, which costs a tenth
+of what SCRAM does, at every connection of tens of thousands. A keeper process ends it and removes its directory when
 this process ends, however that happens. Postgres refuses to run as root; then it runs as another user.
 """
 
@@ -114,8 +113,9 @@ class Server:
         if subnet:
             with open(os.path.join(data, "pg_hba.conf"), "a") as file:
                 file.write(f"host all all {subnet} md5\n")
+        fsync = "off" if ON_POSTGRES else "on"
         options = ["-c", f"listen_addresses={listen}", "-c", f"unix_socket_directories={self.root}",
-                   "-c", "max_connections=60", "-c", "fsync=off", "-c", "shared_buffers=32MB",
+                   "-c", "max_connections=60", "-c", f"fsync={fsync}", "-c", "shared_buffers=32MB",
                    "-c", "max_wal_size=512MB"]  # fmt: skip
         setting = {"bin": programs, "data": data, "root": self.root, "user": user, "options": options}
         self._keeper = subprocess.Popen(

@@ -216,7 +216,7 @@ def test_due_runs_are_taken_once_when_the_answer_is_lost(url: str) -> None:
 
 @pytest.fixture
 def own_server(postgres: Server) -> Iterator[Server]:
-    """A server for a test that ends it: a slow start of the shared one would fail the tests that follow."""
+    """A server for a test that ends it: the shared one has hundreds of schemas, and its recovery syncs every file."""
     folder = programs()
     assert folder
     found = Server(folder)
