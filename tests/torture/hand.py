@@ -52,8 +52,8 @@ def postgres_place(dsn: str) -> lives.Place:
 
 def the_program(seed: int) -> programs.Node:
     """The program of a seed in real lives: one of twenty has a body in a process of its own, two of five exchange
-    messages."""
-    return programs.generate(seed, processes=seed % 20 == 19, messages=seed % 5 in (2, 4))
+    messages, two of seven need slots of a limit and write to a database."""
+    return programs.generate(seed, processes=seed % 20 == 19, messages=seed % 5 in (2, 4), resources=seed % 7 in (3, 5))
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import tempfile
 import threading
 import time
@@ -104,6 +105,16 @@ class Place:
     store: str
     remove: Callable[[], None]
     postgres: bool = False
+
+    @property
+    def database(self) -> Path:
+        """The user's database."""
+        return self.directory / "user.db"
+
+    def effects(self) -> list[str]:
+        """The rows in the user's database."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            return [name for (name,) in connection.execute("SELECT name FROM effects")]
 
 
 def sqlite_place(*, on_disk: bool = False) -> Place:
@@ -220,6 +231,7 @@ def start(place: Place, number: int, program: programs.Node, orders: Orders) -> 
             host.arm(orders.kill.commit, random.random() * orders.slow, postgres=place.postgres)
             programs.install(RealWorld(program, directory / f"log{number}", orders.kill, orders.ends))
             os.environ["PERDURE_LEASE"] = LEASE
+            os.environ[programs.DATABASE_VARIABLE] = str(place.database)
             perdure.init(store=place.store)
             (directory / f"out{number}").write_text(_run(orders, program, directory / "left"))
             code = 0
@@ -402,6 +414,8 @@ class Story:
 def history(program: programs.Node, lives_seed: int, make: Callable[[], Place] = sqlite_place) -> Found:
     """A few lives of one program, judged."""
     place = make()
+    with contextlib.closing(sqlite3.connect(place.database)) as connection:
+        connection.execute("CREATE TABLE effects (name TEXT)")
     story = Story(program, place, random.Random(lives_seed))
     try:
         if story.rng.random() < WITH_WORKERS:
@@ -414,6 +428,7 @@ def history(program: programs.Node, lives_seed: int, make: Callable[[], Place] =
             story.history.replayed = True
             left = place.directory / "left"
             story.history.left = exchange.from_json(json.loads(left.read_text())) if left.exists() else None
+        story.history.effects = place.effects()
         found = [str(violation) for violation in oracle.judge(story.history)]
         ended = story.history.cancelled and any(life.end == DONE for life in story.history.lives)
         if not story.history.replayed and not found and not ended:

@@ -27,6 +27,8 @@ class Facts:
         self._cancellable: set[str] = set()
         self.readings: dict[str, str] = {}
         """The readings of the time, each with the line of control in which time must not go back."""
+        self.effects: set[str] = set()
+        """The steps that write to the user's database."""
         self._map("0", program, cancelled or any(node.kind == "snipe" for node in program.walk()))
         self.lines = lines
         self.outcomes: dict[str, str] = {}
@@ -48,6 +50,8 @@ class Facts:
         if cancellable:
             self._cancellable.add(path)
         self._steps.update(steps(path, node))
+        if node.kind == "effect":
+            self.effects.add(path)
         if node.kind == "thread":
             self.readings.update({job.name: path for job in jobs(path, node) if job.what == "time"})
         if node.kind == "seq":
@@ -92,7 +96,7 @@ def kid_paths(path: str, node: Node, place: int) -> list[str]:
 def steps(path: str, node: Node) -> list[str]:
     """The names of the steps that a node executes by itself."""
     below = f"{path}.c"
-    if node.kind in ("step", "fail", "cleanup", "sync", "snipe", "stream_step"):
+    if node.kind in ("step", "fail", "cleanup", "sync", "snipe", "stream_step", "limited", "holding", "effect"):
         return [path]
     if node.kind == "thread":
         own = [job.name for job in jobs(path, node) if job.what in ("step", "fail")]
@@ -101,7 +105,7 @@ def steps(path: str, node: Node) -> list[str]:
         return [f"{below}{place}a" for place in range(node.choice % 4)]
     if node.kind == "cached":
         return [f"cached{node.choice % 3}"]
-    tails = {"sync_child": "ab", "flaky": "af", "sync_flaky": "af", "exhausted": "f"}
+    tails = {"sync_child": "ab", "limited_child": "ab", "flaky": "af", "sync_flaky": "af", "exhausted": "f"}
     return [below + tail for tail in tails.get(node.kind, "")]
 
 
@@ -354,7 +358,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(MESSAGES, _OWN),
     "fail": _exactly(lambda path, node: f"Broken({path})"),
     "thread": _exactly(_thread),
-    "sync_child": _exactly(lambda path, node: f"ok {path}.c"),
+    **dict.fromkeys(("limited", "holding", "effect"), _OWN),
+    **dict.fromkeys(("sync_child", "limited_child"), _exactly(lambda path, node: f"ok {path}.c")),
     **dict.fromkeys(("flaky", "sync_flaky"), _exactly(lambda path, node: f"ok {path}.cf")),
     "exhausted": _exactly(lambda path, node: f"Broken({path}.cf)"),
     "join": _fine,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tests.torture import exchange
 from tests.torture.meaning import CANCELLED, Facts, broken_rules
-from tests.torture.programs import LAST, Line, Node
+from tests.torture.programs import LAST, SLOTS, Line, Node
 
 KILLED, DONE, FAILED, HUNG = "killed", "done", "failed", "hung"
 RUN_CANCELLED = "the run was cancelled"
@@ -61,6 +61,8 @@ class History:
     """The run was asked to cancel, at a moment that no meaning of the program says."""
     left: exchange.Kept | None = None
     """What the store holds at the end."""
+    effects: list[str] = field(default_factory=list)
+    """The rows in the user's database at the end."""
 
 
 def judge(history: History) -> list[Violation]:
@@ -87,6 +89,8 @@ def _violations(history: History) -> Iterator[Violation]:
             for text in differences(before, life):
                 yield Violation("P4", f"life {number} differs from life {earlier}: {text}")
     yield from _sleeps(history, facts)
+    yield from _slots(history)
+    yield from _effects(history, facts)
     yield from _ends(history)
 
 
@@ -121,7 +125,13 @@ def _executions(history: History, facts: list[Facts]) -> Iterator[Violation]:
             if name in known and not is_retried(name):
                 yield Violation("P1", f"life {number} executed {name}, which life {known[name]} was told of")
         for name, times in Counter(names).items():
-            if times > 1 and not is_retried(name) and not name.startswith("cached"):
+            # A transaction may be repeated, as its database was busy: `_effects` counts what came of that.
+            if (
+                times > 1
+                and not is_retried(name)
+                and name not in facts[number].effects
+                and not name.startswith("cached")
+            ):
                 yield Violation("P1", f"life {number} executed {name} {times} times")
         for name, what in told(life.lines).items():
             if what.startswith("ok") or not name.startswith("cached"):  # a cancelled task leaves nothing in the cache
@@ -213,6 +223,31 @@ def _sleeps(history: History, facts: list[Facts]) -> Iterator[Violation]:
             took = line.at - first.get(line.name, line.at)
             if line.kind == "leave" and line.what.startswith("ok") and took < node.amount - EARLY:
                 yield Violation("P7", f"life {number}: the sleep {line.name} of {node.amount} s took {took:.4f} s")
+
+
+# -- P13 and P14: effects in the user's database, and slots of the limit -------------------------------------------
+
+
+def _slots(history: History) -> Iterator[Violation]:
+    for number, life in enumerate(history.lives):
+        holders: set[str] = set()
+        for line in life.lines:
+            if line.kind == "holds":
+                holders.add(line.name)
+                if len(holders) > (SLOTS.concurrency or 0):
+                    yield Violation("P14", f"life {number}: {sorted(holders)} held a slot at once")
+            elif line.kind == "frees":
+                holders.discard(line.name)
+
+
+def _effects(history: History, facts: list[Facts]) -> Iterator[Violation]:
+    for name, times in Counter(history.effects).items():
+        if times > 1:
+            yield Violation("P13", f"{name} has had its effect {times} times")
+    for number, life in enumerate(history.lives):
+        for name, what in told(life.lines).items():
+            if name in facts[number].effects and what.startswith("ok") and name not in history.effects:
+                yield Violation("P13", f"life {number} was told of {name}, which has had no effect")
 
 
 # -- the end -------------------------------------------------------------------------------------------------------

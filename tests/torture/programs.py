@@ -9,13 +9,17 @@ journal decides. Every node logs when its coroutine begins and how the coroutine
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import sqlalchemy
 
 import perdure
 from perdure.api.run import Run
@@ -115,6 +119,9 @@ MESSAGES = {
 }
 """Kinds without kids that exchange something with the outside (`exchange`). They need a sender beside the run, so
 `generate` takes them only if asked to."""
+RESOURCES = {"limited": 3, "holding": 2, "limited_child": 2, "effect": 2}
+"""Kinds without kids that need a slot of a limit, or that write to a database of the user. `generate` takes them only
+if asked to."""
 KIDS = {
     "timeout": 1,
     "wait_for": 1,
@@ -134,13 +141,15 @@ KIDS = {
 """How many kids a node of that kind has; other inner nodes have one or more."""
 
 
-def generate(seed: int, size: int = 4, *, processes: bool = False, messages: bool = False) -> Node:
+def generate(
+    seed: int, size: int = 4, *, processes: bool = False, messages: bool = False, resources: bool = False
+) -> Node:
     """The program of a seed; `size` is the depth of its tree at most. A negative seed: one of `FOUND`. `processes`: a
-    part of the program is a body in a process of its own. `messages`: with nodes of `MESSAGES`."""
+    part of the program is a body in a process of its own. `messages`, `resources`: with nodes of these kinds."""
     if seed < 0:
         return parse(list(FOUND.values())[-1 - seed])
     rng = random.Random(seed)
-    leaves = {**LEAVES, **MESSAGES} if messages else LEAVES
+    leaves = {**LEAVES, **(MESSAGES if messages else {}), **(RESOURCES if resources else {})}
     parts = [_random_node(rng, rng.randint(1, size), leaves) for _ in range(rng.randint(1, 3))]
     if processes:
         other = Node("process", kids=[_random_node(rng, 2, leaves)])
@@ -266,9 +275,9 @@ class Line(NamedTuple):
     """One line of the log of a life.
 
     `kind`: "drive", the root body begins; "begin" and "end" of the function of a step; "enter" and "leave" of a node's
-    coroutine; "told", a durable call has answered; "see", another observation of the body. `body`: the task that the
-    line belongs to. `thread`: the line of control that orders the lines, "" for the body's loop. `name`: the step or
-    the path of the node. `at`: seconds since boot.
+    coroutine; "told", a durable call has answered; "holds" and "frees" a slot of the limit; "see", another observation
+    of the body. `body`: the task that the line belongs to. `thread`: the line of control that orders the lines, "" for
+    the body's loop. `name`: the step or the path of the node. `at`: seconds since boot.
     """
 
     kind: str
@@ -456,6 +465,60 @@ async def stream_step(name: str, body: str, values: list[str], seconds: float) -
         for value in values:
             await asyncio.sleep(world().seconds(seconds))
             await out.write.aio(value)
+    log("end", body, name)
+    return name
+
+
+SLOTS = perdure.Limit("torture", concurrency=2)
+
+
+@contextlib.contextmanager
+def holding(name: str, body: str) -> Iterator[None]:
+    """Log that a slot is held meanwhile."""
+    log("holds", body, name)
+    try:
+        yield
+    finally:
+        log("frees", body, name)
+
+
+@perdure.trace(limit=SLOTS)
+async def limited_step(name: str, body: str, seconds: float) -> str:
+    """A step under the limit."""
+    log("begin", body, name)
+    with holding(name, body):
+        await asyncio.sleep(world().seconds(seconds))
+    log("end", body, name)
+    return name
+
+
+@perdure.trace
+async def holding_step(name: str, body: str, seconds: float) -> str:
+    """A step that holds a slot of the limit for a part of its time."""
+    log("begin", body, name)
+    async with SLOTS.hold.aio():
+        with holding(name, body):
+            await asyncio.sleep(world().seconds(seconds))
+    log("end", body, name)
+    return name
+
+
+DATABASE_VARIABLE = "TORTURE_DATABASE"
+"""The environment variable with the path of the user's database."""
+
+
+def _connect() -> sqlite3.Connection:
+    connection = sqlite3.connect(os.environ[DATABASE_VARIABLE], timeout=30.0)
+    connection.execute("PRAGMA synchronous = OFF")  # no history cuts the power
+    return connection
+
+
+@perdure.transaction(sqlalchemy.create_engine("sqlite://", creator=_connect, poolclass=sqlalchemy.NullPool))
+def effect(connection: sqlalchemy.Connection, name: str, body: str, seconds: float) -> str:
+    """A step whose effect is a row in the user's database."""
+    log("begin", body, name)
+    connection.execute(sqlalchemy.text("INSERT INTO effects VALUES (:name)"), {"name": name})
+    world().pause(world().seconds(seconds))
     log("end", body, name)
     return name
 
@@ -734,6 +797,22 @@ async def do_cached(path: str, node: Node, body: str) -> str:
     key = f"cached{node.choice % 3}"
     await told(key, body, cached(key))
     return path
+
+
+async def do_limited(path: str, node: Node, body: str) -> str:
+    return await told(path, body, limited_step(path, body, node.amount))
+
+
+async def do_holding(path: str, node: Node, body: str) -> str:
+    return await told(path, body, holding_step(path, body, node.amount))
+
+
+async def do_limited_child(path: str, node: Node, body: str) -> str:
+    return await told(f"{path}.c", body, limited_child(f"{path}.c", node.amount))
+
+
+async def do_effect(path: str, node: Node, body: str) -> str:
+    return await told(path, body, effect.aio(path, body, node.amount / 4))
 
 
 async def do_receive(path: str, node: Node, body: str) -> str:
@@ -1084,6 +1163,15 @@ def sync_child(path: str, seconds: float) -> str:
     """A sync child task."""
     for name in (f"{path}a", f"{path}b"):
         told_in_thread(name, path, "", lambda: sync_step(name, path, seconds, False))  # noqa: B023 - called at once
+    return path
+
+
+@env.task(limit=SLOTS)
+async def limited_child(path: str, seconds: float) -> str:
+    """A child task under the limit."""
+    with holding(path, path):
+        for name in (f"{path}a", f"{path}b"):
+            await told(name, path, step(name, path, seconds, False, 0.0))
     return path
 
 
