@@ -152,7 +152,9 @@ def generate(
     leaves = {**LEAVES, **(MESSAGES if messages else {}), **(RESOURCES if resources else {})}
     parts = [_random_node(rng, rng.randint(1, size), leaves) for _ in range(rng.randint(1, 3))]
     if processes:
-        other = Node("process", kids=[_random_node(rng, 2, leaves)])
+        # A body in a process of its own takes no slots.
+        below = {kind: weight for kind, weight in leaves.items() if kind not in RESOURCES}
+        other = Node("process", kids=[_random_node(rng, 2, below)])
         parts.append(Node(rng.choice(("seq", "gather")), 0.0, 1, [other, parts.pop()]))
     return Node("seq", kids=parts)
 
