@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Generator
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -227,6 +228,17 @@ class Sleeper:
                 self._lock.release()
             except RuntimeError:
                 pass  # another thread was faster
+
+
+def sleep_until(body: BodyPort, deadline: Deadline) -> Generator[Sleeper, Any, bool]:
+    """Effects: wait until the deadline. Gives `False` where the run is cancelled before."""
+    clock = body.driver.worker.clock
+    # More than once where another thread of the body hears of the cancellation first (P7).
+    while deadline.remaining(clock) > 0:
+        yield Sleeper(body, deadline)
+        if body.cancel_due and deadline.remaining(clock) > 0:
+            return False
+    return True
 
 
 FOREVER = 1 << 60

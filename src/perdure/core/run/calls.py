@@ -20,7 +20,7 @@ from ...errors import (
 from ..body.branch import Branch, Call
 from ..body.delivery import Outcome
 from ..body.scope import SCOPE, THREAD, set_scope
-from ..body.waits import LoopWaiter, Sleeper, Waiter
+from ..body.waits import LoopWaiter, Sleeper, Waiter, sleep_until
 from ..commit.records import Noted, Record, Taking
 from ..ground.clock import Deadline, perf
 from ..ground.model import ERROR, NO_PARENT, ROOT, VALUE, Action, CachePut, Kind, Message, Publication, Result, Streamed
@@ -198,7 +198,7 @@ def _failure(call: Call, error: BaseException) -> BaseException:
         assert isinstance(error, RunStopped)
         return stray_stop(body, f"trace {call.name}", error)
     if issubclass(kind, asyncio.CancelledError):
-        if was_cancelled() or body.stopped:
+        if was_cancelled() or body.over:
             raise error
         return error
     return tame(error)
@@ -338,11 +338,8 @@ def sleep(call: Call, seconds: float) -> Protocol:
             action, deadline = yield from _deadline(call, seconds)
             child = action.action
             at = min(at, action.at)
-            # More than once where another thread of the body hears of the run's cancellation first (P7).
-            while deadline.remaining(clock) > 0:
-                yield Sleeper(body, deadline)
-                if body.cancel_due and deadline.remaining(clock) > 0:
-                    return open_outcome(call, body.driver.cancelled_call(call, 0, at, child), ANY)
+            if not (yield from sleep_until(body, deadline)):
+                return open_outcome(call, body.driver.cancelled_call(call, 0, at, child), ANY)
         waiter = record(call, Result.VALUE, None, at, max(0, clock.wall() - at), child=child)
         yield waiter
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import NonRecoverableError, UsageError
 from ..body.branch import Call
-from ..body.waits import Sleeper
+from ..body.waits import sleep_until
 from ..commit.records import Noted
 from ..ground.clock import US, Deadline
 from ..ground.model import Action, ActionState
@@ -159,13 +159,7 @@ class TraceRetries:
     def pause(self) -> Generator[Any, Any, bool]:
         """Wait for the end of the pause. Gives `False` where the run was cancelled during the pause."""
         deadline, self._deadline = self._deadline, None
-        clock = self._body.driver.worker.clock
-        # More than once where another thread of the body hears of the cancellation first (P7).
-        while deadline is not None and deadline.remaining(clock) > 0:
-            yield Sleeper(self._body, deadline)
-            if self._body.cancel_due and deadline.remaining(clock) > 0:
-                return False
-        return True
+        return deadline is None or (yield from sleep_until(self._body, deadline))
 
     def given_up(self) -> tuple[ActionState, ...]:
         """The rows to commit with the last failure: called again, by a retry of the task, the call has all retries."""
