@@ -18,6 +18,8 @@ from tests.waiting import PATIENCE, wait_for
 MARKUP = "<img src=x onerror=\"document.title='owned'\">'\"</script><script>document.title='owned'</script>"
 """A text that would run as code wherever a page took the text for markup."""
 SECRET = "hunter2-hunter2"
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+"""A picture of one pixel."""
 
 WORKFLOWS = f"""
 import os, time
@@ -82,6 +84,40 @@ def nap(s: float = 3600) -> str:
     durable_sleep(s)
     return "woke"
 
+@env.task
+def files() -> dict:
+    import base64, csv, json
+    def made(name, data):
+        with open(name, "wb") as file:
+            file.write(data)
+        return perdure.io.File.from_local(name)
+    flat = MARKUP.replace("/", "")
+    os.makedirs("folder/sub", exist_ok=True)
+    with open("folder/sub/" + flat, "w") as file:
+        file.write(MARKUP)
+    with open("folder/plain.txt", "w") as file:
+        file.write("plain text")
+    os.makedirs("mine", exist_ok=True)
+    with open("mine/outside.txt", "w") as file:
+        file.write("content outside")
+    head = "name,note\\nanna," + '"' + MARKUP.replace('"', '""') + '"\\n'
+    tree = {{"password": {SECRET!r}, "note": MARKUP, "list": [1, {{"deep": None}}]}}
+    return {{
+        "table": made("table.csv", head.encode() + b"x,y\\n" * 300),
+        "tree": made("tree.json", json.dumps(tree).encode()),
+        "note": made(flat, MARKUP.encode()),
+        "image": made("dot.png", base64.b64decode({PNG!r})),
+        "vector": made("evil.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>document.title='owned'</script></svg>"),
+        "page": made("evil.html", b"<script>document.title='owned'</script>"),
+        "fake": made("fake.png", b"<script>document.title='owned'</script>"),
+        "raw": made("raw.bin", bytes(range(256))),
+        "long": made("long.txt", "\u00e9".encode() * 100000),
+        "none": made("none.txt", b""),
+        "secret": made("hidden.txt", {SECRET!r}.encode()),
+        "folder": perdure.io.Dir.from_local("folder"),
+        "linked": perdure.io.File.from_existing_remote("file://" + os.path.abspath("mine/outside.txt")),
+    }}
+
 crawl_queue = perdure.Queue(f"crawl {{MARKUP}}", concurrency=2)
 
 @env.task(queue=crawl_queue)
@@ -113,6 +149,7 @@ run("order-1", shop.order, tags={"team": "web", "note": shop.MARKUP}, item=shop.
 run("broken-1", shop.broken, text=shop.MARKUP, access_token=sys.argv[1])
 run(shop.MARKUP, shop.order)
 run("a/b .json", shop.order)
+run("files-1", shop.files)
 for name, task in (("ask-1", shop.approval), ("ask-2", shop.review), ("mail-1", shop.inbox), ("nap-1", shop.nap)):
     perdure.with_runcontext(name=name).submit(task)
 for name in ("later-1", "later-2"):

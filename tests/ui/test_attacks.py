@@ -14,6 +14,7 @@ PAGES = (
     "/runs", "/run/broken-1", "/run/order-1?at=1", f"/run/{quote(MARKUP, safe='')}", "/conditions",
     "/condition?run=ask-1&box=ship", "/condition?run=ask-2&box=decide", "/start", "/start?task=shop.order", "/workers",
     "/schedules", "/queues", "/failures", "/bulk?operation=cancel&name=*",
+    *(f"/file?name=files-1&n={n}" for n in range(12)), "/file?name=files-1&n=10&entry=1", "/run/files-1",
     f"/bulk?operation=abort&name={quote(MARKUP)}",
     "/storage", "/run/nothing", "/nothing", "/runs?status=odd", "/static/style.css", "/static/nothing",
 )  # fmt: skip
@@ -104,7 +105,7 @@ class _Tags(HTMLParser):
         inline = any(name.startswith("on") or name == "style" for name in given)
         address = (given.get("href") or given.get("src") or given.get("action") or "/").strip()
         foreign = not address.startswith(("/", "#")) or address.startswith("//")
-        code = tag in ("script", "img") and not address.startswith("/static/")
+        code = tag in ("script", "img") and not address.startswith(("/static/", "/picture?"))
         if inline or foreign or code or tag in ("style", "iframe", "object", "base"):
             self.wrong.append(self.get_starttag_text() or tag)
 

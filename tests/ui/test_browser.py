@@ -18,6 +18,7 @@ PAGES = (
     "/runs", "/run/broken-1", f"/run/{quote(MARKUP, safe='')}", "/run/order-1?at=2", "/conditions",
     "/condition?run=ask-1&box=ship", "/condition?run=ask-2&box=decide", "/start", "/start?task=shop.order", "/workers",
     "/schedules", "/queues", "/failures", "/bulk?operation=cancel&name=*",
+    *(f"/file?name=files-1&n={n}" for n in range(12)), "/file?name=files-1&n=10&entry=1", "/run/files-1",
     f"/bulk?operation=abort&name={quote(MARKUP)}",
     "/storage", "/run/nothing",
 )  # fmt: skip
@@ -222,6 +223,28 @@ def test_a_person_aborts_all_runs_of_a_filter_by_keyboard_after_the_count(page: 
     page.keyboard.press("Enter")
     page.get_by_text("2 runs match: 2 were aborted.").wait_for()
     assert (visitor.status("lot-1"), visitor.status("lot-2")) == ("ABORTED", "ABORTED")
+
+
+def test_a_person_sees_the_files_of_a_run_and_downloads_one(page: Any, visitor: Visitor) -> None:
+    """A picture is drawn, a table and a tree are read, a directory is entered; files with scripts are only text."""
+    page.goto("/run/files-1")
+    page.get_by_role("link", name="dot.png").click()
+    page.get_by_role("heading", name="dot.png").wait_for()
+    assert page.locator(".preview img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 1
+    page.go_back()
+    page.get_by_role("link", name="table.csv").click()
+    assert page.locator(".cells td").nth(1).inner_text() == MARKUP
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename == "table.csv"
+    page.go_back()
+    page.get_by_role("link", name="evil.svg").click()
+    assert "<script>" in page.locator(".preview pre").inner_text()
+    assert page.evaluate(FAULTS) == []
+    page.go_back()
+    page.get_by_role("link", name="folder").click()
+    page.get_by_role("link", name="plain.txt").click()
+    assert page.locator(".preview pre").inner_text().strip() == "plain text"
 
 
 def test_a_person_pauses_resumes_and_triggers_a_schedule(page: Any, visitor: Visitor) -> None:

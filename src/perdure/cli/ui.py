@@ -73,8 +73,8 @@ def page_server(
     """The web page with these options."""
     with packages():
         from ..ui.guard import is_loopback
-        from ..ui.pages import UiSettings
         from ..ui.server import PageServer
+        from ..ui.settings import UiSettings
         from ..ui.values import Mask
     token = options.token or not is_loopback(options.host)
     settings = UiSettings(tasks, Mask(options.mask), options.read_only, token)

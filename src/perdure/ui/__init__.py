@@ -4,8 +4,10 @@
     guard       the checks in front of every request: Host, session, Origin; and the headers of every response
     app         the routes: each page as HTML and as JSON, and live events
     pages       the data of each page, as JSON data
+    settings    what the pages may show and do
     filters     the filters of the list of runs
     many        operations on all runs of a filter
+    files       the content of files in values: previews, pictures, downloads
     acts        operations on runs and schedules, each from a form
     forms       form fields from signatures and from the types of messages, and their texts as values
     values      stored values for people, with secrets masked

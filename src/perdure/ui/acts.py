@@ -24,8 +24,8 @@ from ..errors import InputError, UsageError
 from . import forms
 from .filters import filter_texts
 from .many import carry_out
-from .pages import UiSettings
 from .rendering import query, run_link
+from .settings import UiSettings
 
 Form = Mapping[str, str]
 SHOWN_FAILURES = 3

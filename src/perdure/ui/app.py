@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from jinja2 import Environment
 from starlette.applications import Starlette
@@ -24,12 +24,13 @@ from ..core.ground.digest import blake2b
 from ..errors import InputError, PerdureError, RunNotFoundError, UsageError
 from . import pages
 from .acts import ACTS, back_from
+from .files import content, file_page, picture
 from .guard import Guard, Sessions
 from .many import bulk_page
 from .metrics import MEDIA_TYPE, Figures, exposition
-from .pages import UiSettings
 from .pulse import Pulse
 from .rendering import HERE, environment
+from .settings import UiSettings
 
 log = logging.getLogger("perdure")
 
@@ -46,6 +47,7 @@ PLAIN_PAGES: dict[str, Callable[[UiSettings, pages.Query], dict[str, Any]]] = {
     "queues": pages.queues_page,
     "failures": pages.failures_page,
     "bulk": bulk_page,
+    "file": file_page,
     "storage": pages.storage_page,
 }
 """The pages with a fixed address, by name: the address, the template and the data."""
@@ -116,6 +118,29 @@ class Site:
             headers={"content-disposition": f'attachment; filename="value-{position}.json"'},
         )  # fmt: skip
 
+    def content(self, request: Request) -> Response:
+        """A file of a run's value, as a download of a neutral type."""
+        try:
+            found = content(self.ui, request.query_params)
+        except PerdureError as error:
+            return self._failed(request, error)
+        name = quote(found.raw_name, safe="")
+        return StreamingResponse(
+            found.chunks, media_type="application/octet-stream",
+            headers={
+                "content-disposition": f"attachment; filename=\"file\"; filename*=UTF-8''{name}",
+                "content-length": str(found.size),
+            },
+        )  # fmt: skip
+
+    def picture(self, request: Request) -> Response:
+        """A picture of a run's value, for the page with its preview."""
+        try:
+            found = picture(self.ui, request.query_params)
+        except PerdureError as error:
+            return self._failed(request, error)
+        return Response(found.data, media_type=found.media_type)
+
     def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""
         return _metrics(self.figures)
@@ -175,6 +200,8 @@ def create_app(site: Site, *, host: str, port: int, hosts: tuple[str, ...] = ())
         Route("/live", site.live, methods=["GET"]),
         Route("/metrics", site.metrics, methods=["GET"]),
         Route("/value", site.value, methods=["GET"]),
+        Route("/content", site.content, methods=["GET"]),
+        Route("/picture", site.picture, methods=["GET"]),
         Route("/act/{act}", site.act, methods=["POST"]),
         Mount("/static", StaticFiles(directory=os.path.join(HERE, "static"))),
     ]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..api import bulk
 from ..cli.output import iso
 from ..errors import InputError
 from .filters import filter_of, filter_texts, number
-
-if TYPE_CHECKING:
-    from .pages import UiSettings
+from .settings import UiSettings
 
 MOST: Final = 1_000
 """Runs that a form changes at most."""

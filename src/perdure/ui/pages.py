@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import runtime
@@ -26,8 +25,10 @@ from ..core.ground.model import FINISHED, Kind, Result, RunRow, Status, WorkerRo
 from ..core.run.mailbox import box_of
 from ..errors import UsageError
 from . import forms
+from .files import listed
 from .filters import filter_of, filter_texts, number
-from .values import LONGEST, Mask, error_data, pretty
+from .settings import UiSettings
+from .values import LONGEST, error_data, pretty
 
 PAGE: Final = 50
 """Runs on a page."""
@@ -39,18 +40,6 @@ GROUPS: Final = 30
 """Names of actions in the summary of a run."""
 
 Query = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class UiSettings:
-    """What a page may show and do."""
-
-    tasks: Mapping[str, Task[..., Any]]
-    """The tasks that can be started, by their full names."""
-    mask: Mask
-    read_only: bool = False
-    token: bool = False
-    """Whether browsers need a one-time link."""
 
 
 def tasks_of(files: tuple[str, ...]) -> Mapping[str, Task[..., Any]]:
@@ -232,6 +221,7 @@ def _detail(ui: UiSettings, picture: Picture, position: int) -> dict[str, Any]:
         "inputs": _shown(ui.mask.inputs(node.inputs), node.inputs),
         "outcome": _shown(ui.mask.value(node.value), node.value),
         "failure": error_data(node.error),
+        "files": listed(ui.mask, node),
         "log": _log(picture.run.name, node.action),
         "path": path[::-1],
     }

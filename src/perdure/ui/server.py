@@ -14,7 +14,7 @@ from ..errors import UsageError
 from .app import Site, create_app, metrics_app
 from .guard import is_loopback
 from .metrics import Figures
-from .pages import UiSettings
+from .settings import UiSettings
 
 STOP_SECONDS = 2
 """How long requests under way may take after the server was told to end."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
+from ..api.files.reference import ContentReference
 from ..api.jsonable import jsonable
 from ..cli.failures import users_frames
 from ..core.ground.values import ANY, describe_error, plain_inputs, preview
@@ -17,6 +19,8 @@ LONGEST: Final = 20_000
 """Characters of a value on a page; the whole value can be downloaded."""
 LONGEST_BYTES: Final = 64 << 10
 """Bytes of inputs that a list decodes for a preview."""
+MOST_REFERENCES: Final = 100
+"""Files of a value that can be shown."""
 
 _WORDS: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _SECRET: Final = frozenset((
@@ -32,6 +36,14 @@ class ShownText(NamedTuple):
     text: str
     cut: bool
     """Whether the text is only the beginning."""
+
+
+class HeldReference(NamedTuple):
+    """A reference to content inside of a value."""
+
+    where: str
+    """The place in the value, such as `parts[0].image`; empty for the value itself."""
+    reference: ContentReference
 
 
 class Mask:
@@ -75,6 +87,32 @@ class Mask:
             return self.masked(jsonable(plain_inputs(data)))
         except (UsageError, RecursionError):
             return preview(data)
+
+    def references(self, data: bytes | None, *, inputs: bool) -> list[HeldReference]:
+        """The files, directories and data frames in a stored value or in stored arguments, in the order of the value.
+        What stands in a secret field is left out."""
+        found: list[HeldReference] = []
+        if data is not None:
+            with suppress(PerdureError, RecursionError):
+                self._collect(plain_inputs(data) if inputs else ANY.decode(data), "", found)
+        return found
+
+    def _collect(self, value: Any, where: str, found: list[HeldReference]) -> None:
+        if len(found) == MOST_REFERENCES:
+            return
+        if isinstance(value, ContentReference):
+            found.append(HeldReference(where, value))
+        elif isinstance(value, Mapping):
+            for key, part in value.items():
+                if not (isinstance(key, str) and self.hides(key)):
+                    self._collect(part, f"{where}.{key}" if where else str(key), found)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            pairs = _pairs(value) if isinstance(value, list) else None
+            if pairs is not None:
+                self._collect(pairs, where, found)
+                return
+            for number, part in enumerate(value):
+                self._collect(part, f"{where}[{number}]", found)
 
     def inputs_line(self, data: bytes, limit: int = 120) -> str:
         """Stored arguments in one short line, for lists."""

@@ -208,7 +208,7 @@ def reachable(blobs: Blobs, sizes: Mapping[str, int], values: Iterable[bytes]) -
     while new:
         found |= new
         hashes = list(new)
-        are_folders = each(lambda hash: blobs.begins(hash, sizes[hash], manifest.HEAD), hashes)
+        are_folders = each(lambda hash: blobs.start(hash, sizes[hash], len(manifest.HEAD)) == manifest.HEAD, hashes)
         folders = (hash for hash, is_folder in zip(hashes, are_folders, strict=True) if is_folder)
         new = {hash for folder in folders for hash in references(blobs.read(folder)) if hash in sizes} - found
     return found

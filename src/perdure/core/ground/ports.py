@@ -645,8 +645,8 @@ class Blobs(Protocol):
     def open(self, hash: str, size: int) -> BinaryIO:
         """A stream of the content."""
 
-    def begins(self, hash: str, size: int, with_: bytes) -> bool:
-        """Whether the content begins with the bytes `with_`. The rest of the content is not transferred."""
+    def start(self, hash: str, size: int, length: int) -> bytes:
+        """The first bytes of the content, at most `length`. The rest of the content is not transferred."""
 
     def read(self, hash: str) -> bytes:
         """The whole of a small blob, checked against its hash."""

@@ -126,15 +126,15 @@ class BucketBlobs:
         self._fetch(hash, size)
         return self._local.open(hash, size)
 
-    def begins(self, hash: str, size: int, with_: bytes) -> bool:
+    def start(self, hash: str, size: int, length: int) -> bytes:
         if self._local.has(hash, size):
-            return self._local.begins(hash, size, with_)
-        if size < len(with_):
-            return False
-        found = self._bucket.start(blob_key(hash), len(with_))
+            return self._local.start(hash, size, length)
+        if min(size, length) == 0:
+            return b""
+        found = self._bucket.start(blob_key(hash), min(size, length))
         if found is None:
             raise self._missing(hash)
-        return found == with_
+        return found
 
     def read(self, hash: str) -> bytes:
         if not self._local.has(hash, None):

@@ -172,9 +172,9 @@ class LocalBlobs:
     def open(self, hash: str, size: int) -> BinaryIO:
         return os.fdopen(self._open(hash, size), "rb")
 
-    def begins(self, hash: str, size: int, with_: bytes) -> bool:
+    def start(self, hash: str, size: int, length: int) -> bytes:
         with self.open(hash, size) as file:
-            return file.read(len(with_)) == with_
+            return file.read(length)
 
     def read(self, hash: str) -> bytes:
         with os.fdopen(self._open(hash, None), "rb") as file, self._storing():
