@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from tests.contract._records import DONE, OTHER, entry, segment
-from tests.contract.test_store_waiting import Hands, clock, store
+from tests.contract.test_store_waiting import Handed, Hands, clock, store
+from tests.postgres_server import server
 
 from perdure.core.ground.clock import US
 from perdure.core.ground.model import (
@@ -429,31 +430,75 @@ def test_no_statement_of_a_claim_reads_a_whole_table(tmp_path: Path, clock: Hand
         assert len(plans) > 10
         scans = {s: step for s, plan in plans.items() for step in plan if step.startswith("SCAN")}
         # The tables of queues and of paused tasks are small, and the others are values in memory.
-        small = re.compile(r"SCAN (queues|paused_tasks|json_each|CONSTANT|\()")
+        small = re.compile(r"SCAN (queues|paused_tasks|json_each|new|CONSTANT|\()")
         assert {s: step for s, step in scans.items() if not small.match(step)} == {}
 
 
-def test_a_claim_costs_the_same_with_many_waiting_runs(tmp_path: Path, clock: Hands) -> None:
-    """FC4: counted in steps of SQLite's virtual machine, which no other load on the machine changes.
+class Steps:
+    """Counts steps of SQLite's virtual machine, which no other load on the machine changes."""
 
-    Ten times as many keys, and a hundred times as many runs."""
+    def __init__(self, store: SQLiteStore) -> None:
+        self.count = 0
+        for link in (store._aside, store._reader):
+            link.run(lambda cursor: cursor.connection.set_progress_handler(self._step, 10))
+
+    def _step(self) -> int:
+        self.count += 1
+        return 0
+
+
+@pytest.mark.parametrize("most", [1, 16])
+@pytest.mark.parametrize("order", ["fifo", "priority", "fair"])
+def test_a_claim_costs_the_same_with_many_waiting_runs(tmp_path: Path, clock: Hands, order: str, most: int) -> None:
+    """FC4: a hundred times as many keys, and a hundred times as many runs; one claim at a time, and many at once."""
     steps: dict[int, int] = {}
     for runs in (100, 10_000):
         with closing(SQLiteStore(tmp_path / f"{runs}.db", clock=clock)) as store:
-            declare(store, concurrency=1000, per_key=20, order="fair")
-            many(store, 10 if runs == 100 else 100, runs)
+            declare(store, concurrency=1000, per_key=20, order=order, starts=1000, per=US, aging=US)
+            many(store, runs // 10, runs)
             take(store, 1)
-            count = 0
-
-            def step() -> int:
-                nonlocal count
-                count += 1
-                return 0
-
-            for link in (store._aside, store._reader):
-                link.run(lambda cursor: cursor.connection.set_progress_handler(step, 10))
-            for _ in range(20):
+            steps_here = Steps(store)
+            for _ in range(3 if most == 16 else 20):
                 assert store.next_due(TASKS, "w9") == 0
-                assert len(take(store, 1)) == 1
-            steps[runs] = count
+                assert len(take(store, most)) == most
+            steps[runs] = steps_here.count
     assert steps[10_000] <= 2 * steps[100], steps
+
+
+def test_the_first_look_costs_a_few_statements_for_many_runs(tmp_path: Path, clock: Hands) -> None:
+    """FC4: runs enter their lanes by the thousand, so a worker that finds many waiting runs begins soon."""
+    with closing(SQLiteStore(tmp_path / "store.db", clock=clock)) as store:
+        declare(store, order="fair")
+        many(store, 100, 5000)
+        statements: list[str] = []
+        store._aside.run(lambda cursor: cursor.connection.set_trace_callback(statements.append))
+        assert take(store, 1) == ["r0"]
+        assert len(statements) < 200
+
+
+def test_no_statement_of_a_claim_reads_a_whole_table_on_postgres(clock: Hands) -> None:
+    """FC4: the plans of the server, with 20,000 waiting runs in 1,000 keys."""
+    handed = Handed(clock)
+    with closing(handed):
+        store: Any = handed
+        declare(store, order="fair", concurrency=100, per_key=2, starts=10_000, per=US)
+        many(store, 1000, 20_000)
+        assert len(take(store, 8)) == 8
+        # A server reads a small table as a whole.
+        schema = handed._schema
+        server().execute(f"INSERT INTO {schema}.starts SELECT 'q', n, n FROM generate_series(100000, 120000) AS n")
+        for table in ("runs", "lanes", "starts"):
+            server().execute(f"ANALYZE {schema}.{table}")
+        lane = ("q", "etl.main", "k9", 0)
+        parameters: dict[str, tuple[Any, ...]] = {
+            "take_due": (["etl.main"], 8, 8), "held_slots": ("q",), "lanes": ("q", "etl.main", 0, 0, "", 4),
+            "heads": (*lane, 2), "set_lane_turn": (1, *lane), "drop_lane": lane, "first_start": ("q", 119_000),
+            "last_start": ("q",), "insert_start": ("q", 1, "q"), "prune_starts": ("q", 1),
+            "enter_lane": (0, 1, "[1, 2, 3]"), "add_lanes": ("[[1, 1], [2, 2]]",), "waiting_runs": ([1, 2, 3],),
+            "queues_of": (["etl.main"],), "next_due": (["etl.main"], ["etl.main"]),
+        }  # fmt: skip
+        scans = {}
+        for name, values in parameters.items():
+            plan = [line for (line,) in store._reader.rows(f"EXPLAIN {store._sql[name]}", values)]
+            scans[name] = [line for line in plan if re.search(r"Seq Scan on (perdure\.)?(runs|lanes|starts)", line)]
+        assert {name: lines for name, lines in scans.items() if lines} == {}

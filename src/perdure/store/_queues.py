@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -31,10 +31,12 @@ BEGUN: Final = 1 << 20
 """The level of runs that have begun before: they leave the queue before runs that have not."""
 FAR: Final = 1 << 61
 """The wake time, since boot, of a run in a lane: the run is not found among the due runs again."""
-ENTERING: Final = 500
+ENTERING: Final = 1000
 """How many due runs go into their lanes in one transaction."""
 _FIRST: Final = -(1 << 61)
-_PAGE: Final = 50
+_FIRST_PAGE: Final = 4
+"""Most claims need the first lanes only."""
+_PAGE: Final = 64
 
 Row = tuple[Any, ...]
 Execute = Callable[[str, Sequence[Any]], list[Row]]
@@ -48,6 +50,17 @@ class Lane(NamedTuple):
     level: int
     key: str
     task: str
+
+
+class Entering(NamedTuple):
+    """A due run, as far as its lane depends on it."""
+
+    id: int
+    task: str
+    key: str
+    priority: int
+    wake_at: int
+    begun: bool
 
 
 class Holder(NamedTuple):
@@ -93,8 +106,8 @@ class QueueRows(Protocol):
     def starts(self, since: int) -> Window:
         """The starts at that time and later."""
 
-    def enter(self, run: int, lane: Lane) -> None:
-        """Put a due run into a lane; a lane that is there keeps its turn."""
+    def enter(self, runs: Sequence[tuple[int, Lane]]) -> None:
+        """Put due runs into lanes. A lane that is there keeps its turn; a new lane has the turn of its first run."""
 
     def record(self, count: int, since: int) -> None:
         """Record starts at this moment, and remove the starts before `since`."""
@@ -108,9 +121,15 @@ def settings_of(row: QueueRow) -> QueueSettings:
     return msgspec.convert(values, QueueSettings)
 
 
-def level_of(settings: QueueSettings, run: RunRow) -> int:
+def entering(run: RunRow) -> Entering:
+    """A due run of a queue."""
+    assert run.wake_at is not None
+    return Entering(run.id, run.task, run.key, run.priority, run.wake_at, run.status is not Status.QUEUED)
+
+
+def level_of(settings: QueueSettings, run: Entering) -> int:
     """The level of a run that enters the queue."""
-    if run.status is not Status.QUEUED:
+    if run.begun:
         return BEGUN
     return run.priority if settings.order == "priority" else 0
 
@@ -122,17 +141,18 @@ def turn_of(settings: QueueSettings, level: int, wake_at: int) -> int:
     return wake_at - level * settings.aging if settings.order == "priority" else wake_at
 
 
-def enter(queue: QueueRow, rows: QueueRows, runs: Sequence[RunRow], wall: int) -> int:
+def enter(queue: QueueRow, rows: QueueRows, runs: Iterable[Entering], wall: int) -> int:
     """Put runs that are due into their lanes, and give the newest turn."""
     settings, turn = settings_of(queue), queue.turn
+    lanes: list[tuple[int, Lane]] = []
     for run in runs:
-        assert run.wake_at is not None
         level = level_of(settings, run)
         at = turn_of(settings, level, run.wake_at)
         if settings.order == "fair" and level != BEGUN:
             # Every turn is later than all turns before, so no lane is passed twice.
             at = turn = max(turn + 1, wall)
-        rows.enter(run.id, Lane(at, level, run.key, run.task))
+        lanes.append((run.id, Lane(at, level, run.key, run.task)))
+    rows.enter(lanes)
     return turn
 
 
@@ -256,6 +276,10 @@ def admit(queue: QueueRow, rows: QueueRows, run: RunRow, worker: str, now: int) 
     return True
 
 
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 class SqlQueueRows:
     """The rows of one queue in a SQL store."""
 
@@ -270,12 +294,14 @@ class SqlQueueRows:
 
     def lanes(self, task: str) -> Iterator[Lane]:
         key: Row = (-(1 << 62), 0, "")
-        while page := self._execute("lanes", (self._queue, task, *key, _PAGE)):
+        size = _FIRST_PAGE
+        while page := self._execute("lanes", (self._queue, task, *key, size)):
             for turn, level, of_key in page:
                 yield Lane(turn, level, of_key, task)
             key = page[-1]
-            if len(page) < _PAGE:
+            if len(page) < size:
                 return
+            size = min(4 * size, _PAGE)
 
     def heads(self, lane: Lane, count: int) -> list[LaneHead]:
         return list(map(LaneHead._make, self._execute("heads", (*self._name(lane), count))))
@@ -303,9 +329,16 @@ class SqlQueueRows:
         for _ in range(count):
             self._execute("insert_start", start)
 
-    def enter(self, run: int, lane: Lane) -> None:
-        self._execute("enter_lane", (lane.level, FAR, run))
-        self._execute("add_lane", (*self._name(lane), lane.turn))
+    def enter(self, runs: Sequence[tuple[int, Lane]]) -> None:
+        # A few statements for many runs: one for each run would make the first look after many submissions slow.
+        levels: dict[int, list[int]] = {}
+        firsts: dict[Row, tuple[int, int]] = {}
+        for run, lane in runs:
+            levels.setdefault(lane.level, []).append(run)
+            firsts.setdefault((lane.task, lane.key, lane.level), (run, lane.turn))
+        for level, ids in levels.items():
+            self._execute("enter_lane", (level, FAR, _json(ids)))
+        self._execute("add_lanes", (_json(list(firsts.values())),))
 
     def note_turn(self, turn: int) -> None:
         """Store the newest turn of the queue."""

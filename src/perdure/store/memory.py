@@ -314,7 +314,7 @@ class MemoryStore:
             ]
             for name in sorted({run.queue for run in due if run.queue is not None}):
                 queue, mine = self._queue_or_new(name), [run for run in due if run.queue == name]
-                turn = _queues.enter(queue, _MemoryRows(self, name), mine, wall)
+                turn = _queues.enter(queue, _MemoryRows(self, name), map(_queues.entering, mine), wall)
                 self._put_queue(queue._replace(turn=turn))
             for name in sorted({queue for queue, task, *_ in self._turns if task in tasks}):
                 queue, rows, left = self._queues[name], _MemoryRows(self, name), claims[len(taken) :]
@@ -1082,10 +1082,11 @@ class _MemoryRows:
         if not self.heads(lane, 1):
             self._store._turns.pop((self._queue, lane.task, lane.key, lane.level), None)
 
-    def enter(self, run: int, lane: _queues.Lane) -> None:
-        self._store._wakes[run] = _queues.FAR
-        self._store._lanes[run] = lane.level
-        self._store._turns.setdefault((self._queue, lane.task, lane.key, lane.level), lane.turn)
+    def enter(self, runs: Sequence[tuple[int, _queues.Lane]]) -> None:
+        for run, lane in runs:
+            self._store._wakes[run] = _queues.FAR
+            self._store._lanes[run] = lane.level
+            self._store._turns.setdefault((self._queue, lane.task, lane.key, lane.level), lane.turn)
 
     def starts(self, since: int) -> _queues.Window:
         found = [at for at in self._store._starts.get(self._queue, ()) if at >= since]

@@ -153,7 +153,11 @@ ORDER BY run.due, run.id LIMIT %s;
 -- wait.
 SELECT min(first.due) - perdure.now_us(), perdure.now_us(), (
     SELECT array_agg(name) FROM perdure.queues
-    WHERE EXISTS (SELECT 1 FROM perdure.lanes WHERE queue = name AND task = ANY(%s))
+    WHERE EXISTS (
+        SELECT 1 FROM unnest(%s::text[]) AS served (task), LATERAL (
+            SELECT 1 FROM perdure.lanes WHERE queue = name AND lanes.task = served.task ORDER BY turn LIMIT 1
+        ) AS lane
+    )
 )
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT due FROM perdure.runs AS due_run
@@ -837,9 +841,14 @@ SELECT name, declared, override, paused, turn FROM perdure.queues WHERE name = %
 SELECT name, declared, override, paused, turn FROM perdure.queues ORDER BY name;
 
 -- name: queues_of
--- The queues in which runs of these tasks wait.
+-- The queues in which runs of these tasks wait. The first lane of each queue and task alone is looked up: a plain EXISTS
+-- reads all lanes for a hash join.
 SELECT name, declared, override, paused, turn FROM perdure.queues
-WHERE EXISTS (SELECT 1 FROM perdure.lanes WHERE queue = name AND task = ANY(%s)) ORDER BY name;
+WHERE EXISTS (
+    SELECT 1 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
+        SELECT 1 FROM perdure.lanes WHERE queue = name AND lanes.task = wanted.task ORDER BY turn LIMIT 1
+    ) AS first
+) ORDER BY name;
 
 -- name: declare_queue
 -- Store the settings of a queue in the code; no row is written where they are known.
@@ -898,16 +907,19 @@ UPDATE perdure.runs SET token = NULL, worker = NULL, crashes = greatest(crashes 
 WHERE id = %s AND token = %s AND status = 'RUNNING';
 
 -- name: enter_lane
--- Put a due run into a lane.
-UPDATE perdure.runs SET lane = %s, due = %s WHERE id = %s;
+-- Put due runs into lanes of one level.
+UPDATE perdure.runs SET lane = %s, due = %s
+WHERE id IN (SELECT value::bigint FROM json_array_elements_text(%s::json));
 
 -- name: leave_lane
 -- Take a run out of its lane, because its row cannot be read.
 UPDATE perdure.runs SET lane = NULL WHERE id = %s;
 
--- name: add_lane
--- A lane for a waiting run.
-INSERT INTO perdure.lanes (queue, task, key, level, turn) VALUES (%s, %s, %s, %s, %s)
+-- name: add_lanes
+-- Lanes for waiting runs, given as a list of runs and turns.
+INSERT INTO perdure.lanes (queue, task, key, level, turn)
+SELECT queue, task, run.key, lane, (new.value ->> 1)::bigint
+FROM json_array_elements(%s::json) AS new JOIN perdure.runs AS run ON id = (new.value ->> 0)::bigint
 ON CONFLICT (queue, task, key, level) DO NOTHING;
 
 -- name: lanes

@@ -631,7 +631,7 @@ class PostgresStore(UpkeepVerbs, LimitVerbs):
         # Sorted by name: a fixed lock order avoids deadlocks.
         for name in sorted({run.queue for run in due if run.queue is not None}):
             queue, of_queue, _ = self._locked(cursor, name)
-            mine = [run for run in due if run.queue == name]
+            mine = [_queues.entering(run) for run in due if run.queue == name]
             of_queue.note_turn(_queues.enter(queue, of_queue, mine, self._clock.wall()))
         taken = [Taken(run, before.status in PARKED) for run, before in zip(new, old, strict=True)]
         return _Found(taken, any(run.queue is not None for run in due))

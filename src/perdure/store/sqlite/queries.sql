@@ -87,6 +87,12 @@ SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, stat
        result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
 FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL AND wake_boot <= ?;
 
+-- name: entering
+-- Those runs of the list that are due and wait in queues, without what their lanes do not depend on.
+SELECT id, task, key, priority, wake_at, status <> 'QUEUED', queue FROM runs
+WHERE id IN (SELECT value FROM json_each(?)) AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL
+  AND wake_boot <= ? AND queue IS NOT NULL;
+
 -- name: next_due
 -- When the first run of a task is due.
 SELECT wake_boot FROM runs INDEXED BY runs_due
@@ -743,16 +749,18 @@ UPDATE runs SET token = NULL, worker = NULL, crashes = max(crashes - ?, 0)
 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
 -- name: enter_lane
--- Put a due run into a lane.
-UPDATE runs SET lane = ?, wake_boot = ? WHERE id = ?;
+-- Put due runs into lanes of one level.
+UPDATE runs SET lane = ?, wake_boot = ? WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: leave_lane
 -- Take a run out of its lane, because its row cannot be read.
 UPDATE runs SET lane = NULL WHERE id = ?;
 
--- name: add_lane
--- A lane for a waiting run.
-INSERT INTO lanes (queue, task, key, level, turn) VALUES (?, ?, ?, ?, ?)
+-- name: add_lanes
+-- Lanes for waiting runs, given as a list of runs and turns.
+INSERT INTO lanes (queue, task, key, level, turn)
+SELECT queue, task, runs.key, lane, json_extract(new.value, '$[1]')
+FROM json_each(?) AS new CROSS JOIN runs ON runs.id = json_extract(new.value, '$[0]') WHERE true
 ON CONFLICT (queue, task, key, level) DO NOTHING;
 
 -- name: lanes

@@ -354,22 +354,42 @@ class SQLiteStore(Reading, LimitVerbs):
     def _take(self, cursor: sqlite3.Cursor, due: Sequence[int], claims: Sequence[Claim], now: int) -> _Found:
         """Claim due runs, and put those of queues into their lanes."""
         taken: list[Taken] = []
-        entering: dict[str, list[RunRow]] = {}
         paused = _paused_tasks(cursor)
+        entering = self._entering(cursor, due, now)
         for id in due:
+            if len(taken) == len(claims):
+                break
+            if id in entering:
+                continue
             # Another claim may have been faster, and the run may have been parked again.
             old = self._readable(cursor, "due_run", id, now)
-            if old is not None and old.task in paused:
-                continue
-            if old is not None and old.queue is not None:
-                entering.setdefault(old.queue, []).append(old)
-            elif old is not None and len(taken) < len(claims):
+            if old is not None and old.task not in paused:
                 run = self._claim(cursor, old, claims[len(taken)], old.mark)
                 taken.append(Taken(run, old.status in PARKED))
-        for name, runs in entering.items():
+        waiting: dict[str, list[_queues.Entering]] = {}
+        for name, one in (entering[id] for id in due if id in entering):
+            if one.task not in paused:
+                waiting.setdefault(name, []).append(one)
+        for name, runs in waiting.items():
             queue, rows = self._locked(cursor, name)
             rows.note_turn(_queues.enter(queue, rows, runs, self._clock.wall()))
-        return _Found(taken, bool(entering))
+        return _Found(taken, bool(waiting))
+
+    def _entering(
+        self, cursor: sqlite3.Cursor, due: Sequence[int], now: int
+    ) -> dict[int, tuple[str, _queues.Entering]]:
+        """Those of the runs that are due and wait in queues, each with its queue; a damaged row is left out."""
+        statement = _SQL["entering"]
+        try:
+            rows = cursor.execute(statement, (self._list(due), now)).fetchall()
+        except sqlite3.OperationalError as error:
+            if not is_undecodable(error):
+                raise
+            rows = []
+            for id in due:
+                if self._readable(cursor, "due_run", id, now) is not None:
+                    rows += cursor.execute(statement, (self._list([id]), now)).fetchall()
+        return {row[0]: (row[6], _queues.Entering._make(row[:6])) for row in rows}
 
     def _readable(self, cursor: sqlite3.Cursor, statement: str, id: int, *more: int) -> RunRow | None:
         """The run that the statement finds; a damaged row is logged and left out."""
