@@ -24,6 +24,7 @@ from ..core.ground.digest import blake2b
 from ..errors import InputError, PerdureError, RunNotFoundError, UsageError
 from . import pages
 from .acts import ACTS, back_from
+from .compare import compare_page
 from .files import content, file_page, picture
 from .guard import Guard, Sessions
 from .many import bulk_page
@@ -48,6 +49,7 @@ PLAIN_PAGES: dict[str, Callable[[UiSettings, pages.Query], dict[str, Any]]] = {
     "failures": pages.failures_page,
     "bulk": bulk_page,
     "file": file_page,
+    "compare": compare_page,
     "storage": pages.storage_page,
 }
 """The pages with a fixed address, by name: the address, the template and the data."""

@@ -56,7 +56,7 @@ def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     after = asked.get("after", "")
     page = looking.search(filter_of(filters), number(after, "after") if after else None, PAGE)
     return {
-        "runs": [_run(ui, row) for row in page.rows],
+        "runs": [shown_run(ui, row) for row in page.rows],
         "after": page.after,
         "reached": iso(page.reached),
         "filters": filters,
@@ -67,7 +67,8 @@ def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     }
 
 
-def _run(ui: UiSettings, row: RunRow) -> dict[str, Any]:
+def shown_run(ui: UiSettings, row: RunRow) -> dict[str, Any]:
+    """A run as a list shows it."""
     info = looking.info_of(row)
     began, ended = info.started_at, info.ended_at
     now = runtime.worker().clock.wall()
@@ -94,7 +95,7 @@ def run_page(ui: UiSettings, name: str, asked: Query) -> dict[str, Any]:
     at = asked.get("at", "0")
     chosen = _detail(ui, picture, number(at, "at"))
     return {
-        "run": {**_run(ui, picture.row), "uid": picture.row.uid.hex()},
+        "run": {**shown_run(ui, picture.row), "uid": picture.row.uid.hex()},
         "actions": rows,
         "total": picture.total,
         "matching": len(wanted),
@@ -286,7 +287,7 @@ def condition_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     asks = wait_for_box(row.name, box_of(_kind(kind), box_name))
     shape = asks.shape if asks is not None else "Any"
     return {
-        "run": _run(ui, row),
+        "run": shown_run(ui, row),
         "condition": _condition(found[0]) if found else None,
         "kind": kind,
         "name": box_name,
