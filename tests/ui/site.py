@@ -129,6 +129,10 @@ def size_of(file: perdure.io.File) -> int:
     return file.size
 
 @env.task
+def countdown(n: int) -> int:
+    return countdown(n - 1) if n else 0
+
+@env.task
 def blocks() -> str:
     perdure.publish("progress", MARKUP)
     open("blocked", "w").close()

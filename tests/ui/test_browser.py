@@ -19,6 +19,7 @@ PAGES = (
     "/condition?run=ask-1&box=ship", "/condition?run=ask-2&box=decide", "/start", "/start?task=shop.order", "/workers",
     "/schedules", "/queues", "/failures", "/bulk?operation=cancel&name=*",
     *(f"/file?name=files-1&n={n}" for n in range(12)), "/file?name=files-1&n=10&entry=1", "/run/files-1",
+    "/graph?name=order-1", f"/graph?name={quote(MARKUP)}",
     "/compare", "/compare?a=order-1", f"/compare?a=order-1&b={quote(MARKUP)}", "/compare?a=order-1&b=broken-1",
     f"/bulk?operation=abort&name={quote(MARKUP)}",
     "/storage", "/run/nothing",

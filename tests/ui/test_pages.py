@@ -89,8 +89,9 @@ def test_every_page_is_there_as_json(visitor: Visitor) -> None:
 
 
 def test_an_unchanged_page_is_not_sent_again(visitor: Visitor) -> None:
-    first = visitor.http.get("/storage")
-    again = visitor.http.get("/storage", headers={"if-none-match": first.headers["etag"]})
+    # A page without figures of the store, which another run may change in between.
+    first = visitor.http.get("/start")
+    again = visitor.http.get("/start", headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.text) == (304, "")
 
 
@@ -194,3 +195,30 @@ def test_a_run_is_repeated_from_a_chosen_action(visitor: Visitor) -> None:
     for run, wrong in (("order-1", "x"), ("order-1", "999"), ("ask-1", "1")):
         assert visitor.post("fork", run, entry=wrong).headers["location"] == f"/run/{run}"
         assert "Error: " in visitor.http.get(f"/run/{run}").text
+
+
+def test_the_graph_of_a_run_counts_which_task_called_which(visitor: Visitor) -> None:
+    """Variants: a task that fails, a task without calls, a run that is not there. Traces are no tasks."""
+    found = visitor.json("/graph.json?name=order-1")
+    assert [(one["name"], one["count"], one["failed"]) for one in found["tasks"]] == [
+        ("shop.order", 1, 0), ("shop.pick", 1, 0)
+    ]  # fmt: skip
+    assert [(one["caller"], one["called"], one["count"]) for one in found["calls"]] == [("shop.order", "shop.pick", 1)]
+    assert found["tasks"][1]["x"] > found["tasks"][0]["x"]
+    assert visitor.json("/graph.json?name=broken-1")["tasks"][0]["failed"] == 1
+    assert visitor.json("/graph.json?name=nap-1")["calls"] == []
+    assert visitor.http.get("/graph?name=nothing").status_code == 404
+    assert "/graph?name=order-1" in visitor.http.get("/run/order-1").text
+
+
+def test_tasks_that_call_themselves_and_each_other_are_drawn_once(site: Site, visitor: Visitor) -> None:
+    found = {}
+    for name, n in (("deep-0", 0), ("deep-3", 3)):
+        visitor.post("start", "shop.countdown", name=name, **{"in-n": str(n)})
+        visitor.until(name, "SUCCEEDED")
+        found[name] = visitor.json(f"/graph.json?name={name}")
+    assert [one["count"] for one in found["deep-0"]["tasks"]] == [1]
+    assert [(one["name"], one["count"]) for one in found["deep-3"]["tasks"]] == [("shop.countdown", 4)]
+    assert [(one["caller"], one["called"], one["count"]) for one in found["deep-3"]["calls"]] == [
+        ("shop.countdown", "shop.countdown", 3)
+    ]

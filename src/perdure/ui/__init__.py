@@ -9,6 +9,7 @@
     many        operations on all runs of a filter
     files       the content of files in values: previews, pictures, downloads
     compare     two runs side by side
+    graph       the graph of a run's tasks
     acts        operations on runs and schedules, each from a form
     forms       form fields from signatures and from the types of messages, and their texts as values
     values      stored values for people, with secrets masked

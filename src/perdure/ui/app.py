@@ -26,6 +26,7 @@ from . import pages
 from .acts import ACTS, back_from
 from .compare import compare_page
 from .files import content, file_page, picture
+from .graph import graph_page
 from .guard import Guard, Sessions
 from .many import bulk_page
 from .metrics import MEDIA_TYPE, Figures, exposition
@@ -50,6 +51,7 @@ PLAIN_PAGES: dict[str, Callable[[UiSettings, pages.Query], dict[str, Any]]] = {
     "bulk": bulk_page,
     "file": file_page,
     "compare": compare_page,
+    "graph": graph_page,
     "storage": pages.storage_page,
 }
 """The pages with a fixed address, by name: the address, the template and the data."""
