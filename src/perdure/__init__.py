@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from . import durable, errors, extras, io, report, sql
     from .api.batching import Batch
     from .api.bulk import Bulk, bulk
+    from .api.carrying import carry
     from .api.context import Context, ctx, group
     from .api.environment import TaskEnvironment
     from .api.hosting import Worker
@@ -80,6 +81,7 @@ __all__ = [
     "TriggerTime",
     "Worker",
     "bulk",
+    "carry",
     "ctx",
     "deprecate",
     "durable",
@@ -142,6 +144,7 @@ _HOMES = {
     "TriggerTime": ".api.triggers",
     "Worker": ".api.hosting",
     "bulk": ".api.bulk",
+    "carry": ".api.carrying",
     "ctx": ".api.context",
     "deprecate": ".api.patching",
     "group": ".api.context",

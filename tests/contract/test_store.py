@@ -92,11 +92,13 @@ def fail_with(store: Store, run: RunRow) -> RunRow:
 
 class TestSubmitting:
     def test_without_a_claim_the_run_is_queued(self, store: Store) -> None:
-        [answer] = store.commit([CreateRun(new_run("a"), None)])
+        new = new_run("a")._replace(carried=b"\x80", tags='{"a":"b"}')
+        [answer] = store.commit([CreateRun(new, None)])
         assert isinstance(answer, Created)
         assert answer.fresh
         run = answer.run
-        assert (*run[1:9], run.tags, run.queue, run.key, run.priority) == tuple(new_run("a"))
+        assert (*run[1:9], run.tags, run.queue, run.key, run.priority, run.carried) == tuple(new)
+        assert store.run("a") == run
         assert run.status is Status.QUEUED
         assert (run.token, run.worker, run.started_at, run.ended_at, run.result, run.value) == (None,) * 6
         assert (run.crashes, run.mark) == (0, 0)

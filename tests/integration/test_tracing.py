@@ -252,3 +252,18 @@ def test_a_recovered_run_continues_its_trace_and_doubles_nothing(shell: Shell) -
     records = [json.loads(line) for line in shell("logs", "one", "--json").stdout.splitlines()]
     by_step = {span["context"]["span_id"].removeprefix("0x") for span in spans if span["name"] == "step"}
     assert {record["span_id"] for record in records if record["text"].startswith("step")} == by_step
+
+
+def test_a_run_of_a_worker_is_below_the_span_of_its_submitter() -> None:
+    """OT4. Variants: a run that the submitting process drives, and one that is submitted and driven later."""
+    tracer = trace.get_tracer("test", tracer_provider=provider)
+    with tracer.start_as_current_span("request") as above:
+        perdure.with_runcontext(name="later").submit(main)
+        perdure.run(main)
+    assert all(span.parent is not None for span in named("tracing.main"))
+    exporter.clear()
+    assert perdure.with_runcontext(name="later").run(main).result == 3
+    parent = one("tracing.main").parent
+    assert parent is not None
+    assert parent.span_id == above.get_span_context().span_id
+    assert parent.trace_id == above.get_span_context().trace_id

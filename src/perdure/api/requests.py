@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from .. import runtime
 from ..core.body.scope import SCOPE, TraceScope, know_this_thread
-from ..core.ground import model
+from ..core.ground import carrying, model
 from ..core.ground.model import NewRun
 from ..core.ground.spec import QueueSpec, TaskSpec, moved_target, parsed
 from ..core.process.submission import new_run
@@ -76,7 +76,7 @@ def request_for(
     args, inputs = spec.signature.coerced(args, inputs, task.coercion)
     new = new_run(
         spec, args, inputs, name=called, created_at=now, reuse=reuse, tags=encode_tags(tags), queue=queue,
-        priority=priority,
+        priority=priority, carried=carrying.read(),
     )  # fmt: skip
     return RunRequest(spec, new, name is not None, queue)
 
@@ -117,6 +117,7 @@ def request_rerun(name: str, *, recover: bool, new_name: str | None = None, file
         queue=old.queue,
         key=old.key,
         priority=old.priority,
+        carried=old.carried,
     )
     return RunRequest(spec, new, True, spec.queue)
 

@@ -4,6 +4,8 @@
 - OT2 all lives of a run are one trace: a life that goes on after a crash, a pause or a move has a span of its own below
   the first life's span, with a link to the span of the life before. No span stays open while a run is parked.
 - OT3 tracing changes nothing in a run: what fails in a tracer is logged, and the run goes on.
+- OT4 the first life's span is below the span of the code that has submitted the run, on every worker: the trace context
+  of that code goes with the run (`ground.carrying`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..core.ground import carrying
 from ..core.ground.model import Publication, Result
 from ..core.ground.values import ANY
 from ..core.run import observing
@@ -46,13 +49,31 @@ def instrument(tracer_provider: TracerProvider | None = None) -> None:
         tracer_provider: takes the spans; the global provider of OpenTelemetry by default.
     """
     observing.observer = _Tracing(trace.get_tracer("perdure", __version__, tracer_provider))
+    carrying.declare(_Submitter())
     task_logs.correlate = _current
 
 
 def uninstrument() -> None:
     """Trace nothing that begins from now on."""
     observing.observer = None
+    carrying.withdraw(_Submitter.name)
     task_logs.correlate = None
+
+
+class _Submitter:
+    """The span of the code that submits a run (OT4)."""
+
+    name = "otel:traceparent"
+
+    def read(self) -> bytes | None:
+        """See `Carrier`."""
+        found = trace.get_current_span().get_span_context()
+        return _written(found).encode() if found.is_valid else None
+
+    def write(self, data: bytes) -> None:
+        """See `Carrier`."""
+        with _harmless():
+            contexts.attach(trace.set_span_in_context(NonRecordingSpan(_read(data.decode()))))
 
 
 def _current() -> tuple[str, str]:

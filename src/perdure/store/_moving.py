@@ -74,7 +74,8 @@ def _adopt(cursor: Cursor, sql: Mapping[str, str], whole: WholeRun, due: int | N
     run = adopted(whole.run, whole.due)
     values = (
         *run[1:9], str(run.status), run.started_at, run.ended_at, run.result, run.value, run.crashes, run.mark,
-        run.wake_at, run.cancel, run.cancel_until, run.tags, run.paused, run.queue, run.key, run.priority, due,
+        run.wake_at, run.cancel, run.cancel_until, run.tags, run.paused, run.queue, run.key, run.priority, run.carried,
+        due,
     )  # fmt: skip
     if _is_gone(cursor, sql, run):
         return Created(run, False)

@@ -76,6 +76,7 @@ def submitted(number: int, new: NewRun, claim: Claim | None, due_at: int | None)
         queue=new.queue,
         key=new.key,
         priority=new.priority,
+        carried=new.carried,
     )
 
 

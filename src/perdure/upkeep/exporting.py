@@ -66,7 +66,7 @@ def written(recorded: Recorded, entries: Sequence[Entry], redact: Sequence[str] 
     """A recorded run as JSON; see `exported`."""
     row = recorded.run
     if _wanted(row.task, redact):
-        row = row._replace(inputs=_plain(row.inputs), value=_value(row.value, row.result == Result.ERROR))
+        row = row._replace(inputs=_plain(row.inputs), value=_value(row.value, row.result == Result.ERROR), carried=None)
     file, module, task, former = parsed(row.target)
     # Without the directories of the machine that has recorded the run.
     row = row._replace(target="::".join(filter(None, (os.path.basename(file), module, task, former))))
@@ -87,7 +87,7 @@ def written(recorded: Recorded, entries: Sequence[Entry], redact: Sequence[str] 
 
 _RUN = (
     "uid", "name", "task", "target", "inputs", "inputs_hash", "created_at", "status", "started_at", "ended_at",
-    "result", "value", "cancel", "cancel_until", "tags",
+    "result", "value", "cancel", "cancel_until", "tags", "carried",
 )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def read(text: str, where: str) -> Recorded:
 def _read(data: dict[str, Any]) -> Recorded:
     given = data["run"]
     empty: dict[str, Any] = dict.fromkeys(RunRow._fields)
-    values = {name: _in(given[name]) if name in _BYTES else given[name] for name in _RUN}
+    values = {name: _in(given.get(name)) if name in _BYTES else given[name] for name in _RUN}
     row = RunRow(**(empty | values | {"id": 0, "crashes": 0, "mark": 0, "status": Status(given["status"])}))
     sources = {
         int(number): Source(
@@ -133,7 +133,7 @@ def _bytes_in(fields: dict[str, Any], names: Sequence[str] | None = None) -> dic
     return {name: _in(fields[name]) if name in _BYTES else fields[name] for name in wanted if name in fields}
 
 
-_BYTES = frozenset({"uid", "inputs", "inputs_hash", "value", "fp", "notes", "state"})
+_BYTES = frozenset({"carried", "uid", "inputs", "inputs_hash", "value", "fp", "notes", "state"})
 
 
 def _out(value: bytes) -> str:

@@ -261,6 +261,8 @@ class NewRun(NamedTuple):
     """The key in the queue."""
     priority: int = 0
     """Runs of a higher priority leave a queue with priorities earlier."""
+    carried: bytes | None = None
+    """The submitter's context that goes with the run (`ground.carrying`); `None`: nothing was set."""
 
 
 class RunRow(NamedTuple):
@@ -301,6 +303,7 @@ class RunRow(NamedTuple):
     queue: str | None = None
     key: str = ""
     priority: int = 0
+    carried: bytes | None = None
     """As in `NewRun`."""
 
 

@@ -23,6 +23,7 @@ def new_run(
     tags: str | None = None,
     queue: QueueSpec | None = None,
     priority: int = 0,
+    carried: bytes | None = None,
 ) -> NewRun:
     """The record of a run of the task, before submission.
 
@@ -35,6 +36,7 @@ def new_run(
         tags: as `NewRun.tags`.
         queue: the queue of the run; `None`: the run waits for no slot.
         priority: as `NewRun.priority`.
+        carried: as `NewRun.carried`.
 
     Raises:
         InputError: an argument is missing or unknown, or the queue has no key for the arguments.
@@ -61,6 +63,7 @@ def new_run(
         queue=None if queue is None else queue.name,
         key="" if queue is None else _key_of(queue, spec, args, inputs),
         priority=priority,
+        carried=carried,
     )
 
 

@@ -32,6 +32,7 @@ from ..body.scope import SCOPE, THREAD, driving
 from ..body.waits import BLOCKING, LoopWaiter, Waiter
 from ..body.wording import describe, mismatch
 from ..commit.records import Mark, Noted, Record, Reuse, Taking, Unheard, rows
+from ..ground import carrying
 from ..ground.clock import US
 from ..ground.model import (
     ENDS,
@@ -153,15 +154,16 @@ class Driver(Ending):
         driving(1)
         try:
             self._prepare()
+            context = self.loop.loop.empty.copy() if self.context is None else self.context
+            # Where the caller is itself a body, this run is no part of that body.
+            context.run(SCOPE.set, None)
+            context.run(carrying.write, self.run.carried, self.run.name)
         except BaseException as error:
             # For every kind of error: no caller may wait for ever, and no other worker be kept from the run (D4).
             self._stopping = error
             self._give_up()
             return
         if self._stopping is None:
-            context = self.loop.loop.empty.copy() if self.context is None else self.context
-            # Where the caller is itself a body, this run is no part of that body.
-            context.run(SCOPE.set, None)
             self._main = self.loop.loop.create_task(self._drive(), context=context)
 
     def _prepare(self) -> None:

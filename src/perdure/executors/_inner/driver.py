@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.body.body import Body
 from ...core.body.scope import driving
+from ...core.ground import carrying
 from ...core.ground.model import Entry, Result
 from ...core.ground.spec import TaskSpec
 from ...core.ground.values import encode_error
@@ -108,6 +109,7 @@ class InnerDriver(Driver):
             except UsageError as misfit:
                 unreadable(self, self.spec.name, work.inputs, misfit)
                 return None
+            carrying.write(self.run.carried, self.run.name)
             self._tell(frames.Begun())
             outcome, value = await Execute(body, self.spec, args, kwargs, work.attempt, None)
             if self.stopping:

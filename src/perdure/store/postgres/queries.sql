@@ -23,8 +23,8 @@ SELECT perdure.now_us();
 -- looked up first, since a conflict would use up a number. The parameters behind the wake time are the time until the
 -- run is due, if the run is queued, and once more the name, the token and the task.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key,
-                          priority, status, token, worker, started_at, crashes, mark, wake_at, due)
-SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s, %s, %s::bigint, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
+                          priority, carried, status, token, worker, started_at, crashes, mark, wake_at, due)
+SELECT %s, %s, %s, %s, %s, %s, %s::bigint, %s, %s, %s, %s, %s::bigint, %s, %s, %s::bytea, %s, %s::bigint, %s::bigint, 0, %s::bigint,
        perdure.now_us() + %s::bigint
 WHERE NOT EXISTS (SELECT 1 FROM perdure.runs WHERE name = %s)
   AND (%s::bytea IS NULL OR NOT EXISTS (SELECT 1 FROM perdure.paused_tasks WHERE task = %s))
@@ -108,7 +108,7 @@ SELECT 1 FROM perdure.runs WHERE status = %s AND result = %s AND value = %s AND 
 -- name: claimable
 -- A run, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: claim
@@ -139,7 +139,7 @@ WHERE id = %s AND (token = %s OR (status = %s AND token IS NULL AND mark = %s AN
 SELECT run.*
 FROM unnest(%s::text[]) AS wanted (task), LATERAL (
     SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-           result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, due
+           result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried, due
     FROM perdure.runs AS due_run
     WHERE due_run.task = wanted.task AND status IN ('QUEUED', 'SLEEPING', 'WAITING')
       AND paused IS NULL AND due <= (SELECT perdure.now_us())
@@ -267,62 +267,62 @@ SELECT 1 FROM perdure.runs WHERE ended_at = %s AND id = %s AND status = 'ABORTED
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE name = %s;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running
 -- Runs that are RUNNING, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE status = 'RUNNING' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < %s
 ORDER BY id DESC LIMIT %s;
 
 -- name: runs_all_of_task
 -- All runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE task = %s AND status <> 'REMOVED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_running_of_task
 -- RUNNING runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE status = 'RUNNING' AND task = %s AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_succeeded_of_task
 -- SUCCEEDED runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE task = %s AND status = 'SUCCEEDED' AND id < %s ORDER BY id DESC LIMIT %s;
 
 -- name: runs_rare_of_task
 -- Runs of a task and of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE status = %s AND status NOT IN ('RUNNING', 'SUCCEEDED') AND task = %s AND id < %s
 ORDER BY id DESC LIMIT %s;
 
@@ -333,14 +333,14 @@ SELECT status, count(*) FROM perdure.runs WHERE status <> 'REMOVED' GROUP BY sta
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE task = %s AND inputs_hash = %s AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of these tasks without a claim of one of these workers; a run that is paused, or whose task is paused,
 -- only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs
 WHERE status = 'RUNNING' AND task = ANY(%s) AND (worker IS NULL OR worker <> ALL(%s))
       AND (token IS NOT NULL
@@ -577,7 +577,7 @@ LOCK TABLE perdure.workers IN EXCLUSIVE MODE;
 -- name: receiver
 -- The run of a message, locked until the transaction ends, so that no commit of the run comes in between.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: send_running
@@ -785,7 +785,7 @@ SELECT key, at, paused, fired FROM perdure.schedules ORDER BY key COLLATE "C";
 -- name: movable
 -- A run that may go to another store, locked until the transaction ends.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE id = %s AND status <> 'REMOVED' FOR NO KEY UPDATE;
 
 -- name: move
@@ -809,9 +809,10 @@ WHERE id = %s AND status = 'MOVED';
 -- Store a run from another store; no row is inserted when the name is taken. The last parameter is the time until the
 -- run is due, if the run waits.
 INSERT INTO perdure.runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at,
-                          result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, due)
+                          result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority,
+                          carried, due)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint, %s::bigint, %s, %s, %s, %s::bigint, %s,
-        %s::bigint, %s, %s::bigint, %s, %s, %s, perdure.now_us() + %s::bigint)
+        %s::bigint, %s, %s::bigint, %s, %s, %s, %s, perdure.now_us() + %s::bigint)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
@@ -891,12 +892,12 @@ SELECT key, worker FROM perdure.runs WHERE queue = %s AND token IS NOT NULL AND 
 -- name: slots_of_others
 -- The runs that hold a slot of a queue or by a call of a limit, under a claim of another worker than these.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs
 WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker <> ALL(%s)
 UNION ALL
 SELECT id, uid, run.name, run.task, target, inputs, inputs_hash, created_at, reuse, status, run.token, worker,
-       started_at, ended_at, result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       started_at, ended_at, result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs AS run
 WHERE id IN (SELECT run FROM perdure.tickets WHERE state = 2) AND queue IS NULL AND token IS NOT NULL
   AND status = 'RUNNING' AND worker <> ALL(%s);
@@ -936,7 +937,7 @@ ORDER BY wake_at, id LIMIT %s FOR NO KEY UPDATE SKIP LOCKED;
 -- name: waiting_runs
 -- Runs without a driver, by number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM perdure.runs WHERE id = ANY(%s) AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL ORDER BY wake_at, id;
 
 -- name: set_lane_turn

@@ -36,6 +36,7 @@ MIGRATIONS: Final = (
     "0010_submissions.sql",
     "0011_paused_tasks.sql",
     "0012_limits.sql",
+    "0013_carried.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -3,16 +3,16 @@
 
 -- name: insert_run
 -- Submit a run; no row is inserted when the name is taken.
-INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key, priority, status,
-                  token, worker, started_at, crashes, mark, wake_at, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
+INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key, priority, carried,
+                  status, token, worker, started_at, crashes, mark, wake_at, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
 ON CONFLICT (name) DO NOTHING;
 
 -- name: insert_claimed_run
 -- Submit a run with a claim; no row is inserted when the name is taken or the task is paused.
-INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key, priority, status,
-                  token, worker, started_at, crashes, mark, wake_at, wake_boot)
-SELECT ?, ?, ?3, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?
+INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, tags, queue, key, priority, carried,
+                  status, token, worker, started_at, crashes, mark, wake_at, wake_boot)
+SELECT ?, ?, ?3, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?
 WHERE NOT EXISTS (SELECT 1 FROM paused_tasks WHERE task = ?3)
 ON CONFLICT (name) DO NOTHING;
 
@@ -84,7 +84,7 @@ ORDER BY wake_boot, id LIMIT ?;
 -- name: due_run
 -- A run, if due.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL AND wake_boot <= ?;
 
 -- name: entering
@@ -164,25 +164,25 @@ WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING');
 -- name: run_by_name
 -- The run with the name.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE name = ?;
 
 -- name: run_by_id
 -- The run with the number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: runs_all
 -- All runs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running
 -- RUNNING runs, newest first. Without the hint SQLite would read the whole table to avoid a sort.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND id < ? ORDER BY id DESC LIMIT ?
 ) ORDER BY id DESC;
@@ -190,26 +190,26 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded
 -- SUCCEEDED runs, newest first. Most runs succeed, so the table is read from the end.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare
 -- Runs of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND id < ?
 ORDER BY id DESC LIMIT ?;
 
 -- name: runs_all_of_task
 -- All runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs INDEXED BY runs_task WHERE task = ? AND status <> 'REMOVED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_running_of_task
 -- RUNNING runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE id IN (
     SELECT id FROM runs INDEXED BY runs_running WHERE status = 'RUNNING' AND task = ? AND id < ?
     ORDER BY id DESC LIMIT ?
@@ -218,13 +218,13 @@ FROM runs WHERE id IN (
 -- name: runs_succeeded_of_task
 -- SUCCEEDED runs of a task, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs INDEXED BY runs_task WHERE task = ? AND status = 'SUCCEEDED' AND id < ? ORDER BY id DESC LIMIT ?;
 
 -- name: runs_rare_of_task
 -- Runs of a task and of any other status, newest first; the second condition enables the partial index.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs INDEXED BY runs_rare
 WHERE status = ? AND status NOT IN ('RUNNING', 'SUCCEEDED') AND task = ? AND id < ?
 ORDER BY id DESC LIMIT ?;
@@ -236,14 +236,14 @@ SELECT status, count(*) FROM runs WHERE status <> 'REMOVED' GROUP BY status;
 -- name: similar
 -- Unfinished runs of a task and inputs, newest first.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE task = ? AND inputs_hash = ? AND status = 'RUNNING' ORDER BY id DESC;
 
 -- name: abandoned
 -- RUNNING runs of a task without a claim of one of these workers (a JSON array); a run that is paused, or whose task is
 -- paused, only with a claim.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs INDEXED BY runs_running
 WHERE status = 'RUNNING' AND task = ? AND (worker IS NULL OR worker NOT IN (SELECT value FROM json_each(?)))
       AND (token IS NOT NULL
@@ -449,7 +449,7 @@ DELETE FROM sources WHERE id = ?;
 -- name: receiver
 -- The run of a message; the write lock keeps commits of the run out.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: message_keyed
@@ -641,7 +641,7 @@ SELECT key, at, paused, fired FROM schedules ORDER BY key;
 -- name: movable
 -- A run that may go to another store.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE id = ? AND status <> 'REMOVED';
 
 -- name: move
@@ -659,8 +659,8 @@ UPDATE runs SET status = ?, token = NULL, worker = NULL, wake_boot = ? WHERE id 
 -- name: adopt_run
 -- Store a run from another store; no row is inserted when the name is taken.
 INSERT INTO runs (uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, started_at, ended_at, result,
-                  value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, wake_boot)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                  value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried, wake_boot)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO NOTHING
 RETURNING id;
 
@@ -734,12 +734,12 @@ SELECT key, worker FROM runs INDEXED BY runs_held WHERE queue = ? AND token IS N
 -- name: slots_of_others
 -- The runs that hold a slot, of a queue or by a call of a limit, under a claim of another worker than these.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs INDEXED BY runs_held
 WHERE queue IS NOT NULL AND token IS NOT NULL AND status = 'RUNNING' AND worker NOT IN (SELECT value FROM json_each(?))
 UNION
 SELECT id, uid, runs.name, runs.task, target, inputs, inputs_hash, created_at, reuse, status, runs.token, worker,
-       started_at, ended_at, result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       started_at, ended_at, result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM tickets INDEXED BY tickets_held JOIN runs ON runs.id = tickets.run AND runs.token = tickets.token
 WHERE tickets.state = 2 AND status = 'RUNNING' AND worker NOT IN (SELECT value FROM json_each(?));
 
@@ -777,7 +777,7 @@ ORDER BY wake_at, id LIMIT ?;
 -- name: waiting_runs
 -- Runs without a driver, by number.
 SELECT id, uid, name, task, target, inputs, inputs_hash, created_at, reuse, status, token, worker, started_at, ended_at,
-       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority
+       result, value, crashes, mark, wake_at, cancel, cancel_until, tags, paused, queue, key, priority, carried
 FROM runs WHERE id = ? AND status IN ('QUEUED', 'SLEEPING', 'WAITING') AND paused IS NULL;
 
 -- name: set_lane_turn
