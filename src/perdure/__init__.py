@@ -14,6 +14,7 @@ Layers, each importing only from layers to its right (`lint-imports` checks the 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -195,3 +196,7 @@ def _elsewhere(name: str) -> str:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if os.environ.get("PERDURE_STRICT") == "1":
+    importlib.import_module(".testing.strict", __name__).install()

@@ -92,7 +92,12 @@ def _place(module: Module, node: ast.AST, rule: str, what: str, task: str) -> It
 
 
 def _is_ignored(module: Module, line: int, rule: str) -> bool:
-    found = _IGNORE.search(module.lines[line - 1]) if line <= len(module.lines) else None
+    return line <= len(module.lines) and is_ignored_at(module.lines[line - 1], rule)
+
+
+def is_ignored_at(text: str, rule: str) -> bool:
+    """Whether a line of code has a comment that leaves the rule out."""
+    found = _IGNORE.search(text)
     if found is None:
         return False
     rules = found["rules"]
