@@ -29,6 +29,7 @@ import containers
 import journal
 import latencies
 import postgres
+import queues
 import workers
 from peers import PROJECT
 from plan import FULL, QUICK
@@ -43,6 +44,7 @@ PARTS = (
     Part("latencies", latencies.measure, latencies.lines, latencies.peer_tables),
     Part("postgres", postgres.measure, postgres.lines, postgres.peer_tables),
     Part("workers", workers.measure, workers.lines, lambda _timeline, _plan: []),
+    Part("queues", queues.measure, queues.lines, lambda _timeline, _plan: []),
     Part("containers", containers.measure, containers.lines, lambda _timeline, _plan: []),
 )
 

@@ -44,6 +44,9 @@ class Plan:
 
     worker_rounds: int
     served: int
+    queued: int
+    dbos_queued: int
+    waiting: int
     parked: int
     parked_driven: int
     wakes: int
@@ -86,6 +89,9 @@ FULL = Plan(
     absurd_gathered=2000,
     worker_rounds=1,
     served=100_000,
+    queued=5_000,
+    dbos_queued=500,
+    waiting=100_000,
     parked=1_000_000,
     parked_driven=5_000,
     wakes=10_000,
@@ -127,6 +133,9 @@ QUICK = Plan(
     absurd_gathered=300,
     worker_rounds=1,
     served=2_000,
+    queued=1_000,
+    dbos_queued=300,
+    waiting=100_000,
     parked=20_000,
     parked_driven=1_000,
     wakes=1_000,

@@ -105,6 +105,9 @@ def _explanations(plan: Plan) -> list[str]:
         f"A program of {DBOS.name} receives with `recv` what a client sends, and its workflows come over a queue. It "
         "polls once a second for queues and results, and on SQLite for messages, so its rounds begin at random "
         f"moments of a second. A handler of {RESTATE.name} waits for an awakeable, which is resolved over HTTP.",
+        "Runs through a queue go from the first submission to the last outcome; they are submitted, driven and waited "
+        f"for in one process, one submission after the other. {DBOS.name} polls its queues once a second, as it "
+        "comes. The cost of a claim is that of perdure's store alone, on SQLite.",
         f"Of the parked runs {plan.parked_driven:,} are really driven; the rest is written through the store's port as "
         "the rows that a driven one has left. How late a wake-up is goes from the recorded deadline to the body's next "
         "line, on one worker that holds all of them.",

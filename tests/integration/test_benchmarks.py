@@ -38,6 +38,9 @@ def case(directory: Path, script: str, *arguments: object) -> dict[str, object]:
         "import_time.py --count 1 --modules perdure",
         "perdure_messages.py --count 3 --runs 3",
         "perdure_workers.py --count 50 --workers 2",
+        "perdure_queue.py --count 20",
+        "perdure_queue.py --plain --count 20",
+        "perdure_claims.py --count 100 --keys 10",
         "perdure_parked.py --count 100 --driven 20 --wakes 20 --over 0.5",
     ],
 )
