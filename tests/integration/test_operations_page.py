@@ -41,6 +41,7 @@ PAGE_NAMES = [
     "outbox.md",
     "mcp.md",
     "logs.md",
+    "notify.md",
     "quickstart.md",
     "moving-from-temporal.md",
     "moving-from-dbos.md",

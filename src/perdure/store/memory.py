@@ -38,6 +38,10 @@ from perdure.core.ground.model import (
     Message,
     NewMessage,
     NewRun,
+    Notice,
+    NoticeCount,
+    NoticeKind,
+    NoticeState,
     OpenWait,
     Policy,
     Publication,
@@ -53,6 +57,7 @@ from perdure.core.ground.model import (
     Source,
     Status,
     Streamed,
+    Subscription,
     Taken,
     Ticket,
     Turn,
@@ -121,6 +126,12 @@ class MemoryStore:
         self._limits: dict[str, LimitRow] = {}
         self._tickets: dict[tuple[str, int], _Ticket] = {}
         self._uses: dict[str, list[_limits.Use]] = {}
+        self._subscriptions: dict[str, Subscription] = {}
+        self._notices: dict[int, Notice] = {}
+        self._leased: dict[int, bytes] = {}
+        """The tokens under which events are delivered, by the numbers of the events."""
+        self._noted = 0
+        """The number of the newest event."""
         self._bells: list[Callable[[], None]] = []
 
     def copy(self) -> MemoryStore:
@@ -211,6 +222,8 @@ class MemoryStore:
         self._submissions.pop(run, None)
         for key in [key for key, ticket in self._tickets.items() if ticket.ask.run == run]:
             del self._tickets[key]
+        for id in [id for id, notice in self._notices.items() if notice.run == run]:
+            del self._notices[id]
 
     def _write(self, write: RunWrites) -> bool:
         run = self._runs.get(write.run)
@@ -239,6 +252,7 @@ class MemoryStore:
             self._runs[run.id] = run._replace(
                 **end._asdict(), token=None, worker=None, crashes=0, mark=length, paused=None
             )
+            self._note_failure(self._runs[run.id])
         elif write.park is not None:
             for key in write.park.tickets:
                 if (ticket := self._tickets.get(key)) is not None and ticket.ask[1:3] == (run.id, write.token):
@@ -371,6 +385,7 @@ class MemoryStore:
             self._runs[run] = old._replace(
                 status=Status.ABORTED, token=None, worker=None, ended_at=ended_at, wake_at=None, paused=None
             )
+            self._note_failure(self._runs[run])
             return True
 
     def cancel(self, run: int, reason: str, until: int | None, at: int) -> RunRow | None:
@@ -1037,6 +1052,92 @@ class MemoryStore:
         self._version += 1
         self._schedules.update((row.key, row) for row in rows)
         return len(rows)
+
+    # -- the outbox --------------------------------------------------------------------------------------------
+
+    def subscribe(self, subscription: Subscription) -> None:
+        with self._lock:
+            known = self._subscriptions.get(subscription.name, subscription)
+            self._subscriptions[subscription.name] = subscription._replace(created_at=known.created_at)
+
+    def unsubscribe(self, name: str) -> bool:
+        with self._lock:
+            for id in [id for id, notice in self._notices.items() if notice.subscription == name]:
+                del self._notices[id]
+            return self._subscriptions.pop(name, None) is not None
+
+    def subscriptions(self) -> list[Subscription]:
+        with self._lock:
+            return [self._subscriptions[name] for name in sorted(self._subscriptions)]
+
+    def _note_failure(self, run: RunRow) -> None:
+        if run.status in (Status.FAILED, Status.ABORTED) and run.ended_at is not None:
+            self.note_event(run.id, NoticeKind.FAILURE, str(run.ended_at), run.ended_at, run.value)
+
+    def note_event(self, run: int, kind: str, cause: str, at: int, detail: bytes | None) -> int:
+        with self._lock:
+            row, before = self._runs.get(run), self._noted
+            for one in self._subscriptions.values() if row is not None else ():
+                assert row is not None
+                known = any(n[1:5] == (one.name, run, kind, cause) for n in self._notices.values())
+                if kind in one.kinds and one.task in (None, row.task) and not known:
+                    self._noted += 1
+                    notice = Notice(self._noted, one.name, run, kind, cause, at, row.status, detail, 0, at, 0, None)
+                    self._notices[self._noted] = notice
+            return self._noted - before
+
+    def take_notice(self, subscription: str, token: bytes, now: int, until: int) -> Notice | None:
+        with self._lock:
+            due = [notice for notice in self._pending(subscription) if notice.due <= now]
+            if not due:
+                return None
+            notice = min(due, key=lambda notice: (notice.due, notice.id))
+            self._leased[notice.id] = token
+            self._notices[notice.id] = notice._replace(due=until)
+            return self._notices[notice.id]
+
+    def _pending(self, subscription: str) -> list[Notice]:
+        mine = (notice for notice in self._notices.values() if notice.subscription == subscription)
+        return [notice for notice in mine if notice.state == NoticeState.PENDING]
+
+    def next_notice(self, subscription: str) -> int | None:
+        with self._lock:
+            return min((notice.due for notice in self._pending(subscription)), default=None)
+
+    def settle_notice(
+        self, id: int, token: bytes, state: NoticeState, due: int, error: str | None, *, failed: bool
+    ) -> bool:
+        with self._lock:
+            notice = self._notices.get(id)
+            if notice is None or notice.state != NoticeState.PENDING or self._leased.get(id) != token:
+                return False
+            del self._leased[id]
+            attempts = notice.attempts + failed
+            self._notices[id] = notice._replace(state=int(state), due=due, error=error, attempts=attempts)
+            return True
+
+    def revive_notices(self, subscription: str, now: int) -> int:
+        with self._lock:
+            dead = [n for n in self._notices.values() if (n.subscription, n.state) == (subscription, NoticeState.DEAD)]
+            for notice in dead:
+                self._notices[notice.id] = notice._replace(state=0, due=now, attempts=0)
+            return len(dead)
+
+    def notices(self, limit: int) -> list[Notice]:
+        with self._lock:
+            return list(reversed(self._notices.values()))[:limit]
+
+    def notice_counts(self) -> list[NoticeCount]:
+        with self._lock:
+            times: dict[tuple[str, int], list[int]] = {}
+            for notice in self._notices.values():
+                times.setdefault((notice.subscription, notice.state), []).append(notice.at)
+            return [NoticeCount(*key, len(times[key]), min(times[key])) for key in sorted(times)]
+
+    def noted_of_task(self, task: str, kind: str, cause: str) -> int | None:
+        with self._lock:
+            found = [n for n in self._notices.values() if (n.kind, n.cause) == (kind, cause)]
+            return max((n.at for n in found if n.run in self._runs and self._runs[n.run].task == task), default=None)
 
 
 def holds_slot(run: RunRow) -> bool:

@@ -750,3 +750,71 @@ class WorkerRow(NamedTuple):
     lease: int
     """For how long the worker's claims hold (microseconds), by the store's clock; zero or less after the end."""
     started_at: int
+
+
+class NoticeKind(StrEnum):
+    """What an event in the outbox is about."""
+
+    FAILURE = "failure"
+    """The run has ended as FAILED or ABORTED."""
+    STUCK = "stuck"
+    """The run does not move, and no recorded deadline or message changes that."""
+    WAITING = "waiting"
+    """The run waits for a condition that a person or another program signals."""
+
+
+class NoticeState(IntEnum):
+    """What became of an event for a receiver."""
+
+    PENDING = 0
+    DELIVERED = 1
+    DEAD = 2
+    """Given up after too many attempts."""
+
+
+class Subscription(NamedTuple):
+    """A receiver of events."""
+
+    name: str
+    kinds: str
+    """Names of `NoticeKind`, with commas in between."""
+    task: str | None
+    """The receiver hears of runs of this task alone; `None`: of all runs."""
+    hook: str | None
+    """The task that is submitted for each event; `None`: a program delivers the events."""
+    filter: str
+    """What the program that delivers looks at, as JSON."""
+    created_at: int
+
+
+class Notice(NamedTuple):
+    """An event for a receiver, as it is stored."""
+
+    id: int
+    subscription: str
+    run: int
+    kind: str
+    cause: str
+    """Tells two events of a kind and a run apart; equal for one event that several processes see."""
+    at: int
+    status: str
+    """The stored status of the run at that moment."""
+    detail: bytes | None
+    """The encoded error of a failure; otherwise JSON."""
+    state: int
+    due: int
+    """The time of the next attempt, or the end of a lease (wall)."""
+    attempts: int
+    """How many attempts have failed."""
+    error: str | None
+    """Why the last attempt failed."""
+
+
+class NoticeCount(NamedTuple):
+    """How many events a receiver has in a state."""
+
+    subscription: str
+    state: int
+    number: int
+    oldest: int
+    """The time of the oldest of these events (wall)."""

@@ -31,6 +31,9 @@ from .model import (
     Message,
     NewMessage,
     NewRun,
+    Notice,
+    NoticeCount,
+    NoticeState,
     OpenWait,
     Policy,
     Publication,
@@ -45,6 +48,7 @@ from .model import (
     Source,
     Status,
     Streamed,
+    Subscription,
     Taken,
     Ticket,
     Turn,
@@ -546,7 +550,54 @@ class Messages(Protocol):
         """The items of all streams of a run, in order of name and number. Read page by page."""
 
 
-class Store(RunQueue, Queues, Limits, Journals, Messages, Upkeep, Moving, Schedules, Protocol):
+class Outbox(Protocol):
+    """Events about runs for receivers outside of the store. Without a receiver no event is written.
+
+    The end of a run as FAILED or ABORTED writes one event for each receiver of failures, in the transaction of the end,
+    by whichever verb the run ends. An event leaves with its run (`Upkeep.remove`) or with its receiver.
+    """
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Keep a receiver, or change its settings; `created_at` stays. Writes nothing where the settings are known. On
+        disk."""
+
+    def unsubscribe(self, name: str) -> bool:
+        """Forget a receiver and the events for the receiver. `False`: there is no such receiver. On disk."""
+
+    def subscriptions(self) -> list[Subscription]:
+        """The receivers, in order of the names."""
+
+    def note_event(self, run: int, kind: str, cause: str, at: int, detail: bytes | None) -> int:
+        """Write an event for each receiver of its kind. A receiver that has the event of that run, kind and cause gets
+        no second event. The number of new events. Visible is enough, because the caller finds the same event again."""
+
+    def take_notice(self, subscription: str, token: bytes, now: int, until: int) -> Notice | None:
+        """Lease the event of a receiver that is due longest: no other process gets the event before `until`. Visible is
+        enough."""
+
+    def next_notice(self, subscription: str) -> int | None:
+        """When the first event of a receiver is due, or a lease ends (wall); `None`: no event is pending."""
+
+    def settle_notice(
+        self, id: int, token: bytes, state: NoticeState, due: int, error: str | None, *, failed: bool
+    ) -> bool:
+        """Write what became of an attempt; `failed` counts an attempt. `False`: the lease is over, and another process
+        has leased or settled the event. Visible is enough."""
+
+    def revive_notices(self, subscription: str, now: int) -> int:
+        """Make the dead events of a receiver pending again; how many there were."""
+
+    def notices(self, limit: int) -> list[Notice]:
+        """Events for all receivers, the newest first."""
+
+    def notice_counts(self) -> list[NoticeCount]:
+        """The number of events of each receiver and state."""
+
+    def noted_of_task(self, task: str, kind: str, cause: str) -> int | None:
+        """When an event of that kind and cause was noted last for a run of the task (wall)."""
+
+
+class Store(RunQueue, Queues, Limits, Journals, Messages, Upkeep, Moving, Schedules, Outbox, Protocol):
     """Where runs and journals live, in one database.
 
     Every method raises `perdure.errors.StoreError` (a subclass that says what to do) when the database cannot be used.

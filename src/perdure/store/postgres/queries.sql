@@ -1183,3 +1183,72 @@ SELECT %s::text, %s::bigint, %s::bigint, greatest(
 SELECT ticket.name, ticket.number, ticket.token
 FROM perdure.tickets AS ticket JOIN perdure.runs AS run ON run.id = ticket.run AND run.token = ticket.token
 WHERE ticket.name = ANY(%s) AND ticket.state = 2 AND run.status = 'RUNNING';
+
+-- name: subscriptions
+-- The receivers of events.
+SELECT name, kinds, task, hook, filter, created_at FROM perdure.subscriptions ORDER BY name;
+
+-- name: put_subscription
+-- Keep a receiver, or change its settings.
+INSERT INTO perdure.subscriptions (name, kinds, task, hook, filter, created_at) VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (name) DO UPDATE
+SET kinds = excluded.kinds, task = excluded.task, hook = excluded.hook, filter = excluded.filter;
+
+-- name: drop_subscription
+-- Forget a receiver.
+DELETE FROM perdure.subscriptions WHERE name = %s RETURNING name;
+
+-- name: drop_notices_of
+-- Forget the events for a receiver.
+DELETE FROM perdure.notices WHERE subscription = %s;
+
+-- name: note_event
+-- Write an event for each receiver of its kind, unless the receiver has the event.
+INSERT INTO perdure.notices (subscription, run, kind, cause, at, status, detail, due)
+SELECT receiver.name, runs.id, %s::text, %s::text, %s::bigint, runs.status, %s::bytea, %s::bigint
+FROM perdure.subscriptions AS receiver JOIN perdure.runs AS runs ON runs.id = %s
+WHERE strpos(receiver.kinds, %s::text) > 0 AND (receiver.task IS NULL OR receiver.task = runs.task)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: due_notice
+-- The event for a receiver that is due longest.
+SELECT id FROM perdure.notices WHERE subscription = %s AND state = 0 AND due <= %s ORDER BY due, id LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: first_due_notice
+-- When the first event for a receiver is due.
+SELECT min(due) FROM perdure.notices WHERE subscription = %s AND state = 0;
+
+-- name: lease_notice
+-- Keep other processes from an event until that time.
+UPDATE perdure.notices SET token = %s, due = %s WHERE id = %s;
+
+-- name: settle_notice
+-- Write what became of an attempt to deliver, if the lease still holds.
+UPDATE perdure.notices SET state = %s, due = %s, attempts = attempts + %s, error = %s, token = NULL
+WHERE id = %s AND token = %s AND state = 0 RETURNING id;
+
+-- name: revive_notices
+-- Deliver the events for a receiver again that were given up.
+UPDATE perdure.notices SET state = 0, due = %s, attempts = 0, token = NULL WHERE subscription = %s AND state = 2 RETURNING id;
+
+-- name: notice
+-- An event.
+SELECT id, subscription, run, kind, cause, at, status, detail, state, due, attempts, error FROM perdure.notices WHERE id = %s;
+
+-- name: notices
+-- The newest events.
+SELECT id, subscription, run, kind, cause, at, status, detail, state, due, attempts, error FROM perdure.notices
+ORDER BY id DESC LIMIT %s;
+
+-- name: notice_counts
+-- How many events each receiver has in each state, and since when the oldest of them is there.
+SELECT subscription, state, count(*), min(at) FROM perdure.notices GROUP BY subscription, state ORDER BY subscription, state;
+
+-- name: noted_of_task
+-- When an event of a kind and a cause was noted last for a run of the task.
+SELECT max(notices.at) FROM perdure.notices AS notices JOIN perdure.runs AS runs ON runs.id = notices.run
+WHERE notices.kind = %s AND notices.cause = %s AND runs.task = %s;
+
+-- name: purge_notices
+-- The events of a removed run.
+DELETE FROM perdure.notices WHERE run = %s;

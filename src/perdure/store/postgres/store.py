@@ -61,6 +61,7 @@ from perdure.errors import ForeignStoreError, StoreError, StoreUnavailableError,
 
 from .. import _limits, _messages, _queues, _submitting
 from .._limit_verbs import LimitVerbs
+from .._outbox_verbs import OutboxVerbs
 from .._rows import SHORT, claimed, rows_of, run_of, submitted
 from .._sql import migrations, queries
 from .direct import Statement
@@ -84,6 +85,7 @@ MIGRATIONS: Final = (
     "0011_paused_tasks.sql",
     "0012_limits.sql",
     "0013_carried.sql",
+    "0014_notices.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -124,7 +126,7 @@ class _Found(NamedTuple):
     """Whether runs have gone into lanes."""
 
 
-class PostgresStore(UpkeepVerbs, LimitVerbs):
+class PostgresStore(UpkeepVerbs, LimitVerbs, OutboxVerbs):
     """A `Store` in one schema of a Postgres database; a missing schema is created. Safe from any thread, not across a
     fork: a forked process opens its own store."""
 
@@ -817,6 +819,9 @@ class PostgresStore(UpkeepVerbs, LimitVerbs):
     def _giving(self, work: Callable[[_queues.Execute], T]) -> T:
         # A repetition may count a use twice, never too few.
         return self._aside.transaction(lambda cursor: work(self._executing(cursor)))
+
+    def _keeping(self, work: Callable[[_queues.Execute], T]) -> T:
+        return self._writer.transaction(lambda cursor: work(self._executing(cursor)))
 
     def _limit_rows(self, name: str, execute: _queues.Execute) -> _limits.SqlLimitRows:
         return _limits.SqlLimitRows(execute, name, (self._clock.wall(),), (name,))

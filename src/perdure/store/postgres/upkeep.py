@@ -96,6 +96,7 @@ class UpkeepVerbs(Reading):
                         gone += cursor.execute(self._sql[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
                     cursor.execute(self._sql["purge_tickets"], row)
+                    cursor.execute(self._sql["purge_notices"], row)
                     cursor.execute(self._sql["purge_sources"], row)
                     cursor.execute(self._sql["purge_submission"], row)
                     cursor.execute(self._sql["purge_run"], row)

@@ -37,6 +37,7 @@ MIGRATIONS: Final = (
     "0011_paused_tasks.sql",
     "0012_limits.sql",
     "0013_carried.sql",
+    "0014_notices.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -1019,3 +1019,72 @@ WHERE ticket.name IN (SELECT value FROM json_each(?)) AND ticket.state = 2 AND r
 -- name: rebase_uses
 -- The machine has booted: convert times of uses since the last boot into times since this boot, by the wall clock.
 UPDATE uses SET at = min(?1, ?1 + (wall - ?2));
+
+-- name: subscriptions
+-- The receivers of events.
+SELECT name, kinds, task, hook, filter, created_at FROM subscriptions ORDER BY name;
+
+-- name: put_subscription
+-- Keep a receiver, or change its settings.
+INSERT INTO subscriptions (name, kinds, task, hook, filter, created_at) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE
+SET kinds = excluded.kinds, task = excluded.task, hook = excluded.hook, filter = excluded.filter;
+
+-- name: drop_subscription
+-- Forget a receiver.
+DELETE FROM subscriptions WHERE name = ? RETURNING name;
+
+-- name: drop_notices_of
+-- Forget the events for a receiver.
+DELETE FROM notices WHERE subscription = ?;
+
+-- name: note_event
+-- Write an event for each receiver of its kind, unless the receiver has the event.
+INSERT INTO notices (subscription, run, kind, cause, at, status, detail, due)
+SELECT receiver.name, runs.id, ?, ?, ?, runs.status, ?, ?
+FROM subscriptions AS receiver JOIN runs AS runs ON runs.id = ?
+WHERE instr(receiver.kinds, ?) > 0 AND (receiver.task IS NULL OR receiver.task = runs.task)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: due_notice
+-- The event for a receiver that is due longest.
+SELECT id FROM notices WHERE subscription = ? AND state = 0 AND due <= ? ORDER BY due, id LIMIT 1;
+
+-- name: first_due_notice
+-- When the first event for a receiver is due.
+SELECT min(due) FROM notices WHERE subscription = ? AND state = 0;
+
+-- name: lease_notice
+-- Keep other processes from an event until that time.
+UPDATE notices SET token = ?, due = ? WHERE id = ?;
+
+-- name: settle_notice
+-- Write what became of an attempt to deliver, if the lease still holds.
+UPDATE notices SET state = ?, due = ?, attempts = attempts + ?, error = ?, token = NULL
+WHERE id = ? AND token = ? AND state = 0 RETURNING id;
+
+-- name: revive_notices
+-- Deliver the events for a receiver again that were given up.
+UPDATE notices SET state = 0, due = ?, attempts = 0, token = NULL WHERE subscription = ? AND state = 2 RETURNING id;
+
+-- name: notice
+-- An event.
+SELECT id, subscription, run, kind, cause, at, status, detail, state, due, attempts, error FROM notices WHERE id = ?;
+
+-- name: notices
+-- The newest events.
+SELECT id, subscription, run, kind, cause, at, status, detail, state, due, attempts, error FROM notices
+ORDER BY id DESC LIMIT ?;
+
+-- name: notice_counts
+-- How many events each receiver has in each state, and since when the oldest of them is there.
+SELECT subscription, state, count(*), min(at) FROM notices GROUP BY subscription, state ORDER BY subscription, state;
+
+-- name: noted_of_task
+-- When an event of a kind and a cause was noted last for a run of the task.
+SELECT max(notices.at) FROM notices AS notices JOIN runs AS runs ON runs.id = notices.run
+WHERE notices.kind = ? AND notices.cause = ? AND runs.task = ?;
+
+-- name: purge_notices
+-- The events of a removed run.
+DELETE FROM notices WHERE run = ?;

@@ -58,6 +58,7 @@ from perdure.errors import RowDamagedError, StoreError, UsageError
 
 from .. import _limits, _messages, _moving, _queues, _submitting
 from .._limit_verbs import LimitVerbs
+from .._outbox_verbs import OutboxVerbs
 from .._reading import PAGE, Reading, log
 from .._rows import SHORT, EndOfRun, claimed, rows_of, run_of, submitted
 from .._sql import queries
@@ -99,7 +100,7 @@ class _Found(NamedTuple):
     """Whether runs have gone into lanes."""
 
 
-class SQLiteStore(Reading, LimitVerbs):
+class SQLiteStore(Reading, LimitVerbs, OutboxVerbs):
     """A `Store` in one SQLite file.
 
     A missing file is created, readable for the owner only; a missing directory `.perdure` is created too, and no other
@@ -569,6 +570,9 @@ class SQLiteStore(Reading, LimitVerbs):
     def _giving(self, work: Callable[[_queues.Execute], T]) -> T:
         return self._aside.transaction(lambda cursor: work(_executing(cursor)))
 
+    def _keeping(self, work: Callable[[_queues.Execute], T]) -> T:
+        return self._writer.transaction(lambda cursor: work(_executing(cursor)))
+
     def _limit_rows(self, name: str, execute: _queues.Execute) -> _limits.SqlLimitRows:
         wall, boot = self._clock.wall(), self._clock.boot()
         return _limits.SqlLimitRows(execute, name, (wall, boot), (boot, wall))
@@ -686,6 +690,7 @@ class SQLiteStore(Reading, LimitVerbs):
                         gone += cursor.execute(_SQL[purge], (number, chunk - gone)).rowcount
                 if gone < chunk:
                     cursor.execute(_SQL["purge_tickets"], row)
+                    cursor.execute(_SQL["purge_notices"], row)
                     cursor.execute(_SQL["purge_sources"], row)
                     cursor.execute(_SQL["purge_submission"], row)
                     cursor.execute(_SQL["purge_run"], row)
