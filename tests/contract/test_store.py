@@ -39,7 +39,9 @@ from perdure.core.ground.model import (
     CreateRun,
     Ended,
     Finish,
+    NewRefusal,
     Park,
+    Refusal,
     Result,
     RunRow,
     RunWrites,
@@ -88,6 +90,59 @@ def fail_with(store: Store, run: RunRow) -> RunRow:
     found = store.run_by_id(run.id)
     assert found is not None
     return found
+
+
+class TestRefusals:
+    """RF1: what the store keeps of a process that could not drive a run."""
+
+    TOLD = NewRefusal("host-7-ab", "NonDeterminismError", "line one\nline two \u00e9 \0", "w.py:3 (main)", 5, 1_000_005)
+
+    def refuse(self, store: Store, run: RunRow) -> Refusal | None:
+        assert store.release(run.id, TOKEN, self.TOLD)
+        return store.refusal(run.id)
+
+    def claim(self, store: Store, run: RunRow) -> None:
+        length = store.journal_length(run.id)
+        assert store.claim(run.id, Claim(TOKEN, "w"), expect=None, entries=length, statuses=RUNNING) is not None
+
+    def test_a_refusal_goes_with_the_claim_and_counts_until_the_run_moves(self, store: Store) -> None:
+        """RF1."""
+        run = created(store)
+        assert not store.release(run.id, OTHER, self.TOLD)
+        assert store.refusal(run.id) is None
+        found = self.refuse(store, run)
+        assert found is not None
+        assert found.message.replace("\\0", "\0") == self.TOLD.message  # no database keeps a NUL in every text
+        assert found._replace(message="") == Refusal(*self.TOLD._replace(message=""), 1, 0)
+        assert store.run("run") == run._replace(token=None, worker=None, crashes=0)
+        self.claim(store, run)
+        assert store.refusal(run.id) is None
+        assert store.release(run.id, TOKEN)
+        assert store.refusal(run.id) is None
+
+    def test_refusals_in_a_row_are_counted(self, store: Store) -> None:
+        """RF1."""
+        run = created(store)
+        for tries in (1, 2, 3):
+            found = self.refuse(store, run)
+            assert found is not None
+            assert (found.tries, found.entries) == (tries, 0)
+            self.claim(store, run)
+        assert store.commit([writes(run.id, entry(1))]) == [True]
+        assert store.release(run.id, TOKEN, self.TOLD._replace(again=None))
+        found = store.refusal(run.id)
+        assert found is not None
+        assert (found.tries, found.entries, found.again) == (1, 1, None)
+
+    def test_an_end_and_a_removal_take_the_refusal_along(self, store: Store) -> None:
+        run = created(store)
+        assert self.refuse(store, run) is not None
+        assert store.abort(run.id, 50)
+        assert store.refusal(run.id) is None
+        assert store.remove([run.id], 100, {Status.ABORTED}) == [True]
+        while store.purge(1_000):
+            pass
+        assert store.refusal(run.id) is None
 
 
 class TestSubmitting:

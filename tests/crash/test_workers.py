@@ -272,6 +272,15 @@ def test_a_run_that_cannot_go_on_holds_up_no_other_run(fleet: Fleet) -> None:
         assert 1 <= told <= 2 + took / 2, errors
     assert "expected: trace step(" in errors
     assert fleet.status("bad0") is Status.RUNNING
+    # What the worker said stands with the run, for every process to read.
+    wait_for(lambda: fleet.store.refusal(fleet.run("bad0").id), story=fleet.story)
+    refusal = fleet.store.refusal(fleet.run("bad0").id)
+    assert refusal is not None
+    assert refusal.error == "NonDeterminismError"
+    assert "expected: trace step(" in refusal.message
+    assert refusal.tries >= 2
+    assert refusal.again is not None
+    assert f"-{second.pid}-" in refusal.worker
 
 
 def test_the_run_of_a_dead_worker_gets_a_free_place_before_queued_runs(fleet: Fleet) -> None:

@@ -45,9 +45,9 @@ class Noting(MemoryStore):
             self.written.add(token)
         return answer
 
-    def release(self, run: int, token: bytes) -> Any:
+    def release(self, run: int, token: bytes, refusal: Any = None) -> Any:
         self.given_up.add(token)
-        return super().release(run, token)
+        return super().release(run, token, refusal)
 
 
 class Counted(Simulation):

@@ -133,6 +133,12 @@ def countdown(n: int) -> int:
     return countdown(n - 1) if n else 0
 
 @env.task
+def regional() -> str:
+    found = reserve(open("region").read(), 1)
+    durable_sleep(0.5)
+    return found
+
+@env.task
 def blocks() -> str:
     perdure.publish("progress", MARKUP)
     open("blocked", "w").close()

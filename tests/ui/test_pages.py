@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -39,6 +40,40 @@ def test_a_run_tells_why_it_does_not_move(visitor: Visitor) -> None:
     assert said["broken-1"] == f"The run failed: LookupError: {MARKUP}"
     assert re.fullmatch(r"The run begins at \S+ \S+ \S+ at the earliest.", said["later-2"])
     assert said["order-1"] == "The run succeeded."
+
+
+def test_a_run_that_cannot_be_driven_tells_why_and_a_resume_on_the_page_tells_it_too(
+    site: Site, visitor: Visitor
+) -> None:
+    """RF1. The sentence, the whole error and the ways out; a resume that fails at once is no success; and a run that is
+    driven again for real is refused no more."""
+    region = site.path / "region"
+    region.write_text("orders")
+    assert visitor.post("start", "shop.regional", name="region-1").status_code == 303
+    visitor.until("region-1", "SLEEPING")
+    region.write_text("invoices")
+    visitor.until("region-1", "INTERRUPTED")
+    run = visitor.json("/run/region-1.json")["run"]
+    assert re.match(r"Worker \d+ on \S+ cannot drive the run \(tried \d+ times?, again at .+\): Non", run["why"]), run
+    assert "expected trace reserve({'item': 'orders', 'n': 1})" in run["why"]
+    assert "received trace reserve({'item': 'invoices', 'n': 1})" in run["why"]
+    assert re.search(r"shop\.py:\d+ \(regional\)$", run["refusal"]["place"])
+    assert [way.partition(": ")[2] for way in run["refusal"]["ways_out"]] == [
+        "perdure resume region-1", "perdure resume region-1 --accept", "perdure rerun region-1 --recover",
+    ]  # fmt: skip
+    listed = json.loads(site.perdure("ls", "--name", "region-1", "--json").stdout)
+    assert "cannot drive the run" in json.dumps(listed)
+    assert "perdure resume region-1 --accept" in site.perdure("show", "region-1").stdout
+    assert [one["newest"] for one in visitor.json("/failures.json")["refused"]] == ["region-1"]
+    answer = visitor.post("resume", "region-1")
+    page = visitor.http.get(answer.headers["location"]).text
+    # The worker may be about to try again at that very moment.
+    assert "Error: run region-1 was resumed, and cannot be driven" in page or "is being driven" in page
+    assert "Why no process can drive the run" in page or "is being driven" in page
+    region.write_text("orders")
+    visitor.until("region-1", "SUCCEEDED")
+    assert visitor.json("/run/region-1.json")["run"]["refusal"] is None
+    assert visitor.json("/failures.json")["refused"] == []
 
 
 def test_a_failed_action_shows_its_error_with_the_line_that_raised(visitor: Visitor) -> None:

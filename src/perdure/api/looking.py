@@ -42,7 +42,7 @@ from ..runtime.task_logs import OLDER, SUFFIX, TaskRecord, records_of
 from ..store import is_postgres
 from ..store import store_path as path_of
 from .loading import spec_of_loaded
-from .standing import standing
+from .standing import standing, ways_out
 from .status import derived_status
 from .tags import decode_tags
 
@@ -104,6 +104,10 @@ class RunInfo(NamedTuple):
     """See `api.tags`."""
     why: str = ""
     """Why the run does not move, or how the run ended; see `api.standing`."""
+    refusal: model.Refusal | None = None
+    """Why the last process that tried could not drive the run; `None` unless the run is INTERRUPTED for that."""
+    ways_out: Sequence[str] = ()
+    """What a person can do about the refusal, a sentence with a command each."""
 
 
 class RunList(NamedTuple):
@@ -294,11 +298,12 @@ def info_of(row: model.RunRow) -> RunInfo:
 
 def _info(worker: Worker, row: model.RunRow) -> RunInfo:
     status = derived_status(row)
+    refusal = worker.store.refusal(row.id) if status == Status.INTERRUPTED else None
     return RunInfo(
         row.name, row.task, status, row.created_at, row.started_at, row.ended_at, row.inputs, row.reuse,
         worker.holder(row) if row.status == Status.RUNNING else None,
         row.wake_at if row.wake_at is not None and row.wake_at < NEVER else None, decode_tags(row.tags),
-        standing(row, status),
+        standing(row, status), refusal, () if refusal is None else ways_out(row, refusal),
     )  # fmt: skip
 
 

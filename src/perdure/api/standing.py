@@ -8,15 +8,17 @@ from msgspec import json
 
 from .. import runtime
 from ..core.ground.clock import US
-from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Queued, Result, RunRow, Status
+from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Queued, Refusal, Result, RunRow, Status
 from ..core.ground.values import describe_error
 from ..core.process.worker import Worker
-from ..errors import UsageError
+from ..errors import GeneratorDivergedError, NonDeterminismError, UsageError
 from .messages import asked_by, shown_box
 from .status import derived_status
 
 SHOWN = 3
 """Actions under way that a sentence names."""
+MISMATCHES = (NonDeterminismError.__name__, GeneratorDivergedError.__name__)
+"""The errors that say that the code does not fit what is recorded."""
 
 
 def standing(row: RunRow, status: Status | None = None) -> str:
@@ -62,6 +64,9 @@ def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
     if status == Status.PAUSED and row.paused is not None:
         return f"The run is paused since {moment_text(row.paused)}, until a person resumes the run."
     if status == Status.INTERRUPTED:
+        refused = worker.store.refusal(row.id)
+        if refused is not None:
+            return _refused(worker, row, refused)
         return (
             f"No process drives the run{_last_holder(row)}: a worker that serves task {row.task} takes the run up, or "
             f"resume the run."
@@ -75,6 +80,53 @@ def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
     if status == Status.SLEEPING:
         return _sleeping(row, waits, now)
     return _running(worker, row, waits)
+
+
+def _refused(worker: Worker, row: RunRow, refusal: Refusal) -> str:
+    """Why the last process that tried could not drive the run, and when the next try comes."""
+    kind, message = refusal.error.rpartition(".")[2], _fault(refusal)
+    at = refusal.place.rpartition("/")[2].partition(" (")[0]
+    cause = f"{kind}: {message}" if message else kind
+    where = f" at {at}" if at and at not in message else ""
+    tries = f"tried {refusal.tries} time{'s' if refusal.tries > 1 else ''}"
+    if refusal.again is not None and worker.is_alive(refusal.worker):
+        who = f"{_who(refusal.worker)} cannot drive the run ({tries}, again at {moment_text(refusal.again)})"
+        return f"{who}: {cause}{where}"
+    rest = f"A worker that serves task {row.task} tries again, or resume the run."
+    return (
+        f"{_who(refusal.worker)} could not drive the run ({tries}, last at {moment_text(refusal.at)}): "
+        f"{cause}{where}{'' if (cause + where).endswith('.') else '.'} {rest}"
+    )
+
+
+def _fault(refusal: Refusal) -> str:
+    """The message in one line: both sides of a mismatch, otherwise the first line."""
+    lines = [line.strip() for line in refusal.message.splitlines()]
+    sides = [line for line in lines if line.startswith(("expected: ", "received: "))]
+    if len(sides) == 2:
+        return ", ".join(side.replace(":", "", 1) for side in sides)
+    return lines[0] if lines else ""
+
+
+def is_mismatch(refusal: Refusal | None) -> bool:
+    """Whether the code does not fit what the run has recorded."""
+    return refusal is not None and refusal.error.rpartition(".")[2] in MISMATCHES
+
+
+def ways_out(row: RunRow, refusal: Refusal) -> list[str]:
+    """What a person can do about a run that could not be driven: a sentence and its command in each line."""
+    if not is_mismatch(refusal):
+        return [f"Once the cause is gone: perdure resume {row.name}"]
+    return [
+        f"Under code that fits: perdure resume {row.name}",
+        f"Under this code, with the recorded outcomes that are still asked for: perdure resume {row.name} --accept",
+        f"As a new run, with the outcomes that succeeded: perdure rerun {row.name} --recover",
+    ]
+
+
+def _who(worker: str) -> str:
+    host, _, pid = worker.rpartition("-")[0].rpartition("-")
+    return f"Worker {pid} on {host}" if host and pid else f"Worker {worker}"
 
 
 def _queued(worker: Worker, row: RunRow, now: int) -> str:

@@ -273,7 +273,25 @@ def run_data(run: RunInfo) -> dict[str, Any]:
         "tags": run.tags,
         "wakes_at": iso(run.wake_at),
         "why": run.why,
+        "refusal": refusal_data(run),
         "driven_by": None if holder is None else {"pid": holder.pid, "host": holder.host},
+    }
+
+
+def refusal_data(run: RunInfo) -> dict[str, Any] | None:
+    """Why a process could not drive the run, as `--json` prints it."""
+    found = run.refusal
+    if found is None:
+        return None
+    return {
+        "type": found.error,
+        "message": found.message,
+        "place": found.place,
+        "worker": found.worker,
+        "tries": found.tries,
+        "at": iso(found.at),
+        "again": iso(found.again),
+        "ways_out": list(run.ways_out),
     }
 
 
@@ -507,6 +525,12 @@ def run_head(run: RunInfo) -> Text:
         head.append(f"\nrecovers {run.reuse}")
     if run.status != "SUCCEEDED":
         head.append(f"\n{_one_line(run.why)}")
+    if run.refusal is not None:
+        place = f"\nat {run.refusal.place}" if run.refusal.place else ""
+        head.append(harmless(f"\n{run.refusal.error}: {run.refusal.message}{place}").replace("\n", "\n  "), "yellow")
+        for way in run.ways_out:
+            if way.partition(": ")[2] not in run.refusal.message:
+                head.append(harmless(f"\n{way}"))
     return head
 
 

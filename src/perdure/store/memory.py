@@ -37,6 +37,7 @@ from perdure.core.ground.model import (
     LimitRow,
     Message,
     NewMessage,
+    NewRefusal,
     NewRun,
     Notice,
     NoticeCount,
@@ -48,6 +49,7 @@ from perdure.core.ground.model import (
     Queued,
     QueueLoad,
     QueueRow,
+    Refusal,
     Result,
     RunRow,
     RunWrites,
@@ -116,6 +118,7 @@ class MemoryStore:
         self._published: dict[int, dict[str, Publication]] = {}
         self._streamed: dict[int, dict[str, list[Streamed]]] = {}
         self._paused_tasks: dict[str, int] = {}
+        self._refusals: dict[int, Refusal] = {}
         self._queues: dict[str, QueueRow] = {}
         self._lanes: dict[int, int] = {}
         """The level of the lane in which a run waits, by the run."""
@@ -220,6 +223,7 @@ class MemoryStore:
         for rows in (self._runs, *tables, self._streamed):
             del rows[run]
         self._submissions.pop(run, None)
+        self._refusals.pop(run, None)
         for key in [key for key, ticket in self._tickets.items() if ticket.ask.run == run]:
             del self._tickets[key]
         for id in [id for id, notice in self._notices.items() if notice.run == run]:
@@ -357,14 +361,26 @@ class MemoryStore:
         rows = ((self._runs[run], wake) for run, wake in self._wakes.items())
         return [(run.id, wake) for run, wake in rows if run.task in tasks and run.paused is None]
 
-    def release(self, run: int, token: bytes) -> bool:
+    def release(self, run: int, token: bytes, refusal: NewRefusal | None = None) -> bool:
         with self._lock:
             old = self._runs.get(run)
             if old is None or old.token != token or old.status is not Status.RUNNING:
                 return False
             self._version += 1
+            before = self._refusals.pop(run, None)
+            if refusal is not None:
+                entries = self.journal_length(run)
+                tries = before.tries + 1 if before is not None and before.entries == entries else 1
+                self._refusals[run] = Refusal(*refusal, tries, entries)
             self._runs[run] = old._replace(token=None, worker=None, crashes=0)
             return True
+
+    def refusal(self, run: int) -> Refusal | None:
+        with self._lock:
+            found, row = self._refusals.get(run), self._runs.get(run)
+            if found is None or row is None or row.token is not None or row.status is not Status.RUNNING:
+                return None
+            return found if found.entries == self.journal_length(run) else None
 
     def move_code(self, run: int, token: bytes, target: str) -> bool:
         with self._lock:

@@ -20,11 +20,12 @@ from ..api.tags import tags_of_words
 from ..cli.queues import setting_of_word
 from ..core.ground.model import Kind, Status
 from ..core.run.mailbox import box_of
-from ..errors import InputError, UsageError
+from ..errors import InputError, PerdureError, UsageError
 from . import forms
 from .filters import filter_texts
 from .many import carry_out
 from .rendering import query, run_link
+from .resumed import followed
 from .settings import UiSettings
 
 Form = Mapping[str, str]
@@ -64,7 +65,14 @@ def _pause(ui: UiSettings, name: str, form: Form) -> Done:
 
 
 def _resume(ui: UiSettings, name: str, form: Form) -> Done:
-    operate.resume(name, retry_failed=bool(form.get("retry_failed")))
+    handle = operate.resume(name, accept=bool(form.get("accept")), retry_failed=bool(form.get("retry_failed")))
+    if handle.done is None:
+        return Done(f"Run {name} has ended before.", run_link(name))
+    fault = followed([handle]).get(name)
+    if fault is not None:
+        raise PerdureError(f"run {name} was resumed, and {fault}")
+    if handle.done.done():
+        return Done(f"Run {name} was resumed; it is {handle.run.status} now.", run_link(name))
     return Done(f"Run {name} is resumed; this process drives the run.", run_link(name))
 
 

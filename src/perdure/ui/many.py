@@ -9,6 +9,7 @@ from ..api import bulk
 from ..cli.output import iso
 from ..errors import InputError
 from .filters import filter_of, filter_texts, number
+from .resumed import followed
 from .settings import UiSettings
 
 MOST: Final = 1_000
@@ -60,5 +61,5 @@ def carry_out(operation: str, form: Mapping[str, str]) -> bulk.Bulk:
             f"nothing was done, because the runs have changed: {len(plan.bulk.names):,} runs instead of {counted:,} "
             "would be changed now. Look at the new count"
         )
-    done, _ = bulk.carried_out(plan, filter_of(texts), reason=form.get("reason", ""))
-    return done
+    done, handles = bulk.carried_out(plan, filter_of(texts), reason=form.get("reason", ""))
+    return done._replace(refused={**done.refused, **followed(handles)})

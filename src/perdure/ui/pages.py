@@ -16,6 +16,7 @@ from ..api.messages import ConditionInfo, conditions, wait_for_box
 from ..api.queues_known import queues
 from ..api.run import Run
 from ..api.scheduling import schedules
+from ..api.standing import is_mismatch
 from ..api.task import Task
 from ..cli.logs import record_line
 from ..cli.output import iso, run_data
@@ -109,12 +110,13 @@ def run_page(ui: UiSettings, name: str, asked: Query) -> dict[str, Any]:
         "waits": [_condition(one) for one in conditions() if one.run == name],
         "published": ui.mask.masked(_published(name)),
         "length": (end - begin) / US,
-        "acts": _acts(picture.run.status),
+        "acts": _acts(picture.run),
     }
 
 
-def _acts(status: Status) -> list[str]:
-    """The operations that a run of the status allows."""
+def _acts(run: looking.RunInfo) -> list[str]:
+    """The operations that a run allows."""
+    status = run.status
     if status in FINISHED:
         again = ["rerun", "recover"]
         return ["resume", *again] if status == Status.FAILED else again
@@ -126,7 +128,9 @@ def _acts(status: Status) -> list[str]:
     found = ["pause", *found]
     if status in (Status.QUEUED, Status.SLEEPING, Status.WAITING):
         return ["wake", *found]
-    return ["resume", *found] if status == Status.INTERRUPTED else found
+    if status != Status.INTERRUPTED:
+        return found
+    return ["resume", *(["accept", "recover"] if is_mismatch(run.refusal) else []), *found]
 
 
 def _chosen(picture: Picture, only: str, order: str) -> list[int]:
@@ -390,9 +394,24 @@ def failures_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
         group["count"] += 1
     return {
         "groups": sorted(groups.values(), key=lambda one: -one["count"]),
+        "refused": _refused(),
         "looked": len(page.rows),
         "more": page.after is not None,
     }
+
+
+def _refused() -> list[dict[str, Any]]:
+    """The runs that no process could drive, by cause."""
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in looking.search(looking.RunFilter({Status.INTERRUPTED}), None, looking.LOOK).rows:
+        found = runtime.worker().store.refusal(row.id)
+        if found is not None:
+            group = groups.setdefault((row.task, found.error, found.place), {
+                "task": row.task, "error": found.error, "where": found.place, "count": 0, "newest": row.name,
+                "at": iso(found.at), "message": looking.info_of(row).why,
+            })  # fmt: skip
+            group["count"] += 1
+    return sorted(groups.values(), key=lambda one: -one["count"])
 
 
 def schedules_page(ui: UiSettings, asked: Query) -> dict[str, Any]:

@@ -169,7 +169,7 @@ class _Store:
     def append(self, run: int, token: bytes, segment: Segment) -> bool:
         return True
 
-    def release(self, run: int, token: bytes) -> bool:
+    def release(self, run: int, token: bytes, refusal: Any = None) -> bool:
         return True
 
     def message(self, run: int, box: str, number: int) -> Message | None:

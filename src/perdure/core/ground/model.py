@@ -740,6 +740,38 @@ class Source(NamedTuple):
     """Logical module name to the hash of the code."""
 
 
+class NewRefusal(NamedTuple):
+    """Why a process could not drive a run: told with the release of the run."""
+
+    worker: str
+    """The worker that could not drive the run."""
+    error: str
+    """The class of the error, with its module unless the class is perdure's own."""
+    message: str
+    """The whole message."""
+    place: str
+    """File, line and function of the user's code that met the error; empty if unknown."""
+    at: int
+    """Wall clock, microseconds."""
+    again: int | None
+    """When the worker tries again (wall clock, microseconds); `None`: the worker does not."""
+
+
+class Refusal(NamedTuple):
+    """Why the last process that tried could not drive a run."""
+
+    worker: str
+    error: str
+    message: str
+    place: str
+    at: int
+    again: int | None
+    tries: int
+    """Attempts in a row that were refused without a new entry in between."""
+    entries: int
+    """The length of the journal at the refusal."""
+
+
 class WorkerRow(NamedTuple):
     """A process that drives runs."""
 

@@ -30,6 +30,7 @@ from .model import (
     LimitRow,
     Message,
     NewMessage,
+    NewRefusal,
     NewRun,
     Notice,
     NoticeCount,
@@ -40,6 +41,7 @@ from .model import (
     Queued,
     QueueLoad,
     QueueRow,
+    Refusal,
     RunRow,
     RunWrites,
     ScheduleRow,
@@ -123,8 +125,16 @@ class RunQueue(Protocol):
         (SP4).
         """
 
-    def release(self, run: int, token: bytes) -> bool:
-        """Give a claim back if `token` still holds: token and worker become NULL, status stays RUNNING, crashes 0."""
+    def release(self, run: int, token: bytes, refusal: NewRefusal | None = None) -> bool:
+        """Give a claim back if `token` still holds: token and worker become NULL, status stays RUNNING, crashes 0.
+
+        In the same transaction `refusal` replaces the run's earlier refusal, which counts on if the journal has not
+        grown since. Without `refusal` the earlier one is removed: the run could be driven.
+        """
+
+    def refusal(self, run: int) -> Refusal | None:
+        """Why the last process that tried could not drive the run; `None` while the run has a claim, after any other
+        end of driving, and as soon as the journal has grown. Must use an index."""
 
     def move_code(self, run: int, token: bytes, target: str) -> bool:
         """Change the address of the code of a run (`RunRow.target`) if `token` still holds. On disk."""

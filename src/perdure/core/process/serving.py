@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
-import sysconfig
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -35,6 +33,7 @@ from ...errors import (
 from ..ground.clock import US, seconds
 from ..ground.model import Result, Status
 from ..ground.spec import TaskSpec, parsed
+from ..run.refusing import place_on_stack
 
 if TYPE_CHECKING:
     from ..body.loop import LoopThread
@@ -308,6 +307,7 @@ class Server:
 
     def _begin(self, driver: Driver) -> None:
         driver.park_after = self._patience() if driver.run_id not in self._stubborn else None
+        driver.retry_after = self._next_pause(driver.run_id)
         self._driven[driver] = None
         driver.done.add_done_callback(lambda _: self._left(driver))
         driver.loop.soon(driver.start)
@@ -486,10 +486,13 @@ class Server:
         self._tell(ServedRun(run.name, run.task, status, None, None))
 
     def _postpone(self, run: int, name: str, task: str, error: BaseException) -> None:
-        before = self._later.get(run)
-        pause = FIRST_RETRY if before is None else min(2 * before.pause, LAST_RETRY)
+        pause = self._next_pause(run)
         self._later[run] = _Later(seconds() + pause, pause)
         self._tell(ServedRun(name, task, Status.INTERRUPTED, error, None if self._draining else pause))
+
+    def _next_pause(self, run: int) -> float:
+        before = self._later.get(run)
+        return FIRST_RETRY if before is None else min(2 * before.pause, LAST_RETRY)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -548,29 +551,13 @@ class _Pulse:
         self.answered = True
 
 
-_NOT_THE_USERS = tuple(
-    {
-        f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}{os.sep}",
-        "<frozen ",
-        *(os.path.join(path, "") for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))),
-    }
-)
-"""The beginnings of file names of perdure, Python and installed packages."""
-
-
 def _who_blocks(loop: LoopThread, since: float) -> str:
     """The task that blocks a loop's thread, and its current line, for people."""
     task: Any = asyncio.tasks._current_tasks.get(loop.loop)  # type: ignore[attr-defined]
     branch = getattr(task, "branch", None)
     who = f"task {branch.body.name} of run {branch.body.driver.run.name}" if branch is not None else "a callback"
-    frame = sys._current_frames().get(loop.ident or 0)
-    where = ""
-    while frame is not None:
-        code = frame.f_code
-        if not code.co_filename.startswith(_NOT_THE_USERS):
-            where = f" at {code.co_filename}:{frame.f_lineno} ({code.co_name})"
-            break
-        frame = frame.f_back
+    place = place_on_stack(sys._current_frames().get(loop.ident or 0))
+    where = f" at {place}" if place else ""
     return (
         f"{who} has kept the event loop for {since:.1f} s{where}; all other async tasks of this process wait. Make it "
         "a sync task (def), await something that does not block, or move the work to asyncio.to_thread()."

@@ -337,6 +337,11 @@ class Worker:
         for worker in {run.worker for run in runs if run.worker is not None and run.status is Status.RUNNING}:
             self.liveness.doubts(worker)
 
+    def is_alive(self, worker: str) -> bool:
+        """Whether the worker of that id is this process, or lives."""
+        row = self.store.worker(worker)
+        return worker == self.id or (row is not None and self.lives(row))
+
     def holder(self, run: RunRow) -> WorkerRow | None:
         """The worker that drives the run right now; `None`: the run may be claimed."""
         if run.token is None or run.worker is None:

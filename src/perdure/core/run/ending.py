@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -27,11 +28,12 @@ from ..body.loop import LoopThread
 from ..body.scope import driving
 from ..commit.records import Synced
 from ..ground.clock import perf
-from ..ground.model import Park, RunRow, Wake
+from ..ground.model import NewRefusal, Park, RunRow, Wake
 from ..journal.segment import Journal
 from .gate import Gate
 from .interfaces import WorkerPort
 from .pausing import Pausing
+from .refusing import is_refusal, place_of_tasks, place_on_stack, refusal_of
 
 log = logging.getLogger("perdure")
 
@@ -62,6 +64,10 @@ class Ending:
         """`(Result, encoded value, the value itself or its error)`, or the exception that ended driving."""
         self.cancel_told = False
         """The open bodies have been told of the request to cancel the run. Known before the run is parked."""
+        self.retry_after: float | None = None
+        """Seconds until this process tries again, should the run not be drivable; `None`: this process does not."""
+        self._place = ""
+        """The line of the user's code at which driving was told to end, where that is known."""
         self.overdue = False
         """The run was parked, and something in it did not unwind in time."""
         self._lock = threading.Lock()
@@ -94,6 +100,11 @@ class Ending:
         """Drive no further: shutdown, lost claim, mismatch, broken store. Nothing more is recorded. Any thread."""
         if not self.begin_to_stop(reason):
             return
+        if is_refusal(reason):
+            bodies = list(self.bodies.values())
+            self._place = place_on_stack(sys._getframe()) or place_of_tasks(
+                task for body in bodies if body.loop.here() for task in list(body.tasks)
+            )
         # Bodies that unwind quickly leave `bodies` by then, perhaps with some of their code still running.
         self._told = list(self.bodies.values())
         for body in self._told:
@@ -159,7 +170,7 @@ class Ending:
                 pass
         if not isinstance(reason, LeaseLostError):
             try:
-                held = self.worker.store.release(self.run_id, self.token)
+                held = self.worker.store.release(self.run_id, self.token, self._refusal(reason))
                 if not held and isinstance(reason, NonDeterminismError):
                     # Of a journal that another process has continued, this one has read some rows before and some after
                     # it was frozen: they do not belong together, and say nothing of the code.
@@ -172,6 +183,12 @@ class Ending:
         if isinstance(reason, (RunAbortedError, RunCancelledError)):
             self.dispose_all()
         self._resolve_error(reason)
+
+    def _refusal(self, reason: BaseException) -> NewRefusal | None:
+        if not is_refusal(reason):
+            return None
+        now = self.worker.clock.wall()
+        return refusal_of(reason, self.run.worker or "", now, self.retry_after, self._place)
 
     def parked(self) -> None:
         """That the run sleeps is in the store."""

@@ -174,6 +174,26 @@ UPDATE perdure.runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = %s A
 -- Whether a run is under another token, or under none.
 SELECT 1 FROM perdure.runs WHERE id = %s AND token IS DISTINCT FROM %s;
 
+-- name: put_refusal
+-- Note why a process could not drive a run that it has just let go of.
+INSERT INTO perdure.refusals AS old (run, worker, error, message, place, at, again, tries, entries)
+VALUES (%s, %s, %s, %s, %s, %s, %s, 1, coalesce((SELECT max(number) FROM perdure.segments WHERE run = %s), 0))
+ON CONFLICT (run) DO UPDATE SET
+    worker = excluded.worker, error = excluded.error, message = excluded.message, place = excluded.place,
+    at = excluded.at, again = excluded.again, entries = excluded.entries,
+    tries = CASE WHEN old.entries = excluded.entries THEN old.tries + 1 ELSE 1 END;
+
+-- name: refusal
+-- Why the last process that tried could not drive a run, unless the run has a claim or has recorded something since.
+SELECT refusals.worker, error, message, place, at, again, tries, entries
+FROM perdure.refusals AS refusals JOIN perdure.runs AS runs ON runs.id = refusals.run
+WHERE refusals.run = %s AND runs.token IS NULL AND runs.status = 'RUNNING'
+  AND entries = coalesce((SELECT max(number) FROM perdure.segments AS one WHERE one.run = refusals.run), 0);
+
+-- name: purge_refusal
+-- Why a run could not be driven counts no more.
+DELETE FROM perdure.refusals WHERE run = %s;
+
 -- name: move_code
 -- The code of a run is elsewhere from now on.
 UPDATE perdure.runs SET target = %s WHERE id = %s AND token = %s AND status = 'RUNNING';

@@ -40,10 +40,12 @@ from perdure.core.ground.model import (
     CreateRun,
     Message,
     NewMessage,
+    NewRefusal,
     NewRun,
     Policy,
     Publication,
     QueueRow,
+    Refusal,
     RunRow,
     RunWrites,
     ScheduleRow,
@@ -86,6 +88,7 @@ MIGRATIONS: Final = (
     "0012_limits.sql",
     "0013_carried.sql",
     "0014_notices.sql",
+    "0015_refusals.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -680,9 +683,16 @@ class PostgresStore(UpkeepVerbs, LimitVerbs, OutboxVerbs):
     def _rows_of(self, name: str, execute: _queues.Execute) -> _queues.SqlQueueRows:
         return _queues.SqlQueueRows(execute, name, lambda: (name, execute("now", ())[0][0], name))
 
-    def release(self, run: int, token: bytes) -> bool:
+    def release(self, run: int, token: bytes, refusal: NewRefusal | None = None) -> bool:
         def let_go(cursor: Cursor) -> bool:
-            return cursor.execute(self._sql["release"], (run, token)).rowcount == 1
+            released = cursor.execute(self._sql["release"], (run, token)).rowcount == 1
+            if released and refusal is not None:
+                # Postgres stores no NUL in text.
+                told = (refusal.worker, *(text.replace("\0", "\\0") for text in refusal[1:4]), *refusal[4:])
+                cursor.execute(self._sql["put_refusal"], (run, *told, run))
+            elif released:
+                cursor.execute(self._sql["purge_refusal"], (run,))
+            return released
 
         def is_done(cursor: Cursor, released: bool) -> bool:
             return released and cursor.execute(self._sql["is_released"], (run, token)).fetchone() is not None
@@ -690,6 +700,10 @@ class PostgresStore(UpkeepVerbs, LimitVerbs, OutboxVerbs):
         released = self._aside.transaction(let_go, is_done, patience=_BRIEF)
         self._tell()
         return released
+
+    def refusal(self, run: int) -> Refusal | None:
+        found = self._rows("refusal", (run,))
+        return Refusal._make(found[0]) if found else None
 
     def move_code(self, run: int, token: bytes, target: str) -> bool:
         return self._writer.change(self._sql["move_code"], (target, run, token))

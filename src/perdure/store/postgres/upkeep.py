@@ -99,6 +99,7 @@ class UpkeepVerbs(Reading):
                     cursor.execute(self._sql["purge_notices"], row)
                     cursor.execute(self._sql["purge_sources"], row)
                     cursor.execute(self._sql["purge_submission"], row)
+                    cursor.execute(self._sql["purge_refusal"], row)
                     cursor.execute(self._sql["purge_run"], row)
                     gone += 1
                 left -= gone

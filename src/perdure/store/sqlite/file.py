@@ -38,6 +38,7 @@ MIGRATIONS: Final = (
     "0012_limits.sql",
     "0013_carried.sql",
     "0014_notices.sql",
+    "0015_refusals.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -106,6 +106,26 @@ UPDATE runs SET wake_boot = ? + (wake_at - ?) WHERE status IN ('QUEUED', 'SLEEPI
 -- Give a claim back.
 UPDATE runs SET token = NULL, worker = NULL, crashes = 0 WHERE id = ? AND token = ? AND status = 'RUNNING';
 
+-- name: put_refusal
+-- Note why a process could not drive a run that it has just let go of.
+INSERT INTO refusals AS old (run, worker, error, message, place, at, again, tries, entries)
+VALUES (?, ?, ?, ?, ?, ?, ?, 1, coalesce((SELECT max(number) FROM segments WHERE run = ?), 0))
+ON CONFLICT (run) DO UPDATE SET
+    worker = excluded.worker, error = excluded.error, message = excluded.message, place = excluded.place,
+    at = excluded.at, again = excluded.again, entries = excluded.entries,
+    tries = CASE WHEN old.entries = excluded.entries THEN old.tries + 1 ELSE 1 END;
+
+-- name: refusal
+-- Why the last process that tried could not drive a run, unless the run has a claim or has recorded something since.
+SELECT refusals.worker, error, message, place, at, again, tries, entries
+FROM refusals AS refusals JOIN runs AS runs ON runs.id = refusals.run
+WHERE refusals.run = ? AND runs.token IS NULL AND runs.status = 'RUNNING'
+  AND entries = coalesce((SELECT max(number) FROM segments AS one WHERE one.run = refusals.run), 0);
+
+-- name: purge_refusal
+-- Why a run could not be driven counts no more.
+DELETE FROM refusals WHERE run = ?;
+
 -- name: move_code
 -- The code of a run is elsewhere from now on.
 UPDATE runs SET target = ? WHERE id = ? AND token = ? AND status = 'RUNNING';

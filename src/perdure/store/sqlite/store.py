@@ -35,10 +35,12 @@ from perdure.core.ground.model import (
     Finish,
     Message,
     NewMessage,
+    NewRefusal,
     NewRun,
     Policy,
     Publication,
     QueueRow,
+    Refusal,
     RunRow,
     RunWrites,
     ScheduleRow,
@@ -453,8 +455,20 @@ class SQLiteStore(Reading, LimitVerbs, OutboxVerbs):
             action = Action._make(row)
             runs[action.run][1].append(action)
 
-    def release(self, run: int, token: bytes) -> bool:
-        return self._aside.change(_SQL["release"], (run, token))
+    def release(self, run: int, token: bytes, refusal: NewRefusal | None = None) -> bool:
+        def let_go(cursor: sqlite3.Cursor) -> bool:
+            released = cursor.execute(_SQL["release"], (run, token)).rowcount == 1
+            if released and refusal is not None:
+                cursor.execute(_SQL["put_refusal"], (run, *refusal, run))
+            elif released:
+                cursor.execute(_SQL["purge_refusal"], (run,))
+            return released
+
+        return self._aside.transaction(let_go)
+
+    def refusal(self, run: int) -> Refusal | None:
+        found = self._reader.rows(_SQL["refusal"], (run,))
+        return Refusal._make(found[0]) if found else None
 
     def move_code(self, run: int, token: bytes, target: str) -> bool:
         return self._writer.change(_SQL["move_code"], (target, run, token))
@@ -693,6 +707,7 @@ class SQLiteStore(Reading, LimitVerbs, OutboxVerbs):
                     cursor.execute(_SQL["purge_notices"], row)
                     cursor.execute(_SQL["purge_sources"], row)
                     cursor.execute(_SQL["purge_submission"], row)
+                    cursor.execute(_SQL["purge_refusal"], row)
                     cursor.execute(_SQL["purge_run"], row)
                     gone += 1
                 left -= gone
