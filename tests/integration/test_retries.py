@@ -15,7 +15,9 @@ from tests.integration.shell import Shell
 
 import perdure
 from perdure import RetryStrategy, errors, runtime
+from perdure.api import looking
 from perdure.api.standing import standing
+from perdure.cli import output
 from perdure.core.ground.clock import wall
 from perdure.core.run.retrying import asked_pause
 from perdure.testing import virtual_time
@@ -282,6 +284,29 @@ def rests() -> str:
 @perdure.trace(retries=RetryStrategy(2, perdure.Backoff(3600, maximum=7200)))
 def pauses(name: str) -> str:
     return fails(name, 2)
+
+
+@env.task(retries=RetryStrategy(3, perdure.Backoff(3600, maximum=7200)))
+def away(name: str) -> str:
+    raise ConnectionError(f"the bank is away: {name}")
+
+
+def test_the_error_of_a_failed_attempt_is_there_while_the_next_one_waits() -> None:
+    """RT1: the error goes with the commit that begins the pause."""
+    with perdure.Worker([away], park_after=0.1):
+        run = perdure.submit(away, "x")
+        _soon(lambda: runtime.worker().store.run(run.name).status == "SLEEPING")  # type: ignore[union-attr]
+        row = runtime.worker().store.run(run.name)
+        assert row is not None
+        assert standing(row).endswith("It failed with ConnectionError: the bank is away: x")
+        [failure] = looking.picture(run.name).node(0).failures
+        found = looking.error_of(failure)
+        assert found is not None
+        assert found.message == "the bank is away: x"
+        assert 0 <= wall() - failure.at < 60_000_000
+        shown = output.action_data(looking.picture(run.name).node(0))
+        assert [one["message"] for one in shown["failures"]] == ["the bank is away: x"]
+        run.abort()
 
 
 def test_a_run_in_the_pause_of_a_trace_is_parked_shown_and_cancelled() -> None:

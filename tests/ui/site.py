@@ -132,6 +132,10 @@ def size_of(file: perdure.io.File) -> int:
 def countdown(n: int) -> int:
     return countdown(n - 1) if n else 0
 
+@env.task(retries=perdure.RetryStrategy(2, perdure.Backoff(3600, maximum=7200)))
+def bank() -> str:
+    raise ConnectionError(MARKUP)
+
 @env.task
 def regional() -> str:
     found = reserve(open("region").read(), 1)

@@ -76,6 +76,19 @@ def test_a_run_that_cannot_be_driven_tells_why_and_a_resume_on_the_page_tells_it
     assert visitor.json("/failures.json")["refused"] == []
 
 
+def test_a_failed_attempt_shows_its_error_while_the_next_one_waits(visitor: Visitor) -> None:
+    assert visitor.post("start", "shop.bank", name="bank-1").status_code == 303
+    visitor.until("bank-1", "SLEEPING")
+    found = visitor.json("/run/bank-1.json")
+    assert found["run"]["why"].endswith(f"It failed with ConnectionError: {MARKUP}")
+    [failure] = found["chosen"]["failures"]
+    assert failure["message"] == MARKUP
+    assert failure["line"]["function"] == "bank"
+    page = visitor.http.get("/run/bank-1").text
+    assert "Failed attempts" in page
+    assert "<img src=x" not in page
+
+
 def test_a_failed_action_shows_its_error_with_the_line_that_raised(visitor: Visitor) -> None:
     found = visitor.json("/run/broken-1.json")["chosen"]["failure"]
     assert found["type"].endswith("LookupError")

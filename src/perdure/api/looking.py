@@ -386,6 +386,15 @@ def last_records(log: LogFile, most: int) -> list[TaskRecord]:
 _TAIL_BYTES = 256 << 10
 
 
+class AttemptFailure(NamedTuple):
+    """How an attempt of a task failed that was tried again."""
+
+    at: int
+    """When (wall, microseconds)."""
+    error: bytes
+    """Encoded."""
+
+
 @dataclass(slots=True)
 class ActionNode:
     """One action of a run's tree. `inputs`, `value` and `error` are encoded."""
@@ -420,6 +429,8 @@ class ActionNode:
     entry: int | None = None
     """The number of the entry in the run's journal that holds the outcome, in commit order; of a generator, the first
     entry."""
+    failures: tuple[AttemptFailure, ...] = ()
+    """The failed attempts of a task that were tried again, oldest first."""
 
 
 class Tree(NamedTuple):
@@ -585,6 +596,7 @@ class _Grown:
         self._generators: dict[tuple[int, int, bytes, int], tuple[int, _Generator]] = {}
         self._generator_at: dict[int, _Generator] = {}
         self._same: dict[int, int] = {}
+        self._failures: dict[int, list[AttemptFailure]] = {}
         """Entry numbers that stand for the call of another entry: items of a generator, reused outcomes."""
         self._discarded: dict[int, int] = {}
         """Numbers of entries that were taken back, and of the tombstones that say so."""
@@ -629,6 +641,8 @@ class _Grown:
     def _mark(self, entry: Entry) -> None:
         if entry.result == Result.NOTE:
             return
+        if entry.result == Result.FAILED and entry.value is not None:
+            self._failures.setdefault(entry.action, []).append(AttemptFailure(entry.at, entry.value))
         if entry.result in (Result.LOOSEN, Result.FAILED):
             loose = {row.n for row in self._rows.get(entry.action, ()) if isinstance(row, Entry) and row.n >= entry.seq}
             self._earlier |= loose - self._discarded.keys()
@@ -716,6 +730,7 @@ class _Grown:
                 made.status = "ABORTED" if above.status == "ABORTED" else "UNFINISHED"
             elif made.status == "RUNNING" and self._status in (Status.INTERRUPTED, Status.PAUSED):
                 made.status = str(self._status)
+        made.failures = tuple(self._failures.get(-1 if made.action is None else made.action, ()))
         nodes[position] = made
         return made
 
@@ -799,8 +814,8 @@ class NodeError(NamedTuple):
     message: str
 
 
-def error_of(node: ActionNode) -> NodeError | None:
-    """The failure of a node; `None` for a node without one."""
+def error_of(node: ActionNode | AttemptFailure) -> NodeError | None:
+    """The failure of a node, or of an attempt; `None` for a node without one."""
     if node.error is None:
         return None
     try:

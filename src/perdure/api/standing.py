@@ -10,13 +10,16 @@ from .. import runtime
 from ..core.ground.clock import US
 from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Queued, Refusal, Result, RunRow, Status
 from ..core.ground.values import describe_error
+from ..core.journal.segment import journal_of
 from ..core.process.worker import Worker
-from ..errors import GeneratorDivergedError, NonDeterminismError, UsageError
+from ..errors import GeneratorDivergedError, NonDeterminismError, StoreError, UsageError
 from .messages import asked_by, shown_box
 from .status import derived_status
 
 SHOWN = 3
 """Actions under way that a sentence names."""
+LOOK_BACK = 5_000
+"""Entries of a journal up to which a sentence looks for the error of a failed attempt."""
 MISMATCHES = (NonDeterminismError.__name__, GeneratorDivergedError.__name__)
 """The errors that say that the code does not fit what is recorded."""
 
@@ -78,7 +81,7 @@ def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
     if status == Status.WAITING:
         return _waiting(row, waits)
     if status == Status.SLEEPING:
-        return _sleeping(row, waits, now)
+        return _sleeping(worker, row, waits, now)
     return _running(worker, row, waits)
 
 
@@ -192,7 +195,7 @@ def _waiting(row: RunRow, waits: list[Action]) -> str:
     return f"The run waits for {shown_box(first.name)}{prompt}{stop}{until}{more}"
 
 
-def _sleeping(row: RunRow, waits: list[Action], now: int) -> str:
+def _sleeping(worker: Worker, row: RunRow, waits: list[Action], now: int) -> str:
     timed = [
         one for one in waits
         if one.wake_at is not None and one.state is None and one.kind != Kind.TIMEOUT and now < one.wake_at < NEVER
@@ -204,7 +207,26 @@ def _sleeping(row: RunRow, waits: list[Action], now: int) -> str:
     assert first.wake_at is not None
     if first.kind == Kind.SLEEP:
         return f"The run sleeps until {moment_text(first.wake_at)}."
-    return f"{first.name} failed, and attempt {first.attempt} begins at {moment_text(first.wake_at)}."
+    told = f"{first.name} failed, and attempt {first.attempt} begins at {moment_text(first.wake_at)}."
+    return told + _last_error(worker, row, first.action)
+
+
+def _last_error(worker: Worker, row: RunRow, action: int) -> str:
+    """The error of the last failed attempt of a task, as a sentence; empty where it is not known."""
+    if worker.store.journal_length(row.id) > LOOK_BACK:
+        return ""
+    found: bytes | None = None
+    try:
+        for entry in journal_of(worker.store, row):
+            if entry.action == action and entry.result == Result.FAILED and entry.value is not None:
+                found = entry.value
+        if found is None:
+            return ""
+        kind, message, _ = describe_error(found)
+    except (StoreError, UsageError):
+        return ""
+    first = message.partition("\n")[0]
+    return f" It failed with {kind.rpartition('.')[2]}{': ' if first else ''}{first}"
 
 
 def _running(worker: Worker, row: RunRow, open_: list[Action]) -> str:

@@ -352,6 +352,14 @@ def tree_data(tree: Tree) -> dict[str, Any]:
     return {**run_data(tree.run), **by_position[0], "total": tree.total, "left_out": tree.total - len(tree.nodes)}
 
 
+def failures_data(node: ActionNode) -> list[dict[str, Any]]:
+    """The failed attempts that were tried again: when, and the error."""
+    from ..api.looking import error_of
+
+    told = [(iso(one.at), error_of(one)) for one in node.failures]
+    return [{"at": at, "type": error.type, "message": error.message} for at, error in told if error is not None]
+
+
 def _node_data(node: ActionNode) -> dict[str, Any]:
     from ..api.looking import error_of
 
@@ -370,6 +378,7 @@ def _node_data(node: ActionNode) -> dict[str, Any]:
         "inputs": _decoded(node.inputs),
         "outcome": _decoded(node.value),
         "error": None if error is None else error._asdict(),
+        "failures": failures_data(node),
         "items": node.items,
         "discarded": node.discarded,
         "earlier": node.earlier,
@@ -499,6 +508,8 @@ def print_action(output: Output, node: ActionNode) -> None:
         lines.append(f"began {local(node.at)}" + (f", took {span(node.took)}" if node.took is not None else ""))
     if node.attempts is not None:
         lines.append(f"attempts: {node.attempts}" if node.attempts else "from the cache")
+    for one, failure in zip(node.failures, data["failures"], strict=True):
+        lines.append(f"an attempt failed {local(one.at)}: {failure['type']}: {failure['message']}")
     output.result("\n".join(lines))
     if node.inputs is not None:
         output.result(f"inputs:\n{json.dumps(data['inputs'], indent=2, ensure_ascii=False)}")

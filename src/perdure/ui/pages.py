@@ -226,6 +226,7 @@ def _detail(ui: UiSettings, picture: Picture, position: int) -> dict[str, Any]:
         "inputs": _shown(ui.mask.inputs(node.inputs), node.inputs),
         "outcome": _shown(ui.mask.value(node.value), node.value),
         "failure": error_data(node.error),
+        "failures": [{**(error_data(one.error) or {}), "at": iso(one.at)} for one in node.failures],
         "files": listed(ui.mask, node),
         "log": _log(picture.run.name, node.action),
         "path": path[::-1],

@@ -99,14 +99,17 @@ class Record(Struct, eq=False):
 
 
 class Mark:
-    """A row about other entries (`LOOSEN`, `FAILED`, `DISCARD`)."""
+    """A row about other entries (`LOOSEN`, `FAILED`, `DISCARD`). The `FAILED` of an attempt that is tried again has the
+    encoded error, for people alone, and the time of the failure (wall, microseconds)."""
 
-    __slots__ = ("action", "result", "seq")
+    __slots__ = ("action", "at", "error", "result", "seq")
 
-    def __init__(self, action: int, result: Result, seq: int) -> None:
+    def __init__(self, action: int, result: Result, seq: int, error: bytes | None = None, at: int = 0) -> None:
         self.action = action
         self.result = result
         self.seq = seq
+        self.error = error
+        self.at = at
 
 
 class Noted:
@@ -393,7 +396,8 @@ def rows(driver: Sink, outbox: list[Item]) -> Rows:
             entries.append(entry_row(item, n, source))
         elif kind is Mark:
             n += 1
-            entries.append(mark_row(item.action, n, item.seq, item.result, source))
+            row = mark_row(item.action, n, item.seq, item.result, source)
+            entries.append(row if item.error is None else replace(row, value=item.error, at=item.at))
         elif kind is Noted:
             if (notes := item.body.take_notes()) is not None:
                 n += 1

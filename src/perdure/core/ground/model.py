@@ -145,7 +145,7 @@ class Entry(Struct, array_like=True, frozen=True, gc=False):
     label: str | None
     """The innermost `perdure.group` around the call."""
     value: bytes | None
-    """The encoded outcome."""
+    """The encoded outcome. Of `FAILED`: the error of an attempt that is tried again, which no replay reads."""
     inputs: bytes | None
     """The encoded arguments, for people; `None` for no arguments or long arguments."""
     source: int

@@ -308,6 +308,8 @@ class _Attempts:
         self._number += 1
         self._deadline = Deadline.after(pause, clock) if pause > 0 else None
         log_retry(spec.name, spec.retries, self._failures, pause, error)
+        # In the commit that begins the pause, so the error is on disk for as long as a person may ask for it (RT1).
+        marks[-1].error, marks[-1].at = _encoded(error), clock.wall()
         yield from self._announce(*marks)
         return None
 
