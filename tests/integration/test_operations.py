@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from tests.crash.fleet import Fleet, fleet_of
-from tests.waiting import wait_for
 
 import perdure
 from perdure import Status, errors
@@ -335,18 +334,19 @@ def test_a_woken_run_begins_before_its_time(fleet: Fleet) -> None:
     assert "nothing to wake" in fleet.perdure("wake", "n").stderr
 
 
-def test_a_parked_run_that_is_woken_sleeps_on_to_its_deadline(fleet: Fleet) -> None:
+def test_a_run_that_waking_does_not_help_is_refused_with_the_reason(fleet: Fleet) -> None:
+    """Recorded deadlines stay, so an early start of a sleeping run would end at the same sleep; and a due run waits for
+    no time."""
     fleet.submit(fleet.new("nap", "n", seconds=3600.0))
     worker = fleet.serve("--park-after", "0s")
     fleet.wait("n", status=Status.SLEEPING)
     worker.kill()
     run = perdure.Run.get("n")
     until = run.row.wake_at
-    assert until is not None
-    assert run.wake()
-    woken = run.row.wake_at
-    assert woken is not None
-    assert woken < until
-    fleet.serve("--park-after", "0s")
-    wait_for(lambda: abs((run.row.wake_at or 0) - until) < 1_000_000)
-    assert run.tree().nodes[1].status == "SLEEPING"
+    with pytest.raises(errors.UsageError, match=r"changes nothing.* The run sleeps until "):
+        run.wake()
+    assert "changes nothing" in fleet.perdure("wake", "n").stderr
+    assert run.row.wake_at == until
+    fleet.submit(fleet.new("nap", "due", seconds=0.0))
+    with pytest.raises(errors.UsageError, match=r"is due already, so there is nothing to wake.* no worker is alive"):
+        perdure.Run.get("due").wake()

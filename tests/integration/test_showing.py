@@ -81,10 +81,11 @@ def test_the_list_is_filtered_by_age_and_error_and_says_why_runs_stand(shell: Sh
     shell("submit", "wf.py", "text", "--name", "queued")
     assert [run["name"] for run in shell.json("ls", "--error", "ValueError")] == ["broken"]
     assert shell.json("ls", "--error", "KeyError") == []
+    assert [run["name"] for run in shell.json("ls", "--error", "Exception")] == ["broken"]
     assert len(shell.json("ls", "--since", "1h")) == 3
     assert shell.json("ls", "--since", "0s") == []
     why = {run["name"]: run["why"] for run in shell.json("ls")}
-    assert why["broken"] == "The run failed: ValueError: the file is"
+    assert why["broken"] == "The run failed: ValueError: the file is not there"
     assert "no worker is alive" in why["queued"]
     text = shell("ls").stdout
     assert "The run failed: ValueError: the file is" in text

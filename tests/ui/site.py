@@ -125,6 +125,10 @@ def crawl() -> int:
     return 1
 
 @env.task
+def packs(items: list[str]) -> int:
+    return len(items)
+
+@env.task
 def size_of(file: perdure.io.File) -> int:
     return file.size
 

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from tests.ui.site import MARKUP, Site, Visitor
 
@@ -28,6 +28,57 @@ def test_the_list_of_runs_is_filtered_by_the_address(visitor: Visitor) -> None:
     assert visitor.http.get("/runs?status=odd").status_code == 400
     assert visitor.http.get("/runs?since=yesterday").status_code == 400
     assert visitor.http.get("/runs?after=x").status_code == 400
+    assert {"order-1", "nap-1"} <= set(names("task=shop.*"))
+    assert names("task=other.*") == []
+    assert "broken-1" in names("error=Exception&task=*.broken")
+    assert "broken-1" in names("error=LookupError")
+    assert "broken-1" not in names("error=TimeoutError")
+    assert "broken-1" in names("status=attention")
+    assert not {"order-1", "nap-1", "later-1", "later-2"} & set(names("status=attention"))
+
+
+def test_a_filter_that_means_nothing_is_told_beside_the_form(visitor: Visitor) -> None:
+    for asked in ("tag=team", "status=odd", "since=yesterday"):
+        answer = visitor.http.get(f"/runs?{asked}")
+        assert answer.status_code == 400
+        assert 'role="alert"' in answer.text
+        assert 'role="search"' in answer.text
+
+
+def test_a_cause_leads_to_its_own_runs(visitor: Visitor) -> None:
+    """Another line with the same error in the same task is another cause."""
+    group = next(one for one in visitor.json("/failures.json")["groups"] if one["newest"] == "broken-1")
+    asked = {"status": "FAILED", "task": group["task"], "error": group["error"], "place": group["where"]}
+    assert "broken-1" in [run["name"] for run in visitor.json(f"/runs.json?{urlencode(asked)}")["runs"]]
+    assert urlencode({"place": group["where"]}) in visitor.http.get("/failures").text.replace("&amp;", "&")
+    asked["place"] = "elsewhere.py:1 in f"
+    assert visitor.json(f"/runs.json?{urlencode(asked)}")["runs"] == []
+
+
+def test_a_run_that_has_not_begun_is_not_called_reused(visitor: Visitor) -> None:
+    page = visitor.http.get("/run/later-2").text
+    assert "· reused" not in page
+    assert "from the cache" not in page
+    assert "not begun" in page
+    root = visitor.json("/run/later-2.json")["chosen"]
+    assert (root["cached"], root["phase"]) == (False, "not begun")
+
+
+def test_wake_is_offered_only_where_it_changes_something(visitor: Visitor) -> None:
+    """A delayed run begins; a recorded sleep and a condition stay, and the refusal says what the run waits for."""
+    offered = {name: "wake" in visitor.json(f"/run/{name}.json")["acts"] for name in ("later-2", "nap-1", "ask-1")}
+    assert offered == {"later-2": True, "nap-1": False, "ask-1": False}
+    page = visitor.http.get(visitor.post("wake", "ask-1").headers["location"]).text
+    assert "Error: waking run &#39;ask-1&#39; changes nothing" in page
+    assert "The run waits for condition" in page
+
+
+def test_broken_json_is_told_beside_its_field_and_nothing_is_stored(visitor: Visitor) -> None:
+    for text in ("[1,", "{", " [1"):
+        answer = visitor.post("start", "shop.packs", **{"in-items": text, "name": "packs-broken"})
+        assert answer.status_code == 400, text
+        assert re.search(r'class="error" id="in1-problem"[^>]*>input --items of shop.packs', answer.text)
+    assert visitor.http.get("/run/packs-broken").status_code == 404
 
 
 def test_a_run_tells_why_it_does_not_move(visitor: Visitor) -> None:

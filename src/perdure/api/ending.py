@@ -7,9 +7,10 @@ from datetime import timedelta
 from .. import runtime
 from ..core.body.scope import SCOPE, TraceScope
 from ..core.ground.clock import US
-from ..core.ground.model import FINISHED, Status
+from ..core.ground.model import FINISHED, PARKED, RunRow, Status
 from ..errors import NestedRunError, UsageError
 from .looking import find
+from .standing import standing
 from .status import pause_of, refuse_moved
 
 LONGEST = 1e10
@@ -80,11 +81,12 @@ def _refused_cancellation(name: str) -> bool:
 
 
 def wake(name: str) -> bool:
-    """Make a run due that waits for a time. `False`: the run waits for no time, as it is driven or left behind.
+    """Let a run begin now that waits for its time. `False`: the run waits for no time, as it is driven or left behind.
 
     Raises:
         RunNotFoundError: no such run.
-        UsageError: the run has ended, or the run or its task is paused.
+        UsageError: the run has ended, the run or its task is paused, or the run waits for something that waking does
+            not bring about; see `useless_wake`.
     """
     row = find(name)
     refuse_in_body("Run.wake")
@@ -92,6 +94,9 @@ def wake(name: str) -> bool:
     paused = pause_of(worker, row)
     if paused is not None:
         raise UsageError(paused)
+    useless = useless_wake(row)
+    if useless is not None:
+        raise UsageError(useless)
     if worker.store.wake(row.id):
         return True
     row = find(name)
@@ -99,6 +104,20 @@ def wake(name: str) -> bool:
     if row.status in FINISHED:
         raise UsageError(f"run {name!r} has ended, it is {row.status}; there is nothing to wake")
     return False
+
+
+def useless_wake(row: RunRow) -> str | None:
+    """Why waking an unfinished run would change nothing; `None`: it would change something, or no worker has to be
+    told. A recorded time stays as it is: a parked run that is taken up early only waits again at the same place."""
+    if row.status != Status.QUEUED and row.status not in PARKED:
+        return None
+    worker = runtime.worker()
+    is_due = row.wake_at is not None and row.wake_at <= worker.clock.wall()
+    if row.status == Status.QUEUED:
+        return f"run {row.name!r} is due already, so there is nothing to wake. {standing(row)}" if is_due else None
+    if is_due and not worker.store.queued(row.id):
+        return None  # the clock was set forward, and the worker still counts the time
+    return f"waking run {row.name!r} changes nothing, because what it waits for stays as recorded. {standing(row)}"
 
 
 def refuse_in_body(what: str) -> None:

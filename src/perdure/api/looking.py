@@ -5,8 +5,9 @@ Times are in microseconds, as in `core.ground.model`.
 
 from __future__ import annotations
 
+import builtins
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from .. import runtime
+from .. import errors, runtime
 from ..core.ground import model
 from ..core.ground.model import (
     FINISHED,
@@ -34,10 +35,7 @@ from ..core.ground.model import (
 from ..core.ground.values import describe_error, plain_inputs
 from ..core.journal.segment import journal_of
 from ..core.process.worker import Worker
-from ..errors import (
-    RunNotFoundError,
-    UsageError,
-)
+from ..errors import RunNotFoundError, UsageError
 from ..runtime.task_logs import OLDER, SUFFIX, TaskRecord, records_of
 from ..store import is_postgres
 from ..store import store_path as path_of
@@ -124,7 +122,7 @@ class RunFilter(Struct, frozen=True):
     statuses: Collection[Status] | None = None
     """As shown to people."""
     task: str | None = None
-    """The task's full name."""
+    """The task's full name, or a pattern with `*` and `?`."""
     name: str | None = None
     """The run's name, or a pattern with `*` and `?`."""
     inputs: Mapping[str, Any] | None = None
@@ -136,18 +134,22 @@ class RunFilter(Struct, frozen=True):
     tags: Mapping[str, str] | None = None
     """Tags with their values; a run may have further tags."""
     error: str | None = None
-    """The class of the exception with which the run failed, with or without its module."""
+    """The class of the exception with which the run failed, or a base class of it, with or without the module. Base
+    classes are known of Python's built-in exceptions and of perdure's."""
+    also: Callable[[model.RunRow], bool] | None = None
+    """A further condition on the stored record."""
 
     def takes(self, row: model.RunRow) -> bool:
         """Whether the run is wanted, apart from the status."""
         return (
-            (self.task is None or row.task == self.task)
+            (self.task is None or row.task == self.task or fnmatchcase(row.task, self.task))
             and (self.since is None or row.created_at >= self.since)
             and (self.until is None or row.created_at < self.until)
             and (self.name is None or row.name == self.name or fnmatchcase(row.name, self.name))
             and (self.tags is None or self.tags.items() <= decode_tags(row.tags).items())
             and (self.inputs is None or _has_inputs(row, self.inputs))
             and (self.error is None or _failed_with(row, self.error))
+            and (self.also is None or self.also(row))
         )
 
     def stored(self) -> Collection[Status] | None:
@@ -167,7 +169,17 @@ def _failed_with(row: model.RunRow, error: str) -> bool:
         kind, _, _ = describe_error(row.value)
     except UsageError:
         return False
-    return error in (kind, kind.rpartition(".")[2])
+    return any(one == error or one.endswith(f".{error}") for one in (kind, *_bases(kind)))
+
+
+def _bases(kind: str) -> list[str]:
+    """The full names of the base classes of a recorded exception, as far as they are known without loading code."""
+    module, _, name = kind.rpartition(".")
+    known = builtins if module in ("", "builtins") else errors if module == errors.__name__ else None
+    found = getattr(known, name, None)
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        return []
+    return [f"{one.__module__}.{one.__qualname__}" for one in found.__mro__[1:-1]]
 
 
 def _has_inputs(row: model.RunRow, wanted: Mapping[str, Any]) -> bool:
@@ -228,12 +240,17 @@ def _read(
     worker: Worker, wanted: RunFilter, stored: Collection[Status] | None, below: int | None, size: int
 ) -> list[model.RunRow]:
     name = wanted.name
-    if name is None or any(character in name for character in "*?["):
-        return worker.store.runs(limit=size, statuses=stored, below=below, task=wanted.task)
+    if name is None or _is_pattern(name):
+        task = None if wanted.task is None or _is_pattern(wanted.task) else wanted.task
+        return worker.store.runs(limit=size, statuses=stored, below=below, task=task)
     row = worker.store.run(name)
     if row is None or (below is not None and row.id >= below) or (stored is not None and row.status not in stored):
         return []
     return [row]
+
+
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
 
 
 class RunSearch(NamedTuple):

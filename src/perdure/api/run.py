@@ -261,12 +261,13 @@ class Run(Generic[Out]):
 
     @dual_method
     def wake(self) -> bool:
-        """Let a worker take up the run now: a submitted run that waits for its time begins, and a parked run is
-        executed again up to where it waits. Recorded deadlines stay. `False`: the run waits for no time, as it is
-        driven or left behind.
+        """Let a submitted run begin now that waits for its time. `False`: the run waits for no time, as it is driven
+        or left behind.
 
         Raises:
-            UsageError: the run has ended, or the run or its task is paused.
+            UsageError: the run has ended, the run or its task is paused, or waking would change nothing: the run is due
+                already, sleeps, pauses before the next attempt of a task, or waits for a message. Recorded deadlines
+                stay.
         """
         return wake(self.name)
 

@@ -20,6 +20,8 @@ SHOWN = 3
 """Actions under way that a sentence names."""
 LOOK_BACK = 5_000
 """Entries of a journal up to which a sentence looks for the error of a failed attempt."""
+LONGEST_CAUSE = 200
+"""Characters up to which a sentence joins the lines of an error's message."""
 MISMATCHES = (NonDeterminismError.__name__, GeneratorDivergedError.__name__)
 """The errors that say that the code does not fit what is recorded."""
 
@@ -48,13 +50,24 @@ def _end(row: RunRow) -> str:
             kind, message, _ = describe_error(row.value)
         except UsageError:
             return "The run failed; its error cannot be read."
-        first = message.partition("\n")[0]
+        first = _joined(message)
         return f"The run failed: {kind.rpartition('.')[2]}: {first}" if first else f"The run failed: {kind}"
     if row.status == Status.CANCELLED:
         return f"The run was cancelled: {row.cancel}" if row.cancel else "The run was cancelled."
     if row.status == Status.MOVED:
         return f"The run was moved to {row.worker}."
     return {Status.SUCCEEDED: "The run succeeded.", Status.ABORTED: "The run was aborted."}.get(row.status, "")
+
+
+def _joined(message: str) -> str:
+    """The lines of a message as one, as many as are shown: the first line of several is often only a heading."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    shown = lines[0] if lines else ""
+    for line in lines[1:]:
+        if len(shown) + len(line) >= LONGEST_CAUSE:
+            return f"{shown} …"
+        shown = f"{shown} {line}"
+    return shown
 
 
 def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:

@@ -40,7 +40,9 @@ BULK_EPILOG = """  perdure bulk abort --task etl.main --dry-run            how m
 @click.option(
     "--since", callback=length, metavar="LENGTH", help="Only runs created since: 45s, 90m, 12h, 30d or 1d12h."
 )
-@click.option("--error", metavar="TYPE", help="Only runs that failed with an exception of this class, such as OSError.")
+@click.option(
+    "--error", metavar="TYPE", help="Only runs that failed with an exception of this class or a known subclass."
+)
 @click.option("--reason", metavar="TEXT", default="", help="With cancel: why, for people.")
 @click.option("--grace", callback=length, metavar="LENGTH", help="With cancel: how long the code may clean up.")
 @click.option("--dry-run", is_flag=True, help="Only count the runs.")

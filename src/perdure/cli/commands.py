@@ -365,8 +365,8 @@ WAKE_EPILOG = "  perdure wake daily        begin now what was submitted with --a
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.run_names)
 @common
 def wake(runs: tuple[str, ...]) -> None:
-    """Make runs due now that wait for a time: submitted runs begin, parked runs are executed again up to where they
-    wait. Recorded deadlines stay."""
+    """Let submitted runs begin now that wait for their time. A run that is due already, sleeps, pauses before the next
+    attempt or waits for a message is refused with the reason: recorded deadlines stay."""
     from ..api.run import Run
     from .driving import operate_on_each
 
@@ -432,8 +432,9 @@ def _drive(wanted: list[Wanted], *, one: bool) -> int:
 
 # -- ls, show --------------------------------------------------------------------------------------------------
 
+ERROR_HELP = "Only runs that failed with an exception of this class, such as OSError, or of a known subclass."
 LS_EPILOG = """  perdure ls --status FAILED --since 1d
-  perdure ls --error TimeoutError
+  perdure ls --error TimeoutError                        its subclasses too, such as TaskTimeoutError
   perdure ls --task etl.main --name 'daily-*'
   perdure ls --json | jq -r '.[].name'"""
 
@@ -444,7 +445,7 @@ LS_EPILOG = """  perdure ls --status FAILED --since 1d
     help=f"At most so many; 0 for all. Default {ROWS}, with --json all.",
 )  # fmt: skip
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only runs of this status.")
-@click.option("--task", metavar="TASK", help="Only runs of this task, by its full name, such as etl.main.")
+@click.option("--task", metavar="TASK", help="Only runs of this task, by its full name, or a pattern such as etl.*.")
 @click.option("--name", metavar="NAME", help="Only runs of this name; * and ? stand for any characters and for one.")
 @click.option(
     "--tag", "tags", metavar="NAME=VALUE", multiple=True, help="Only runs with this tag; several may be given."
@@ -452,7 +453,7 @@ LS_EPILOG = """  perdure ls --status FAILED --since 1d
 @click.option(
     "--since", callback=length, metavar="LENGTH", help="Only runs created since: 45s, 90m, 12h, 30d or 1d12h."
 )
-@click.option("--error", metavar="TYPE", help="Only runs that failed with an exception of this class, such as OSError.")
+@click.option("--error", metavar="TYPE", help=ERROR_HELP)
 @common
 def list_command(
     limit: int | None,

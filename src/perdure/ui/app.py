@@ -95,7 +95,8 @@ class Site:
 
         def page(request: Request) -> Response:
             try:
-                return self.respond(request, name, PLAIN_PAGES[name](self.ui, request.query_params))
+                data = PLAIN_PAGES[name](self.ui, request.query_params)
+                return self.respond(request, name, data, 400 if data.get("problem") else 200)
             except PerdureError as error:
                 return self._failed(request, error)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from .. import runtime
 from ..api import looking
 from ..api.bulk import OPERATIONS
+from ..api.ending import useless_wake
 from ..api.hosting import served_tasks
 from ..api.jsonable import jsonable
 from ..api.looking import ActionNode, Picture
@@ -22,12 +23,12 @@ from ..cli.logs import record_line
 from ..cli.output import iso, run_data
 from ..cli.queues import settings_words
 from ..core.ground.clock import US
-from ..core.ground.model import FINISHED, Kind, Result, RunRow, Status, WorkerRow
+from ..core.ground.model import FINISHED, UNDRIVEN, Kind, Result, RunRow, Status, WorkerRow
 from ..core.run.mailbox import box_of
 from ..errors import UsageError
 from . import forms
 from .files import listed
-from .filters import filter_of, filter_texts, number
+from .filters import filter_of, filter_texts, number, place_of
 from .settings import UiSettings
 from .values import LONGEST, error_data, pretty
 
@@ -55,14 +56,19 @@ def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     """A page of runs, newest first, by the filters in the query."""
     filters = filter_texts(asked)
     after = asked.get("after", "")
-    page = looking.search(filter_of(filters), number(after, "after") if after else None, PAGE)
+    below, problem = number(after, "after") if after else None, ""
+    try:
+        page = looking.search(filter_of(filters), below, PAGE)
+    except UsageError as error:
+        page, problem = looking.RunSearch([], None, None), str(error)
     return {
+        "problem": problem,
         "runs": [shown_run(ui, row) for row in page.rows],
         "after": page.after,
         "reached": iso(page.reached),
         "filters": filters,
         "statuses": [str(status) for status in Status],
-        "operations": list(OPERATIONS) if any(filters.values()) else [],
+        "operations": list(OPERATIONS) if any(filters.values()) and not problem else [],
         "first": not after,
         "store_exists": looking.store_exists(),
     }
@@ -110,12 +116,13 @@ def run_page(ui: UiSettings, name: str, asked: Query) -> dict[str, Any]:
         "waits": [_condition(one) for one in conditions() if one.run == name],
         "published": ui.mask.masked(_published(name)),
         "length": (end - begin) / US,
-        "acts": _acts(picture.run),
+        "acts": _acts(picture),
     }
 
 
-def _acts(run: looking.RunInfo) -> list[str]:
+def _acts(picture: Picture) -> list[str]:
     """The operations that a run allows."""
+    run = picture.run
     status = run.status
     if status in FINISHED:
         again = ["rerun", "recover"]
@@ -126,7 +133,7 @@ def _acts(run: looking.RunInfo) -> list[str]:
     if status == Status.PAUSED:
         return ["resume", *found]
     found = ["pause", *found]
-    if status in (Status.QUEUED, Status.SLEEPING, Status.WAITING):
+    if picture.row.status in UNDRIVEN and useless_wake(picture.row) is None:
         return ["wake", *found]
     if status != Status.INTERRUPTED:
         return found
@@ -151,13 +158,22 @@ def _chosen(picture: Picture, only: str, order: str) -> list[int]:
 def _range(picture: Picture) -> tuple[int, int]:
     row = picture.row
     begin = row.started_at if row.started_at is not None else row.created_at
-    end = row.ended_at if row.ended_at is not None else runtime.worker().clock.wall()
-    return begin, max(end, begin + 1)
+    end = row.ended_at
+    if end is None and picture.run.status == Status.INTERRUPTED:
+        # Nothing has happened since the process went: the last sign of life is the last thing that was stored.
+        end = max((_last_sign(picture.node(one)) for one in range(picture.total)), default=begin)
+    return begin, max(runtime.worker().clock.wall() if end is None else end, begin + 1)
+
+
+def _last_sign(node: ActionNode) -> int:
+    return 0 if node.at is None else node.at + (node.took or 0)
 
 
 def _action(node: ActionNode, position: int, begin: int, end: int) -> dict[str, Any]:
     at = begin if node.at is None else node.at
     length = end - at if node.took is None and node.at is not None else node.took or 0
+    if node.took is None and node.until is not None and node.kind == "sleep":
+        length = max(0, min(length, node.until - at))
     whole = end - begin
     left = min(max((at - begin) * 1000 // whole, 0), 1000)
     width = max(2, min(length * 1000 // whole, 1000 - left))
@@ -180,10 +196,16 @@ def _action(node: ActionNode, position: int, begin: int, end: int) -> dict[str, 
         "discarded": node.discarded,
         "earlier": node.earlier,
         "reused": node.reused,
+        "cached": _is_cached(node),
         "phase": _phase(node),
         "bar": [min(left, 998), width],
         "error": None if error is None else f"{error['type'].rpartition('.')[2]}: {error['message']}",
     }
+
+
+def _is_cached(node: ActionNode) -> bool:
+    """Whether the outcome came without an attempt. A run that has not begun has no attempt either, but no outcome."""
+    return node.attempts == 0 and node.entry is not None and node.status in ("SUCCEEDED", "FAILED")
 
 
 def _phase(node: ActionNode) -> str:
@@ -196,8 +218,10 @@ def _phase(node: ActionNode) -> str:
         return "sleeping"
     if node.kind in ("condition", "receive") or node.status == "WAITING":
         return "waiting"
-    if node.reused or node.attempts == 0:
+    if node.reused or _is_cached(node):
         return "reused"
+    if node.attempts == 0:
+        return "not begun"
     return "container" if node.kind == "container" else "executing"
 
 
@@ -320,12 +344,21 @@ def start_page(ui: UiSettings, asked: Query, given: Query | None = None, problem
     return {
         "tasks": [{"name": name, "doc": _doc(one)} for name, one in ui.tasks.items()],
         "task": None if task is None else {"name": chosen, "doc": _doc(task)},
-        "fields": [] if task is None else [one._asdict() for one in forms.task_fields(task, texts, ui.mask)],
+        "fields": [] if task is None else _fields(ui, task, texts, problem),
         "name": texts.get("name", ""),
         "tags": texts.get("tags", ""),
         "at": texts.get("at", ""),
         "problem": problem,
     }
+
+
+def _fields(ui: UiSettings, task: Task[..., Any], texts: Query, problem: str) -> list[dict[str, Any]]:
+    """The fields of a form, each with what is wrong with its text."""
+    found = [one._asdict() for one in forms.task_fields(task, texts, ui.mask)]
+    for one in found:
+        option = f"--{one['name'].replace('_', '-')}"
+        one["problem"] = problem if problem.startswith(f"input {option} of ") else ""
+    return found
 
 
 def _doc(task: Task[..., Any]) -> str:
@@ -386,8 +419,7 @@ def failures_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
     for row in page.rows:
         error = error_data(row.value) if row.result == Result.ERROR else None
         kind = "unknown" if error is None else str(error["type"])
-        line = None if error is None else error["line"]
-        where = "" if line is None else f"{line['file']}:{line['line']} in {line['function']}"
+        where = place_of(error)
         group = groups.setdefault((row.task, kind, where), {
             "task": row.task, "error": kind, "where": where, "count": 0, "newest": row.name, "at": iso(row.ended_at),
             "message": "" if error is None else error["message"],
