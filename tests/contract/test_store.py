@@ -92,6 +92,17 @@ def fail_with(store: Store, run: RunRow) -> RunRow:
     return found
 
 
+class TestServing:
+    def test_a_worker_tells_what_it_serves_with_each_renewal(self, store: Store) -> None:
+        told = worker("w1", lease=1_000_000)._replace(serves='{"tasks":["a.b"],"places":3}')
+        for row in (told, told._replace(serves="")):
+            store.renew(row)
+            found = store.worker("w1")
+            assert found is not None
+            assert found.serves == row.serves
+            assert [one.serves for one in store.workers()] == [row.serves]
+
+
 class TestRefusals:
     """RF1: what the store keeps of a process that could not drive a run."""
 

@@ -309,6 +309,36 @@ def test_the_error_of_a_failed_attempt_is_there_while_the_next_one_waits() -> No
         run.abort()
 
 
+@env.task
+def holds() -> str:
+    while not released:
+        time.sleep(0.01)
+    return "held"
+
+
+released: list[int] = []
+
+
+def test_a_run_that_waits_tells_which_workers_serve_its_task() -> None:
+    """No worker at all, a worker of another task, a full one, and a paused queue beside them."""
+    released.clear()
+
+    def why(run: Any) -> str:
+        row = runtime.worker().store.run(run.name)
+        assert row is not None
+        return standing(row)
+
+    waits = perdure.submit(rests)
+    assert "no worker is alive" in why(waits)
+    with perdure.Worker([holds], concurrency=1):
+        _soon(lambda: "no live worker serves task retries.rests" in why(waits))
+        held = perdure.submit(holds)
+        _soon(lambda: held.status == "RUNNING")
+        assert "the 1 worker that serves it is full." in why(perdure.submit(holds))
+        released.append(1)
+    waits.abort()
+
+
 def test_a_run_in_the_pause_of_a_trace_is_parked_shown_and_cancelled() -> None:
     with perdure.Worker([rests], park_after=0.1):
         run = perdure.submit(rests)

@@ -127,6 +127,13 @@ def test_a_run_that_cannot_be_driven_tells_why_and_a_resume_on_the_page_tells_it
     assert visitor.json("/failures.json")["refused"] == []
 
 
+def test_the_workers_tell_what_they_serve_and_the_page_itself_serves_nothing(visitor: Visitor) -> None:
+    workers = visitor.json("/workers.json")["workers"]
+    assert [one["places"] for one in workers if "shop.order" in one["serves"]] == [100]
+    assert [one["serves"] for one in workers if one["here"]] in ([], [[]])
+    assert "shop.order" in visitor.http.get("/workers").text
+
+
 def test_a_failed_attempt_shows_its_error_while_the_next_one_waits(visitor: Visitor) -> None:
     assert visitor.post("start", "shop.bank", name="bank-1").status_code == 303
     visitor.until("bank-1", "SLEEPING")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 
 from msgspec import json
 
 from .. import runtime
 from ..core.ground.clock import US
-from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Queued, Refusal, Result, RunRow, Status
+from ..core.ground.model import FINISHED, NEVER, WAITS, Action, Kind, Queued, Refusal, Result, RunRow, Serving, Status
 from ..core.ground.values import describe_error
 from ..core.journal.segment import journal_of
 from ..core.process.worker import Worker
@@ -18,6 +19,8 @@ from .status import derived_status
 
 SHOWN = 3
 """Actions under way that a sentence names."""
+HELD = 2_000
+"""Driven runs that a sentence counts to find a free place."""
 LOOK_BACK = 5_000
 """Entries of a journal up to which a sentence looks for the error of a failed attempt."""
 LONGEST_CAUSE = 200
@@ -83,10 +86,9 @@ def _unfinished(worker: Worker, row: RunRow, status: Status) -> str:
         refused = worker.store.refusal(row.id)
         if refused is not None:
             return _refused(worker, row, refused)
-        return (
-            f"No process drives the run{_last_holder(row)}: a worker that serves task {row.task} takes the run up, or "
-            f"resume the run."
-        )
+        unserved = _unserved(worker, row.task)
+        up = f"a worker that serves task {row.task} takes the run up" if unserved is None else unserved
+        return f"No process drives the run{_last_holder(row)}: {up}, or resume the run."
     waits = [one for one in worker.store.open_actions(row.id) if one.parent != -1 or one.wake_at is not None]
     queued = worker.store.queued(row.id)
     if queued:
@@ -153,8 +155,10 @@ def _queued(worker: Worker, row: RunRow, now: int) -> str:
     since = moment_text(max(row.wake_at or 0, row.created_at))
     wait = None if row.queue is None else _waits_for_slot(worker, row.queue)
     if wait is not None:
-        return f"The run is due since {since}, and {wait}{late}"
-    return f"The run is due since {since}, and {_untaken(worker)}{late}"
+        unserved = _unserved(worker, row.task)
+        more = "" if unserved is None else f" Besides, {unserved}."
+        return f"The run is due since {since}, and {wait}{more}{late}"
+    return f"The run is due since {since}, and {_untaken(worker, row.task)}{late}"
 
 
 def _waits_for_slot(worker: Worker, name: str) -> str | None:
@@ -180,12 +184,36 @@ def _limited(queued: list[Queued]) -> str:
     return f"A call waits for limit {first.name} since {moment_text(first.since)}, {place}.{more}"
 
 
-def _untaken(worker: Worker) -> str:
-    alive = sum(worker.lives(one) for one in worker.store.workers())
-    if not alive:
-        return "no worker is alive: start one with `perdure serve`."
-    workers = "the only live worker has not" if alive == 1 else f"none of {alive} live workers has"
-    return f"{workers} taken the run. Does a worker serve the task, and has the worker a free place?"
+def _untaken(worker: Worker, task: str) -> str:
+    unserved = _unserved(worker, task)
+    if unserved is not None:
+        return f"{unserved}."
+    serving = _serving(worker, task)
+    held = Counter(run.worker for run in worker.store.runs(statuses={Status.RUNNING}, limit=HELD))
+    free = [one for one, places in serving.items() if held[one] < places]
+    if len(serving) == 1:
+        return f"the 1 worker that serves it {'has not taken the run yet' if free else 'is full'}."
+    return f"the {len(serving)} workers that serve it {'have not taken the run yet' if free else 'are full'}."
+
+
+def _serving(worker: Worker, task: str | None = None) -> dict[str, int]:
+    """The live workers that serve a task, or any, and how many runs each may hold."""
+    found = {}
+    for row in worker.store.workers():
+        if row.serves and worker.lives(row):
+            serving = json.decode(row.serves, type=Serving)
+            if task is None or task in serving.tasks:
+                found[row.id] = serving.places
+    return found
+
+
+def _unserved(worker: Worker, task: str) -> str | None:
+    """That no worker drives runs of the task; `None`: one does."""
+    if not _serving(worker):
+        return "no worker is alive: start one with `perdure serve`"
+    if not _serving(worker, task):
+        return f"no live worker serves task {task}: start one with `perdure serve` and its file"
+    return None
 
 
 def _last_holder(row: RunRow) -> str:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec import json
+
 from .. import runtime
 from ..api import looking
 from ..api.bulk import OPERATIONS
@@ -23,7 +25,7 @@ from ..cli.logs import record_line
 from ..cli.output import iso, run_data
 from ..cli.queues import settings_words
 from ..core.ground.clock import US
-from ..core.ground.model import FINISHED, UNDRIVEN, Kind, Result, RunRow, Status, WorkerRow
+from ..core.ground.model import FINISHED, UNDRIVEN, Kind, Result, RunRow, Serving, Status, WorkerRow
 from ..core.run.mailbox import box_of
 from ..errors import UsageError
 from . import forms
@@ -383,6 +385,7 @@ def workers_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
 
 def _worker(row: WorkerRow, driven: list[str]) -> dict[str, Any]:
     worker = runtime.worker()
+    serving = json.decode(row.serves, type=Serving) if row.serves else None
     return {
         "id": row.id,
         "pid": row.pid,
@@ -392,6 +395,8 @@ def _worker(row: WorkerRow, driven: list[str]) -> dict[str, Any]:
         "lease": row.lease / US,
         "runs": driven,
         "here": row.id == worker.id,
+        "serves": [] if serving is None else serving.tasks,
+        "places": None if serving is None else serving.places,
     }
 
 

@@ -782,6 +782,9 @@ class WorkerRow(NamedTuple):
     lease: int
     """For how long the worker's claims hold (microseconds), by the store's clock; zero or less after the end."""
     started_at: int
+    serves: str = ""
+    """The tasks that the worker serves and its places for runs, as the JSON of a `Serving`; empty: the process drives
+    only what the process itself begins or resumes."""
 
 
 class NoticeKind(StrEnum):
@@ -850,3 +853,12 @@ class NoticeCount(NamedTuple):
     number: int
     oldest: int
     """The time of the oldest of these events (wall)."""
+
+
+class Serving(Struct):
+    """What a worker serves."""
+
+    tasks: list[str]
+    """Full names, former names included."""
+    places: int
+    """Runs in memory at most."""

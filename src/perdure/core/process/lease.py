@@ -17,9 +17,11 @@ import socket
 import threading
 from collections.abc import Mapping
 
+from msgspec import json
+
 from ...errors import StoreError
 from ..ground.clock import US, Clock, process_cpu, seconds
-from ..ground.model import WorkerRow
+from ..ground.model import Serving, WorkerRow
 from ..ground.ports import Liveness, Store
 from ..run.driver import Driver
 
@@ -60,13 +62,27 @@ class Lease:
         self._lock = threading.Lock()
         self._beating = False
         self._closed = threading.Event()
+        self._serves = ""
         self._complaint = ""
         self._complain_at = 0.0
 
     def row(self) -> WorkerRow:
         """The worker's row, as the store has to hold it."""
         length = int(self.seconds * US)
-        return WorkerRow(self._id, os.getpid(), socket.gethostname(), self._clock.boot_id, length, self._started_at)
+        host = socket.gethostname()
+        return WorkerRow(self._id, os.getpid(), host, self._clock.boot_id, length, self._started_at, self._serves)
+
+    def serve_no_more(self) -> None:
+        """This process serves nothing from now on: the next heartbeat tells the store."""
+        self._serves = ""
+
+    def serve(self, serving: Serving) -> None:
+        """Let the store have what this process serves from now on. Blocks on the store."""
+        self._serves = json.encode(serving).decode()
+        if self._beating:
+            self._store.renew(self.row())
+        else:
+            self.attend()
 
     def attend(self) -> None:
         """Before the first claim: take the lock, write the row, keep it fresh."""

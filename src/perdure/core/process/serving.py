@@ -31,7 +31,7 @@ from ...errors import (
     StoreUnavailableError,
 )
 from ..ground.clock import US, seconds
-from ..ground.model import Result, Status
+from ..ground.model import Result, Serving, Status
 from ..ground.spec import TaskSpec, parsed
 from ..run.refusing import place_on_stack
 
@@ -173,11 +173,12 @@ class Server:
         Raises:
             StoreError: the store cannot be used from the start.
         """
-        self.worker.lease.attend()
+        self.worker.lease.serve(Serving(sorted(self.specs), self.concurrency))
         self.worker.store.listen(self._bell.set)
         try:
             self._serve()
         finally:
+            self.worker.lease.serve_no_more()
             self.worker.servers.remove(self)
 
     def _serve(self) -> None:

@@ -444,11 +444,11 @@ SELECT value FROM perdure.cache WHERE key = %s;
 -- Insert or update the row of a worker. Need not be on disk at once: after an outage of the server an older lease
 -- expires.
 WITH hurry AS (SELECT set_config('synchronous_commit', 'off', true))
-INSERT INTO perdure.workers (id, pid, host, boot, lease_until, started_at, locked)
-SELECT %s, %s, %s, %s, perdure.now_us() + %s::bigint, %s::bigint, %s FROM hurry
+INSERT INTO perdure.workers (id, pid, host, boot, lease_until, started_at, serves, locked)
+SELECT %s, %s, %s, %s, perdure.now_us() + %s::bigint, %s::bigint, %s, %s FROM hurry
 ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, boot = excluded.boot,
                                lease_until = excluded.lease_until, started_at = excluded.started_at,
-                               locked = excluded.locked;
+                               serves = excluded.serves, locked = excluded.locked;
 
 -- name: mark_locked
 -- Say that a worker holds its advisory lock; the worker's row may not be there yet.
@@ -456,11 +456,11 @@ UPDATE perdure.workers SET locked = true WHERE id = %s AND NOT locked;
 
 -- name: worker
 -- A worker's row, and how long its claims still hold.
-SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at FROM perdure.workers WHERE id = %s;
+SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at, serves FROM perdure.workers WHERE id = %s;
 
 -- name: workers
 -- All workers.
-SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at FROM perdure.workers;
+SELECT id, pid, host, boot, lease_until - perdure.now_us(), started_at, serves FROM perdure.workers;
 
 -- name: forget
 -- Remove a worker's row.

@@ -39,6 +39,7 @@ MIGRATIONS: Final = (
     "0013_carried.sql",
     "0014_notices.sql",
     "0015_refusals.sql",
+    "0016_serving.sql",
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -343,13 +343,14 @@ SELECT value FROM cache WHERE key = ?;
 
 -- name: renew
 -- Insert or update a worker's row.
-INSERT INTO workers (id, pid, host, boot, lease_until_boot, started_at) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO workers (id, pid, host, boot, lease_until_boot, started_at, serves) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, host = excluded.host, boot = excluded.boot,
-                               lease_until_boot = excluded.lease_until_boot, started_at = excluded.started_at;
+                               lease_until_boot = excluded.lease_until_boot, started_at = excluded.started_at,
+                               serves = excluded.serves;
 
 -- name: worker
 -- A worker's row.
-SELECT id, pid, host, boot, lease_until_boot, started_at FROM workers WHERE id = ?;
+SELECT id, pid, host, boot, lease_until_boot, started_at, serves FROM workers WHERE id = ?;
 
 -- name: forget
 -- Remove a worker's row.
@@ -449,7 +450,7 @@ DELETE FROM cache WHERE key = ? AND at < ?;
 
 -- name: workers
 -- All workers.
-SELECT id, pid, host, boot, lease_until_boot, started_at FROM workers;
+SELECT id, pid, host, boot, lease_until_boot, started_at, serves FROM workers;
 
 -- name: unused_sources
 -- Snapshots without a reference from a row. Reads the rows of all actions.

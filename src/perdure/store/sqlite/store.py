@@ -636,7 +636,7 @@ class SQLiteStore(Reading, LimitVerbs, OutboxVerbs):
     def renew(self, worker: WorkerRow) -> None:
         self._file.look()
         until = self._clock.boot() + worker.lease
-        self._aside.change(_SQL["renew"], (*worker[:4], until, worker.started_at))
+        self._aside.change(_SQL["renew"], (*worker[:4], until, *worker[5:]))
 
     def worker(self, id: str) -> WorkerRow | None:
         rows = self._reader.rows(_SQL["worker"], (id,))
