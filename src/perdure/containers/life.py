@@ -113,7 +113,12 @@ class ContainerLife:
         await self.containers.ready(self.attempt.run.uid, self.attempt.action, self.attempt.attempt)
         state = self.attempt.state
         if state is None:
-            found = await self._shared_or_started()
+            try:
+                found = await self._shared_or_started()
+            except EngineUnavailableError as error:
+                # Nothing was started: the run may go on once an engine answers.
+                self.redactor.clean(error)
+                self.attempt.suspend(error)
             if isinstance(found, SharedOutcome):
                 return found.value
             started = found
