@@ -96,11 +96,24 @@ def kid_paths(path: str, node: Node, place: int) -> list[str]:
 def steps(path: str, node: Node) -> list[str]:
     """The names of the steps that a node executes by itself."""
     below = f"{path}.c"
-    if node.kind in ("step", "fail", "cleanup", "sync", "snipe", "stream_step", "limited", "holding", "effect"):
+    if node.kind in (
+        "step",
+        "fail",
+        "cleanup",
+        "sync",
+        "snipe",
+        "stream_step",
+        "limited",
+        "holding",
+        "effect",
+        "stray",
+    ):
         return [path]
     if node.kind == "thread":
         own = [job.name for job in jobs(path, node) if job.what in ("step", "fail")]
         return own + [f"{job.name}.c{part}" for job in jobs(path, node) if job.what == "child" for part in "ab"]
+    if node.kind == "leave":
+        return [f"{path}.{tail}" for tail in ("0", "x")]
     if node.kind == "map":
         return [f"{below}{place}a" for place in range(node.choice % 4)]
     if node.kind == "cached":
@@ -358,7 +371,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(MESSAGES, _OWN),
     "fail": _exactly(lambda path, node: f"Broken({path})"),
     "thread": _exactly(_thread),
-    **dict.fromkeys(("limited", "holding", "effect"), _OWN),
+    **dict.fromkeys(("limited", "holding", "effect", "leave", "stray"), _OWN),
     **dict.fromkeys(("sync_child", "limited_child"), _exactly(lambda path, node: f"ok {path}.c")),
     **dict.fromkeys(("flaky", "sync_flaky"), _exactly(lambda path, node: f"ok {path}.cf")),
     "exhausted": _exactly(lambda path, node: f"Broken({path}.cf)"),

@@ -15,7 +15,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,6 +80,8 @@ LEAVES = {
     "exhausted": 1,
     "map": 1,
     "cached": 1,
+    "leave": 1,
+    "stray": 1,
 }
 """Kinds without kids, and how often `generate` takes each."""
 INNER = {
@@ -442,6 +444,18 @@ def sync_flaky_step(name: str, body: str, fail: bool) -> str:
 
 
 @perdure.trace
+async def stray_step(name: str, body: str, seconds: float) -> str:
+    """A step that ends in a cancellation of its own."""
+    log("begin", body, name)
+    await asyncio.sleep(world().seconds(seconds))
+    log("end", body, name)
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    inner.cancel()
+    await inner
+    return name
+
+
+@perdure.trace
 async def items(name: str, body: str, many: int, seconds: float) -> Any:
     """A traced generator. After a crash the generator runs again; the recorded items replace its first items."""
     for number in range(many):
@@ -751,6 +765,34 @@ async def do_items(path: str, node: Node, body: str) -> str:
     finally:
         if node.choice % 2:
             await generator.aclose()
+    return path
+
+
+async def left_items(path: str, body: str, seconds: float, closed: asyncio.Event) -> AsyncIterator[str]:
+    """A plain generator with steps, one of them behind its end."""
+    try:
+        for number in range(2):
+            yield await told(f"{path}.{number}", body, step(f"{path}.{number}", body, seconds, False, 0.0))
+    finally:
+        try:
+            await told(f"{path}.x", body, step(f"{path}.x", body, seconds, False, 0.0))
+        finally:
+            closed.set()
+
+
+async def do_leave(path: str, node: Node, body: str) -> str:
+    """Leave a generator behind its first item; asyncio closes it."""
+    closed = asyncio.Event()
+    async for _ in left_items(path, body, node.amount, closed):
+        break
+    await closed.wait()
+    return path
+
+
+async def do_stray(path: str, node: Node, body: str) -> str:
+    """Swallow a cancellation, which may be the step's own or a real one."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await told(path, body, stray_step(path, body, node.amount))
     return path
 
 

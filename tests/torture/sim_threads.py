@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import functools
 import gc
 import os
 import random
@@ -138,6 +139,19 @@ class SimThread:
 
 class Stuck(Exception):
     """No thread can ever run again."""
+
+
+def _in_property(frame: FrameType | None) -> bool:
+    """Whether a `cached_property` is being computed. Before Python 3.12 that holds a real lock, which another thread
+    of the simulation would wait for without letting this one go on."""
+    while frame is not None:
+        if frame.f_code is _COMPUTES:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_COMPUTES = functools.cached_property.__get__.__code__
 
 
 class Scheduler:
@@ -315,7 +329,9 @@ class Scheduler:
         return self._followed[code]
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:
-        if event == "line" and len(self._ready) > 1 and self.choices.preempts(self._lines):
+        if event != "line" or len(self._ready) <= 1 or not self.choices.preempts(self._lines):
+            return self._line
+        if not _in_property(frame):
             self.points += 1
             self.now += 1
             self._switch(self._pick(but=self.current))

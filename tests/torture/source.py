@@ -26,6 +26,8 @@ CALLS = {
     "exhausted": "task_that_fails_in_both_attempts({path!r})",
     "map": "all_of(perdure.map.aio({unit}, range({mapped}), concurrency={limit}))",
     "cached": "cached('cached{three}')",
+    "leave": "leave_behind_the_first_item({path!r}, {amount})  # its finally has a step",
+    "stray": "step_that_cancels_itself({path!r})  # a CancelledError is swallowed",
     "limited": "limited_step({path!r}, {amount})  # two at once",
     "holding": "step_that_holds_a_slot({path!r}, {amount})  # two at once",
     "limited_child": "limited_child_of_two_steps({path!r}, {amount})  # two at once",

@@ -88,10 +88,23 @@ class Branch:
 
     def fork(self, title: str, args: bytes | None = None) -> Branch:
         """A child branch for a new task or thread."""
-        name = title.encode("utf-8", "surrogatepass")
-        key = name if args is None else name + b"\0" + blake2b(args, digest_size=16).digest()
+        key = _key(title, args)
+        return self._fork(title, key, self._reserve(key))
+
+    def reserve(self, title: str) -> int:
+        """The occurrence number of a child branch that may be made later (`fork_at`)."""
+        return self._reserve(_key(title, None))
+
+    def fork_at(self, title: str, occurrence: int) -> Branch:
+        """The child branch of a reserved number."""
+        return self._fork(title, _key(title, None), occurrence)
+
+    def _reserve(self, key: bytes) -> int:
         occurrence = self.forks.get(key, 0)
         self.forks[key] = occurrence + 1
+        return occurrence
+
+    def _fork(self, title: str, key: bytes, occurrence: int) -> Branch:
         digest = blake2b(b"%d\0%d\0%b" % (self.id, occurrence, key), digest_size=8).digest()
         return Branch(self.body, int.from_bytes(digest, "big", signed=True), title, parent=self, floor=self.floor)
 
@@ -103,6 +116,11 @@ class Branch:
             titles.append(branch.title)
             branch = branch.parent
         return " > ".join(reversed(titles))
+
+
+def _key(title: str, args: bytes | None) -> bytes:
+    name = title.encode("utf-8", "surrogatepass")
+    return name if args is None else name + b"\0" + blake2b(args, digest_size=16).digest()
 
 
 def path_below(path: bytes, branch: int, fp: bytes, occ: int) -> bytes:

@@ -27,11 +27,12 @@ from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple
 
-from ...errors import UsageError
+from ...errors import BranchError, UsageError
 from ..ground.clock import loop_seconds, perf
 from ..journal.replay import EventKey, EventKind
 from .activity import Activity, ErrorHandler
 from .branch import Branch, fork_for_coroutine, fork_for_function
+from .generators import Began, LeftGenerators, in_a_collection
 from .interfaces import Flushes
 from .scope import SCOPE, THREAD, Slot, TraceScope, is_body
 from .waits import MessageWait, Sleeper
@@ -215,6 +216,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         self.flush_due: Flushes | None = None
         """Set where something waits to be committed at the end of this iteration."""
         self._fd_bodies: dict[tuple[int, str], Activity] = {}
+        self._left = LeftGenerators()
         self._numbers = itertools.count()
         """Of tasks that belong to no body."""
         # Last, because it already watches the loop's own pipe.
@@ -427,6 +429,44 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         timer._scheduled = True  # type: ignore[attr-defined]
         return timer
 
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> events.Handle:
+        """From the loop's own thread this is `call_soon`: a body is not quiet while such a callback of it is ready."""
+        if threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        self._check_closed()  # type: ignore[attr-defined]
+        return self.call_soon(callback, *args, context=context)
+
+    # -- async generators --------------------------------------------------------------------------------------
+
+    def _asyncgen_firstiter_hook(self, agen: Any) -> None:
+        super()._asyncgen_firstiter_hook(agen)  # type: ignore[misc]
+        self._left.begins(agen, self)
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        began = self._left.take(agen)
+        if began is None:
+            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]
+            return
+        self._asyncgens.discard(agen)  # type: ignore[attr-defined]
+        if self.is_closed():
+            return
+        if threading.get_ident() == self._thread_id and not in_a_collection():  # type: ignore[attr-defined]
+            self.call_soon(self._close_left, agen, began, began.branch_of_close(), context=began.context)
+        else:
+            self.call_soon_threadsafe(self._close_left, agen, began, None, context=self.empty)
+
+    def _close_left(self, agen: Any, began: Began, branch: Branch | None) -> None:
+        """Close a generator in the body that began it; without a branch, its code can make no durable calls."""
+        body: Any = began.branch.body
+        # The numbers of a body's tasks are those of every life, so a moment that no replay repeats takes none.
+        number = next(self._numbers) if branch is None else body.next_task()
+        closing = agen.aclose() if branch is not None else _close_without_calls(agen, body.name)
+        task = BranchTask(closing, number, loop=self, context=began.context)
+        body.add_task(task)
+        task.branch = branch
+
     # -- tasks and threads -------------------------------------------------------------------------------------
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> BranchTask:
@@ -532,6 +572,18 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if is_body(scope):
             scope.subprocesses.append(transport)
         return transport
+
+
+async def _close_without_calls(agen: Any, body: str) -> None:
+    try:
+        await agen.aclose()
+    except BranchError:
+        log.warning(
+            "%s: the async generator %s was left open, and the garbage collector has closed it. No replay can repeat "
+            "that moment, so a durable call of the generator's `finally` was not made. Close the generator yourself: "
+            "async with contextlib.aclosing(generator)",
+            body, agen.__qualname__,
+        )  # fmt: skip
 
 
 def _shared(method: str, remedy: str) -> UsageError:

@@ -102,12 +102,15 @@ def raised_by_hand(call: Call) -> bool:
     return getattr(asyncio.current_task(), "branch", None) is call.branch
 
 
-def was_cancelled() -> bool:
-    """Whether the current asyncio task has been asked to cancel, rather than having met a stray CancelledError."""
+def asked_to_cancel() -> int:
+    """How often the current asyncio task was asked to cancel itself, and has not taken that back.
+
+    A call is cancelled if the number grows meanwhile. Otherwise a CancelledError is a stray one, also where the code
+    has swallowed an earlier request."""
     if asyncio._get_running_loop() is None:
-        return False
+        return 0
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
 
 
 # -- traces ----------------------------------------------------------------------------------------------------
@@ -128,6 +131,7 @@ def trace(
     retries: TraceRetries | None = None
     child: int | None = None
     limited = None if function.limit is None else LimitedCall(call, function, args, kwargs)
+    asked = asked_to_cancel()
     try:
         outcome = waiter = body.begin(call, item)
         if waiter is not None:
@@ -153,7 +157,7 @@ def trace(
                     data, copy = (None, EXHAUSTED) if value is EXHAUSTED else stored(call, codec, value)
                     failure = None
                 except BaseException as error:
-                    failure = _failure(call, error)
+                    failure = _failure(call, error, asked)
                 extra: tuple[Any, ...] = () if limited is None else limited.rows
                 if failure is None:
                     result = VALUE if source is None else Result.END if copy is EXHAUSTED else Result.ITEM
@@ -185,9 +189,9 @@ def trace(
     return close_outcome(call, outcome, codec, failure, source)
 
 
-def _failure(call: Call, error: BaseException) -> BaseException:
+def _failure(call: Call, error: BaseException, asked: int) -> BaseException:
     """The failure of a traced function. Raises what is no failure: the end of the run, a cancellation, the garbage
-    collector closing the coroutine."""
+    collector closing the coroutine. `asked`: `asked_to_cancel` as the call began."""
     # By type: the `__class__` of an exception may be a property that raises.
     kind, body = type(error), call.body
     if issubclass(kind, GeneratorExit) and not raised_by_hand(call):
@@ -198,7 +202,7 @@ def _failure(call: Call, error: BaseException) -> BaseException:
         assert isinstance(error, RunStopped)
         return stray_stop(body, f"trace {call.name}", error)
     if issubclass(kind, asyncio.CancelledError):
-        if was_cancelled() or body.over:
+        if asked_to_cancel() > asked or body.over:
             raise error
         return error
     return tame(error)

@@ -98,7 +98,9 @@ class Execute:
     async def _outcome(self, future: asyncio.Future[tuple[int, Any]]) -> tuple[int, Any]:
         """Wait for the body, and pass a cancellation by the caller on to it."""
         body = self.body
-        asked = 0
+        current = asyncio.current_task()
+        # Requests that the calling code has swallowed before are none of this call.
+        before = asked = current.cancelling() if current is not None else 0
         while True:
             try:
                 # Shielded, because a cancellation takes its turn in the body (B7) and does not strike it at once.
@@ -107,9 +109,8 @@ class Execute:
                 if self.driver.stopping:
                     future.add_done_callback(_look_at, context=Context())
                     raise self.driver.stopped_error() from None
-                current = asyncio.current_task()
                 cancelling = current.cancelling() if current is not None else 0
-                if not cancelling:
+                if cancelling <= before:
                     return Result.ERROR, error
                 if future.done() or body.stopped or not isinstance(future, BranchTask):
                     future.add_done_callback(_look_at, context=Context())
