@@ -124,6 +124,14 @@ crawl_queue = perdure.Queue(f"crawl {{MARKUP}}", concurrency=2)
 def crawl() -> int:
     return 1
 
+@perdure.trace(limit=perdure.Limit("paid", concurrency=2))
+def paid() -> int:
+    return 1
+
+@env.task
+def limited() -> int:
+    return paid()
+
 @env.task
 def packs(items: list[str]) -> int:
     return len(items)

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from tests.ui.site import MARKUP, Site, Visitor
+from tests.ui.site import MARKUP, SECRET, Site, Visitor
 
 
 def test_the_list_of_runs_is_filtered_by_the_address(visitor: Visitor) -> None:
@@ -62,6 +62,25 @@ def test_a_run_that_has_not_begun_is_not_called_reused(visitor: Visitor) -> None
     assert "not begun" in page
     root = visitor.json("/run/later-2.json")["chosen"]
     assert (root["cached"], root["phase"]) == (False, "not begun")
+
+
+def test_limits_are_shown_changed_and_reset(site: Site, visitor: Visitor) -> None:
+    assert site.perdure("run", "shop.py", "limited", "--name", "limited-1").returncode == 0
+    found = visitor.json("/limits.json")["limits"]
+    assert [(one["name"], one["held"], one["waiting"]) for one in found] == [("paid", 0, 0)]
+    assert "concurrency=2" in found[0]["declared"]
+    assert visitor.post("limit-set", "paid", settings="concurrency=5").headers["location"] == "/limits"
+    assert visitor.json("/limits.json")["limits"][0]["override"] == "concurrency=5"
+    visitor.post("limit-set", "paid", settings="odd=5")
+    assert "Error: limit paid: odd cannot be set" in visitor.http.get("/limits").text
+    visitor.post("limit-reset", "paid")
+    assert not visitor.json("/limits.json")["limits"][0]["override"].strip("-")
+
+
+def test_actions_of_one_name_are_told_apart_by_their_inputs(visitor: Visitor) -> None:
+    found = visitor.json(f"/run/{quote('a/b .json', safe='')}?format=json")["actions"]
+    assert [one["inputs_line"] for one in found if one["name"] == "reserve"] == ['item="tea", n=0', 'item="tea", n=1']
+    assert SECRET not in visitor.http.get("/run/order-1").text
 
 
 def test_wake_is_offered_only_where_it_changes_something(visitor: Visitor) -> None:

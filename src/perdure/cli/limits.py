@@ -61,7 +61,7 @@ def set_command(name: str, settings: tuple[str, ...]) -> None:
 
     Settings are concurrency (a number), rate and cost (COUNT/SECONDS); `none` removes a limit.
     """
-    values = dict(map(_setting, settings))
+    values = dict(map(limit_setting_of, settings))
     _operate((name,), lambda one: f"has {words(values)} now" if one.set(**values) is None else "")
 
 
@@ -73,7 +73,7 @@ def reset_command(names: tuple[str, ...]) -> None:
     _operate(names, lambda one: "has the settings of the code" if one.reset() else "had no other settings")
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def limit_setting_of(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"{text!r} is no setting: write NAME=VALUE, such as concurrency=4")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..api import operate
 from ..api._names import check_name
 from ..api.forking import fork
+from ..api.limits_known import limit_named
 from ..api.local_time import local_moment
 from ..api.messages import wait_for_box
 from ..api.queues_known import queue_named
@@ -17,6 +18,7 @@ from ..api.run import Run
 from ..api.scheduling import schedule_named
 from ..api.submitting import due_at, enqueue, request_submission
 from ..api.tags import tags_of_words
+from ..cli.limits import limit_setting_of
 from ..cli.queues import setting_of_word
 from ..core.ground.model import Kind, Status
 from ..core.run.mailbox import box_of
@@ -163,6 +165,17 @@ def _reset_queue(ui: UiSettings, name: str, form: Form) -> Done:
     return Done(f"Queue {name} {'has the settings of the code' if fresh else 'had no other settings'}.", "/queues")
 
 
+def _set_limit(ui: UiSettings, name: str, form: Form) -> Done:
+    words = form.get("settings", "").split()
+    limit_named(name).set(**dict(map(limit_setting_of, words)))
+    return Done(f"Limit {name} has {', '.join(words)} now.", "/limits")
+
+
+def _reset_limit(ui: UiSettings, name: str, form: Form) -> Done:
+    fresh = limit_named(name).reset()
+    return Done(f"Limit {name} {'has the settings of the code' if fresh else 'had no other settings'}.", "/limits")
+
+
 def _bulk(ui: UiSettings, name: str, form: Form) -> Done:
     done = carry_out(name, form)
     failed = "".join(f" Run {run}: {text}" for run, text in list(done.refused.items())[:SHOWN_FAILURES])
@@ -192,6 +205,8 @@ ACTS: dict[str, Callable[[UiSettings, str, Form], Done]] = {
     "queue-resume": _resume_queue,
     "queue-set": _set_queue,
     "queue-reset": _reset_queue,
+    "limit-set": _set_limit,
+    "limit-reset": _reset_limit,
     "bulk": _bulk,
 }
 """The operations by the names in their addresses, `/act/NAME`. An operation on a run needs an entry here, and a name in
@@ -204,6 +219,8 @@ def back_from(act: str, name: str, form: Form) -> str:
         return "/schedules"
     if act.startswith("queue-"):
         return "/queues"
+    if act.startswith("limit-"):
+        return "/limits"
     if act in ("signal", "send"):
         kind = "condition" if act == "signal" else "mailbox"
         return "/condition" + query({"run": name, "kind": kind, "box": form.get("box", "")})

@@ -47,6 +47,7 @@ PLAIN_PAGES: dict[str, Callable[[UiSettings, pages.Query], dict[str, Any]]] = {
     "workers": pages.workers_page,
     "schedules": pages.schedules_page,
     "queues": pages.queues_page,
+    "limits": pages.limits_page,
     "failures": pages.failures_page,
     "bulk": bulk_page,
     "file": file_page,

@@ -14,6 +14,7 @@ from ..api.bulk import OPERATIONS
 from ..api.ending import useless_wake
 from ..api.hosting import served_tasks
 from ..api.jsonable import jsonable
+from ..api.limits_known import limits
 from ..api.looking import ActionNode, Picture
 from ..api.messages import ConditionInfo, conditions, wait_for_box
 from ..api.queues_known import queues
@@ -40,6 +41,8 @@ ROWS: Final = 200
 """Actions on a page."""
 LOG_LINES: Final = 200
 """Lines of a log on the page of a run."""
+INPUTS_LINE: Final = 60
+"""Characters of an action's inputs in the tree."""
 GROUPS: Final = 30
 """Names of actions in the summary of a run."""
 
@@ -100,7 +103,7 @@ def run_page(ui: UiSettings, name: str, asked: Query) -> dict[str, Any]:
     wanted = _chosen(picture, only, order)
     part = wanted[first : first + ROWS]
     begin, end = _range(picture)
-    rows = [_action(picture.node(position), position, begin, end) for position in part]
+    rows = [_action(ui, picture.node(position), position, begin, end) for position in part]
     at = asked.get("at", "0")
     chosen = _detail(ui, picture, number(at, "at"))
     return {
@@ -171,7 +174,7 @@ def _last_sign(node: ActionNode) -> int:
     return 0 if node.at is None else node.at + (node.took or 0)
 
 
-def _action(node: ActionNode, position: int, begin: int, end: int) -> dict[str, Any]:
+def _action(ui: UiSettings, node: ActionNode, position: int, begin: int, end: int) -> dict[str, Any]:
     at = begin if node.at is None else node.at
     length = end - at if node.took is None and node.at is not None else node.took or 0
     if node.took is None and node.until is not None and node.kind == "sleep":
@@ -199,6 +202,7 @@ def _action(node: ActionNode, position: int, begin: int, end: int) -> dict[str, 
         "earlier": node.earlier,
         "reused": node.reused,
         "cached": _is_cached(node),
+        "inputs_line": ui.mask.inputs_line(node.inputs, INPUTS_LINE) if node.inputs else "",
         "phase": _phase(node),
         "bar": [min(left, 998), width],
         "error": None if error is None else f"{error['type'].rpartition('.')[2]}: {error['message']}",
@@ -248,7 +252,7 @@ def _detail(ui: UiSettings, picture: Picture, position: int) -> dict[str, Any]:
         path.append({"position": above, "name": picture.node(above).name})
         above = picture.node(above).parent
     return {
-        **_action(node, position, begin, end),
+        **_action(ui, node, position, begin, end),
         "inputs": _shown(ui.mask.inputs(node.inputs), node.inputs),
         "outcome": _shown(ui.mask.value(node.value), node.value),
         "failure": error_data(node.error),
@@ -413,6 +417,22 @@ def queues_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
                 "override": settings_words(one.override),
             }
             for one in queues()
+        ]
+    }
+
+
+def limits_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
+    """The limits of calls of the store: the settings in force, what holds a slot and what waits."""
+    return {
+        "limits": [
+            {
+                "name": one.name,
+                "held": one.held,
+                "waiting": one.waiting,
+                "declared": settings_words(one.declared),
+                "override": settings_words(one.override),
+            }
+            for one in limits()
         ]
     }
 

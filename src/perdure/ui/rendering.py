@@ -23,7 +23,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(os.path.join(HERE, "templates")), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    found.filters.update(ago=ago, clock=clock, duration=duration, short=short, tojson_text=json_text)
+    found.filters.update(ago=ago, clock=clock, duration=duration, short=short, size=size, tojson_text=json_text)
     found.globals.update(run_link=run_link, act_link=act_link, query=query)
     return found
 
@@ -73,6 +73,14 @@ def clock(iso: str | None) -> str:
 def duration(seconds: float | None) -> str:
     """A length of time."""
     return "" if seconds is None else span(int(seconds * US))
+
+
+def size(count: int) -> str:
+    """A number of bytes: `512 bytes`, `2.4 kB`, `5.1 MB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"
 
 
 def json_text(value: Any) -> str:

@@ -68,6 +68,15 @@ if (follow) {
   document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 }
 
+// On a narrow screen the current page's tab is scrolled into view, and a faded edge says that there are more tabs.
+const tabs = document.querySelector(".top nav");
+const mark = () => tabs.classList.toggle("more", tabs.scrollLeft + tabs.clientWidth < tabs.scrollWidth - 2);
+const tab = tabs.querySelector("[aria-current]");
+if (tab) tabs.scrollLeft = tab.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - tab.offsetWidth) / 2;
+tabs.addEventListener("scroll", mark, { passive: true });
+addEventListener("resize", mark);
+mark();
+
 // j and k go through the rows of a list, / to the filters.
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
