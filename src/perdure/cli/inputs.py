@@ -305,8 +305,7 @@ def _list(texts: list[str], tp: Any) -> Any:
             return from_text(texts[0], tp)
         except Unfit as unfit:
             # An error inside an array is reported; a text that is no array may be an item.
-            # Nor is a text an item that begins like JSON: a bracket was left out, most likely.
-            if unfit.path or (unfit.note and (not is_simple(item) or texts[0].lstrip().startswith(("[", "{")))):
+            if unfit.path or (unfit.note and not is_simple(item)):
                 raise
     return _collected([from_text(text, item) for text in texts], tp)
 

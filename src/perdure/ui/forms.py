@@ -1,6 +1,7 @@
 """Form fields from signatures and from the types of messages, and the texts of a sent form as values.
 
-Texts are read as the command line reads them (`cli.convert`), so a form and `perdure run` accept the same.
+Texts are read as the command line reads them (`cli.convert`), so a form and `perdure run` accept the same, but
+for broken JSON: a field of a list says JSON, so a text that begins like JSON is no item of the list.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from ..api.convert import Unfit, from_text, is_simple, members, stripped
+from ..api.convert import Unfit, from_text, is_simple, members, parsed_json, stripped
 from ..api.jsonable import jsonable
 from ..api.shapes import text_of, type_of
 from ..api.task import Task
 from ..cli.inputs import NOTHING, Input, Own, inputs_of, read
-from ..errors import ValueMismatchError
+from ..errors import InputError, ValueMismatchError
 from .values import Mask, pretty
 
 
@@ -84,9 +85,18 @@ def task_values(task: Task[..., Any], texts: Mapping[str, str]) -> tuple[tuple[A
     words = ["--"]
     for one in inputs_of(task):
         text = texts.get(f"in-{one.name}", "")
+        if one.is_many and text.lstrip().startswith(("[", "{")):
+            _check_json(task, one, text)
         if text or (one.required and stripped(one.type) is str):
             words.append(f"{one.option}={text}")
     return read(task, "the form", words, Own("submit"))
+
+
+def _check_json(task: Task[..., Any], one: Input, text: str) -> None:
+    try:
+        parsed_json(text)
+    except ValueError as error:
+        raise InputError(f"input {one.option} of {task.name} is {one.type_label} as JSON: {error}") from None
 
 
 # -- messages --------------------------------------------------------------------------------------------------
