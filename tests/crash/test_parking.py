@@ -161,7 +161,7 @@ def test_no_run_is_lost_or_repeated_when_workers_die_while_runs_park_and_wake(
         # What is recorded is the last execution of each: after that there was none.
         last = sorted(max(attempts)[0] for attempts in times)
         for at, entry in zip(last, sorted(e.at for e in entries if e.kind == Kind.TRACE), strict=True):
-            assert -slack <= at - entry < 300_000 + slack
+            assert -slack <= at - entry < 2_000_000 + slack
         slept = sorted(entry.took for entry in entries if entry.kind == Kind.SLEEP)
         for took, seconds in zip(slept, sorted((first, second, second)), strict=True):
             assert took >= seconds * 1e6 - max(slack, 20_000)
