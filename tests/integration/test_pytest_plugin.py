@@ -214,3 +214,48 @@ def test_a_failed_test_shows_the_trees_of_its_runs(project: pytest.Pytester, arg
 def test_without_perdure_in_a_test_nothing_of_perdure_is_loaded(project: pytest.Pytester) -> None:
     project.makepyfile("import sys\ndef test_it():\n    assert 'perdure.runtime' not in sys.modules")
     run(project).assert_outcomes(passed=1)
+
+
+READS = """
+    import time
+    import perdure
+
+    env = perdure.TaskEnvironment(name="reads")
+
+    @perdure.trace
+    def allowed() -> float:
+        return time.time()
+
+    @env.task
+    def main() -> float:
+        for _ in range(3):
+            time.time()
+        return allowed()
+
+    @env.task
+    async def main_async() -> float:
+        return time.monotonic()
+
+    def test_sync(perdure_worker):
+        assert perdure.run(main).result
+
+    def test_async(virtual_time):
+        assert perdure.run(main_async).result
+
+    def test_without_a_fixture(tmp_path):
+        perdure.init(store=tmp_path / "p.db")
+        assert perdure.run(main).result
+"""
+
+
+@pytest.mark.parametrize(("setting", "told"), [("", 2), ("0", 0)])
+def test_what_bodies_read_is_warned_about_in_tests(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, setting: str, told: int
+) -> None:
+    """The family: a read in a sync body, repeated, and in an async one, whose loop's thread may be older than the test;
+    a read inside a trace; a test without a fixture of perdure."""
+    monkeypatch.setenv("PERDURE_STRICT", setting)
+    project.makepyfile(READS)
+    result = run(project)
+    result.assert_outcomes(passed=3, warnings=told)
+    assert result.stdout.str().count("clock: ") == told

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 @pytest.fixture
 def perdure_store() -> Iterator[str]:
     """A store in memory for this test alone; gives its URL. The settings of `perdure.init` come back afterwards. Each
-    process of pytest-xdist has stores of its own."""
+    process of pytest-xdist has stores of its own. A clock, a random number, a UUID or a file that a body reads outside
+    of a trace is warned about (`PERDURE_STRICT=0` turns that off)."""
     from .. import runtime
     from ..errors import PerdureError
+    from .strict import watching
 
     before = runtime.process().settings
-    runtime.init(store="memory://")
-    yield "memory://"
+    with watching():
+        runtime.init(store="memory://")
+        yield "memory://"
     if runtime.is_open():
         worker = runtime.worker()
         drivers = list(worker.drivers.values())

@@ -17,7 +17,10 @@ import sys
 import sysconfig
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -45,6 +48,21 @@ def install() -> None:
     sys.setprofile(_heard)
 
 
+@contextmanager
+def watching() -> Iterator[None]:
+    """Watch for a while, in this thread and in those that begin meanwhile. Another profiler is left alone, and
+    `PERDURE_STRICT=0` turns the check off."""
+    if os.environ.get("PERDURE_STRICT") == "0" or sys.getprofile() is not None:
+        yield
+        return
+    install()
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
 def _heard(frame: FrameType, event: str, called: Any) -> None:
     if event != "c_call" or not is_body(current_scope()):
         return
@@ -65,7 +83,12 @@ def _name_of(called: Any) -> str | None:
     if isinstance(owner, type) and issubclass(owner, date):
         kind = "datetime" if issubclass(owner, datetime) else "date"
         return f"datetime.{kind}.{name}" if name in ("now", "utcnow", "today") else None
-    module = called.__module__
+    return _concern(called.__module__, name)
+
+
+@lru_cache(maxsize=4096)
+def _concern(module: str | None, name: str) -> str | None:
+    """The dotted name of a C function that a rule is about."""
     if module not in _MODULES:
         return None
     dotted = name if module == "builtins" else f"{_TWINS.get(module, module)}.{name}"
