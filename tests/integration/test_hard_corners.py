@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -243,14 +242,12 @@ async def from_nowhere(how: str) -> str:
     try:
         if how == "another loop":
             return await asyncio.to_thread(asyncio.run, step("lost"))  # type: ignore[arg-type]
-        if how == "no context":
-            return await loop.create_task(helper(), context=Context())
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(helper(), loop))
     except errors.BranchError as error:
         return type(error).__name__
 
 
-@pytest.mark.parametrize("how", ["another loop", "no context"])
+@pytest.mark.parametrize("how", ["another loop"])
 def test_calls_that_have_no_place_in_the_run_are_refused(how: str) -> None:
     assert perdure.run(from_nowhere, how).result == "BranchError"
 

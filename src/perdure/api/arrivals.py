@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..core.body.scope import unscoped
+
 _callers: set[object] = set()
 
 
@@ -42,7 +44,7 @@ class _Arrivals:
         if not self._armed:
             self._armed = True
             try:
-                waiter.get_loop().call_soon_threadsafe(self._deliver)
+                waiter.get_loop().call_soon_threadsafe(self._deliver, context=unscoped())
             except RuntimeError:
                 pass  # the loop is closed, and with it every waiting task
 

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from .. import runtime
+from ..core.body.scope import unscoped
 from ..core.ground.ports import Store
 
 
@@ -38,7 +39,7 @@ class LoopEvent:
         """See `Waker`."""
         with suppress(RuntimeError):
             # The loop may have been closed meanwhile.
-            self._loop.call_soon_threadsafe(self._event.set)
+            self._loop.call_soon_threadsafe(self._event.set, context=unscoped())
 
     def clear(self) -> None:
         """Wait for the next ring from now on."""

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from .. import runtime
 from ..core.body.branch import Branch
-from ..core.body.scope import TraceScope
+from ..core.body.scope import TraceScope, unscoped
 from ..core.ground.model import FINISHED, Kind, RunRow, Status, Streamed
 from ..core.ground.ports import Store
 from ..core.ground.spec import Function
@@ -393,7 +393,7 @@ async def _rings(ear: _Ear) -> AsyncGenerator[None, None]:
 
     def wake() -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(rung.set)
+            loop.call_soon_threadsafe(rung.set, context=unscoped())
 
     ear.enter(wake)
     try:

@@ -34,7 +34,7 @@ from .activity import Activity, ErrorHandler
 from .branch import Branch, fork_for_coroutine, fork_for_function
 from .generators import Began, LeftGenerators, in_a_collection
 from .interfaces import Flushes
-from .scope import SCOPE, THREAD, Slot, TraceScope, is_body
+from .scope import SCOPE, THREAD, Slot, TraceScope, is_body, unscoped
 from .waits import MessageWait, Sleeper
 
 log = logging.getLogger("perdure")
@@ -209,7 +209,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
-        self.empty = Context()
+        self.empty = unscoped()
         """The context of perdure's own callbacks: no scope. One per loop, as two threads cannot be in one at once."""
         self.spin_until = 0
         """Until when this iteration may go on (`perf()`); 0 while it has just begun."""
@@ -368,6 +368,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if context is None:
             context = copy_context()
         scope = context.get(SCOPE)
+        if scope is None and SCOPE not in context:
+            context, scope = _adopted(context)
         handle: events.Handle
         # As `is_body`, whose frame would be felt here.
         if scope is not None and scope.__class__ is not TraceScope:
@@ -393,6 +395,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if context is None:
             context = copy_context()
         scope: Any = context.get(SCOPE)
+        if scope is None and SCOPE not in context:
+            context, scope = _adopted(context)
         if is_body(scope):
             return self._arm(scope, when, callback, args, context)  # type: ignore[return-value]
         return self._schedule(events.TimerHandle(when, callback, args, self, context))
@@ -416,8 +420,11 @@ class PerdureLoop(asyncio.SelectorEventLoop):
                 when = self.time()
         assert when is not None
         timer = BodyTimer(when, callback, args, self, context)
-        timer.body = body
         timer.key = key
+        return self._begin_timer(body, timer)
+
+    def _begin_timer(self, body: Activity, timer: BodyTimer) -> events.TimerHandle:
+        timer.body = body
         timer.over = False
         timer.ripe = True
         body.timers += 1
@@ -432,11 +439,36 @@ class PerdureLoop(asyncio.SelectorEventLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> events.Handle:
-        """From the loop's own thread this is `call_soon`: a body is not quiet while such a callback of it is ready."""
-        if threading.get_ident() != self._thread_id:  # type: ignore[attr-defined]
+        """From the loop's own thread this is `call_soon`: a body is not quiet while such a callback of it is ready.
+
+        From a thread of a body it is an event, as a timer that the thread arms and that has run out: its place among
+        the outcomes is noted (B7)."""
+        if threading.get_ident() == self._thread_id:  # type: ignore[attr-defined]
+            self._check_closed()  # type: ignore[attr-defined]
+            return self.call_soon(callback, *args, context=context)
+        if context is None:
+            context = copy_context()
+        body: Any = context.get(SCOPE)
+        slot = THREAD.slot
+        if slot is None or slot.branch.body is not body or body.stopped:
             return super().call_soon_threadsafe(callback, *args, context=context)
-        self._check_closed()  # type: ignore[attr-defined]
-        return self.call_soon(callback, *args, context=context)
+        branch = slot.branch
+        timer = BodyTimer(self.time(), callback, args, self, context)
+        timer.body = None
+        timer.key = (EventKind.TIMER, branch.id, branch.timers)
+        branch.timers += 1
+        # Until the loop knows the timer, it counts as a thread at work.
+        presence = Slot(branch)
+        body.thread_begins(presence)
+        super().call_soon_threadsafe(self._arm_for_thread, body, timer, presence, context=self.empty)
+        return timer
+
+    def _arm_for_thread(self, body: Any, timer: BodyTimer, presence: Slot) -> None:
+        if not timer._cancelled and not body.stopped:
+            self._begin_timer(body, timer)
+        elif not timer._cancelled:
+            timer.happen()
+        body.thread_ends(presence)
 
     # -- async generators --------------------------------------------------------------------------------------
 
@@ -470,10 +502,23 @@ class PerdureLoop(asyncio.SelectorEventLoop):
     # -- tasks and threads -------------------------------------------------------------------------------------
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> BranchTask:
-        context = options.get("context")
-        scope = SCOPE.get() if context is None else context.get(SCOPE)
+        scope, context = SCOPE.get(), options.get("context")
+        if context is not None:
+            if scope is None:
+                scope = context.get(SCOPE)
+            else:
+                # From user code: in a copy, as two tasks in one context would each find the other one's trace there.
+                context = options["context"] = context.copy()
+                context.run(SCOPE.set, scope)
+        return self._new_task(coro, scope, **options)
+
+    def own_task(self, coro: Any, context: Context) -> BranchTask:
+        """A task on behalf of perdure, in the scope of that context and not in that of the calling code."""
+        return self._new_task(coro, context.get(SCOPE), context=context)
+
+    def _new_task(self, coro: Any, scope: Any, **options: Any) -> BranchTask:
         if not is_body(scope):
-            task = BranchTask(coro, next(self._numbers), loop=loop, **options)
+            task = BranchTask(coro, next(self._numbers), loop=self, **options)
             if scope is None:
                 # perdure's own, which code that cancels every task that it finds is not to find.
                 asyncio._unregister_task(task)
@@ -481,7 +526,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         if type(coro).__name__ != "async_generator_athrow":
             # But for asyncio's own closing of a generator that a stopped body has left behind.
             scope.check_open()
-        task = BranchTask(coro, scope.next_task(), loop=loop, **options)
+        task = BranchTask(coro, scope.next_task(), loop=self, **options)
         scope.add_task(task)
         # A durable call's own coroutine took its identity when it was called, and makes no calls on this branch.
         if getattr(coro, "cr_code", None) not in DURABLE_CODE:
@@ -590,6 +635,15 @@ def _shared(method: str, remedy: str) -> UsageError:
     return UsageError(f"loop.{method}() is refused: all runs of this process share perdure's event loop; {remedy}")
 
 
+def _adopted(context: Context) -> tuple[Context, Any]:
+    """A context in which a callback runs that was given a context without a word of a scope: by user code."""
+    scope = SCOPE.get()
+    if scope is not None:
+        context = context.copy()
+        context.run(SCOPE.set, scope)
+    return context, scope
+
+
 def _body_of(scope: Any) -> Activity | None:
     body: Any = scope.body if isinstance(scope, TraceScope) else scope
     found: Activity | None = body
@@ -650,6 +704,7 @@ class LoopThread:
         self.ident = self._thread.ident
 
     def _main(self, started: threading.Event) -> None:
+        SCOPE.set(None)
         asyncio.set_event_loop(self.loop)
         self.loop.call_soon(started.set)
         while True:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any
 from weakref import WeakSet
 
@@ -44,6 +44,13 @@ SCOPE: ContextVar[Any] = ContextVar("perdure_scope", default=None)
 current_scope = SCOPE.get
 set_scope = SCOPE.set
 """As functions of the module for hot paths, because each look-up of the method makes an object."""
+
+
+_UNSCOPED = Context()
+_UNSCOPED.run(SCOPE.set, None)
+unscoped = _UNSCOPED.copy
+"""A new context for callbacks of perdure's own. It says that it has no scope: a context that says nothing was made by
+user code, and what user code starts in it belongs to the body of that code."""
 
 
 def is_body(scope: Any) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Generator
-from contextvars import Context
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -19,7 +18,7 @@ from ..ground.model import Ask, Entry, Message
 from .branch import Call
 from .delivery import Outcome
 from .interfaces import BodyPort, MailboxPort, SlotsPort
-from .scope import THREAD, Slot
+from .scope import THREAD, Slot, unscoped
 
 
 class LoopWaiter(asyncio.Future[Any]):
@@ -173,7 +172,7 @@ class Sleeper:
             while (left := self._seconds()) > 0 and not self._is_over():
                 self._future = loop.create_future()
                 # In a context without a scope: this is no timer of the body's.
-                timer = loop.call_later(min(left, REARM), self.wake, context=Context())
+                timer = loop.call_later(min(left, REARM), self.wake, context=unscoped())
                 try:
                     await self._future
                 finally:

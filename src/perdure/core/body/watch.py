@@ -9,14 +9,16 @@ long to wait before a mismatch: any thread writes them.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from contextvars import Context
-from typing import Protocol
+import os
+from types import CoroutineType
+from typing import Any, Protocol
 
 from ..ground.model import Entry
 from .delivery import Delivery
 from .interfaces import DriverPort, LoopPort
-from .scope import unknown_threads
+from .scope import unknown_threads, unscoped
 from .wording import describe
 
 log = logging.getLogger("perdure")
@@ -27,6 +29,9 @@ PATIENCE_STEP = 0.1
 
 RESTLESS_SECONDS = 5.0
 """How long an outcome waits for a body that is never quiet before that is said."""
+
+_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+"""Where perdure's code is."""
 
 MENTION_SECONDS = 15.0
 """How often replay says what it waits for."""
@@ -61,6 +66,9 @@ class Watched(Protocol):
     @property
     def active(self) -> int: ...
 
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]: ...
+
     def pump(self) -> None: ...
 
     def may_starve(self) -> bool:
@@ -68,6 +76,21 @@ class Watched(Protocol):
 
     def force_next(self) -> None:
         """Let the event or cancellation whose turn it is happen, though the body is busy."""
+
+
+def _awaits_another_thread(task: asyncio.Task[Any]) -> bool:
+    """Whether the task awaits what `asyncio.wrap_future` gives for a future of `concurrent.futures`, in a loop or pool
+    that perdure does not know."""
+    future: Any = getattr(task, "_fut_waiter", None)
+    callbacks = getattr(future, "_callbacks", None) or ()
+    if not any(getattr(callback, "__qualname__", "").startswith("_chain_future.") for callback, _ in callbacks):
+        return False
+    inner: Any = task.get_coro()
+    while isinstance(further := getattr(inner, "cr_await", None), CoroutineType):
+        inner = further
+    code = getattr(inner, "cr_code", None)
+    # A call of a task in a thread is awaited in this way as well, and is known.
+    return code is not None and not code.co_filename.startswith(_OWN)
 
 
 class BodyWatch:
@@ -92,7 +115,7 @@ class BodyWatch:
             self._look_later()
 
     def _look_later(self) -> None:
-        self._body.loop.loop.call_later(STARVED_SECONDS, self._look_for_starving, context=Context())
+        self._body.loop.loop.call_later(STARVED_SECONDS, self._look_for_starving, context=unscoped())
 
     def _look_for_starving(self, rounds: int = 0) -> None:
         """A body that is never quiet, as it polls, would wait for ever for a timer, or a cancellation, that is to end
@@ -101,7 +124,7 @@ class BodyWatch:
             self._starved = -1
             return
         if self._body.active and rounds < STARVED_ROUNDS:
-            self._body.loop.loop.call_soon(self._look_for_starving, rounds + 1, context=Context())
+            self._body.loop.loop.call_soon(self._look_for_starving, rounds + 1, context=unscoped())
             return
         self._starved = self._starved + 1 if self._body.active else 0
         if self._starved >= STARVED_LOOKS:
@@ -151,12 +174,14 @@ class BodyWatch:
             self.mention(head)
 
     def be_patient(self) -> bool:
-        """Before judging: threads that perdure does not know may be about to set an event that the body waits for."""
-        if not unknown_threads():
-            return False
-        self.patience += 1
-        if self.patience > PATIENCE / PATIENCE_STEP:
-            return False
+        """Before judging: threads that perdure does not know may be about to set an event that the body waits for, or
+        work for a future of another thread that it awaits."""
+        if not any(_awaits_another_thread(task) for task in self._body.tasks):
+            if not unknown_threads():
+                return False
+            self.patience += 1
+            if self.patience > PATIENCE / PATIENCE_STEP:
+                return False
         self._body.loop.later(PATIENCE_STEP, self._body.pump)
         return True
 

@@ -16,7 +16,7 @@ from ...errors import StoreError
 from ..body.branch import Call
 from ..body.delivery import Outcome
 from ..body.interfaces import BodyPort
-from ..body.scope import Slot
+from ..body.scope import Slot, unscoped
 from ..body.waits import HeldSlot, LoopWaiter, ThreadWaiter, Waiter
 from ..ground.model import (
     CANCELLED,
@@ -287,7 +287,7 @@ class Synced:
     def announce(self) -> None:
         self.done = True
         if self.future is not None:
-            self.future.get_loop().call_soon_threadsafe(self._wake)
+            self.future.get_loop().call_soon_threadsafe(self._wake, context=unscoped())
 
     def _wake(self) -> None:
         assert self.future is not None

@@ -13,7 +13,7 @@ from ...errors import RunStopped, TaskTimeoutError, UsageError
 from ..body.body import Body
 from ..body.interfaces import BodyPort
 from ..body.loop import COUNTED_ELSEWHERE, DURABLE_CODE, BranchTask
-from ..body.scope import SCOPE, THREAD, Slot
+from ..body.scope import SCOPE, THREAD, Slot, unscoped
 from ..body.waits import BLOCKING
 from ..ground.clock import seconds
 from ..ground.model import Result
@@ -75,7 +75,7 @@ class Execute:
         timer = None
         if timeout is not None:
             # On the loop that waits, which need not be the body's, and in a context without a scope.
-            timer = asyncio.get_running_loop().call_later(timeout, self._time_out, future, context=Context())
+            timer = asyncio.get_running_loop().call_later(timeout, self._time_out, future, context=unscoped())
         try:
             outcome = await self._outcome(future)
         except RunStopped:
@@ -107,13 +107,13 @@ class Execute:
                 return await (asyncio.shield(future) if isinstance(future, BranchTask) else future)
             except asyncio.CancelledError as error:
                 if self.driver.stopping:
-                    future.add_done_callback(_look_at, context=Context())
+                    future.add_done_callback(_look_at, context=unscoped())
                     raise self.driver.stopped_error() from None
                 cancelling = current.cancelling() if current is not None else 0
                 if cancelling <= before:
                     return Result.ERROR, error
                 if future.done() or body.stopped or not isinstance(future, BranchTask):
-                    future.add_done_callback(_look_at, context=Context())
+                    future.add_done_callback(_look_at, context=unscoped())
                     body.close()
                     raise
                 if cancelling > asked:
@@ -132,8 +132,7 @@ class Execute:
     def _make_task(self, context: Context) -> BranchTask:
         body = self.body
         context.run(SCOPE.set, body)
-        task = body.loop.loop.create_task(self._main(), context=context)
-        assert isinstance(task, BranchTask)
+        task: BranchTask = body.loop.loop.own_task(self._main(), context)
         task.branch = body.root
         body.starting = False
         body.main = task

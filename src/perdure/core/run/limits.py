@@ -16,7 +16,7 @@ from typing import Any, Final
 from ...errors import StoreError, UsageError
 from ..body.branch import Call
 from ..body.interfaces import BodyPort, SlotsPort
-from ..body.scope import TraceScope
+from ..body.scope import TraceScope, unscoped
 from ..body.waits import HeldSlot, SlotWait
 from ..commit.records import Freeing
 from ..ground.digest import blake2b
@@ -159,7 +159,7 @@ class BlockWait:
         self.message = slot
         self._come.set()
         if self._future is not None:
-            self._future.get_loop().call_soon_threadsafe(self._wake)
+            self._future.get_loop().call_soon_threadsafe(self._wake, context=unscoped())
 
     def refuse(self, error: Exception) -> None:
         """The call gets no slot. From any thread."""

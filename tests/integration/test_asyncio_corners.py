@@ -1,7 +1,8 @@
-"""Async generators that code leaves before their end, and stray cancellations: replay goes the way of the first life.
+"""Corners of asyncio in bodies: replay goes the way of the first life.
 
 The family: what asyncio does by itself behind the code's back (it closes a generator in a task of its own, it counts
-requests to cancel), and what a body does to its own loop.
+requests to cancel), what a body does to its own loop, tasks and callbacks that are given a context, and what other
+threads bring to the loop.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +115,10 @@ async def shape(what: str, log: list[Any]) -> None:
         async for item in perdure.map.aio(child, range(3)):
             log.append(item)
             break
+    elif what in CONTEXTS:
+        await in_contexts(what, log)
+    elif what in THREADS:
+        await beside_threads(what, log)
     elif what == "own thread":
         work = asyncio.create_task(step("loser", 0.2))
         await step("first")
@@ -139,7 +148,87 @@ async def swallows(log: list[Any], call: Any) -> asyncio.Task[None]:
     return work
 
 
-SHAPES = ("steps", "tasks", "exception", "anext", "map", "own thread", "stray trace", "stray child")
+CONTEXTS = ("shared context", "group in one context", "task in an empty context", "timer in an empty context")
+
+
+async def in_contexts(what: str, log: list[Any]) -> None:
+    """Tasks and callbacks that are given a context."""
+    if what == "shared context":
+        context = copy_context()
+        works = [asyncio.create_task(step(name, 0.01), context=context) for name in ("c", "d")]
+        log.extend(await asyncio.gather(*works))
+    elif what == "group in one context":
+        context = copy_context()
+        async with asyncio.TaskGroup() as group:
+            works = [group.create_task(step(name, 0.01), context=context) for name in ("c", "d")]
+        log.extend(work.result() for work in works)
+    elif what == "task in an empty context":
+        log.append(await asyncio.create_task(plain_then_step(), context=Context()))
+    else:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.03, future.set_result, 1, context=Context())
+        log.append(await future)
+
+
+async def plain_then_step() -> str:
+    await asyncio.sleep(0.02)
+    return await step("in an empty context", 0.01)
+
+
+THREADS = ("future of an old pool", "future of another loop", "callback from a thread", "coroutine from a thread")
+pool = ThreadPoolExecutor(1)
+pool.submit(int).result()  # its thread is older than each run
+
+
+async def beside_threads(what: str, log: list[Any]) -> None:
+    """What other threads bring to the loop."""
+    loop = asyncio.get_running_loop()
+    await step("before")
+    if what == "future of an old pool":
+        await asyncio.wrap_future(pool.submit(time.sleep, 0.1))
+    elif what == "future of another loop":
+        log.append(await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05, 7), other_loop)))
+    elif what == "callback from a thread":
+        future = loop.create_future()
+
+        def job() -> str:
+            loop.call_soon_threadsafe(future.set_result, 1)
+            return sync_step("in the thread")
+
+        work = asyncio.create_task(asyncio.to_thread(job))
+        log.append(await future)
+        log.append(await step("behind the callback"))
+        log.append(await work)
+    else:
+
+        def job() -> str:
+            return asyncio.run_coroutine_threadsafe(plain_then_step(), loop).result()
+
+        log.append(await asyncio.to_thread(job))
+
+
+@perdure.trace
+def sync_step(name: str) -> str:
+    executed.append(name)
+    time.sleep(0.01)
+    return name
+
+
+other_loop = asyncio.new_event_loop()
+threading.Thread(target=other_loop.run_forever, daemon=True).start()
+
+SHAPES = (
+    *CONTEXTS,
+    *THREADS,
+    "steps",
+    "tasks",
+    "exception",
+    "anext",
+    "map",
+    "own thread",
+    "stray trace",
+    "stray child",
+)
 
 
 @env.task
