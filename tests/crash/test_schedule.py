@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
@@ -157,6 +158,21 @@ def test_every_scheduled_instant_has_one_run_though_servers_die(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def freeze(server: subprocess.Popen[str], database: Path) -> subprocess.Popen[str]:
+    """Stop the process outside of a transaction, where it would keep the others from the file."""
+    while True:
+        server.send_signal(signal.SIGSTOP)
+        time.sleep(0.01)
+        with closing(sqlite3.connect(database, timeout=1.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+                return server
+            except sqlite3.OperationalError:
+                server.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+
+
 def test_no_firing_of_a_pause_has_a_run_though_servers_die_and_freeze(tmp_path: Path) -> None:
     """FI2. Family: a server that looked before the pause acts behind it. Tried over pauses at random moments, while
     servers are killed, are started in the pause, and are frozen over the beginning or the end of the pause."""
@@ -177,16 +193,14 @@ def test_no_firing_of_a_pause_has_a_run_though_servers_die_and_freeze(tmp_path: 
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             time.sleep(dice.uniform(0.1, 0.6))
-            frozen = dice.choice(servers.live)
-            frozen.send_signal(signal.SIGSTOP)
+            frozen = freeze(dice.choice(servers.live), database)
             assert store.pause_schedules("wf.tick", wall()) == 1
             begin, known = wall(), {run.name for run in store.runs()}
             frozen.send_signal(signal.SIGCONT)
             servers.disturb(dice)
             time.sleep(dice.uniform(0.1, 0.5))
             assert {run.name for run in store.runs()} == known
-            frozen = dice.choice(servers.live)
-            frozen.send_signal(signal.SIGSTOP)
+            frozen = freeze(dice.choice(servers.live), database)
             pauses.append((begin, wall()))
             assert store.resume_schedules("wf.tick", wall()) == 1
             frozen.send_signal(signal.SIGCONT)

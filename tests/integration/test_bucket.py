@@ -248,12 +248,12 @@ def test_a_look_at_the_beginning_brings_nothing_here(
     hash, size = put(blobs, tmp_path / "file", b"begins like this, and goes on")
     empty, _ = put(blobs, tmp_path / "empty", b"")
     for place in (blobs, elsewhere):
-        assert place.begins(hash, size, b"begins like")
-        assert not place.begins(hash, size, b"ends like")
-        assert not place.begins(empty, 0, b"begins")
+        assert place.start(hash, size, 11) == b"begins like"
+        assert place.start(hash, size, 1000) == b"begins like this, and goes on"
+        assert place.start(empty, 0, 6) == b""
     assert not Path(elsewhere.root, "sha256").exists()
     with pytest.raises(StoreError, match="is not in"):
-        elsewhere.begins(sha256(b"nowhere").hexdigest(), 7, b"b")
+        elsewhere.start(sha256(b"nowhere").hexdigest(), 7, 1)
 
 
 def test_azure_is_not_asked_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -411,10 +411,10 @@ def test_a_mismatch_of_a_driver_that_lost_its_claim_is_not_told(
     if taken_over:
         release = store.release
 
-        def late(run: int, token: bytes) -> bool:
+        def late(run: int, token: bytes, refusal: Any = None) -> bool:
             claim = Claim(b"o" * 16, "other")
             assert store.claim(run, claim, expect=token, entries=1, statuses={Status.RUNNING}) is not None
-            return release(run, token)
+            return release(run, token, refusal)
 
         monkeypatch.setattr(store, "release", late)
     with pytest.raises(errors.LeaseLostError if taken_over else errors.NonDeterminismError):

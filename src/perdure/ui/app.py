@@ -97,7 +97,7 @@ class Site:
         def page(request: Request) -> Response:
             try:
                 data = PLAIN_PAGES[name](self.ui, request.query_params)
-                return self.respond(request, name, data, 400 if data.get("problem") else 200)
+                return self.respond(request, name, data, 400 if data.get("invalid") else 200)
             except PerdureError as error:
                 return self._failed(request, error)
 

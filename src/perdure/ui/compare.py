@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ..api import looking
 from ..api.comparing import compared
-from ..cli.comparing import comparison_data
+from ..cli.compared import comparison_data
 from .pages import shown_run
 from .settings import UiSettings
 

@@ -68,6 +68,7 @@ def runs_page(ui: UiSettings, asked: Query) -> dict[str, Any]:
         page, problem = looking.RunSearch([], None, None), str(error)
     return {
         "problem": problem,
+        "invalid": bool(problem),
         "runs": [shown_run(ui, row) for row in page.rows],
         "after": page.after,
         "reached": iso(page.reached),
@@ -355,6 +356,7 @@ def start_page(ui: UiSettings, asked: Query, given: Query | None = None, problem
         "tags": texts.get("tags", ""),
         "at": texts.get("at", ""),
         "problem": problem,
+        "invalid": bool(problem),
     }
 
 
