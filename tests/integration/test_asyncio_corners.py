@@ -18,6 +18,7 @@ from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from tests.journals import recorded
 from tests.waiting import wait_for_async
@@ -115,6 +116,8 @@ async def shape(what: str, log: list[Any]) -> None:
         async for item in perdure.map.aio(child, range(3)):
             log.append(item)
             break
+    elif what == "anyio":
+        await under_anyio(log)
     elif what in CONTEXTS:
         await in_contexts(what, log)
     elif what in THREADS:
@@ -146,6 +149,23 @@ async def swallows(log: list[Any], call: Any) -> asyncio.Task[None]:
     await asyncio.sleep(0)
     work.cancel()
     return work
+
+
+async def under_anyio(log: list[Any]) -> None:
+    """anyio's timer looks at the clock again, its canceller repeats itself until the tasks have ended, and a scope
+    knows its own cancellation by the text."""
+
+    async def member(name: str) -> None:
+        try:
+            await step(name, 5.0)
+        finally:
+            log.append(f"{name} ends")
+
+    with anyio.move_on_after(0.02) as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(member, "a")
+            await step("host", 5.0)
+    log.append(scope.cancelled_caught)
 
 
 CONTEXTS = ("shared context", "group in one context", "task in an empty context", "timer in an empty context")
@@ -218,6 +238,7 @@ other_loop = asyncio.new_event_loop()
 threading.Thread(target=other_loop.run_forever, daemon=True).start()
 
 SHAPES = (
+    "anyio",
     *CONTEXTS,
     *THREADS,
     "steps",

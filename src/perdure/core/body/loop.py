@@ -104,15 +104,19 @@ class BodyTimer(events.TimerHandle):
         body, callback, args, context = self._detach()
         if body is not None:
             body.active += 1
+        loop: Any = self._loop  # type: ignore[attr-defined]
+        # A callback that looks at the clock, as anyio's does, finds that the time has come (B8).
+        loop.ahead = self._when  # type: ignore[attr-defined]
         try:
             context.run(callback, *args)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self._loop.call_exception_handler(  # type: ignore[attr-defined]
+            loop.call_exception_handler(
                 {"message": f"Exception in callback {callback!r}", "exception": error, "handle": self}
             )
         finally:
+            loop.ahead = 0.0
             if body is not None:
                 body.active -= 1
 
@@ -213,6 +217,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         """The context of perdure's own callbacks: no scope. One per loop, as two threads cannot be in one at once."""
         self.spin_until = 0
         """Until when this iteration may go on (`perf()`); 0 while it has just begun."""
+        self.ahead = 0.0
+        """The time that a timer's callback finds at least, while it runs; a replayed timer may go off earlier."""
         self.flush_due: Flushes | None = None
         """Set where something waits to be committed at the end of this iteration."""
         self._fd_bodies: dict[tuple[int, str], Activity] = {}
@@ -272,7 +278,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
         return True
 
     def time(self) -> float:
-        return loop_seconds()
+        now = loop_seconds()
+        return now if now > self.ahead else self.ahead
 
     def still(self) -> LoopStillness | None:
         """The timers of bodies and traces, if nothing else is under way on this loop; else `None`. On the

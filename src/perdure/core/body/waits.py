@@ -25,7 +25,7 @@ class LoopWaiter(asyncio.Future[Any]):
     """A durable wait of an asyncio task. A request to cancel it takes its turn among the outcomes of the body (B11), so
     the future is not cancelled at once."""
 
-    __slots__ = ("arrives", "call", "cancelling", "child", "entry", "item", "taking")
+    __slots__ = ("arrives", "call", "cancelling", "child", "entry", "item", "said", "taking")
     on_loop = True
     handed = False
 
@@ -37,6 +37,8 @@ class LoopWaiter(asyncio.Future[Any]):
         """The recorded entry that the call waits for, on replay."""
         self.cancelling = False
         """User code has asked to cancel the call, and that is recorded or on its way to disk (B11)."""
+        self.said: Any = None
+        """What the canceller has said. anyio knows its own cancellations by that."""
         self.child: int | None = None
         """The action that the call has started, once its outcome is on the way to disk."""
         self.taking: Any = None
@@ -46,12 +48,14 @@ class LoopWaiter(asyncio.Future[Any]):
 
     def cancel(self, msg: Any = None) -> bool:
         if not self.done() and self.call.body.cancel_asked(self):
+            if self.said is None:
+                self.said = msg
             return True
         return super().cancel(msg)
 
     def cancel_now(self) -> None:
         """The turn of the cancellation has come."""
-        super().cancel()
+        super().cancel(self.said)
 
     def block(self) -> Any:
         raise AssertionError("an event-loop wait cannot block a thread")
