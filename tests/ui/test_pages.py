@@ -47,7 +47,7 @@ def test_a_filter_that_means_nothing_is_told_beside_the_form(visitor: Visitor) -
 
 def test_a_cause_leads_to_its_own_runs(visitor: Visitor) -> None:
     """Another line with the same error in the same task is another cause."""
-    group = next(one for one in visitor.json("/failures.json")["groups"] if one["newest"] == "broken-1")
+    group = next(one for one in visitor.json("/failures.json")["groups"] if one["task"] == "shop.broken")
     asked = {"status": "FAILED", "task": group["task"], "error": group["error"], "place": group["where"]}
     assert "broken-1" in [run["name"] for run in visitor.json(f"/runs.json?{urlencode(asked)}")["runs"]]
     assert urlencode({"place": group["where"]}) in visitor.http.get("/failures").text.replace("&amp;", "&")
