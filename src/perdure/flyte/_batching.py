@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from perdure.core.body.scope import unscoped
 
 RecordT = TypeVar("RecordT")
 ResultT = TypeVar("ResultT")
@@ -231,7 +232,7 @@ def _now() -> float:
 
 def _detached(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """A task outside of the calling body: an empty context has no scope of perdure's."""
-    return asyncio.get_running_loop().create_task(work, context=Context())
+    return asyncio.get_running_loop().create_task(work, context=unscoped())
 
 
 class TokenBatcher(DynamicBatcher[RecordT, ResultT]):

@@ -511,8 +511,8 @@ class PerdureLoop(asyncio.SelectorEventLoop):
     def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> BranchTask:
         scope, context = SCOPE.get(), options.get("context")
         if context is not None:
-            if scope is None:
-                scope = context.get(SCOPE)
+            if scope is None or (SCOPE in context and context.get(SCOPE) is None):
+                scope = context.get(SCOPE)  # from perdure itself
             else:
                 # From user code: in a copy, as two tasks in one context would each find the other one's trace there.
                 context = options["context"] = context.copy()
