@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..api import operate
 from ..api._names import check_name
@@ -154,26 +154,28 @@ def _resume_queue(ui: UiSettings, name: str, form: Form) -> Done:
     return Done(f"Queue {name} {'gives runs again' if fresh else 'is not paused'}.", "/queues")
 
 
-def _set_queue(ui: UiSettings, name: str, form: Form) -> Done:
-    words = form.get("settings", "").split()
-    queue_named(name).set(**dict(map(setting_of_word, words)))
-    return Done(f"Queue {name} has {', '.join(words)} now.", "/queues")
+Act = Callable[[UiSettings, str, Form], Done]
 
 
-def _reset_queue(ui: UiSettings, name: str, form: Form) -> Done:
-    fresh = queue_named(name).reset()
-    return Done(f"Queue {name} {'has the settings of the code' if fresh else 'had no other settings'}.", "/queues")
+def _set(kind: str, find: Callable[[str], Any], setting: Callable[[str], tuple[str, Any]]) -> Act:
+    """An operation: give a queue or a limit other settings. `setting`: a setting from one word of the form."""
+
+    def act(ui: UiSettings, name: str, form: Form) -> Done:
+        words = form.get("settings", "").split()
+        find(name).set(**dict(map(setting, words)))
+        return Done(f"{kind.capitalize()} {name} has {', '.join(words)} now.", f"/{kind}s")
+
+    return act
 
 
-def _set_limit(ui: UiSettings, name: str, form: Form) -> Done:
-    words = form.get("settings", "").split()
-    limit_named(name).set(**dict(map(limit_setting_of, words)))
-    return Done(f"Limit {name} has {', '.join(words)} now.", "/limits")
+def _reset(kind: str, find: Callable[[str], Any]) -> Act:
+    """An operation: give a queue or a limit the settings of the code again."""
 
+    def act(ui: UiSettings, name: str, form: Form) -> Done:
+        said = "has the settings of the code" if find(name).reset() else "had no other settings"
+        return Done(f"{kind.capitalize()} {name} {said}.", f"/{kind}s")
 
-def _reset_limit(ui: UiSettings, name: str, form: Form) -> Done:
-    fresh = limit_named(name).reset()
-    return Done(f"Limit {name} {'has the settings of the code' if fresh else 'had no other settings'}.", "/limits")
+    return act
 
 
 def _bulk(ui: UiSettings, name: str, form: Form) -> Done:
@@ -187,7 +189,7 @@ def _trigger_schedule(ui: UiSettings, name: str, form: Form) -> Done:
     return Done(f"Run {run.name} of schedule {name} waits for a worker.", run_link(run.name))
 
 
-ACTS: dict[str, Callable[[UiSettings, str, Form], Done]] = {
+ACTS: dict[str, Act] = {
     "cancel": _cancel,
     "abort": _abort,
     "wake": _wake,
@@ -203,10 +205,10 @@ ACTS: dict[str, Callable[[UiSettings, str, Form], Done]] = {
     "schedule-trigger": _trigger_schedule,
     "queue-pause": _pause_queue,
     "queue-resume": _resume_queue,
-    "queue-set": _set_queue,
-    "queue-reset": _reset_queue,
-    "limit-set": _set_limit,
-    "limit-reset": _reset_limit,
+    "queue-set": _set("queue", queue_named, setting_of_word),
+    "queue-reset": _reset("queue", queue_named),
+    "limit-set": _set("limit", limit_named, limit_setting_of),
+    "limit-reset": _reset("limit", limit_named),
     "bulk": _bulk,
 }
 """The operations by the names in their addresses, `/act/NAME`. An operation on a run needs an entry here, and a name in

@@ -515,8 +515,7 @@ class PerdureLoop(asyncio.SelectorEventLoop):
                 scope = context.get(SCOPE)  # from perdure itself
             else:
                 # From user code: in a copy, as two tasks in one context would each find the other one's trace there.
-                context = options["context"] = context.copy()
-                context.run(SCOPE.set, scope)
+                options["context"] = _in_scope(context, scope)
         return self._new_task(coro, scope, **options)
 
     def own_task(self, coro: Any, context: Context) -> BranchTask:
@@ -645,10 +644,14 @@ def _shared(method: str, remedy: str) -> UsageError:
 def _adopted(context: Context) -> tuple[Context, Any]:
     """A context in which a callback runs that was given a context without a word of a scope: by user code."""
     scope = SCOPE.get()
-    if scope is not None:
-        context = context.copy()
-        context.run(SCOPE.set, scope)
-    return context, scope
+    return (context if scope is None else _in_scope(context, scope)), scope
+
+
+def _in_scope(context: Context, scope: Any) -> Context:
+    """A copy of the context, with that scope."""
+    context = context.copy()
+    context.run(SCOPE.set, scope)
+    return context
 
 
 def _body_of(scope: Any) -> Activity | None:

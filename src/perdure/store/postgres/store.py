@@ -704,7 +704,7 @@ class PostgresStore(UpkeepVerbs, LimitVerbs, OutboxVerbs):
 
     def refusal(self, run: int) -> Refusal | None:
         found = self._rows("refusal", (run,))
-        return Refusal._make(found[0]) if found else None
+        return next(map(Refusal._make, found), None)
 
     def move_code(self, run: int, token: bytes, target: str) -> bool:
         return self._writer.change(self._sql["move_code"], (target, run, token))

@@ -468,7 +468,7 @@ class SQLiteStore(Reading, LimitVerbs, OutboxVerbs):
 
     def refusal(self, run: int) -> Refusal | None:
         found = self._reader.rows(_SQL["refusal"], (run,))
-        return Refusal._make(found[0]) if found else None
+        return next(map(Refusal._make, found), None)
 
     def move_code(self, run: int, token: bytes, target: str) -> bool:
         return self._writer.change(_SQL["move_code"], (target, run, token))
